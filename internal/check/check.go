@@ -1,0 +1,64 @@
+// Package check asks services how they are. A check is a small function; everything around it
+// (timeout, limit of concurrent checks) is a wrapper. It knows no configuration, no door and no spool.
+package check
+
+import (
+	"context"
+	"time"
+)
+
+// Target is one service instance to be checked, and how.
+type Target struct {
+	Protocol string
+	Service  string
+	Host     string // an IP address in canonical text or a name; never empty when a check runs
+	Port     uint16 // 0: no port was given
+	// URI is the escaped path and query for the service exactly as the balancer sent them, with the
+	// leading slash ("/status?x=1"). Port-only protocols ignore it.
+	URI string
+	// Header holds the client's headers that are copied to the service.
+	Header []Field
+}
+
+// Field is one header line to copy.
+type Field struct{ Name, Value string }
+
+// Clone returns a copy that shares no memory with t that t's owner may reuse.
+func (t Target) Clone() Target {
+	t.Header = append([]Field(nil), t.Header...)
+	return t
+}
+
+// Reason says in one word why a check ended as it did; it is a label in logs and metrics.
+type Reason uint8
+
+// The reasons. ReasonOK, the zero value, means that the service answered; Code says what.
+const (
+	ReasonOK        Reason = iota
+	ReasonRefused          // nothing listens there
+	ReasonTimeout          // no complete answer in time
+	ReasonProtocol         // it answered, but not in this protocol, or cut off
+	ReasonFailed           // it answered in the protocol that it is not well (an error reply, a failed login)
+	ReasonResolve          // the host name has no address
+	ReasonBusy             // no slot became free in time; says nothing about the service, never cached
+	ReasonCancelled        // whoever asked gave up; says nothing about the service, never cached
+	ReasonConfig           // it cannot be asked as things are configured (no credentials, no port)
+	ReasonForbidden        // it may not be asked (see check_hosts_allowed)
+)
+
+// Result is what a check found.
+type Result struct {
+	Code        int    // HTTP status that stands for the outcome; 200 is healthy and nothing else
+	Body        []byte // at most MaxBody bytes; for our own text one line without a newline at its end
+	ContentType string // "" means text/plain; charset=utf-8
+	Reason      Reason
+	Err         error // for logs and metrics, never for clients; nil when the service itself answered
+	Took        time.Duration
+}
+
+// MaxBody is how much of a service's answer is kept and passed on, in bytes.
+const MaxBody = 64 << 10
+
+// Func asks a service. It obeys ctx in every phase, closes what it opens before it returns and is
+// safe for concurrent use. It always returns a Result with a Code.
+type Func func(ctx context.Context, t Target) Result
