@@ -1,0 +1,64 @@
+# `make` alone lists what there is. Only Go and git are needed to build and run;
+# `make test` installs the servers it tests against (see test/install.sh).
+
+# One version for all commands; a tree without tags or without git is "dev".
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo dev)
+
+# The version is stamped by the linker. Go's own stamping would fail the build in a checkout that
+# another user owns, which is how many build machines look.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
+
+BIN      ?= bin
+PORT     ?= 3333
+SPOOL    ?= run/spool
+FUZZTIME ?= 20s
+
+COMMANDS := hacheck haup hadown hastatus
+TOOL     := go tool -modfile=tools/go.mod
+
+# Without cgo the commands start faster, run on every distribution, and come out the same whether or
+# not there is a C compiler. The profile in cmd/hacheck/default.pgo is picked up by the go command.
+build run bench: export CGO_ENABLED := 0
+
+.PHONY: help build run test lint fuzz bench golden clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the commands into bin/
+	@mkdir -p $(BIN)
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
+	@ln -sf hastatus $(BIN)/halist
+	@ln -sf hastatus $(BIN)/hashowdowned
+
+run: build ## build, then run the daemon on 127.0.0.1:3333 with the overrides in run/spool; needs no root
+	@mkdir -p $(dir $(SPOOL))
+	exec $(BIN)/hacheck -B 127.0.0.1 -p $(PORT) --spool-root $(SPOOL)
+
+test: ## install the servers the tests need (as root), then run every test under the race detector
+	test/install.sh
+	@# sbin is where Debian keeps servers, and not on the PATH of a user who is not root.
+	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on ./...
+
+lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and FreeBSD
+	$(TOOL) golangci-lint run ./...
+	@unformatted=$$($(TOOL) gofumpt -l .); \
+	if [ -n "$$unformatted" ]; then echo "not formatted as gofumpt does:"; echo "$$unformatted"; exit 1; fi
+	$(TOOL) staticcheck ./...
+	@# cgo off: the other systems' C compilers are not at hand, and the commands are built without it.
+	CGO_ENABLED=0 GOOS=linux go vet ./...
+	CGO_ENABLED=0 GOOS=darwin go vet ./...
+	CGO_ENABLED=0 GOOS=freebsd go vet ./...
+
+fuzz: ## run every fuzz test for FUZZTIME (20s) each
+	test/fuzz.sh $(FUZZTIME)
+
+bench: build ## measure the table of bench/README.md side by side (about 25 minutes), write bench/RESULTS.md
+	go run ./bench -bin $(BIN) $(BENCHFLAGS)
+
+golden: ## write the golden files anew from what the code prints today; read the diff before committing
+	@pkgs=$$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -r -n1 dirname | sort -u); \
+	if [ -z "$$pkgs" ]; then echo "no package has golden files"; else set -x; go test $$pkgs -update; fi
+
+clean: ## remove what the other targets have built
+	rm -rf $(BIN) run

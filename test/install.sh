@@ -1,0 +1,58 @@
+#!/bin/bash
+# Installs what the tests run against, on Debian: real servers, the tools that break things, and the C
+# compiler of the race detector. Does nothing when all of it is there. Nothing is skipped for want of a
+# server: a test that misses one fails.
+set -euo pipefail
+
+# A user's PATH has no sbin, where Debian keeps most servers.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# <Debian package> <a command it brings>
+needed='
+haproxy             haproxy
+nginx-light         nginx
+wrk                 wrk
+redis-server        redis-server
+redis-sentinel      redis-sentinel
+mariadb-server      mariadbd
+exim4-daemon-light  exim4
+curl                curl
+socat               socat
+strace              strace
+iproute2            ss
+procps              ps
+util-linux          unshare
+mount               mount
+python3-minimal     python3
+gcc                 gcc
+'
+
+missing=$(while read -r package command; do
+	if [ -n "$package" ] && ! command -v "$command" >/dev/null; then echo "$package"; fi
+done <<<"$needed")
+# The compiler without the C library's headers is of no use to the race detector.
+if [ ! -e /usr/include/stdlib.h ]; then missing="$missing libc6-dev"; fi
+missing=$(echo $missing)
+if [ -z "$missing" ]; then exit 0; fi
+
+if ! command -v apt-get >/dev/null; then
+	echo "the tests need what these Debian packages bring, please install it: $missing" >&2
+	exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+	echo "the tests need more packages, please run: sudo apt-get install $missing" >&2
+	exit 1
+fi
+
+# Debian starts a server as soon as it is installed. The tests start their own, on ports of their own,
+# so nothing shall run (and be left running) on the standard ports of this machine.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	trap 'rm -f "$policy"' EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of packages
+apt-get install -y -qq --no-install-recommends $missing
