@@ -1,5 +1,9 @@
 // Package check asks services how they are. A check is a small function; everything around it
 // (timeout, limit of concurrent checks) is a wrapper. It knows no configuration, no door and no spool.
+//
+// Every protocol is one file and one line in All. A check opens a connection of its own, because an old
+// one proves nothing, and has closed it when it returns. Its context bounds it in time in every phase;
+// what a service may make it read, keep or show is bounded in size.
 package check
 
 import (
@@ -35,24 +39,45 @@ type Reason uint8
 // The reasons. ReasonOK, the zero value, means that the service answered; Code says what.
 const (
 	ReasonOK        Reason = iota
-	ReasonRefused          // nothing listens there
+	ReasonRefused          // nothing listens there, or there is no way to it
 	ReasonTimeout          // no complete answer in time
 	ReasonProtocol         // it answered, but not in this protocol, or cut off
 	ReasonFailed           // it answered in the protocol that it is not well (an error reply, a failed login)
 	ReasonResolve          // the host name has no address
-	ReasonBusy             // no slot became free in time; says nothing about the service, never cached
+	ReasonBusy             // hacheck itself had no slot, descriptor or local port left; says nothing about the service, never cached
 	ReasonCancelled        // whoever asked gave up; says nothing about the service, never cached
 	ReasonConfig           // it cannot be asked as things are configured (no credentials, no port)
 	ReasonForbidden        // it may not be asked (see check_hosts_allowed)
 )
 
+var reasonNames = [...]string{
+	ReasonOK:        "ok",
+	ReasonRefused:   "refused",
+	ReasonTimeout:   "timeout",
+	ReasonProtocol:  "protocol",
+	ReasonFailed:    "failed",
+	ReasonResolve:   "resolve",
+	ReasonBusy:      "busy",
+	ReasonCancelled: "cancelled",
+	ReasonConfig:    "config",
+	ReasonForbidden: "forbidden",
+}
+
+// String is the reason in one lower-case word, "unknown" for a number that is none.
+func (r Reason) String() string {
+	if int(r) < len(reasonNames) {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
 // Result is what a check found.
 type Result struct {
 	Code        int    // HTTP status that stands for the outcome; 200 is healthy and nothing else
-	Body        []byte // at most MaxBody bytes; for our own text one line without a newline at its end
+	Body        []byte // at most MaxBody bytes; for our own text one line without a newline at its end; not to be changed
 	ContentType string // "" means text/plain; charset=utf-8
 	Reason      Reason
-	Err         error // for logs and metrics, never for clients; nil when the service itself answered
+	Err         error // for logs and metrics, never for clients; nil when Reason is ReasonOK
 	Took        time.Duration
 }
 

@@ -1,5 +1,10 @@
 package check
 
+import (
+	"crypto/x509"
+	"fmt"
+)
+
 // Protocol is one word that may stand first in a check URL, and what it means.
 type Protocol struct {
 	Name string
@@ -15,3 +20,61 @@ type Protocol struct {
 
 // Set holds the protocols by name.
 type Set map[string]Protocol
+
+// Options is what the checks need to know beyond their target. The zero value works.
+type Options struct {
+	// Version is told to HTTP services as "User-Agent: hacheck/<version>"; empty sends "hacheck" alone.
+	Version string
+	// ServiceNameHeader names a header that carries the service's name to HTTP services; empty sends none.
+	ServiceNameHeader string
+	// TLSVerify has https verify the certificate against the host that is dialled; default: anything goes.
+	TLSVerify bool
+	// TLSRoots are the authorities TLSVerify trusts; nil: the system's.
+	TLSRoots *x509.CertPool
+
+	// MySQLUsername logs the mysql check in; without one it answers 500 and asks nothing.
+	MySQLUsername string
+	MySQLPassword Secret
+	// RedisUsername and RedisPassword are shown to redis and sentinel servers that ask for them (and
+	// only to those); without a user name the password alone is sent, as servers before Redis 6 need it.
+	RedisUsername string
+	RedisPassword Secret
+}
+
+// All returns every protocol. It is the one place where they are listed: a new one is a file with its
+// check and a line here.
+func All(o Options) Set {
+	return newSet(
+		Protocol{Name: "spool", NoPort: true},
+		Protocol{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != ""},
+		Protocol{Name: "tcp", Check: checkTCP},
+	)
+}
+
+// newSet indexes protocols by name. Two of one name are a mistake in the list above, seen at the first start.
+func newSet(list ...Protocol) Set {
+	s := make(Set, len(list))
+	for _, p := range list {
+		if _, ok := s[p.Name]; ok {
+			panic(fmt.Sprintf("check: two protocols named %q", p.Name))
+		}
+		s[p.Name] = p
+	}
+	return s
+}
+
+// Wrap returns a set whose checks are wrapped, the first wrapper outermost:
+//
+//	check.All(o).Wrap(check.Timeout(10*time.Second), check.Limit(512))
+func (s Set) Wrap(wrappers ...func(Func) Func) Set {
+	wrapped := make(Set, len(s))
+	for name, p := range s {
+		if p.Check != nil {
+			for i := len(wrappers) - 1; i >= 0; i-- {
+				p.Check = wrappers[i](p.Check)
+			}
+		}
+		wrapped[name] = p
+	}
+	return wrapped
+}

@@ -1,0 +1,177 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// exchange is one conversation with a service over a connection of its own. It knows how far the
+// conversation got, so that every failure can say in which phase it happened and after how long.
+type exchange struct {
+	ctx   context.Context
+	t     Target
+	conn  net.Conn // the TCP connection, or TLS over it
+	start time.Time
+	phase string
+}
+
+// The phases, in words that go before "<host>:<port>".
+const (
+	phaseConnect   = "connecting to"
+	phaseHandshake = "TLS handshake with"
+	phaseWait      = "waiting for an answer from"
+	phaseRead      = "reading the answer of"
+)
+
+// dialer opens the connections of all checks. Keep-alive probes start after 15 s, longer than a check
+// lives, and cost four system calls a connection.
+var dialer = net.Dialer{KeepAlive: -1}
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// ask connects to t, has talk speak with the service, and closes the connection. While talk runs every
+// read and write on the connection fails as soon as ctx ends; x.fail then turns the error into a result.
+func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
+	x := &exchange{ctx: ctx, t: t, start: time.Now(), phase: phaseConnect}
+	r := x.run(talk)
+	r.Took = time.Since(x.start)
+	return r
+}
+
+func (x *exchange) run(talk func(x *exchange) Result) Result {
+	if err := x.ctx.Err(); err != nil {
+		return x.fail(err) // a check that nobody waits for must not bother the service
+	}
+	conn, err := dialer.DialContext(x.ctx, "tcp", x.addr())
+	if err != nil {
+		return x.fail(err)
+	}
+	defer conn.Close()
+	if toItself(conn) {
+		return x.fail(syscall.ECONNREFUSED)
+	}
+	x.conn = conn
+	if x.ctx.Done() != nil {
+		// One callback serves the deadline and a cancellation alike, at less than the price of a timer.
+		stop := context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
+		defer stop()
+	}
+	return talk(x)
+}
+
+// toItself tells whether the kernel connected conn to itself: when nothing listens on a port of the
+// ephemeral range, a connection may be given just that port as its own and succeed without a server.
+// (net.Dialer tries again when that happens, but gives in the third time.)
+func toItself(conn net.Conn) bool {
+	l, lok := conn.LocalAddr().(*net.TCPAddr)
+	r, rok := conn.RemoteAddr().(*net.TCPAddr)
+	return lok && rok && l.Port == r.Port && l.IP.Equal(r.IP)
+}
+
+// addr is the target's address as it is dialled and shown; IPv6 in brackets.
+func (x *exchange) addr() string {
+	return net.JoinHostPort(x.t.Host, strconv.Itoa(int(x.t.Port)))
+}
+
+// after is how long the check has run, "2.00s".
+func (x *exchange) after() string { return fmt.Sprintf("%.2fs", time.Since(x.start).Seconds()) }
+
+// result makes a result of our own text. err is what logs are told.
+func result(code int, reason Reason, err error, format string, args ...any) Result {
+	return Result{Code: code, Reason: reason, Err: err, Body: fmt.Appendf(nil, format, args...)}
+}
+
+// protocol says that the service answered something that is not the protocol.
+func (x *exchange) protocol(format string, args ...any) Result {
+	text := fmt.Sprintf(format, args...)
+	return result(503, ReasonProtocol, errors.New(text), "%s", text)
+}
+
+// failed says that the service answered in the protocol that it is not well.
+func (x *exchange) failed(code int, format string, args ...any) Result {
+	text := fmt.Sprintf(format, args...)
+	return result(code, ReasonFailed, errors.New(text), "%s", text)
+}
+
+// fail turns an error of the network into a result: 503 and one line that says what, where and, if it
+// took time, after how long and in which phase.
+func (x *exchange) fail(err error) Result {
+	where := x.addr()
+	err = fmt.Errorf("%s %s: %w", x.phase, where, err)
+	var dns *net.DNSError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case x.ctx.Err() == context.Canceled: //nolint:errorlint // Context.Err returns this very value
+		return result(503, ReasonCancelled, err, "Check cancelled after %s (%s %s)", x.after(), x.phase, where)
+	case x.ctx.Err() != nil:
+		return result(503, ReasonTimeout, err, "Connection timed out after %s (%s %s)", x.after(), x.phase, where)
+	case errors.As(err, &dns):
+		return result(503, ReasonResolve, err, "Cannot resolve %s: %s", oneLine(x.t.Host, 255), oneLine(dns.Err, 200))
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return result(503, ReasonTimeout, err, "Connection timed out after %s (%s %s)", x.after(), x.phase, where)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return result(503, ReasonBusy, err, "hacheck is out of file descriptors (see rlimit_nofile), %s was not asked", where)
+	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return result(503, ReasonBusy, err, "This machine cannot connect to %s now: %s", where, errno(err))
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return result(503, ReasonRefused, err, "Connection refused by %s", where)
+	case x.phase == phaseConnect:
+		return result(503, ReasonRefused, err, "Cannot connect to %s: %s", where, errno(err))
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return result(503, ReasonProtocol, err, "Connection closed early (%s %s)", x.phase, where)
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return result(503, ReasonProtocol, err, "Connection reset (%s %s)", x.phase, where)
+	}
+	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, errno(err))
+}
+
+// errno is the system's words for err ("no route to host") without the path through Go's net package.
+func errno(err error) string {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no.Error()
+	}
+	return oneLine(err.Error(), 200)
+}
+
+// oneLine makes a server's words fit to be shown in a line of ours: control characters and bytes that
+// are no UTF-8 become blanks, blanks at the ends go, and what is longer than limit bytes is cut at a character.
+func oneLine[T string | []byte](s T, limit int) string {
+	out := make([]byte, 0, min(len(s), limit)+len("..."))
+	for i := 0; i < len(s); {
+		// A window of a few bytes keeps the cost at what is shown, whatever the length of s.
+		r, n := utf8.DecodeRuneInString(string(s[i:min(len(s), i+utf8.UTFMax)]))
+		if r == utf8.RuneError && n <= 1 || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			r = ' '
+		}
+		i += n
+		if r == ' ' && len(out) == 0 {
+			continue
+		}
+		if len(out)+utf8.RuneLen(r) > limit {
+			return string(out) + "..."
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	for len(out) > 0 && out[len(out)-1] == ' ' {
+		out = out[:len(out)-1]
+	}
+	return string(out)
+}
+
+// isIP tells whether host is an IP address and no name.
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}

@@ -1,0 +1,30 @@
+package check
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// Secret is a password that cannot print itself: every verb of fmt, slog, JSON and YAML shows "***", or
+// nothing when it is empty. string(s) is the password.
+type Secret string
+
+func (s Secret) hidden() string {
+	if s == "" {
+		return ""
+	}
+	return "***"
+}
+
+// String returns "***", or "" for an empty secret.
+func (s Secret) String() string { return s.hidden() }
+
+// Format writes what String returns, whatever the verb: %q, %x and %#v go past String.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.hidden()) }
+
+// MarshalText gives encoders what String returns.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.hidden()), nil }
+
+// LogValue gives slog what String returns.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.hidden()) }
