@@ -1,0 +1,245 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// val is a result that may be kept for life and takes size bytes.
+type val struct {
+	s    string
+	life time.Duration
+	size int
+}
+
+func newCache(entries int, bytes int64) *Cache[val] {
+	return New(Options[val]{
+		Life:       func(v val) time.Duration { return v.life },
+		Size:       func(_ string, v val) int { return v.size },
+		MaxEntries: entries, MaxBytes: bytes,
+	})
+}
+
+const keep = 15 * time.Second
+
+// ask gets or finds out key as the judge does, and counts the runs.
+func ask(c *Cache[val], key string, at Epoch, fresh bool, v val, runs *atomic.Int64) (val, Outcome) {
+	if !fresh {
+		if e, ok := c.Get(key, at); ok {
+			return e.Value, Hit
+		}
+	}
+	e, o, err := c.Do(context.Background(), key, at, fresh, func() val { runs.Add(1); return v })
+	if err != nil {
+		panic(err)
+	}
+	return e.Value, o
+}
+
+func TestKeptFromTheEndOfTheCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		runs := 0
+		slow := func() val { runs++; time.Sleep(10 * time.Second); return val{"a", keep, 1} }
+		if _, o, _ := c.Do(context.Background(), "k", Epoch{}, false, slow); o != Miss {
+			t.Fatalf("first: %v, want miss", o)
+		}
+		time.Sleep(keep - time.Millisecond)
+		e, ok := c.Get("k", Epoch{})
+		if !ok {
+			t.Fatal("gone before its time, counted from the end of the check")
+		}
+		if age := time.Since(e.Taken); age != keep-time.Millisecond {
+			t.Errorf("age %v", age)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if _, ok := c.Get("k", Epoch{}); ok {
+			t.Fatal("still there after its time")
+		}
+	})
+}
+
+func TestAnEndedOverrideMakesOldResultsUseless(t *testing.T) {
+	c := newCache(10, 1000)
+	var runs atomic.Int64
+	ask(c, "k", Epoch{Now: 4, Ended: 4}, false, val{"old", keep, 1}, &runs)
+	if v, o := ask(c, "k", Epoch{Now: 9, Ended: 4}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
+		t.Fatalf("another override ended: %v %v, want the kept one", v, o)
+	}
+	if v, o := ask(c, "k", Epoch{Now: 9, Ended: 5}, false, val{"new", keep, 1}, &runs); v.s != "new" || o != Miss {
+		t.Fatalf("ours ended: %v %v, want a new one", v, o)
+	}
+}
+
+// TestInFlightAcrossTheEndOfAnOverride: a check that began before must neither answer who asks after,
+// nor replace the newer result when it ends last.
+func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		go func() {
+			_, _, _ = c.Do(context.Background(), "k", Epoch{Now: 1}, false, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
+		}()
+		time.Sleep(time.Second)
+		e, o, _ := c.Do(context.Background(), "k", Epoch{Now: 2, Ended: 2}, false, func() val { return val{"after", keep, 1} })
+		if e.Value.s != "after" || o != Miss {
+			t.Fatalf("joined the older check: %v %v", e.Value, o)
+		}
+		time.Sleep(5 * time.Second)
+		if e, ok := c.Get("k", Epoch{Now: 2, Ended: 2}); !ok || e.Value.s != "after" {
+			t.Fatalf("the older check replaced the newer result: %v %v", e, ok)
+		}
+	})
+}
+
+// TestAThousandAskersOneRun is for the herd that finds a cold target: it counts the runs.
+func TestAThousandAskersOneRun(t *testing.T) {
+	for range 20 {
+		c := newCache(10, 1000)
+		var runs, misses atomic.Int64
+		var wg sync.WaitGroup
+		for range 1000 {
+			wg.Go(func() {
+				if _, o := ask(c, "k", Epoch{}, false, val{"a", keep, 1}, &runs); o == Miss {
+					misses.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if runs.Load() != 1 || misses.Load() != 1 {
+			t.Fatalf("%d runs, %d called misses; want 1 and 1", runs.Load(), misses.Load())
+		}
+	}
+}
+
+func TestAnAskerThatLeavesDoesNotStopTheCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, _, err := c.Do(ctx, "k", Epoch{}, false, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("err %v", err)
+		}
+		e, o, err := c.Do(context.Background(), "k", Epoch{}, false, func() val { t.Error("ran again"); return val{} })
+		if err != nil || o != Shared || e.Value.s != "a" {
+			t.Fatalf("%v %v %v, want the first one's check shared", e, o, err)
+		}
+	})
+}
+
+func TestFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		var runs atomic.Int64
+		ask(c, "k", Epoch{}, false, val{"1", keep, 1}, &runs)
+		if v, o := ask(c, "k", Epoch{}, true, val{"2", keep, 1}, &runs); v.s != "2" || o != Bypass {
+			t.Fatalf("%v %v, want a fresh one", v, o)
+		}
+		if v, o := ask(c, "k", Epoch{}, false, val{"3", keep, 1}, &runs); v.s != "2" || o != Hit {
+			t.Fatalf("%v %v, want the fresh one kept", v, o)
+		}
+		// Fresh ones share one run as well.
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				_, _, _ = c.Do(context.Background(), "k", Epoch{}, true, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
+			})
+		}
+		wg.Wait()
+		if runs.Load() != 3 {
+			t.Fatalf("%d runs, want 3", runs.Load())
+		}
+		// A failure that may not be kept still ends what was kept before.
+		ask(c, "k", Epoch{}, true, val{"down", 0, 1}, &runs)
+		if e, ok := c.Get("k", Epoch{}); ok {
+			t.Fatalf("%v is older than a failure that is known", e.Value)
+		}
+		// What says nothing leaves it.
+		ask(c, "k", Epoch{}, false, val{"5", keep, 1}, &runs)
+		ask(c, "k", Epoch{}, true, val{"busy", -1, 1}, &runs)
+		if e, ok := c.Get("k", Epoch{}); !ok || e.Value.s != "5" {
+			t.Fatal("a result that says nothing replaced one that does")
+		}
+	})
+}
+
+func TestBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(3, 10)
+		var runs atomic.Int64
+		for i := range 3 {
+			ask(c, strconv.Itoa(i), Epoch{}, false, val{"x", keep, 2}, &runs)
+		}
+		if v, o := ask(c, "more", Epoch{}, false, val{"y", keep, 2}, &runs); v.s != "y" || o != Miss {
+			t.Fatalf("beyond the bound: %v %v, want it served", v, o)
+		}
+		if s := c.Stats(); s.Entries != 3 || s.Bytes != 6 || s.Uncached != 1 || s.Sets != 3 {
+			t.Fatalf("%+v, want 3 entries of 6 bytes and 1 uncached", s)
+		}
+		// A larger result for a key that is there does not fit either, and the older one must not answer.
+		ask(c, "0", Epoch{}, true, val{"large", keep, 7}, &runs)
+		if _, ok := c.Get("0", Epoch{}); ok {
+			t.Fatal("an older result is served although a newer one is known")
+		}
+		time.Sleep(keep + time.Second)
+		ask(c, "more", Epoch{}, false, val{"y", keep, 10}, &runs)
+		if s := c.Stats(); s.Entries != 1 || s.Bytes != 10 {
+			t.Fatalf("%+v, want room again after the others expired", s)
+		}
+		time.Sleep(keep + time.Second)
+		ask(c, "more", Epoch{}, false, val{"z", keep, 3}, &runs)
+		if s := c.Stats(); s.Entries != 1 || s.Bytes != 3 {
+			t.Fatalf("%+v after an expired one was replaced", s)
+		}
+	})
+}
+
+// TestBytesAreKeptInStep replaces, expires and sweeps at once and holds the sum against the entries.
+func TestBytesAreKeptInStep(t *testing.T) {
+	c := newCache(50, 1<<20)
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := range 2000 {
+				life := time.Duration(1+i%5) * time.Microsecond
+				if i%3 == 0 {
+					life = time.Hour
+				}
+				_, _, _ = c.Do(context.Background(), strconv.Itoa((i*7+g)%80), Epoch{}, true, func() val { return val{"", life, i % 100} })
+			}
+		})
+	}
+	wg.Wait()
+	var sum int64
+	for _, it := range c.items.Items() {
+		sum += it.Object.(*Entry[val]).size
+	}
+	c.storeMu.Lock()
+	c.items.DeleteExpired()
+	c.storeMu.Unlock()
+	if s := c.Stats(); s.Bytes != sum {
+		t.Fatalf("bytes %d, the entries have %d", s.Bytes, sum)
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	c := newCache(100_000, 1<<20)
+	var runs atomic.Int64
+	for i := range 10_000 {
+		ask(c, "http\x00/status/"+strconv.Itoa(i), Epoch{}, false, val{"x", time.Hour, 1}, &runs)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, ok := c.Get("http\x00/status/77", Epoch{}); !ok {
+				b.Fatal("miss")
+			}
+		}
+	})
+}

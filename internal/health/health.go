@@ -1,0 +1,260 @@
+// Package health is the judge: it puts together what operators say and what the service itself says
+// about one target. Overrides first, then the cached check. Every door asks it and translates its
+// Verdict into the door's own dialect.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"hacheck/internal/cache"
+	"hacheck/internal/check"
+	"hacheck/internal/spool"
+)
+
+// Overrides tells what operators have said; *spool.Index does.
+type Overrides interface {
+	Lookup(service, host string, port uint16, here bool) spool.View
+}
+
+// Options are what a Judge needs. Checks and Overrides must be set.
+type Options struct {
+	Overrides Overrides
+	Checks    check.Set
+
+	CacheTime       time.Duration // how long a result is kept, from the end of its check
+	CacheTimeDown   time.Duration // the same for results that are not 200
+	CacheMaxEntries int
+	CacheMaxBytes   int64
+
+	Timeout    time.Duration // of a check, waiting for its turn included, and of each asker's patience
+	MaxClients int           // checks at once
+
+	// Allowed are the other hosts that may be asked (check_hosts_allowed).
+	Allowed []netip.Prefix
+	// PerService: the service's name reaches every service (service_name_header) and so is part of every key.
+	PerService bool
+	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool and force-up still obey.
+	IgnoreOverrides bool
+
+	Log *slog.Logger
+}
+
+// Ask is one question to the Judge.
+type Ask struct {
+	Target check.Target // Host and Port as they are to be dialled; Header and URI may be reused after Verdict
+	Here   bool         // Host is this machine
+	Fresh  bool         // a kept result does not count
+}
+
+// Verdict is the answer.
+type Verdict struct {
+	State    spool.State   // what operators say; Ready when the service itself was to decide
+	Result   check.Result  // the code and text to pass on, whatever decided
+	Override *spool.Entry  // the override that decided; nil when none did
+	Cache    cache.Outcome // how the service's answer was come by
+	Age      time.Duration // since the end of the check; 0 when it is new or nothing was asked
+}
+
+// Judge answers asks. It is safe for concurrent use and owns no goroutine but those of checks in flight.
+type Judge struct {
+	o       Options
+	checks  map[string]check.Func // with timeout and limit around them
+	results *cache.Cache[check.Result]
+	waiting atomic.Int64 // flights, in their turn or not
+	busy    atomic.Uint64
+	changes changes
+}
+
+// maxWaiting is how many checks beyond MaxClients may wait for their turn. Each costs two goroutines
+// and a connection; past it the answer "busy" is better given at once.
+const maxWaiting = 4096
+
+// patience is how much longer an asker waits than a check may take, so that it hears from the check
+// itself why it failed.
+const patience = 200 * time.Millisecond
+
+// New returns a Judge.
+func New(o Options) *Judge {
+	j := &Judge{o: o, checks: make(map[string]check.Func, len(o.Checks))}
+	j.changes.log = o.Log
+	limit, timeout := check.Limit(o.MaxClients), check.Timeout(o.Timeout)
+	for name, p := range o.Checks {
+		if p.Check != nil {
+			j.checks[name] = j.guard(timeout(limit(p.Check)))
+		}
+	}
+	j.results = cache.New(cache.Options[check.Result]{
+		Life: func(r check.Result) time.Duration {
+			switch {
+			case r.Reason == check.ReasonBusy || r.Reason == check.ReasonCancelled:
+				return -1
+			case r.Code == http.StatusOK:
+				return o.CacheTime
+			}
+			return o.CacheTimeDown
+		},
+		Size: func(key string, r check.Result) int {
+			// The bound is one of bodies; a key counts only where it is long enough to be abused as one.
+			return len(r.Body) + max(0, len(key)-256)
+		},
+		MaxEntries: o.CacheMaxEntries,
+		MaxBytes:   o.CacheMaxBytes,
+	})
+	return j
+}
+
+// guard keeps a check that panics, in a driver say, from taking the daemon with it.
+func (j *Judge) guard(f check.Func) check.Func {
+	return func(ctx context.Context, t check.Target) (r check.Result) {
+		defer func() {
+			if p := recover(); p != nil {
+				j.o.Log.Error("check panicked; this is a bug in hacheck or a driver", "protocol", t.Protocol,
+					"service", t.Service, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				r = check.Result{
+					Code: http.StatusServiceUnavailable, Reason: check.ReasonProtocol,
+					Body: []byte("The check failed inside hacheck; its log says where"), Err: fmt.Errorf("panic: %v", p),
+				}
+			}
+		}()
+		return f(ctx, t)
+	}
+}
+
+// Verdict judges a. It returns when it knows or when Options.Timeout has passed, and does not hurry when
+// ctx ends: a check answers whoever still listens.
+func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
+	t := &a.Target
+	p, ok := j.o.Checks[t.Protocol]
+	if !ok {
+		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+t.Protocol)
+	}
+	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Here)
+	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || p.Check == nil || o.State == spool.ForceUp) {
+		return overridden(o, p.Check == nil)
+	}
+	switch {
+	case p.Check == nil:
+		return Verdict{Result: check.Result{Code: http.StatusOK}}
+	case t.Port == 0 && !p.NoPort:
+		return refuse(http.StatusBadRequest, check.ReasonConfig,
+			"No port to check: the URL says 0 and no X-Haproxy-Server-State header gives one; add \"http-check send-state\" to the HAProxy backend, or name the port in the URL")
+	case !a.Here && !j.allowed(t.Host):
+		j.changes.stranger(t)
+		return refuse(http.StatusForbidden, check.ReasonForbidden,
+			t.Host+" is not an address of this machine; to have it checked, add it to check_hosts_allowed")
+	}
+
+	at := cache.Epoch{Now: view.Epoch, Ended: view.Ended}
+	var buf [256]byte
+	key := string(j.key(buf[:0], t, p.PerService))
+	if !a.Fresh {
+		if e, ok := j.results.Get(key, at); ok {
+			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}
+		}
+	}
+	return j.ask(ctx, t.Clone(), key, at, a.Fresh)
+}
+
+func (j *Judge) ask(ctx context.Context, t check.Target, key string, at cache.Epoch, fresh bool) Verdict {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.o.Timeout+patience)
+	defer cancel()
+	e, outcome, err := j.results.Do(ctx, key, at, fresh, func() check.Result {
+		if j.waiting.Add(1) > int64(j.o.MaxClients+maxWaiting) {
+			j.waiting.Add(-1)
+			return busy("too many checks are waiting already")
+		}
+		defer j.waiting.Add(-1)
+		r := j.checks[t.Protocol](context.Background(), t)
+		j.changes.note(key, &t, r)
+		return r
+	})
+	if err != nil {
+		j.busy.Add(1)
+		return Verdict{Result: busy("no answer from the check within " + j.o.Timeout.String()), Cache: outcome}
+	}
+	if e.Value.Reason == check.ReasonBusy {
+		j.busy.Add(1)
+	}
+	return Verdict{Result: e.Value, Cache: outcome, Age: time.Since(e.Taken)}
+}
+
+// key identifies what is asked, whoever asks: everything that reaches the service. The parts are
+// separated by bytes that no part can hold.
+func (j *Judge) key(b []byte, t *check.Target, perService bool) []byte {
+	b = append(b, t.Protocol...)
+	b = append(b, 0, byte(t.Port>>8), byte(t.Port))
+	b = append(b, t.Host...)
+	b = append(b, 0)
+	b = append(b, t.URI...)
+	if perService || j.o.PerService {
+		b = append(b, 0)
+		b = append(b, t.Service...)
+	}
+	for i := range t.Header {
+		b = append(b, 0)
+		b = append(b, t.Header[i].Name...)
+		b = append(b, ':')
+		b = append(b, t.Header[i].Value...)
+	}
+	return b
+}
+
+func (j *Judge) allowed(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	for _, p := range j.o.Allowed {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// Stats are counters since the start, and what is under way now.
+type Stats struct {
+	Cache    cache.Stats
+	InFlight int    // checks under way or waiting for their turn
+	Busy     uint64 // answers given up for want of a slot or of time
+}
+
+// Stats returns the counters.
+func (j *Judge) Stats() Stats {
+	return Stats{Cache: j.results.Stats(), InFlight: int(j.waiting.Load()), Busy: j.busy.Load()}
+}
+
+func overridden(o *spool.Entry, spoolOnly bool) Verdict {
+	v := Verdict{State: o.State, Override: o}
+	switch o.State {
+	case spool.ForceUp:
+		v.Result.Code = http.StatusOK
+		if !spoolOnly {
+			v.Result.Body = []byte("OK")
+		}
+	case spool.Drain:
+		v.Result.Code, v.Result.Body = http.StatusNotFound, []byte(o.Line())
+	default:
+		v.Result.Code, v.Result.Body = http.StatusServiceUnavailable, []byte(o.Line())
+	}
+	return v
+}
+
+func refuse(code int, why check.Reason, sentence string) Verdict {
+	return Verdict{Result: check.Result{Code: code, Reason: why, Body: []byte(sentence), Err: errors.New(sentence)}}
+}
+
+func busy(why string) check.Result {
+	return check.Result{
+		Code: http.StatusServiceUnavailable, Reason: check.ReasonBusy,
+		Body: []byte("hacheck is busy: " + why), Err: errors.New("busy: " + why),
+	}
+}

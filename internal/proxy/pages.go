@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// status answers /status: the counters of the original, and some of our own behind them.
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	st := s.settings.Load().Judge.Stats()
+	c := st.Cache
+	writeJSON(w, map[string]any{
+		"cache": map[string]uint64{
+			"expirations": c.Expirations, "sets": c.Sets, "gets": c.Hits + c.Misses, "hits": c.Hits, "misses": c.Misses,
+			"uncached": c.Uncached, "entries": uint64(c.Entries), "bytes": uint64(c.Bytes),
+		},
+		"uptime":                      time.Since(s.started).Seconds(),
+		"outbound_request_queue_size": st.InFlight,
+		"busy":                        st.Busy,
+	})
+}
+
+// statusCount answers /status/count: who has asked about which service how often.
+func (s *Server) statusCount(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string]any{"service_access_counts": s.recent.counts()})
+}
+
+// recentPage answers /recent?threshold=SECONDS: the last answer for each service asked about since.
+func (s *Server) recentPage(w http.ResponseWriter, r *http.Request) {
+	threshold := recentFor.Seconds()
+	if v, ok := r.URL.Query()["threshold"]; ok {
+		f, err := strconv.ParseFloat(v[len(v)-1], 64)
+		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+			sentence(w, http.StatusBadRequest, "threshold must be a number of seconds, as in /recent?threshold=60")
+			return
+		}
+		threshold = f
+	}
+	rows := []seenRow{}
+	if threshold > 0 {
+		const century = 100 * 365 * 24 * 3600.0
+		since := time.Duration(math.Min(threshold, century) * float64(time.Second))
+		rows = s.recent.since(time.Now().Add(-since))
+	}
+	seen := make([][2]any, len(rows))
+	for i, row := range rows {
+		seen[i] = [2]any{row.service, row.last}
+	}
+	writeJSON(w, map[string]any{"seen_services": seen, "threshold_seconds": threshold})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		sentence(w, http.StatusInternalServerError, "Cannot write this page: "+err.Error())
+		return
+	}
+	w.Header()["Content-Type"] = jsonType
+	_, _ = w.Write(b)
+}

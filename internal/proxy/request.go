@@ -1,0 +1,201 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"hacheck/internal/check"
+	"hacheck/internal/spool"
+)
+
+// The headers of a check request that mean something, in Go's canonical spelling.
+const (
+	stateHeader = "X-Haproxy-Server-State"
+	nerveHeader = "X-Nerve-Check-Ip"
+)
+
+// refusal is why a request is not answered as asked: a status and a sentence for whoever reads it.
+type refusal struct {
+	code     int
+	sentence string
+}
+
+// splitCheckURL takes "<service>/<port>/<query>", all that follows "/<protocol>/" in a request line. uri is
+// the rest from the slash after the port, as it came; it is empty when there is no such slash.
+func splitCheckURL(rest string) (service string, port uint16, uri string, no *refusal) {
+	service, rest, ok := strings.Cut(rest, "/")
+	if !spool.ValidService(service) {
+		return "", 0, "", &refusal{http.StatusNotFound, "No such service: a service's name is 1 to 200 of the characters a-z A-Z 0-9 . _ - and not . or .."}
+	}
+	end := 0
+	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
+		end++
+	}
+	port, valid := parsePort(rest[:end])
+	if !ok || !valid || end < len(rest) && rest[end] != '/' && rest[end] != '?' {
+		return "", 0, "", &refusal{http.StatusNotFound, "No such port: after the service comes a decimal port from 0 to 65535, as in /http/web/8080/status"}
+	}
+	if end < len(rest) && rest[end] == '/' {
+		uri = rest[end:]
+	}
+	return service, port, uri, nil
+}
+
+// parsePort reads a decimal number of any number of digits up to 65535.
+func parsePort(s string) (uint16, bool) {
+	n := 0
+	for i := range len(s) {
+		d := int(s[i]) - '0'
+		if d < 0 || d > 9 {
+			return 0, false
+		}
+		if n = n*10 + d; n > 65535 {
+			return 0, false
+		}
+	}
+	return uint16(n), s != ""
+}
+
+// validEscapes reports whether every % in s begins an escape of two hexadecimal digits. net/http has
+// looked at the path already, but not at the query.
+func validEscapes(s string) bool {
+	for {
+		i := strings.IndexByte(s, '%')
+		if i < 0 {
+			return true
+		}
+		if len(s) < i+3 || !isHex(s[i+1]) || !isHex(s[i+2]) {
+			return false
+		}
+		s = s[i+3:]
+	}
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// place is where a check goes.
+type place struct {
+	host string // canonical; "" when no header names one
+	addr netip.Addr
+	port uint16 // 0 when no header names one
+}
+
+// placeOf reads X-Haproxy-Server-State and X-Nerve-Check-IP.
+func placeOf(h http.Header) (place, *refusal) {
+	var p place
+	var address, port string
+	for _, v := range h[stateHeader] {
+		stateFields(v, &address, &port)
+	}
+	if port != "" && port != "0" && port != "unix" {
+		n, ok := parsePort(port)
+		if !ok {
+			return p, &refusal{http.StatusBadRequest, "X-Haproxy-Server-State: port=" + printable(port) + " is not a port from 1 to 65535"}
+		}
+		p.port = n
+	}
+	from := "X-Haproxy-Server-State: address="
+	if address == "" || address == "unix" {
+		from = "X-Nerve-Check-IP: "
+		address = ""
+		if v := h[nerveHeader]; len(v) > 0 {
+			address = strings.TrimSpace(v[len(v)-1])
+		}
+	}
+	switch address {
+	case "":
+		return p, nil
+	case "localhost":
+		address = "127.0.0.1"
+	}
+	addr, err := netip.ParseAddr(address)
+	if err != nil || addr.Zone() != "" {
+		return p, &refusal{http.StatusBadRequest, from + printable(address) + " is not an IP address (names, brackets and zones are not taken here)"}
+	}
+	addr = addr.Unmap()
+	if addr.IsUnspecified() {
+		return p, nil
+	}
+	p.addr = addr
+	if p.host = address; !canonicalIPv4(address, addr) {
+		p.host = addr.String()
+	}
+	return p, nil
+}
+
+// canonicalIPv4 saves the text that every IPv4 literal which netip accepts already is.
+func canonicalIPv4(s string, a netip.Addr) bool { return a.Is4() && strings.IndexByte(s, ':') < 0 }
+
+// stateFields reads one X-Haproxy-Server-State, such as
+//
+//	UP 2/3; address=10.0.0.5; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=0
+//
+// into address and port. The last of repeated keys wins; a field with more than one = is none.
+func stateFields(v string, address, port *string) {
+	for v != "" {
+		var field string
+		field, v, _ = strings.Cut(v, ";")
+		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
+		if !ok || name != "address" && name != "port" || strings.IndexByte(value, '=') >= 0 {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		if name == "address" {
+			*address = value
+		} else {
+			*port = value
+		}
+	}
+}
+
+// wantsFresh reports whether the request demands a new check.
+func wantsFresh(h http.Header) bool {
+	return hasNoCache(h["Pragma"]) || hasNoCache(h["Cache-Control"])
+}
+
+func hasNoCache(values []string) bool {
+	for _, v := range values {
+		for v != "" {
+			var d string
+			d, v, _ = strings.Cut(v, ",")
+			if strings.EqualFold(strings.TrimSpace(d), "no-cache") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// copied appends the client's headers that are passed on to the service. names are canonical.
+func copied(dst []check.Field, r *http.Request, names []string) []check.Field {
+	for _, name := range names {
+		if name == "Host" {
+			if r.Host != "" { // the empty line that the listener inserts counts as not sent
+				dst = append(dst, check.Field{Name: name, Value: r.Host})
+			}
+			continue
+		}
+		for _, v := range r.Header[name] {
+			dst = append(dst, check.Field{Name: name, Value: v})
+		}
+	}
+	return dst
+}
+
+// printable returns a bounded quotation of what a client sent.
+func printable(s string) string {
+	const most = 80
+	cut := ""
+	if len(s) > most {
+		s, cut = s[:most], "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return '?'
+		}
+		return r
+	}, s) + cut
+}

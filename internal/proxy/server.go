@@ -1,0 +1,147 @@
+// Package proxy is the HTTP door: check URLs for load balancers, and the pages that say what the daemon
+// has seen. It translates requests into asks and verdicts into answers; it decides nothing itself.
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"hacheck/internal/check"
+	"hacheck/internal/health"
+)
+
+// Settings are what a reload of the configuration may change.
+type Settings struct {
+	Judge         *health.Judge
+	Checks        check.Set
+	CheckHost     string   // where checks go when no header says otherwise
+	HeadersToCopy []string // in any letter case
+}
+
+// Options are what a Server keeps for life.
+type Options struct {
+	Log *slog.Logger
+}
+
+// Server is the http.Handler of the door. It is safe for concurrent use.
+type Server struct {
+	log      *slog.Logger
+	started  time.Time
+	settings atomic.Pointer[Settings]
+	routes   atomic.Pointer[chi.Mux]
+	recent   recent
+	hosts    health.Hosts
+}
+
+// New returns a Server that answers by s.
+func New(o Options, s Settings) *Server {
+	srv := &Server{log: o.Log, started: time.Now()}
+	srv.Use(s)
+	return srv
+}
+
+// Use puts new settings in force for the requests that come from now on.
+func (s *Server) Use(set Settings) {
+	names := make([]string, len(set.HeadersToCopy))
+	for i, n := range set.HeadersToCopy {
+		names[i] = textproto.CanonicalMIMEHeaderKey(n)
+	}
+	set.HeadersToCopy = names
+
+	m := chi.NewMux()
+	for _, p := range set.Checks {
+		m.Handle("/"+p.Name+"/*", s.checkHandler(p))
+	}
+	page := func(path string, h http.HandlerFunc) {
+		m.Get(path, forPeople(h))
+		m.Head(path, forPeople(h))
+	}
+	page("/status", s.status)
+	page("/status/count", s.statusCount)
+	page("/recent", s.recentPage)
+	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions {
+			notCheckURL(w, r)
+			return
+		}
+		notFound(w)
+	})
+	m.MethodNotAllowed(notCheckURL)
+
+	s.settings.Store(&set)
+	s.routes.Store(m)
+}
+
+// forPeople keeps a balancer from taking a page for a check: what sends the state of a server means a
+// check URL, and has it wrong.
+func forPeople(page http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header[stateHeader] != nil {
+			notFound(w)
+			return
+		}
+		page(w, r)
+	}
+}
+
+// notCheckURL answers what has no meaning outside check URLs, above all the "OPTIONS /" of a plain
+// "option httpchk".
+func notCheckURL(w http.ResponseWriter, r *http.Request) {
+	if r.Header[stateHeader] != nil {
+		notFound(w)
+		return
+	}
+	notAllowed(w, "GET, HEAD")
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A request line may begin with more than one slash; some balancers are configured so.
+	if path := r.URL.EscapedPath(); strings.HasPrefix(path, "//") {
+		r.RequestURI = "/" + strings.TrimLeft(r.RequestURI, "/")
+		r.URL.Path = "/" + strings.TrimLeft(r.URL.Path, "/")
+		if r.URL.RawPath != "" {
+			r.URL.RawPath = "/" + strings.TrimLeft(r.URL.RawPath, "/")
+		}
+	}
+	// chi takes the context of its routing from the connection (see ConnContext), which saves a copy of
+	// the request each time.
+	if c, ok := r.Context().Value(chi.RouteCtxKey).(*chi.Context); ok {
+		c.Reset()
+	}
+	s.routes.Load().ServeHTTP(w, r)
+}
+
+// Limits of the server. HAProxy asks in one packet and reads at once; whoever needs longer than these is
+// broken or means harm.
+const (
+	headTimeout  = 10 * time.Second // for a request to arrive
+	idleTimeout  = 75 * time.Second // between two requests on a connection
+	maxHeadBytes = 64 << 10
+	maxFormBytes = 64 << 10
+)
+
+// HTTPServer returns a server for s with every limit set. checkTimeout is how long an answer may take to
+// be found; writing it may take headTimeout more.
+func (s *Server) HTTPServer(checkTimeout time.Duration) *http.Server {
+	return &http.Server{
+		Handler:                      s,
+		DisableGeneralOptionsHandler: true, // OPTIONS * must not look healthy
+		ReadTimeout:                  headTimeout,
+		WriteTimeout:                 checkTimeout + 2*headTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               maxHeadBytes,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, chi.RouteCtxKey, chi.NewRouteContext())
+		},
+	}
+}
