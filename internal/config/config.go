@@ -1,5 +1,9 @@
 // Package config reads the daemon's configuration file. It holds plain values; cmd/hacheck turns
 // them into the options of the other packages.
+//
+// The file is a YAML mapping of the keys in one table (Keys lists them). A wrong value is an error that
+// names file, line, key, what was expected and what was found, all of them at once; an unknown key, which
+// the original tools ignored without a word, is a Warning.
 package config
 
 import (
@@ -16,25 +20,45 @@ type Config struct {
 	HealthcheckTimeout time.Duration // healthcheck_timeout, seconds, default 10
 	MaxClients         int           // max_clients, default 512
 
-	CheckHost         string         // check_host, default 127.0.0.1
-	CheckHostsAllowed []netip.Prefix // check_hosts_allowed, default none
-	HTTPHeadersToCopy []string       // http_headers_to_copy, default [Host]
-	ServiceNameHeader string         // service_name_header, default none
+	CheckHost         string         // check_host, default 127.0.0.1; an address or a name
+	CheckHostsAllowed []netip.Prefix // check_hosts_allowed, default none; masked, IPv4 never in IPv6 form
+	HTTPHeadersToCopy []string       // http_headers_to_copy, default [Host]; as written, each a valid name
+	ServiceNameHeader string         // service_name_header, default "" (none)
 	TLSVerify         bool           // tls_verify, default false
 
 	AllowRemoteSpoolChanges bool           // allow_remote_spool_changes, default false
 	RemoteSpoolAllowed      []netip.Prefix // remote_spool_allowed, default loopback
-	RemoteSpoolToken        Secret         // remote_spool_token
+	RemoteSpoolToken        Secret         // remote_spool_token, default none
 
-	MySQLUsername string // mysql_username
-	MySQLPassword Secret // mysql_password
-	RedisUsername string // redis_username
-	RedisPassword Secret // redis_password
+	MySQLUsername string // mysql_username, default none
+	MySQLPassword Secret // mysql_password, default none
+	RedisUsername string // redis_username, default none
+	RedisPassword Secret // redis_password, default none
 
-	LogPath      string // log_path: stdout, stderr (default) or a file
+	LogPath      string // log_path: stdout, stderr (default) or the absolute path of a file
 	LogFormat    string // log_format: text (default) or json
-	RlimitNoFile int64  // rlimit_nofile: 0 leaves it, -1 is max
+	RlimitNoFile int64  // rlimit_nofile: 0 (default) leaves it as it is, RlimitMax raises it to the hard limit
 }
 
-// Secret is a password that cannot print itself.
-type Secret string
+// RlimitMax is the RlimitNoFile that stands for max.
+const RlimitMax = -1
+
+// Default returns what holds where the configuration file says nothing.
+func Default() *Config {
+	return &Config{
+		CacheTime:          15 * time.Second,
+		CacheTimeDown:      15 * time.Second,
+		CacheMaxEntries:    100_000,
+		CacheMaxBytes:      64 << 20,
+		HealthcheckTimeout: 10 * time.Second,
+		MaxClients:         512,
+		CheckHost:          "127.0.0.1",
+		HTTPHeadersToCopy:  []string{"Host"},
+		RemoteSpoolAllowed: []netip.Prefix{
+			netip.MustParsePrefix("127.0.0.0/8"),
+			netip.MustParsePrefix("::1/128"),
+		},
+		LogPath:   "stderr",
+		LogFormat: "text",
+	}
+}

@@ -1,0 +1,62 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// Secret is a password or a token that cannot print itself: whatever formats, logs or encodes it, or a
+// struct that holds it, gets hidden instead of the text. The zero value is "none".
+//
+// The text is behind a pointer because fmt does not call the methods of a value in an unexported field:
+// it would print a plain string there, and prints an address here.
+type Secret struct{ text *string }
+
+// hidden stands for a secret wherever one would be shown.
+const hidden = "(hidden)"
+
+// NewSecret returns text as a Secret; "" is none.
+func NewSecret(text string) Secret {
+	if text == "" {
+		return Secret{}
+	}
+	return Secret{&text}
+}
+
+// Reveal returns the text, "" when there is none. Hand it to what has to log in and to nothing else.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
+
+// IsSet reports whether there is a secret.
+func (s Secret) IsSet() bool { return s.text != nil }
+
+// String hides the secret and tells only whether there is one.
+func (s Secret) String() string {
+	if s.text == nil {
+		return ""
+	}
+	return hidden
+}
+
+// GoString hides the secret from %#v.
+func (s Secret) GoString() string { return "config.Secret{" + s.String() + "}" }
+
+// Format hides the secret from every verb of fmt, also from wrong ones such as %d and %x.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// MarshalText hides the secret from encoding/json, encoding/xml, text templates and YAML alike.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// MarshalJSON hides the secret from encoding/json.
+func (s Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + s.String() + `"`), nil }
+
+// MarshalYAML hides the secret from YAML.
+func (s Secret) MarshalYAML() (any, error) { return s.String(), nil }
+
+// LogValue hides the secret from log/slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

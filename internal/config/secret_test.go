@@ -1,0 +1,65 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"text/template"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// TestSecretLeaks prints a secret in every way a daemon prints things, by itself and inside others.
+func TestSecretLeaks(t *testing.T) {
+	s := NewSecret(secretText)
+	type inner struct{ s Secret }
+	type Outer struct {
+		Public Secret
+		hidden Secret
+		Ptr    *Secret
+		In     inner
+		List   []Secret
+		Map    map[string]Secret
+	}
+	c := Default()
+	c.MySQLPassword, c.RedisPassword, c.RemoteSpoolToken = s, s, s
+	values := map[string]any{
+		"secret": s, "pointer": &s, "config": c, "config value": *c,
+		"struct": Outer{s, s, &s, inner{s}, []Secret{s}, map[string]Secret{"k": s}},
+		"error":  fmt.Errorf("log in: %w %v", errors.New("no"), s),
+	}
+	var b bytes.Buffer
+	for name, v := range values {
+		t.Run(name, func(t *testing.T) {
+			b.Reset()
+			for _, verb := range strings.Fields("%v %+v %#v %s %q %x %X %d %c %U %t %e %p %T %w %o %b %10.3s %-30v") {
+				fmt.Fprintf(&b, verb+"\n", v)
+			}
+			fmt.Fprintln(&b, v, []any{v})
+			_ = json.NewEncoder(&b).Encode(v)
+			_ = xml.NewEncoder(&b).Encode(v)
+			if y, err := yaml.Marshal(map[string]any{"v": v}); err == nil {
+				b.Write(y)
+			}
+			_ = template.Must(template.New("").Parse("{{.}} {{printf `%x` .}}")).Execute(&b, v)
+			slog.New(slog.NewTextHandler(&b, nil)).Info("text", "v", v, slog.Group("g", "v", v))
+			slog.New(slog.NewJSONHandler(&b, nil)).Info("json", "v", v, slog.Group("g", "v", v))
+			for _, leak := range []string{secretText, fmt.Sprintf("%x", secretText), fmt.Sprintf("%X", secretText), fmt.Sprint([]byte(secretText))} {
+				if strings.Contains(b.String(), leak) {
+					t.Errorf("%q shows in:\n%s", leak, b.String())
+				}
+			}
+		})
+	}
+	if s.Reveal() != secretText || !s.IsSet() {
+		t.Error("the secret is lost")
+	}
+	if none := NewSecret(""); none.IsSet() || none.Reveal() != "" || none.String() != "" || none != (Secret{}) {
+		t.Error("an empty text is a secret")
+	}
+}
