@@ -1,6 +1,23 @@
 package spool
 
-import "time"
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// MaxReason is the longest reason that is kept, in bytes; a longer one is cut at a character and ends
+// in "…". It bounds what a directory full of huge files can take in memory and put into an answer.
+const MaxReason = 4096
+
+// maxContent is how much of a spool file is read. What is longer is an override with a cut reason.
+const maxContent = 64 << 10
 
 // State is what an operator has said about a service. A larger state is a stronger one:
 // of several overrides that cover a target, the strongest answers.
@@ -15,6 +32,22 @@ const (
 	Maint         // "state": "maint": down, and HAProxy shall show MAINT
 )
 
+// String returns the word of the spool file: "up", "drain", "down", "maint", and "" for Ready.
+func (s State) String() string {
+	switch s {
+	case ForceUp:
+		return "up"
+	case Drain:
+		return "drain"
+	case Down:
+		return "down"
+	case Maint:
+		return "maint"
+	default:
+		return ""
+	}
+}
+
 // Entry is one override: the content of one spool file.
 type Entry struct {
 	Key     Key
@@ -22,4 +55,274 @@ type Entry struct {
 	Reason  string    // as written; may hold control characters, "" when not known
 	Created time.Time // zero when not known
 	Expires time.Time // zero when it never ends by itself
+}
+
+// Expired reports whether e has ended by itself. Only the wall clock counts, as the file says unix time.
+func (e Entry) Expired(now time.Time) bool {
+	return !e.Expires.IsZero() && !now.Before(e.Expires)
+}
+
+// ParseEntry reads the content of k's spool file. It never fails: whatever the content is, an operator
+// put a file there and meant down. A JSON object gives its fields, each ignored when its type is wrong;
+// anything else, plain text, a JSON scalar or half an object, is the reason as it stands.
+func ParseEntry(k Key, content []byte) Entry {
+	e := Entry{Key: k, State: Down}
+	if len(content) > maxContent {
+		e.Reason = textReason(content[:maxContent])
+		return e
+	}
+	var fields map[string]json.RawMessage
+	if trimmed := bytes.TrimSpace(content); len(trimmed) == 0 || trimmed[0] != '{' ||
+		json.Unmarshal(plainNumbers(trimmed), &fields) != nil {
+		e.Reason = textReason(content)
+		return e
+	}
+	if raw, ok := fields["reason"]; ok {
+		var text string
+		switch {
+		case string(raw) == "null":
+		case json.Unmarshal(raw, &text) == nil:
+			e.Reason = cut(text)
+		default:
+			e.Reason = cut(string(raw))
+		}
+	}
+	var word string
+	if raw, ok := fields["state"]; ok && json.Unmarshal(raw, &word) == nil {
+		switch word {
+		case "up":
+			e.State = ForceUp
+		case "drain":
+			e.State = Drain
+		case "maint":
+			e.State = Maint
+		}
+	}
+	e.Created = unixTime(fields["creation"])
+	e.Expires = unixTime(fields["expiration"])
+	return e
+}
+
+// textReason is the reason of a file that is no JSON object: its text, or the string it is in JSON.
+func textReason(content []byte) string {
+	text := strings.TrimSpace(string(content))
+	var s string
+	if strings.HasPrefix(text, `"`) && json.Unmarshal([]byte(text), &s) == nil {
+		text = s
+	}
+	return cut(text)
+}
+
+// cut returns s as a reason: at most MaxReason bytes, and a copy of its own when it was longer, so that
+// the rest is not kept in memory with it.
+func cut(s string) string {
+	if len(s) <= MaxReason {
+		return s
+	}
+	const mark = "…"
+	end := MaxReason - len(mark)
+	for end > 0 && end > MaxReason-len(mark)-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + mark
+}
+
+// plainNumbers replaces the NaN, Infinity and -Infinity that Python's json writes outside of strings by
+// null, which is what they mean here: no time. Other content is returned as it is.
+func plainNumbers(content []byte) []byte {
+	if !bytes.Contains(content, []byte("NaN")) && !bytes.Contains(content, []byte("Infinity")) {
+		return content
+	}
+	out := make([]byte, 0, len(content))
+	inString := false
+	for i := 0; i < len(content); i++ {
+		c := content[i]
+		if inString {
+			if c == '\\' && i+1 < len(content) {
+				out = append(out, c)
+				i++
+				c = content[i]
+			} else if c == '"' {
+				inString = false
+			}
+			out = append(out, c)
+			continue
+		}
+		inString = c == '"'
+		word := ""
+		for _, w := range []string{"NaN", "-Infinity", "Infinity"} {
+			if bytes.HasPrefix(content[i:], []byte(w)) {
+				word = w
+				break
+			}
+		}
+		if word == "" {
+			out = append(out, c)
+			continue
+		}
+		out = append(out, "null"...)
+		i += len(word) - 1
+	}
+	return out
+}
+
+// The unix seconds a time.Time of ours may hold. Later than latest is never; earlier than earliest is
+// long past whichever second it was.
+const (
+	latest   = float64(1 << 62)
+	earliest = float64(-1 << 35)
+)
+
+// unixTime reads a JSON number of unix seconds. What is no number is the zero time: not known, or never.
+func unixTime(raw json.RawMessage) time.Time {
+	if len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+		return time.Time{}
+	}
+	f, _ := strconv.ParseFloat(string(raw), 64) // out of range gives ±Inf, which is what Python reads
+	switch {
+	case math.IsNaN(f) || f >= latest:
+		return time.Time{}
+	case f < earliest:
+		f = earliest
+	}
+	sec := math.Floor(f)
+	return time.Unix(int64(sec), int64(math.Round((f-sec)*1e9)))
+}
+
+// unixSeconds is the inverse of unixTime, exact for every time that a float of unix seconds can tell.
+func unixSeconds(t time.Time) float64 {
+	return float64(t.Unix()) + float64(t.Nanosecond())/1e9
+}
+
+// Marshal returns the content of e's spool file, one line of JSON as Python's json.dumps would write it.
+// The original tools read it; they see "state" as one more field that they do not look at, so that for
+// them every override is down.
+func (e Entry) Marshal() []byte {
+	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
+	out = appendPythonString(out, cut(e.Reason))
+	out = append(out, `, "expiration": `...)
+	out = appendPythonTime(out, e.Expires)
+	out = append(out, `, "creation": `...)
+	out = appendPythonTime(out, e.Created)
+	if e.State != Down && e.State != Ready {
+		out = append(out, `, "state": "`...)
+		out = append(out, e.State.String()...)
+		out = append(out, '"')
+	}
+	return append(out, '}')
+}
+
+// appendPythonTime appends t as json.dumps writes a float of unix seconds, or null.
+func appendPythonTime(out []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(out, "null"...)
+	}
+	f := unixSeconds(t)
+	if math.Abs(f) >= 1e16 { // where Python's repr changes to an exponent
+		return strconv.AppendFloat(out, f, 'e', -1, 64)
+	}
+	start := len(out)
+	out = strconv.AppendFloat(out, f, 'f', -1, 64)
+	if !bytes.ContainsRune(out[start:], '.') {
+		out = append(out, ".0"...)
+	}
+	return out
+}
+
+// appendPythonString appends s as json.dumps writes it, in ASCII. Bytes that are no UTF-8 become U+FFFD:
+// Python's own way, a lone surrogate, makes its hastatus and its daemon fail.
+func appendPythonString(out []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	u := func(r rune) {
+		out = append(out, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+	}
+	out = append(out, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			out = append(out, '\\', byte(r))
+		case r == '\n':
+			out = append(out, `\n`...)
+		case r == '\r':
+			out = append(out, `\r`...)
+		case r == '\t':
+			out = append(out, `\t`...)
+		case r == '\b':
+			out = append(out, `\b`...)
+		case r == '\f':
+			out = append(out, `\f`...)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			u(high)
+			u(low)
+		case r < ' ' || r > 0x7f:
+			u(r)
+		default:
+			out = append(out, byte(r))
+		}
+	}
+	return append(out, '"')
+}
+
+// Line returns the one line that a check answers where e does, without a newline:
+//
+//	Service web in down state since 1500000000.500000 until 4000000000.000000: kernel upgrade
+//
+// Each of since, until and the reason is there only when known. PaaSTA reads it with a regular
+// expression, and what that must not trip over is left out or rewritten: times before 1970, control
+// characters, and " state" inside the reason where it would be taken for the end of the state (PaaSTA
+// would find no "since" then and kill the task at once); that one becomes " State".
+func (e Entry) Line() string {
+	state := e.State
+	if state == Maint || state == Ready { // maint is a word for HAProxy's agent alone
+		state = Down
+	}
+	out := make([]byte, 0, 96+len(e.Key.Service)+len(e.Reason))
+	out = append(out, "Service "...)
+	out = append(out, e.Key.Service...)
+	out = append(out, " in "...)
+	out = append(out, state.String()...)
+	out = append(out, " state"...)
+	since := func(word string, t time.Time) {
+		if t.IsZero() || t.Unix() < 0 {
+			return
+		}
+		out = append(out, word...)
+		out = strconv.AppendFloat(out, unixSeconds(t), 'f', 6, 64)
+	}
+	since(" since ", e.Created)
+	since(" until ", e.Expires)
+	if reason := shownReason(e.Reason); reason != "" {
+		out = append(out, plainReason(": "+reason)...)
+	}
+	return string(out)
+}
+
+// shownReason returns reason on one line of valid UTF-8: control characters and line separators as spaces.
+func shownReason(reason string) string {
+	return strings.Map(func(r rune) rune { // a byte that is no UTF-8 comes and goes as U+FFFD
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, reason)
+}
+
+// plainReason rewrites each " state" in tail, the line from its last ": " on, that PaaSTA's greedy
+// expression would take for the word after the state.
+func plainReason(tail string) string {
+	const word = " state"
+	at := strings.Index(tail, word)
+	if at < 0 {
+		return tail
+	}
+	out := []byte(tail)
+	for from := 0; at >= 0; at = strings.Index(tail[from:], word) {
+		from += at + len(word)
+		rest := tail[from:]
+		if rest == "" || strings.HasPrefix(rest, ": ") || strings.HasPrefix(rest, " since ") || strings.HasPrefix(rest, " until ") {
+			out[from-len("state")] = 'S'
+		}
+	}
+	return string(out)
 }
