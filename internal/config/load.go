@@ -94,7 +94,7 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, bare(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	switch fi, err := f.Stat(); {
 	case err != nil:
 		return nil, bare(err)
@@ -266,7 +266,7 @@ func (l *loader) set(c *Config, key *Key, at, v *yaml.Node) {
 	}
 	wrong := []*yaml.Node{v}
 	// "&x" alone is null with an anchor, and "!x" null with a tag: more likely a text that lacks its quotes.
-	if coreTag(v) && !(isNull(v) && v.Anchor != "") {
+	if coreTag(v) && (!isNull(v) || v.Anchor == "") {
 		wrong = key.set(c, v)
 	}
 	for _, w := range wrong {

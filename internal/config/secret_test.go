@@ -49,7 +49,7 @@ func TestSecretLeaks(t *testing.T) {
 			_ = template.Must(template.New("").Parse("{{.}} {{printf `%x` .}}")).Execute(&b, v)
 			slog.New(slog.NewTextHandler(&b, nil)).Info("text", "v", v, slog.Group("g", "v", v))
 			slog.New(slog.NewJSONHandler(&b, nil)).Info("json", "v", v, slog.Group("g", "v", v))
-			for _, leak := range []string{secretText, fmt.Sprintf("%x", secretText), fmt.Sprintf("%X", secretText), fmt.Sprint([]byte(secretText))} {
+			for _, leak := range []string{secretText, fmt.Sprintf("%x", secretText), fmt.Sprintf("%X", secretText), fmt.Sprintf("%d", []byte(secretText))} {
 				if strings.Contains(b.String(), leak) {
 					t.Errorf("%q shows in:\n%s", leak, b.String())
 				}
