@@ -149,23 +149,25 @@ func errno(err error) string {
 // are no UTF-8 become blanks, blanks at the ends go, and what is longer than limit bytes is cut at a character.
 func oneLine[T string | []byte](s T, limit int) string {
 	out := make([]byte, 0, min(len(s), limit)+len("..."))
+	blanks := 0 // written once something follows them
 	for i := 0; i < len(s); {
 		// A window of a few bytes keeps the cost at what is shown, whatever the length of s.
 		r, n := utf8.DecodeRuneInString(string(s[i:min(len(s), i+utf8.UTFMax)]))
-		if r == utf8.RuneError && n <= 1 || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			r = ' '
-		}
 		i += n
-		if r == ' ' && len(out) == 0 {
+		if r == ' ' || r == utf8.RuneError && n <= 1 || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			blanks++
 			continue
 		}
-		if len(out)+utf8.RuneLen(r) > limit {
+		if len(out) == 0 {
+			blanks = 0
+		}
+		if len(out)+blanks+utf8.RuneLen(r) > limit {
 			return string(out) + "..."
 		}
+		for ; blanks > 0; blanks-- {
+			out = append(out, ' ')
+		}
 		out = utf8.AppendRune(out, r)
-	}
-	for len(out) > 0 && out[len(out)-1] == ' ' {
-		out = out[:len(out)-1]
 	}
 	return string(out)
 }

@@ -1,0 +1,148 @@
+package checktest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long the suite waits for what must happen at once, before it calls it missing. It is
+// generous because test machines stall; nothing waits for it to pass.
+const patience = 5 * time.Second
+
+// Server is a listener of the suite. It counts what it accepts and knows which clients have not closed
+// their end.
+type Server struct {
+	Host string // an IP address
+	Port uint16
+
+	listener net.Listener
+	handlers sync.WaitGroup
+
+	mu       sync.Mutex
+	accepted int
+	open     map[net.Conn]struct{}
+}
+
+// Serve listens on a free port of 127.0.0.1 and calls handle for every connection, each in a goroutine
+// of its own. After handle has returned the server reads until the client closes and closes then, so a
+// handler that just returns is a server that has fallen silent. Everything is stopped with the test,
+// which fails if a client still holds a connection then.
+func Serve(t testing.TB, handle func(conn net.Conn)) *Server {
+	t.Helper()
+	return ServeAt(t, "127.0.0.1", handle)
+}
+
+// ServeAt is Serve on another address of this machine.
+func ServeAt(t testing.TB, host string, handle func(conn net.Conn)) *Server {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatalf("listen on %s: %v (the tests need IPv4 and IPv6 loopback addresses)", host, err)
+	}
+	at := netip.MustParseAddrPort(l.Addr().String())
+	s := &Server{Host: at.Addr().String(), Port: at.Port(), listener: l, open: map[net.Conn]struct{}{}}
+	s.handlers.Go(func() { s.accept(handle) })
+	t.Cleanup(func() { s.stop(t) })
+	return s
+}
+
+// Addr is "<host>:<port>".
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Accepted is the number of connections so far.
+func (s *Server) Accepted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accepted
+}
+
+func (s *Server) accept(handle func(net.Conn)) {
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.accepted++
+		s.open[conn] = struct{}{}
+		s.mu.Unlock()
+		s.handlers.Go(func() {
+			handle(conn)
+			// An error other than EOF (a reset, or a handler that closed) is an end as well.
+			_, _ = io.Copy(io.Discard, conn)
+			_ = conn.Close()
+			s.mu.Lock()
+			delete(s.open, conn)
+			s.mu.Unlock()
+		})
+	}
+}
+
+// stop closes the listener and waits until every client has closed.
+func (s *Server) stop(t testing.TB) {
+	t.Helper()
+	_ = s.listener.Close()
+	done := make(chan struct{})
+	go func() { s.handlers.Wait(); close(done) }()
+	select {
+	case <-done:
+		return
+	case <-time.After(patience):
+	}
+	s.mu.Lock()
+	t.Errorf("%d of %d connections were not closed by the check", len(s.open), s.accepted)
+	for conn := range s.open {
+		_ = conn.Close()
+	}
+	s.mu.Unlock()
+	<-done
+}
+
+// FreePort returns a port of 127.0.0.1 on which nothing listens.
+func FreePort(t testing.TB) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return netip.MustParseAddrPort(l.Addr().String()).Port()
+}
+
+// BlackHole returns a port of 127.0.0.1 to which connections never complete: its queue is full and
+// nobody accepts, so the kernel drops what comes. It ends with the test.
+func BlackHole(t testing.TB) uint16 {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+		syscall.Listen(fd, 0),
+	); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := name.(*syscall.SockaddrInet4).Port
+	for range 16 {
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 200*time.Millisecond)
+		if err != nil {
+			return uint16(port)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Fatal("the queue of a listener that accepts nothing does not fill up")
+	return 0
+}

@@ -1,0 +1,94 @@
+package check
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A connection to a port of the ephemeral range can end at itself when nothing listens there. That
+// happens once in some ten thousand connections by chance, and on purpose as here.
+func TestConnectedToItself(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Addr().(*net.TCPAddr)
+	other, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if toItself(other) {
+		t.Error("a connection to a server counts as one to itself")
+	}
+	_ = other.Close()
+	_ = l.Close()
+	itself, err := (&net.Dialer{LocalAddr: at}).Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer itself.Close()
+	if !toItself(itself) {
+		t.Error("a connection to itself counts as one to a server")
+	}
+}
+
+func TestTwoOfOneName(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("two protocols of one name and no panic")
+		}
+	}()
+	newSet(Protocol{Name: "x"}, Protocol{Name: "x"})
+}
+
+func TestReasonNames(t *testing.T) {
+	seen := map[string]bool{}
+	for r := ReasonOK; r <= ReasonForbidden; r++ {
+		name := r.String()
+		if name == "" || name == "unknown" || seen[name] {
+			t.Errorf("reason %d is called %q", r, name)
+		}
+		seen[name] = true
+	}
+	if got := (ReasonForbidden + 1).String(); got != "unknown" {
+		t.Errorf("a reason that is none is called %q", got)
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                        "",
+		" a  b ":                  "a  b",
+		"a\r\nb\x00\x1b[1mc\x7f":  "a  b  [1mc",
+		"\xff\xfea\xc3":           "a",
+		"é\u0085\u2028x":          "é  x",
+		"1234567890":              "1234567890",
+		"12345678901":             "1234567890...",
+		"123456789é":              "123456789...",
+		strings.Repeat("\n", 100): "",
+		"1234567890\r\n \n":        "1234567890",
+	} {
+		if got := oneLine(in, 10); got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzOneLine(f *testing.F) {
+	f.Add("a\r\nb\xff\u2028é", 5)
+	f.Fuzz(func(t *testing.T, s string, limit int) {
+		if limit < 0 || limit > 1<<10 {
+			return
+		}
+		got := oneLine(s, limit)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, unicode.IsControl) || len(got) > limit+3 || strings.TrimLeft(got, " ") != got {
+			t.Errorf("%q limited to %d becomes %q", s, limit, got)
+		}
+		if again := oneLine([]byte(s), limit); again != got {
+			t.Errorf("bytes of %q become %q, the string %q", s, again, got)
+		}
+	})
+}
