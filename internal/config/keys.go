@@ -4,7 +4,6 @@ import (
 	"math"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +41,7 @@ const (
 	maxFiles    = 1 << 30 // the largest nr_open of Linux, rounded up
 	maxListed   = 10_000  // elements of a list
 	maxHostName = 253
+	maxHeader   = 200
 )
 
 const (
@@ -138,7 +138,7 @@ var keys = []Key{
 	},
 	{
 		Name: "mysql_password", Want: "a password", null: true, secret: true,
-		Doc: "its password",
+		Doc: "password of the mysql check",
 		set: secret(isAny, func(c *Config) *Secret { return &c.MySQLPassword }),
 	},
 	{
@@ -148,7 +148,7 @@ var keys = []Key{
 	},
 	{
 		Name: "redis_password", Want: "a password", null: true, secret: true,
-		Doc: "its password",
+		Doc: "password of the redis and sentinel checks",
 		set: secret(isAny, func(c *Config) *Secret { return &c.RedisPassword }),
 	},
 	{
@@ -170,13 +170,50 @@ var keys = []Key{
 	},
 }
 
-// number is a decimal number. YAML 1.1 knows more (0x10, 010 for 8, 1:30 for 90, .inf, .nan) but nobody
-// who writes 010 into a configuration can be trusted to mean 8.
-var number = regexp.MustCompile(`^[-+]?((0|[1-9][0-9_]*)(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$`)
+// isNumber reports whether s is a decimal number, as "15", "1.5", ".5", "1e3" or "1_000". YAML 1.1 knows
+// more (0x10, 010 for 8, 1:30 for 90, .inf, .nan), but nobody who writes 010 into a configuration can be
+// trusted to mean 8.
+func isNumber(s string) bool {
+	if s != "" && (s[0] == '-' || s[0] == '+') {
+		s = s[1:]
+	}
+	mantissa, exponent, hasExponent := strings.Cut(strings.ToLower(s), "e")
+	whole, fraction, hasFraction := strings.Cut(mantissa, ".")
+	switch {
+	case whole == "" && (!hasFraction || fraction == ""), strings.HasPrefix(whole, "_"), strings.HasPrefix(fraction, "_"):
+		return false
+	case len(whole) > 1 && whole[0] == '0':
+		return false
+	}
+	if hasExponent {
+		if exponent != "" && (exponent[0] == '-' || exponent[0] == '+') {
+			exponent = exponent[1:]
+		}
+		if exponent == "" || !only(exponent, digits) {
+			return false
+		}
+	}
+	return only(whole, digits+"_") && only(fraction, digits+"_")
+}
+
+const (
+	digits  = "0123456789"
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+// only reports whether s consists of bytes of set, all of them ASCII.
+func only(s, set string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(set, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
 
 func decimal(n *yaml.Node) (float64, bool) {
 	s := strings.TrimSpace(n.Value)
-	if n.Kind != yaml.ScalarNode || !number.MatchString(s) {
+	if n.Kind != yaml.ScalarNode || !isNumber(s) {
 		return 0, false
 	}
 	v, err := strconv.ParseFloat(strings.ReplaceAll(s, "_", ""), 64)
@@ -355,18 +392,21 @@ var framing = map[string]bool{
 	"te": true, "trailer": true, "transfer-encoding": true, "upgrade": true,
 }
 
-var (
-	tokenChars = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,200}$") // RFC 9110 section 5.6.2
-	hostName   = regexp.MustCompile(`^[0-9A-Za-z_]([-0-9A-Za-z_]*[0-9A-Za-z_])?(\.[0-9A-Za-z_]([-0-9A-Za-z_]*[0-9A-Za-z_])?)*\.?$`)
-	numericTLD = regexp.MustCompile(`(^|\.)[0-9]+\.?$`)
-	visible    = regexp.MustCompile(`^[!-~]+$`)
-)
-
 func isAny(string) bool { return true }
 
-func isHeader(s string) bool { return tokenChars.MatchString(s) && !framing[strings.ToLower(s)] }
+// isHeader follows RFC 9110 section 5.6.2.
+func isHeader(s string) bool {
+	return s != "" && len(s) <= maxHeader && only(s, digits+letters+"!#$%&'*+-.^_`|~") && !framing[strings.ToLower(s)]
+}
 
-func isToken(s string) bool { return visible.MatchString(s) }
+func isToken(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != ""
+}
 
 // isHost refuses what looks like an IPv4 address and is none (10.0.0.256, 127.1): some resolver would
 // make something of it.
@@ -374,7 +414,13 @@ func isHost(s string) bool {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return a.Zone() == ""
 	}
-	return len(s) <= maxHostName && hostName.MatchString(s) && !numericTLD.MatchString(s)
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	for _, l := range labels {
+		if l == "" || l[0] == '-' || l[len(l)-1] == '-' || !only(l, digits+letters+"-_") {
+			return false
+		}
+	}
+	return len(s) <= maxHostName && !only(labels[len(labels)-1], digits)
 }
 
 func isLogPath(s string) bool {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -182,27 +181,21 @@ func (l *loader) parse(data []byte) (root *yaml.Node) {
 	return root
 }
 
-var (
-	syntaxLine = regexp.MustCompile(`^yaml: line ([0-9]+): `)
-	// oneBefore are the errors for which the parser, counting from 0, does not add the 1 that its scanner adds.
-	oneBefore     = regexp.MustCompile(`^(did not find expected (<|node content|key|'-' indicator|',' or)|found (undefined tag|duplicate|incompatible))`)
-	unknownAnchor = regexp.MustCompile(`(?s)unknown anchor '(.*)' referenced`)
-)
-
 // syntax reports an error of the YAML parser. Its text is passed on except where it quotes the file: that
 // may be a password with an asterisk in front.
 func (l *loader) syntax(data []byte, err error) {
-	text, line := err.Error(), 1
-	if m := syntaxLine.FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		text = text[len(m[0]):]
-		if oneBefore.MatchString(text) {
-			line = min(line+1, 1+bytes.Count(data, []byte("\n")))
+	text, line := strings.TrimPrefix(err.Error(), "yaml: "), 1
+	if n, rest, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": "); ok && rest != "" {
+		if v, err := strconv.Atoi(n); err == nil {
+			text, line = rest, v
+			if countsFrom0(text) {
+				line = min(line+1, 1+bytes.Count(data, []byte("\n")))
+			}
 		}
 	}
-	text = strings.TrimPrefix(text, "yaml: ")
-	if m := unknownAnchor.FindStringSubmatch(text); m != nil {
-		if i := bytes.Index(data, []byte("*"+m[1])); i >= 0 {
+	if name, ok := strings.CutPrefix(text, "unknown anchor '"); ok {
+		name = strings.TrimSuffix(name, "' referenced")
+		if i := bytes.Index(data, []byte("*"+name)); i >= 0 {
 			line = 1 + bytes.Count(data[:i], []byte("\n"))
 		}
 		text = "an alias without its anchor (a value that begins with * needs quotes)"
@@ -211,6 +204,21 @@ func (l *loader) syntax(data []byte, err error) {
 		text += " (indent with blanks, not tabs; a value that begins with @, ` or % needs quotes)"
 	}
 	l.errorf(line, "", "expected YAML, got an error in it: %s", text)
+}
+
+// countsFrom0 knows the errors for which the parser gives the number of the line before: it counts from 0
+// and, unlike its scanner, does not add the 1.
+func countsFrom0(text string) bool {
+	for _, begin := range []string{
+		"did not find expected <", "did not find expected node content", "did not find expected key",
+		"did not find expected '-' indicator", "did not find expected ',' or",
+		"found undefined tag", "found duplicate", "found incompatible",
+	} {
+		if strings.HasPrefix(text, begin) {
+			return true
+		}
+	}
+	return false
 }
 
 // walk sets what the mapping says, key by key.
