@@ -229,16 +229,29 @@ func (d *Dir) Remove(k Key) error {
 	return nil
 }
 
+// unlink removes the file name. It is renamed first, so that the daemon can tell an operator's word from the
+// plain deletions of an `rm -r` that takes the whole directory.
+func (h *handle) unlink(name string) error {
+	if isDir(h, name) { // ignored by every reader, and not ours to remove
+		return nil
+	}
+	aside := fmt.Sprintf("%s%016x", newPrefix, rand.Uint64())
+	if err := unix.Renameat(h.fd, h.at(name), h.fd, h.at(aside)); err != nil {
+		return unix.Unlinkat(h.fd, h.at(name), 0) // a longer name may need room on a full disk
+	}
+	// It no longer counts; what stays of it is swept up by the daemon.
+	_ = unix.Unlinkat(h.fd, h.at(aside), 0)
+	return nil
+}
+
 // removeAll removes the files that are about k, except the one called keep, and what the daemon has moved
 // aside of them: it would be put back if it turned out to be in force.
 func (h *handle) removeAll(k Key, keep string) (removed bool, err error) {
 	unlink := func(name string) {
-		unlinkErr := unix.Unlinkat(h.fd, name, 0)
-		switch {
+		switch unlinkErr := h.unlink(name); {
 		case unlinkErr == nil:
 			removed = true
 		case errors.Is(unlinkErr, unix.ENOENT):
-		case isDir(h, name): // ignored by every reader, and not ours to remove
 		default:
 			err = errors.Join(err, &fs.PathError{Op: "remove", Path: filepath.Join(h.root, name), Err: unlinkErr})
 		}

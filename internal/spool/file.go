@@ -24,7 +24,8 @@ type fileID struct{ dev, ino uint64 }
 // telling the watch that it was removed.
 type handle struct {
 	root string
-	fd   int
+	fd   int      // AT_FDCWD when no descriptor was to be had
+	dir  string   // then root and a slash, to put before names; "" otherwise
 	file *os.File // around fd once the directory is listed
 	id   fileID
 	buf  []byte
@@ -48,7 +49,28 @@ func openHandle(root string) (*handle, error) {
 	return h, nil
 }
 
+// pathHandle returns a handle without a descriptor, for when the process has none left: whether files are
+// there can still be told.
+func pathHandle(root string) (*handle, error) {
+	id, err := statRoot(root)
+	if err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: root, Err: err}
+	}
+	return &handle{root: root, fd: unix.AT_FDCWD, dir: root + "/", id: id}, nil
+}
+
+// at returns the path of name for a system call on h.fd.
+func (h *handle) at(name string) string {
+	if h.dir == "" {
+		return name
+	}
+	return h.dir + name
+}
+
 func (h *handle) close() {
+	if h.dir != "" {
+		return
+	}
 	if h.file != nil {
 		_ = h.file.Close() // nothing was written through it
 		return
@@ -80,6 +102,9 @@ func retryInterrupted[T any](call func() (T, error)) (T, error) {
 
 // each calls f with the name of every file and its type (0 is a regular file, fs.ModeIrregular not known).
 func (h *handle) each(f func(name string, typ fs.FileMode)) error {
+	if h.dir != "" {
+		return unix.EMFILE
+	}
 	if h.file == nil {
 		h.file = os.NewFile(uintptr(h.fd), h.root)
 	} else if _, err := h.file.Seek(0, 0); err != nil {
@@ -98,6 +123,14 @@ func (h *handle) each(f func(name string, typ fs.FileMode)) error {
 			return err
 		}
 	}
+}
+
+// linkNew is renameNew for systems and file systems without such a rename.
+func (h *handle) linkNew(from, to string) error {
+	if err := unix.Linkat(h.fd, h.at(from), h.fd, h.at(to), 0); err != nil {
+		return err
+	}
+	return unix.Unlinkat(h.fd, h.at(from), 0)
 }
 
 // found says what kind of thing a name in the directory turned out to be.
@@ -141,7 +174,7 @@ func (h *handle) read(name string, typ fs.FileMode) reading {
 		if typ == fs.ModeIrregular {
 			var st unix.Stat_t
 			_, err := retryInterrupted(func() (int, error) {
-				return 0, unix.Fstatat(h.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+				return 0, unix.Fstatat(h.fd, h.at(name), &st, unix.AT_SYMLINK_NOFOLLOW)
 			})
 			switch {
 			case errors.Is(err, unix.ENOENT):
@@ -203,7 +236,7 @@ func (r *reading) failure(err error) reading {
 // it is something else by now.
 func (h *handle) readRegular(name string, r *reading) (again bool) {
 	fd, err := retryInterrupted(func() (int, error) {
-		return unix.Openat(h.fd, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		return unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -258,7 +291,7 @@ var errOutside = errors.New("a symbolic link out of the directory")
 // in a subdirectory (deep).
 func (h *handle) follow(name string) (target string, deep bool, err error) {
 	buf := make([]byte, unix.PathMax)
-	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, name, buf) })
+	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, h.at(name), buf) })
 	if err != nil {
 		return "", false, err
 	}

@@ -2,19 +2,59 @@
 
 package spool
 
-import "log/slog"
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The times and bounds of an Index.
+const (
+	verifyEvery = 4 * time.Second         // how old the knowledge that root still names our directory may be at a lookup
+	lostEvery   = time.Second             // how often a directory that is lost is looked for
+	remoteEvery = 2 * time.Second         // how often a directory that others write to behind our back is read
+	retryEvery  = 3 * time.Second         // how often inotify is tried again where there was none
+	longestWait = 10 * time.Minute        // of a timer: it does not know of clock steps and suspended machines
+	parkGrace   = time.Second             // how long an expired file that was moved aside is kept: see expire.go
+	mtimeTick   = 25 * time.Millisecond   // the coarsest kernel clock behind a time stamp, and some
+	secondTick  = 2100 * time.Millisecond // the same on file systems that keep whole seconds (FAT: two)
+	goneGap     = time.Second             // deletions closer together than this are one `rm -r`
+	goneWindow  = 5 * time.Second         // how long after the last of them the directory's own end is noticed
+	maxFiles    = 100_000                 // held in memory; beyond, requests look at the disk
+	maxIgnored  = 1024                    // names told to be ignored
+	maxRounds   = 200                     // of reading events before an answer is given all the same
+)
+
+// What makes a lookup take the slow path, besides unread events.
+const (
+	attDirty   uint32 = 1 << iota // events have been read and are not yet in the snapshot
+	attDue                        // the directory was not verified for verifyEvery
+	attExpiry                     // an override expires, or something moved aside is to be looked at
+	attPoll                       // there is no inotify: look at the directory
+	attAgain                      // there are files that no event tells about
+	attCrowded                    // there are more than maxFiles files
+	attScan                       // the directory has to be read as a whole
+	attClosed                     // Close was called
+)
 
 // IndexOptions are the options of OpenIndex; the zero value is usable.
 type IndexOptions struct {
-	Log      *slog.Logger // nil discards
-	OnChange func(Change) // called in order from one goroutine; nil for nobody
+	Log *slog.Logger // nil discards; what overrides say is not logged here, see OnChange
+
+	// OnChange is told of every change after OpenIndex, in order and from one goroutine, with or without
+	// a request in between. It may call the Index, Close excepted. A change that is undone before it was
+	// noticed is not told. nil for nobody.
+	OnChange func(Change)
 }
 
 // Change is one change of what is said about a key.
 type Change struct {
 	Key      Key
-	Old, New *Entry // nil: no override
-	Expired  bool   // it ended by itself
+	Old, New *Entry // nil: no override. Read-only.
+	Expired  bool   // it ended by itself; New is nil, unless a weaker one took its place
 }
 
 // View is what the overrides say about one target at one instant.
@@ -22,4 +62,279 @@ type View struct {
 	Override *Entry // the strongest one that covers the target (widest among equals); nil when nothing was said. Read-only.
 	Epoch    uint64 // counts ended overrides on the whole host at this instant; store it with a result
 	Ended    uint64 // a result stored with Epoch < Ended is from before an override of this target ended: never use it
+}
+
+// Stats are counters since OpenIndex, and what is there now.
+type Stats struct {
+	Overrides int    // files in force, as last seen
+	Events    uint64 // inotify events read
+	Reloads   uint64 // files read
+	Rescans   uint64 // readings of the whole directory
+	Overflows uint64 // times the kernel dropped events
+	Errors    uint64 // files or directories that could not be read
+	Ignored   uint64 // names that are not overrides, each counted once, up to a bound
+	Watching  bool   // inotify is in use
+	Lost      bool   // the directory is not where it was; the last known overrides stand
+}
+
+// Index is the live view of a directory in memory. It is safe for concurrent use.
+type Index struct {
+	root   string
+	log    *slog.Logger
+	now    func() time.Time
+	system system
+
+	// Read by every lookup, in this order; the package comment says why.
+	fd        atomic.Int32 // of watch, -1 without
+	attention atomic.Uint32
+	snap      atomic.Pointer[snapshot]
+
+	mu       sync.Mutex
+	closed   bool
+	quiet    bool      // while opening: what is found is no change
+	watch    *rawWatch // nil: no inotify
+	dir      fileID    // the directory that is watched
+	remote   string    // its file system, when others write to it behind our back
+	lost     bool
+	stamp    dirStamp // without inotify: the directory when it was last listed
+	trusted  bool     // and whether a later change must show in the stamp
+	files    map[string]*file
+	aliases  map[Key][]string           // file names about a key other than Key.Name
+	links    map[string]map[string]bool // file name to the names of symbolic links that lead there
+	restless map[string]bool            // names of files with again or deep
+	parked   map[string]*parked
+	recent   []*file // deleted in a row just now: to be taken back if their directory goes too
+	recentAt time.Time
+	ignored  map[string]bool
+	crowded  bool
+	needScan bool
+	gen      uint64 // of the last full reading
+	inForce  int
+	draft    *draft // the next snapshot, nil while nothing has changed
+	expiry   time.Time
+	stats    Stats
+
+	timer *time.Timer // sets attExpiry and updates
+	due   *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps
+	told  courier
+	wake  chan struct{} // the background goroutine shall look at the state again
+	done  chan struct{}
+	wg    sync.WaitGroup
+}
+
+// system is what the index asks of the world, replaced by tests.
+type system struct {
+	now          func() time.Time
+	openRawWatch func() (*rawWatch, error)
+	remoteFS     func(root string) string
+	verifyEvery  time.Duration
+	maxFiles     int
+}
+
+func realSystem() system {
+	return system{time.Now, openRawWatch, remoteFS, verifyEvery, maxFiles}
+}
+
+// OpenIndex reads d and follows it from then on. It owns two goroutines and up to three descriptors
+// until Close. It does not need inotify: without, every lookup looks at the directory.
+func OpenIndex(d *Dir, o IndexOptions) (*Index, error) { return openIndex(d, o, realSystem()) }
+
+func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
+	x := &Index{
+		root: d.root, log: o.Log, now: sys.now, system: sys,
+		files: map[string]*file{}, aliases: map[Key][]string{}, links: map[string]map[string]bool{},
+		restless: map[string]bool{}, parked: map[string]*parked{}, ignored: map[string]bool{},
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	if x.log == nil {
+		x.log = slog.New(slog.DiscardHandler)
+	}
+	x.told.onChange = o.OnChange
+	x.told.wake = make(chan struct{}, 1)
+	x.fd.Store(-1)
+	x.snap.Store(&snapshot{})
+	x.timer = time.AfterFunc(longestWait, x.onTimer)
+	x.due = time.AfterFunc(sys.verifyEvery, func() { x.attention.Or(attDue) })
+
+	x.mu.Lock()
+	err := x.start()
+	x.mu.Unlock()
+	if err != nil {
+		x.timer.Stop()
+		x.due.Stop()
+		return nil, fmt.Errorf("read spool directory: %w", err)
+	}
+	x.wg.Go(x.follow)
+	x.wg.Go(func() { x.told.run(x.done) })
+	return x, nil
+}
+
+// start reads the directory for the first time.
+func (x *Index) start() error {
+	x.remote = x.system.remoteFS(x.root)
+	if x.remote != "" {
+		x.told.log(x.log, slog.LevelWarn, "spool directory is on a file system that others can write to unseen: their changes show within 5 s",
+			slog.String("directory", x.root), slog.String("file_system", x.remote))
+		x.due.Stop() // the background reads it often enough, and not while a request waits
+	}
+	x.openWatch()
+	x.quiet = true
+	w := x.begin()
+	w.sweep = true
+	ok := w.open()
+	if ok {
+		w.run(nil, 0)
+	}
+	w.finish()
+	x.quiet = false
+	if !ok || x.lost || x.needScan {
+		if x.watch != nil {
+			x.watch.close()
+		}
+		if w.err == nil {
+			w.err = errors.New("it could not be listed")
+		}
+		return w.err
+	}
+	return nil
+}
+
+// openWatch makes x.watch, if the kernel has an inotify instance left for us.
+func (x *Index) openWatch() {
+	watch, err := x.system.openRawWatch()
+	if err != nil {
+		if x.quiet || x.gen == 0 { // once, and not at every retry
+			x.told.log(x.log, slog.LevelWarn, "no inotify: every request looks at the spool directory instead",
+				slog.String("directory", x.root), slog.String("error", err.Error()))
+		}
+		return
+	}
+	x.watch = watch
+	x.fd.Store(int32(watch.fd)) //nolint:gosec // a descriptor
+}
+
+// Lookup returns what the overrides say about service, and about its instance at host and port when port
+// is not 0. here says that host is an address of this machine: then `service:port` covers it too, and an
+// empty host is 127.0.0.1. host must be as CanonicalHost gives it.
+//
+// It never answers from before a write that has returned: see the package comment.
+func (x *Index) Lookup(service, host string, port uint16, here bool) View {
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	t := target{service, host, port, here}
+	if fd := x.fd.Load(); (fd < 0 || !pending(fd)) && x.attention.Load() == 0 {
+		if v, turned := x.snap.Load().view(t, x.now); !turned {
+			return v
+		}
+	}
+	return x.lookupNow(t)
+}
+
+// lookupNow is Lookup when there may be news.
+func (x *Index) lookupNow(t target) View {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.update(&t, 0)
+	now := x.now()
+	v, _ := x.snap.Load().view(t, func() time.Time { return now })
+	if x.crowded && !x.closed {
+		x.viewCrowded(t, &v, now)
+	}
+	return v
+}
+
+// viewCrowded adds to v what the files say for which there was no room. Nothing is known of how those
+// end, so that no result may be used twice.
+func (x *Index) viewCrowded(t target, v *View, now time.Time) {
+	v.Ended = v.Epoch + 1
+	h, err := openHandle(x.root)
+	if err != nil {
+		if h, err = pathHandle(x.root); err != nil {
+			return // lost: the last known overrides stand
+		}
+	}
+	defer h.close()
+	rank := func(k Key) int { return len(k.Name()) }
+	for _, k := range t.keys() {
+		if x.files[k.Name()] != nil {
+			continue
+		}
+		r := h.read(k.Name(), typeUnknown)
+		e, ok := r.entry(k)
+		if !ok || e.Expired(now) {
+			continue
+		}
+		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && rank(k) < rank(v.Override.Key) {
+			v.Override = &e
+		}
+	}
+}
+
+// List returns every override in force now, sorted by name.
+func (x *Index) List() []Entry {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.update(nil, attDue|attExpiry)
+	list := make([]Entry, 0, x.inForce)
+	s := x.snap.Load()
+	if s.all.entry != nil {
+		list = append(list, *s.all.entry)
+	}
+	for _, m := range s.shards {
+		for _, sl := range m {
+			if sl.entry != nil {
+				list = append(list, *sl.entry)
+			}
+		}
+	}
+	sortByName(list)
+	return list
+}
+
+// Stats returns the counters. It does not look at the disk.
+func (x *Index) Stats() Stats {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.stats
+	s.Overrides, s.Watching, s.Lost = x.inForce, x.watch != nil, x.lost
+	return s
+}
+
+// Close ends the goroutines of x, after the changes so far were told, and closes its descriptors. Lookup
+// answers from the last known overrides after it.
+func (x *Index) Close() error {
+	x.mu.Lock()
+	if x.closed {
+		x.mu.Unlock()
+		return nil
+	}
+	x.closed = true
+	x.attention.Or(attClosed) // before the descriptor goes: its number may be used for something else
+	x.fd.Store(-1)
+	x.timer.Stop()
+	x.due.Stop()
+	if x.watch != nil {
+		x.watch.close()
+		x.watch = nil
+	}
+	x.mu.Unlock()
+	close(x.done)
+	x.wg.Wait()
+	return nil
+}
+
+// onTimer is when something ends without anybody asking.
+func (x *Index) onTimer() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.update(nil, attExpiry)
+}
+
+// poke tells the background goroutine to look at the state again.
+func (x *Index) poke() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
 }

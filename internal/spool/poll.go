@@ -1,0 +1,87 @@
+//go:build unix
+
+package spool
+
+import (
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirStamp changes when a name is added to or taken from a directory.
+type dirStamp struct {
+	id           fileID
+	mtime, ctime unix.Timespec
+}
+
+func stampOf(root string) (dirStamp, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		return dirStamp{}, err
+	}
+	return dirStamp{idOf(&st), st.Mtim, st.Ctim}, nil
+}
+
+// settled reports whether a change after began must give the directory another stamp. The kernel's clock
+// for time stamps ticks: two changes within one tick leave the same stamp, so that a listing only counts
+// when it began clearly after the last change it can have seen.
+func (s dirStamp) settled(began time.Time) bool {
+	for _, ts := range []unix.Timespec{s.mtime, s.ctime} {
+		tick := mtimeTick
+		if ts.Nsec == 0 {
+			tick = secondTick
+		}
+		if began.Sub(time.Unix(ts.Unix())) < tick {
+			return false
+		}
+	}
+	return true
+}
+
+// poll does without inotify what events do with it: it lists the names again when the directory says that
+// one came or went, or when it cannot tell. What is in the files of a target is read for each lookup.
+func (w *work) poll() {
+	began := time.Now() // the clock of the stamps, whatever clock expirations go by
+	stamp, err := stampOf(w.root)
+	switch {
+	case err != nil || stamp.id != w.dir:
+		w.shut()
+		if !w.open() {
+			return
+		}
+		w.scanIfNeeded()
+		return
+	case stamp == w.stamp && w.trusted:
+		return
+	}
+	if !w.open() || w.h.dir != "" {
+		return // no descriptor to list with: trusted stays false
+	}
+	if stamp != w.stamp {
+		w.edit().raiseFloor() // a name may have come and gone, and the names do not tell
+	}
+	w.gen++
+	err = w.h.each(func(name string, typ fs.FileMode) {
+		if f := w.files[name]; f != nil {
+			f.gen = w.gen
+			return
+		}
+		w.scanned(name, typ)
+	})
+	if err != nil {
+		w.err = err
+		w.stats.Errors++
+		return
+	}
+	var unseen []string
+	for name, f := range w.files {
+		if f.gen != w.gen {
+			unseen = append(unseen, name)
+		}
+	}
+	for _, name := range unseen {
+		w.load(name, typeUnknown, false)
+	}
+	w.stamp, w.trusted = stamp, stamp.settled(began)
+}

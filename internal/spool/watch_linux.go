@@ -1,0 +1,94 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// watchMask is every event after which a file of the directory may say something else, and those that
+// tell that the directory itself is going.
+const watchMask = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM |
+	unix.IN_DELETE | unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+// rawWatch is an inotify descriptor of our own, besides the one of fsnotify: only here can a request ask
+// whether something has happened that was not read yet. See the package comment.
+type rawWatch struct {
+	fd, wd int
+	buf    []byte
+}
+
+func openRawWatch() (*rawWatch, error) {
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return &rawWatch{fd: fd, wd: -1}, nil
+}
+
+// add watches the directory root, and no longer any other.
+func (w *rawWatch) add(root string) error {
+	wd, err := unix.InotifyAddWatch(w.fd, root, watchMask)
+	if err != nil {
+		return err
+	}
+	if w.wd >= 0 && wd != w.wd {
+		_, _ = unix.InotifyRmWatch(w.fd, uint32(w.wd)) // gone with its directory, most often
+	}
+	w.wd = wd
+	return nil
+}
+
+// drain reads the events that are queued now into b.
+func (w *rawWatch) drain(b *batch) error {
+	if w.buf == nil {
+		w.buf = make([]byte, 64<<10)
+	}
+	for {
+		n, err := unix.Read(w.fd, w.buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			return err
+		}
+		for buf := w.buf[:n]; len(buf) >= unix.SizeofInotifyEvent; {
+			wd := int(int32(binary.NativeEndian.Uint32(buf)))
+			mask := binary.NativeEndian.Uint32(buf[4:])
+			end := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buf[12:]))
+			name := unix.ByteSliceToString(buf[unix.SizeofInotifyEvent:end])
+			buf = buf[end:]
+			b.count++
+			switch {
+			case mask&unix.IN_Q_OVERFLOW != 0:
+				b.overflow = true
+			case wd != w.wd: // of a directory that is no longer ours
+			case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED|unix.IN_UNMOUNT) != 0:
+				b.self = true
+				if mask&unix.IN_IGNORED != 0 {
+					w.wd = -1
+				}
+			case name == "": // the directory's own attributes: it may have become unreadable, or readable
+				b.self = true
+			default:
+				b.note(name, mask&unix.IN_DELETE != 0)
+			}
+		}
+	}
+}
+
+func (w *rawWatch) close() { _ = unix.Close(w.fd) }
+
+// pending asks with FIONREAD, which Linux also calls TIOCINQ, whether the inotify descriptor fd has events to
+// read. It takes a spinlock and no more, so that the scheduler need not hear of it. An error counts as yes: the
+// slow path finds out.
+func pending(fd int32) bool {
+	var n int32
+	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n)))
+	return n != 0 || errno != 0
+}

@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package spool
+
+import "errors"
+
+// rawWatch exists on Linux alone; elsewhere every lookup looks at the directory.
+type rawWatch struct{ fd, wd int }
+
+func openRawWatch() (*rawWatch, error) { return nil, errors.ErrUnsupported }
+
+func (w *rawWatch) add(string) error   { return errors.ErrUnsupported }
+func (w *rawWatch) drain(*batch) error { return errors.ErrUnsupported }
+func (w *rawWatch) close()             {}
+
+func pending(int32) bool { return false }
