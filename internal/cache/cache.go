@@ -95,13 +95,12 @@ func New[V any](o Options[V]) *Cache[V] {
 	return c
 }
 
-// Get returns the kept result for key, if there is one from after the last end of an override.
+// Get returns the kept result for key, if there is one from after the last end of an override. Only
+// what it finds is counted, as a hit; misses are counted by Do.
 func (c *Cache[V]) Get(key string, at Epoch) (*Entry[V], bool) {
 	e, ok := c.lookup(key, at)
 	if ok {
 		c.hits.Add(1)
-	} else {
-		c.misses.Add(1)
 	}
 	return e, ok
 }
@@ -125,6 +124,7 @@ func (c *Cache[V]) Do(ctx context.Context, key string, at Epoch, fresh bool, run
 	if at.Ended > 0 {
 		flight = key + "\x00" + strconv.FormatUint(at.Ended, 36)
 	}
+	c.misses.Add(1)
 	asked := time.Now()
 	for {
 		var ran atomic.Bool

@@ -39,8 +39,6 @@ type Options struct {
 
 	// Allowed are the other hosts that may be asked (check_hosts_allowed).
 	Allowed []netip.Prefix
-	// PerService: the service's name reaches every service (service_name_header) and so is part of every key.
-	PerService bool
 	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool and force-up still obey.
 	IgnoreOverrides bool
 
@@ -66,7 +64,7 @@ type Verdict struct {
 // Judge answers asks. It is safe for concurrent use and owns no goroutine but those of checks in flight.
 type Judge struct {
 	o       Options
-	checks  map[string]check.Func // with timeout and limit around them
+	checks  check.Set // with timeout and limit around them
 	results *cache.Cache[check.Result]
 	waiting atomic.Int64 // flights, in their turn or not
 	busy    atomic.Uint64
@@ -83,14 +81,9 @@ const patience = 200 * time.Millisecond
 
 // New returns a Judge.
 func New(o Options) *Judge {
-	j := &Judge{o: o, checks: make(map[string]check.Func, len(o.Checks))}
+	j := &Judge{o: o}
 	j.changes.log = o.Log
-	limit, timeout := check.Limit(o.MaxClients), check.Timeout(o.Timeout)
-	for name, p := range o.Checks {
-		if p.Check != nil {
-			j.checks[name] = j.guard(timeout(limit(p.Check)))
-		}
-	}
+	j.checks = o.Checks.Wrap(j.guard, check.Timeout(o.Timeout), check.Limit(o.MaxClients))
 	j.results = cache.New(cache.Options[check.Result]{
 		Life: func(r check.Result) time.Duration {
 			switch {
@@ -131,25 +124,47 @@ func (j *Judge) guard(f check.Func) check.Func {
 // Verdict judges a. It returns when it knows or when Options.Timeout has passed, and does not hurry when
 // ctx ends: a check answers whoever still listens.
 func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
+	v, q := j.consider(a)
+	if q == nil {
+		return v
+	}
+	return j.ask(ctx, a.Target.Clone(), q, a.Fresh)
+}
+
+// Known judges a if that needs no check: an override, a refusal or a kept result decides. Otherwise it
+// does nothing and returns false. It does not block.
+func (j *Judge) Known(a *Ask) (Verdict, bool) {
+	v, q := j.consider(a)
+	return v, q == nil
+}
+
+// query is what is to be asked of the service, as the cache knows it.
+type query struct {
+	key string
+	at  cache.Epoch
+}
+
+// consider returns the verdict, or else the query that leads to one.
+func (j *Judge) consider(a *Ask) (Verdict, *query) {
 	t := &a.Target
-	p, ok := j.o.Checks[t.Protocol]
+	p, ok := j.checks[t.Protocol]
 	if !ok {
-		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+t.Protocol)
+		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+t.Protocol), nil
 	}
 	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Here)
 	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || p.Check == nil || o.State == spool.ForceUp) {
-		return overridden(o, p.Check == nil)
+		return overridden(o, p.Check == nil), nil
 	}
 	switch {
 	case p.Check == nil:
-		return Verdict{Result: check.Result{Code: http.StatusOK}}
+		return Verdict{Result: check.Result{Code: http.StatusOK}}, nil
 	case t.Port == 0 && !p.NoPort:
 		return refuse(http.StatusBadRequest, check.ReasonConfig,
-			"No port to check: the URL says 0 and no X-Haproxy-Server-State header gives one; add \"http-check send-state\" to the HAProxy backend, or name the port in the URL")
+			"No port to check: the URL says 0 and no X-Haproxy-Server-State header gives one; add \"http-check send-state\" to the HAProxy backend, or name the port in the URL"), nil
 	case !a.Here && !j.allowed(t.Host):
 		j.changes.stranger(t)
 		return refuse(http.StatusForbidden, check.ReasonForbidden,
-			t.Host+" is not an address of this machine; to have it checked, add it to check_hosts_allowed")
+			t.Host+" is not an address of this machine; to have it checked, add it to check_hosts_allowed"), nil
 	}
 
 	at := cache.Epoch{Now: view.Epoch, Ended: view.Ended}
@@ -157,23 +172,23 @@ func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
 	key := string(j.key(buf[:0], t, p.PerService))
 	if !a.Fresh {
 		if e, ok := j.results.Get(key, at); ok {
-			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}
+			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}, nil
 		}
 	}
-	return j.ask(ctx, t.Clone(), key, at, a.Fresh)
+	return Verdict{}, &query{key, at}
 }
 
-func (j *Judge) ask(ctx context.Context, t check.Target, key string, at cache.Epoch, fresh bool) Verdict {
+func (j *Judge) ask(ctx context.Context, t check.Target, q *query, fresh bool) Verdict {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.o.Timeout+patience)
 	defer cancel()
-	e, outcome, err := j.results.Do(ctx, key, at, fresh, func() check.Result {
+	e, outcome, err := j.results.Do(ctx, q.key, q.at, fresh, func() check.Result {
 		if j.waiting.Add(1) > int64(j.o.MaxClients+maxWaiting) {
 			j.waiting.Add(-1)
 			return busy("too many checks are waiting already")
 		}
 		defer j.waiting.Add(-1)
-		r := j.checks[t.Protocol](context.Background(), t)
-		j.changes.note(key, &t, r)
+		r := j.checks[t.Protocol].Check(context.Background(), t)
+		j.changes.note(q.key, &t, r)
 		return r
 	})
 	if err != nil {
@@ -194,7 +209,7 @@ func (j *Judge) key(b []byte, t *check.Target, perService bool) []byte {
 	b = append(b, t.Host...)
 	b = append(b, 0)
 	b = append(b, t.URI...)
-	if perService || j.o.PerService {
+	if perService {
 		b = append(b, 0)
 		b = append(b, t.Service...)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hacheck/internal/cache"
@@ -15,6 +16,7 @@ import (
 // Header values that every answer shares. net/http only reads them.
 var (
 	textType  = []string{"text/plain; charset=utf-8"}
+	noLength  = []string{"0"}
 	jsonType  = []string{"application/json; charset=utf-8"}
 	outcomes  = [cache.Outcomes][]string{}
 	smallAges = [64][]string{}
@@ -27,6 +29,24 @@ func init() {
 	for i := range smallAges {
 		smallAges[i] = []string{strconv.Itoa(i)}
 	}
+}
+
+// dates keeps the value of the Date header for a second: to write it anew costs net/http half a
+// microsecond.
+type dates struct{ last atomic.Pointer[dateOf] }
+
+type dateOf struct {
+	second int64
+	value  []string
+}
+
+func (d *dates) value(now time.Time) []string {
+	if l := d.last.Load(); l != nil && l.second == now.Unix() {
+		return l.value
+	}
+	l := &dateOf{now.Unix(), []string{now.UTC().Format(http.TimeFormat)}}
+	d.last.Store(l)
+	return l.value
 }
 
 func ageValue(d time.Duration) []string {
@@ -62,7 +82,6 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 			notFound(w) // an absolute URI: we are no forward proxy
 			return
 		}
-		began := time.Now()
 		service, port, uri, no := splitCheckURL(r.RequestURI[prefix:])
 		switch {
 		case no != nil:
@@ -76,9 +95,15 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 			return
 		}
 
+		began := time.Now()
 		row := s.recent.see(service)
 		v := s.judge(r, &p, service, port, uri)
-		s.recent.answer(row, r.RemoteAddr, v.Result.Code)
+		now := began
+		if v.Cache != cache.Hit {
+			now = time.Now()
+		}
+		s.recent.answer(row, r.RemoteAddr, v.Result.Code, now)
+		w.Header()["Date"] = s.date.value(now)
 		writeVerdict(w, &v)
 		if s.log.Enabled(r.Context(), slog.LevelDebug) {
 			s.log.Debug("answered", "method", r.Method, "uri", printable(r.RequestURI), "peer", r.RemoteAddr,
@@ -87,30 +112,43 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 	}
 }
 
-// judge turns the request into an ask and has it judged.
+// judge has the request judged.
 func (s *Server) judge(r *http.Request, p *check.Protocol, service string, port uint16, uri string) health.Verdict {
-	to, no := placeOf(r.Header)
-	if no != nil {
-		return health.Verdict{Result: check.Result{Code: no.code, Reason: check.ReasonConfig, Body: []byte(no.sentence)}}
-	}
 	set := s.settings.Load()
 	q := questions.Get().(*question)
 	defer questions.Put(q)
-	t := &q.ask.Target
-	*t = check.Target{Protocol: p.Name, Service: service, Host: to.host, Port: port}
+	var fields []check.Field
 	if p.URI {
-		t.URI = uri
-		t.Header = copied(q.fields[:0], r, set.HeadersToCopy)
+		fields = copied(q.fields[:0], r, set.HeadersToCopy)
+	}
+	w := wantedBy(r.Header)
+	if no := s.fill(&q.ask, set, p, service, port, uri, &w, fields); no != nil {
+		return health.Verdict{Result: check.Result{Code: no.code, Reason: check.ReasonConfig, Body: []byte(no.sentence)}}
+	}
+	return set.Judge.Verdict(r.Context(), &q.ask)
+}
+
+// fill makes an ask of what URL and headers say.
+func (s *Server) fill(a *health.Ask, set *Settings, p *check.Protocol, service string, port uint16, uri string, w *wanted, fields []check.Field) *refusal {
+	to, no := w.place()
+	if no != nil {
+		return no
+	}
+	*a = health.Ask{
+		Target: check.Target{Protocol: p.Name, Service: service, Host: to.host, Port: port},
+		Here:   to.host == "" || s.hosts.Own(to.addr),
+		Fresh:  w.fresh,
+	}
+	if p.URI {
+		a.Target.URI, a.Target.Header = uri, fields
 	}
 	if to.port != 0 {
-		t.Port = to.port
+		a.Target.Port = to.port
 	}
-	q.ask.Here = to.host == "" || s.hosts.Own(to.addr)
 	if to.host == "" {
-		t.Host = set.CheckHost
+		a.Target.Host = set.CheckHost
 	}
-	q.ask.Fresh = wantsFresh(r.Header)
-	return set.Judge.Verdict(r.Context(), &q.ask)
+	return nil
 }
 
 func writeVerdict(w http.ResponseWriter, v *health.Verdict) {
@@ -123,6 +161,9 @@ func writeVerdict(w http.ResponseWriter, v *health.Verdict) {
 		if v.Result.ContentType != "" {
 			h["Content-Type"] = []string{v.Result.ContentType}
 		}
+		if len(body) == 0 {
+			h["Content-Length"] = noLength // net/http does not say so by itself to HEAD
+		}
 	} else {
 		body = nil
 	}
@@ -133,7 +174,9 @@ func writeVerdict(w http.ResponseWriter, v *health.Verdict) {
 }
 
 // bodyAllowed is RFC 9110's rule; net/http refuses to write one.
-func bodyAllowed(code int) bool { return code != http.StatusNoContent && code != http.StatusNotModified }
+func bodyAllowed(code int) bool {
+	return code != http.StatusNoContent && code != http.StatusNotModified
+}
 
 // sentence answers with a line of our own for whoever reads it.
 func sentence(w http.ResponseWriter, code int, text string) {

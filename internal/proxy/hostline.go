@@ -2,60 +2,8 @@ package proxy
 
 import (
 	"bytes"
-	"net"
 	"slices"
 )
-
-// Listener wraps ln so that net/http accepts what balancers send: HAProxy's "option httpchk GET /x
-// HTTP/1.1" carries no Host line, which net/http refuses before any handler runs. The connections it
-// returns insert an empty "Host:" line into every head that has none, as the bytes stream by, and drop
-// empty lines before a request line, which RFC 9112 section 2.2 asks a server to ignore.
-func Listener(ln net.Listener) net.Listener { return hostListener{ln} }
-
-type hostListener struct{ net.Listener }
-
-func (l hostListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return &hostConn{TCPConn: tcp}, err
-	}
-	return c, err
-}
-
-// hostConn is a connection whose Read inserts the missing lines. As with any connection under net/http,
-// one goroutine reads at a time.
-type hostConn struct {
-	*net.TCPConn
-	heads   headRewriter
-	pending []byte // rewritten bytes for which the last Read had no room
-}
-
-func (c *hostConn) Read(p []byte) (int, error) {
-	for len(p) > 0 {
-		if len(c.pending) > 0 {
-			n := copy(p, c.pending)
-			c.pending = c.pending[n:]
-			return n, nil
-		}
-		// Room for one insertion keeps the rewriting in place.
-		into := p
-		if len(p) > 8*len(insertions) {
-			into = p[:len(p)-len(insertions)]
-		}
-		n, err := c.TCPConn.Read(into)
-		if n == 0 {
-			return 0, err
-		}
-		// An error that came with bytes comes again with the next Read.
-		out := c.heads.rewrite(p[:n])
-		n = copy(p, out)
-		c.pending = out[n:]
-		if n > 0 {
-			return n, nil
-		}
-	}
-	return 0, nil
-}
 
 // What is inserted at the end of a head. The empty Host is handed on by net/http as "", which is how it
 // counts as not sent. A request with a body is made the last one of its connection, so that nobody has

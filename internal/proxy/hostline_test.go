@@ -133,7 +133,7 @@ func hostServer(t *testing.T) string {
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	done := make(chan struct{})
-	go func() { _ = srv.Serve(Listener(ln)); close(done) }()
+	go func() { _ = srv.Serve(listener{Listener: ln}); close(done) }()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
 	return ln.Addr().String()
 }

@@ -74,12 +74,11 @@ func (t *recent) sweep(now time.Time) bool {
 }
 
 // answer enters an answer. s may be nil. remote is the caller's address with its port.
-func (t *recent) answer(s *seenService, remote string, code int) {
+func (t *recent) answer(s *seenService, remote string, code int, now time.Time) {
 	if s == nil {
 		return
 	}
 	peer := hostOf(remote)
-	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answered, s.code, s.at = true, code, now

@@ -76,6 +76,52 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
+// wanted is what the headers of a check request say, whoever has read them.
+type wanted struct {
+	address, port string // of X-Haproxy-Server-State
+	nerve         string // X-Nerve-Check-IP
+	fresh         bool   // a kept result does not count
+}
+
+// wantedBy reads the headers that net/http has parsed.
+func wantedBy(h http.Header) (w wanted) {
+	for _, v := range h[stateHeader] {
+		w.state(v)
+	}
+	if v := h[nerveHeader]; len(v) > 0 {
+		w.nerve = v[len(v)-1]
+	}
+	for _, v := range h["Pragma"] {
+		w.fresh = w.fresh || hasNoCache(v)
+	}
+	for _, v := range h["Cache-Control"] {
+		w.fresh = w.fresh || hasNoCache(v)
+	}
+	return w
+}
+
+// state reads one X-Haproxy-Server-State, such as
+//
+//	UP 2/3; address=10.0.0.5; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=0
+//
+// The last of repeated keys wins; a field with more than one = is none.
+func (w *wanted) state(v string) {
+	for v != "" {
+		var field string
+		field, v, _ = strings.Cut(v, ";")
+		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
+		if !ok || name != "address" && name != "port" || strings.IndexByte(value, '=') >= 0 {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		if name == "address" {
+			w.address = value
+		} else {
+			w.port = value
+		}
+	}
+}
+
 // place is where a check goes.
 type place struct {
 	host string // canonical; "" when no header names one
@@ -83,27 +129,18 @@ type place struct {
 	port uint16 // 0 when no header names one
 }
 
-// placeOf reads X-Haproxy-Server-State and X-Nerve-Check-IP.
-func placeOf(h http.Header) (place, *refusal) {
-	var p place
-	var address, port string
-	for _, v := range h[stateHeader] {
-		stateFields(v, &address, &port)
-	}
-	if port != "" && port != "0" && port != "unix" {
-		n, ok := parsePort(port)
+// place returns where the headers send the check.
+func (w *wanted) place() (p place, no *refusal) {
+	if w.port != "" && w.port != "0" && w.port != "unix" {
+		n, ok := parsePort(w.port)
 		if !ok {
-			return p, &refusal{http.StatusBadRequest, "X-Haproxy-Server-State: port=" + printable(port) + " is not a port from 1 to 65535"}
+			return p, &refusal{http.StatusBadRequest, "X-Haproxy-Server-State: port=" + printable(w.port) + " is not a port from 1 to 65535"}
 		}
 		p.port = n
 	}
-	from := "X-Haproxy-Server-State: address="
+	from, address := "X-Haproxy-Server-State: address=", w.address
 	if address == "" || address == "unix" {
-		from = "X-Nerve-Check-IP: "
-		address = ""
-		if v := h[nerveHeader]; len(v) > 0 {
-			address = strings.TrimSpace(v[len(v)-1])
-		}
+		from, address = "X-Nerve-Check-IP: ", strings.TrimSpace(w.nerve)
 	}
 	switch address {
 	case "":
@@ -129,41 +166,12 @@ func placeOf(h http.Header) (place, *refusal) {
 // canonicalIPv4 saves the text that every IPv4 literal which netip accepts already is.
 func canonicalIPv4(s string, a netip.Addr) bool { return a.Is4() && strings.IndexByte(s, ':') < 0 }
 
-// stateFields reads one X-Haproxy-Server-State, such as
-//
-//	UP 2/3; address=10.0.0.5; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=0
-//
-// into address and port. The last of repeated keys wins; a field with more than one = is none.
-func stateFields(v string, address, port *string) {
+func hasNoCache(v string) bool {
 	for v != "" {
-		var field string
-		field, v, _ = strings.Cut(v, ";")
-		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
-		if !ok || name != "address" && name != "port" || strings.IndexByte(value, '=') >= 0 {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		if name == "address" {
-			*address = value
-		} else {
-			*port = value
-		}
-	}
-}
-
-// wantsFresh reports whether the request demands a new check.
-func wantsFresh(h http.Header) bool {
-	return hasNoCache(h["Pragma"]) || hasNoCache(h["Cache-Control"])
-}
-
-func hasNoCache(values []string) bool {
-	for _, v := range values {
-		for v != "" {
-			var d string
-			d, v, _ = strings.Cut(v, ",")
-			if strings.EqualFold(strings.TrimSpace(d), "no-cache") {
-				return true
-			}
+		var d string
+		d, v, _ = strings.Cut(v, ",")
+		if strings.EqualFold(strings.TrimSpace(d), "no-cache") {
+			return true
 		}
 	}
 	return false

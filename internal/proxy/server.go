@@ -39,6 +39,7 @@ type Server struct {
 	routes   atomic.Pointer[chi.Mux]
 	recent   recent
 	hosts    health.Hosts
+	date     dates
 }
 
 // New returns a Server that answers by s.
@@ -105,7 +106,7 @@ func notCheckURL(w http.ResponseWriter, r *http.Request) {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// A request line may begin with more than one slash; some balancers are configured so.
-	if path := r.URL.EscapedPath(); strings.HasPrefix(path, "//") {
+	if strings.HasPrefix(r.RequestURI, "//") {
 		r.RequestURI = "/" + strings.TrimLeft(r.RequestURI, "/")
 		r.URL.Path = "/" + strings.TrimLeft(r.URL.Path, "/")
 		if r.URL.RawPath != "" {

@@ -1,0 +1,326 @@
+package health
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hacheck/internal/cache"
+	"hacheck/internal/check"
+	"hacheck/internal/spool"
+)
+
+// said answers every lookup with what it holds.
+type said struct {
+	mu   sync.Mutex
+	view spool.View
+	last struct {
+		service, host string
+		port          uint16
+		here          bool
+	}
+}
+
+func (s *said) Lookup(service, host string, port uint16, here bool) spool.View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last.service, s.last.host, s.last.port, s.last.here = service, host, port, here
+	return s.view
+}
+
+func (s *said) say(v spool.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view = v
+}
+
+// judge returns a Judge with the protocols "spool", "stub" (which runs f) and "anyport" (the same without
+// need of a port), and the log it writes.
+func judge(t *testing.T, f check.Func, change func(*Options)) (*Judge, *said, *lines) {
+	t.Helper()
+	s, log := new(said), new(lines)
+	o := Options{
+		Overrides: s,
+		Checks: check.Set{
+			"spool":   {Name: "spool", NoPort: true},
+			"stub":    {Name: "stub", Check: f, URI: true},
+			"anyport": {Name: "anyport", Check: f, NoPort: true},
+			"named":   {Name: "named", Check: f, URI: true, PerService: true},
+		},
+		CacheTime: 15 * time.Second, CacheTimeDown: 15 * time.Second,
+		CacheMaxEntries: 100, CacheMaxBytes: 1 << 20,
+		Timeout: 10 * time.Second, MaxClients: 2,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
+	}
+	if change != nil {
+		change(&o)
+	}
+	return New(o), s, log
+}
+
+// lines collects a log.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), s)
+}
+
+func target(change func(*Ask)) *Ask {
+	a := &Ask{Target: check.Target{Protocol: "stub", Service: "web", Host: "127.0.0.1", Port: 80, URI: "/"}, Here: true}
+	if change != nil {
+		change(a)
+	}
+	return a
+}
+
+// counted returns a healthy check and how often it has run.
+func counted() (check.Func, *atomic.Int64) {
+	n := new(atomic.Int64)
+	return func(context.Context, check.Target) check.Result {
+		n.Add(1)
+		return check.Result{Code: 200, Body: []byte("fine")}
+	}, n
+}
+
+func TestOverridesComeFirst(t *testing.T) {
+	for _, c := range []struct {
+		state    spool.State
+		protocol string
+		ignore   bool
+		code     int
+		body     string // a prefix
+		asked    bool
+	}{
+		{state: spool.Down, protocol: "stub", code: 503, body: "Service web in down state"},
+		{state: spool.Maint, protocol: "stub", code: 503, body: "Service web in down state"},
+		{state: spool.Drain, protocol: "stub", code: 404, body: "Service web in drain state"},
+		{state: spool.ForceUp, protocol: "stub", code: 200, body: "OK"},
+		{state: spool.ForceUp, protocol: "spool", code: 200, body: ""},
+		{state: spool.Down, protocol: "spool", code: 503, body: "Service web in down state"},
+		{state: spool.Down, protocol: "stub", ignore: true, code: 200, body: "fine", asked: true},
+		{state: spool.Drain, protocol: "stub", ignore: true, code: 200, body: "fine", asked: true},
+		{state: spool.Down, protocol: "spool", ignore: true, code: 503, body: "Service web in down state"},
+		{state: spool.ForceUp, protocol: "stub", ignore: true, code: 200, body: "OK"},
+	} {
+		f, n := counted()
+		j, s, _ := judge(t, f, func(o *Options) { o.IgnoreOverrides = c.ignore })
+		s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: c.state}})
+		v := j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Protocol = c.protocol }))
+		if v.Result.Code != c.code || !strings.HasPrefix(string(v.Result.Body), c.body) || c.body == "" && len(v.Result.Body) > 0 || (n.Load() > 0) != c.asked {
+			t.Errorf("%v, %s, ignoring %v: %d %q, asked %d times; want %d %q, asked: %v",
+				c.state, c.protocol, c.ignore, v.Result.Code, v.Result.Body, n.Load(), c.code, c.body, c.asked)
+		}
+		if !c.asked && (v.Override == nil || v.State != c.state || v.Cache != cache.Override) {
+			t.Errorf("%v: verdict %+v does not say that an override decided", c.state, v)
+		}
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	f, n := counted()
+	j, s, log := judge(t, f, func(o *Options) { o.Allowed = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")} })
+	for _, c := range []struct {
+		name   string
+		change func(*Ask)
+		code   int
+		says   string
+		asked  bool
+	}{
+		{"no port", func(a *Ask) { a.Target.Port = 0 }, 400, "http-check send-state", false},
+		{"no port needed", func(a *Ask) { a.Target.Port, a.Target.Protocol = 0, "anyport" }, 200, "fine", true},
+		{"a stranger", func(a *Ask) { a.Target.Host, a.Here = "10.2.0.1", false }, 403, "check_hosts_allowed", false},
+		{"an allowed host", func(a *Ask) { a.Target.Host, a.Here = "10.1.0.1", false }, 200, "fine", true},
+		{"a stranger, spool", func(a *Ask) { a.Target.Host, a.Here, a.Target.Protocol = "10.2.0.1", false, "spool" }, 200, "", false},
+		{"no such protocol", func(a *Ask) { a.Target.Protocol = "gopher" }, 404, "gopher", false},
+	} {
+		before := n.Load()
+		v := j.Verdict(context.Background(), target(c.change))
+		if v.Result.Code != c.code || !strings.Contains(string(v.Result.Body), c.says) || (n.Load() > before) != c.asked {
+			t.Errorf("%s: %d %q, asked: %v; want %d, %q, %v", c.name, v.Result.Code, v.Result.Body, n.Load() > before, c.code, c.says, c.asked)
+		}
+	}
+	j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Host, a.Here = "10.2.0.1", false }))
+	if got := log.count("refused to check another host"); got != 1 {
+		t.Errorf("%d log lines about one stranger, want 1", got)
+	}
+	// A stranger that is downed is told so: overrides come before permission.
+	s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}})
+	if v := j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Host, a.Here = "10.2.0.1", false })); v.Result.Code != 503 {
+		t.Errorf("downed stranger: %d, want 503", v.Result.Code)
+	}
+	if s.last.here || s.last.host != "10.2.0.1" {
+		t.Errorf("looked up %+v", s.last)
+	}
+}
+
+// TestWhatIsOneQuestion holds the cache key to everything that reaches the service, and to nothing else.
+func TestWhatIsOneQuestion(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Ask)
+		same   bool
+	}{
+		{"the same", func(*Ask) {}, true},
+		{"another service", func(a *Ask) { a.Target.Service = "db" }, true},
+		{"another query string", func(a *Ask) { a.Target.URI = "/?x=1" }, false},
+		{"another path", func(a *Ask) { a.Target.URI = "/x" }, false},
+		{"another port", func(a *Ask) { a.Target.Port = 81 }, false},
+		{"another host", func(a *Ask) { a.Target.Host = "127.0.0.2" }, false},
+		{"a copied header", func(a *Ask) { a.Target.Header = []check.Field{{Name: "Host", Value: "x"}} }, false},
+		{"another protocol", func(a *Ask) { a.Target.Protocol = "anyport" }, false},
+	} {
+		f, n := counted()
+		j, _, _ := judge(t, f, nil)
+		j.Verdict(context.Background(), target(nil))
+		v := j.Verdict(context.Background(), target(c.change))
+		if (v.Cache == cache.Hit) != c.same || n.Load() == 1 != c.same {
+			t.Errorf("%s: %v after %d checks, want the same question: %v", c.name, v.Cache, n.Load(), c.same)
+		}
+	}
+	f, _ := counted()
+	j, _, _ := judge(t, f, nil)
+	named := func(a *Ask) { a.Target.Protocol = "named" }
+	j.Verdict(context.Background(), target(named))
+	if v := j.Verdict(context.Background(), target(func(a *Ask) { named(a); a.Target.Service = "db" })); v.Cache == cache.Hit {
+		t.Error("a protocol that depends on the service's name got another service's result")
+	}
+}
+
+func TestFirstRequestAfterAnOverrideAsks(t *testing.T) {
+	f, n := counted()
+	j, s, _ := judge(t, f, nil)
+	j.Verdict(context.Background(), target(nil))
+	s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}, Epoch: 3})
+	j.Verdict(context.Background(), target(nil))
+	s.say(spool.View{Epoch: 4, Ended: 4})
+	if v := j.Verdict(context.Background(), target(nil)); v.Cache != cache.Miss || n.Load() != 2 {
+		t.Fatalf("%v after %d checks; want a new one", v.Cache, n.Load())
+	}
+	if v := j.Verdict(context.Background(), target(nil)); v.Cache != cache.Hit {
+		t.Fatalf("%v; the new result is to be kept", v.Cache)
+	}
+}
+
+func TestBusyIsSaidInTimeAndNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := func(ctx context.Context, _ check.Target) check.Result {
+			<-ctx.Done()
+			return check.Result{Code: 503, Reason: check.ReasonTimeout, Body: []byte("timed out"), Err: ctx.Err()}
+		}
+		j, _, _ := judge(t, hang, nil)
+		began := time.Now()
+		var wg sync.WaitGroup
+		var busy, late atomic.Int64
+		for i := range 5 {
+			wg.Go(func() {
+				v := j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Port = uint16(1 + i) }))
+				if v.Result.Reason == check.ReasonBusy {
+					busy.Add(1)
+				}
+				if v.Result.Code != 503 || time.Since(began) > 10*time.Second+patience {
+					late.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if busy.Load() != 3 || late.Load() != 0 {
+			t.Fatalf("%d busy and %d late or not 503; want 3 and 0 with 2 slots for 5 checks that hang", busy.Load(), late.Load())
+		}
+		if s := j.Stats(); s.Cache.Entries != 2 || s.Busy != 3 || s.InFlight != 0 {
+			t.Fatalf("%+v; want the 2 that were asked kept, and nothing in flight", s)
+		}
+	})
+}
+
+// TestAskersPatience: an asker is not bound to a check that outlives its time.
+func TestAskersPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deaf := func(context.Context, check.Target) check.Result {
+			time.Sleep(time.Minute)
+			return check.Result{Code: 200}
+		}
+		j, _, _ := judge(t, deaf, nil)
+		began := time.Now()
+		v := j.Verdict(context.Background(), target(nil))
+		if took := time.Since(began); v.Result.Code != 503 || took > 10*time.Second+patience {
+			t.Fatalf("%d after %v", v.Result.Code, took)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestAClientThatHangsUpStillGetsTheCheckDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(context.Context, check.Target) check.Result {
+			time.Sleep(2 * time.Second)
+			return check.Result{Code: 200}
+		}
+		j, _, _ := judge(t, slow, nil)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if v := j.Verdict(ctx, target(nil)); v.Result.Code != 200 {
+			t.Fatalf("half-closed: %d, want the answer all the same", v.Result.Code)
+		}
+	})
+}
+
+func TestAPanicInACheckIsAnAnswer(t *testing.T) {
+	j, _, log := judge(t, func(context.Context, check.Target) check.Result { panic("boom") }, nil)
+	v := j.Verdict(context.Background(), target(nil))
+	if v.Result.Code != 503 || strings.Contains(string(v.Result.Body), "boom") || log.count("boom") == 0 {
+		t.Fatalf("%d %q; want 503, and the panic in the log only", v.Result.Code, v.Result.Body)
+	}
+}
+
+func TestOneLineWhenAServiceChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var healthy atomic.Bool
+		healthy.Store(true)
+		f := func(context.Context, check.Target) check.Result {
+			if healthy.Load() {
+				return check.Result{Code: 200}
+			}
+			return check.Result{Code: 503, Err: errors.New("refused, said the kernel")}
+		}
+		j, _, log := judge(t, f, nil)
+		for i := range 20 {
+			healthy.Store(i < 5 || i >= 10)
+			j.Verdict(context.Background(), target(nil))
+			time.Sleep(16 * time.Second)
+		}
+		if down, up := log.count("service is not up"), log.count("service is up"); down != 1 || up != 1 {
+			t.Fatalf("%d lines for down and %d for up, want 1 and 1:\n%s", down, up, log.b.String())
+		}
+		if log.count("refused, said the kernel") != 1 {
+			t.Errorf("the line does not say why:\n%s", log.b.String())
+		}
+	})
+}
+
+func TestOwnAddresses(t *testing.T) {
+	var h Hosts
+	for addr, own := range map[string]bool{"127.0.0.1": true, "127.8.9.10": true, "::1": true, "192.0.2.1": false, "2001:db8::1": false} {
+		if got := h.Own(netip.MustParseAddr(addr)); got != own {
+			t.Errorf("%s: own %v, want %v", addr, got, own)
+		}
+	}
+}

@@ -1,0 +1,534 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/check"
+	"hacheck/internal/health"
+	"hacheck/internal/spool"
+)
+
+// overrides is a spool in memory: what is said about "all" and about services, nothing about instances.
+type overrides struct {
+	mu   sync.Mutex
+	said map[string]spool.Entry
+}
+
+func (o *overrides) Lookup(service, _ string, _ uint16, _ bool) spool.View {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range []string{spool.All, service} {
+		if e, ok := o.said[s]; ok {
+			return spool.View{Override: &e}
+		}
+	}
+	return spool.View{}
+}
+
+// door is a server on a real port in front of a real service.
+type door struct {
+	*Server
+	addr    string
+	over    *overrides
+	service *service
+	http    *http.Server
+}
+
+// service is a real HTTP service that remembers what it was asked.
+type service struct {
+	port  int
+	asked atomic.Int64
+	mu    sync.Mutex
+	last  string // the request line and the headers of interest
+}
+
+func (s *service) lastAsked() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+func newService(t *testing.T) *service {
+	t.Helper()
+	s := new(service)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.port = ln.Addr().(*net.TCPAddr).Port
+	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.asked.Add(1)
+		s.mu.Lock()
+		s.last = fmt.Sprintf("%s %s Host=%s X-Copy=%q", r.Method, r.RequestURI, r.Host, r.Header["X-Copy"])
+		s.mu.Unlock()
+		var code int
+		if _, err := fmt.Sscanf(r.URL.Path, "/code/%d", &code); err == nil {
+			w.Header().Set("Location", "/elsewhere")
+			w.Header().Set("X-Private", "stays here")
+			w.WriteHeader(code)
+		}
+		if code != 204 && code != 304 {
+			_, _ = io.WriteString(w, "body of "+r.RequestURI)
+		}
+	})}
+	done := make(chan struct{})
+	go func() { _ = srv.Serve(ln); close(done) }()
+	t.Cleanup(func() { _ = srv.Close(); <-done })
+	return s
+}
+
+func newDoor(t *testing.T, level slog.Level) *door {
+	t.Helper()
+	d := &door{over: &overrides{said: map[string]spool.Entry{}}, service: newService(t)}
+	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: level}))
+	checks := check.All(check.Options{Version: "test"})
+	d.Server = New(Options{Log: log}, Settings{
+		Judge: health.New(health.Options{
+			Overrides: d.over, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
+			CacheMaxEntries: 1000, CacheMaxBytes: 1 << 20, Timeout: 5 * time.Second, MaxClients: 50,
+			Allowed: []netip.Prefix{}, Log: log,
+		}),
+		Checks: checks, CheckHost: "127.0.0.1", HeadersToCopy: []string{"host", "x-copy"},
+	})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.addr = ln.Addr().String()
+	d.http = d.HTTPServer(5 * time.Second)
+	done := make(chan struct{})
+	go func() { _ = d.http.Serve(d.Listener(ln)); close(done) }()
+	t.Cleanup(func() { _ = d.http.Close(); <-done })
+	return d
+}
+
+// reply is an answer without what changes from one second to the next.
+type reply struct {
+	Code   int
+	Proto  string
+	Body   string
+	Header http.Header
+	Close  bool
+}
+
+// send writes raw bytes on a new connection and reads one answer to a request of that method.
+func (d *door) send(t *testing.T, method, raw string) reply {
+	t.Helper()
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, raw); err != nil {
+		t.Fatal(err)
+	}
+	return readReply(t, bufio.NewReader(c), method)
+}
+
+func readReply(t *testing.T, br *bufio.Reader, method string) reply {
+	t.Helper()
+	resp, err := http.ReadResponse(br, &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("body: %v", err)
+	}
+	// What net/http refuses before any handler runs has no Date.
+	if resp.Header.Get("Date") == "" && resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("no Date: %d %s", resp.StatusCode, body)
+	}
+	resp.Header.Del("Date")
+	return reply{resp.StatusCode, resp.Proto, string(body), resp.Header, resp.Close}
+}
+
+// get asks for a path, where PORT stands for the service's port.
+func (d *door) get(t *testing.T, path string, headers ...string) reply {
+	t.Helper()
+	head := "GET " + strings.ReplaceAll(path, "PORT", fmt.Sprint(d.service.port)) + " HTTP/1.1\r\n"
+	for _, h := range headers {
+		head += strings.ReplaceAll(h, "PORT", fmt.Sprint(d.service.port)) + "\r\n"
+	}
+	return d.send(t, "GET", head+"Connection: close\r\n\r\n")
+}
+
+func TestRoutes(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	for _, c := range []struct {
+		request string // method, target, version
+		header  string
+		code    int
+		says    string
+	}{
+		{"GET /http/web/PORT/status HTTP/1.1", "", 200, "body of /status"},
+		{"GET /http/web/PORT/status HTTP/1.0", "", 200, "body of /status"},
+		{"OPTIONS /http/web/PORT/status HTTP/1.0", "", 200, "body of /status"},
+		{"HEAD /http/web/PORT/status HTTP/1.1", "", 200, ""},
+		{"GET //http/web/PORT/status HTTP/1.1", "", 200, "body of /status"},
+		{"GET /http/web/PORT//status HTTP/1.1", "", 200, "body of //status"},
+		{"GET /http/web/PORT/a/../b/./c// HTTP/1.1", "", 200, "body of /a/../b/./c//"},
+		{"GET /http/web/PORT/a%2Fb%20c?x=%26&&y HTTP/1.1", "", 200, "body of /a%2Fb%20c?x=%26&&y"},
+		{"GET /http/web/PORT/ HTTP/1.1", "", 200, "body of /"},
+		{"GET /http/web/00PORT/ HTTP/1.1", "", 200, "body of /"},
+		{"GET /http/web/PORT HTTP/1.1", "", 404, "slash"},
+		{"GET /http/web/PORT?x=1 HTTP/1.1", "", 404, "slash"},
+		{"GET /http/web/PORT/%zz HTTP/1.1", "", 400, ""},
+		{"GET /http/web/PORT/?x=%zz HTTP/1.1", "", 400, "escape"},
+		{"GET /http/web/PORT/?x=%f HTTP/1.1", "", 400, "escape"},
+		{"GET /http/web/65536/ HTTP/1.1", "", 404, "port"},
+		{"GET /http/web/99999999999999999999/ HTTP/1.1", "", 404, "port"},
+		{"GET /http/web/-1/ HTTP/1.1", "", 404, "port"},
+		{"GET /http/web/80x/ HTTP/1.1", "", 404, "port"},
+		{"GET /http/web// HTTP/1.1", "", 404, "port"},
+		{"GET /http/web HTTP/1.1", "", 404, "port"},
+		{"GET /http/../80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http/./80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http//80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http/a:b/80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http/%66oo/80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http/" + strings.Repeat("a", 201) + "/80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http/" + strings.Repeat("a", 10_000) + "/80/ HTTP/1.1", "", 404, "service"},
+		{"GET /http/" + strings.Repeat("a", 200) + "/PORT/ HTTP/1.1", "", 200, "body of /"},
+		{"GET /tcp/web/PORT HTTP/1.1", "", 200, ""},
+		{"GET /tcp/web/PORT/ignored?and=that HTTP/1.1", "", 200, ""},
+		{"GET /tcp/web/PORTabc HTTP/1.1", "", 404, "port"},
+		{"GET /spool/web/0/status HTTP/1.1", "", 200, ""},
+		{"GET /spool/web/0 HTTP/1.1", "", 200, ""},
+		{"GET /http/web/0/ HTTP/1.1", "", 400, "http-check send-state"},
+		{"GET /gopher/web/80/ HTTP/1.1", "", 404, "check URL"},
+		{"GET /HTTP/web/80/ HTTP/1.1", "", 404, "check URL"},
+		{"GET / HTTP/1.1", "", 404, ""},
+		{"GET /status/ HTTP/1.1", "", 404, ""},
+		{"GET http://x/http/web/PORT/ HTTP/1.1", "", 404, ""},
+		{"OPTIONS / HTTP/1.0", "", 405, ""},
+		{"OPTIONS * HTTP/1.1", "", 405, ""},
+		{"OPTIONS /status HTTP/1.1", "", 405, ""},
+		{"OPTIONS / HTTP/1.0", "X-Haproxy-Server-State: UP 2/3; name=be/srv", 404, ""},
+		{"GET /status HTTP/1.0", "x-haproxy-server-state: UP 2/3; name=be/srv", 404, ""},
+		{"OPTIONS /status HTTP/1.0", "X-Haproxy-Server-State: UP", 404, ""},
+		{"PUT /http/web/PORT/ HTTP/1.1", "", 405, ""},
+		{"DELETE /status HTTP/1.1", "", 405, ""},
+		{"BREW /http/web/PORT/ HTTP/1.1", "", 405, ""},
+		{"GET /status HTTP/1.1", "", 200, `"uptime"`},
+		{"HEAD /status HTTP/1.1", "", 200, ""},
+		{"GET /status/count HTTP/1.1", "", 200, `"service_access_counts"`},
+		{"GET /recent HTTP/1.1", "", 200, `"threshold_seconds":600`},
+		{"GET /recent?threshold=0 HTTP/1.1", "", 200, `{"seen_services":[],"threshold_seconds":0}`},
+		{"GET /recent?threshold=1.5 HTTP/1.1", "", 200, `"threshold_seconds":1.5`},
+		{"GET /recent?threshold=abc HTTP/1.1", "", 400, "threshold"},
+		{"GET /recent?threshold=nan HTTP/1.1", "", 400, "threshold"},
+		{"GET /http/web/PORT/code/201 HTTP/1.1", "", 201, "body of /code/201"},
+		{"GET /http/web/PORT/code/302 HTTP/1.1", "", 302, "body of /code/302"},
+		{"GET /http/web/PORT/code/204 HTTP/1.1", "", 204, ""},
+		{"GET /http/web/PORT/code/304 HTTP/1.1", "", 304, ""},
+		{"GET /http/web/PORT/code/500 HTTP/1.1", "", 500, "body of /code/500"},
+		{"GET /http/web/PORT/code/599 HTTP/1.1", "", 503, "body of /code/599"},
+	} {
+		request := strings.ReplaceAll(c.request, "PORT", fmt.Sprint(d.service.port))
+		raw := request + "\r\n"
+		if c.header != "" {
+			raw += c.header + "\r\n"
+		}
+		method, _, _ := strings.Cut(request, " ")
+		r := d.send(t, method, raw+"\r\n")
+		if r.Code != c.code || !strings.Contains(r.Body, c.says) || c.code == 200 && c.says == "" && method == "HEAD" && r.Body != "" {
+			t.Errorf("%.100s %s: %d %q, want %d %q", c.request, c.header, r.Code, r.Body, c.code, c.says)
+		}
+		if r.Header.Get("Location") != "" || r.Header.Get("X-Private") != "" {
+			t.Errorf("%s: headers of the service are passed on: %v", c.request, r.Header)
+		}
+		if (r.Code == 204 || r.Code == 304) && (r.Body != "" || r.Header.Get("Content-Length") != "") {
+			t.Errorf("%s: a body, or the length of one: %q %v", c.request, r.Body, r.Header)
+		}
+	}
+}
+
+func TestOverridesOnTheWire(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	for _, c := range []struct {
+		entry spool.Entry
+		path  string
+		code  int
+		body  string
+	}{
+		{spool.Entry{State: spool.Down, Reason: "r1", Created: time.UnixMicro(1500000000500000)}, "/spool/web/0/status", 503, "Service web in down state since 1500000000.500000: r1"},
+		{spool.Entry{State: spool.Drain, Reason: "r1"}, "/http/web/PORT/", 404, "Service web in drain state: r1"},
+		{spool.Entry{State: spool.Maint, Reason: "r1"}, "/http/web/PORT/", 503, "Service web in down state: r1"},
+		{spool.Entry{State: spool.ForceUp, Reason: "r1"}, "/http/web/PORT/code/500", 200, "OK"},
+		{spool.Entry{State: spool.ForceUp, Reason: "r1"}, "/spool/web/1/", 200, ""},
+	} {
+		c.entry.Key.Service = "web"
+		d.over.mu.Lock()
+		d.over.said["web"] = c.entry
+		d.over.mu.Unlock()
+		r := d.get(t, c.path)
+		if r.Code != c.code || r.Body != c.body || r.Header.Get("X-Hacheck-Cache") != "override" || r.Header.Get("Age") != "0" {
+			t.Errorf("%v %s: %d %q %v, want %d %q", c.entry.State, c.path, r.Code, r.Body, r.Header, c.code, c.body)
+		}
+	}
+	if n := d.service.asked.Load(); n != 0 {
+		t.Errorf("the service was asked %d times although overrides decide", n)
+	}
+}
+
+func TestWhereTheCheckGoes(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	const state = "X-Haproxy-Server-State: "
+	for _, c := range []struct {
+		path    string
+		headers []string
+		code    int
+		says    string
+	}{
+		{"/http/a/1/", []string{state + "UP 2/3; address=127.0.0.1; port=PORT; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=0"}, 200, "body"},
+		{"/http/a/0/", []string{"x-haproxy-server-state: UP;port=PORT"}, 200, "body"},
+		{"/http/a/1/", []string{state + "UP 2/3; port= PORT"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP 2/3; Port=1"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP 2/3; port=1=2"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP 2/3; port=0"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP 2/3; port="}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP 2/3; address=unix; port=unix"}, 200, "body"},
+		{"/http/a/1/", []string{state + "UP; port=1; port=PORT"}, 200, "body"},
+		{"/http/a/1/", []string{state + "UP; port=1", state + "UP; port=PORT"}, 200, "body"},
+		{"/http/a/1/", []string{state + "UP; port=abc"}, 400, "port=abc"},
+		{"/http/a/1/", []string{state + "UP; port=-1"}, 400, "port=-1"},
+		{"/http/a/1/", []string{state + "UP; port=65536"}, 400, "port=65536"},
+		{"/http/a/0/", []string{state + "UP; address=127.0.0.1"}, 400, "send-state"},
+		{"/http/a/PORT/", []string{state + "UP; address=localhost"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP; address=0.0.0.0"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP; address=::"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP; address=::ffff:127.0.0.1"}, 200, "body"},
+		{"/http/a/PORT/", []string{state + "UP; address="}, 200, "body"},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP: 127.0.0.1"}, 200, "body"},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP:"}, 200, "body"},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP: 192.0.2.1", state + "UP; address=127.0.0.1"}, 200, "body"},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP: 192.0.2.1", state + "UP; address=unix"}, 403, "check_hosts_allowed"},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP: 192.0.2.1"}, 403, "check_hosts_allowed"},
+		{"/spool/a/PORT/", []string{"X-Nerve-Check-IP: 192.0.2.1"}, 200, ""},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP: x@127.0.0.1"}, 400, "X-Nerve-Check-IP: x@127.0.0.1"},
+		{"/http/a/PORT/", []string{"X-Nerve-Check-IP: example.test"}, 400, "not an IP address"},
+		{"/http/a/PORT/", []string{state + "UP; address=[::1]"}, 400, "not an IP address"},
+		{"/http/a/PORT/", []string{state + "UP; address=fe80::1%lo"}, 400, "not an IP address"},
+		{"/http/a/PORT/", []string{state + "UP; address=127.1"}, 400, "not an IP address"},
+		{"/http/a/PORT/", []string{state + "UP; address=0x7f000001"}, 400, "not an IP address"},
+		{"/http/a/PORT/", []string{state + "UP; address=010.0.0.1"}, 400, "not an IP address"},
+		{"/http/a/PORT/", []string{state + "UP; address=127.0.0.1:80/x?"}, 400, "not an IP address"},
+	} {
+		if r := d.get(t, c.path, c.headers...); r.Code != c.code || !strings.Contains(r.Body, c.says) {
+			t.Errorf("%s %q: %d %q, want %d %q", c.path, c.headers, r.Code, r.Body, c.code, c.says)
+		}
+	}
+}
+
+func TestHeadersToTheService(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	own := fmt.Sprintf("127.0.0.1:%d", d.service.port)
+	for _, c := range []struct {
+		path    string
+		headers []string
+		want    string
+	}{
+		{"/1", nil, `GET /1 Host=` + own + ` X-Copy=[]`},
+		{"/2", []string{"Host:"}, `GET /2 Host=` + own + ` X-Copy=[]`},
+		{"/3", []string{"hOST: shop.test"}, `GET /3 Host=shop.test X-Copy=[]`},
+		{"/3", []string{"Host: a", "X-Copy: 1", "x-copy: 2", "X-Other: 3"}, `GET /3 Host=a X-Copy=["1" "2"]`},
+	} {
+		for i, cached := range []string{"miss", "hit"} {
+			r := d.get(t, "/http/web/PORT"+c.path, c.headers...)
+			if got := d.service.lastAsked(); got != c.want || r.Header.Get("X-Hacheck-Cache") != cached {
+				t.Errorf("%q, time %d: the service was asked %s (%s), want %s (%s)", c.headers, i, got, r.Header.Get("X-Hacheck-Cache"), c.want, cached)
+			}
+		}
+	}
+	before := d.service.asked.Load()
+	for _, h := range []string{"Pragma: no-cache", "pragma: No-Cache", "Cache-Control: max-age=0, no-cache"} {
+		if r := d.get(t, "/http/web/PORT/h", h); r.Header.Get("X-Hacheck-Cache") != "bypass" {
+			t.Errorf("%s: %v", h, r.Header)
+		}
+	}
+	if n := d.service.asked.Load() - before; n != 3 {
+		t.Errorf("3 demands for a fresh check led to %d", n)
+	}
+}
+
+func TestRecent(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	d.get(t, "/http/b/PORT/")
+	d.get(t, "/http/b/PORT/") // this one from the cache
+	d.get(t, "/http/a/PORT/code/500")
+	d.get(t, "/http/a/PORT/", "X-Nerve-Check-IP: 192.0.2.1")
+	r := d.get(t, "/recent")
+	if !strings.Contains(r.Body, `{"seen_services":[["a",{"code":403,"remote_ip":"127.0.0.1","ts":1`) || !strings.Contains(r.Body, `["b",{"code":200,`) {
+		t.Errorf("recent: %s", r.Body)
+	}
+	if r := d.get(t, "/status/count"); r.Body != `{"service_access_counts":{"a":{"127.0.0.1":2},"b":{"127.0.0.1":2}}}` {
+		t.Errorf("count: %s", r.Body)
+	}
+	if r := d.get(t, "/status"); !strings.Contains(r.Body, `"gets":3,"hits":1,"misses":2`) && !strings.Contains(r.Body, `"hits":1`) {
+		t.Errorf("status: %s", r.Body)
+	}
+}
+
+// TestTablesAreBounded asks for more services than the tables hold.
+func TestTablesAreBounded(t *testing.T) {
+	var tab recent
+	now := time.Now()
+	for i := range maxServices + 1000 {
+		tab.answer(tab.see(fmt.Sprintf("svc%d", i)), "127.0.0.1:1", 200, now)
+	}
+	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices {
+		t.Errorf("%d services, want %d", n, maxServices)
+	}
+	s := tab.see("svc1")
+	for i := range maxPeers + 1000 {
+		tab.answer(s, fmt.Sprintf("[2001:db8::%x:%x]:1", i>>16, i&0xffff), 200, now)
+	}
+	if n := tab.peers.Load(); n > maxPeers {
+		t.Errorf("%d callers, want at most %d", n, maxPeers)
+	}
+	// When they are old they make room.
+	tab.services.Range(func(_, v any) bool { v.(*seenService).at = now.Add(-recentFor - time.Second); return true })
+	tab.swept.Store(0)
+	tab.answer(tab.see("new"), "127.0.0.1:1", 200, now)
+	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {
+		t.Errorf("%d rows and %d callers after the old ones were dropped", len(rows), tab.peers.Load())
+	}
+}
+
+// TestAHalfClosedClientGetsItsAnswer: the original gave none.
+func TestAHalfClosedClientGetsItsAnswer(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "GET /http/web/%d/half HTTP/1.0\r\n\r\n", d.service.port)
+	_ = c.(*net.TCPConn).CloseWrite()
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if r := readReply(t, bufio.NewReader(c), "GET"); r.Code != 200 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestKeptConnection mixes what the shortcut answers with what it does not on one connection.
+func TestKeptConnection(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	br := bufio.NewReader(c)
+	for i := range 50 {
+		path := fmt.Sprintf("/http/web/%d/%d", d.service.port, i/5)
+		if i%7 == 0 {
+			path = "/status"
+		}
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\n\r\n", path)
+		if r := readReply(t, br, "GET"); r.Code != 200 || r.Close {
+			t.Fatalf("%d: %+v", i, r)
+		}
+	}
+	if n := d.service.asked.Load(); n != 10 {
+		t.Errorf("%d checks, want 10", n)
+	}
+	// All at once, without waiting for answers.
+	var all strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&all, "GET /http/web/%d/%d HTTP/1.1\r\n\r\n", d.service.port, i%10)
+	}
+	_, _ = io.WriteString(c, all.String())
+	for i := range 100 {
+		if r := readReply(t, br, "GET"); r.Code != 200 || r.Body != fmt.Sprintf("body of /%d", i%10) {
+			t.Fatalf("pipelined %d: %+v", i, r)
+		}
+	}
+}
+
+// twoWays asks the same head by the shortcut, where it takes it, and by net/http.
+func twoWays(t *testing.T, quick, slow *door, head []byte) (a, b reply, ok bool) {
+	t.Helper()
+	var h plainHead
+	if !h.parsePlain(string(head)) {
+		return a, b, false
+	}
+	return quick.send(t, h.method, string(head)), slow.send(t, h.method, string(head)), true
+}
+
+// FuzzShortcut holds the shortcut against net/http: whatever head it takes, the answer is the same.
+func FuzzShortcut(f *testing.F) {
+	for _, s := range []string{
+		"GET /spool/web/0/ HTTP/1.0\r\n\r\n",
+		"OPTIONS /spool/down/80 HTTP/1.1\r\nConnection: close\r\n\r\n",
+		"HEAD /spool/down/80/x?y HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n",
+		"GET /spool/web/0/ HTTP/1.1\r\nX-Haproxy-Server-State: UP 2/3; address=1.2.3.4; port=0\r\nConnection: close\r\n\r\n",
+		"GET /spool/web/0/ HTTP/1.1\r\nX-Nerve-Check-IP: x\r\nPragma: no-cache\r\nConnection: close\r\n\r\n",
+		"GET /spool/web/65536/ HTTP/1.0\r\nA:\t b \r\n\r\n",
+		"GET /status HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+	} {
+		f.Add([]byte(s))
+	}
+	var quick, slow *door
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if bytes.HasPrefix(head, []byte("GET /status ")) || bytes.HasPrefix(head, []byte("GET /recent")) || len(head) > 2000 {
+			return // these tell of themselves
+		}
+		if !bytes.Contains(head, []byte("/spool/")) {
+			return // nothing is to be dialled
+		}
+		// One pair of servers for all inputs of a process would outlive t; two listeners an input are cheap.
+		quick, slow = newDoor(t, slog.LevelInfo), newDoor(t, slog.LevelDebug) // debug: no shortcut
+		for _, d := range []*door{quick, slow} {
+			d.over.said["down"] = spool.Entry{Key: spool.Key{Service: "down"}, State: spool.Down, Reason: "x", Created: time.Unix(1, 0)}
+		}
+		if a, b, ok := twoWays(t, quick, slow, head); ok {
+			if d := cmp.Diff(b, a); d != "" {
+				t.Errorf("%q\nby net/http (-), by the shortcut (+):\n%s", head, d)
+			}
+		}
+	})
+}
+
+// TestShortcutIsTaken makes sure that the heads balancers send do take it: net/http's way counts none.
+func TestShortcutIsTaken(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	var slow atomic.Int64
+	inner := d.http.Handler
+	d.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { slow.Add(1); inner.ServeHTTP(w, r) })
+	path := fmt.Sprintf("/http/web/%d/x", d.service.port)
+	heads := []string{
+		"OPTIONS " + path + " HTTP/1.0\r\n\r\n",
+		"GET " + path + " HTTP/1.0\r\n\r\n",
+		"GET " + path + " HTTP/1.1\r\nconnection: close\r\n\r\n",
+		"GET " + path + " HTTP/1.1\r\nx-haproxy-server-state: UP 2/3; address=127.0.0.1; port=" + fmt.Sprint(d.service.port) + "; name=be/srv; node=lb1; weight=1/2; scur=13/22; qcur=0\r\nconnection: close\r\n\r\n",
+	}
+	d.send(t, "GET", heads[0]) // the miss
+	before := slow.Load()
+	for _, h := range heads {
+		if r := d.send(t, "GET", h); r.Code != 200 || r.Header.Get("X-Hacheck-Cache") != "hit" || r.Body != "body of /x" {
+			t.Errorf("%q: %+v", h, r)
+		}
+	}
+	if n := slow.Load() - before; n != 0 {
+		t.Errorf("%d of %d plain heads went through net/http", n, len(heads))
+	}
+}
