@@ -1,0 +1,362 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"hacheck/internal/spool"
+)
+
+// options is a command line that has been read but not yet been held against the rules.
+type options struct {
+	spoolRoot  string
+	action     action
+	port       uint16 // 0: the whole service
+	host       string // as typed; "" when not given
+	reason     string // "" asks for the default, as it did in the original
+	expiration float64
+	lasts      time.Duration
+	daemon     daemon
+	json       bool
+	help       bool
+	version    bool
+	names      []string
+
+	hasExpiration, hasLasts bool
+}
+
+// latest is the last second of the year 9999. What lies beyond is a number in milliseconds, not a plan.
+const latest = 253402300799
+
+// flagSet builds the option table. All five commands take the same options, because -a turns any of
+// them into any other and because the original tools did: a script that says `haup -r done web` works.
+func flagSet(o *options) *pflag.FlagSet {
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	fs.SortFlags = false
+	fs.StringVarP(&o.reason, "reason", "r", "", "`TEXT` that says why, for hadown; default: $SUDO_USER,\n$SSH_USER, the user's name or number")
+	fs.FuncP("expiration", "e", "end by itself at this `UNIX` time in seconds, for hadown", func(s string) (err error) {
+		o.expiration, err = parseUnix(s)
+		o.hasExpiration = true
+		return err
+	})
+	fs.Func("for", "end by itself after this `TIME`: 90s, 2h30m, 1d; for hadown", func(s string) (err error) {
+		o.lasts, err = parseFor(s)
+		o.hasLasts = true
+		return err
+	})
+	fs.FuncP("service-port", "P", "only the instance on port `N`", func(s string) (err error) {
+		o.port, err = parsePort(s)
+		return err
+	})
+	fs.StringVarP(&o.host, "service-host", "H", "", "only the instance at address `IP`; needs -P")
+	fs.FuncP("action", "a", "act as another command; `ACTION` is up, down, status,\nstatus_downed or list", func(s string) error {
+		o.action = action(s)
+		for _, a := range commands {
+			if a == o.action {
+				return nil
+			}
+		}
+		return errors.New("want up, down, status, status_downed or list")
+	})
+	fs.StringVar(&o.spoolRoot, "spool-root", DefaultSpoolRoot, "`DIR` that holds the overrides")
+	o.daemon = daemon{host: "127.0.0.1", port: 3333}
+	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N`, for halist and the overview\nof hastatus (default 127.0.0.1:3333)", func(s string) (err error) {
+		o.daemon, err = parseDaemon(s)
+		return err
+	})
+	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	fs.BoolVarP(&o.help, "help", "h", false, "print this help")
+	fs.BoolVar(&o.version, "version", false, "print the version")
+	return fs
+}
+
+// parse reads the command line of a command. Its errors are the user's to read.
+func parse(name string, args []string) (options, error) {
+	o := options{action: commands[name]}
+	fs := flagSet(&o)
+	if err := refuseSingleDash(fs, args); err != nil {
+		return o, err
+	}
+	if err := fs.Parse(args); err != nil {
+		return o, explainFlag(fs, err)
+	}
+	o.names = fs.Args()
+	return o, nil
+}
+
+// refuseSingleDash catches `-reason why`: read letter by letter it means the reason "eason" and a
+// service called "why", which would be taken down.
+func refuseSingleDash(fs *pflag.FlagSet, args []string) error {
+	for _, a := range args {
+		if a == "--" {
+			return nil
+		}
+		if word, one := strings.CutPrefix(a, "-"); one {
+			word, _, _ = strings.Cut(word, "=")
+			if len(word) > 1 && fs.Lookup(word) != nil {
+				return fmt.Errorf("option -%s: a long option has two dashes, write --%s", word, word)
+			}
+		}
+	}
+	return nil
+}
+
+// explainFlag turns what pflag says about a command line into what the user should do about it.
+func explainFlag(fs *pflag.FlagSet, err error) error {
+	var (
+		unknown *pflag.NotExistError
+		missing *pflag.ValueRequiredError
+		invalid *pflag.InvalidValueError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		name := unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			return fmt.Errorf("no such option: -%s", name)
+		}
+		return unknownLong(fs, name)
+	case errors.As(err, &missing):
+		return fmt.Errorf("option %s needs a value", flagNames(missing.GetFlag()))
+	case errors.As(err, &invalid):
+		return fmt.Errorf("option %s: invalid value %q: %w", flagNames(invalid.GetFlag()), invalid.GetValue(), invalid.Unwrap())
+	}
+	return err
+}
+
+func flagNames(f *pflag.Flag) string {
+	if f.Shorthand == "" {
+		return "--" + f.Name
+	}
+	return "-" + f.Shorthand + ", --" + f.Name
+}
+
+// unknownLong refuses a long option. An abbreviation is refused with the full name, because what it
+// stands for would change the day another option begins alike; anything else gets the nearest name.
+func unknownLong(fs *pflag.FlagSet, name string) error {
+	var begin []string
+	nearest, distance := "", 3
+	fs.VisitAll(func(f *pflag.Flag) {
+		if strings.HasPrefix(f.Name, name) {
+			begin = append(begin, "--"+f.Name)
+		}
+		if d := editDistance(name, f.Name); d < distance {
+			nearest, distance = f.Name, d
+		}
+	})
+	switch {
+	case len(begin) > 0 && name != "":
+		return fmt.Errorf("option --%s is abbreviated, write the full name: %s", name, strings.Join(begin, " or "))
+	case nearest != "":
+		return fmt.Errorf("no such option: --%s, did you mean --%s?", name, nearest)
+	}
+	return fmt.Errorf("no such option: --%s", name)
+}
+
+// editDistance is how many letters must be added, dropped or exchanged to make b of a.
+func editDistance(a, b string) int {
+	if len(a) > 50 {
+		return len(a) // no option is as long; and the work stays bounded
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// check holds the command line against the rules and returns what it is about, in the order given.
+// Every name is looked at before any is touched: a command does all of what it was told or none of it.
+func (o *options) check(now time.Time) ([]target, error) {
+	switch o.action {
+	case actUp, actDown:
+		if len(o.names) == 0 {
+			return nil, fmt.Errorf("expected args for action %s: name a service, or all", o.action)
+		}
+	case actStatus:
+		if len(o.names) == 0 && (o.port != 0 || o.host != "") {
+			return nil, fmt.Errorf("expected args for action %s: name a service, or all", o.action)
+		}
+	case actDowned, actList:
+		if len(o.names) > 0 {
+			return nil, fmt.Errorf("unexpected args for action %s: %q", o.action, o.names)
+		}
+	}
+	if o.spoolRoot == "" {
+		return nil, errors.New("option --spool-root: a directory is needed")
+	}
+	o.spoolRoot = filepath.Clean(o.spoolRoot) // "spool/" has the parent of "spool"
+	if o.host != "" && o.port == 0 {
+		return nil, fmt.Errorf("service port required if service host specified for action %s: add -P", o.action)
+	}
+	if o.action == actDown {
+		if o.hasExpiration && o.hasLasts {
+			return nil, errors.New("-e and --for both say when it ends, give one of them")
+		}
+		if o.hasExpiration && o.expiration <= unix(now) {
+			return nil, fmt.Errorf("option -e, --expiration: %s is in the past; to end in half an hour write --for 30m",
+				strconv.FormatFloat(o.expiration, 'f', -1, 64))
+		}
+	}
+	targets := make([]target, 0, len(o.names))
+	for _, name := range o.names {
+		t, err := newTarget(o.action, name, o.host, o.port)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// expires says when an override written now ends by itself; zero when it does not.
+func (o *options) expires(now time.Time) time.Time {
+	switch {
+	case o.hasExpiration:
+		whole, part := math.Modf(o.expiration)
+		return time.Unix(int64(whole), int64(part*1e9))
+	case o.hasLasts:
+		return now.Add(o.lasts)
+	}
+	return time.Time{}
+}
+
+// target is one service, or one instance of one, that a command line names.
+type target struct {
+	key   spool.Key   // the override that is written
+	also  []spool.Key // other names an override of the same target may have
+	label string      // as hastatus prints it: svc, svc::port or svc:host:port
+}
+
+// keys are all the overrides that are about the target and nothing else.
+func (t target) keys() []spool.Key { return append([]spool.Key{t.key}, t.also...) }
+
+// loopback is the host whose instances have no host in their name, because the original tools dropped
+// it when they wrote and the original daemon looks for nothing else.
+const loopback = "127.0.0.1"
+
+func newTarget(act action, name, host string, port uint16) (target, error) {
+	t := target{key: spool.Key{Service: name, Port: port}, label: name}
+	if host != "" {
+		ip, err := parseHost(host)
+		if err != nil {
+			return t, err
+		}
+		if ip == loopback {
+			t.also = []spool.Key{{Service: name, Host: ip, Port: port}}
+		} else {
+			t.key.Host = ip
+		}
+		host = ip
+	}
+	if port != 0 {
+		t.label = fmt.Sprintf("%s:%s:%d", name, host, port)
+	}
+	if service, rest, found := strings.Cut(name, ":"); found && spool.ValidService(service) {
+		// What hashowdowned shows, or the name of a spool file, typed back.
+		hint := ""
+		if _, err := parsePort(rest[strings.LastIndexByte(rest, ':')+1:]); err == nil {
+			hint = fmt.Sprintf("; one instance is written %s -P %s", service, rest[strings.LastIndexByte(rest, ':')+1:])
+		}
+		return t, fmt.Errorf("%q is no service name, it has a colon%s", clean(name), hint)
+	}
+	err := t.key.Check()
+	if errors.Is(err, spool.ErrAllInstance) {
+		if act != actDown {
+			return t, nil // the original tools may have left one behind: it can be looked at and lifted
+		}
+		err = fmt.Errorf("%w; down all, or one service with -P %d", err, port)
+	}
+	return t, err
+}
+
+// parsePort reads a TCP port, 1 to 65535, decimal.
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 || s[0] == '+' {
+		return 0, errors.New("want a port from 1 to 65535")
+	}
+	return uint16(n), nil
+}
+
+// parseHost reads the address of an instance and returns it in the form the daemon looks it up by.
+func parseHost(s string) (string, error) {
+	host := spool.CanonicalHost(s)
+	if ip, err := netip.ParseAddr(host); err != nil || ip.Zone() != "" {
+		return "", fmt.Errorf("option -H, --service-host: invalid value %q: want the IP address of the instance", s)
+	}
+	return host, nil
+}
+
+// parseUnix reads seconds since 1970, with or without a fraction.
+func parseUnix(s string) (float64, error) {
+	f, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
+	switch {
+	case err != nil && !errors.Is(err, strconv.ErrRange):
+		return 0, errors.New("want a unix time in seconds; to end in half an hour write --for 30m")
+	case math.IsNaN(f) || math.IsInf(f, 0):
+		return 0, errors.New("that moment never comes; leave -e away, or write --for 30m to end in half an hour")
+	case f > latest:
+		return 0, errors.New("that is after the year 9999; want seconds, not milliseconds, or --for 30m")
+	}
+	return f, nil
+}
+
+var errTooLong = errors.New("that is more than a hundred years; leave --for away and it ends with haup")
+
+// parseFor reads a length of time as time.ParseDuration does, and also days and weeks, the units in
+// which downtimes are planned. Days are 24 hours, whatever the clocks do.
+func parseFor(s string) (time.Duration, error) {
+	const longest = 100 * 365 * 24 * time.Hour
+	var total time.Duration
+	rest := s
+	for rest != "" {
+		number := strings.IndexFunc(rest, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+		if number <= 0 {
+			return 0, errors.New("want a number with a unit: 90s, 30m, 2h30m, 1d")
+		}
+		end := number + 1
+		for end < len(rest) && rest[end] != '.' && (rest[end] < '0' || rest[end] > '9') {
+			end++
+		}
+		unit := map[string]float64{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[rest[number:end]]
+		n, err := strconv.ParseFloat(rest[:number], 64)
+		if err != nil || unit == 0 {
+			return 0, errors.New("want a number with a unit (s, m, h, d or w): 90s, 30m, 2h30m, 1d")
+		}
+		if n*unit > longest.Seconds() {
+			return 0, errTooLong
+		}
+		total += time.Duration(n * unit * float64(time.Second))
+		if total > longest { // after every step: three times a hundred years would overflow
+			return 0, errTooLong
+		}
+		rest = rest[end:]
+	}
+	if total <= 0 {
+		return 0, errors.New("want more than nothing: 90s, 30m, 2h30m, 1d")
+	}
+	return total, nil
+}
+
+// unix is a moment in the seconds of spool files and of /recent.
+func unix(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }

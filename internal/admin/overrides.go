@@ -1,0 +1,137 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"hacheck/internal/spool"
+)
+
+// overrides is the spool directory as a command sees it. One that does not exist yet holds nothing.
+type overrides struct {
+	dir *spool.Dir // nil: does not exist
+}
+
+// openToWrite opens the spool directory and creates it if need be.
+func (c *command) openToWrite() (overrides, error) {
+	dir, err := spool.OpenDir(c.opt.spoolRoot)
+	return overrides{dir}, err
+}
+
+// openToRead opens the spool directory without creating it: a command that only looks, or lifts what
+// is not there, leaves no traces. The parent must exist, though: a mistyped path shall not look like
+// a host on which everything is up.
+func (c *command) openToRead() (overrides, error) {
+	root := c.opt.spoolRoot
+	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Stat(filepath.Dir(root))
+		return overrides{}, err
+	}
+	return c.openToWrite()
+}
+
+func (o overrides) close() {
+	if o.dir != nil {
+		_ = o.dir.Close() // it never fails
+	}
+}
+
+// read returns what is said about a target and about nothing else: the strongest of its overrides, and
+// a zero State when there is none.
+func (o overrides) read(t target) (spool.Entry, error) {
+	strongest := spool.Entry{Key: t.key}
+	if o.dir == nil {
+		return strongest, nil
+	}
+	for _, k := range t.keys() {
+		e, err := o.dir.Read(k)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return strongest, err
+		}
+		if e.State > strongest.State {
+			strongest = e
+			strongest.Key = t.key
+		}
+	}
+	return strongest, nil
+}
+
+// lift removes every override of a target. All are tried; the first error is returned.
+func (o overrides) lift(t target) error {
+	if o.dir == nil {
+		return nil
+	}
+	var first error
+	for _, k := range t.keys() {
+		if err := o.dir.Remove(k); first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// list returns every override, sorted by name.
+func (o overrides) list() ([]spool.Entry, error) {
+	if o.dir == nil {
+		return nil, nil
+	}
+	return o.dir.List()
+}
+
+// isDown says whether an override takes its target out of service, in whatever manner.
+func isDown(s spool.State) bool { return s == spool.Drain || s == spool.Down || s == spool.Maint }
+
+// word is a state as the commands say it. The words of the spool file would not do: "up" there is
+// the override that forces a service up.
+func word(s spool.State) string {
+	switch s {
+	case spool.Ready:
+		return "up"
+	case spool.ForceUp:
+		return "force-up"
+	case spool.Drain:
+		return "drain"
+	case spool.Maint:
+		return "maint"
+	default:
+		return "down"
+	}
+}
+
+// label is a key as hastatus prints it; an instance without a host has an empty host field.
+func label(k spool.Key) string {
+	if k.Port == 0 {
+		return clean(k.Service)
+	}
+	return clean(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
+}
+
+// explain says what went wrong in the spool directory and what to do about it.
+func (c *command) explain(err error) string {
+	root := clean(c.opt.spoolRoot)
+	var todo string
+	switch {
+	case errors.Is(err, fs.ErrPermission) && c.UID == 0:
+		todo = "even root may not; look at the owner of the mount and the attributes of " + root
+	case errors.Is(err, fs.ErrPermission):
+		todo = "run with sudo"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		todo = "make room on the file system of " + root + " and run it again"
+	case errors.Is(err, syscall.EROFS):
+		todo = root + " is mounted read-only; mount it for writing, or name another directory with --spool-root"
+	case errors.Is(err, syscall.ENOTDIR):
+		todo = root + " must be a directory; move away what is there, or name another with --spool-root"
+	case errors.Is(err, fs.ErrNotExist):
+		todo = "create " + filepath.Dir(root) + ", or name another directory with --spool-root"
+	default:
+		return clean(err.Error())
+	}
+	return clean(err.Error()) + "; " + todo
+}

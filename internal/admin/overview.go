@@ -1,0 +1,138 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"hacheck/internal/spool"
+)
+
+// service is one service the daemon was asked about, in a JSON document.
+type service struct {
+	Service      string          `json:"service"`
+	LastResponse json.RawMessage `json:"last_response"` // as the daemon said it; null when no check has finished
+}
+
+// overview is hastatus without names: what an operator who has just logged in wants to know. It exits
+// with ExitFailed only when the spool directory cannot be read; a daemon that does not answer is part
+// of the picture.
+func (c *command) overview() int {
+	code := ExitOK
+	now := c.Now()
+	var list []spool.Entry
+	o, err := c.openToRead()
+	if err == nil {
+		defer o.close()
+		list, err = o.list()
+	}
+	if err != nil {
+		c.errorf("%s", c.explain(err))
+		code = ExitFailed
+	}
+	// What covers the whole host comes first, whatever its name sorts like.
+	slices.SortStableFunc(list, func(a, b spool.Entry) int { return rank(a) - rank(b) })
+
+	if !c.opt.json {
+		if err == nil {
+			c.noteMissing(o)
+			c.overridesTable(list, now)
+		}
+		// To be seen before the daemon is asked, which may take its three seconds.
+		_ = c.out.Flush() // an error stays in the writer, see printf
+	}
+	services, askErr := c.opt.daemon.recent()
+	if c.opt.json {
+		doc := struct {
+			SpoolRoot  string     `json:"spool_root"`
+			SpoolError string     `json:"spool_error,omitempty"`
+			Overrides  []override `json:"overrides"`
+			Daemon     string     `json:"daemon"`
+			DaemonErr  string     `json:"daemon_error,omitempty"`
+			Services   []service  `json:"services"`
+		}{c.opt.spoolRoot, "", describeAll(list), c.opt.daemon.String(), "", toServices(services)}
+		if err != nil {
+			doc.SpoolError = c.explain(err)
+		}
+		if askErr != nil {
+			doc.DaemonErr = c.unreachable(askErr)
+		}
+		c.document(doc)
+		return code
+	}
+	c.printf("\n")
+	switch {
+	case askErr != nil:
+		c.printf("What was asked about lately is not known: %s\n", c.unreachable(askErr))
+	case len(services) == 0:
+		c.printf("The daemon on %s has not been asked about any service lately.\n", c.opt.daemon)
+	default:
+		c.printf("Services the daemon on %s was asked about lately:\n", c.opt.daemon)
+		rows := [][]string{{"ANSWER", "SERVICE", "ASKED", "BY"}}
+		for _, s := range services {
+			row := []string{"-", clean(s.service), "-", "-"}
+			if s.answered() {
+				row[0] = strconv.FormatFloat(s.answer.Code, 'f', -1, 64)
+				row[2] = ago(now, s.answer.TS)
+				row[3] = clean(s.answer.RemoteIP)
+			}
+			rows = append(rows, row)
+		}
+		c.printf("%s", table(rows))
+	}
+	return code
+}
+
+func rank(e spool.Entry) int {
+	if e.Key.Service == spool.All {
+		return 0
+	}
+	return 1
+}
+
+func (c *command) overridesTable(list []spool.Entry, now time.Time) {
+	if len(list) == 0 {
+		c.printf("No overrides in %s: every service is as its check finds it.\n", clean(c.opt.spoolRoot))
+		return
+	}
+	c.printf("Overrides in %s:\n", clean(c.opt.spoolRoot))
+	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}
+	for _, e := range list {
+		row := []string{word(e.State), label(e.Key), "-", "lifted", clean(e.Reason)}
+		if !e.Created.IsZero() {
+			row[2] = span(now.Sub(e.Created)) + " ago"
+		}
+		if !e.Expires.IsZero() {
+			row[3] = fmt.Sprintf("%s (in %s)", moment(e.Expires, now), span(e.Expires.Sub(now)))
+		}
+		rows = append(rows, row)
+	}
+	c.printf("%s", table(rows))
+}
+
+// moment says when something will be, in local time as the wall clock shows it; a day that is far away
+// by its date alone.
+func moment(t, now time.Time) string {
+	layout := "Jan 2 15:04"
+	if t.Sub(now) > 300*24*time.Hour {
+		layout = "2006-01-02"
+	}
+	return t.Local().Format(layout)
+}
+
+// ago says how long before now a moment in unix seconds was, however wild the number.
+func ago(now time.Time, at float64) string {
+	seconds := min(max(unix(now)-at, 0), math.MaxInt32)
+	return span(time.Duration(seconds)*time.Second) + " ago"
+}
+
+func toServices(list []seen) []service {
+	all := make([]service, len(list))
+	for i, s := range list {
+		all[i] = service{s.service, s.last}
+	}
+	return all
+}

@@ -1,0 +1,198 @@
+package admin
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	askTimeout = 3 * time.Second // for the whole question, as in the original
+	maxHead    = 64 << 10        // bytes of status line and headers
+	maxAnswer  = 64 << 20        // bytes of body: about half a million services
+)
+
+// daemon is where the daemon answers.
+type daemon struct {
+	host string
+	port uint16
+}
+
+func (d daemon) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }
+
+// parseDaemon reads [HOST:]N. An IPv6 host needs brackets: without them nobody could say where it ends.
+func parseDaemon(s string) (daemon, error) {
+	d := daemon{host: "127.0.0.1"}
+	number := s
+	if strings.Contains(s, ":") {
+		var err error
+		if d.host, number, err = net.SplitHostPort(s); err != nil {
+			return d, errors.New("want [HOST:]PORT, an IPv6 host in brackets")
+		}
+		if d.host == "" {
+			d.host = "127.0.0.1"
+		}
+		if strings.ContainsFunc(d.host, func(r rune) bool { return r <= ' ' || r == '/' || r == '@' || r == 0x7f }) {
+			return d, errors.New("want [HOST:]PORT, where HOST is a name or an address")
+		}
+	}
+	var err error
+	d.port, err = parsePort(number)
+	return d, err
+}
+
+var errNotHacheck = errors.New("what answers there is not hacheck, its /recent is not the JSON expected")
+
+// seen is one service the daemon has been asked about lately.
+type seen struct {
+	service string
+	last    json.RawMessage // the answer as the daemon wrote it; null when no check has finished
+	answer  struct {
+		Code     float64 `json:"code"`
+		RemoteIP string  `json:"remote_ip"`
+		TS       float64 `json:"ts"` // unix seconds
+	}
+}
+
+func (s seen) answered() bool { return string(s.last) != "null" }
+
+// recent asks the daemon which services it was asked about lately, sorted by name. It believes
+// nothing it is told: what answers on that port may be anything.
+func (d daemon) recent() ([]seen, error) {
+	body, err := d.get("/recent")
+	if err != nil {
+		return nil, err
+	}
+	var page struct {
+		Seen *[][2]json.RawMessage `json:"seen_services"`
+	}
+	if err := json.Unmarshal(body, &page); err != nil || page.Seen == nil {
+		return nil, errNotHacheck
+	}
+	list := make([]seen, 0, len(*page.Seen))
+	for _, pair := range *page.Seen {
+		s := seen{last: pair[1]}
+		bad := json.Unmarshal(pair[0], &s.service) != nil
+		if len(s.last) == 0 {
+			bad = true
+		} else if s.answered() {
+			bad = bad || json.Unmarshal(s.last, &s.answer) != nil
+		}
+		if bad {
+			return nil, errNotHacheck
+		}
+		list = append(list, s)
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i].service < list[j].service })
+	return list, nil
+}
+
+// get fetches one page. It is an HTTP/1.0 GET on a connection of its own, never through a proxy: the
+// daemon is on this machine, and net/http would cost every hadown a millisecond it does not need.
+func (d daemon) get(path string) ([]byte, error) {
+	deadline := time.Now().Add(askTimeout)
+	conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", d.String())
+	if err != nil {
+		return nil, cutShort(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(deadline)
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: hastatus\r\nAccept: application/json\r\n\r\n", path, d); err != nil {
+		return nil, cutShort(err)
+	}
+	return readAnswer(conn)
+}
+
+var errNotHTTP = errors.New("the answer is not HTTP")
+
+// readAnswer reads an HTTP/1.x answer to an HTTP/1.0 request: to the length it names, else to the end.
+func readAnswer(r io.Reader) ([]byte, error) {
+	head := bufio.NewReader(io.LimitReader(r, maxHead))
+	line, err := head.ReadString('\n')
+	if err != nil {
+		return nil, cutShort(err)
+	}
+	proto, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+	code, _, _ := strings.Cut(rest, " ")
+	if !strings.HasPrefix(proto, "HTTP/1.") {
+		return nil, errNotHTTP
+	}
+	length := int64(-1)
+	for {
+		line, err := head.ReadString('\n')
+		if err != nil {
+			return nil, cutShort(err)
+		}
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" {
+			break
+		}
+		name, value, found := strings.Cut(line, ":")
+		if !found {
+			return nil, errNotHTTP
+		}
+		value = strings.TrimSpace(value)
+		switch strings.ToLower(name) {
+		case "content-length":
+			n, err := strconv.ParseUint(value, 10, 62)
+			if err != nil {
+				return nil, errNotHTTP
+			}
+			length = int64(n)
+		case "transfer-encoding":
+			return nil, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", clean(value))
+		}
+	}
+	if code != "200" {
+		return nil, fmt.Errorf("it answers %s", clean(rest))
+	}
+	if length > maxAnswer {
+		return nil, fmt.Errorf("its answer of %d bytes is too long", length)
+	}
+	// What the limited reader has buffered beyond the head, then the rest of the connection.
+	ahead, _ := head.Peek(head.Buffered())
+	body := io.MultiReader(bytes.NewReader(ahead), r)
+	limit := length
+	if length < 0 {
+		limit = maxAnswer + 1
+	}
+	all, err := io.ReadAll(io.LimitReader(body, limit))
+	switch {
+	case err != nil:
+		return nil, cutShort(err)
+	case int64(len(all)) < length:
+		return nil, cutShort(io.ErrUnexpectedEOF)
+	case len(all) > maxAnswer:
+		return nil, fmt.Errorf("its answer is longer than %d bytes", maxAnswer)
+	}
+	return all, nil
+}
+
+// cutShort says in words why an answer did not arrive in full.
+func cutShort(err error) error {
+	var timeout net.Error
+	var op *net.OpError
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("no whole answer within %v", askTimeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("it closed the connection before its answer was complete")
+	case errors.As(err, &op):
+		return op.Err // the rest of it is the address, which the message has already
+	}
+	return err
+}
+
+// unreachable is what to say when the daemon could not be asked.
+func (c *command) unreachable(err error) string {
+	return fmt.Sprintf("the daemon on %s cannot be asked: %s; is hacheck running? If it listens elsewhere, say where with -p [HOST:]PORT",
+		c.opt.daemon, clean(err.Error()))
+}
