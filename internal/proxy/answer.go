@@ -75,7 +75,11 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 		switch r.Method {
 		case http.MethodGet, http.MethodHead, http.MethodOptions:
 		default:
-			notAllowed(w, "GET, HEAD, OPTIONS")
+			allow := "GET, HEAD, OPTIONS"
+			if p.Name == "spool" {
+				allow += ", POST"
+			}
+			notAllowed(w, allow)
 			return
 		}
 		if len(r.RequestURI) < prefix || r.RequestURI[0] != '/' {

@@ -24,6 +24,7 @@ type Settings struct {
 	Checks        check.Set
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
+	Remote        Remote
 }
 
 // Options are what a Server keeps for life.
@@ -33,13 +34,14 @@ type Options struct {
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
 type Server struct {
-	log      *slog.Logger
-	started  time.Time
-	settings atomic.Pointer[Settings]
-	routes   atomic.Pointer[chi.Mux]
-	recent   recent
-	hosts    health.Hosts
-	date     dates
+	log       *slog.Logger
+	started   time.Time
+	settings  atomic.Pointer[Settings]
+	routes    atomic.Pointer[chi.Mux]
+	recent    recent
+	hosts     health.Hosts
+	date      dates
+	strangers strangers
 }
 
 // New returns a Server that answers by s.
@@ -61,6 +63,7 @@ func (s *Server) Use(set Settings) {
 	for _, p := range set.Checks {
 		m.Handle("/"+p.Name+"/*", s.checkHandler(p))
 	}
+	m.Post("/spool/*", s.changeSpool)
 	page := func(path string, h http.HandlerFunc) {
 		m.Get(path, forPeople(h))
 		m.Head(path, forPeople(h))

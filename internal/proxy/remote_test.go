@@ -1,0 +1,181 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"hacheck/internal/spool"
+)
+
+// remote lets a door change a real spool directory, as the settings say.
+func (d *door) remote(t *testing.T, change func(*Remote)) string {
+	t.Helper()
+	dir, err := spool.OpenDir(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := *d.settings.Load()
+	set.Remote = Remote{Enabled: true, Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Spool: dir}
+	if change != nil {
+		change(&set.Remote)
+	}
+	d.Use(set)
+	return dir.Root()
+}
+
+func (d *door) post(t *testing.T, target, body string, headers ...string) reply {
+	t.Helper()
+	return d.send(t, "POST", fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s",
+		target, strings.Join(append(headers, ""), "\r\n"), len(body), body))
+}
+
+const formType = "Content-Type: application/x-www-form-urlencoded"
+
+func TestRemoteSpoolChanges(t *testing.T) {
+	for _, c := range []struct {
+		name, target, body string
+		headers            []string
+		code               int
+		says               string
+		file               string // that is there afterwards; "" for none
+		holds              string
+	}{
+		{"down", "/spool/foo/0/status", "status=down&reason=by%20hand", []string{formType}, 200, "", "foo", `"reason": "by hand", "expiration": null`},
+		{"an instance", "/spool/foo/007", "status=down&reason=r", []string{formType}, 200, "", "foo:7", `"reason": "r"`},
+		{"a pod", "/spool/foo/80/", "status=down&reason=r", []string{formType, "X-Nerve-Check-IP: 10.1.2.3"}, 200, "", "foo:10.1.2.3:80", ""},
+		{"a pod, IPv6", "/spool/foo/80/", "status=down&reason=r", []string{formType, "X-Nerve-Check-IP: 2001:DB8::1"}, 200, "", "foo:2001:db8::1:80", ""},
+		{"this machine", "/spool/foo/80/", "status=down&reason=r", []string{formType, "X-Nerve-Check-IP: 127.0.0.1"}, 200, "", "foo:80", ""},
+		{"this machine, whole", "/spool/foo/0/", "status=down&reason=r", []string{formType, "X-Nerve-Check-IP: 127.0.0.1"}, 200, "", "foo", ""},
+		{"the state header means nothing", "/spool/foo/0/", "status=down&reason=r", []string{formType, "X-Haproxy-Server-State: UP; port=1; address=10.0.0.1"}, 200, "", "foo", ""},
+		{"expiration", "/spool/foo/0/", "status=down&reason=r&expiration=4000000000", []string{formType}, 200, "", "foo", `"expiration": 4000000000.0`},
+		{"creation", "/spool/foo/0/", "status=down&reason=r&creation=1234.5", []string{formType}, 200, "", "foo", `"creation": 1234.5`},
+		{"in the query", "/spool/foo/0/x?status=down&reason=q", "", nil, 200, "", "foo", `"reason": "q"`},
+		{"the body wins", "/spool/foo/0/x?status=up&reason=q", "status=down&reason=a&reason=b", []string{formType}, 200, "", "foo", `"reason": "b"`},
+		{"multipart", "/spool/foo/0/", "--X\r\nContent-Disposition: form-data; name=\"status\"\r\n\r\ndown\r\n--X\r\nContent-Disposition: form-data; name=\"reason\"\r\n\r\nr\r\n--X--\r\n",
+			[]string{"Content-Type: multipart/form-data; boundary=X"}, 200, "", "foo", `"reason": "r"`},
+		{"empty reason", "/spool/foo/0/", "status=down&reason=", []string{formType}, 200, "", "foo", `"reason": ""`},
+		{"stripped", "/spool/foo/0/", "status=+down+&reason=+a%00b+", []string{formType}, 200, "", "foo", `"reason": "a b"`},
+		{"up when nothing is down", "/spool/foo/0/", "status=up", []string{formType}, 200, "", "", ""},
+		{"another host, whole", "/spool/foo/0/", "status=down&reason=r", []string{formType, "X-Nerve-Check-IP: 10.1.2.3"}, 400, "another host", "", ""},
+		{"no address", "/spool/foo/80/", "status=down&reason=r", []string{formType, "X-Nerve-Check-IP: ../x"}, 400, "not an IP address", "", ""},
+		{"no reason", "/spool/foo/0/", "status=down", []string{formType}, 400, "reason is required", "", ""},
+		{"no status", "/spool/foo/0/", "reason=r", []string{formType}, 400, "status must be up or down", "", ""},
+		{"odd status", "/spool/foo/0/", "status=DOWN&reason=r", []string{formType}, 400, "status must be up or down", "", ""},
+		{"no form", "/spool/foo/0/", "status=down&reason=r", []string{"Content-Type: application/json"}, 400, "status must be up or down", "", ""},
+		{"expiration nan", "/spool/foo/0/", "status=down&reason=r&expiration=nan", []string{formType}, 400, "expiration must be", "", ""},
+		{"expiration inf", "/spool/foo/0/", "status=down&reason=r&expiration=inf", []string{formType}, 400, "expiration must be", "", ""},
+		{"expiration empty", "/spool/foo/0/", "status=down&reason=r&expiration=", []string{formType}, 400, "expiration must be", "", ""},
+		{"expiration far", "/spool/foo/0/", "status=down&reason=r&expiration=1e300", []string{formType}, 400, "expiration must be", "", ""},
+		{"creation soon", "/spool/foo/0/", "status=down&reason=r&creation=soon", []string{formType}, 400, "creation must be", "", ""},
+		{"not UTF-8", "/spool/foo/0/", "status=down&reason=%ff", []string{formType}, 400, "UTF-8", "", ""},
+		{"broken escape", "/spool/foo/0/", "status=down&reason=%f", []string{formType}, 400, "form", "", ""},
+		{"too large", "/spool/foo/0/", "status=down&reason=" + strings.Repeat("x", 70_000), []string{formType}, 400, "too large", "", ""},
+		{"no such name", "/spool/..%2Ffoo/0/", "status=down&reason=r", []string{formType}, 404, "service", "", ""},
+		{"dots", "/spool/../0/", "status=down&reason=r", []string{formType}, 404, "service", "", ""},
+		{"all with a port", "/spool/all/80/", "status=down&reason=r", []string{formType}, 400, "all", "", ""},
+		{"a web page elsewhere", "/spool/foo/0/", "status=down&reason=r", []string{formType, "Sec-Fetch-Site: cross-site"}, 403, "web pages", "", ""},
+		{"not a spool URL", "/http/foo/0/", "status=down&reason=r", []string{formType}, 405, "", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDoor(t, slog.LevelInfo)
+			root := d.remote(t, nil)
+			r := d.post(t, c.target, c.body, c.headers...)
+			if r.Code != c.code || !strings.Contains(r.Body, c.says) || c.code == 200 && r.Body != "" {
+				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, c.says)
+			}
+			files, err := filepath.Glob(filepath.Join(root, "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.file == "" {
+				if len(files) > 0 {
+					t.Errorf("files are there: %q", files)
+				}
+				return
+			}
+			content, err := os.ReadFile(filepath.Join(root, c.file))
+			if err != nil || !strings.Contains(string(content), c.holds) || len(files) != 1 {
+				t.Errorf("%v: %s holds %s, want %s; all files: %q", err, c.file, content, c.holds, files)
+			}
+			// And up again, by the same name.
+			r = d.post(t, c.target[:strings.LastIndex(c.target, "/")+1], "status=up", c.headers...)
+			if c.headers != nil && !strings.HasPrefix(c.headers[0], "Content-Type: multipart") && c.target != "/spool/foo/007" {
+				if _, err := os.Stat(filepath.Join(root, c.file)); r.Code != 200 || !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("up: %d %q, %v", r.Code, r.Body, err)
+				}
+			}
+			if r := d.get(t, "/recent"); !strings.Contains(r.Body, `"seen_services":[]`) {
+				t.Errorf("a POST is entered in /recent: %s", r.Body)
+			}
+		})
+	}
+}
+
+func TestWhoMayChangeTheSpool(t *testing.T) {
+	elsewhere := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, c := range []struct {
+		name    string
+		change  func(*Remote)
+		headers []string
+		code    int
+		says    string
+	}{
+		{"off", func(m *Remote) { m.Enabled = false }, nil, 403, "allow_remote_spool_changes"},
+		{"not listed", func(m *Remote) { m.Allowed = elsewhere }, nil, 403, "remote_spool_allowed"},
+		{"not listed, no token sent", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, nil, 403, "Authorization: Bearer"},
+		{"not listed, wrong token", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer s3cre"}, 403, "is not remote_spool_token"},
+		{"not listed, right token", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer s3cret"}, 200, ""},
+		{"not listed, empty token", func(m *Remote) { m.Allowed = elsewhere }, []string{"Authorization: Bearer "}, 403, "remote_spool_token"},
+		{"listed", nil, nil, 200, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDoor(t, slog.LevelInfo)
+			d.remote(t, c.change)
+			r := d.post(t, "/spool/foo/0/", "status=down&reason=r", append(c.headers, formType)...)
+			if r.Code != c.code || !strings.Contains(r.Body, c.says) || strings.Contains(r.Body, "s3cret") {
+				t.Errorf("%d %q, want %d %q and no token", r.Code, r.Body, c.code, c.says)
+			}
+		})
+	}
+}
+
+// TestManyRemoteChangesAtOnce is the bounce of a PaaSTA cluster: pairs of POST and GET, all at once.
+func TestManyRemoteChangesAtOnce(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	dir := d.remote(t, nil)
+	idx, err := func() (*spool.Index, error) {
+		sd, err := spool.OpenDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		return spool.OpenIndex(sd, spool.IndexOptions{Log: d.log})
+	}()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idx.Close()
+	var wg sync.WaitGroup
+	for i := range 500 {
+		wg.Go(func() {
+			svc := fmt.Sprintf("svc%d", i)
+			resp, err := http.Post(fmt.Sprintf("http://%s/spool/%s/0/status", d.addr, svc), "application/x-www-form-urlencoded", strings.NewReader("status=down&reason=bounce"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = resp.Body.Close()
+			if v := idx.Lookup(svc, "", 0, true); resp.StatusCode != 200 || v.Override == nil {
+				t.Errorf("%s: %d, and then %v", svc, resp.StatusCode, v.Override)
+			}
+		})
+	}
+	wg.Wait()
+}
