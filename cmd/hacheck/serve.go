@@ -1,0 +1,389 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hacheck/internal/check"
+	"hacheck/internal/config"
+	"hacheck/internal/health"
+	"hacheck/internal/proxy"
+	"hacheck/internal/spool"
+)
+
+const (
+	// stopMargin is how much longer than a check may take the requests in flight have after SIGTERM.
+	stopMargin = time.Second
+	// stopQuiet is how long after SIGTERM a connection may go on being silent, when no check is under way.
+	stopQuiet = time.Second
+	// logPatience is how long the end of the process waits for the log to be written.
+	logPatience = time.Second
+)
+
+// daemon is everything that lives until the process ends.
+type daemon struct {
+	opts      *options
+	log       *slog.Logger
+	handler   *switchHandler
+	sink      *logSink
+	dir       *spool.Dir
+	index     *spool.Index
+	door      *proxy.Server
+	server    *http.Server
+	listeners []net.Listener
+	patience  patience
+	conf      atomic.Pointer[config.Config]
+
+	mu     sync.Mutex
+	judges []*health.Judge // the one in force, last, and those before it that still have checks under way
+}
+
+// loadConfig reads the configuration file if there is one.
+func loadConfig(path string) (*config.Config, []config.Warning, error) {
+	if path == "" {
+		return config.Default(), nil, nil
+	}
+	return config.Load(path)
+}
+
+// checkConfig is --check-config. Warnings, which do not keep the daemon from starting, are errors here.
+func checkConfig(o *options, stdout io.Writer) error {
+	if o.configFile == "" {
+		return &usageError{errors.New("option --check-config needs a configuration file: -c FILE")}
+	}
+	_, warnings, err := config.Load(o.configFile)
+	var said []string
+	for _, w := range warnings {
+		said = append(said, w.String())
+	}
+	if err != nil {
+		said = append(said, err.Error())
+	}
+	if len(said) > 0 {
+		return &configError{errors.New(strings.Join(said, "\n"))}
+	}
+	_, err = fmt.Fprintf(stdout, "%s: ok\n", o.configFile)
+	return err
+}
+
+// serve is the life of the daemon: from its start until a signal ends it.
+func serve(o *options, sig signals) error {
+	type outcome struct {
+		d   *daemon
+		err error
+	}
+	started := make(chan outcome, 1)
+	go func() {
+		d, err := start(o)
+		started <- outcome{d, err}
+	}()
+	var d *daemon
+	select {
+	case <-sig.stop: // nobody has been promised an answer yet
+		return nil
+	case s := <-started:
+		if s.err != nil {
+			return s.err
+		}
+		d = s.d
+	}
+	return d.run(sig)
+}
+
+// start brings everything up but the answering. What it has opened when it fails, the end of the process
+// closes.
+func start(o *options) (*daemon, error) {
+	c, warnings, err := loadConfig(o.configFile)
+	if err != nil {
+		return nil, &configError{err}
+	}
+	if err := setNoFile(c.RlimitNoFile); err != nil {
+		return nil, err
+	}
+	// Only ever down: once it was set, the runtime no longer follows the limits of its container.
+	if o.procs > 0 && o.procs < runtime.GOMAXPROCS(0) {
+		runtime.GOMAXPROCS(o.procs)
+	}
+	target, err := openLog(c.LogPath)
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{opts: o, sink: newLogSink(target, lostLine(c.LogFormat))}
+	level := slog.LevelInfo
+	if o.verbose {
+		level = slog.LevelDebug
+	}
+	d.handler = newSwitchHandler(level, newHandler(c.LogFormat, d.sink, level))
+	d.log = slog.New(d.handler)
+	d.warn(warnings)
+	if len(o.ignored) > 0 {
+		d.log.Warn("arguments on the command line that mean nothing were ignored", "arguments", o.ignored)
+	}
+
+	if d.dir, err = spool.OpenDir(o.spoolRoot); err != nil {
+		return nil, err
+	}
+	d.index, err = spool.OpenIndex(d.dir, spool.IndexOptions{Log: d.log, OnChange: d.overrideChanged})
+	if err != nil {
+		return nil, err
+	}
+	for _, port := range o.ports {
+		ln, err := listen(context.Background(), o.bind, port)
+		if err != nil {
+			return nil, err
+		}
+		d.listeners = append(d.listeners, ln)
+	}
+	d.conf.Store(c)
+	d.door = proxy.New(proxy.Options{Log: d.log}, d.settings(c))
+	d.server = d.door.HTTPServer(c.HealthcheckTimeout)
+	d.patience.Handler, d.server.Handler = d.server.Handler, &d.patience
+	return d, nil
+}
+
+// settings are the part of the HTTP door that the configuration decides.
+func (d *daemon) settings(c *config.Config) proxy.Settings {
+	checks := check.All(check.Options{
+		Version:           version,
+		ServiceNameHeader: c.ServiceNameHeader,
+		TLSVerify:         c.TLSVerify,
+		MySQLUsername:     c.MySQLUsername,
+		MySQLPassword:     check.Secret(c.MySQLPassword.Reveal()),
+		RedisUsername:     c.RedisUsername,
+		RedisPassword:     check.Secret(c.RedisPassword.Reveal()),
+	})
+	judge := health.New(health.Options{
+		Overrides:       d.index,
+		Checks:          checks,
+		CacheTime:       c.CacheTime,
+		CacheTimeDown:   c.CacheTimeDown,
+		CacheMaxEntries: c.CacheMaxEntries,
+		CacheMaxBytes:   c.CacheMaxBytes,
+		Timeout:         c.HealthcheckTimeout,
+		MaxClients:      c.MaxClients,
+		Allowed:         c.CheckHostsAllowed,
+		IgnoreOverrides: d.opts.noSpoolOnHTTP,
+		Log:             d.log,
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.judges = append(slices.DeleteFunc(d.judges, func(j *health.Judge) bool { return j.Stats().InFlight == 0 }), judge)
+	return proxy.Settings{
+		Judge:         judge,
+		Checks:        checks,
+		CheckHost:     c.CheckHost,
+		HeadersToCopy: c.HTTPHeadersToCopy,
+		Remote: proxy.Remote{
+			Enabled: c.AllowRemoteSpoolChanges,
+			Allowed: c.RemoteSpoolAllowed,
+			Token:   c.RemoteSpoolToken.Reveal(),
+			Spool:   d.dir,
+		},
+	}
+}
+
+// run answers until a signal says otherwise.
+func (d *daemon) run(sig signals) error {
+	failed := make(chan error, len(d.listeners))
+	addrs := make([]string, len(d.listeners))
+	for i, ln := range d.listeners {
+		addrs[i] = ln.Addr().String()
+		go func() { failed <- d.server.Serve(d.door.Listener(&acceptLog{Listener: ln, log: d.log})) }()
+	}
+	d.log.Info("hacheck answers", "version", version, "listen", addrs, "spool", d.dir.Root(),
+		"config", d.opts.configFile, "pid", os.Getpid())
+	defer d.sink.close(logPatience)
+
+	for {
+		select {
+		case <-sig.reload:
+			// In the loop: while the file is read nothing else is to be done but to stop, and a second
+			// SIGHUP waits its turn.
+			if stop := d.reloadUnless(sig.stop); stop != nil {
+				return d.stop(stop, sig)
+			}
+		case s := <-sig.stop:
+			return d.stop(s, sig)
+		case err := <-failed:
+			d.log.Error("cannot go on answering", "err", err)
+			return fmt.Errorf("answer requests: %w", err)
+		}
+	}
+}
+
+// reloadUnless reloads and returns nil, or gives up waiting for it (a file server may have died) and
+// returns the signal to stop.
+func (d *daemon) reloadUnless(stop <-chan os.Signal) os.Signal {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.reload()
+	}()
+	select {
+	case <-done:
+		return nil
+	case s := <-stop:
+		return s
+	}
+}
+
+// reload reads the configuration again. Either all of it is in force for the requests that come from now
+// on, or nothing has changed but that the log file was reopened.
+func (d *daemon) reload() {
+	d.sink.reopenFile()
+	if d.opts.configFile == "" {
+		d.log.Info("reopened the log; there is no configuration file to reload")
+		return
+	}
+	c, warnings, err := config.Load(d.opts.configFile)
+	d.warn(warnings)
+	if err == nil {
+		err = d.use(c)
+	}
+	if err != nil {
+		d.log.Error("the configuration was not reloaded, the old one stays in force",
+			"config", d.opts.configFile, "err", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	d.log.Info("reloaded the configuration", "config", d.opts.configFile)
+}
+
+// use puts c in force. What can fail comes first.
+func (d *daemon) use(c *config.Config) error {
+	old := d.conf.Load()
+	var target *logTarget
+	if c.LogPath != old.LogPath {
+		t, err := openLog(c.LogPath)
+		if err != nil {
+			return err
+		}
+		target = t
+	}
+	if err := setNoFile(c.RlimitNoFile); err != nil {
+		target.close()
+		return err
+	}
+	d.sink.use(target, lostLine(c.LogFormat))
+	d.handler.use(newHandler(c.LogFormat, d.sink, d.handler.level))
+	d.patience.raise(c.HealthcheckTimeout, d.server)
+	d.door.Use(d.settings(c))
+	d.conf.Store(c)
+	return nil
+}
+
+func (d *daemon) warn(warnings []config.Warning) {
+	for _, w := range warnings {
+		d.log.Warn("the configuration has a key that means nothing", "where", w.String())
+	}
+}
+
+// stop answers the requests in flight and returns nil, or an error when the second signal cuts them off.
+func (d *daemon) stop(s os.Signal, sig signals) error {
+	limit := d.conf.Load().HealthcheckTimeout + stopMargin
+	d.log.Info("stopping; requests in flight are answered first", "signal", s.String(), "limit", limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- d.server.Shutdown(ctx) }()
+	// The spool and its watcher need no end of their own: the process is about to end, nothing there is
+	// ever half done, and a directory that hangs must not keep the port from whoever starts next.
+	tick := time.NewTicker(stopQuiet / 10)
+	defer tick.Stop()
+	quiet := time.Now()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				_ = d.server.Close()
+				d.log.Warn("stopped; some connections had to be cut off", "err", err)
+				return nil
+			}
+			d.log.Info("stopped")
+			return nil
+		case s := <-sig.stop:
+			return fmt.Errorf("a second signal (%v): requests in flight were cut off", s)
+		case now := <-tick.C:
+			// Shutdown waits 5 s for a connection that has not sent a byte, and all that time the host
+			// would have no hacheck.
+			if d.checking() {
+				quiet = now
+			} else if now.Sub(quiet) >= stopQuiet {
+				_ = d.server.Close()
+			}
+		}
+	}
+}
+
+// checking reports whether a check is under way that somebody may be waiting for.
+func (d *daemon) checking() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, j := range d.judges {
+		if j.Stats().InFlight > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// overrideChanged writes one line about a change in the spool. Who did it is in the reason, as far as
+// anybody knows: hadown puts the user's name there.
+func (d *daemon) overrideChanged(c spool.Change) {
+	what, e := "override set", c.New
+	switch {
+	case c.New == nil && c.Old == nil:
+		return
+	case c.New == nil && c.Expired:
+		what, e = "override expired", c.Old
+	case c.New == nil:
+		what, e = "override lifted", c.Old
+	case c.Old != nil: // by somebody, or because a stronger one expired
+		what = "override changed"
+	}
+	args := []any{"service", c.Key.Name(), "state", e.State.String(), "reason", e.Reason}
+	if !e.Created.IsZero() {
+		args = append(args, "since", e.Created.Format(time.RFC3339))
+	}
+	if !e.Expires.IsZero() {
+		args = append(args, "until", e.Expires.Format(time.RFC3339))
+	}
+	d.log.Info(what, args...)
+}
+
+// patience gives answers more time once a reload has made checks take longer than the server, whose
+// limits are fixed when it is made, was made for.
+type patience struct {
+	http.Handler
+	limit atomic.Int64 // of a whole answer, as a time.Duration; 0: the server's own will do
+}
+
+func (p *patience) raise(checkTimeout time.Duration, server *http.Server) {
+	if limit := checkTimeout + answerMargin; limit > server.WriteTimeout {
+		p.limit.Store(int64(limit))
+	} else {
+		p.limit.Store(0)
+	}
+}
+
+// answerMargin is how long an answer may take to be written once the check is done.
+const answerMargin = 20 * time.Second
+
+// ServeHTTP implements http.Handler.
+func (p *patience) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if limit := p.limit.Load(); limit > 0 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(limit)))
+	}
+	p.Handler.ServeHTTP(w, r)
+}
