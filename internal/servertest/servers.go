@@ -1,0 +1,142 @@
+package servertest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Redis starts a Redis server without persistence; options are its command line's ("--requirepass", "x").
+func Redis(t testing.TB, options ...string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "redis-server", Package: "redis-server",
+		Args: func(port uint16, dir string) ([]string, error) {
+			return append([]string{"--port", fmt.Sprint(port), "--bind", Host, "--dir", dir, "--save", "", "--daemonize", "no"}, options...), nil
+		},
+	})
+}
+
+// Sentinel starts a Redis Sentinel that watches a master under the name "main"; config is added to its file.
+func Sentinel(t testing.TB, master *Server, config string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "redis-sentinel", Package: "redis-sentinel",
+		Args: func(port uint16, dir string) ([]string, error) {
+			file := filepath.Join(dir, "sentinel.conf") // it rewrites its file, so it needs one
+			text := fmt.Sprintf("port %d\nbind %s\ndir %s\nsentinel monitor main %s %d 1\n%s\n", port, Host, dir, Host, master.Port, config)
+			return []string{file}, os.WriteFile(file, []byte(text), 0o600)
+		},
+	})
+}
+
+// MariaDB starts a MariaDB server in which the statements of sql have been executed, one a line. It
+// listens on a socket DIR/sock as well, where root needs no password; see [Server.SQL].
+func MariaDB(t testing.TB, sql string, options ...string) *Server {
+	t.Helper()
+	install := Find(t, "mariadb-install-db", "mariadb-server")
+	var asRoot []string
+	if os.Geteuid() == 0 {
+		asRoot = []string{"--user=root"} // mariadbd refuses to run as root by accident
+	}
+	return Start(t, Spec{
+		Binary: "mariadbd", Package: "mariadb-server",
+		Args: func(port uint16, dir string) ([]string, error) {
+			data, script := filepath.Join(dir, "data"), filepath.Join(dir, "init.sql")
+			out, err := exec.Command(install, append([]string{
+				"--no-defaults", "--datadir=" + data, "--auth-root-authentication-method=normal", "--skip-test-db",
+			}, asRoot...)...).CombinedOutput()
+			if err != nil {
+				return nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
+			}
+			args := append([]string{
+				"--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "sock"), "--bind-address=" + Host,
+				fmt.Sprintf("--port=%d", port), "--pid-file=" + filepath.Join(dir, "pid"), "--init-file=" + script,
+				"--skip-name-resolve", "--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M", "--innodb-flush-log-at-trx-commit=0",
+			}, asRoot...)
+			return append(args, options...), os.WriteFile(script, []byte(sql), 0o600)
+		},
+	})
+}
+
+// SQL executes a statement as MariaDB's root and returns its rows, columns separated by tabs.
+func (s *Server) SQL(t testing.TB, statement string) string {
+	t.Helper()
+	client := Find(t, "mariadb", "mariadb-client")
+	out, err := exec.Command(client, "--no-defaults", "--socket="+filepath.Join(s.Dir, "sock"), "--user=root", "--skip-column-names", "--batch", "--execute="+statement).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", statement, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// HAProxy starts an HAProxy with a configuration that has to bind 127.0.0.1:<port>.
+func HAProxy(t testing.TB, config func(port uint16) string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "haproxy", Package: "haproxy",
+		Args: func(port uint16, dir string) ([]string, error) {
+			file := filepath.Join(dir, "haproxy.cfg")
+			return []string{"-db", "-f", file}, os.WriteFile(file, []byte(config(port)), 0o600)
+		},
+	})
+}
+
+// Exim starts an exim4 that greets with banner, which may have several lines, and accepts no mail.
+func Exim(t testing.TB, banner string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "exim4", Package: "exim4-daemon-light",
+		Args: func(port uint16, dir string) ([]string, error) {
+			file := filepath.Join(dir, "exim.conf")
+			text := fmt.Sprintf(`primary_hostname = mail.example
+spool_directory = %[1]s
+log_file_path = %[1]s/%%slog
+pid_file_path = %[1]s/pid
+daemon_smtp_ports = %[2]d
+local_interfaces = %[3]s
+host_lookup =
+rfc1413_query_timeout = 0s
+tls_advertise_hosts =
+smtp_banner = %[4]s
+`, dir, port, Host, strings.ReplaceAll(banner, "\n", `\n`))
+			// -bdf: in the foreground. The file must not be writable by others, or exim refuses it.
+			return []string{"-C", file, "-bdf"}, os.WriteFile(file, []byte(text), 0o644) //nolint:gosec // exim reads it after it has given up root
+		},
+	})
+}
+
+// Nginx starts an nginx with one server block that listens on the port; server is what the block has
+// besides, and listen what the listen line has after the address ("ssl").
+func Nginx(t testing.TB, listen, server string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "nginx", Package: "nginx",
+		Args: func(port uint16, dir string) ([]string, error) {
+			file := filepath.Join(dir, "nginx.conf")
+			text := fmt.Sprintf(`daemon off;
+master_process off;
+pid %[1]s/pid;
+error_log stderr;
+events { worker_connections 64; }
+http {
+	access_log off;
+	client_body_temp_path %[1]s/body;
+	proxy_temp_path %[1]s/proxy;
+	fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi;
+	scgi_temp_path %[1]s/scgi;
+	server {
+		listen %[2]s %[3]s;
+		%[4]s
+	}
+}
+`, dir, net.JoinHostPort(Host, fmt.Sprint(port)), listen, server)
+			return []string{"-c", file, "-e", "stderr"}, os.WriteFile(file, []byte(text), 0o600)
+		},
+	})
+}

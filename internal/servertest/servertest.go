@@ -1,0 +1,209 @@
+// Package servertest starts real servers for tests: each on a free port of 127.0.0.1, with a directory of
+// its own, stopped when the test ends, killed if the tests are. A server that is not installed fails the
+// test with the name of the Debian package that has it.
+package servertest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Host is where all servers listen.
+const Host = "127.0.0.1"
+
+const (
+	// startTime is how long a server may take to start, stopTime how long to stop before it is killed.
+	startTime = 60 * time.Second
+	stopTime  = 10 * time.Second
+	// startTries is how often a server is started when it ends before it is ready: the port that was free
+	// when it was chosen may have been taken in between.
+	startTries = 3
+)
+
+// Server is a server that runs.
+type Server struct {
+	Port uint16
+	Dir  string // its own, gone after the test
+
+	cmd  *exec.Cmd
+	log  output
+	done chan struct{} // closed once the process has ended
+}
+
+// Addr is "127.0.0.1:<port>".
+func (s *Server) Addr() string { return net.JoinHostPort(Host, fmt.Sprint(s.Port)) }
+
+// Log is what the server has written to stdout and stderr so far.
+func (s *Server) Log() string { return s.log.String() }
+
+// Spec says how a server is started.
+type Spec struct {
+	// Binary is the program's name, looked for in PATH and where Debian puts daemons.
+	Binary string
+	// Package is the Debian package that has it.
+	Package string
+	// Args are the program's arguments for a port and a directory; they may write files there first.
+	// The program must stay in the foreground.
+	Args func(port uint16, dir string) ([]string, error)
+	// Ready returns nil once the server does its work; default: its port accepts connections.
+	Ready func(s *Server) error
+}
+
+// Start starts a server and returns when it is ready. Its process group is ended with the test: SIGTERM,
+// and SIGKILL 10 s later.
+func Start(t testing.TB, spec Spec) *Server {
+	t.Helper()
+	path := Find(t, spec.Binary, spec.Package)
+	if spec.Ready == nil {
+		spec.Ready = accepts
+	}
+	var err error
+	for range startTries {
+		var s *Server
+		if s, err = start(t, path, spec); err == nil {
+			return s
+		}
+	}
+	t.Fatalf("start %s: %v", spec.Binary, err)
+	return nil
+}
+
+// Find returns the path of a program and fails the test with the name of its package if it is not installed.
+func Find(t testing.TB, binary, debianPackage string) string {
+	t.Helper()
+	if path, err := exec.LookPath(binary); err == nil {
+		return path
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, binary)); err == nil {
+			return path
+		}
+	}
+	t.Fatalf("%s is not installed: apt-get install %s", binary, debianPackage)
+	return ""
+}
+
+// FreePort returns a TCP port of 127.0.0.1 on which nothing listens.
+func FreePort() (uint16, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(Host, "0"))
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return netip.MustParseAddrPort(l.Addr().String()).Port(), nil
+}
+
+func start(t testing.TB, path string, spec Spec) (*Server, error) {
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Port: port, Dir: tempDir(t), done: make(chan struct{})}
+	args, err := spec.Args(port, s.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s.cmd = exec.Command(path, args...)
+	s.cmd.Dir = s.Dir
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	s.cmd.WaitDelay = stopTime
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = s.cmd.Wait()
+		close(s.done)
+	}()
+	t.Cleanup(s.stop)
+
+	deadline := time.NewTimer(startTime)
+	defer deadline.Stop()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		if err = spec.Ready(s); err == nil {
+			return s, nil
+		}
+		select {
+		case <-s.done:
+			return nil, fmt.Errorf("ended at once (%v):\n%s", s.cmd.ProcessState, s.Log())
+		case <-deadline.C:
+			s.stop()
+			return nil, fmt.Errorf("not ready after %v: %w\n%s", startTime, err, s.Log())
+		case <-again.C:
+		}
+	}
+}
+
+// accepts is nil when the server's port accepts connections.
+func accepts(s *Server) error {
+	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// Stop ends the server now; the test would do so at its end.
+func (s *Server) Stop() { s.stop() }
+
+func (s *Server) stop() {
+	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGTERM)
+	late := time.NewTimer(stopTime)
+	defer late.Stop()
+	select {
+	case <-s.done:
+	case <-late.C:
+	}
+	// Whatever is left of the group: a child that outlived its parent.
+	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	<-s.done
+}
+
+// tempDir is a directory with a short name, for there are sockets in it, that daemons which give up root
+// may write to.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hacheck-")
+	if err == nil {
+		err = os.Chmod(dir, 0o777) //nolint:gosec // see above
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("remove %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// output keeps what a server writes.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
