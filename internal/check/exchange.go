@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"syscall"
@@ -25,12 +24,11 @@ type exchange struct {
 	phase string
 }
 
-// The phases, in words that go before "<host>:<port>".
+// The phases that several protocols share, in words that go before "<host>:<port>".
 const (
-	phaseConnect   = "connecting to"
-	phaseHandshake = "TLS handshake with"
-	phaseWait      = "waiting for an answer from"
-	phaseRead      = "reading the answer of"
+	phaseConnect = "connecting to"
+	phaseWait    = "waiting for an answer from"
+	phaseRead    = "reading the answer of"
 )
 
 // dialer opens the connections of all checks. Keep-alive probes start after 15 s, longer than a check
@@ -136,13 +134,23 @@ func (x *exchange) fail(err error) Result {
 	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, errno(err))
 }
 
-// errno is the system's words for err ("no route to host") without the path through Go's net package.
+// errno is the system's words for err ("no route to host"), or TLS's, without the path through Go's packages.
 func errno(err error) string {
 	var no syscall.Errno
 	if errors.As(err, &no) {
 		return no.Error()
 	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // crypto/tls packs alerts in these
+	}
 	return oneLine(err.Error(), 200)
+}
+
+// isNetwork tells errors of the connection from errors in what came over it.
+func isNetwork(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &timeout)
 }
 
 // oneLine makes a server's words fit to be shown in a line of ours: control characters and bytes that
@@ -170,10 +178,4 @@ func oneLine[T string | []byte](s T, limit int) string {
 		out = utf8.AppendRune(out, r)
 	}
 	return string(out)
-}
-
-// isIP tells whether host is an IP address and no name.
-func isIP(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil
 }

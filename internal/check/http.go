@@ -123,12 +123,6 @@ func (c *httpClient) roundTrip(x *exchange, s *scratch, uri string) (*http.Respo
 	return nil, x.protocol("%s sent more than %d informational answers", x.addr(), maxInformational), false
 }
 
-// isNetwork tells errors of the connection from errors in what came over it.
-func isNetwork(err error) bool {
-	var timeout interface{ Timeout() bool }
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &timeout)
-}
-
 // expectHTTP waits for an answer and looks at its first bytes as they come: a service of another
 // protocol shows itself by the first of them and need not be waited for until a line is complete.
 func (x *exchange) expectHTTP(s *scratch) (Result, bool) {

@@ -69,7 +69,7 @@ func TestOneLine(t *testing.T) {
 		"12345678901":             "1234567890...",
 		"123456789é":              "123456789...",
 		strings.Repeat("\n", 100): "",
-		"1234567890\r\n \n":        "1234567890",
+		"1234567890\r\n \n":       "1234567890",
 	} {
 		if got := oneLine(in, 10); got != want {
 			t.Errorf("%q becomes %q, want %q", in, got, want)

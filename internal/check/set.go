@@ -32,11 +32,13 @@ type Options struct {
 	// TLSRoots are the authorities TLSVerify trusts; nil: the system's.
 	TLSRoots *x509.CertPool
 
-	// MySQLUsername logs the mysql check in; without one it answers 500 and asks nothing.
+	// MySQLUsername and MySQLPassword log the mysql check in; without a user name it answers 500 and asks
+	// nothing. The password may be empty, and is never sent in clear.
 	MySQLUsername string
 	MySQLPassword Secret
-	// RedisUsername and RedisPassword are shown to redis and sentinel servers that ask for them (and
-	// only to those); without a user name the password alone is sent, as servers before Redis 6 need it.
+	// RedisUsername and RedisPassword are shown, in clear as the protocol has it, to redis and sentinel
+	// servers that ask for a password and to no others; without a user name the password alone is sent,
+	// which servers before Redis 6 need.
 	RedisUsername string
 	RedisPassword Secret
 }
@@ -47,7 +49,15 @@ func All(o Options) Set {
 	return newSet(
 		Protocol{Name: "spool", NoPort: true},
 		Protocol{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != ""},
+		Protocol{Name: "https", Check: newHTTPS(o), URI: true, PerService: o.ServiceNameHeader != ""},
 		Protocol{Name: "tcp", Check: checkTCP},
+		Protocol{Name: "smtp", Check: checkSMTP},
+		Protocol{Name: "mysql", Check: newMySQL(o)},
+		Protocol{Name: "redis", Check: newRedis(o)},
+		Protocol{Name: "sentinel", Check: newRedis(o)},
+		Protocol{Name: "redis-info", Check: newRedisInfo(o), URI: true},
+		Protocol{Name: "sentinel-info", Check: newRedisInfo(o), URI: true},
+		Protocol{Name: "haproxy", Check: newHAProxy(o), PerService: true},
 	)
 }
 

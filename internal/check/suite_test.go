@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -12,24 +13,46 @@ import (
 )
 
 // rows says for every protocol how a healthy server of it talks.
-func rows(set check.Set) map[string]checktest.Row {
+func rows(t *testing.T, set check.Set) map[string]checktest.Row {
+	t.Helper()
+	certificate := issue(t, loopback(), nil)
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate}}
+	mysql := &mysqlServer{proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}
+	secrets := []string{"s3cret"}
 	return map[string]checktest.Row{
 		"http": {
 			Check:   set["http"].Check,
 			Target:  check.Target{Service: "web", URI: "/status"},
 			Healthy: healthyHTTP,
 		},
+		"https": {
+			Check:   set["https"].Check,
+			Target:  check.Target{Service: "web", URI: "/status"},
+			Healthy: healthyHTTP,
+			Wrap:    func(conn net.Conn) net.Conn { return tls.Server(conn, secure) },
+		},
 		"tcp": {
 			Check:       set["tcp"].Check,
 			Healthy:     func(net.Conn) {},
 			ConnectOnly: true,
 		},
+		"smtp":          {Check: set["smtp"].Check, Healthy: smtpServer("220-mail.example\r\n220 ESMTP\r\n", "221 bye\r\n")},
+		"mysql":         {Check: set["mysql"].Check, Healthy: mysql.serve, Secrets: secrets},
+		"redis":         {Check: set["redis"].Check, Healthy: healthyRedis, Secrets: secrets},
+		"sentinel":      {Check: set["sentinel"].Check, Healthy: healthyRedis, Secrets: secrets},
+		"redis-info":    {Check: set["redis-info"].Check, Target: check.Target{URI: "/match?role=master"}, Healthy: healthyRedis, Secrets: secrets},
+		"sentinel-info": {Check: set["sentinel-info"].Check, Target: check.Target{URI: "/"}, Healthy: healthyRedis, Secrets: secrets},
+		"haproxy":       {Check: set["haproxy"].Check, Target: check.Target{Service: "web"}, Healthy: statsServer(statsPage("web/BACKEND/UP"))},
 	}
 }
 
 func TestSuite(t *testing.T) {
-	set := check.All(check.Options{Version: "1.2.3"})
-	rows := rows(set)
+	set := check.All(check.Options{
+		Version:       "1.2.3",
+		MySQLUsername: "operator", MySQLPassword: "s3cret",
+		RedisUsername: "operator", RedisPassword: "s3cret",
+	})
+	rows := rows(t, set)
 	for name, p := range set {
 		if p.Check == nil {
 			continue

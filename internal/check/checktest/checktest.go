@@ -7,6 +7,7 @@ package checktest
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
@@ -49,7 +50,7 @@ func Run(t *testing.T, row Row) {
 	t.Run("healthy", func(t *testing.T) {
 		s := row.serve(t, row.Healthy)
 		row.wantHealthy(t, row.ask(t, t.Context(), s.Host, s.Port))
-		if got := s.Accepted(); got != 1 {
+		if got := s.WaitAccepted(1); got != 1 {
 			t.Errorf("%d connections for one check", got)
 		}
 	})
@@ -335,7 +336,11 @@ func (row Row) cutOff(t *testing.T, through through) {
 	if all < 2 {
 		t.Fatalf("the healthy server sent %d bytes", all)
 	}
-	for _, n := range []int{1, 2, all / 4, all / 2, all * 3 / 4, all - 1} {
+	last := 1
+	if row.Wrap != nil {
+		last = 16 // signatures in a handshake differ by some bytes in length
+	}
+	for _, n := range []int{1, 2, all / 4, all / 2, all * 3 / 4, all - last} {
 		s := through(t, func(conn net.Conn) net.Conn { return &cutConn{Conn: conn, left: n} }, func(conn net.Conn) {
 			_ = conn.(interface{ CloseWrite() error }).CloseWrite()
 		})
@@ -355,7 +360,7 @@ func (row Row) fifty(t *testing.T) {
 		all.Go(func() { row.wantHealthy(t, row.once(t, t.Context(), s.Host, s.Port)) })
 	}
 	all.Wait()
-	if got := s.Accepted(); got != n {
+	if got := s.WaitAccepted(n); got != n {
 		t.Errorf("%d connections for %d checks", got, n)
 	}
 	s.stop(t)
@@ -388,10 +393,11 @@ func show(r check.Result) string {
 	return strings.TrimSpace(http.StatusText(r.Code)+" "+r.Reason.String()) + ": " + text + err
 }
 
-// cutConn lets so many bytes out and then none.
+// cutConn lets so many bytes out. After that it fails both ways, so that the server's part ends.
 type cutConn struct {
 	net.Conn
 	left int
+	cut  bool
 }
 
 func (c *cutConn) Write(b []byte) (int, error) {
@@ -400,11 +406,18 @@ func (c *cutConn) Write(b []byte) (int, error) {
 		return c.Conn.Write(b)
 	}
 	n, err := c.Conn.Write(b[:c.left])
-	c.left = 0
+	c.left, c.cut = 0, true
 	if err == nil {
-		err = net.ErrClosed
+		err = io.ErrShortWrite
 	}
 	return n, err
+}
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	if c.cut {
+		return 0, io.EOF
+	}
+	return c.Conn.Read(b)
 }
 
 // slowConn lets a byte out every 20 ms.

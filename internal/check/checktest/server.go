@@ -63,6 +63,22 @@ func (s *Server) Accepted() int {
 	return s.accepted
 }
 
+// WaitAccepted waits until n connections have been accepted, which may be after the clients have gone,
+// and returns how many have been: fewer than n when that takes too long.
+func (s *Server) WaitAccepted(n int) int {
+	late, again := time.NewTimer(patience), time.NewTicker(time.Millisecond)
+	defer late.Stop()
+	defer again.Stop()
+	for s.Accepted() < n {
+		select {
+		case <-late.C:
+			return s.Accepted()
+		case <-again.C:
+		}
+	}
+	return s.Accepted()
+}
+
 func (s *Server) accept(handle func(net.Conn)) {
 	for {
 		conn, err := s.listener.Accept()

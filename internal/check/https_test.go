@@ -1,0 +1,236 @@
+package check_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hacheck/internal/check"
+	"hacheck/internal/check/checktest"
+	"hacheck/internal/servertest"
+)
+
+// authority is a certificate authority of our own making.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	a := &authority{}
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "hacheck test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	issued := issue(t, template, nil)
+	a.cert, a.key = issued.Leaf, issued.PrivateKey.(*ecdsa.PrivateKey)
+	return a
+}
+
+// pool is what trusts the authority and nobody else.
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// issue signs a certificate of template with a, or with itself if a is nil; it is valid now unless template says.
+func issue(t testing.TB, template *x509.Certificate, a *authority) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	if template.NotAfter.IsZero() {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	}
+	parent, signer := template, key
+	if a != nil {
+		parent, signer = a.cert, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// loopback is the template of a certificate that is right for the servers of the tests.
+func loopback() *x509.Certificate {
+	return &x509.Certificate{DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
+}
+
+func TestHTTPSCertificates(t *testing.T) {
+	a := newAuthority(t)
+	expired := loopback()
+	expired.NotBefore, expired.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
+	for name, c := range map[string]struct {
+		certificate tls.Certificate
+		host        string
+		wrong       string // part of the sentence when certificates are verified; "" is none
+	}{
+		"good":          {issue(t, loopback(), a), "127.0.0.1", ""},
+		"good for name": {issue(t, loopback(), a), "localhost", ""},
+		"self-signed":   {issue(t, loopback(), nil), "127.0.0.1", "x509: certificate signed by unknown authority"},
+		"expired":       {issue(t, expired, a), "127.0.0.1", "x509: certificate has expired or is not yet valid"},
+		"wrong name":    {issue(t, &x509.Certificate{DNSNames: []string{"web.example"}}, a), "localhost", "x509: certificate is valid for web.example, not localhost"},
+		"no address":    {issue(t, &x509.Certificate{DNSNames: []string{"localhost"}}, a), "127.0.0.1", "x509: cannot validate certificate for 127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, func(conn net.Conn) {
+				healthyHTTP(tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{c.certificate}}))
+			})
+			target := check.Target{Protocol: "https", Service: "web", Host: c.host, Port: s.Port, URI: "/"}
+			if r := ask(t, check.Options{}, target); r.Code != 200 || string(r.Body) != "OK\n" {
+				t.Errorf("not verified: %d %s", r.Code, r.Body)
+			}
+			r := ask(t, check.Options{TLSVerify: true, TLSRoots: a.pool()}, target)
+			switch {
+			case c.wrong == "" && r.Code != 200:
+				t.Errorf("verified: %d %s", r.Code, r.Body)
+			case c.wrong != "" && (r.Code != 503 || r.Reason != check.ReasonFailed || !strings.Contains(string(r.Body), c.wrong)):
+				t.Errorf("verified: %d %s %s, want %s", r.Code, r.Reason, r.Body, c.wrong)
+			}
+		})
+	}
+}
+
+// A name is told to the service, for it may have certificates and sites of many; an address must not be (RFC 6066).
+func TestHTTPSServerName(t *testing.T) {
+	a := newAuthority(t)
+	certificate := issue(t, loopback(), a)
+	for host, want := range map[string]string{"127.0.0.1": "", "::1": "", "localhost": "localhost"} {
+		names := make(chan string, 1)
+		listen := "127.0.0.1"
+		if host == "::1" {
+			listen = host
+		}
+		s := checktest.ServeAt(t, listen, func(conn net.Conn) {
+			healthyHTTP(tls.Server(conn, &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				names <- hello.ServerName
+				return &certificate, nil
+			}}))
+		})
+		r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: host, Port: s.Port, URI: "/"})
+		if r.Code != 200 {
+			t.Fatalf("%s: %d %s", host, r.Code, r.Body)
+		}
+		if got := <-names; got != want {
+			t.Errorf("%s: server name %q, want %q", host, got, want)
+		}
+	}
+}
+
+// Unverified connections are made with whatever the service has, as the originals did.
+func TestHTTPSOldVersion(t *testing.T) {
+	certificate := issue(t, loopback(), nil)
+	s := checktest.Serve(t, func(conn net.Conn) {
+		healthyHTTP(tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}))
+	})
+	target := check.Target{Protocol: "https", Host: s.Host, Port: s.Port, URI: "/"}
+	if r := ask(t, check.Options{}, target); r.Code != 200 {
+		t.Errorf("not verified: %d %s", r.Code, r.Body)
+	}
+	if r := ask(t, check.Options{TLSVerify: true}, target); r.Reason != check.ReasonProtocol {
+		t.Errorf("verified: %d %s %s", r.Code, r.Reason, r.Body)
+	}
+}
+
+// A service that wants a certificate of its clients says so after the handshake, from the client's side.
+func TestHTTPSClientCertificateWanted(t *testing.T) {
+	certificate := issue(t, loopback(), nil)
+	s := checktest.Serve(t, func(conn net.Conn) {
+		_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+	})
+	r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: s.Host, Port: s.Port, URI: "/"})
+	if want := "Connection failed (waiting for an answer from " + s.Addr() + "): tls: certificate required"; string(r.Body) != want || r.Reason != check.ReasonProtocol {
+		t.Errorf("%s %q, want %q", r.Reason, r.Body, want)
+	}
+}
+
+func TestHTTPSSentences(t *testing.T) {
+	plain := checktest.Serve(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n") })
+	r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: plain.Host, Port: plain.Port, URI: "/"})
+	if want := plain.Addr() + " does not speak TLS"; string(r.Body) != want || r.Reason != check.ReasonProtocol {
+		t.Errorf("%q, want %q", r.Body, want)
+	}
+	picky := checktest.Serve(t, func(conn net.Conn) { _ = tls.Server(conn, &tls.Config{}).Handshake() })
+	r = ask(t, check.Options{}, check.Target{Protocol: "https", Host: picky.Host, Port: picky.Port, URI: "/"})
+	if want := "The TLS handshake with " + picky.Addr() + " failed: tls: "; !strings.HasPrefix(string(r.Body), want) || r.Reason != check.ReasonProtocol {
+		t.Errorf("%s %q, want %q", r.Reason, r.Body, want)
+	}
+	silent := checktest.Serve(t, func(net.Conn) {})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	r = check.All(check.Options{})["https"].Check(ctx, check.Target{Host: silent.Host, Port: silent.Port, URI: "/"})
+	if want := "(TLS handshake with " + silent.Addr() + ")"; !strings.HasSuffix(string(r.Body), want) || r.Reason != check.ReasonTimeout {
+		t.Errorf("%q, want %q at its end", r.Body, want)
+	}
+}
+
+// nginx is asked over http and https, right and wrong way round.
+func TestNginx(t *testing.T) {
+	a := newAuthority(t)
+	certificate := issue(t, loopback(), a)
+	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for file, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: certificate.Certificate[0]},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	site := `
+		default_type text/plain;
+		location / { return 200 "$request_method $request_uri $server_protocol $http_user_agent"; }
+		location /moved { return 301 /elsewhere; }
+		location /odd { return 599; }
+		location /empty { return 204; }`
+	plain := servertest.Nginx(t, "", site)
+	secure := servertest.Nginx(t, "ssl", fmt.Sprintf("ssl_certificate %[1]s/cert.pem; ssl_certificate_key %[1]s/key.pem;", dir)+site)
+	for _, c := range []struct {
+		protocol string
+		server   *servertest.Server
+		uri      string
+		code     int
+		body     string // part of it
+	}{
+		{"http", plain, "/a%20b?c=%zz", 200, "GET /a%20b?c=%zz HTTP/1.1 hacheck/1.2.3"},
+		{"http", plain, "/moved", 301, "301 Moved Permanently"},
+		{"http", plain, "/odd", 503, ""},
+		{"http", plain, "/empty", 204, ""},
+		{"https", secure, "//a?", 200, "GET //a? HTTP/1.1 hacheck/1.2.3"},
+		{"http", secure, "/", 400, "The plain HTTP request was sent to HTTPS port"},
+		{"https", plain, "/", 503, "does not speak TLS"},
+	} {
+		r := ask(t, check.Options{Version: "1.2.3", TLSVerify: true, TLSRoots: a.pool()},
+			check.Target{Protocol: c.protocol, Host: servertest.Host, Port: c.server.Port, URI: c.uri})
+		if r.Code != c.code || !strings.Contains(string(r.Body), c.body) {
+			t.Errorf("%s %s: %d %q, want %d %q", c.protocol, c.uri, r.Code, r.Body, c.code, c.body)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+const (
+	// maxRedisLine is the longest line of an answer, in bytes: a status, an error or a length.
+	maxRedisLine = 4 << 10
+	// maxRedisBulk is the longest INFO that is read, in bytes; a real one has some 7,000.
+	maxRedisBulk = 512 << 10
+)
+
+// redisClient speaks as much RESP (redis.io/docs/reference/protocol-spec) as PING, AUTH and INFO need.
+// That is one page of code; a Redis library brings a pool, retries, CLIENT SETINFO and goroutines to a
+// connection that lives for one question.
+type redisClient struct {
+	username string
+	password Secret
+}
+
+// newRedis returns the check for redis and for sentinel: PING is answered with PONG.
+func newRedis(o Options) Func {
+	c := &redisClient{username: o.RedisUsername, password: o.RedisPassword}
+	return func(ctx context.Context, t Target) Result {
+		return ask(ctx, t, func(x *exchange) Result {
+			reply, r, ok := c.command(x, bufio.NewReaderSize(x.conn, maxRedisLine), "PING")
+			switch {
+			case !ok:
+				return r
+			case reply.kind == '+' && string(reply.text) == "PONG":
+				return Result{Code: 200, Body: []byte("Sent PING, got back +PONG")}
+			}
+			return x.unexpected("PING", reply)
+		})
+	}
+}
+
+// command sends a command without arguments and reads the reply. A server that wants a login first gets
+// it, and the command again: so one password in the configuration serves servers with and without one,
+// and no server sees it that did not ask.
+func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisReply, Result, bool) {
+	reply, result, ok := x.redis(r, name)
+	if !ok || !reply.wantsLogin() {
+		return reply, result, ok
+	}
+	if c.password == "" {
+		res := x.unexpected(name, reply)
+		res.Reason = ReasonConfig
+		res.Body = append(res.Body, " (no redis_password is configured)"...)
+		return reply, res, false
+	}
+	login := []string{"AUTH", string(c.password)}
+	if c.username != "" {
+		login = []string{"AUTH", c.username, string(c.password)}
+	}
+	reply, result, ok = x.redis(r, login...)
+	if !ok {
+		return reply, result, ok
+	}
+	if reply.kind != '+' {
+		// Servers repeat the arguments of a command they do not know or like, so of what comes back
+		// only the kind of error is shown.
+		return reply, x.failed(500, "%s refuses redis_password: %s", x.addr(), reply.errorKind()), false
+	}
+	return x.redis(r, name)
+}
+
+// unexpected is the result for an answer that is not the one healthy servers give: 500 with the server's
+// own words for an error reply, as uber's hacheck has it.
+func (x *exchange) unexpected(name string, reply redisReply) Result {
+	if reply.kind == '-' {
+		return x.failed(500, "Sent %s, got back -%s", name, oneLine(reply.text, 200))
+	}
+	return x.protocol("Sent %s, got back %c%s", name, reply.kind, oneLine(reply.text, 80))
+}
+
+// redisReply is a status (+), an error (-) or a bulk string ($).
+type redisReply struct {
+	kind byte
+	text []byte
+}
+
+// wantsLogin tells whether the server answers nothing before a login: NOAUTH, or before Redis 2.8 just ERR.
+func (r redisReply) wantsLogin() bool {
+	return r.kind == '-' && (bytes.HasPrefix(r.text, []byte("NOAUTH")) || bytes.HasPrefix(r.text, []byte("ERR operation not permitted")))
+}
+
+// errorKind is the error's first word if it is one that servers are known to say.
+func (r redisReply) errorKind() string {
+	kind, _, _ := strings.Cut(string(r.text), " ")
+	switch kind {
+	case "ERR", "NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "READONLY":
+		return kind
+	}
+	return "an unknown error"
+}
+
+// redis sends a command and reads the reply. If there is none it says why and returns false.
+func (x *exchange) redis(r *bufio.Reader, command ...string) (redisReply, Result, bool) {
+	request := fmt.Appendf(nil, "*%d\r\n", len(command))
+	for _, arg := range command {
+		request = fmt.Appendf(request, "$%d\r\n%s\r\n", len(arg), arg)
+	}
+	x.phase = phaseWait
+	if _, err := x.conn.Write(request); err != nil && x.ctx.Err() != nil {
+		return redisReply{}, x.fail(err), false
+	}
+	start, err := r.Peek(1)
+	if err != nil {
+		return redisReply{}, x.fail(err), false
+	}
+	x.phase = phaseRead
+	kind := start[0]
+	if kind != '+' && kind != '-' && kind != '$' {
+		if command[0] == "AUTH" {
+			// It may be the password that comes back.
+			return redisReply{}, x.protocol("Sent AUTH, got back something that is not Redis from %s", x.addr()), false
+		}
+		start, _ = r.Peek(r.Buffered())
+		line, _, _ := bytes.Cut(start, []byte("\n"))
+		return redisReply{}, x.protocol("Sent %s, got back %q from %s", command[0], oneLine(line, 80), x.addr()), false
+	}
+	line, err := r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return redisReply{}, x.protocol("The answer of %s has a line of more than %d bytes", x.addr(), maxRedisLine), false
+	case err != nil:
+		return redisReply{}, x.fail(err), false
+	}
+	line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))[1:]
+	if kind != '$' {
+		return redisReply{kind, bytes.Clone(line)}, Result{}, true
+	}
+	size, err := strconv.Atoi(string(line))
+	if err != nil || size < 0 || size > maxRedisBulk {
+		return redisReply{}, x.protocol("The answer of %s has an impossible length", x.addr()), false
+	}
+	// The length is the server's word, so memory is taken as the bytes come.
+	var text bytes.Buffer
+	if _, err := io.CopyN(&text, r, int64(size)+2); err != nil {
+		return redisReply{}, x.fail(err), false
+	}
+	if !bytes.HasSuffix(text.Bytes(), []byte("\r\n")) {
+		return redisReply{}, x.protocol("The answer of %s is longer than it says", x.addr()), false
+	}
+	text.Truncate(size)
+	return redisReply{kind, text.Bytes()}, Result{}, true
+}

@@ -1,0 +1,109 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// newRedisInfo returns the check for redis-info and for sentinel-info, as uber's hacheck has them: INFO
+// as one flat JSON object of strings, in the server's order. Asked as /match?field=value it is healthy if
+// any of the fields has its value, and 500 otherwise: /match?role=master makes a pool of masters.
+// For sentinel there is one more field, redis_master: the address of the last master that is listed.
+func newRedisInfo(o Options) Func {
+	c := &redisClient{username: o.RedisUsername, password: o.RedisPassword}
+	return func(ctx context.Context, t Target) Result {
+		return ask(ctx, t, func(x *exchange) Result {
+			reply, r, ok := c.command(x, bufio.NewReaderSize(x.conn, maxRedisLine), "INFO")
+			if !ok {
+				return r
+			}
+			if reply.kind != '$' {
+				return x.unexpected("INFO", reply)
+			}
+			info := parseInfo(reply.text)
+			if len(info) == 0 {
+				return x.protocol("Sent INFO, got back no fields from %s", x.addr())
+			}
+			path, query, _ := strings.Cut(t.URI, "?")
+			if strings.Trim(path, "/") == "match" {
+				return x.matchInfo(info, query)
+			}
+			return Result{Code: 200, Body: encodeInfo(info, MaxBody), ContentType: "application/json"}
+		})
+	}
+}
+
+// infoField is a field of INFO.
+type infoField struct{ name, value string }
+
+// parseInfo reads INFO's lines "name:value"; headings and empty lines are left out. Of a name that comes
+// twice the last value counts.
+func parseInfo(text []byte) []infoField {
+	var info []infoField
+	index := map[string]int{}
+	set := func(name, value string) {
+		if i, ok := index[name]; ok {
+			info[i].value = value
+			return
+		}
+		index[name] = len(info)
+		info = append(info, infoField{name, value})
+	}
+	for line := range bytes.Lines(text) {
+		name, value, ok := strings.Cut(string(bytes.TrimSpace(line)), ":")
+		if !ok || name == "" || name[0] == '#' {
+			continue
+		}
+		set(name, value)
+		// master0:name=main,status=ok,address=10.0.0.1:6379,slaves=1,sentinels=3
+		if master, ok := strings.CutPrefix(name, "master"); ok && master != "" && isDigit(master[0]) {
+			for part := range strings.SplitSeq(value, ",") {
+				if address, ok := strings.CutPrefix(part, "address="); ok {
+					set("redis_master", address)
+				}
+			}
+		}
+	}
+	return info
+}
+
+// encodeInfo writes the fields as a JSON object of at most limit bytes: fields that do not fit are left
+// out, because half an object is none.
+func encodeInfo(info []infoField, limit int) []byte {
+	out := []byte{'{'}
+	for _, f := range info {
+		name, _ := json.Marshal(f.name) // strings always can be
+		value, _ := json.Marshal(f.value)
+		if len(out)+len(`, `)+len(name)+len(`: `)+len(value)+len(`}`) > limit {
+			break
+		}
+		if len(out) > 1 {
+			out = append(out, ", "...)
+		}
+		out = append(out, name...)
+		out = append(out, ": "...)
+		out = append(out, value...)
+	}
+	return append(out, '}')
+}
+
+// matchInfo answers /match.
+func (x *exchange) matchInfo(info []infoField, query string) Result {
+	want, _ := url.ParseQuery(query) // of a query that is partly invalid the valid pairs count
+	if len(want) == 0 {
+		return result(500, ReasonConfig, fmt.Errorf("match: no field in query %q", query), "match needs a field and a value: /match?role=master")
+	}
+	for _, f := range info {
+		for _, value := range want[f.name] {
+			if value == f.value {
+				return Result{Code: 200, Body: fmt.Appendf(nil, "Match found: field %s, value %s", oneLine(f.name, 200), oneLine(value, 200))}
+			}
+		}
+	}
+	return x.failed(500, "No matching field found")
+}

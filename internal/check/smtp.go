@@ -1,0 +1,98 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	// maxSMTPLine is the longest line of a reply, in bytes; RFC 5321 (4.5.3.1.5) allows 512.
+	maxSMTPLine = 2 << 10
+	// maxSMTPReply is the longest reply, in bytes. Replies have any number of lines, but not any size.
+	maxSMTPReply = 1 << 20
+)
+
+// checkSMTP is healthy when the server greets with 2xx and answers QUIT with 221 (RFC 5321).
+func checkSMTP(ctx context.Context, t Target) Result {
+	return ask(ctx, t, func(x *exchange) Result {
+		limited := &io.LimitedReader{R: x.conn, N: maxSMTPReply}
+		reader := bufio.NewReaderSize(limited, maxSMTPLine)
+
+		x.phase = "waiting for the greeting of"
+		line, r, ok := x.smtpReply(reader, limited)
+		if !ok {
+			return r
+		}
+		greeting := string(line)
+		connected := time.Since(x.start)
+		// QUIT also after a refusal: a server that is told goodbye does not log a lost connection.
+		_, err := io.WriteString(x.conn, "QUIT\r\n")
+		if greeting[0] != '2' {
+			return x.failed(503, "%s greets with %q", x.addr(), oneLine(greeting, 200))
+		}
+		if err != nil && x.ctx.Err() != nil {
+			return x.fail(err)
+		}
+
+		x.phase = "waiting for the answer to QUIT of"
+		limited.N = maxSMTPReply
+		line, r, ok = x.smtpReply(reader, limited)
+		if !ok {
+			return r
+		}
+		if !bytes.HasPrefix(line, []byte("221")) {
+			return x.failed(503, "%s answers QUIT with %q", x.addr(), oneLine(line, 200))
+		}
+		return Result{Code: 200, Body: fmt.Appendf(nil, "Connected in %.2fs", connected.Seconds())}
+	})
+}
+
+// smtpReply reads one reply, of as many lines as it has, and returns its last line, valid until the next
+// read: at least three digits. If there is no reply it says why and returns false.
+func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader) ([]byte, Result, bool) {
+	var code [3]byte
+	for first := true; ; first = false {
+		// The first byte tells a server of another protocol, which may never complete a line.
+		start, err := r.Peek(1)
+		if err == nil && !isDigit(start[0]) {
+			start, _ = r.Peek(r.Buffered())
+			return nil, x.notSMTP(start), false
+		}
+		line, err := r.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return nil, x.protocol("The answer of %s is not SMTP: a line of more than %d bytes", x.addr(), maxSMTPLine), false
+		case err != nil && limited.N <= 0:
+			return nil, x.protocol("The answer of %s has more than %d bytes", x.addr(), maxSMTPReply), false
+		case err != nil:
+			return nil, x.fail(err), false
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if !smtpLine(line) || !first && !bytes.HasPrefix(line, code[:]) {
+			return nil, x.notSMTP(line), false
+		}
+		copy(code[:], line)
+		if len(line) == 3 || line[3] == ' ' {
+			return line, Result{}, true
+		}
+	}
+}
+
+func (x *exchange) notSMTP(line []byte) Result {
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	return x.protocol("The answer of %s is not SMTP: %q", x.addr(), oneLine(line, 80))
+}
+
+// smtpLine tells whether line is one of a reply: three digits, then the end, a blank, or a hyphen if more
+// lines follow.
+func smtpLine(line []byte) bool {
+	return len(line) >= 3 && '2' <= line[0] && line[0] <= '5' && isDigit(line[1]) && isDigit(line[2]) &&
+		(len(line) == 3 || line[3] == ' ' || line[3] == '-')
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
