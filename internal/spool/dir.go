@@ -123,7 +123,7 @@ func (d *Dir) write(e Entry) error {
 		}
 	}
 	name := e.Key.Name()
-	if err := h.replace(name, e.Marshal()); err != nil {
+	if err := h.replace(name, e.Marshal(), true); err != nil {
 		return err
 	}
 	if !e.Key.oneName() {
@@ -135,8 +135,9 @@ func (d *Dir) write(e Entry) error {
 	return h.sync()
 }
 
-// replace makes content the file name, whole or not at all.
-func (h *handle) replace(name string, content []byte) error {
+// replace makes content the file name, whole or not at all; durable says that this shall hold across a
+// power cut as well.
+func (h *handle) replace(name string, content []byte, durable bool) error {
 	temp, fd := "", -1
 	for {
 		temp = fmt.Sprintf("%s%016x", newPrefix, rand.Uint64())
@@ -162,8 +163,10 @@ func (h *handle) replace(name string, content []byte) error {
 		if _, err := f.Write(content); err != nil {
 			return err
 		}
-		if err := f.Sync(); err != nil {
-			return err
+		if durable {
+			if err := f.Sync(); err != nil {
+				return err
+			}
 		}
 		if err := unix.Renameat(h.fd, temp, h.fd, name); err != nil {
 			return &os.LinkError{Op: "rename", Old: temp, New: filepath.Join(h.root, name), Err: err}

@@ -255,7 +255,7 @@ func appendPythonString(out []byte, s string) []byte {
 			high, low := utf16.EncodeRune(r)
 			u(high)
 			u(low)
-		case r < ' ' || r > 0x7f:
+		case r < ' ' || r >= 0x7f:
 			u(r)
 		default:
 			out = append(out, byte(r))

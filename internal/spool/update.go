@@ -49,7 +49,7 @@ type work struct {
 	h       *handle
 	now     time.Time // wall clock, which expirations are about
 	mono    time.Time
-	changes int   // of slots so far
+	changes int   // of slots so far, and of what was no longer as it had just been
 	ended   bool  // an override has ended because its file is gone
 	last    bool  // no more rounds after this one
 	sweep   bool  // remove what killed writers have left behind
@@ -355,6 +355,9 @@ func (w *work) load(name string, typ fs.FileMode, told bool) {
 	}
 	r := w.h.read(name, typ)
 	w.stats.Reloads++
+	if r.found == absent && typ != typeUnknown {
+		w.changes++ // the listing had it: it was moved or replaced meanwhile, and what took its place was not seen
+	}
 	w.put(name, k, &r, told)
 }
 

@@ -1,0 +1,119 @@
+//go:build unix
+
+package spool
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+)
+
+// fill makes a directory with n overrides of services, as the original tools write them.
+func fill(b *testing.B, n int) *Dir {
+	b.Helper()
+	d, err := OpenDir(filepath.Join(b.TempDir(), "spool"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	h, err := openHandle(d.Root())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.close()
+	for i := range n {
+		e := Entry{Key: Key{Service: fmt.Sprintf("svc%d", i)}, State: Down, Reason: "kernel upgrade", Created: at(1795215735.7852721)}
+		if err := h.replace(e.Key.Name(), e.Marshal(), false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return d
+}
+
+// BenchmarkLookup is what every request pays: of it, FIONREAD is the largest part.
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{0, 10, 10_000} {
+		b.Run(fmt.Sprintf("overrides=%d", n), func(b *testing.B) {
+			x, err := OpenIndex(fill(b, n), IndexOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = x.Close() }()
+			b.ReportAllocs()
+			for b.Loop() {
+				x.Lookup("web", "127.0.0.1", 8080, true)
+			}
+		})
+	}
+}
+
+// BenchmarkLookupParallel shows that lookups do not wait for each other.
+func BenchmarkLookupParallel(b *testing.B) {
+	x, err := OpenIndex(fill(b, 10), IndexOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = x.Close() }()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			x.Lookup("web", "127.0.0.1", 8080, true)
+		}
+	})
+}
+
+// BenchmarkFIONREAD is the part of BenchmarkLookup that belongs to the kernel.
+func BenchmarkFIONREAD(b *testing.B) {
+	x, err := OpenIndex(fill(b, 0), IndexOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = x.Close() }()
+	fd := x.fd.Load()
+	for b.Loop() {
+		pending(fd)
+	}
+}
+
+// BenchmarkOpenIndex is what the start of the daemon takes with that many files.
+func BenchmarkOpenIndex(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("overrides=%d", n), func(b *testing.B) {
+			d := fill(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				x, err := OpenIndex(d, IndexOptions{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = x.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkChange is a write and the lookup that sees it, with that many other overrides.
+func BenchmarkChange(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("overrides=%d", n), func(b *testing.B) {
+			d := fill(b, n)
+			x, err := OpenIndex(d, IndexOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = x.Close() }()
+			h, err := openHandle(d.Root())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer h.close()
+			for i := 0; b.Loop(); i++ {
+				content := fmt.Appendf(nil, "%d", i)
+				if err := h.replace("web", content, false); err != nil {
+					b.Fatal(err)
+				}
+				if v := x.Lookup("web", "", 80, true); v.Override == nil || v.Override.Reason != string(content) {
+					b.Fatal("stale")
+				}
+			}
+		})
+	}
+}
