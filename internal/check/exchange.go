@@ -110,7 +110,7 @@ func (x *exchange) fail(err error) Result {
 	var dns *net.DNSError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case x.ctx.Err() == context.Canceled: //nolint:errorlint // Context.Err returns this very value
+	case x.ctx.Err() == context.Canceled:
 		return result(503, ReasonCancelled, err, "Check cancelled after %s (%s %s)", x.after(), x.phase, where)
 	case x.ctx.Err() != nil:
 		return result(503, ReasonTimeout, err, "Connection timed out after %s (%s %s)", x.after(), x.phase, where)

@@ -25,9 +25,9 @@ func newHAProxy(o Options) Func {
 	return func(ctx context.Context, t Target) Result {
 		t.Header = nil // the client's headers are meant for the service, not for this page
 		return ask(ctx, t, func(x *exchange) Result {
-			s := scratches.Get().(*scratch)
+			s := newScratch()
 			defer s.free()
-			resp, r, ok := c.roundTrip(x, s, "/;csv")
+			resp, r, ok := c.roundTrip(x, s, "/;csv") //nolint:bodyclose // closing reads the rest of the page
 			if !ok {
 				return r
 			}
@@ -105,7 +105,7 @@ func (c *csvReader) row() ([][]byte, error) {
 	for n := 0; ; n++ {
 		b, err := c.r.ReadByte()
 		switch {
-		case err == io.EOF && n > 0: //nolint:errorlint // bufio passes it on as it is
+		case err == io.EOF && n > 0:
 			return nil, io.ErrUnexpectedEOF
 		case err != nil:
 			return nil, err

@@ -55,6 +55,11 @@ type scratch struct {
 
 var scratches = sync.Pool{New: func() any { return &scratch{reader: bufio.NewReaderSize(nil, 4<<10)} }}
 
+func newScratch() *scratch {
+	return scratches.Get().(*scratch) //nolint:errcheck // the pool makes nothing else
+}
+
+// free puts s back; nothing that was read by way of it may be used any more.
 func (s *scratch) free() {
 	s.limited.R = nil
 	s.reader.Reset(nil)
@@ -65,14 +70,14 @@ func (s *scratch) free() {
 
 // get sends the request over x and passes the answer on.
 func (c *httpClient) get(x *exchange) Result {
-	s := scratches.Get().(*scratch)
+	s := newScratch()
 	defer s.free()
-	resp, r, ok := c.roundTrip(x, s, x.t.URI)
+	resp, r, ok := c.roundTrip(x, s, x.t.URI) //nolint:bodyclose // closing reads the rest of the body, however long
 	if !ok {
 		return r
 	}
 	x.phase = phaseRead
-	body, err := readBody(resp, MaxBody) // the body is not closed: that would read the rest, however long
+	body, err := readBody(resp, MaxBody)
 	if err != nil {
 		return x.failBody(err)
 	}
@@ -284,7 +289,9 @@ func (c *httpClient) copied(f Field) bool {
 func validName(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
 			return false
 		}
 	}

@@ -409,7 +409,7 @@ func BenchmarkHTTP(b *testing.B) {
 				b.Fatal(err)
 			}
 			_, _ = conn.Write(request)
-			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // the connection is closed
 			if err != nil {
 				b.Fatal(err)
 			}

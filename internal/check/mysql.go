@@ -6,7 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1"
+	"crypto/sha1" //nolint:gosec // the protocol's
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
@@ -311,9 +311,9 @@ func scrambleNative(password string, nonce []byte) []byte {
 	if password == "" {
 		return nil
 	}
-	once := sha1.Sum([]byte(password))
-	twice := sha1.Sum(once[:])
-	mask := sha1.Sum(append(first20(nonce), twice[:]...))
+	once := sha1.Sum([]byte(password))                    //nolint:gosec // the protocol's
+	twice := sha1.Sum(once[:])                            //nolint:gosec // the protocol's
+	mask := sha1.Sum(append(first20(nonce), twice[:]...)) //nolint:gosec // the protocol's
 	for i := range once {
 		once[i] ^= mask[i]
 	}
@@ -355,7 +355,7 @@ func encryptPassword(password string, nonce, key []byte) ([]byte, error) {
 	for i := range plain {
 		plain[i] ^= nonce[i%min(20, len(nonce))]
 	}
-	secret, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, rsaKey, plain, nil)
+	secret, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, rsaKey, plain, nil) //nolint:gosec // the protocol's hash
 	if err != nil {
 		return nil, mysqlMalformed("a key that is of no use: " + oneLine(err.Error(), 100))
 	}

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 )
 
-// Secret is a password that cannot print itself: every verb of fmt, slog, JSON and YAML shows "***", or
-// nothing when it is empty. string(s) is the password.
+// Secret is a password that cannot print itself: every verb of fmt, slog and text encoders like JSON's
+// show "***", or nothing when it is empty. string(s) is the password.
 type Secret string
 
 func (s Secret) hidden() string {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
-
 	"hacheck/internal/check"
 )
 
@@ -26,12 +24,7 @@ func TestSecretNeverPrints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	y, err := yaml.Marshal(o)
-	if err != nil {
-		t.Fatal(err)
-	}
 	out.Write(j)
-	out.Write(y)
 	for _, leak := range []string{"hunter2", fmt.Sprintf("%x", "hunter2"), fmt.Sprintf("%X", "hunter2")} {
 		if strings.Contains(out.String(), leak) {
 			t.Errorf("shows %s in %s", leak, out.String())

@@ -41,7 +41,8 @@ func TestLimit(t *testing.T) {
 		count := func(ctx context.Context, target check.Target) check.Result {
 			n := running.Add(1)
 			defer running.Add(-1)
-			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			for old := most.Load(); n > old; old = most.Load() {
+				most.CompareAndSwap(old, n)
 			}
 			return stub(time.Second)(ctx, target)
 		}

@@ -47,7 +47,7 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 		Binary: "mariadbd", Package: "mariadb-server",
 		Args: func(port uint16, dir string) ([]string, error) {
 			data, script := filepath.Join(dir, "data"), filepath.Join(dir, "init.sql")
-			out, err := exec.Command(install, append([]string{
+			out, err := exec.Command(install, append([]string{ //nolint:gosec // found by name
 				"--no-defaults", "--datadir=" + data, "--auth-root-authentication-method=normal", "--skip-test-db",
 			}, asRoot...)...).CombinedOutput()
 			if err != nil {
@@ -67,6 +67,7 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 func (s *Server) SQL(t testing.TB, statement string) string {
 	t.Helper()
 	client := Find(t, "mariadb", "mariadb-client")
+	//nolint:gosec // a statement of a test
 	out, err := exec.Command(client, "--no-defaults", "--socket="+filepath.Join(s.Dir, "sock"), "--user=root", "--skip-column-names", "--batch", "--execute="+statement).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", statement, err, out)
@@ -104,8 +105,9 @@ rfc1413_query_timeout = 0s
 tls_advertise_hosts =
 smtp_banner = %[4]s
 `, dir, port, Host, strings.ReplaceAll(banner, "\n", `\n`))
-			// -bdf: in the foreground. The file must not be writable by others, or exim refuses it.
-			return []string{"-C", file, "-bdf"}, os.WriteFile(file, []byte(text), 0o644) //nolint:gosec // exim reads it after it has given up root
+			// -bdf: in the foreground. Exim reads the file again after it has given up root, and refuses one
+			// that others may write.
+			return []string{"-C", file, "-bdf"}, os.WriteFile(file, []byte(text), 0o644)
 		},
 	})
 }

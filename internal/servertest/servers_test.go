@@ -21,8 +21,15 @@ func TestStartAndStop(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if !strings.Contains(s.Log(), "Ready to accept connections") {
-			t.Errorf("log: %s", s.Log())
+		// What a server writes arrives when it does, as its readiness does.
+		late, again := time.After(10*time.Second), time.NewTicker(time.Millisecond)
+		defer again.Stop()
+		for !strings.Contains(s.Log(), "Ready to accept connections") {
+			select {
+			case <-late:
+				t.Fatalf("log: %s", s.Log())
+			case <-again.C:
+			}
 		}
 	})
 	if conn, err := net.DialTimeout("tcp", s.Addr(), 5*time.Second); err == nil {

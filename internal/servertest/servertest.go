@@ -113,11 +113,11 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.cmd = exec.Command(path, args...)
+	s.cmd = exec.Command(path, args...) //nolint:gosec // found by name
 	s.cmd.Dir = s.Dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.WaitDelay = stopTime
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = processGroup()
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hacheck-")
 	if err == nil {
-		err = os.Chmod(dir, 0o777) //nolint:gosec // see above
+		err = os.Chmod(dir, 0o777)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -49,18 +49,18 @@ const limit = 20 * time.Second
 func Run(t *testing.T, row Row) {
 	t.Run("healthy", func(t *testing.T) {
 		s := row.serve(t, row.Healthy)
-		row.wantHealthy(t, row.ask(t, t.Context(), s.Host, s.Port))
+		row.wantHealthy(t, row.ask(t.Context(), t, s.Host, s.Port))
 		if got := s.WaitAccepted(1); got != 1 {
 			t.Errorf("%d connections for one check", got)
 		}
 	})
 	t.Run("healthy over IPv6", func(t *testing.T) {
 		s := ServeAt(t, "::1", row.wrapped(row.Healthy))
-		row.wantHealthy(t, row.ask(t, t.Context(), s.Host, s.Port))
+		row.wantHealthy(t, row.ask(t.Context(), t, s.Host, s.Port))
 	})
 	t.Run("healthy by name", func(t *testing.T) {
 		s := row.serve(t, row.Healthy)
-		row.wantHealthy(t, row.ask(t, t.Context(), "localhost", s.Port))
+		row.wantHealthy(t, row.ask(t.Context(), t, "localhost", s.Port))
 	})
 	t.Run("50 at once", func(t *testing.T) { row.fifty(t) })
 	t.Run("refused", func(t *testing.T) {
@@ -75,20 +75,20 @@ func Run(t *testing.T, row Row) {
 	t.Run("connection never completes", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 		defer cancel()
-		row.want(t, row.ask(t, ctx, "127.0.0.1", BlackHole(t)), check.ReasonTimeout)
+		row.want(t, row.ask(ctx, t, "127.0.0.1", BlackHole(t)), check.ReasonTimeout)
 	})
 	t.Run("cancelled while connecting", func(t *testing.T) {
 		port := BlackHole(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		stop := time.AfterFunc(50*time.Millisecond, cancel)
 		defer stop.Stop()
-		row.want(t, row.ask(t, ctx, "127.0.0.1", port), check.ReasonCancelled)
+		row.want(t, row.ask(ctx, t, "127.0.0.1", port), check.ReasonCancelled)
 	})
 	t.Run("cancelled before", func(t *testing.T) {
 		s := row.serve(t, row.Healthy)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		row.want(t, row.ask(t, ctx, s.Host, s.Port), check.ReasonCancelled)
+		row.want(t, row.ask(ctx, t, s.Host, s.Port), check.ReasonCancelled)
 		if got := s.Accepted(); got != 0 {
 			t.Error("connected although nobody waits for the answer")
 		}
@@ -97,7 +97,7 @@ func Run(t *testing.T, row Row) {
 		s := on(t, func(net.Conn) {})
 		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 		defer cancel()
-		row.wantOr(t, row.ask(t, ctx, s.Host, s.Port), check.ReasonTimeout)
+		row.wantOr(t, row.ask(ctx, t, s.Host, s.Port), check.ReasonTimeout)
 	})
 	row.layers(t, "closes early", func(t *testing.T, on layer) {
 		s := on(t, func(conn net.Conn) { _ = conn.(interface{ CloseWrite() error }).CloseWrite() })
@@ -142,14 +142,14 @@ func Run(t *testing.T, row Row) {
 		s := through(t, func(conn net.Conn) net.Conn { return slowConn{conn} }, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		row.wantOr(t, row.ask(t, ctx, s.Host, s.Port), check.ReasonTimeout)
+		row.wantOr(t, row.ask(ctx, t, s.Host, s.Port), check.ReasonTimeout)
 	})
 	if !row.ConnectOnly {
 		row.outputs(t, "cancelled half way", func(t *testing.T, through through) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			s := through(t, func(conn net.Conn) net.Conn { return &cutConn{Conn: conn, left: 1} }, func(net.Conn) { cancel() })
-			row.want(t, row.ask(t, ctx, s.Host, s.Port), check.ReasonCancelled)
+			row.want(t, row.ask(ctx, t, s.Host, s.Port), check.ReasonCancelled)
 		})
 		row.layers(t, "repeats what it is told", func(t *testing.T, on layer) {
 			s := on(t, func(conn net.Conn) {
@@ -165,7 +165,7 @@ func Run(t *testing.T, row Row) {
 			ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 			defer cancel()
 			// A protocol in which the server speaks first waits for ever, so both reasons are right.
-			if r := row.ask(t, ctx, s.Host, s.Port); r.Code == 200 || r.Reason == check.ReasonOK {
+			if r := row.ask(ctx, t, s.Host, s.Port); r.Code == 200 || r.Reason == check.ReasonOK {
 				t.Errorf("an echo of its own words is healthy: %s", show(r))
 			}
 		})
@@ -239,10 +239,10 @@ func (row Row) wrapped(handle func(net.Conn)) func(net.Conn) {
 
 // ask runs the check, and sees to it that it returned when its context ended, that the result is one a
 // door can work with, and that it left nothing behind.
-func (row Row) ask(t *testing.T, ctx context.Context, host string, port uint16) check.Result {
+func (row Row) ask(ctx context.Context, t *testing.T, host string, port uint16) check.Result {
 	t.Helper()
 	here := goleak.IgnoreCurrent()
-	r := row.once(t, ctx, host, port)
+	r := row.once(ctx, t, host, port)
 	// The servers' goroutines are among those looked at: they end when the client has closed.
 	if err := goleak.Find(here); err != nil {
 		t.Errorf("the check left a goroutine or a connection: %v", err)
@@ -251,7 +251,7 @@ func (row Row) ask(t *testing.T, ctx context.Context, host string, port uint16) 
 }
 
 // once is ask without the look at goroutines, for checks beside each other.
-func (row Row) once(t *testing.T, ctx context.Context, host string, port uint16) check.Result {
+func (row Row) once(ctx context.Context, t *testing.T, host string, port uint16) check.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -293,7 +293,7 @@ func (row Row) once(t *testing.T, ctx context.Context, host string, port uint16)
 func (row Row) atOnce(t *testing.T, host string, port uint16) check.Result {
 	t.Helper()
 	start := time.Now()
-	r := row.ask(t, t.Context(), host, port)
+	r := row.ask(t.Context(), t, host, port)
 	if took := time.Since(start); took > patience {
 		t.Errorf("took %v for what is known at once: %s", took, show(r))
 	}
@@ -330,7 +330,7 @@ func (row Row) cutOff(t *testing.T, through through) {
 	const unlimited = 1 << 30
 	var whole *cutConn
 	s := through(t, func(conn net.Conn) net.Conn { whole = &cutConn{Conn: conn, left: unlimited}; return whole }, nil)
-	row.wantHealthy(t, row.ask(t, t.Context(), s.Host, s.Port))
+	row.wantHealthy(t, row.ask(t.Context(), t, s.Host, s.Port))
 	s.stop(t) // and so its handler is done
 	all := unlimited - whole.left
 	if all < 2 {
@@ -357,7 +357,7 @@ func (row Row) fifty(t *testing.T) {
 	s := row.serve(t, row.Healthy)
 	var all sync.WaitGroup
 	for range n {
-		all.Go(func() { row.wantHealthy(t, row.once(t, t.Context(), s.Host, s.Port)) })
+		all.Go(func() { row.wantHealthy(t, row.once(t.Context(), t, s.Host, s.Port)) })
 	}
 	all.Wait()
 	if got := s.WaitAccepted(n); got != n {
