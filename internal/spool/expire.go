@@ -65,7 +65,7 @@ func (w *work) expire(t *target, todo uint32) {
 		f.over = !f.over
 		w.store(f)
 		w.resolve(f.key)
-		if f.over {
+		if f.over && !f.kept {
 			w.bury(f)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	mtimeTick   = 25 * time.Millisecond   // the coarsest kernel clock behind a time stamp, and some
 	secondTick  = 2100 * time.Millisecond // the same on file systems that keep whole seconds (FAT: two)
 	goneGap     = time.Second             // deletions closer together than this are one `rm -r`
+	goneDelay   = 100 * time.Millisecond  // after a deletion, until it is asked whether the directory went with it
 	goneWindow  = 5 * time.Second         // how long after the last of them the directory's own end is noticed
 	maxFiles    = 100_000                 // held in memory; beyond, requests look at the disk
 	maxIgnored  = 1024                    // names told to be ignored
@@ -89,30 +90,31 @@ type Index struct {
 	attention atomic.Uint32
 	snap      atomic.Pointer[snapshot]
 
-	mu       sync.Mutex
-	closed   bool
-	quiet    bool      // while opening: what is found is no change
-	watch    *rawWatch // nil: no inotify
-	dir      fileID    // the directory that is watched
-	remote   string    // its file system, when others write to it behind our back
-	lost     bool
-	stamp    dirStamp // without inotify: the directory when it was last listed
-	trusted  bool     // and whether a later change must show in the stamp
-	files    map[string]*file
-	aliases  map[Key][]string           // file names about a key other than Key.Name
-	links    map[string]map[string]bool // file name to the names of symbolic links that lead there
-	restless map[string]bool            // names of files with again or deep
-	parked   map[string]*parked
-	recent   []*file // deleted in a row just now: to be taken back if their directory goes too
-	recentAt time.Time
-	ignored  map[string]bool
-	crowded  bool
-	needScan bool
-	gen      uint64 // of the last full reading
-	inForce  int
-	draft    *draft // the next snapshot, nil while nothing has changed
-	expiry   time.Time
-	stats    Stats
+	mu        sync.Mutex
+	closed    bool
+	quiet     bool      // while opening: what is found is no change
+	watch     *rawWatch // nil: no inotify
+	dir       fileID    // the directory that is watched
+	remote    string    // its file system, when others write to it behind our back
+	lost      bool
+	stamp     dirStamp // without inotify: the directory when it was last listed
+	trusted   bool     // and whether a later change must show in the stamp
+	files     map[string]*file
+	aliases   map[Key][]string           // file names about a key other than Key.Name
+	links     map[string]map[string]bool // file name to the names of symbolic links that lead there
+	restless  map[string]bool            // names of files with again or deep
+	parked    map[string]*parked
+	recent    []*file // deleted in a row just now: to be taken back if their directory goes too
+	recentAt  time.Time
+	goneCheck time.Time // when to ask whether the directory went with them, zero for no need
+	ignored   map[string]bool
+	crowded   bool
+	needScan  bool
+	gen       uint64 // of the last full reading
+	inForce   int
+	draft     *draft // the next snapshot, nil while nothing has changed
+	expiry    time.Time
+	stats     Stats
 
 	timer *time.Timer // sets attExpiry and updates
 	due   *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps

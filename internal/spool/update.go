@@ -73,6 +73,10 @@ func (x *Index) update(t *target, more uint32) {
 // may already say what later events, not yet read, would tell together with something else. With
 // `hadown web; haup all`, having seen `all` go, the event of `web` must be read before anybody is answered.
 func (w *work) run(t *target, todo uint32) {
+	if !w.goneCheck.IsZero() && !w.goneCheck.After(w.mono) {
+		w.goneCheck = time.Time{}
+		todo |= attDue
+	}
 	for round := range maxRounds {
 		w.last = round == maxRounds-1
 		before := w.changes
@@ -162,6 +166,9 @@ func (w *work) finish() {
 	}
 	for _, p := range x.parked {
 		wait = min(wait, p.next.Sub(w.mono))
+	}
+	if !x.goneCheck.IsZero() {
+		wait = min(wait, x.goneCheck.Sub(w.mono))
 	}
 	switch {
 	case wait < longestWait || !x.expiry.IsZero():
@@ -448,6 +455,9 @@ func (w *work) bereave(f *file) {
 		w.recent = nil
 	}
 	w.recent, w.recentAt = append(w.recent, f), w.mono
+	if w.goneCheck.IsZero() {
+		w.goneCheck = w.mono.Add(goneDelay)
+	}
 }
 
 // store and drop keep the tables by file name; resolve has to follow.
@@ -620,8 +630,13 @@ func (w *work) lookAgain(t *target, todo uint32) bool {
 			w.reload(name)
 		}
 	}
-	if t != nil && (w.watch == nil || len(w.restless) > 0) {
+	// Where the names cannot be listed, for want of descriptors, each is asked for by itself.
+	blind := w.needScan || w.watch == nil && !w.trusted
+	if t != nil && (blind || w.watch == nil || len(w.restless) > 0) {
 		for _, k := range t.keys() {
+			if name := k.Name(); blind && w.files[name] == nil {
+				w.reload(name)
+			}
 			for _, f := range w.filesOf(k) {
 				if w.watch == nil || f.again || f.deep {
 					w.reload(f.name)

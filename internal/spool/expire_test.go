@@ -1,0 +1,278 @@
+//go:build unix
+
+package spool
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// expiring is the content of an override that ends at a time.
+func expiring(reason string, at time.Time) string {
+	return fmt.Sprintf(`{"reason": %q, "expiration": %f, "creation": 1}`, reason, unixSeconds(at))
+}
+
+// TestExpires: an override ends by itself at the next lookup, its file goes, and setting the clock back
+// brings nothing back that is gone.
+func TestExpires(t *testing.T) {
+	both(t, func(t *testing.T, r *room) {
+		r.put("web", expiring("an hour", r.clock.in(time.Hour)))
+		r.put("all", expiring("two hours", r.clock.in(2*time.Hour)))
+		r.put("web:80", `{"state": "up"}`)
+		r.want("web", "down two hours")
+		r.clock.set(time.Hour + time.Second)
+		r.want("web", "down two hours")
+		r.clock.set(2*time.Hour + time.Second)
+		r.want("web", "up")
+		r.want("other", "")
+		r.put("late", expiring("already over", r.clock.in(-time.Second)))
+		r.want("late", "")
+		for _, name := range r.names() {
+			if name != "web:80" && !isOwn(name) {
+				t.Errorf("%s is still there", name)
+			}
+		}
+		r.clock.set(0)
+		r.want("other", "")
+	})
+}
+
+// TestExpiredIsRemoved for good after the grace, without anybody asking.
+func TestExpiredIsRemoved(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, r *room) {
+		r.put("web", expiring("x", time.Now().Add(20*time.Millisecond)))
+		r.soon("web", "")
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(10 * time.Second); len(r.names()) > 0; <-tick.C {
+			if time.Now().After(end) {
+				t.Fatalf("files are %q", r.names())
+			}
+		}
+	})
+}
+
+// TestClockSteps: an override whose file stays ends and comes back as the clock is set.
+func TestClockSteps(t *testing.T) {
+	r := open(t)
+	r.put("web", expiring("x", r.clock.in(time.Hour)))
+	r.want("web", "down x")
+	r.x.mu.Lock()
+	f := r.x.files["web"]
+	r.x.mu.Unlock()
+	keep := func(kept bool) {
+		r.x.mu.Lock()
+		f.kept = kept
+		r.x.mu.Unlock()
+	}
+	keep(true) // as if it may not be removed: TestReadOnly has that for real
+	for range 3 {
+		r.clock.set(2 * time.Hour)
+		r.want("web", "")
+		r.clock.set(-2 * time.Hour)
+		r.want("web", "down x")
+	}
+	if got := r.names(); !slices.Equal(got, []string{"web"}) {
+		t.Errorf("files are %q", got)
+	}
+	keep(false)
+	r.clock.set(2 * time.Hour)
+	r.put("web", expiring("x", r.clock.in(time.Hour)))
+	r.want("web", "down x")
+	r.clock.set(0)
+	r.want("web", "down x")
+}
+
+// TestRenewalsAreNeverLost: an override that expires all the time is renewed all the time, by writers that
+// rename and by writers that write in place. A renewal that has returned is in force.
+func TestRenewalsAreNeverLost(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(r *room, n int, text string)
+	}{
+		{"rename", func(r *room, n int, text string) {
+			put(r.t, r.path("#renewal"), text)
+			must(r.t, os.Rename(r.path("#renewal"), r.path("web")))
+		}},
+		{"in place", func(r *room, n int, text string) { r.put("web", text) }},
+		{"slowly in place", func(r *room, n int, text string) {
+			f, err := os.OpenFile(r.path("web"), os.O_WRONLY|os.O_CREATE, 0o644)
+			must(r.t, err)
+			for range n % 5 { // meanwhile the old content expires, and is moved aside
+				runtime.Gosched()
+				r.x.Lookup("web", "", 80, true)
+			}
+			must(r.t, f.Truncate(0))
+			_, err = f.WriteString(text)
+			must(r.t, err)
+			must(r.t, f.Close())
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			both(t, func(t *testing.T, r *room) {
+				polling := !r.x.Stats().Watching
+				if polling && tt.name != "rename" {
+					return // without events a late writer is noticed when the grace ends: TestLateWriter
+				}
+				var wg sync.WaitGroup
+				var stop atomic.Bool
+				for range 2 {
+					wg.Go(func() {
+						for !stop.Load() {
+							r.x.Lookup("web", "", 80, true)
+							runtime.Gosched()
+						}
+					})
+				}
+				defer wg.Wait()
+				defer stop.Store(true)
+				rounds := tries(500, 30_000)
+				if polling {
+					rounds = tries(100, 5_000)
+				}
+				for n := range rounds {
+					// What is there expires right now, or has just expired.
+					r.put("web", expiring("old", r.clock.in(time.Duration(n%40)*time.Microsecond)))
+					for range n % 3 {
+						runtime.Gosched()
+					}
+					reason := fmt.Sprint("renewal ", n)
+					tt.write(r, n, expiring(reason, r.clock.in(time.Hour)))
+					if got := r.look("web"); got != "down "+reason {
+						t.Fatalf("renewal %d: web is %q; files %q", n, got, r.names())
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestLateWriter: whoever opened the file before it expired, and writes after it was moved aside, has
+// renewed it; at the latest when the grace ends.
+func TestLateWriter(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, r *room) {
+		r.put("web", expiring("old", r.clock.in(time.Hour)))
+		r.want("web", "down old")
+		f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
+		must(t, err)
+		r.clock.set(2 * time.Hour)
+		r.want("web", "")
+		if got := r.names(); len(got) != 1 || !isOwn(got[0]) {
+			t.Fatalf("files are %q", got)
+		}
+		must(t, f.Truncate(0))
+		_, err = f.WriteString(expiring("renewed", r.clock.in(time.Hour)))
+		must(t, err)
+		if r.x.Stats().Watching {
+			r.want("web", "down renewed")
+		} else {
+			r.soon("web", "down renewed")
+		}
+		must(t, f.Truncate(0))
+		_, err = f.WriteAt([]byte("again, and for ever"), 0)
+		must(t, err)
+		must(t, f.Close())
+		r.want("web", "down again, and for ever")
+		if got := r.names(); !slices.Equal(got, []string{"web"}) {
+			t.Errorf("files are %q", got)
+		}
+	})
+}
+
+// TestOpenFileIsNotRemoved: while somebody may still write into what was moved aside, it stays.
+func TestOpenFileIsNotRemoved(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // only there the kernel tells
+	}
+	r := open(t)
+	r.put("web", expiring("old", r.clock.in(time.Hour)))
+	f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
+	must(t, err)
+	r.clock.set(2 * time.Hour)
+	r.want("web", "")
+	aside := r.names()
+	if len(aside) != 1 || !isOwn(aside[0]) {
+		t.Fatalf("files are %q", aside)
+	}
+	settle := func() {
+		r.x.mu.Lock()
+		r.x.parked[aside[0]].since = time.Now().Add(-time.Hour) // the grace is over
+		r.x.mu.Unlock()
+		r.x.List()
+	}
+	settle()
+	if got := r.names(); !slices.Equal(got, aside) {
+		t.Fatalf("files are %q, want %q", got, aside)
+	}
+	must(t, f.Close())
+	settle()
+	if got := r.names(); got != nil {
+		t.Errorf("files are %q", got)
+	}
+}
+
+// TestNewerRenewalWins: what was moved aside is not put over something newer.
+func TestNewerRenewalWins(t *testing.T) {
+	r := open(t)
+	aside := parkName("web")
+	r.put("web", "newer")
+	r.put(aside, "older")
+	r.want("web", "down newer")
+	if got := r.names(); !slices.Equal(got, []string{"web"}) {
+		t.Errorf("files are %q", got)
+	}
+	r.remove("web")
+	r.put(aside, "put back")
+	r.want("web", "down put back")
+}
+
+// TestRemoveEndsWhatIsAside: `haup` while the daemon has a renewal moved aside is not undone by it.
+func TestRemoveEndsWhatIsAside(t *testing.T) {
+	d := openDir(t)
+	aside := parkName("web")
+	put(t, d.Root()+"/"+aside, "renewed")
+	must(t, d.Remove(web))
+	if got := names(t, d.Root()); got != nil {
+		t.Errorf("files are %q", got)
+	}
+}
+
+// TestCrashLeftovers: what a crash has left is put back, removed after the grace, or swept up at start.
+func TestCrashLeftovers(t *testing.T) {
+	d := openDir(t)
+	file := func(name string) string { return d.Root() + "/" + name }
+	renewed, old := parkName("renewed"), parkName("old")
+	stale, fresh, locked := newPrefix+"0000000000000001", newPrefix+"0000000000000002", newPrefix+"0000000000000003"
+	put(t, file(renewed), "in force")
+	put(t, file(old), `{"expiration": 5}`)
+	for _, name := range []string{stale, fresh, locked} {
+		put(t, file(name), "half a fi")
+	}
+	long := time.Now().Add(-time.Hour)
+	must(t, os.Chtimes(file(stale), long, long))
+	must(t, os.Chtimes(file(locked), long, long))
+	f, err := os.Open(file(locked))
+	must(t, err)
+	defer func() { must(t, f.Close()) }()
+	must(t, lock(f))
+
+	r := openOn(t, d)
+	r.want("renewed", "down in force")
+	r.want("old", "")
+	want := []string{fresh, locked, old, "renewed"}
+	if got := r.names(); !slices.Equal(got, want) {
+		t.Errorf("files are %q, want %q", got, want)
+	}
+	if strings.Contains(r.log(), "ignored") {
+		t.Errorf("our own files are no news:\n%s", r.log())
+	}
+}
