@@ -16,7 +16,6 @@ import (
 // Header values that every answer shares. net/http only reads them.
 var (
 	textType  = []string{"text/plain; charset=utf-8"}
-	noLength  = []string{"0"}
 	jsonType  = []string{"application/json; charset=utf-8"}
 	outcomes  = [cache.Outcomes][]string{}
 	smallAges = [64][]string{}
@@ -165,8 +164,9 @@ func writeVerdict(w http.ResponseWriter, v *health.Verdict) {
 		if v.Result.ContentType != "" {
 			h["Content-Type"] = []string{v.Result.ContentType}
 		}
-		if len(body) == 0 {
-			h["Content-Length"] = noLength // net/http does not say so by itself to HEAD
+		if len(body) == 0 || len(body) > 2<<10 {
+			// net/http finds the length by itself where it buffers the whole body, and not for HEAD without one.
+			h["Content-Length"] = []string{strconv.Itoa(len(body))}
 		}
 	} else {
 		body = nil
