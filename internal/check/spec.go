@@ -1,0 +1,109 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Spec is one check as somebody has configured it: a type and its options. The values are those of YAML:
+// string, int, float64, bool, nil, []any, map[string]any. Where a file has them from is its reader's business.
+type Spec struct {
+	Type    string // a name or alias of a Type
+	Options map[string]any
+	Tags    []string
+}
+
+// Defaults are what a Spec leaves to the one who builds it.
+type Defaults struct {
+	Timeout time.Duration // of each check without a timeout of its own; 0: the type's, 10 s in most
+	Options               // what the URL protocols know, for types that fall back on it
+}
+
+// Configured is a check that has everything it needs to know. It is safe for concurrent use.
+type Configured struct {
+	Type     string // the Type's name, never an alias
+	Name     string // for people: type, host and port, or the URL; no secret
+	Tags     []string
+	Timeout  time.Duration // of all steps together
+	Steps    []Step        // in order; after a failure the rest is not run
+	Endpoint Endpoint
+}
+
+// Step is one part of a check that can fail on its own, as conn-check lists them: "tcp:db:5432", then
+// "postgres:db:5432". A step opens what it needs and leaves nothing open.
+type Step struct {
+	Name string
+	Run  Func // Target is ignored but for Service and Port, which scripts are told
+}
+
+// Endpoint is where a check goes, for firewall rules.
+type Endpoint struct {
+	Network string // "tcp", "udp"; "" when nothing is sent anywhere
+	Host    string
+	Port    uint16
+}
+
+// Type is one kind of configured check.
+type Type struct {
+	Name    string
+	Aliases []string
+	Doc     string // one sentence
+	Options []Option
+
+	build func(o *values, d Defaults) (*Configured, error)
+}
+
+// Option is one option of a Type.
+type Option struct {
+	Name     string
+	Want     string // what a value has to be, in words: "a port from 1 to 65535"
+	Default  string // as one would write it; "" is none
+	Required bool
+	Secret   bool // no message may show the value
+	Doc      string
+}
+
+// OptionError says which option of a Spec is wrong. Its reader knows the line.
+type OptionError struct {
+	Option string // "type" for the type itself
+	Err    error
+}
+
+func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// Build returns the check that s describes. Every error that it returns is an *OptionError or joins some.
+func Build(s Spec, d Defaults) (*Configured, error) {
+	i := slices.IndexFunc(types, func(t Type) bool { return t.Name == s.Type || slices.Contains(t.Aliases, s.Type) })
+	if i < 0 {
+		names := make([]string, len(types))
+		for i, t := range types {
+			names[i] = t.Name
+		}
+		return nil, &OptionError{"type", fmt.Errorf("expected one of %s, got %q", strings.Join(names, ", "), s.Type)}
+	}
+	return buildType(&types[i], s, d)
+}
+
+// Types returns every type in the order of the documentation.
+func Types() []Type { return slices.Clone(types) }
+
+// Check runs the steps of c within its timeout. The result of the first that fails, or of the last, is
+// the result of c.
+func (c *Configured) Check(ctx context.Context, t Target) Result {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	began := time.Now()
+	var r Result
+	for _, s := range c.Steps {
+		if r = s.Run(ctx, t); r.Code != 200 {
+			break
+		}
+	}
+	r.Took = time.Since(began)
+	return r
+}
