@@ -1,0 +1,166 @@
+// Package beacon is the door of udp_healther: a TCP port that is open only while something is healthy, for
+// load balancers that can do no more than connect. Who connects is sent "OK" and a newline.
+package beacon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Options are what a Beacon needs. Addr and Healthy must be set.
+type Options struct {
+	Addr     string        // host:port to listen on; host "" is every address
+	Interval time.Duration // between two looks, counted from the end of the first; default 5 s
+	// Healthy looks. It obeys ctx.
+	Healthy func(ctx context.Context) bool
+	// Changed makes the beacon look at once when it receives. It may be nil.
+	Changed <-chan struct{}
+	// Observe is told what happens. It may be nil; it must not block.
+	Observe func(Event, net.Addr, error)
+	// Listen is net.Listen, or a stand-in for it.
+	Listen func(network, address string) (net.Listener, error)
+}
+
+// Event is something that a Beacon tells its Observe.
+type Event uint8
+
+// The events.
+const (
+	Unhealthy    Event = iota // looked for the first time since it was healthy, or since the start, and is closed
+	Healthy                   // is healthy again, or for the first time; the port is opened
+	Opened                    // the port is open
+	Closed                    // the port is closed, since it is not healthy any more
+	Connection                // somebody has connected; the address is theirs
+	BindFailed                // the port could not be opened; it is tried again at the next look
+	AcceptFailed              // a connection could not be accepted, for want of descriptors say
+)
+
+// DefaultInterval is the time between two looks where Options name none.
+const DefaultInterval = 5 * time.Second
+
+const (
+	sendTimeout    = time.Second           // for "OK\n", which fits any socket's buffer
+	acceptAgain    = 50 * time.Millisecond // after a failure; the kernel holds the connections meanwhile
+	maxConnections = 256                   // being answered at once; a further one waits in the kernel
+)
+
+// Run keeps the port open while healthy and closed otherwise, until ctx ends. Until the first look has
+// passed it is closed. It leaves no goroutine and no listener behind.
+func Run(ctx context.Context, o Options) error {
+	if o.Interval <= 0 {
+		o.Interval = DefaultInterval
+	}
+	if o.Listen == nil {
+		o.Listen = net.Listen
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event, net.Addr, error) {}
+	}
+	b := &beacon{o: o}
+	defer func() {
+		b.shut()
+		b.wg.Wait()
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	first := true
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		case <-o.Changed:
+		}
+		healthy := o.Healthy(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err() // what a look found that was cut short means nothing
+		}
+		b.set(healthy, first)
+		first = false
+		timer.Reset(o.Interval)
+	}
+}
+
+type beacon struct {
+	o       Options
+	healthy bool
+	ln      net.Listener // nil while closed
+	wg      sync.WaitGroup
+}
+
+// set makes the port what it ought to be.
+func (b *beacon) set(healthy, first bool) {
+	changed := first || healthy != b.healthy
+	b.healthy = healthy
+	if !healthy {
+		if b.ln != nil {
+			b.shut()
+			b.o.Observe(Closed, nil, nil)
+		}
+		if changed {
+			b.o.Observe(Unhealthy, nil, nil)
+		}
+		return
+	}
+	if changed {
+		b.o.Observe(Healthy, nil, nil)
+	}
+	if b.ln != nil {
+		return
+	}
+	ln, err := b.o.Listen("tcp", b.o.Addr)
+	if err != nil {
+		b.o.Observe(BindFailed, nil, fmt.Errorf("open beacon: %w", err))
+		return
+	}
+	b.ln = ln
+	b.o.Observe(Opened, ln.Addr(), nil)
+	b.wg.Go(func() { b.accept(ln) })
+}
+
+func (b *beacon) shut() {
+	if b.ln != nil {
+		_ = b.ln.Close() // nothing is lost with it
+		b.ln = nil
+	}
+}
+
+// accept answers connections until ln is closed.
+func (b *beacon) accept(ln net.Listener) {
+	slots := make(chan struct{}, maxConnections)
+	for {
+		c, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			b.o.Observe(AcceptFailed, nil, fmt.Errorf("accept: %w", err))
+			<-time.After(acceptAgain)
+			continue
+		}
+		b.o.Observe(Connection, c.RemoteAddr(), nil)
+		slots <- struct{}{}
+		b.wg.Go(func() {
+			defer func() { <-slots }()
+			answer(c)
+		})
+	}
+}
+
+func answer(c net.Conn) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(sendTimeout))
+	if _, err := io.WriteString(c, "OK\n"); err != nil {
+		return
+	}
+	// What the client had sent, unread, would turn the close into a reset that may overtake the "OK".
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.CloseWrite()
+		_, _ = io.Copy(io.Discard, io.LimitReader(c, 4<<10))
+	}
+}
