@@ -362,5 +362,5 @@ func parseFor(s string) (time.Duration, error) {
 	return total, nil
 }
 
-// unix is a moment in the seconds of spool files and of /recent.
-func unix(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
+// unix is a moment in the seconds of spool files and of /recent, to the last digit as the daemon says it.
+func unix(t time.Time) float64 { return float64(t.Unix()) + float64(t.Nanosecond())/1e9 }
