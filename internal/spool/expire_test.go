@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // expiring is the content of an override that ends at a time.
@@ -263,7 +265,7 @@ func TestCrashLeftovers(t *testing.T) {
 	f, err := os.Open(file(locked))
 	must(t, err)
 	defer func() { must(t, f.Close()) }()
-	must(t, lock(f))
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 
 	r := openOn(t, d)
 	r.want("renewed", "down in force")

@@ -109,6 +109,7 @@ type Index struct {
 	goneCheck time.Time // when to ask whether the directory went with them, zero for no need
 	ignored   map[string]bool
 	crowded   bool
+	crowdSaid bool
 	needScan  bool
 	gen       uint64 // of the last full reading
 	inForce   int
