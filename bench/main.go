@@ -58,11 +58,11 @@ var rows = []struct {
 
 func main() {
 	bin := flag.String("bin", "bin", "directory of the commands")
-	quick := flag.Bool("quick", false, "a glance: 3 turns of 1 s, few tries, no file written")
+	quick := flag.Bool("quick", false, "a glance: 3 turns of 1 s and few tries")
 	pairs := flag.Int("pairs", 20, "turns for each contestant")
 	duration := flag.Duration("duration", 2*time.Second, "length of a turn, whole seconds")
-	only := flag.String("only", "", "rows whose name matches this regular expression; no file written")
-	out := flag.String("out", "bench/RESULTS.md", "file to write")
+	only := flag.String("only", "", "only the rows whose name matches this regular expression")
+	out := flag.String("out", "", "file to write; by default bench/RESULTS.md after a whole run, none after a glance or of a few rows")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -81,6 +81,9 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 	}
 	if quick {
 		b.pairs, b.duration, b.share = 3, time.Second, 20
+	}
+	if b.pairs < 1 || b.duration < time.Second || b.duration%time.Second != 0 {
+		return errors.New("-pairs must be at least 1, -duration whole seconds")
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Hour) // whatever hangs does not hang for ever
 	defer cancel()
@@ -113,11 +116,17 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 		}
 		fmt.Printf("    (%.0f s)\n", time.Since(at).Seconds())
 	}
-	if quick || only != "" {
-		return nil
+	whole := !quick && only == ""
+	if out == "" && whole {
+		out = "bench/RESULTS.md"
 	}
-	if err := b.write(out, time.Since(began)); err != nil {
-		return err
+	if out != "" {
+		if err := b.write(out, time.Since(began)); err != nil {
+			return err
+		}
+	}
+	if !whole {
+		return nil
 	}
 	for _, r := range b.results {
 		if r.met == missed {

@@ -119,7 +119,7 @@ func (b *bench) write(file string, took time.Duration) error {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, `# How fast, and how large
 
-Written by %s on %s, in %d minutes. %d turns of %v for each contestant; every ratio is the median of the
+Written by `+"`%s`"+` on %s, in %.0f minutes. %d turns of %v for each contestant; every ratio is the median of the
 ratios of neighbouring turns, and in brackets is the middle half of them. See the comments in bench/ for what each
 row does.
 
@@ -127,7 +127,7 @@ Machine: %s, %d cores, Linux %s, %s.
 
 | what | measured | spread | floor | goal | |
 |---|---|---|---|---|---|
-`, "`make bench`", time.Now().UTC().Format("2 January 2006"), int(took.Minutes()+0.5), b.pairs, b.duration,
+`, command(), time.Now().UTC().Format("2 January 2006"), took.Minutes(), b.pairs, b.duration,
 		cpu(), runtime.NumCPU(), kernel(), runtime.Version())
 	for _, r := range b.results {
 		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, r.floor, r.goal, r.met)
@@ -139,6 +139,22 @@ Machine: %s, %d cores, Linux %s, %s.
 		}
 	}
 	return os.WriteFile(file, w.Bytes(), 0o644)
+}
+
+// command is how this run was started, by way of the Makefile.
+func command() string {
+	var flags []string
+	for i := 1; i < len(os.Args); i++ {
+		if os.Args[i] == "-bin" {
+			i++ // which the Makefile gives
+			continue
+		}
+		flags = append(flags, os.Args[i])
+	}
+	if flags == nil {
+		return "make bench"
+	}
+	return "make bench BENCHFLAGS='" + strings.Join(flags, " ") + "'"
 }
 
 // cpu is the model of the processor.

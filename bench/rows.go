@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -176,13 +175,14 @@ func (b *bench) p99() error {
 			return fmt.Sprintf("/http/service-%d/%d/status-%d", i%services, service.port, i%services)
 		}
 	}
-	if err := b.fill(h, many, target(many)); err != nil {
+	if err := b.fill(h, many, "", target(many)); err != nil {
 		return err
 	}
 	contestants := []struct {
 		addr     string
 		services int
 	}{{bare.addr, few}, {h.addr, few}, {h.addr, many}}
+	checks := service.asked.Load()
 	p50 := make([][]float64, len(contestants))
 	p99s, err := b.inTurns(len(contestants), func(i int) (float64, error) {
 		took, err := b.held(contestants[i].addr, rate, b.duration, target(contestants[i].services))
@@ -191,6 +191,9 @@ func (b *bench) p99() error {
 	})
 	if err != nil {
 		return err
+	}
+	if n := service.asked.Load(); n != checks {
+		return fmt.Errorf("%d checks were not answered from the cache", n-checks)
 	}
 	for k, services := range []int{few, many} {
 		notes := []string{fmt.Sprintf("p99 %.0f µs (%s), median answer %.0f µs; bare net/http p99 %.0f µs (%s), median answer %.0f µs",
@@ -241,7 +244,7 @@ func (b *bench) manyTargets() error {
 		}
 		defer daemons[k].stop()
 		target := func(i int) string { return fmt.Sprintf("/http/service-%06d/%d/%06d", i, service.port, i) }
-		if err := b.fill(daemons[k], size.targets, target); err != nil {
+		if err := b.fill(daemons[k], size.targets, "Host: x\r\n", target); err != nil {
 			return err
 		}
 		paths := make([]string, requests)
@@ -381,29 +384,6 @@ func (b *bench) askers() error {
 	return nil
 }
 
-// asker asks over one connection that is kept.
-type asker struct {
-	conn net.Conn
-	r    *bufio.Reader
-}
-
-// down asks whether the service is down.
-func (a *asker) down(service string) (bool, error) {
-	if _, err := fmt.Fprintf(a.conn, "GET /spool/%s/0/ HTTP/1.1\r\n\r\n", service); err != nil {
-		return false, err
-	}
-	resp, err := http.ReadResponse(a.r, nil)
-	if err != nil {
-		return false, err
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	_ = resp.Body.Close()
-	if err == nil && resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable {
-		err = fmt.Errorf("/spool answered %s", resp.Status)
-	}
-	return resp.StatusCode != http.StatusOK, err
-}
-
 // stale: as soon as a writer has returned, the daemon is asked, and must know. Writers are the package that
 // the commands use (most tries: no process to start) and the commands themselves; other clients keep the daemon busy.
 func (b *bench) stale() error {
@@ -442,13 +422,12 @@ func (b *bench) stale() error {
 		},
 	}
 
-	conn, err := net.Dial("tcp", h.addr)
+	a, err := newAsker(h.server)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	a := &asker{conn, bufio.NewReader(conn)}
-	busy := exec.CommandContext(b.ctx, "wrk", "-t", "1", "-c", "8", "-d", "3600s", "http://"+h.addr+"/spool/other/0/")
+	defer a.conn.Close()
+	busy := exec.CommandContext(b.ctx, "wrk", "-t", "1", "-c", "4", "-d", "3600s", "http://"+h.addr+"/spool/other/0/")
 	if err := busy.Start(); err != nil {
 		return err
 	}
@@ -467,11 +446,14 @@ func (b *bench) stale() error {
 			if err := write(); err != nil {
 				return err
 			}
-			got, err := a.down("web")
+			code, err := a.get("/spool/web/0/", "")
 			if err != nil {
 				return err
 			}
-			if got != isDown {
+			switch {
+			case code != http.StatusOK && code != http.StatusServiceUnavailable:
+				return fmt.Errorf("/spool answered %d", code)
+			case isDown != (code == http.StatusServiceUnavailable):
 				stale++
 			}
 		}
@@ -566,7 +548,7 @@ func (b *bench) memory() error {
 		floor, goal float64
 	}{{10000, "10,000 targets", 25, 18}, {100000, "100,000 targets", 100, 60}} {
 		from := filled
-		err := b.fill(h, size.targets-from, func(i int) string {
+		err := b.fill(h, size.targets-from, "", func(i int) string {
 			return fmt.Sprintf("/http/service-%06d/%d/status?%06d", from+i, service.port, from+i)
 		})
 		if err != nil {

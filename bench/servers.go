@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -262,30 +263,52 @@ func (s *server) memory() (private, all float64, err error) {
 	return private, all, err
 }
 
-// fill has n different targets checked, so that their results are cached. target gives the path of the i-th.
-func (b *bench) fill(h *hacheck, n int, target func(i int) string) error {
+// asker asks a daemon over one connection that is kept.
+type asker struct {
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+func newAsker(s *server) (*asker, error) {
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		return nil, err
+	}
+	return &asker{conn, bufio.NewReader(conn)}, nil
+}
+
+// get asks for a path, with the given lines of header if any, and returns the code of the answer.
+func (a *asker) get(path, header string) (int, error) {
+	if _, err := fmt.Fprintf(a.conn, "GET %s HTTP/1.1\r\n%s\r\n", path, header); err != nil {
+		return 0, err
+	}
+	resp, err := http.ReadResponse(a.r, nil)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, errors.Join(err, resp.Body.Close())
+}
+
+// fill has n different targets checked, so that their results are cached. target gives the path of the i-th. header is
+// what those who ask later will send: a result is kept for the same Host only.
+func (b *bench) fill(h *hacheck, n int, header string, target func(i int) string) error {
 	const workers = 8
 	failed := make(chan error, workers)
 	for w := range workers {
 		go func() {
-			client := http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
-			defer client.CloseIdleConnections()
 			failed <- func() error {
-				for i := w; i < n; i += workers {
-					if err := b.ctx.Err(); err != nil {
-						return err
-					}
-					resp, err := client.Get("http://" + h.addr + target(i))
-					if err != nil {
-						return err
-					}
-					_, err = io.Copy(io.Discard, resp.Body)
-					_ = resp.Body.Close()
-					if err != nil || resp.StatusCode != http.StatusOK {
-						return fmt.Errorf("fill the cache: %s answered %s: %w", target(i), resp.Status, err)
+				a, err := newAsker(h.server)
+				if err != nil {
+					return err
+				}
+				defer a.conn.Close()
+				for i := w; i < n && b.ctx.Err() == nil; i += workers {
+					if code, err := a.get(target(i), header); err != nil || code != http.StatusOK {
+						return fmt.Errorf("fill the cache: %s answered %d: %w", target(i), code, err)
 					}
 				}
-				return nil
+				return b.ctx.Err()
 			}()
 		}()
 	}
