@@ -167,6 +167,24 @@ func TestHTTPSClientCertificateWanted(t *testing.T) {
 	}
 }
 
+// Without a goodbye a service logs a truncated connection at every check.
+func TestHTTPSSaysGoodbye(t *testing.T) {
+	certificate := issue(t, loopback(), nil)
+	end := make(chan error, 1)
+	s := checktest.Serve(t, func(conn net.Conn) {
+		secure := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}})
+		healthyHTTP(secure)
+		_, err := io.Copy(io.Discard, secure)
+		end <- err
+	})
+	if r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: s.Host, Port: s.Port, URI: "/"}); r.Code != 200 {
+		t.Fatalf("%d %s", r.Code, r.Body)
+	}
+	if err := <-end; err != nil {
+		t.Errorf("the connection ended with %v", err)
+	}
+}
+
 func TestHTTPSSentences(t *testing.T) {
 	plain := checktest.Serve(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n") })
 	r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: plain.Host, Port: plain.Port, URI: "/"})
