@@ -559,3 +559,39 @@ func TestIdleSleeps(t *testing.T) {
 	}
 	r.want("web", "down x")
 }
+
+// TestLostSleeps: with the directory gone it is looked for once a second, and nothing else is tried.
+func TestLostSleeps(t *testing.T) {
+	t.Parallel()
+	var looks atomic.Int64
+	r := open(t, func(s *system) {
+		now := s.now
+		s.now = func() time.Time {
+			looks.Add(1)
+			return now()
+		}
+	})
+	r.put("web", expiring("x", r.clock.in(time.Hour)))
+	r.put("stays", "y")
+	r.want("web", "down x")
+	r.clock.set(2 * time.Hour)
+	r.want("web", "") // and its file is moved aside, to be looked at in a second
+	must(t, os.Rename(r.d.Root(), r.d.Root()+".moved"))
+	r.want("stays", "down y")
+	r.told("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
+	before := looks.Load()
+	timer := time.NewTimer(3 * time.Second)
+	<-timer.C
+	if n := looks.Load() - before; n > 6 {
+		t.Errorf("the index went to work %d times in 3 s", n)
+	}
+	must(t, os.Rename(r.d.Root()+".moved", r.d.Root()))
+	r.soon("web", "")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); !slices.Equal(r.names(), []string{"stays"}); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("files are %q", r.names())
+		}
+	}
+}

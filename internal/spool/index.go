@@ -27,6 +27,7 @@ const (
 	maxFiles    = 100_000                 // held in memory; beyond, requests look at the disk
 	maxIgnored  = 1024                    // names told to be ignored
 	maxRounds   = 200                     // of reading events before an answer is given all the same
+	longestRun  = 500 * time.Millisecond  // of such rounds together
 )
 
 // What makes a lookup take the slow path, besides unread events.
@@ -258,7 +259,6 @@ func (x *Index) viewCrowded(t target, v *View, now time.Time) {
 		}
 	}
 	defer h.close()
-	rank := func(k Key) int { return len(k.Name()) }
 	for _, k := range t.keys() {
 		if x.files[k.Name()] != nil {
 			continue
@@ -268,7 +268,7 @@ func (x *Index) viewCrowded(t target, v *View, now time.Time) {
 		if !ok || e.Expired(now) {
 			continue
 		}
-		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && rank(k) < rank(v.Override.Key) {
+		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && k.width() > v.Override.Key.width() {
 			v.Override = &e
 		}
 	}

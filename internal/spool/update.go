@@ -26,7 +26,7 @@ type file struct {
 	again bool     // could not be read, or was not looked at to the end: read it at the next lookup
 	deep  bool     // behind a subdirectory, which no event of ours tells about
 	via   []string // the names in the directory that the link leads over
-	kept  bool     // expired, and could not be removed
+	kept  bool     // expired, and could not be removed, which has been said
 	gen   uint64   // of the last full reading that saw it
 }
 
@@ -81,7 +81,7 @@ func (w *work) run(t *target, todo uint32) {
 		todo |= attDue
 	}
 	for round := range maxRounds {
-		w.last = round == maxRounds-1
+		w.last = round == maxRounds-1 || round > 0 && time.Since(w.mono) > longestRun
 		before := w.changes
 		b := w.events()
 		again := b.count > 0
@@ -101,6 +101,9 @@ func (w *work) run(t *target, todo uint32) {
 		w.settleParked()
 		if !again && w.changes == before && w.stillThere() {
 			return
+		}
+		if w.last {
+			break
 		}
 		todo = 0
 	}
@@ -171,7 +174,9 @@ func (w *work) finish() {
 		wait = min(wait, x.expiry.Sub(w.now))
 	}
 	for _, p := range x.parked {
-		wait = min(wait, p.next.Sub(w.mono))
+		if !x.lost { // nothing can be done for them until the directory is back
+			wait = min(wait, p.next.Sub(w.mono))
+		}
 	}
 	if !x.goneCheck.IsZero() {
 		wait = min(wait, x.goneCheck.Sub(w.mono))
@@ -344,13 +349,15 @@ func (w *work) event(name string) {
 	}
 	if _, ok := parkedName(name); ok {
 		w.park(name)
-		w.parked[name].next = w.mono
+		if p := w.parked[name]; p != nil {
+			p.next = w.mono
+		}
 		return
 	}
+	before := w.files[name]
 	w.load(name, typeUnknown, true)
-	if f := w.files[name]; f != nil && f.kept {
-		f.kept = false // perhaps it may be removed by now
-		w.bury(f)
+	if f := w.files[name]; f != nil && f.kept && before != nil && before.kept {
+		w.bury(f) // perhaps it may be removed by now
 	}
 }
 
