@@ -53,7 +53,7 @@ lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and Fr
 fuzz: ## run every fuzz test for FUZZTIME (20s) each
 	test/fuzz.sh $(FUZZTIME)
 
-bench: build ## measure the table of bench/README.md side by side (about 25 minutes), write bench/RESULTS.md
+bench: build ## measure all that has a floor, beside bare net/http, nginx and HAProxy (20 minutes); bench/RESULTS.md
 	go run ./bench -bin $(BIN) $(BENCHFLAGS)
 
 golden: ## write the golden files anew from what the code prints today; read the diff before committing

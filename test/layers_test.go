@@ -33,7 +33,7 @@ var layers = [][]string{
 
 // outside are packages that no command may link, in no layer: they serve tests and benchmarks, and may
 // import what they like.
-var outside = []string{"internal/check/checktest", "bench", "test"}
+var outside = []string{"internal/check/checktest", "internal/servertest", "bench", "bench/bare", "bench/empty", "test"}
 
 // only says who alone may import a package directly, by the prefix of its path, and why.
 var only = []struct {
@@ -98,6 +98,7 @@ type pkg struct {
 
 // TestLayers holds the packages to the design's page "Layout", on every system they are built for.
 func TestLayers(t *testing.T) {
+	t.Parallel()
 	for _, goos := range []string{"linux", "darwin", "freebsd"} {
 		t.Run(goos, func(t *testing.T) {
 			t.Parallel()

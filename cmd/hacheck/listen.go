@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -28,9 +29,14 @@ func listen(ctx context.Context, bind string, port uint16) (net.Listener, error)
 	if err == nil {
 		return ln, nil
 	}
+	// The error itself names what was done and the system call.
 	var op *net.OpError
 	if errors.As(err, &op) {
 		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
 	}
 	return nil, fmt.Errorf("listen on %s: %w%s", net.JoinHostPort(bind, strconv.Itoa(int(port))), err, hint(err, port))
 }

@@ -110,7 +110,8 @@ type logSink struct {
 	queue  []byte
 	lost   int              // lines that were not written since somebody was last told
 	tell   func(int) []byte // makes the line that tells it
-	next   *logTarget       // replaces the target before the next line
+	next   *logTarget       // replaces the target
+	old    int              // how many bytes of queue still go to the target before next
 	reopen bool             // the target's file is opened anew before the next line
 	closed bool
 
@@ -142,7 +143,7 @@ func (s *logSink) use(t *logTarget, tell func(int) []byte) {
 	s.mu.Lock()
 	var unused *logTarget
 	if t != nil {
-		unused, s.next = s.next, t
+		unused, s.next, s.old = s.next, t, len(s.queue)
 	}
 	s.tell = tell
 	s.mu.Unlock()
@@ -186,20 +187,24 @@ func (s *logSink) run(t *logTarget) {
 	for range s.wake {
 		s.mu.Lock()
 		lines, s.queue = s.queue, lines[:0]
-		next, reopen, lost, tell, closed := s.next, s.reopen, s.lost, s.tell, s.closed
+		next, old, reopen, lost, tell, closed := s.next, s.old, s.reopen, s.lost, s.tell, s.closed
 		s.next, s.reopen, s.lost = nil, false, 0
 		s.mu.Unlock()
 
+		rest := lines
 		if next != nil {
+			if old > 0 {
+				lost += t.write(lines[:old])
+			}
 			t.close()
-			t = next
+			t, rest = next, lines[old:]
 		}
 		if reopen {
 			t.reopen()
 		}
-		if len(lines) > 0 {
+		if len(rest) > 0 {
 			t.follow(time.Now())
-			if n := t.write(lines); n > 0 {
+			if n := t.write(rest); n > 0 {
 				lost += n
 			} else if lost > 0 && t.write(tell(lost)) == 0 {
 				lost = 0

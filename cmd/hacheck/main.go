@@ -46,13 +46,13 @@ func run(args []string, s signals, stdout, stderr io.Writer) int {
 	)
 	switch {
 	case errors.As(err, &conf):
-		fmt.Fprintln(stderr, err) // a line for each error, which begins with the file's name
+		_, _ = fmt.Fprintln(stderr, err) // a line for each error, which begins with the file's name
 		return 2
 	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, "hacheck: %v\nTry \"hacheck --help\".\n", err)
+		_, _ = fmt.Fprintf(stderr, "hacheck: %v\nTry \"hacheck --help\".\n", err)
 		return 2
 	}
-	fmt.Fprintf(stderr, "hacheck: %v\n", err)
+	_, _ = fmt.Fprintf(stderr, "hacheck: %v\n", err)
 	return 1
 }
 

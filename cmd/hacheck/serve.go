@@ -64,6 +64,15 @@ func checkConfig(o *options, stdout io.Writer) error {
 		return &usageError{errors.New("option --check-config needs a configuration file: -c FILE")}
 	}
 	_, warnings, err := config.Load(o.configFile)
+	if err != nil || len(warnings) > 0 {
+		return wrongConfig(warnings, err)
+	}
+	_, err = fmt.Fprintf(stdout, "%s: ok\n", o.configFile)
+	return err
+}
+
+// wrongConfig returns an error that lists everything that is to be said about a configuration file.
+func wrongConfig(warnings []config.Warning, err error) error {
 	var said []string
 	for _, w := range warnings {
 		said = append(said, w.String())
@@ -71,11 +80,7 @@ func checkConfig(o *options, stdout io.Writer) error {
 	if err != nil {
 		said = append(said, err.Error())
 	}
-	if len(said) > 0 {
-		return &configError{errors.New(strings.Join(said, "\n"))}
-	}
-	_, err = fmt.Fprintf(stdout, "%s: ok\n", o.configFile)
-	return err
+	return &configError{errors.New(strings.Join(said, "\n"))}
 }
 
 // serve is the life of the daemon: from its start until a signal ends it.
@@ -107,7 +112,7 @@ func serve(o *options, sig signals) error {
 func start(o *options) (*daemon, error) {
 	c, warnings, err := loadConfig(o.configFile)
 	if err != nil {
-		return nil, &configError{err}
+		return nil, wrongConfig(warnings, err)
 	}
 	if err := setNoFile(c.RlimitNoFile); err != nil {
 		return nil, err
@@ -248,10 +253,10 @@ func (d *daemon) reload() {
 		return
 	}
 	c, warnings, err := config.Load(d.opts.configFile)
-	d.warn(warnings)
 	if err == nil {
 		err = d.use(c)
 	}
+	d.warn(warnings)
 	if err != nil {
 		d.log.Error("the configuration was not reloaded, the old one stays in force",
 			"config", d.opts.configFile, "err", strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -86,7 +86,7 @@ func Main(name string, args []string, env Env) int {
 	if err := c.out.Flush(); err != nil {
 		// A report that did not arrive must not look like a good one.
 		c.errorf("write output: %v", err)
-		code = max(code, ExitFailed)
+		code = ExitFailed
 	}
 	return code
 }

@@ -25,6 +25,9 @@ func (c *command) change(targets []target) int {
 				return c.refuse(err)
 			}
 		}
+		if len(entry.Reason) > spool.MaxReason {
+			c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
+		}
 	}
 	o, err := open()
 	if err != nil {

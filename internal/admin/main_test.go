@@ -83,6 +83,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TZ", "UTC")
 			e.Setenv("NEWLINE", "a\nb")
 			e.Setenv("LONG", strings.Repeat("a", 200))
+			e.Setenv("LONGER", strings.Repeat("a", 4097))
 			e.Setenv("TEST_PASSWD", filepath.Join(e.WorkDir, "passwd"))
 			e.Setenv("TEST_NONHUMANS", filepath.Join(e.WorkDir, "nonhumans"))
 			return nil

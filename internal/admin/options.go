@@ -38,6 +38,7 @@ const latest = 253402300799
 
 // flagSet builds the option table. All five commands take the same options, because -a turns any of
 // them into any other and because the original tools did: a script that says `haup -r done web` works.
+// What the original did not have is refused where it means nothing, see check.
 func flagSet(o *options) *pflag.FlagSet {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.SortFlags = false
@@ -208,6 +209,9 @@ func (o *options) check(now time.Time) ([]target, error) {
 	if o.host != "" && o.port == 0 {
 		return nil, fmt.Errorf("service port required if service host specified for action %s: add -P", o.action)
 	}
+	if o.hasLasts && o.action != actDown { // "haup web --for 30m" would not be down again after it
+		return nil, fmt.Errorf("option --for is for hadown, it means nothing for action %s", o.action)
+	}
 	if o.action == actDown {
 		if o.hasExpiration && o.hasLasts {
 			return nil, errors.New("-e and --for both say when it ends, give one of them")
@@ -292,7 +296,7 @@ func newTarget(act action, name, host string, port uint16) (target, error) {
 // parsePort reads a TCP port, 1 to 65535, decimal.
 func parsePort(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 || s[0] == '+' {
+	if err != nil || n == 0 {
 		return 0, errors.New("want a port from 1 to 65535")
 	}
 	return uint16(n), nil
@@ -358,5 +362,5 @@ func parseFor(s string) (time.Duration, error) {
 	return total, nil
 }
 
-// unix is a moment in the seconds of spool files and of /recent.
-func unix(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
+// unix is a moment in the seconds of spool files and of /recent, to the last digit as the daemon says it.
+func unix(t time.Time) float64 { return float64(t.Unix()) + float64(t.Nanosecond())/1e9 }

@@ -33,7 +33,8 @@ func TestParseFor(t *testing.T) {
 		"":       0, "0s": 0, "0h0m": 0, "90": 0, "m": 0, "-5m": 0, "+5m": 0, " 5m": 0, "5m ": 0, "5 m": 0,
 		"5M": 0, "5y": 0, "5ms": 0, "1.2.3h": 0, ".": 0, ".h": 0, "1e3s": 0, "0x10s": 0, "5µs": 0,
 		"5300w": 0, "5000w5000w": 0, "9999999999999999999999w": 0, "5217w5217w5217w5217w": 0,
-		strings.Repeat("9", 400) + "s": 0,
+		strings.Repeat("9", 400) + "s":                     0,
+		"9999999999999999999999w9999999999999999999999w5s": 0, // two overflows are nothing, and five seconds
 	} {
 		got, err := parseFor(in)
 		if got != want || (err == nil) != (want > 0) {
@@ -328,7 +329,7 @@ type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("gone") }
 
-// A report that did not arrive makes 1 of a 0, and nothing of a 2.
+// A report that did not arrive makes 1 of a 0; where there was none to make, nothing changes.
 func TestOutputLost(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]int{"--help": ExitFailed, "--bogus": ExitUsage} {

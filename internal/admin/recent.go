@@ -80,14 +80,8 @@ func (d daemon) recent() ([]seen, error) {
 	list := make([]seen, 0, len(*page.Seen))
 	for _, pair := range *page.Seen {
 		s := seen{last: pair[1]}
-		bad := json.Unmarshal(pair[0], &s.service) != nil
-		if len(s.last) == 0 {
-			bad = true
-		} else if s.answered() {
-			bad = bad || json.Unmarshal(s.last, &s.answer) != nil
-		}
-		if bad {
-			return nil, errNotHacheck
+		if json.Unmarshal(pair[0], &s.service) != nil || s.answered() && json.Unmarshal(s.last, &s.answer) != nil {
+			return nil, errNotHacheck // also for half a pair, whose rest is empty
 		}
 		list = append(list, s)
 	}

@@ -48,9 +48,6 @@ func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 }
 
 func (x *exchange) run(talk func(x *exchange) Result) Result {
-	if err := x.ctx.Err(); err != nil {
-		return x.fail(err) // a check that nobody waits for must not bother the service
-	}
 	conn, err := dialer.DialContext(x.ctx, "tcp", x.addr())
 	if err != nil {
 		return x.fail(err)

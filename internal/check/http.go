@@ -56,7 +56,7 @@ type scratch struct {
 var scratches = sync.Pool{New: func() any { return &scratch{reader: bufio.NewReaderSize(nil, 4<<10)} }}
 
 func newScratch() *scratch {
-	return scratches.Get().(*scratch) //nolint:errcheck // the pool makes nothing else
+	return scratches.Get().(*scratch)
 }
 
 // free puts s back; nothing that was read by way of it may be used any more.
@@ -177,10 +177,8 @@ func readBody(resp *http.Response, limit int) ([]byte, error) {
 		n, err := resp.Body.Read(body[len(body):min(cap(body), limit)])
 		body = body[:len(body)+n]
 		switch {
-		case errors.Is(err, io.EOF) && (resp.ContentLength < 0 || int64(len(body)) >= resp.ContentLength):
+		case err == io.EOF: // nothing else: a body that ends too early has io.ErrUnexpectedEOF
 			return fit(body), nil
-		case errors.Is(err, io.EOF):
-			return nil, io.ErrUnexpectedEOF
 		case err != nil:
 			return nil, err
 		case len(body) == limit, int64(len(body)) == resp.ContentLength:

@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -164,6 +165,46 @@ func TestHTTPSClientCertificateWanted(t *testing.T) {
 	r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: s.Host, Port: s.Port, URI: "/"})
 	if want := "Connection failed (waiting for an answer from " + s.Addr() + "): tls: certificate required"; string(r.Body) != want || r.Reason != check.ReasonProtocol {
 		t.Errorf("%s %q, want %q", r.Reason, r.Body, want)
+	}
+}
+
+// heard keeps what is read from a connection.
+type heard struct {
+	net.Conn
+	bytes.Buffer
+}
+
+func (h *heard) Read(b []byte) (int, error) {
+	n, err := h.Conn.Read(b)
+	h.Buffer.Write(b[:n])
+	return n, err
+}
+
+func (h *heard) Write(b []byte) (int, error) { return h.Conn.Write(b) }
+
+// Without a goodbye a service logs a truncated connection at every check. Go's own server does not care,
+// so the records themselves are looked at: the last one is an alert. (In TLS 1.3 that would be hidden.)
+func TestHTTPSSaysGoodbye(t *testing.T) {
+	certificate := issue(t, loopback(), nil)
+	last := make(chan byte, 1)
+	s := checktest.Serve(t, func(conn net.Conn) {
+		h := &heard{Conn: conn}
+		secure := tls.Server(h, &tls.Config{Certificates: []tls.Certificate{certificate}, MaxVersion: tls.VersionTLS12})
+		healthyHTTP(secure)
+		_, _ = io.Copy(io.Discard, secure)
+		var kind byte
+		for records := h.Bytes(); len(records) >= 5; {
+			kind = records[0]
+			records = records[min(len(records), 5+int(records[3])<<8+int(records[4])):]
+		}
+		last <- kind
+	})
+	if r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: s.Host, Port: s.Port, URI: "/"}); r.Code != 200 {
+		t.Fatalf("%d %s", r.Code, r.Body)
+	}
+	const alert = 21
+	if got := <-last; got != alert {
+		t.Errorf("the last record is of type %d", got)
 	}
 }
 

@@ -32,11 +32,11 @@ func TestSMTP(t *testing.T) {
 		reason           check.Reason
 		body             string // ADDR stands for the server's address
 	}{
-		"healthy":            {"220 mail\r\n", "221 bye\r\n", 200, 0, "Connected in 0.0"},
-		"codes alone":        {"220\r\n", "221\r\n", 200, 0, "Connected in 0.0"},
-		"bare line feeds":    {"220 mail\n", "221 bye\n", 200, 0, "Connected in 0.0"},
-		"many lines":         {strings.Repeat("220-hello\r\n", 5000) + "220 mail\r\n", "221-a\r\n221 b\r\n", 200, 0, "Connected in 0.0"},
-		"other 2xx greeting": {"250 mail\r\n", "221 bye\r\n", 200, 0, "Connected in 0.0"},
+		"healthy":            {"220 mail\r\n", "221 bye\r\n", 200, 0, "Connected in "},
+		"codes alone":        {"220\r\n", "221\r\n", 200, 0, "Connected in "},
+		"bare line feeds":    {"220 mail\n", "221 bye\n", 200, 0, "Connected in "},
+		"many lines":         {strings.Repeat("220-hello\r\n", 5000) + "220 mail\r\n", "221-a\r\n221 b\r\n", 200, 0, "Connected in "},
+		"other 2xx greeting": {"250 mail\r\n", "221 bye\r\n", 200, 0, "Connected in "},
 		"refuses":            {"554 go\x1b[2J away\r\n", "", 503, check.ReasonFailed, `ADDR greets with "554 go [2J away"`},
 		"not yet":            {"421-wait\r\n421 later\r\n", "", 503, check.ReasonFailed, `ADDR greets with "421 later"`},
 		"no goodbye":         {"220 mail\r\n", "500 what\r\n", 503, check.ReasonFailed, `ADDR answers QUIT with "500 what"`},

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -68,11 +69,15 @@ func (l *Limiter) wait(ctx context.Context) (Result, bool) {
 	defer l.waiting.Add(-1)
 	select {
 	case l.slots <- struct{}{}:
-		return Result{}, true
+		if end, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Now().Before(end)) {
+			return Result{}, true
+		}
+		// The slot and the end came together: a check that is run now would blame the service.
+		<-l.slots
 	case <-ctx.Done():
 	}
 	took := time.Since(start)
-	r := Result{Code: 503, Reason: ReasonBusy, Took: took, Err: fmt.Errorf("wait for one of %d slots: %w", cap(l.slots), ctx.Err())}
+	r := Result{Code: 503, Reason: ReasonBusy, Took: took, Err: fmt.Errorf("wait for one of %d slots: %w", cap(l.slots), cmp.Or(ctx.Err(), context.DeadlineExceeded))}
 	if ctx.Err() == context.Canceled {
 		r.Reason = ReasonCancelled
 		r.Body = fmt.Appendf(nil, "Check cancelled after %.2fs (waiting for one of %d slots)", took.Seconds(), cap(l.slots))

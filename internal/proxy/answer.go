@@ -15,20 +15,18 @@ import (
 
 // Header values that every answer shares. net/http only reads them.
 var (
-	textType  = []string{"text/plain; charset=utf-8"}
-	jsonType  = []string{"application/json; charset=utf-8"}
-	outcomes  = [cache.Outcomes][]string{}
-	smallAges = [64][]string{}
+	textType = []string{"text/plain; charset=utf-8"}
+	jsonType = []string{"application/json; charset=utf-8"}
+	outcomes = [cache.Outcomes][]string{
+		{cache.Override.String()}, {cache.Hit.String()}, {cache.Miss.String()}, {cache.Shared.String()}, {cache.Bypass.String()},
+	}
+	smallAges = func() (ages [64][]string) {
+		for i := range ages {
+			ages[i] = []string{strconv.Itoa(i)}
+		}
+		return ages
+	}()
 )
-
-func init() {
-	for o := range outcomes {
-		outcomes[o] = []string{cache.Outcome(o).String()}
-	}
-	for i := range smallAges {
-		smallAges[i] = []string{strconv.Itoa(i)}
-	}
-}
 
 // dates keeps the value of the Date header for a second: to write it anew costs net/http half a
 // microsecond.

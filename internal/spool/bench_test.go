@@ -84,7 +84,9 @@ func BenchmarkOpenIndex(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
+				b.StopTimer()
 				_ = x.Close()
+				b.StartTimer()
 			}
 		})
 	}

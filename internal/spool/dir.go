@@ -18,7 +18,7 @@ import (
 
 // ErrNotDurable is wrapped by the error of Write and Remove when the change is done and every reader
 // sees it, but the directory could not be synced: the change may not survive a power cut. With every
-// other error the old state stands.
+// other error the old state stands; where a key has files of several names, what stands is in the error.
 var ErrNotDurable = errors.New("done, but it may not survive a power cut")
 
 // Names that no service can have, for files that are not overrides.

@@ -71,46 +71,153 @@ func ParseEntry(k Key, content []byte) Entry {
 		e.Reason = textReason(content[:maxContent])
 		return e
 	}
-	var fields map[string]json.RawMessage
-	if trimmed := bytes.TrimSpace(content); len(trimmed) == 0 || trimmed[0] != '{' ||
-		json.Unmarshal(plainNumbers(trimmed), &fields) != nil {
+	fields, ok := plainObject(content)
+	if !ok {
+		fields, ok = object(content)
+	}
+	if !ok {
 		e.Reason = textReason(content)
 		return e
 	}
-	if raw, ok := fields["reason"]; ok {
-		var text string
-		switch {
-		case string(raw) == "null":
-		case json.Unmarshal(raw, &text) == nil:
-			e.Reason = cut(text)
-		default:
-			e.Reason = cut(string(raw))
+	if raw := fields["reason"]; len(raw) > 0 && string(raw) != "null" {
+		text, ok := jsonString(raw)
+		if !ok {
+			text = string(raw)
 		}
+		e.Reason = cut(text)
 	}
-	var word string
-	if raw, ok := fields["state"]; ok && json.Unmarshal(raw, &word) == nil {
-		switch word {
-		case "up":
-			e.State = ForceUp
-		case "drain":
-			e.State = Drain
-		case "maint":
-			e.State = Maint
-		}
+	switch word, _ := jsonString(fields["state"]); word {
+	case "up":
+		e.State = ForceUp
+	case "drain":
+		e.State = Drain
+	case "maint":
+		e.State = Maint
 	}
 	e.Created = unixTime(fields["creation"])
 	e.Expires = unixTime(fields["expiration"])
 	return e
 }
 
+// object reads content as a JSON object, with what Python's json adds to JSON.
+func object(content []byte) (fields map[string]json.RawMessage, ok bool) {
+	content = bytes.TrimSpace(content)
+	if len(content) == 0 || content[0] != '{' {
+		return nil, false
+	}
+	err := json.Unmarshal(plainNumbers(content), &fields)
+	return fields, err == nil
+}
+
+// plainObject is object for what nearly every file holds, an object of ASCII strings without escapes, null
+// and numbers without exponents. A start with 10,000 files spends a fifth of the time.
+func plainObject(b []byte) (fields map[string]json.RawMessage, ok bool) {
+	fields = make(map[string]json.RawMessage, 4)
+	if b, ok = after(b, '{'); !ok {
+		return nil, false
+	}
+	for {
+		n := plainString(b)
+		if n == 0 {
+			return nil, false
+		}
+		key := string(b[1 : n-1])
+		if b, ok = after(b[n:], ':'); !ok || len(b) == 0 {
+			return nil, false
+		}
+		switch {
+		case b[0] == '"':
+			n = plainString(b)
+		case bytes.HasPrefix(b, []byte("null")):
+			n = len("null")
+		default:
+			n = plainNumber(b)
+		}
+		if n == 0 {
+			return nil, false
+		}
+		fields[key] = b[:n:n]
+		if rest, more := after(b[n:], ','); more {
+			b = rest
+			continue
+		}
+		b, ok = after(b[n:], '}')
+		return fields, ok && len(b) == 0
+	}
+}
+
+// after returns what follows c, with the blanks of JSON left out on both sides.
+func after(b []byte, c byte) ([]byte, bool) {
+	const blanks = " \t\r\n"
+	b = bytes.TrimLeft(b, blanks)
+	if len(b) == 0 || b[0] != c {
+		return nil, false
+	}
+	return bytes.TrimLeft(b[1:], blanks), true
+}
+
+// plainString returns the length of the quoted string that b begins with, 0 when there is none or it is
+// more than printable ASCII without escapes.
+func plainString(b []byte) int {
+	if len(b) == 0 || b[0] != '"' {
+		return 0
+	}
+	for i, c := range b[1:] {
+		switch {
+		case c == '"':
+			return i + 2
+		case c < ' ' || c > '~' || c == '\\':
+			return 0
+		}
+	}
+	return 0
+}
+
+// plainNumber returns the length of the decimal number that b begins with, 0 when there is none. What
+// follows it is the caller's to judge.
+func plainNumber(b []byte) int {
+	digits := func(from int) (to int) {
+		for to = from; to < len(b) && '0' <= b[to] && b[to] <= '9'; to++ {
+		}
+		return to
+	}
+	start := 0
+	if len(b) > 0 && b[0] == '-' {
+		start = 1
+	}
+	n := digits(start)
+	if n == start || b[start] == '0' && n > start+1 {
+		return 0
+	}
+	if n < len(b) && b[n] == '.' {
+		end := digits(n + 1)
+		if end == n+1 {
+			return 0
+		}
+		n = end
+	}
+	return n
+}
+
+// jsonString returns the string that raw is in JSON.
+func jsonString(raw []byte) (string, bool) {
+	if n := plainString(raw); n > 0 && n == len(raw) {
+		return string(raw[1 : n-1]), true
+	}
+	var s string
+	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
+		return "", false
+	}
+	return s, true
+}
+
 // textReason is the reason of a file that is no JSON object: its text, or the string it is in JSON.
 func textReason(content []byte) string {
-	text := strings.TrimSpace(string(content))
-	var s string
-	if strings.HasPrefix(text, `"`) && json.Unmarshal([]byte(text), &s) == nil {
-		text = s
+	content = bytes.TrimSpace(content)
+	if text, ok := jsonString(content); ok {
+		return cut(text)
 	}
-	return cut(text)
+	return cut(string(content))
 }
 
 // cut returns s as a reason: at most MaxReason bytes, and a copy of its own when it was longer, so that

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os/exec"
 	"regexp"
@@ -241,6 +242,12 @@ func FuzzParseEntry(f *testing.F) {
 		}
 		if len(e.Reason) > MaxReason {
 			t.Fatalf("reason of %d bytes", len(e.Reason))
+		}
+		if fast, ok := plainObject(content); ok {
+			slow, ok := object(content)
+			if !ok || !maps.EqualFunc(fast, slow, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+				t.Fatalf("%q is %q, want %q, %v", content, fast, slow, ok)
+			}
 		}
 		checkLine(t, e)
 		written := e.Marshal()

@@ -76,6 +76,10 @@ func (w *work) bury(f *file) {
 	if w.lost || !w.open() {
 		return
 	}
+	if w.h.dir != "" { // no descriptor to look at what was moved: at the next lookup
+		w.later(f)
+		return
+	}
 	aside := parkName(f.name)
 	err := unix.Renameat(w.h.fd, w.h.at(f.name), w.h.fd, w.h.at(aside))
 	switch {
@@ -84,7 +88,7 @@ func (w *work) bury(f *file) {
 		w.settle(aside)
 		w.load(f.name, typeUnknown, false)
 	case errors.Is(err, unix.ENOENT): // somebody else was faster; the event says so
-	default:
+	case !f.kept:
 		f.kept = true
 		w.told.log(w.log, slog.LevelWarn, "override has expired and its file cannot be removed",
 			slog.String("name", f.name), slog.String("error", err.Error()))
@@ -93,7 +97,7 @@ func (w *work) bury(f *file) {
 
 // park remembers the file name as moved aside.
 func (w *work) park(name string) {
-	if w.parked[name] == nil {
+	if w.parked[name] == nil && len(w.parked) < w.system.maxFiles { // so many come of no crash
 		w.parked[name] = &parked{since: w.mono, next: w.mono}
 	}
 }
@@ -110,6 +114,9 @@ func (w *work) settleParked() {
 // settle removes the file aside, puts it back, or leaves it for later.
 func (w *work) settle(aside string) {
 	p := w.parked[aside]
+	if p == nil {
+		return
+	}
 	name, _ := parkedName(aside)
 	k, err := ParseKey(name)
 	if err != nil { // nobody of ours made it
@@ -120,6 +127,10 @@ func (w *work) settle(aside string) {
 	e, ok := r.entry(k)
 	if r.found == absent || r.found == noFile {
 		delete(w.parked, aside)
+		return
+	}
+	if r.found == failed { // not a word about what it says
+		p.later(w.mono)
 		return
 	}
 	if !ok || !e.Expired(w.now) {
@@ -134,8 +145,13 @@ func (w *work) settle(aside string) {
 		delete(w.parked, aside)
 		return
 	}
+	p.later(w.mono)
+}
+
+// later has p looked at again, after twice the time each time.
+func (p *parked) later(now time.Time) {
 	p.tries++
-	p.next = w.mono.Add(time.Second << min(p.tries, 6))
+	p.next = now.Add(time.Second << min(p.tries, 6))
 }
 
 // putBack gives aside its name again, unless something newer has it.
@@ -147,8 +163,7 @@ func (w *work) putBack(aside, name string) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		w.stats.Errors++
 		p := w.parked[aside]
-		p.tries++
-		p.next = w.mono.Add(time.Second << min(p.tries, 6))
+		p.later(w.mono)
 		if p.tries == 1 {
 			w.told.log(w.log, slog.LevelError, "override was renewed while it expired, and cannot be put back for now",
 				slog.String("name", name), slog.String("error", err.Error()))

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // expiring is the content of an override that ends at a time.
@@ -94,7 +96,7 @@ func TestClockSteps(t *testing.T) {
 // TestRenewalsAreNeverLost: an override that expires all the time is renewed all the time, by writers that
 // rename and by writers that write in place. A renewal that has returned is in force.
 func TestRenewalsAreNeverLost(t *testing.T) {
-	for _, tt := range []struct {
+	renewals := []struct {
 		name  string
 		write func(r *room, n int, text string)
 	}{
@@ -115,43 +117,41 @@ func TestRenewalsAreNeverLost(t *testing.T) {
 			must(r.t, err)
 			must(r.t, f.Close())
 		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			both(t, func(t *testing.T, r *room) {
-				polling := !r.x.Stats().Watching
-				if polling && tt.name != "rename" {
-					return // without events a late writer is noticed when the grace ends: TestLateWriter
-				}
-				var wg sync.WaitGroup
-				var stop atomic.Bool
-				for range 2 {
-					wg.Go(func() {
-						for !stop.Load() {
-							r.x.Lookup("web", "", 80, true)
-							runtime.Gosched()
-						}
-					})
-				}
-				defer wg.Wait()
-				defer stop.Store(true)
-				rounds := tries(500, 30_000)
-				if polling {
-					rounds = tries(100, 5_000)
-				}
-				for n := range rounds {
-					// What is there expires right now, or has just expired.
-					r.put("web", expiring("old", r.clock.in(time.Duration(n%40)*time.Microsecond)))
-					for range n % 3 {
-						runtime.Gosched()
-					}
-					reason := fmt.Sprint("renewal ", n)
-					tt.write(r, n, expiring(reason, r.clock.in(time.Hour)))
-					if got := r.look("web"); got != "down "+reason {
-						t.Fatalf("renewal %d: web is %q; files %q", n, got, r.names())
-					}
-				}
-			})
+	}
+	for _, tt := range renewals {
+		t.Run(tt.name, func(t *testing.T) { renewAgainAndAgain(t, open(t), tries(500, 30_000), tt.write) })
+	}
+	// Without events a late writer in place is noticed only when the grace ends: TestLateWriter.
+	t.Run("poll", func(t *testing.T) {
+		renewAgainAndAgain(t, open(t, noInotify), tries(100, 5_000), renewals[0].write)
+	})
+}
+
+// renewAgainAndAgain has an override expire and be renewed, with two others asking for it.
+func renewAgainAndAgain(t *testing.T, r *room, rounds int, renew func(r *room, n int, text string)) {
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	for range 2 {
+		wg.Go(func() {
+			for !stop.Load() {
+				r.x.Lookup("web", "", 80, true)
+				runtime.Gosched()
+			}
 		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	for n := range rounds {
+		// What is there expires right now, or has just expired.
+		r.put("web", expiring("old", r.clock.in(time.Duration(n%40)*time.Microsecond)))
+		for range n % 3 {
+			runtime.Gosched()
+		}
+		reason := fmt.Sprint("renewal ", n)
+		renew(r, n, expiring(reason, r.clock.in(time.Hour)))
+		if got := r.look("web"); got != "down "+reason {
+			t.Fatalf("renewal %d: web is %q; files %q", n, got, r.names())
+		}
 	}
 }
 
@@ -263,7 +263,7 @@ func TestCrashLeftovers(t *testing.T) {
 	f, err := os.Open(file(locked))
 	must(t, err)
 	defer func() { must(t, f.Close()) }()
-	must(t, lock(f))
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 
 	r := openOn(t, d)
 	r.want("renewed", "down in force")

@@ -19,8 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func lock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
-
 // namespaces returns how to run a test in namespaces of its own, also as somebody who is not root.
 func namespaces(flags uintptr) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: flags}
@@ -533,31 +531,67 @@ func TestRemoteFileSystem(t *testing.T) {
 	}
 }
 
-// TestIdleSleeps: nobody asks and nothing happens, so the process does not wake up.
+// TestIdleSleeps: when nobody asks and nothing happens, the index does nothing at all.
 func TestIdleSleeps(t *testing.T) {
 	t.Parallel() // as all that mostly wait
-	if !elsewhere(t, nil) {
-		return
-	}
-	const period = 100 * time.Millisecond
-	r := open(t, func(s *system) { s.verifyEvery = period })
-	defer r.close()
+	const period = 50 * time.Millisecond
+	var looks atomic.Int64
+	r := open(t, func(s *system) {
+		s.verifyEvery = period
+		now := s.now
+		s.now = func() time.Time { // every piece of work begins with it
+			looks.Add(1)
+			return now()
+		}
+	})
 	r.down("web", "x")
 	r.up("web")
-	r.down("web", "x")
+	r.write(Entry{Key: web, State: Down, Reason: "x", Expires: r.clock.in(time.Hour)})
 	r.want("web", "down x")
-	switches := func() int64 {
-		var usage unix.Rusage
-		must(t, unix.Getrusage(unix.RUSAGE_SELF, &usage))
-		return usage.Nvcsw
-	}
-	// The verification after the last lookup falls into the first period.
-	timer := time.NewTimer(10 * period)
+	// What the last writes have set going, the look after a deletion among it, ends meanwhile.
+	timer := time.NewTimer(20 * period)
 	<-timer.C
-	before := switches()
+	before := looks.Load()
 	timer.Reset(20 * period)
 	<-timer.C
-	if n := switches() - before; n > 15 { // the timer of this test and the runtime's own
-		t.Errorf("%d wake-ups in %v", n, 20*period)
+	if n := looks.Load() - before; n > 0 {
+		t.Errorf("the index went to work %d times in %v", n, 20*period)
+	}
+	r.want("web", "down x")
+}
+
+// TestLostSleeps: with the directory gone it is looked for once a second, and nothing else is tried.
+func TestLostSleeps(t *testing.T) {
+	t.Parallel()
+	var looks atomic.Int64
+	r := open(t, func(s *system) {
+		now := s.now
+		s.now = func() time.Time {
+			looks.Add(1)
+			return now()
+		}
+	})
+	r.put("web", expiring("x", r.clock.in(time.Hour)))
+	r.put("stays", "y")
+	r.want("web", "down x")
+	r.clock.set(2 * time.Hour)
+	r.want("web", "") // and its file is moved aside, to be looked at in a second
+	must(t, os.Rename(r.d.Root(), r.d.Root()+".moved"))
+	r.want("stays", "down y")
+	r.told("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
+	before := looks.Load()
+	timer := time.NewTimer(3 * time.Second)
+	<-timer.C
+	if n := looks.Load() - before; n > 6 {
+		t.Errorf("the index went to work %d times in 3 s", n)
+	}
+	must(t, os.Rename(r.d.Root()+".moved", r.d.Root()))
+	r.soon("web", "")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); !slices.Equal(r.names(), []string{"stays"}); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("files are %q", r.names())
+		}
 	}
 }

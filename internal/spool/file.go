@@ -275,10 +275,10 @@ func (h *handle) readFD(fd int, r *reading) (again bool) {
 			r.failure(err)
 			return false
 		}
-		if got == 0 {
+		n += got
+		if got == 0 || n < len(h.buf) && int64(n) >= st.Size {
 			break
 		}
-		n += got
 	}
 	r.found, r.content = content, h.buf[:n]
 	return false

@@ -27,6 +27,7 @@ const (
 	maxFiles    = 100_000                 // held in memory; beyond, requests look at the disk
 	maxIgnored  = 1024                    // names told to be ignored
 	maxRounds   = 200                     // of reading events before an answer is given all the same
+	longestRun  = 500 * time.Millisecond  // of such rounds together
 )
 
 // What makes a lookup take the slow path, besides unread events.
@@ -109,6 +110,7 @@ type Index struct {
 	goneCheck time.Time // when to ask whether the directory went with them, zero for no need
 	ignored   map[string]bool
 	crowded   bool
+	crowdSaid bool
 	needScan  bool
 	gen       uint64 // of the last full reading
 	inForce   int
@@ -257,7 +259,6 @@ func (x *Index) viewCrowded(t target, v *View, now time.Time) {
 		}
 	}
 	defer h.close()
-	rank := func(k Key) int { return len(k.Name()) }
 	for _, k := range t.keys() {
 		if x.files[k.Name()] != nil {
 			continue
@@ -267,7 +268,7 @@ func (x *Index) viewCrowded(t target, v *View, now time.Time) {
 		if !ok || e.Expired(now) {
 			continue
 		}
-		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && rank(k) < rank(v.Override.Key) {
+		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && k.width() > v.Override.Key.width() {
 			v.Override = &e
 		}
 	}

@@ -679,3 +679,36 @@ func TestOpenIndexErrors(t *testing.T) {
 		t.Error("an index of nothing opens")
 	}
 }
+
+// TestLastRound: when writers never pause, the last look at them may add to what is said and not take from
+// it, because what it does not see any more may have been written again elsewhere. The next lookup decides.
+func TestLastRound(t *testing.T) {
+	r := open(t)
+	r.put("web", "gone")
+	r.put("weaker", "x")
+	r.want("web", "down gone")
+	r.x.mu.Lock()
+	w := r.x.begin()
+	w.last = true
+	w.open()
+	r.remove("web")
+	r.put("weaker", `{"state": "drain"}`)
+	r.put("new", "y")
+	for _, name := range []string{"web", "weaker", "new"} {
+		w.load(name, typeUnknown, true)
+	}
+	w.finish()
+	s := r.x.snap.Load()
+	for name, want := range map[string]string{"web": "down gone", "weaker": "down x", "new": "down y"} {
+		if got := show(s.slot(Key{Service: name}).entry); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if r.x.attention.Load()&attAgain == 0 {
+		t.Error("nobody will look again")
+	}
+	r.x.mu.Unlock()
+	r.want("web", "")
+	r.want("weaker", "drain")
+	r.want("new", "down y")
+}

@@ -149,5 +149,19 @@ func (k Key) canonical() Key {
 	return k
 }
 
+// width says how much k covers: All everything, a service all its instances.
+func (k Key) width() int {
+	switch {
+	case k.Port == 0 && k.Service == All:
+		return 3
+	case k.Port == 0:
+		return 2
+	case k.Host == "":
+		return 1
+	default:
+		return 0
+	}
+}
+
 // oneName reports whether k has a single spelling, so that no other file can be about it.
 func (k Key) oneName() bool { return k.Port == 0 }

@@ -3,7 +3,6 @@
 package spool
 
 import (
-	"io/fs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,27 +60,8 @@ func (w *work) poll() {
 	if stamp != w.stamp {
 		w.edit().raiseFloor() // a name may have come and gone, and the names do not tell
 	}
-	w.gen++
-	err = w.h.each(func(name string, typ fs.FileMode) {
-		if f := w.files[name]; f != nil {
-			f.gen = w.gen
-			return
-		}
-		w.scanned(name, typ)
-	})
-	if err != nil {
-		w.err = err
-		w.stats.Errors++
+	if !w.list(true) {
 		return
-	}
-	var unseen []string
-	for name, f := range w.files {
-		if f.gen != w.gen {
-			unseen = append(unseen, name)
-		}
-	}
-	for _, name := range unseen {
-		w.load(name, typeUnknown, false)
 	}
 	w.stamp, w.trusted = stamp, stamp.settled(began)
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +26,7 @@ type file struct {
 	again bool     // could not be read, or was not looked at to the end: read it at the next lookup
 	deep  bool     // behind a subdirectory, which no event of ours tells about
 	via   []string // the names in the directory that the link leads over
-	kept  bool     // expired, and could not be removed
+	kept  bool     // expired, and could not be removed, which has been said
 	gen   uint64   // of the last full reading that saw it
 }
 
@@ -49,7 +51,8 @@ type work struct {
 	h       *handle
 	now     time.Time // wall clock, which expirations are about
 	mono    time.Time
-	changes int   // of slots so far, and of what was no longer as it had just been
+	changes int // of slots so far, and of what was no longer as it had just been
+	changed []Change
 	ended   bool  // an override has ended because its file is gone
 	last    bool  // no more rounds after this one
 	sweep   bool  // remove what killed writers have left behind
@@ -78,7 +81,7 @@ func (w *work) run(t *target, todo uint32) {
 		todo |= attDue
 	}
 	for round := range maxRounds {
-		w.last = round == maxRounds-1
+		w.last = round == maxRounds-1 || round > 0 && time.Since(w.mono) > longestRun
 		before := w.changes
 		b := w.events()
 		again := b.count > 0
@@ -98,6 +101,9 @@ func (w *work) run(t *target, todo uint32) {
 		w.settleParked()
 		if !again && w.changes == before && w.stillThere() {
 			return
+		}
+		if w.last {
+			break
 		}
 		todo = 0
 	}
@@ -143,6 +149,9 @@ func (w *work) finish() {
 		x.snap.Store(&x.draft.snapshot)
 		x.draft = nil
 	}
+	for _, c := range w.changed { // now that whoever is told can see it
+		x.told.changed(c)
+	}
 	var keep uint32
 	if x.watch == nil {
 		keep |= attPoll
@@ -165,7 +174,9 @@ func (w *work) finish() {
 		wait = min(wait, x.expiry.Sub(w.now))
 	}
 	for _, p := range x.parked {
-		wait = min(wait, p.next.Sub(w.mono))
+		if !x.lost { // nothing can be done for them until the directory is back
+			wait = min(wait, p.next.Sub(w.mono))
+		}
 	}
 	if !x.goneCheck.IsZero() {
 		wait = min(wait, x.goneCheck.Sub(w.mono))
@@ -338,13 +349,15 @@ func (w *work) event(name string) {
 	}
 	if _, ok := parkedName(name); ok {
 		w.park(name)
-		w.parked[name].next = w.mono
+		if p := w.parked[name]; p != nil {
+			p.next = w.mono
+		}
 		return
 	}
+	before := w.files[name]
 	w.load(name, typeUnknown, true)
-	if f := w.files[name]; f != nil && f.kept {
-		f.kept = false // perhaps it may be removed by now
-		w.bury(f)
+	if f := w.files[name]; f != nil && f.kept && before != nil && before.kept {
+		w.bury(f) // perhaps it may be removed by now
 	}
 }
 
@@ -361,20 +374,17 @@ func (w *work) load(name string, typ fs.FileMode, told bool) {
 		return
 	}
 	r := w.h.read(name, typ)
-	w.stats.Reloads++
-	if r.found == absent && typ != typeUnknown {
-		w.changes++ // the listing had it: it was moved or replaced meanwhile, and what took its place was not seen
-	}
-	w.put(name, k, &r, told)
+	e, ok := r.entry(k)
+	w.put(name, k, &r, e, ok, told)
 }
 
-// put takes up that r was found under name.
-func (w *work) put(name string, k Key, r *reading, told bool) {
+// put takes up that r was found under name, which is the override e if ok.
+func (w *work) put(name string, k Key, r *reading, e Entry, ok, told bool) {
+	w.stats.Reloads++
 	old := w.files[name]
 	if r.found == noFile {
 		w.ignore(name, r.why)
 	}
-	e, ok := r.entry(k)
 	if !ok && len(r.via) == 0 && !r.deep { // nothing there that could become an override without an event
 		if old == nil {
 			if told && w.slotOf(k).entry == nil {
@@ -424,8 +434,9 @@ func (w *work) put(name string, k Key, r *reading, told bool) {
 			w.bereave(old)
 		}
 	} else if len(w.files) >= w.system.maxFiles {
-		if !w.crowded {
-			w.crowded = true
+		w.crowded = true
+		if !w.crowdSaid {
+			w.crowdSaid = true
 			w.told.log(w.log, slog.LevelError, "too many spool files: for those beyond the limit every request looks at the disk, and no result is reused",
 				slog.String("directory", w.root), slog.Int("limit", w.system.maxFiles))
 		}
@@ -548,7 +559,7 @@ func (w *work) resolve(k Key) {
 		d.end(k)
 	}
 	if old.entry != s.entry && !w.quiet {
-		w.told.changed(Change{
+		w.changed = append(w.changed, Change{
 			Key: k, Old: old.entry, New: s.entry,
 			Expired: old.entry != nil && old.entry.Expired(w.now),
 		})
@@ -578,16 +589,52 @@ func (w *work) scanIfNeeded() bool {
 		return false
 	}
 	w.stats.Rescans++
-	w.gen++
 	w.crowded = false
-	err := w.h.each(w.scanned)
-	if err != nil {
-		w.err = err
-		w.stats.Errors++
+	if !w.list(false) {
 		return false // needScan stands, and so does what was known
 	}
 	w.sweep = false
 	w.needScan = false
+	return true
+}
+
+// list goes through the names of the directory and reads the files: all of them, or only the new ones.
+// It reports whether it came to the end.
+func (w *work) list(onlyNew bool) bool {
+	w.gen++
+	var portion []listed
+	err := w.h.each(func(name string, typ fs.FileMode) {
+		f := w.files[name]
+		if f != nil {
+			f.gen = w.gen
+			if onlyNew {
+				return
+			}
+		}
+		if _, ok := parkedName(name); ok {
+			w.park(name)
+			return
+		}
+		k, err := ParseKey(name)
+		switch {
+		case err == nil:
+			portion = append(portion, listed{name: name, typ: typ, key: k})
+			if len(portion) == 1024 {
+				w.takeListed(portion)
+				portion = portion[:0]
+			}
+		case !isOwn(name):
+			w.ignore(name, err.Error())
+		case w.sweep:
+			w.h.sweep(name)
+		}
+	})
+	if err != nil {
+		w.err = err
+		w.stats.Errors++
+		return false
+	}
+	w.takeListed(portion)
 	// A listing may miss a file that is replaced meanwhile. That one is gone has to be seen by name.
 	var unseen []string
 	for name, f := range w.files {
@@ -601,19 +648,42 @@ func (w *work) scanIfNeeded() bool {
 	return true
 }
 
-// scanned takes up one file of a full reading.
-func (w *work) scanned(name string, typ fs.FileMode) {
-	if _, ok := parkedName(name); ok {
-		w.park(name)
-		return
+// listed is a file that a listing has named.
+type listed struct {
+	name  string
+	typ   fs.FileMode
+	key   Key
+	r     reading
+	entry Entry
+	ok    bool
+}
+
+// takeListed reads the files of a listing, many of them on all processors, and takes them up.
+func (w *work) takeListed(files []listed) {
+	read := func(h *handle, files []listed) {
+		for i := range files {
+			f := &files[i]
+			f.r = h.read(f.name, f.typ)
+			f.entry, f.ok = f.r.entry(f.key)
+			f.r.content = nil // the next one reads into the same memory
+		}
 	}
-	if w.sweep && isOwn(name) {
-		w.h.sweep(name)
-		return
+	const worthIt = 128
+	if share := len(files)/min(runtime.GOMAXPROCS(0), 4) + 1; share >= worthIt {
+		var wg sync.WaitGroup
+		for part := range slices.Chunk(files, share) {
+			wg.Go(func() { read(&handle{root: w.h.root, fd: w.h.fd, dir: w.h.dir, id: w.h.id}, part) })
+		}
+		wg.Wait()
+	} else {
+		read(w.h, files)
 	}
-	w.load(name, typ, false)
-	if f := w.files[name]; f != nil {
-		f.gen = w.gen
+	for i := range files {
+		f := &files[i]
+		if f.r.found == absent {
+			w.changes++ // it was moved or replaced since it was listed, and what took its place was not seen
+		}
+		w.put(f.name, f.key, &f.r, f.entry, f.ok, false)
 	}
 }
 

@@ -126,6 +126,10 @@ func Run(t *testing.T, row Row) {
 		s := on(t, func(conn net.Conn) { _, _ = conn.Write([]byte("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")) })
 		row.wantOr(t, row.atOnce(t, s.Host, s.Port), check.ReasonProtocol)
 	})
+	row.layers(t, "bytes without a line end", func(t *testing.T, on layer) {
+		s := on(t, func(conn net.Conn) { _, _ = conn.Write([]byte{0, 1, 2, 3, 4, 5, 6, 7}) })
+		row.wantOr(t, row.atOnce(t, s.Host, s.Port), check.ReasonProtocol)
+	})
 	row.layers(t, "1 MB without a newline", func(t *testing.T, on layer) {
 		long := bytes.Repeat([]byte("a"), 1<<20)
 		s := on(t, func(conn net.Conn) { _, _ = conn.Write(long) })

@@ -153,13 +153,14 @@ func BlackHole(t testing.TB) uint16 {
 		t.Fatal(err)
 	}
 	port := name.(*syscall.SockaddrInet4).Port
-	for range 16 {
-		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 200*time.Millisecond)
+	for failed := 0; failed < 2; { // once may be this machine's fault
+		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 100*time.Millisecond)
 		if err != nil {
-			return uint16(port)
+			failed++
+			continue
 		}
+		failed = 0
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	t.Fatal("the queue of a listener that accepts nothing does not fill up")
-	return 0
+	return uint16(port)
 }

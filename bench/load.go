@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// connections is how many wrk keeps busy: enough that every core has work at any time, few enough that the
+// contestants' queues stay short.
+const connections = 32
+
+var (
+	wrkRequests = regexp.MustCompile(`([0-9]+) requests in`)
+	wrkRate     = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
+	wrkFailed   = regexp.MustCompile(`Socket errors.*`)
+	wrkNot2xx   = regexp.MustCompile(`Non-2xx or 3xx responses: ([0-9]+)`)
+)
+
+// load is what wrk reports of one turn.
+type load struct {
+	rate     float64 // answers a second
+	requests int
+	not2xx   int // answers that are neither 2xx nor 3xx
+}
+
+// wrk asks one contestant for one turn. A failed connection or request is an error: it would be a fast one.
+func (b *bench) wrk(url string, args ...string) (load, error) {
+	var l load
+	args = append([]string{
+		"-t", "2", "-c", strconv.Itoa(connections), "-d", fmt.Sprintf("%ds", int(b.duration.Seconds())),
+	}, append(args, url)...)
+	out, err := exec.CommandContext(b.ctx, "wrk", args...).CombinedOutput()
+	if err != nil {
+		return l, fmt.Errorf("wrk: %w\n%s", err, out)
+	}
+	if m := wrkFailed.Find(out); m != nil {
+		return l, fmt.Errorf("wrk %s: %s", url, m)
+	}
+	n, r := wrkRequests.FindSubmatch(out), wrkRate.FindSubmatch(out)
+	if n == nil || r == nil {
+		return l, fmt.Errorf("wrk printed\n%s", out)
+	}
+	if m := wrkNot2xx.FindSubmatch(out); m != nil {
+		if l.not2xx, err = strconv.Atoi(string(m[1])); err != nil {
+			return l, err
+		}
+	}
+	if l.requests, err = strconv.Atoi(string(n[1])); err != nil {
+		return l, err
+	}
+	l.rate, err = strconv.ParseFloat(string(r[1]), 64)
+	return l, err
+}
+
+// rate is wrk's rate where every answer has to be 2xx.
+func (b *bench) rate(url string, args ...string) (float64, error) {
+	l, err := b.wrk(url, args...)
+	if err == nil && l.not2xx > 0 {
+		err = fmt.Errorf("%s: %d of %d answers were not 2xx", url, l.not2xx, l.requests)
+	}
+	return l.rate, err
+}
+
+// inTurns gives each contestant its turns: all of them once, then all of them again, each time beginning with
+// another one, so that no one always runs after the same one. Before the first turn each warms up for one.
+// It returns the figures of each contestant, turn by turn.
+func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][]float64, error) {
+	figures := make([][]float64, contestants)
+	for i := range contestants {
+		if _, err := turn(i); err != nil {
+			return nil, err
+		}
+	}
+	for p := range b.pairs {
+		for k := range contestants {
+			i := (p + k) % contestants
+			f, err := turn(i)
+			if err != nil {
+				return nil, err
+			}
+			figures[i] = append(figures[i], f)
+		}
+	}
+	return figures, nil
+}
+
+// script writes a wrk script that asks for the given paths, round about, each thread beginning elsewhere. Every
+// request is a string of its own, also where paths repeat: a load generator that holds few strings would be faster than
+// one that holds many, and the difference would be taken for the contestant's.
+func (b *bench) script(name string, paths []string) (string, error) {
+	list, file := filepath.Join(b.tmp, name+".paths"), filepath.Join(b.tmp, name+".lua")
+	if err := os.WriteFile(list, []byte(strings.Join(paths, "\n")+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return file, os.WriteFile(file, fmt.Appendf(nil, `
+local threads = 0
+function setup(thread)
+    thread:set("first", threads * 31337)
+    threads = threads + 1
+end
+
+local requests, n = {}, 0
+function init(args)
+    for path in io.lines(%q) do
+        n = n + 1
+        requests[n] = wrk.format("GET", path, {["Host"] = "x", ["X-Number"] = string.format("%%07d", n)})
+    end
+end
+
+local asked = 0
+function request()
+    -- In steps of a prime: neighbours in the list are not neighbours in time.
+    asked = asked + 7919
+    return requests[(first + asked) %% n + 1]
+end
+`, list), 0o600)
+}
+
+// held asks at a steady rate, whatever the answers do, each time on a new connection as HAProxy does, and returns how
+// long each answer took. The time counts from the moment the request was due, not from when it could be sent: a server
+// that stalls makes all that are due in the meantime late, and each of them counts (otherwise a stall of a second would
+// be one slow answer of thousands).
+func (b *bench) held(addr string, rate int, d time.Duration, path func(i int) string) ([]float64, error) {
+	n := int(d.Seconds() * float64(rate))
+	took := make([]float64, n)
+	due := make(chan int, n)
+	began := time.Now().Add(50 * time.Millisecond)
+	at := func(i int) time.Time { return began.Add(time.Duration(i) * time.Second / time.Duration(rate)) }
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed error
+	for range 256 {
+		wg.Go(func() {
+			buf := make([]byte, 4096)
+			for i := range due {
+				err := ask(addr, path(i), buf)
+				took[i] = float64(time.Since(at(i))) / float64(time.Microsecond)
+				if err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i := range n {
+		time.Sleep(time.Until(at(i)))
+		due <- i
+	}
+	close(due)
+	wg.Wait()
+	return took, failed
+}
+
+// ask sends one request on a new connection, as HAProxy's httpchk does, and reads the answer to its end.
+func ask(addr, path string, buf []byte) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // fails on a closed connection, which the write says too
+	if _, err := conn.Write(append(append(append(buf[:0], "GET "...), path...), " HTTP/1.0\r\n\r\n"...)); err != nil {
+		return err
+	}
+	n := 0
+	for n < len(buf) {
+		m, err := conn.Read(buf[n:])
+		n += m
+		if err != nil {
+			break
+		}
+	}
+	if !bytes.HasPrefix(buf[:n], []byte("HTTP/1.0 200 ")) && !bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 200 ")) {
+		return fmt.Errorf("%s%s answered %.100q", addr, path, buf[:n])
+	}
+	return nil
+}

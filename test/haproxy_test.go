@@ -1,0 +1,262 @@
+package test
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// haproxy is a running HAProxy, asked over its admin socket.
+type haproxy struct {
+	*process
+	t    testing.TB
+	sock string
+}
+
+// startHAProxy starts HAProxy with the given proxies.
+func startHAProxy(t testing.TB, proxies string) *haproxy {
+	t.Helper()
+	// A Unix socket's path holds 107 bytes, which a directory named after the test may exceed.
+	dir, err := os.MkdirTemp("", "haproxy-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	h := &haproxy{t: t, sock: filepath.Join(dir, "admin.sock")}
+	conf := filepath.Join(dir, "haproxy.cfg")
+	text := `
+global
+    stats socket ` + h.sock + ` mode 600 level admin
+    # On SIGTERM it ends at once: nothing has to be finished here.
+    hard-stop-after 1s
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
+    timeout check 5s
+    # A check every 200 ms, and the first one decides: the tests need not wait for HAProxy's patience.
+    default-server inter 200ms fastinter 200ms downinter 200ms rise 1 fall 1
+` + proxies
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.process = start(t, tool(t, "haproxy"), "-db", "-f", conf)
+	eventually(t, func() error {
+		select {
+		case <-h.done:
+			t.Fatalf("haproxy ended at its start: %v\n%s\n%s", h.err, h.out.String(), text)
+		default:
+		}
+		c, err := net.Dial("unix", h.sock)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return h
+}
+
+// ask sends a command to the admin socket and returns the answer.
+func (h *haproxy) ask(command string) string {
+	h.t.Helper()
+	c, err := net.Dial("unix", h.sock)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, command+"\n"); err != nil {
+		h.t.Fatal(err)
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(answer)
+}
+
+// servers returns the rows of "show stat" that are servers, by backend, each by column.
+func (h *haproxy) servers() map[string]map[string]string {
+	h.t.Helper()
+	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.ask("show stat"), "# "))).ReadAll()
+	if err != nil {
+		h.t.Fatalf("read show stat: %v", err)
+	}
+	servers := map[string]map[string]string{}
+	for _, row := range rows[1:] {
+		m := map[string]string{}
+		for i, column := range rows[0] {
+			m[column] = row[i]
+		}
+		if m["type"] == "2" {
+			servers[m["pxname"]] = m
+		}
+	}
+	return servers
+}
+
+// operState returns srv_op_state of "show servers state" by backend: "2" is running, "0" is stopped.
+func (h *haproxy) operState() map[string]string {
+	h.t.Helper()
+	states := map[string]string{}
+	for line := range strings.Lines(h.ask("show servers state")) {
+		if f := strings.Fields(line); len(f) > 5 && !strings.HasPrefix(line, "#") {
+			states[f[1]] = f[5]
+		}
+	}
+	return states
+}
+
+// want waits until every backend's server has the status and the check result given for it, such as
+// "UP L7OK 200", by both of HAProxy's reports.
+func (h *haproxy) want(want map[string]string) {
+	h.t.Helper()
+	eventually(h.t, func() error {
+		servers, oper := h.servers(), h.operState()
+		var wrong []string
+		for backend, w := range want {
+			s := servers[backend]
+			if got := s["status"] + " " + s["check_status"] + " " + s["check_code"]; got != w {
+				wrong = append(wrong, fmt.Sprintf("%s is %q (%s), want %q", backend, got, s["last_chk"], w))
+			}
+			op := map[bool]string{true: "2", false: "0"}[strings.HasPrefix(w, "UP ")]
+			if oper[backend] != op {
+				wrong = append(wrong, fmt.Sprintf("%s has srv_op_state %s, want %s", backend, oper[backend], op))
+			}
+		}
+		if wrong != nil {
+			return fmt.Errorf("%s", strings.Join(wrong, "; "))
+		}
+		return nil
+	})
+}
+
+const (
+	up   = "UP L7OK 200"
+	down = "DOWN L7STS 503"
+)
+
+// TestHAProxyObeys is hacheck's main job: a real HAProxy, in each of the ways it can be configured to ask,
+// takes every server out on `hadown all` and brings it back on `haup all`.
+func TestHAProxyObeys(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, "cache_time: 15\n")
+	var asked sync.Map
+	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
+		asked.Store(r.Method+" "+r.RequestURI, true)
+		ok(w, r)
+	})
+	backends := map[string]string{
+		// name: the lines that say how to ask; PORT is the service's port
+		"get":       "option httpchk GET /http/get/PORT/get",
+		"options":   "option httpchk /http/options/PORT/options", // no method: HAProxy sends OPTIONS
+		"nohost":    "option httpchk GET /http/nohost/PORT/nohost HTTP/1.1",
+		"sendstate": "option httpchk GET /http/sendstate/0/sendstate\n    http-check send-state",
+		"slashes":   "option httpchk GET /http/slashes/PORT//slashes",
+		"tcp":       "mode tcp\n    option httpchk GET /tcp/tcp/PORT/status",
+		// The plain default, which asks "OPTIONS /": it names no service, so it must never be believed up.
+		"plain": "option httpchk\n    http-check send-state",
+	}
+	var conf strings.Builder
+	allUp, allDown := map[string]string{"plain": "DOWN L7STS 404"}, map[string]string{"plain": "DOWN L7STS 404"}
+	for name, lines := range backends {
+		fmt.Fprintf(&conf, "backend %s\n    %s\n    server s1 127.0.0.1:%d check addr 127.0.0.1 port %d\n",
+			name, strings.ReplaceAll(lines, "PORT", strconv.Itoa(web.port)), web.port, d.port)
+		if name != "plain" {
+			allUp[name], allDown[name] = up, down
+		}
+	}
+	h := startHAProxy(t, conf.String())
+	h.want(allUp)
+
+	d.do("hadown", "all", "-r", "kernel upgrade")
+	if a := d.get("/http/get/" + strconv.Itoa(web.port) + "/get"); a.code != 503 {
+		t.Errorf("the first request after hadown all: %d %s", a.code, a.body)
+	}
+	h.want(allDown)
+	d.do("haup", "all")
+	if a := d.get("/http/get/" + strconv.Itoa(web.port) + "/get"); a.code != 200 {
+		t.Errorf("the first request after haup all: %d %s", a.code, a.body)
+	}
+	h.want(allUp)
+
+	// One service alone: the others must not even flicker.
+	flaps := func() string {
+		var s []string
+		for name, row := range h.servers() {
+			if name != "get" {
+				s = append(s, name+" "+row["chkdown"])
+			}
+		}
+		slices.Sort(s)
+		return strings.Join(s, ", ")
+	}
+	before := flaps()
+	d.do("hadown", "get", "-r", "one alone")
+	one := maps.Clone(allUp)
+	one["get"] = down
+	h.want(one)
+	d.do("haup", "get")
+	h.want(allUp)
+	if after := flaps(); after != before {
+		t.Errorf("times down before and after hadown of one service:\n%s\n%s", before, after)
+	}
+
+	// Whatever way HAProxy asks, the service is asked the same: a GET, path byte for byte.
+	var got []string
+	asked.Range(func(request, _ any) bool {
+		got = append(got, request.(string))
+		return true
+	})
+	slices.Sort(got)
+	if want := []string{"GET //slashes", "GET /get", "GET /nohost", "GET /options", "GET /sendstate"}; !slices.Equal(got, want) {
+		t.Errorf("the service was asked %q, want %q", got, want)
+	}
+}
+
+// TestHAProxyNoticesTheService: without any override the service itself decides.
+func TestHAProxyNoticesTheService(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, "cache_time: 0\n") // HAProxy asks every 200 ms and shall hear it at once
+	var ill atomic.Bool
+	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !ill.Load():
+			ok(w, r)
+		case r.URL.Path == "/redirect":
+			// HAProxy takes a 3xx for healthy. The code is the service's own and is passed on; nothing is followed.
+			http.Redirect(w, r, "/elsewhere", http.StatusFound)
+		case r.URL.Path == "/elsewhere":
+			t.Error("a redirect was followed")
+		default:
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	})
+	h := startHAProxy(t, fmt.Sprintf(`
+backend error
+    option httpchk GET /http/web/%[1]d/error
+    server s1 127.0.0.1:%[1]d check port %[2]d
+backend redirect
+    option httpchk GET /http/web/%[1]d/redirect
+    server s1 127.0.0.1:%[1]d check port %[2]d
+backend refused
+    option httpchk GET /tcp/web/%[3]d
+    server s1 127.0.0.1:%[1]d check port %[2]d
+`, web.port, d.port, freePort(t)))
+	h.want(map[string]string{"error": up, "redirect": up, "refused": down})
+	ill.Store(true)
+	h.want(map[string]string{"error": "DOWN L7STS 500", "redirect": "UP L7OK 302"})
+	ill.Store(false)
+	h.want(map[string]string{"error": up, "redirect": up})
+}
