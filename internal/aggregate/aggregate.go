@@ -104,3 +104,22 @@ func acceptsJSON(r *http.Request) bool {
 	}
 	return false
 }
+
+const (
+	headTimeout = 10 * time.Second // for a request to arrive
+	idleTimeout = 75 * time.Second
+)
+
+// Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be
+// found.
+func Server(h *Handler, checkTimeout time.Duration) *http.Server {
+	return &http.Server{
+		Handler:                      h,
+		ReadTimeout:                  headTimeout,
+		WriteTimeout:                 checkTimeout + 2*headTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxHeaderBytes:               64 << 10,
+		ErrorLog:                     slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		DisableGeneralOptionsHandler: true,
+	}
+}

@@ -50,6 +50,7 @@ type Ask struct {
 	Target check.Target // Host and Port as they are to be dialled; Header and URI may be reused after Verdict
 	Here   bool         // Host is this machine
 	Fresh  bool         // a kept result does not count
+	Alone  bool         // besides, no other asker's check is joined, and the result is not kept
 }
 
 // Verdict is the answer.
@@ -128,6 +129,9 @@ func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
 	if q == nil {
 		return v
 	}
+	if a.Alone {
+		return Verdict{Result: j.run(a.Target.Clone(), q), Cache: cache.Bypass}
+	}
 	return j.ask(ctx, a.Target.Clone(), q, a.Fresh)
 }
 
@@ -170,7 +174,7 @@ func (j *Judge) consider(a *Ask) (Verdict, *query) {
 	at := cache.Epoch{Now: view.Epoch, Ended: view.Ended}
 	var buf [256]byte
 	key := string(j.key(buf[:0], t, p.PerService))
-	if !a.Fresh {
+	if !a.Fresh && !a.Alone {
 		if e, ok := j.results.Get(key, at); ok {
 			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}, nil
 		}
@@ -181,16 +185,7 @@ func (j *Judge) consider(a *Ask) (Verdict, *query) {
 func (j *Judge) ask(ctx context.Context, t check.Target, q *query, fresh bool) Verdict {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.o.Timeout+patience)
 	defer cancel()
-	e, outcome, err := j.results.Do(ctx, q.key, q.at, fresh, func() check.Result {
-		if j.waiting.Add(1) > int64(j.o.MaxClients+maxWaiting) {
-			j.waiting.Add(-1)
-			return busy("too many checks are waiting already")
-		}
-		defer j.waiting.Add(-1)
-		r := j.checks[t.Protocol].Check(context.Background(), t)
-		j.changes.note(q.key, &t, r)
-		return r
-	})
+	e, outcome, err := j.results.Do(ctx, q.key, q.at, fresh, func() check.Result { return j.run(t, q) })
 	if err != nil {
 		j.busy.Add(1)
 		return Verdict{Result: busy("no answer from the check within " + j.o.Timeout.String()), Cache: outcome}
@@ -199,6 +194,18 @@ func (j *Judge) ask(ctx context.Context, t check.Target, q *query, fresh bool) V
 		j.busy.Add(1)
 	}
 	return Verdict{Result: e.Value, Cache: outcome, Age: time.Since(e.Taken)}
+}
+
+// run asks the service.
+func (j *Judge) run(t check.Target, q *query) check.Result {
+	if j.waiting.Add(1) > int64(j.o.MaxClients+maxWaiting) {
+		j.waiting.Add(-1)
+		return busy("too many checks are waiting already")
+	}
+	defer j.waiting.Add(-1)
+	r := j.checks[t.Protocol].Check(context.Background(), t)
+	j.changes.note(q.key, &t, r)
+	return r
 }
 
 // key identifies what is asked, whoever asks: everything that reaches the service. The parts are

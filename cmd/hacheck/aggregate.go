@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"hacheck/internal/aggregate"
+	"hacheck/internal/check"
+	"hacheck/internal/health"
+	"hacheck/internal/spool"
+)
+
+const (
+	aggregateListener = "0.0.0.0:5500"
+	portTimeout       = 5 * time.Second // health-checker's, for a TCP port
+	// aggregateChecks is how many requests are looked into at once; each runs all checks.
+	aggregateChecks = 512
+)
+
+const aggregateAbout = `Usage: hacheck aggregate [options]
+
+Answer any URL with 200 while every port accepts connections and every script exits with 0, and with
+504 and what failed otherwise, as gruntwork's health-checker does. Nothing is kept: each request checks.
+
+`
+
+// aggregateOptions are the command line of hacheck aggregate.
+type aggregateOptions struct {
+	listener      string
+	ports         []string
+	scripts       []string
+	scriptTimeout int
+	singleflight  bool
+	logLevel      string
+	service       string
+	spoolRoot     string
+}
+
+func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
+	var o aggregateOptions
+	f := pflag.NewFlagSet("hacheck aggregate", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.StringVar(&o.listener, "listener", aggregateListener, "answer on this `IP:PORT`")
+	f.StringArrayVar(&o.ports, "port", nil, "check that 127.0.0.1 accepts connections on `PORT`; repeat for more")
+	f.StringArrayVar(&o.scripts, "script", nil, "check that `COMMAND` exits with 0 (words are split as a shell does, nothing is expanded); repeat for more")
+	f.IntVar(&o.scriptTimeout, "script-timeout", 5, "kill a script after this many `SECONDS`")
+	f.BoolVar(&o.singleflight, "singleflight", false, "requests that come while another one checks share its result")
+	f.StringVar(&o.logLevel, "log-level", "info", "log `LEVEL` and above to stdout: debug, info, warning or error")
+	f.StringVar(&o.service, "service", "", "obey the overrides of service `NAME`, besides those of all")
+	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` that holds the overrides; when it does not exist there are none")
+	if done, code := parseSub(f, aggregateAbout, args, stdout, stderr); done {
+		return code
+	}
+	if f.NArg() > 0 {
+		return usage(f, stderr, fmt.Errorf("unexpected argument %q; ports and scripts are named with --port and --script", f.Arg(0)))
+	}
+	configured, err := o.checks()
+	if err != nil {
+		return usage(f, stderr, err)
+	}
+	level, ok := map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn,
+		"error": slog.LevelError, "fatal": slog.LevelError, "panic": slog.LevelError,
+	}[o.logLevel]
+	if !ok {
+		return usage(f, stderr, fmt.Errorf("--log-level must be debug, info, warning or error, got %q", o.logLevel))
+	}
+	if o.service != "" && !spool.ValidService(o.service) {
+		return usage(f, stderr, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", o.service))
+	}
+	if err := o.serve(configured, slog.New(slog.NewTextHandler(stdout, &slog.HandlerOptions{Level: level})), sig); err != nil {
+		_, _ = fmt.Fprintf(stderr, "hacheck aggregate: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// checks are what the command line asks for.
+func (o *aggregateOptions) checks() ([]*check.Configured, error) {
+	if len(o.ports)+len(o.scripts) == 0 {
+		return nil, errors.New("nothing to check: at least one --port or --script is needed")
+	}
+	if o.scriptTimeout < 1 || o.scriptTimeout > 3600 {
+		return nil, fmt.Errorf("--script-timeout must be from 1 to 3600 seconds, got %d", o.scriptTimeout)
+	}
+	var list []*check.Configured
+	add := func(flag string, s check.Spec) error {
+		c, err := check.Build(s, check.Defaults{})
+		if err != nil {
+			return fmt.Errorf("--%s %w", flag, err)
+		}
+		list = append(list, c)
+		return nil
+	}
+	for _, p := range o.ports {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("--port must be from 1 to 65535, got %q", p)
+		}
+		if err := add("port", check.Spec{Type: "tcp", Options: map[string]any{
+			"host": "127.0.0.1", "port": int(n), "timeout": portTimeout.Seconds(),
+		}}); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range o.scripts {
+		if err := add("script", check.Spec{Type: "script", Options: map[string]any{"command": s, "timeout": o.scriptTimeout}}); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logger, sig signals) error {
+	service := o.service
+	if service == "" {
+		service = spool.All
+	}
+	overrides, err := openOverrides(o.spoolRoot, log)
+	if err != nil {
+		return err
+	}
+	limit := portTimeout
+	for _, c := range configured {
+		limit = max(limit, c.Timeout)
+	}
+	judge := health.New(health.Options{
+		Overrides: overrides,
+		Checks:    check.All(check.Options{Version: version, Services: map[string][]*check.Configured{service: configured}}),
+		// Nothing is kept; the judge is there for overrides, limits and the log.
+		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateChecks, Log: log,
+	})
+	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
+	srv := aggregate.Server(&aggregate.Handler{
+		Judge: func(ctx context.Context) health.Verdict { a := ask; return judge.Verdict(ctx, &a) },
+		Log:   log,
+	}, limit)
+	ln, err := net.Listen("tcp", o.listener)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", o.listener, err)
+	}
+	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(ln) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("answer requests: %w", err)
+	case s := <-sig.stop:
+		log.Info("stopping; requests in flight are answered first", "signal", s.String())
+		ctx, cancel := context.WithTimeout(context.Background(), limit+stopMargin)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			_ = srv.Close()
+		}
+		return nil
+	}
+}
+
+// openOverrides follows the spool directory of a door that can do without one: when it does not exist,
+// nothing is said about anything. One that cannot be read is an error, or an operator would be ignored.
+func openOverrides(root string, log *slog.Logger) (health.Overrides, error) {
+	if _, err := os.Lstat(path.Clean(root)); errors.Is(err, fs.ErrNotExist) {
+		log.Info("no spool directory, so there are no overrides", "spool", root)
+		return nobody{}, nil
+	}
+	dir, err := spool.OpenDir(root)
+	if err != nil {
+		return nil, err
+	}
+	return spool.OpenIndex(dir, spool.IndexOptions{Log: log})
+}
+
+// nobody has said anything.
+type nobody struct{}
+
+func (nobody) Lookup(string, string, uint16, bool) spool.View { return spool.View{} }

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/pflag"
+)
+
+// parseSub reads the command line of a subcommand. done means that nothing is left to do: it was wrong, or
+// asked for help.
+func parseSub(f *pflag.FlagSet, about string, args []string, stdout, stderr io.Writer) (done bool, code int) {
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
+	help := func() { _, _ = fmt.Fprint(stdout, about+"Options:\n"+f.FlagUsages()) }
+	switch err := f.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		help()
+		return true, 0
+	case err != nil:
+		return true, usage(f, stderr, explainFlag(f, err))
+	}
+	return false, 0
+}
+
+func usage(f *pflag.FlagSet, stderr io.Writer, err error) int {
+	_, _ = fmt.Fprintf(stderr, "%s: %v\nTry \"%s --help\".\n", f.Name(), err, f.Name())
+	return 2
+}

@@ -1,0 +1,206 @@
+package beacon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a beacon on a free port and what it tells.
+type running struct {
+	addr    string
+	healthy atomic.Bool
+	looks   atomic.Int64
+	changed chan struct{}
+	stop    func()
+
+	mu     sync.Mutex
+	events []Event
+}
+
+func (r *running) seen() []Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]Event(nil), r.events...)
+}
+
+func start(t *testing.T, interval time.Duration, change func(*Options)) *running {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{addr: ln.Addr().String(), changed: make(chan struct{}, 1)}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{
+		Addr: r.addr, Interval: interval, Changed: r.changed,
+		Healthy: func(context.Context) bool { r.looks.Add(1); return r.healthy.Load() },
+		Observe: func(e Event, _ net.Addr, _ error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.events = append(r.events, e)
+		},
+	}
+	if change != nil {
+		change(&o)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, o) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// connect returns what the beacon says, or the error of the connection.
+func (r *running) connect() (string, error) {
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+func (r *running) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("not in 10 s: %s; events %v", what, r.seen())
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func (r *running) open() bool    { s, err := r.connect(); return err == nil && s == "OK\n" }
+func (r *running) refused() bool { _, err := r.connect(); return errors.Is(err, syscall.ECONNREFUSED) }
+
+func TestOpenOnlyWhileHealthy(t *testing.T) {
+	r := start(t, 5*time.Millisecond, nil)
+	r.until(t, "a look", func() bool { return r.looks.Load() > 0 })
+	if !r.refused() {
+		t.Fatal("open although not healthy")
+	}
+	for range 3 {
+		r.healthy.Store(true)
+		r.until(t, "open", r.open)
+		r.healthy.Store(false)
+		r.until(t, "closed", r.refused)
+	}
+}
+
+func TestClosedUntilTheFirstLookIsOver(t *testing.T) {
+	release := make(chan struct{})
+	r := start(t, time.Hour, func(o *Options) {
+		o.Healthy = func(ctx context.Context) bool {
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+			return true
+		}
+	})
+	if !r.refused() {
+		t.Fatal("open before anything is known")
+	}
+	close(release)
+	r.until(t, "open", r.open)
+}
+
+// TestAChangeIsLookedAtAtOnce: an override does not wait for the interval.
+func TestAChangeIsLookedAtAtOnce(t *testing.T) {
+	r := start(t, time.Hour, nil)
+	r.until(t, "the first look", func() bool { return r.looks.Load() == 1 })
+	r.healthy.Store(true)
+	r.changed <- struct{}{}
+	r.until(t, "open", r.open)
+	r.healthy.Store(false)
+	r.changed <- struct{}{}
+	r.until(t, "closed", r.refused)
+}
+
+func TestAPortThatIsTakenIsTriedAgain(t *testing.T) {
+	var refuse atomic.Bool
+	refuse.Store(true)
+	r := start(t, 5*time.Millisecond, func(o *Options) {
+		o.Listen = func(network, addr string) (net.Listener, error) {
+			if refuse.Load() {
+				return nil, syscall.EADDRINUSE
+			}
+			return net.Listen(network, addr)
+		}
+	})
+	r.healthy.Store(true)
+	r.until(t, "two failures", func() bool {
+		n := 0
+		for _, e := range r.seen() {
+			if e == BindFailed {
+				n++
+			}
+		}
+		return n >= 2
+	})
+	refuse.Store(false)
+	r.until(t, "open", r.open)
+}
+
+// TestAClientThatSendsFirstStillReadsOK: unread bytes must not turn the close into a reset.
+func TestAClientThatSendsFirstStillReadsOK(t *testing.T) {
+	r := start(t, time.Hour, nil)
+	r.healthy.Store(true)
+	r.changed <- struct{}{}
+	r.until(t, "open", r.open)
+	for range 50 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if b, err := io.ReadAll(c); err != nil || string(b) != "OK\n" {
+			t.Fatalf("%q %v", b, err)
+		}
+		_ = c.Close()
+	}
+}
+
+// TestSilentClientsDoNotHoldItUp: more connections than are answered at once, none of which reads or closes.
+func TestSilentClientsDoNotHoldItUp(t *testing.T) {
+	r := start(t, time.Hour, nil)
+	r.healthy.Store(true)
+	r.changed <- struct{}{}
+	r.until(t, "open", r.open)
+	for range 100 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if !r.open() {
+		t.Fatal("no answer while others are silent")
+	}
+	r.healthy.Store(false)
+	r.changed <- struct{}{}
+	r.until(t, "closed", r.refused)
+	r.stop()
+}
