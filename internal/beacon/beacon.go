@@ -22,8 +22,6 @@ type Options struct {
 	Changed <-chan struct{}
 	// Observe is told what happens. It may be nil; it must not block.
 	Observe func(Event, net.Addr, error)
-	// Listen is net.Listen, or a stand-in for it.
-	Listen func(network, address string) (net.Listener, error)
 }
 
 // Event is something that a Beacon tells its Observe.
@@ -54,9 +52,6 @@ const (
 func Run(ctx context.Context, o Options) error {
 	if o.Interval <= 0 {
 		o.Interval = DefaultInterval
-	}
-	if o.Listen == nil {
-		o.Listen = net.Listen
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event, net.Addr, error) {}
@@ -113,7 +108,7 @@ func (b *beacon) set(healthy, first bool) {
 	if b.ln != nil {
 		return
 	}
-	ln, err := b.o.Listen("tcp", b.o.Addr)
+	ln, err := net.Listen("tcp", b.o.Addr)
 	if err != nil {
 		b.o.Observe(BindFailed, nil, fmt.Errorf("open beacon: %w", err))
 		return

@@ -139,14 +139,11 @@ func TestAChangeIsLookedAtAtOnce(t *testing.T) {
 }
 
 func TestAPortThatIsTakenIsTriedAgain(t *testing.T) {
-	var refuse atomic.Bool
-	refuse.Store(true)
+	var taken net.Listener
 	r := start(t, 5*time.Millisecond, func(o *Options) {
-		o.Listen = func(network, addr string) (net.Listener, error) {
-			if refuse.Load() {
-				return nil, syscall.EADDRINUSE
-			}
-			return net.Listen(network, addr)
+		var err error
+		if taken, err = net.Listen("tcp", o.Addr); err != nil {
+			t.Fatal(err)
 		}
 	})
 	r.healthy.Store(true)
@@ -159,7 +156,9 @@ func TestAPortThatIsTakenIsTriedAgain(t *testing.T) {
 		}
 		return n >= 2
 	})
-	refuse.Store(false)
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
 	r.until(t, "open", r.open)
 }
 
