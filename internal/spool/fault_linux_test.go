@@ -280,6 +280,15 @@ func TestNoDescriptors(t *testing.T) {
 				write("never", expiring("already over", r.clock.in(-time.Hour)))
 				r.x.mu.Unlock()
 				r.want("known", "drain known")
+				r.x.mu.Lock() // and as when the queue was full: nothing tells of this one
+				write("unseen", "unseen")
+				must(t, r.x.watch.drain(&batch{}))
+				r.x.needScan = true
+				r.x.attention.Or(attScan)
+				r.x.mu.Unlock()
+				if got := r.look("unseen"); !strings.HasPrefix(got, "down spool file cannot be read") {
+					t.Errorf("unseen is %q", got)
+				}
 				if got := r.look("new"); !strings.HasPrefix(got, "down spool file cannot be read: too many open files") {
 					t.Errorf("new is %q", got)
 				}
@@ -431,6 +440,25 @@ func TestRemovedWithManyFiles(t *testing.T) {
 		r.want(fmt.Sprintf("svc%d", i), fmt.Sprintf("down %d", i))
 	}
 	r.want("up", "")
+}
+
+// TestRemovedWhileReading: the directory goes while the index has it open to read events, and so is not
+// told. No override ends by that.
+func TestRemovedWhileReading(t *testing.T) {
+	r := open(t)
+	r.put("web", "a")
+	r.want("web", "down a")
+	r.x.mu.Lock()
+	w := r.x.begin()
+	w.open()
+	must(t, os.RemoveAll(r.d.Root()))
+	w.run(nil, 0)
+	w.finish()
+	if got := show(r.x.snap.Load().slot(web).entry); got != "down a" || !r.x.lost {
+		t.Errorf("published is %q, lost is %v", got, r.x.lost)
+	}
+	r.x.mu.Unlock()
+	r.want("web", "down a")
 }
 
 // TestDirectoryHeldOpen: somebody works in the directory that is removed, and keeps the kernel from

@@ -131,12 +131,13 @@ type system struct {
 	now          func() time.Time
 	openRawWatch func() (*rawWatch, error)
 	remoteFS     func(root string) string
+	alone        func(fd int) bool
 	verifyEvery  time.Duration
 	maxFiles     int
 }
 
 func realSystem() system {
-	return system{time.Now, openRawWatch, remoteFS, verifyEvery, maxFiles}
+	return system{time.Now, openRawWatch, remoteFS, alone, verifyEvery, maxFiles}
 }
 
 // OpenIndex reads d and follows it from then on. It owns two goroutines and up to three descriptors

@@ -95,7 +95,7 @@ func (w *work) run(t *target, todo uint32) {
 		if !w.lost {
 			w.take(&b)
 			again = w.scanIfNeeded() || again
-			again = w.lookAgain(t, todo) || again
+			w.lookAgain(t, todo)
 		}
 		w.expire(t, todo)
 		w.settleParked()
@@ -688,10 +688,9 @@ func (w *work) takeListed(files []listed) {
 }
 
 // lookAgain reads the files that no event tells about: those that could not be read, those behind
-// subdirectories, and without inotify all that are about t. It reports whether it has to be repeated until
-// nothing changes any more.
-func (w *work) lookAgain(t *target, todo uint32) bool {
-	changes := w.changes
+// subdirectories, and without inotify all that are about t. Rounds go on until nothing changes any more, so
+// that what it has seen was all there at once.
+func (w *work) lookAgain(t *target, todo uint32) {
 	if w.watch == nil {
 		w.poll()
 	}
@@ -714,7 +713,6 @@ func (w *work) lookAgain(t *target, todo uint32) bool {
 			}
 		}
 	}
-	return w.changes != changes
 }
 
 func (w *work) reload(name string) {
