@@ -86,7 +86,7 @@ func (w *work) bury(f *file) {
 	case err == nil:
 		w.park(aside)
 		w.settle(aside)
-		w.load(f.name, typeUnknown, false)
+		w.load(f.name, false)
 	case errors.Is(err, unix.ENOENT): // somebody else was faster; the event says so
 	case !f.kept:
 		f.kept = true
@@ -171,7 +171,7 @@ func (w *work) putBack(aside, name string) {
 		return
 	}
 	delete(w.parked, aside)
-	w.load(name, typeUnknown, false)
+	w.load(name, false)
 }
 
 // unlinkExpired removes the file name, about k, if nobody else has it open and it still has expired. While

@@ -697,7 +697,7 @@ func TestLastRound(t *testing.T) {
 	r.put("weaker", `{"state": "drain"}`)
 	r.put("new", "y")
 	for _, name := range []string{"web", "weaker", "new"} {
-		w.load(name, typeUnknown, true)
+		w.load(name, true)
 	}
 	w.finish()
 	s := r.x.snap.Load()
