@@ -205,7 +205,7 @@ func (d *daemon) run(sig signals) error {
 	addrs := make([]string, len(d.listeners))
 	for i, ln := range d.listeners {
 		addrs[i] = ln.Addr().String()
-		go func() { failed <- d.server.Serve(d.door.Listener(&acceptLog{Listener: ln, log: d.log})) }()
+		go func() { failed <- d.server.Serve(&acceptLog{Listener: d.door.Listener(ln), log: d.log}) }()
 	}
 	d.log.Info("hacheck answers", "version", version, "listen", addrs, "spool", d.dir.Root(),
 		"config", d.opts.configFile, "pid", os.Getpid())

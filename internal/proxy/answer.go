@@ -103,7 +103,7 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 		if v.Cache != cache.Hit {
 			now = time.Now()
 		}
-		s.recent.answer(row, r.RemoteAddr, v.Result.Code, now)
+		s.recent.answer(row, hostOf(r.RemoteAddr), v.Result.Code, now)
 		w.Header()["Date"] = s.date.value(now)
 		writeVerdict(w, &v)
 		if s.log.Enabled(r.Context(), slog.LevelDebug) {

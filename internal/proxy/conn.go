@@ -15,18 +15,26 @@ import (
 // empty lines before a request line, which RFC 9112 section 2.2 asks a server to ignore.
 //
 // Answers that are in memory take the shortcut past net/http, and two things that net/http does for each
-// request and a health check has no use for are spared; see conn.
-func (s *Server) Listener(ln net.Listener) net.Listener { return listener{ln, s.shortcut} }
+// request and a health check has no use for are spared; see conn. ln belongs to the listener returned.
+func (s *Server) Listener(ln net.Listener) net.Listener {
+	if d, ok := s.direct(ln); ok {
+		return d
+	}
+	return listener{ln, s.shortcut}
+}
+
+// shortcutFunc is Server.shortcut.
+type shortcutFunc func(out, head []byte, peer string) (answer []byte, last, answered bool)
 
 type listener struct {
 	net.Listener
-	shortcut func(c *conn, head []byte) (answered, last bool)
+	shortcut shortcutFunc // nil for none
 }
 
 func (l listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return &conn{TCPConn: tcp, shortcut: l.shortcut, remote: tcp.RemoteAddr().String()}, err
+		return newConn(tcp, l.shortcut), err
 	}
 	return c, err
 }
@@ -43,8 +51,8 @@ func (l listener) Accept() (net.Conn, error) {
 // more than deadlineSlack: net/http sets seven a request.
 type conn struct {
 	*net.TCPConn
-	remote   string // its address and port
-	shortcut func(c *conn, head []byte) (answered, last bool)
+	peer     string // its address
+	shortcut shortcutFunc
 	served   bool // net/http has read a request, and so knows that the connection is kept
 
 	heads   headRewriter
@@ -60,6 +68,10 @@ type conn struct {
 	set     time.Time // the deadline the socket has
 
 	writeUntil, writeSet time.Time // the same for writing, which is up to one goroutine
+}
+
+func newConn(tcp *net.TCPConn, shortcut shortcutFunc) *conn {
+	return &conn{TCPConn: tcp, shortcut: shortcut, peer: hostOf(tcp.RemoteAddr().String())}
 }
 
 // deadlineSlack is how much later than asked a deadline may come.
@@ -136,7 +148,14 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	c.short = true // Close leaves the socket open meanwhile
 	c.mu.Unlock()
 
-	answered, last = c.shortcut(c, head)
+	b := shortAnswers.Get().(*[]byte)
+	if *b, last, answered = c.shortcut((*b)[:0], head, c.peer); answered {
+		_ = c.SetWriteDeadline(time.Now().Add(shortWriteTimeout))
+		if _, err := c.Write(*b); err != nil {
+			last = true
+		}
+	}
+	shortAnswers.Put(b)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,6 +169,9 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	}
 	return answered, last
 }
+
+// shortAnswers are buffers for answers by the shortcut.
+var shortAnswers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
 
 // waitForDeadline is the read of one byte between heads.
 func (c *conn) waitForDeadline() error {

@@ -73,12 +73,11 @@ func (t *recent) sweep(now time.Time) bool {
 	return t.n.Load() < maxServices
 }
 
-// answer enters an answer. s may be nil. remote is the caller's address with its port.
-func (t *recent) answer(s *seenService, remote string, code int, now time.Time) {
+// answer enters an answer. s may be nil. peer is the caller's address.
+func (t *recent) answer(s *seenService, peer string, code int, now time.Time) {
 	if s == nil {
 		return
 	}
-	peer := hostOf(remote)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answered, s.code, s.at = true, code, now

@@ -39,6 +39,12 @@ func (o *overrides) Lookup(service, _ string, _ uint16, _ bool) spool.View {
 	return spool.View{}
 }
 
+func (o *overrides) say(e spool.Entry) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.said[e.Key.Service] = e
+}
+
 // door is a server on a real port in front of a real service.
 type door struct {
 	*Server
@@ -46,11 +52,13 @@ type door struct {
 	over    *overrides
 	service *service
 	http    *http.Server
+	slow    atomic.Int64 // requests that came to net/http
 }
 
 // service is a real HTTP service that remembers what it was asked.
 type service struct {
 	port  int
+	http  *http.Server
 	asked atomic.Int64
 	mu    sync.Mutex
 	last  string // the request line and the headers of interest
@@ -85,6 +93,7 @@ func newService(t *testing.T) *service {
 			_, _ = io.WriteString(w, "body of "+r.RequestURI)
 		}
 	})}
+	s.http = srv
 	done := make(chan struct{})
 	go func() { _ = srv.Serve(ln); close(done) }()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
@@ -110,6 +119,8 @@ func newDoor(t *testing.T, level slog.Level) *door {
 	}
 	d.addr = ln.Addr().String()
 	d.http = d.HTTPServer(5 * time.Second)
+	inner := d.http.Handler
+	d.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { d.slow.Add(1); inner.ServeHTTP(w, r) })
 	done := make(chan struct{})
 	go func() { _ = d.http.Serve(d.Listener(ln)); close(done) }()
 	t.Cleanup(func() { _ = d.http.Close(); <-done })
@@ -275,9 +286,7 @@ func TestOverridesOnTheWire(t *testing.T) {
 		{spool.Entry{State: spool.ForceUp, Reason: "r1"}, "/spool/web/1/", 200, ""},
 	} {
 		c.entry.Key.Service = "web"
-		d.over.mu.Lock()
-		d.over.said["web"] = c.entry
-		d.over.mu.Unlock()
+		d.over.say(c.entry)
 		r := d.get(t, c.path)
 		if r.Code != c.code || r.Body != c.body || r.Header.Get("X-Hacheck-Cache") != "override" || r.Header.Get("Age") != "0" {
 			t.Errorf("%v %s: %d %q %v, want %d %q", c.entry.State, c.path, r.Code, r.Body, r.Header, c.code, c.body)
@@ -391,14 +400,14 @@ func TestTablesAreBounded(t *testing.T) {
 	var tab recent
 	now := time.Now()
 	for i := range maxServices + 1000 {
-		tab.answer(tab.see(fmt.Sprintf("svc%d", i)), "127.0.0.1:1", 200, now)
+		tab.answer(tab.see(fmt.Sprintf("svc%d", i)), "127.0.0.1", 200, now)
 	}
 	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	s := tab.see("svc1")
 	for i := range maxPeers + 1000 {
-		tab.answer(s, fmt.Sprintf("[2001:db8::%x:%x]:1", i>>16, i&0xffff), 200, now)
+		tab.answer(s, fmt.Sprintf("2001:db8::%x:%x", i>>16, i&0xffff), 200, now)
 	}
 	if n := tab.peers.Load(); n > maxPeers {
 		t.Errorf("%d callers, want at most %d", n, maxPeers)
@@ -406,7 +415,7 @@ func TestTablesAreBounded(t *testing.T) {
 	// When they are old they make room.
 	tab.services.Range(func(_, v any) bool { v.(*seenService).at = now.Add(-recentFor - time.Second); return true })
 	tab.swept.Store(0)
-	tab.answer(tab.see("new"), "127.0.0.1:1", 200, now)
+	tab.answer(tab.see("new"), "127.0.0.1", 200, now)
 	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {
 		t.Errorf("%d rows and %d callers after the old ones were dropped", len(rows), tab.peers.Load())
 	}
@@ -498,7 +507,7 @@ func FuzzShortcut(f *testing.F) {
 		// One pair of servers for all inputs of a process would outlive t; two listeners an input are cheap.
 		quick, slow = newDoor(t, slog.LevelInfo), newDoor(t, slog.LevelDebug) // debug: no shortcut
 		for _, d := range []*door{quick, slow} {
-			d.over.said["down"] = spool.Entry{Key: spool.Key{Service: "down"}, State: spool.Down, Reason: "x", Created: time.Unix(1, 0)}
+			d.over.say(spool.Entry{Key: spool.Key{Service: "down"}, State: spool.Down, Reason: "x", Created: time.Unix(1, 0)})
 		}
 		if a, b, ok := twoWays(t, quick, slow, head); ok {
 			if d := cmp.Diff(b, a); d != "" {
@@ -511,9 +520,6 @@ func FuzzShortcut(f *testing.F) {
 // TestShortcutIsTaken makes sure that the heads balancers send do take it: net/http's way counts none.
 func TestShortcutIsTaken(t *testing.T) {
 	d := newDoor(t, slog.LevelInfo)
-	var slow atomic.Int64
-	inner := d.http.Handler
-	d.http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { slow.Add(1); inner.ServeHTTP(w, r) })
 	path := fmt.Sprintf("/http/web/%d/x", d.service.port)
 	heads := []string{
 		"OPTIONS " + path + " HTTP/1.0\r\n\r\n",
@@ -522,13 +528,13 @@ func TestShortcutIsTaken(t *testing.T) {
 		"GET " + path + " HTTP/1.1\r\nx-haproxy-server-state: UP 2/3; address=127.0.0.1; port=" + fmt.Sprint(d.service.port) + "; name=be/srv; node=lb1; weight=1/2; scur=13/22; qcur=0\r\nconnection: close\r\n\r\n",
 	}
 	d.send(t, "GET", heads[0]) // the miss
-	before := slow.Load()
+	before := d.slow.Load()
 	for _, h := range heads {
 		if r := d.send(t, "GET", h); r.Code != 200 || r.Header.Get("X-Hacheck-Cache") != "hit" || r.Body != "body of /x" {
 			t.Errorf("%q: %+v", h, r)
 		}
 	}
-	if n := slow.Load() - before; n != 0 {
+	if n := d.slow.Load() - before; n != 0 {
 		t.Errorf("%d of %d plain heads went through net/http", n, len(heads))
 	}
 }

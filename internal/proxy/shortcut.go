@@ -194,52 +194,51 @@ func (h *plainHead) copied(dst []check.Field, names []string) []check.Field {
 type shortQuestion struct {
 	question
 	head plainHead
-	out  []byte
 }
 
-var shortQuestions = sync.Pool{New: func() any { return &shortQuestion{out: make([]byte, 0, 1024)} }}
+var shortQuestions = sync.Pool{New: func() any { return new(shortQuestion) }}
 
-// shortcut writes the answer to head to c if it can, and reports whether it did and whether the connection
-// ends with it.
-func (s *Server) shortcut(c *conn, head []byte) (answered, last bool) {
+// shortcut appends the answer to head to out if it has one, and reports whether the connection ends with
+// it and whether it has. peer is who asks.
+func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, answered bool) {
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
-		return false, false // every request has its line then
+		return out, false, false // every request has its line then
 	}
 	q := shortQuestions.Get().(*shortQuestion)
 	defer shortQuestions.Put(q)
 	h := &q.head
 	*h = plainHead{}
 	if !h.parsePlain(string(head)) || h.want.fresh {
-		return false, false
+		return out, false, false
 	}
 	name, rest, ok := strings.Cut(h.target[1:], "/")
 	if !ok {
-		return false, false
+		return out, false, false
 	}
 	set := s.settings.Load()
 	p, ok := set.Checks[name]
 	if !ok {
-		return false, false
+		return out, false, false
 	}
 	service, port, uri, no := splitCheckURL(rest)
 	if no != nil || uri == "" && p.URI {
-		return false, false
+		return out, false, false
 	}
 	var fields []check.Field
 	if p.URI {
 		fields = h.copied(q.fields[:0], set.HeadersToCopy)
 	}
 	if no := s.fill(&q.ask, set, &p, service, port, uri, &h.want, fields); no != nil {
-		return false, false
+		return out, false, false
 	}
 	v, ok := set.Judge.Known(&q.ask)
 	if !ok || !bodyAllowed(v.Result.Code) || len(v.Result.Body) > maxShortBody || !printableASCII(v.Result.ContentType) {
-		return false, false
+		return out, false, false
 	}
 
 	now := time.Now()
-	s.recent.answer(s.recent.see(service), c.remote, v.Result.Code, now)
-	b := q.out[:0]
+	s.recent.answer(s.recent.see(service), peer, v.Result.Code, now)
+	b := out
 	if h.http10 {
 		b = append(b, "HTTP/1.0 "...)
 	} else {
@@ -269,10 +268,5 @@ func (s *Server) shortcut(c *conn, head []byte) (answered, last bool) {
 	if h.method != http.MethodHead {
 		b = append(b, v.Result.Body...)
 	}
-	q.out = b
-	_ = c.SetWriteDeadline(now.Add(shortWriteTimeout))
-	if _, err := c.Write(b); err != nil {
-		return true, true
-	}
-	return true, h.close
+	return b, h.close, true
 }

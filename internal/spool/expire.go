@@ -86,7 +86,7 @@ func (w *work) bury(f *file) {
 	case err == nil:
 		w.park(aside)
 		w.settle(aside)
-		w.load(f.name, typeUnknown, false)
+		w.load(f.name, false)
 	case errors.Is(err, unix.ENOENT): // somebody else was faster; the event says so
 	case !f.kept:
 		f.kept = true
@@ -141,7 +141,7 @@ func (w *work) settle(aside string) {
 		p.next = w.mono.Add(rest)
 		return
 	}
-	if w.h.unlinkExpired(aside, k, w.now) {
+	if w.unlinkExpired(aside, k) {
 		delete(w.parked, aside)
 		return
 	}
@@ -171,22 +171,23 @@ func (w *work) putBack(aside, name string) {
 		return
 	}
 	delete(w.parked, aside)
-	w.load(name, typeUnknown, false)
+	w.load(name, false)
 }
 
 // unlinkExpired removes the file name, about k, if nobody else has it open and it still has expired. While
 // it is looked at nobody else can open it, where the kernel grants that.
-func (h *handle) unlinkExpired(name string, k Key, now time.Time) bool {
+func (w *work) unlinkExpired(name string, k Key) bool {
+	h := w.h
 	fd, err := retryInterrupted(func() (int, error) {
 		return unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
 	if err == nil {
 		defer func() { _ = unix.Close(fd) }()
 		var r reading
-		if !alone(fd) || h.readFD(fd, &r) {
+		if !w.system.alone(fd) || h.readFD(fd, &r) {
 			return false
 		}
-		if e, ok := r.entry(k); ok && !e.Expired(now) {
+		if e, ok := r.entry(k); ok && !e.Expired(w.now) {
 			return false
 		}
 	} else if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.EMLINK) { // a link is removed as it is

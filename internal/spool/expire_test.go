@@ -159,33 +159,38 @@ func renewAgainAndAgain(t *testing.T, r *room, rounds int, renew func(r *room, n
 // renewed it; at the latest when the grace ends.
 func TestLateWriter(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, r *room) {
-		r.put("web", expiring("old", r.clock.in(time.Hour)))
-		r.want("web", "down old")
-		f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
-		must(t, err)
-		r.clock.set(2 * time.Hour)
-		r.want("web", "")
-		if got := r.names(); len(got) != 1 || !isOwn(got[0]) {
-			t.Fatalf("files are %q", got)
-		}
-		must(t, f.Truncate(0))
-		_, err = f.WriteString(expiring("renewed", r.clock.in(time.Hour)))
-		must(t, err)
-		if r.x.Stats().Watching {
-			r.want("web", "down renewed")
-		} else {
-			r.soon("web", "down renewed")
-		}
-		must(t, f.Truncate(0))
-		_, err = f.WriteAt([]byte("again, and for ever"), 0)
-		must(t, err)
-		must(t, f.Close())
-		r.want("web", "down again, and for ever")
-		if got := r.names(); !slices.Equal(got, []string{"web"}) {
-			t.Errorf("files are %q", got)
-		}
+	t.Run("kernel cannot tell who has it open", func(t *testing.T) {
+		writeLate(t, open(t, func(s *system) { s.alone = func(int) bool { return true } }))
 	})
+	both(t, writeLate)
+}
+
+func writeLate(t *testing.T, r *room) {
+	r.put("web", expiring("old", r.clock.in(time.Hour)))
+	r.want("web", "down old")
+	f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
+	must(t, err)
+	r.clock.set(2 * time.Hour)
+	r.want("web", "")
+	if got := r.names(); len(got) != 1 || !isOwn(got[0]) {
+		t.Fatalf("files are %q", got)
+	}
+	must(t, f.Truncate(0))
+	_, err = f.WriteString(expiring("renewed", r.clock.in(time.Hour)))
+	must(t, err)
+	if r.x.Stats().Watching {
+		r.want("web", "down renewed")
+	} else {
+		r.soon("web", "down renewed")
+	}
+	must(t, f.Truncate(0))
+	_, err = f.WriteAt([]byte("again, and for ever"), 0)
+	must(t, err)
+	must(t, f.Close())
+	r.want("web", "down again, and for ever")
+	if got := r.names(); !slices.Equal(got, []string{"web"}) {
+		t.Errorf("files are %q", got)
+	}
 }
 
 // TestOpenFileIsNotRemoved: while somebody may still write into what was moved aside, it stays.

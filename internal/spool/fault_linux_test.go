@@ -280,6 +280,15 @@ func TestNoDescriptors(t *testing.T) {
 				write("never", expiring("already over", r.clock.in(-time.Hour)))
 				r.x.mu.Unlock()
 				r.want("known", "drain known")
+				r.x.mu.Lock() // and as when the queue was full: nothing tells of this one
+				write("unseen", "unseen")
+				must(t, r.x.watch.drain(&batch{}))
+				r.x.needScan = true
+				r.x.attention.Or(attScan)
+				r.x.mu.Unlock()
+				if got := r.look("unseen"); !strings.HasPrefix(got, "down spool file cannot be read") {
+					t.Errorf("unseen is %q", got)
+				}
 				if got := r.look("new"); !strings.HasPrefix(got, "down spool file cannot be read: too many open files") {
 					t.Errorf("new is %q", got)
 				}
@@ -431,6 +440,96 @@ func TestRemovedWithManyFiles(t *testing.T) {
 		r.want(fmt.Sprintf("svc%d", i), fmt.Sprintf("down %d", i))
 	}
 	r.want("up", "")
+}
+
+// TestNewDirectoryIsFollowed: also when it was made at once, and has the inode number of the old one, and
+// when nobody asks.
+func TestNewDirectoryIsFollowed(t *testing.T) {
+	r := open(t)
+	for n := range 5 {
+		r.x.mu.Lock() // nobody sees it missing
+		must(t, os.RemoveAll(r.d.Root()))
+		must(t, os.Mkdir(r.d.Root(), 0o750))
+		r.x.mu.Unlock()
+		r.want("other", "")
+		reason := fmt.Sprint(n)
+		r.put("web", reason)
+		r.told("write into the new directory", func(c []Change, _ string) bool {
+			return slices.ContainsFunc(c, func(c Change) bool { return show(c.New) == "down "+reason })
+		})
+	}
+}
+
+// TestInotifyFails: reading events fails, as it should never do. Nothing is missed by that.
+func TestInotifyFails(t *testing.T) {
+	t.Parallel()
+	r := open(t)
+	r.down("web", "a")
+	r.want("web", "down a")
+	r.x.mu.Lock()
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	must(t, unix.Dup3(null, r.x.watch.fd, unix.O_CLOEXEC)) // under the number of the inotify descriptor
+	must(t, unix.Close(null))
+	r.x.mu.Unlock()
+	r.down("web", "b")
+	r.want("web", "down b")
+	r.told("it fails", func(_ []Change, log string) bool { return strings.Contains(log, "inotify fails") })
+	r.told("it is back", func(_ []Change, log string) bool { return strings.Contains(log, "inotify is back") })
+	r.down("web", "c")
+	r.want("web", "down c")
+	if !r.x.Stats().Watching {
+		t.Error("inotify is not in use")
+	}
+}
+
+// TestLease: while we look whether somebody has a file open, an opener waits and nothing worse happens; the
+// kernel sends a signal then that ends a process that does not expect it.
+func TestLease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	put(t, path, "x")
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	if !alone(fd) {
+		t.Fatal("somebody has it open")
+	}
+	opened := make(chan error, 1)
+	go func() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err == nil {
+			err = f.Close()
+		}
+		opened <- err
+	}()
+	for { // until the kernel has asked us to let go
+		lease, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0)
+		must(t, err)
+		if lease != unix.F_WRLCK {
+			break
+		}
+		runtime.Gosched()
+	}
+	must(t, unix.Close(fd))
+	must(t, <-opened)
+}
+
+// TestRemovedWhileReading: the directory goes while the index has it open to read events, and so is not
+// told. No override ends by that.
+func TestRemovedWhileReading(t *testing.T) {
+	r := open(t)
+	r.put("web", "a")
+	r.want("web", "down a")
+	r.x.mu.Lock()
+	w := r.x.begin()
+	w.open()
+	must(t, os.RemoveAll(r.d.Root()))
+	w.run(nil, 0)
+	w.finish()
+	if got := show(r.x.snap.Load().slot(web).entry); got != "down a" || !r.x.lost {
+		t.Errorf("published is %q, lost is %v", got, r.x.lost)
+	}
+	r.x.mu.Unlock()
+	r.want("web", "down a")
 }
 
 // TestDirectoryHeldOpen: somebody works in the directory that is removed, and keeps the kernel from

@@ -13,7 +13,7 @@ import (
 func (x *Index) follow() {
 	var (
 		watcher *fsnotify.Watcher
-		watched fileID
+		watched uint64
 		events  chan fsnotify.Event
 		errs    chan error
 		ticker  *time.Ticker
@@ -33,16 +33,16 @@ func (x *Index) follow() {
 	}()
 	for {
 		x.mu.Lock()
-		dir, lost, remote, polling := x.dir, x.lost, x.remote != "", x.watch == nil
+		home, lost, remote, polling := x.homes, x.lost, x.remote != "", x.watch == nil
 		x.mu.Unlock()
-		if watcher != nil && (lost || dir != watched) {
+		if watcher != nil && (lost || home != watched) {
 			drop()
 		}
 		if watcher == nil && !lost {
 			// Without inotify it fails as the raw watch did, and is tried again with it.
 			if w, err := fsnotify.NewWatcher(); err == nil {
 				if w.Add(x.root) == nil {
-					watcher, watched, events, errs = w, dir, w.Events, w.Errors
+					watcher, watched, events, errs = w, home, w.Events, w.Errors
 					x.touch() // what happened before it was there
 				} else {
 					_ = w.Close()

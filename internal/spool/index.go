@@ -96,6 +96,7 @@ type Index struct {
 	quiet     bool      // while opening: what is found is no change
 	watch     *rawWatch // nil: no inotify
 	dir       fileID    // the directory that is watched
+	homes     uint64    // how many there have been: a new one can have the number of the old
 	remote    string    // its file system, when others write to it behind our back
 	lost      bool
 	stamp     dirStamp // without inotify: the directory when it was last listed
@@ -131,12 +132,13 @@ type system struct {
 	now          func() time.Time
 	openRawWatch func() (*rawWatch, error)
 	remoteFS     func(root string) string
+	alone        func(fd int) bool
 	verifyEvery  time.Duration
 	maxFiles     int
 }
 
 func realSystem() system {
-	return system{time.Now, openRawWatch, remoteFS, verifyEvery, maxFiles}
+	return system{time.Now, openRawWatch, remoteFS, alone, verifyEvery, maxFiles}
 }
 
 // OpenIndex reads d and follows it from then on. It owns two goroutines and up to three descriptors
@@ -214,7 +216,7 @@ func (x *Index) openWatch() {
 		return
 	}
 	x.watch = watch
-	x.fd.Store(int32(watch.fd)) //nolint:gosec // a descriptor
+	x.fd.Store(int32(watch.fd))
 }
 
 // Lookup returns what the overrides say about service, and about its instance at host and port when port

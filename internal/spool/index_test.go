@@ -316,8 +316,10 @@ func TestEpochs(t *testing.T) {
 			}
 		}
 		before = look("web")
+		r.x.mu.Lock() // and nobody reads events in between
 		r.down("web", "between two requests")
 		r.up("web")
+		r.x.mu.Unlock()
 		outdated("came and went", before, "web", true)
 		r.write(Entry{Key: web, State: Down, Expires: r.clock.in(time.Hour)})
 		before = look("web")
@@ -695,7 +697,7 @@ func TestLastRound(t *testing.T) {
 	r.put("weaker", `{"state": "drain"}`)
 	r.put("new", "y")
 	for _, name := range []string{"web", "weaker", "new"} {
-		w.load(name, typeUnknown, true)
+		w.load(name, true)
 	}
 	w.finish()
 	s := r.x.snap.Load()
@@ -711,4 +713,74 @@ func TestLastRound(t *testing.T) {
 	r.want("web", "")
 	r.want("weaker", "drain")
 	r.want("new", "down y")
+}
+
+// TestToldOncePublished: whoever is told of a change can see it.
+func TestToldOncePublished(t *testing.T) {
+	r := open(t)
+	r.x.mu.Lock()
+	defer r.x.mu.Unlock()
+	r.put("web", "x")
+	w := r.x.begin()
+	w.run(nil, 0)
+	r.x.told.mu.Lock()
+	for _, l := range r.x.told.letters {
+		if l.log == nil {
+			t.Errorf("told before it was published: %s", showChanges([]Change{l.change}))
+		}
+	}
+	r.x.told.mu.Unlock()
+	w.finish()
+	if got := show(r.x.snap.Load().slot(web).entry); got != "down x" {
+		t.Errorf("published is %q", got)
+	}
+}
+
+// TestSettled: a listing that began within a tick of the clock of the last change proves nothing.
+func TestSettled(t *testing.T) {
+	stamp := func(at time.Time) dirStamp {
+		ts, err := unix.TimeToTimespec(at)
+		must(t, err)
+		return dirStamp{mtime: ts, ctime: ts}
+	}
+	change := time.Unix(1_800_000_000, 123_456_789)
+	whole := change.Truncate(time.Second)
+	for _, tt := range []struct {
+		change time.Time
+		after  time.Duration
+		want   bool
+	}{
+		{change, -time.Hour, false}, // the clock was set back
+		{change, 0, false},
+		{change, 10 * time.Millisecond, false},
+		{change, 30 * time.Millisecond, true},
+		{whole, 30 * time.Millisecond, false},
+		{whole, 2 * time.Second, false},
+		{whole, 3 * time.Second, true},
+	} {
+		if got := stamp(tt.change).settled(tt.change.Add(tt.after)); got != tt.want {
+			t.Errorf("a listing %v after %v: settled is %v", tt.after, tt.change, got)
+		}
+	}
+	late := stamp(change)
+	late.ctime.Sec++
+	if late.settled(change.Add(time.Second)) {
+		t.Error("only one of the stamps is looked at")
+	}
+}
+
+// TestListedAndGone: a file that a listing had and that is not there when it is read may have moved to a
+// name that the listing did not have. So it is listed again.
+func TestListedAndGone(t *testing.T) {
+	r := open(t, noInotify)
+	r.x.mu.Lock()
+	defer r.x.mu.Unlock()
+	w := r.x.begin()
+	w.open()
+	before := w.changes
+	w.takeListed([]listed{{name: "web", key: web}})
+	if w.changes == before {
+		t.Error("the round counts as quiet")
+	}
+	w.finish()
 }

@@ -13,7 +13,7 @@ func remoteFS(root string) string {
 	if unix.Statfs(root, &st) != nil {
 		return ""
 	}
-	switch uint32(st.Type) { //nolint:gosec // magic numbers are 32 bits wide
+	switch uint32(st.Type) { // the magic numbers are 32 bits wide
 	case unix.NFS_SUPER_MAGIC:
 		return "nfs"
 	case unix.FUSE_SUPER_MAGIC: // also virtiofs

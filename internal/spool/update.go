@@ -33,9 +33,8 @@ type file struct {
 // batch is what the kernel has told in one go.
 type batch struct {
 	names    map[string]bool // whether the last event of the name was a plain deletion
-	self     bool            // something happened to the directory itself
 	overflow bool
-	count    uint64
+	count    uint64 // also of those about the directory itself
 }
 
 func (b *batch) note(name string, deleted bool) {
@@ -95,7 +94,7 @@ func (w *work) run(t *target, todo uint32) {
 		if !w.lost {
 			w.take(&b)
 			again = w.scanIfNeeded() || again
-			again = w.lookAgain(t, todo) || again
+			w.lookAgain(t, todo)
 		}
 		w.expire(t, todo)
 		w.settleParked()
@@ -118,9 +117,10 @@ func (w *work) events() (b batch) {
 	}
 	w.attention.Or(attDirty)
 	if err := w.watch.drain(&b); err != nil {
-		b.overflow = true
-		b.count++
 		w.stats.Errors++
+		w.unwatch(err)
+		b.count++
+		w.needScan = true
 	}
 	w.stats.Events += b.count
 	if b.overflow {
@@ -129,6 +129,17 @@ func (w *work) events() (b batch) {
 		w.edit().raiseFloor() // which overrides came and went is not known
 	}
 	return b
+}
+
+// unwatch does without inotify from now on; it is tried again with the next verification.
+func (w *work) unwatch(err error) {
+	w.told.log(w.log, slog.LevelWarn, "inotify fails: every request looks at the spool directory instead",
+		slog.String("directory", w.root), slog.String("error", err.Error()))
+	w.attention.Or(attPoll) // before lookups miss the descriptor
+	w.fd.Store(-1)
+	w.watch.close()
+	w.watch = nil
+	w.poke()
 }
 
 // edit returns the next snapshot.
@@ -165,9 +176,10 @@ func (w *work) finish() {
 	if x.needScan && !x.lost {
 		keep |= attScan
 	}
-	// attDue is not ours here: its timer may set it at any time.
-	x.attention.And(keep | attDue | attClosed)
+	// First set, then clear: at no instant may a lookup find less than it has to know. attDue is not ours
+	// here, its timer may set it at any time.
 	x.attention.Or(keep)
+	x.attention.And(keep | attDue | attClosed)
 
 	wait := longestWait
 	if !x.expiry.IsZero() {
@@ -223,11 +235,7 @@ func (w *work) adopt() bool {
 	for range 8 {
 		if w.watch != nil {
 			if err := w.watch.add(w.root); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
-				w.told.log(w.log, slog.LevelWarn, "no inotify watch: every request looks at the spool directory instead",
-					slog.String("directory", w.root), slog.String("error", err.Error()))
-				w.fd.Store(-1)
-				w.watch.close()
-				w.watch = nil
+				w.unwatch(err)
 			} else if err != nil {
 				w.err = err
 				w.shut()
@@ -241,6 +249,7 @@ func (w *work) adopt() bool {
 				w.told.log(w.log, slog.LevelInfo, "spool directory is back", slog.String("directory", w.root))
 			}
 			w.dir, w.lost, w.needScan, w.trusted = w.h.id, false, true, false
+			w.homes++
 			w.edit().raiseFloor() // what happened in between is not known
 			w.poke()
 			return true
@@ -345,7 +354,7 @@ func (w *work) take(b *batch) {
 // event takes up that something has happened to the file name.
 func (w *work) event(name string) {
 	for link := range w.links[name] {
-		w.load(link, typeUnknown, false)
+		w.load(link, false)
 	}
 	if _, ok := parkedName(name); ok {
 		w.park(name)
@@ -355,25 +364,25 @@ func (w *work) event(name string) {
 		return
 	}
 	before := w.files[name]
-	w.load(name, typeUnknown, true)
+	w.load(name, true)
 	if f := w.files[name]; f != nil && f.kept && before != nil && before.kept {
 		w.bury(f) // perhaps it may be removed by now
 	}
 }
 
 // load reads the file name and takes up what it says. told means that an event has named it.
-func (w *work) load(name string, typ fs.FileMode, told bool) {
+func (w *work) load(name string, told bool) {
 	k, err := ParseKey(name)
 	if err != nil {
 		if !isOwn(name) {
 			var st unix.Stat_t
-			if typ != typeUnknown || unix.Fstatat(w.h.fd, w.h.at(name), &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+			if unix.Fstatat(w.h.fd, w.h.at(name), &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 				w.ignore(name, err.Error())
 			}
 		}
 		return
 	}
-	r := w.h.read(name, typ)
+	r := w.h.read(name, typeUnknown)
 	e, ok := r.entry(k)
 	w.put(name, k, &r, e, ok, told)
 }
@@ -643,7 +652,7 @@ func (w *work) list(onlyNew bool) bool {
 		}
 	}
 	for _, name := range unseen {
-		w.load(name, typeUnknown, false)
+		w.load(name, false)
 	}
 	return true
 }
@@ -688,10 +697,9 @@ func (w *work) takeListed(files []listed) {
 }
 
 // lookAgain reads the files that no event tells about: those that could not be read, those behind
-// subdirectories, and without inotify all that are about t. It reports whether it has to be repeated until
-// nothing changes any more.
-func (w *work) lookAgain(t *target, todo uint32) bool {
-	changes := w.changes
+// subdirectories, and without inotify all that are about t. Rounds go on until nothing changes any more, so
+// that what it has seen was all there at once.
+func (w *work) lookAgain(t *target, todo uint32) {
 	if w.watch == nil {
 		w.poll()
 	}
@@ -714,11 +722,10 @@ func (w *work) lookAgain(t *target, todo uint32) bool {
 			}
 		}
 	}
-	return w.changes != changes
 }
 
 func (w *work) reload(name string) {
 	if w.open() {
-		w.load(name, typeUnknown, false)
+		w.load(name, false)
 	}
 }

@@ -69,12 +69,10 @@ func (w *rawWatch) drain(b *batch) error {
 				b.overflow = true
 			case wd != w.wd: // of a directory that is no longer ours
 			case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED|unix.IN_UNMOUNT) != 0:
-				b.self = true
 				if mask&unix.IN_IGNORED != 0 {
 					w.wd = -1
 				}
 			case name == "": // the directory's own attributes: it may have become unreadable, or readable
-				b.self = true
 			default:
 				b.note(name, mask&unix.IN_DELETE != 0)
 			}
@@ -89,6 +87,6 @@ func (w *rawWatch) close() { _ = unix.Close(w.fd) }
 // slow path finds out.
 func pending(fd int32) bool {
 	var n int32
-	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n)))
+	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n))) //nolint:gosec // the kernel writes one int32 there, and the conversion is in the call
 	return n != 0 || errno != 0
 }

@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Balancers open a connection for each check, so that most of a check's price is that of a connection:
+// for one by package net the kernel is asked eleven times, five of them only to prepare for a long
+// conversation. A direct listener accepts by itself. The kernel hands a connection over once its request
+// is there (TCP_DEFER_ACCEPT); where the shortcut has the answer, and the request asks for no second one,
+// it is read, written and closed on the bare descriptor. Every other connection goes on to package net
+// and net/http together with what was read of it.
+
+// deferSeconds is how long the kernel waits for a request before it hands over a silent connection all the
+// same.
+const deferSeconds = 1
+
+// acceptAgain is how long accepting rests after it failed, for want of descriptors say.
+const acceptAgain = 20 * time.Millisecond
+
+type directListener struct {
+	s    *Server
+	addr net.Addr
+	file *os.File // the listening socket
+	raw  syscall.RawConn
+
+	handed chan handed
+	done   chan struct{}
+	close  func() error
+	wg     sync.WaitGroup
+}
+
+// handed is what a worker leaves to Accept.
+type handed struct {
+	c   net.Conn
+	err error
+}
+
+// direct returns ln as a direct listener, or false when it is none of TCP. It takes ln over.
+func (s *Server) direct(ln net.Listener) (net.Listener, bool) {
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil, false
+	}
+	f, err := tcp.File()
+	if err != nil {
+		return nil, false
+	}
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			_ = unix.SetNonblock(int(fd), true)
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, deferSeconds)
+			// Accepted sockets have it from the listening one.
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		})
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, false
+	}
+	_ = ln.Close() // f is the same socket; two descriptors would have the poller woken twice
+	l := &directListener{s: s, addr: ln.Addr(), file: f, raw: raw, handed: make(chan handed), done: make(chan struct{})}
+	l.close = sync.OnceValue(func() error {
+		close(l.done)
+		err := l.file.Close()
+		l.wg.Wait() // whoever is answering now is done in some microseconds
+		return err
+	})
+	for range runtime.GOMAXPROCS(0) {
+		l.wg.Go(l.work)
+	}
+	return l, true
+}
+
+func (l *directListener) Addr() net.Addr { return l.addr }
+
+// Close ends the listener. Answers by the shortcut that are under way are written before it returns.
+func (l *directListener) Close() error { return l.close() }
+
+// Accept returns the next connection that needs net/http.
+func (l *directListener) Accept() (net.Conn, error) {
+	select {
+	case h := <-l.handed:
+		return h.c, h.err
+	case <-l.done:
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: net.ErrClosed}
+	}
+}
+
+// hand gives h to Accept, or drops it when nobody will accept any more.
+func (l *directListener) hand(h handed) {
+	select {
+	case l.handed <- h:
+	case <-l.done:
+		if h.c != nil {
+			_ = h.c.Close()
+		}
+	}
+}
+
+// work accepts connections and answers them until the listener is closed. One of its like waits in accept
+// at a time; the others answer meanwhile.
+func (l *directListener) work() {
+	var (
+		head = make([]byte, 4<<10)
+		out  = make([]byte, 0, 8<<10)
+		fd   int
+		sa   unix.Sockaddr
+		aerr error
+		last peerText
+	)
+	accept := func(s uintptr) bool {
+		fd, sa, aerr = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		return !errors.Is(aerr, unix.EAGAIN)
+	}
+	for {
+		if err := l.raw.Read(accept); err != nil {
+			return // closed
+		}
+		switch {
+		case aerr == nil:
+		case errors.Is(aerr, unix.EINTR), errors.Is(aerr, unix.ECONNABORTED):
+			continue
+		default:
+			l.hand(handed{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: os.NewSyscallError("accept4", aerr)}})
+			select {
+			case <-time.After(acceptAgain):
+			case <-l.done:
+				return
+			}
+			continue
+		}
+		n, err := unix.Read(fd, head)
+		if n > 0 && endsConnection(head[:n]) {
+			var answered, closes bool
+			if out, closes, answered = l.s.shortcut(out[:0], head[:n], last.of(sa)); answered && closes {
+				// An answer of this size always fits a fresh socket. Where it does not, the client has gone.
+				_, _ = unix.Write(fd, out)
+				_ = unix.Close(fd)
+				continue
+			}
+		}
+		if n == 0 || n < 0 && !errors.Is(err, unix.EAGAIN) {
+			_ = unix.Close(fd) // gone already
+			continue
+		}
+		l.hand(l.toNet(fd, head[:max(n, 0)]))
+	}
+}
+
+// toNet makes a connection of package net of fd, whose first bytes were read already.
+func (l *directListener) toNet(fd int, read []byte) handed {
+	f := os.NewFile(uintptr(fd), "")
+	defer f.Close() // the connection has a descriptor of its own
+	c, err := net.FileConn(f)
+	if err != nil {
+		return handed{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}}
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return handed{c: c}
+	}
+	out := newConn(tcp, l.s.shortcut)
+	if len(read) > 0 {
+		out.served = true // the shortcut has had its try
+		out.pending = append([]byte(nil), out.heads.rewrite(append([]byte(nil), read...))...)
+	}
+	return handed{c: out}
+}
+
+// peerText remembers the last caller's address as text: it is the same balancer again most often.
+type peerText struct {
+	addr netip.Addr
+	text string
+}
+
+func (p *peerText) of(sa unix.Sockaddr) string {
+	var a netip.Addr
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		a = netip.AddrFrom4(sa.Addr)
+	case *unix.SockaddrInet6:
+		a = netip.AddrFrom16(sa.Addr).Unmap()
+	}
+	if a != p.addr || p.text == "" {
+		p.addr, p.text = a, a.String()
+	}
+	return p.text
+}
