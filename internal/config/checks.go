@@ -219,8 +219,8 @@ func (d *decoder) check(at *yaml.Node) (Check, bool) {
 			c.Spec.Options[e.name] = v
 		}
 	}
-	// Without a type there is nothing to hold the options against.
-	return c, !c.wrong["type"]
+	// Without a type there is nothing to hold the options against, and half of them are as good as none.
+	return c, !c.wrong["type"] && !d.stopped
 }
 
 func (d *decoder) typeName(e entry) string {

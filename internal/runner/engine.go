@@ -197,7 +197,7 @@ func (r *round) run(ctx context.Context, i int) {
 		r.events <- event{job: i, began: true, outcome: outcome{name: s.Name, job: j, at: time.Since(r.start)}}
 		began := time.Now()
 		res := s.Run(limited, target)
-		if res.Code != 200 && ctx.Err() != nil {
+		if res.Code != 200 && over(ctx) {
 			return // it was not the service that failed
 		}
 		o := outcome{name: s.Name, job: j, took: time.Since(began), at: time.Since(r.start)}
@@ -206,12 +206,22 @@ func (r *round) run(ctx context.Context, i int) {
 			continue
 		}
 		o.status, o.why, o.reason, o.err = failed, why(res), res.Reason, res.Err
+		if o.reason == check.ReasonOK { // it has answered, but not what it should
+			o.reason = check.ReasonFailed
+		}
 		r.events <- event{job: i, outcome: o}
 		for _, o := range j.skip(n+1, o.at) {
 			r.events <- event{job: i, outcome: o}
 		}
 		return
 	}
+}
+
+// over tells whether ctx has ended, or will in a moment: a connection knows the deadline too, and may see
+// it a little earlier.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // why says in one line what is wrong. A service's own page is not shown: it may be anything.
