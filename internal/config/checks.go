@@ -64,7 +64,7 @@ func byLine(a, b *Error) int { return cmp.Compare(a.Line, b.Line) }
 
 // flatten takes joined errors apart.
 func flatten(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // what joins is looked for at the top alone
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
@@ -84,7 +84,8 @@ func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Config
 		return nil, err
 	}
 	var checks []*check.Configured
-	if root := l.document(data); root != nil {
+	// A document of nothing ("---") has no line of its own.
+	if root := l.document(data); root != nil && !(isNull(root) && root.Anchor == "") {
 		for _, c := range l.checks(root) {
 			built, err := c.Build(d)
 			var errs Errors
@@ -115,7 +116,7 @@ func readOnce(path string, stdin io.Reader) (*loader, []byte, error) {
 	if path == "-" {
 		l.file = "standard input"
 	} else {
-		f, err := os.Open(path) //nolint:gosec // the user names the file
+		f, err := os.Open(path)
 		if err != nil {
 			return fail(bare(err))
 		}

@@ -28,7 +28,7 @@ func TestBadChecks(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			t.Chdir("testdata/checks")
 			checks, err := LoadChecks(file, nil, check.Defaults{})
-			if errs := (Errors)(nil); !errors.As(err, &errs) || len(errs) == 0 || checks != nil {
+			if errs := Errors(nil); !errors.As(err, &errs) || len(errs) == 0 || checks != nil {
 				t.Fatalf("LoadChecks = %v, %v (%T); want Errors and no checks", checks, err, err)
 			}
 			if strings.Contains(err.Error(), secretText) {
@@ -111,13 +111,43 @@ func TestValues(t *testing.T) {
 		text string
 		want any
 	}{
-		{"80", 80}, {"-1", -1}, {"1.5", 1.5}, {".5", .5}, {"1e3", 1000.}, {"1_000.5", 1000.5},
-		{"yes", true}, {"Off", false}, {"TRUE", true}, {"y", "y"}, {"n", "n"}, {`"yes"`, "yes"}, {"'80'", "80"}, {"|\n  yes", "yes"},
-		{"!!str yes", "yes"}, {"!!bool yes", true}, {"!!int 80", 80}, {"!!int x", "x"}, {`!!int "80"`, 80}, {`!!float "1.5"`, 1.5},
+		{"80", 80},
+		{"-1", -1},
+		{"1.5", 1.5},
+		{".5", .5},
+		{"1e3", 1000.},
+		{"1_000.5", 1000.5},
+		{"yes", true},
+		{"Off", false},
+		{"TRUE", true},
+		{"y", "y"},
+		{"n", "n"},
+		{`"yes"`, "yes"},
+		{"'80'", "80"},
+		{"|\n  yes", "yes"},
+		{"!!str yes", "yes"},
+		{"!!bool yes", true},
+		{"!!int 80", 80},
+		{"!!int x", "x"},
+		{`!!int "80"`, 80},
+		{`!!float "1.5"`, 1.5},
 		// What YAML 1.1 makes another number of, or what would not be written as it was.
-		{"0123", "0123"}, {"0x10", "0x10"}, {"1:30", "1:30"}, {"+5", "+5"}, {"1_000", "1_000"}, {".inf", ".inf"}, {".nan", ".nan"},
-		{"1e999", "1e999"}, {"12345678901234567890", "12345678901234567890"}, {"2001-01-01", "2001-01-01"}, {"0", 0}, {"00", "00"},
-		{"~", nil}, {"", nil}, {"null", nil}, {`""`, ""},
+		{"0123", "0123"},
+		{"0x10", "0x10"},
+		{"1:30", "1:30"},
+		{"+5", "+5"},
+		{"1_000", "1_000"},
+		{".inf", ".inf"},
+		{".nan", ".nan"},
+		{"1e999", "1e999"},
+		{"12345678901234567890", "12345678901234567890"},
+		{"2001-01-01", "2001-01-01"},
+		{"0", 0},
+		{"00", "00"},
+		{"~", nil},
+		{"", nil},
+		{"null", nil},
+		{`""`, ""},
 		{"[1, [a, yes], {b: 2}]", []any{1, []any{"a", true}, map[string]any{"b": 2}}},
 		{"{1: a, yes: b, c: ~}", map[string]any{"1": "a", "yes": "b", "c": nil}},
 		{"{<<: {a: 1, b: 2}, b: 3}", map[string]any{"a": 1, "b": 3}},

@@ -66,8 +66,8 @@ type report struct {
 	dry      bool
 }
 
-func (r *report) count(s status) (n int) {
-	for _, o := range r.outcomes {
+func (rep *report) count(s status) (n int) {
+	for _, o := range rep.outcomes {
 		if o.status == s {
 			n++
 		}

@@ -380,12 +380,29 @@ func TestPattern(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "tcp:a:1", true}, {"**", "x", true},
-		{"tcp:a:1", "tcp:a:1", true}, {"tcp:a:1", "tcp:a:12", false}, {"tcp:a", "tcp:a:1", false},
-		{"tcp:*", "tcp:a:1", true}, {"tcp:*", "tcp:", true}, {"tcp:*", "xtcp:", false},
-		{"*:1", "tcp:a:1", true}, {"*:1", "tcp:a:11", false}, {"*a*a", "a", false}, {"*a*a", "aba", true},
-		{"a*b*c", "abc", true}, {"a*b*c", "acb", false}, {"a*ab", "ab", false}, {"a*ab*b", "aabb", true},
-		{"t.p:*", "tcp:a", false}, {"[t]cp:*", "tcp:a", false}, {"tcp:?:1", "tcp:a:1", false}, {"a*", "a\nb", true},
+		{"", "", true},
+		{"", "a", false},
+		{"*", "", true},
+		{"*", "tcp:a:1", true},
+		{"**", "x", true},
+		{"tcp:a:1", "tcp:a:1", true},
+		{"tcp:a:1", "tcp:a:12", false},
+		{"tcp:a", "tcp:a:1", false},
+		{"tcp:*", "tcp:a:1", true},
+		{"tcp:*", "tcp:", true},
+		{"tcp:*", "xtcp:", false},
+		{"*:1", "tcp:a:1", true},
+		{"*:1", "tcp:a:11", false},
+		{"*a*a", "a", false},
+		{"*a*a", "aba", true},
+		{"a*b*c", "abc", true},
+		{"a*b*c", "acb", false},
+		{"a*ab", "ab", false},
+		{"a*ab*b", "aabb", true},
+		{"t.p:*", "tcp:a", false},
+		{"[t]cp:*", "tcp:a", false},
+		{"tcp:?:1", "tcp:a:1", false},
+		{"a*", "a\nb", true},
 	} {
 		if got := pattern(test.pattern).match(test.name); got != test.want {
 			t.Errorf("pattern %q matches %q: %v, want %v", test.pattern, test.name, got, test.want)
