@@ -19,6 +19,11 @@ import (
 var version = "dev"
 
 func main() {
+	if len(os.Args) > 1 {
+		if sub, ok := subcommands[os.Args[1]]; ok {
+			os.Exit(sub(os.Args[2:]))
+		}
+	}
 	// First of all: a signal that comes while the daemon still starts must find somebody who knows what
 	// it means. The original could be told to stop in its first milliseconds and never did.
 	s := catchSignals()

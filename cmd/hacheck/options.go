@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -147,7 +148,7 @@ func (p *portList) Set(s string) error {
 // help is what --help prints.
 func help(f *pflag.FlagSet) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: hacheck [options]\n\n%s\n\nOptions:\n%s\n", about, f.FlagUsages())
+	fmt.Fprintf(&b, "Usage: hacheck [options]\n       hacheck %s ... (see hacheck SUBCOMMAND --help)\n\n%s\n\nOptions:\n%s\n", strings.Join(slices.Sorted(maps.Keys(subcommands)), "|"), about, f.FlagUsages())
 	b.WriteString("Keys of the configuration file:\n")
 	for _, k := range config.Keys() {
 		def := k.Default

@@ -103,7 +103,12 @@ func read(path string) ([]byte, error) {
 		// A pipe could not be read a second time, when SIGHUP asks for it.
 		return nil, errors.New("expected a regular file, got a pipe, socket or device")
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	return readText(f)
+}
+
+// readText reads all of r, if it can be a file of ours.
+func readText(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	switch {
 	case err != nil:
 		return nil, bare(err)
@@ -141,8 +146,32 @@ func (l *loader) errorf(line int, key, format string, args ...any) {
 	l.moreErrs++
 }
 
+// countMore says how many errors there are beyond those kept. It comes last.
+func (l *loader) countMore() {
+	if l.moreErrs > 0 {
+		l.errs = append(l.errs, &Error{File: l.file, Text: fmt.Sprintf("and %d more errors", l.moreErrs)})
+	}
+}
+
 // parse returns the mapping at the top of the file, or nil when there is none, with or without an error.
-func (l *loader) parse(data []byte) (root *yaml.Node) {
+func (l *loader) parse(data []byte) *yaml.Node {
+	root := l.document(data)
+	switch {
+	case root == nil, isNull(root) && root.Anchor == "":
+		return nil
+	case root.Kind != yaml.MappingNode:
+		l.errorf(root.Line, "", "expected lines of \"key: value\", got %s", found(root))
+		return nil
+	case !coreTag(root):
+		l.errorf(root.Line, "", "expected no tag, got %s", root.Tag)
+		return nil
+	}
+	return root
+}
+
+// document returns what stands at the top of the only document of a file, or nil when there is nothing,
+// with or without an error.
+func (l *loader) document(data []byte) (root *yaml.Node) {
 	defer func() {
 		// The parser panics where it finds itself at fault. A reload must survive that too.
 		if p := recover(); p != nil {
@@ -167,18 +196,7 @@ func (l *loader) parse(data []byte) (root *yaml.Node) {
 		l.syntax(data, err)
 		return nil
 	}
-	root = target(doc.Content[0])
-	switch {
-	case isNull(root) && root.Anchor == "":
-		return nil
-	case root.Kind != yaml.MappingNode:
-		l.errorf(root.Line, "", "expected lines of \"key: value\", got %s", found(root))
-		return nil
-	case !coreTag(root):
-		l.errorf(root.Line, "", "expected no tag, got %s", root.Tag)
-		return nil
-	}
-	return root
+	return target(doc.Content[0])
 }
 
 // syntax reports an error of the YAML parser. Its text is passed on except where it quotes the file: that
@@ -255,9 +273,7 @@ func (l *loader) walk(c *Config, root *yaml.Node) {
 	if c.CacheTimeDown < 0 {
 		c.CacheTimeDown = c.CacheTime
 	}
-	if l.moreErrs > 0 {
-		l.errs = append(l.errs, &Error{File: l.file, Text: fmt.Sprintf("and %d more errors", l.moreErrs)})
-	}
+	l.countMore()
 	if l.moreWarn > 0 {
 		l.warnings = append(l.warnings, Warning{File: l.file, Text: fmt.Sprintf("and %d more unknown keys", l.moreWarn)})
 	}

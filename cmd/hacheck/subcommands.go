@@ -1,0 +1,11 @@
+package main
+
+import "hacheck/internal/runner"
+
+// subcommands are the other tools that hacheck is, by the exact first word that asks for them. Any other
+// word belongs to the daemon, which ignores positional arguments as the original did. Each is given what
+// follows its name and returns the exit code.
+var subcommands = map[string]func(args []string) int{
+	"run":      func(args []string) int { return runner.Run(args, runner.System(version)) },
+	"firewall": func(args []string) int { return runner.Firewall(args, runner.System(version)) },
+}

@@ -1,0 +1,154 @@
+package config
+
+import (
+	"io"
+	"slices"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Rule says that one host reaches another: an element of the list "egress" in the files that conn-check
+// exchanges about firewalls.
+type Rule struct {
+	FromHost string // "" when the file does not say
+	ToHost   string // an IP address or a host name
+	Protocol string // "tcp" or "udp"
+	Ports    []uint16
+}
+
+// LoadRules reads a file of firewall rules; a path of "-" is stdin. Keys that it does not know are ignored,
+// as conn-check did. The error is of type Errors, all that is wrong with the file.
+func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
+	l, data, err := readOnce(path, stdin)
+	if err != nil {
+		return nil, err
+	}
+	d := decoder{loader: l}
+	var rules []Rule
+	if root := l.parse(data); root != nil {
+		for _, e := range d.entries(root, 0) {
+			if e.name == "egress" {
+				rules = d.rules(e)
+			}
+		}
+	}
+	if len(l.errs) == 0 {
+		return rules, nil
+	}
+	slices.SortStableFunc(l.errs, byLine)
+	l.countMore()
+	return nil, l.errs
+}
+
+func (d *decoder) rules(e entry) []Rule {
+	n := target(e.at)
+	if isNull(n) {
+		return nil
+	}
+	if n.Kind != yaml.SequenceNode || !coreTag(n) {
+		d.errorf(e.line, e.name, "expected a list of rules, got %s", found(n))
+		return nil
+	}
+	rules := make([]Rule, 0, len(n.Content))
+	for _, at := range n.Content {
+		rules = append(rules, d.rule(at))
+	}
+	return rules
+}
+
+func (d *decoder) rule(at *yaml.Node) (r Rule) {
+	n := target(at)
+	if n.Kind != yaml.MappingNode || !coreTag(n) {
+		d.errorf(at.Line, "egress", "expected a rule with to_host, protocol and ports, got %s", found(n))
+		return r
+	}
+	lines := map[string]int{}
+	for _, e := range d.entries(n, 1) {
+		v := target(e.at)
+		lines[e.name] = e.line
+		switch e.name {
+		case "from_host":
+			r.FromHost = d.word(e, v, isAny, "a host name")
+		case "to_host":
+			r.ToHost = d.word(e, v, isHost, "an IP address or a host name")
+		case "protocol":
+			r.Protocol = d.word(e, v, func(s string) bool { return s == "tcp" || s == "udp" }, "tcp or udp")
+		case "ports":
+			r.Ports = d.ports(e, v)
+		}
+	}
+	for _, name := range []string{"to_host", "protocol", "ports"} {
+		if lines[name] == 0 {
+			d.errorf(at.Line, name, "is required in a rule")
+		}
+	}
+	return r
+}
+
+func (d *decoder) word(e entry, n *yaml.Node, valid func(string) bool, want string) string {
+	if n.Kind != yaml.ScalarNode || !coreTag(n) || !valid(n.Value) {
+		d.errorf(e.line, e.name, "expected %s, got %s", want, found(n))
+		return ""
+	}
+	return n.Value
+}
+
+func (d *decoder) ports(e entry, n *yaml.Node) []uint16 {
+	const want = "expected a list of ports from 1 to 65535, got %s"
+	if n.Kind != yaml.SequenceNode || !coreTag(n) {
+		d.errorf(e.line, e.name, want, found(n))
+		return nil
+	}
+	ports := make([]uint16, 0, len(n.Content))
+	for _, at := range n.Content {
+		v, ok := wholeIn(target(at), 1, 65535)
+		if !ok {
+			d.errorf(at.Line, e.name, want, found(target(at)))
+			continue
+		}
+		ports = append(ports, uint16(v))
+	}
+	return ports
+}
+
+// WriteRules writes rules as LoadRules reads them and conn-check-export-fw wrote them.
+func WriteRules(w io.Writer, rules []Rule) error {
+	list := &yaml.Node{Kind: yaml.SequenceNode}
+	if len(rules) == 0 {
+		list.Style = yaml.FlowStyle
+	}
+	for _, r := range rules {
+		ports := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+		for _, p := range r.Ports {
+			ports.Content = append(ports.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.Itoa(int(p))})
+		}
+		list.Content = append(list.Content, mapping(
+			pair{"from_host", textNode(r.FromHost)}, pair{"ports", ports},
+			pair{"protocol", textNode(r.Protocol)}, pair{"to_host", textNode(r.ToHost)},
+		))
+	}
+	e := yaml.NewEncoder(w)
+	e.SetIndent(2)
+	e.CompactSeqIndent()
+	if err := e.Encode(mapping(pair{"egress", list})); err != nil {
+		return err
+	}
+	return e.Close()
+}
+
+// textNode is a text that gets quotes where YAML would take it for something else.
+func textNode(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s} }
+
+type pair struct {
+	name  string
+	value *yaml.Node
+}
+
+func mapping(pairs ...pair) *yaml.Node {
+	m := &yaml.Node{Kind: yaml.MappingNode}
+	for _, p := range pairs {
+		m.Content = append(m.Content, textNode(p.name), p.value)
+	}
+	return m
+}

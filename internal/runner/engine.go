@@ -1,0 +1,358 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"hacheck/internal/check"
+)
+
+const (
+	// maxAtOnce bounds how many checks run side by side. It is far above what a file usually has, so that
+	// checks that hang do not hold up the others, and below the usual limit of descriptors.
+	maxAtOnce = 512
+	// grace is how long a run that was ended waits for its checks to close what they have open: a script
+	// has to be killed, for one.
+	grace = time.Second
+	// maxWhy and maxName bound the text of a failure and of a name, which may have a URL in it, in bytes.
+	maxWhy, maxName = 500, 4096
+)
+
+// status is how a step ended.
+type status uint8
+
+const (
+	passed status = iota
+	failed
+	skipped // not asked, as a step before it has failed or it is a dry run
+)
+
+// String is the status in one word.
+func (s status) String() string { return [...]string{"ok", "failed", "skipped"}[s] }
+
+// outcome is what became of one step.
+type outcome struct {
+	name   string
+	job    *job
+	status status
+	why    string // "" unless failed
+	reason check.Reason
+	err    error         // behind why; may be nil
+	took   time.Duration // 0 when skipped
+	at     time.Duration // since the start of the run
+}
+
+// job is a check and those of its steps that were chosen.
+type job struct {
+	*check.Configured
+	steps []check.Step
+}
+
+// report is what one round has found.
+type report struct {
+	outcomes []outcome // in the order of the file; the printer sorts
+	started  []outcome // names and times of the steps that began
+	took     time.Duration
+	rounds   int
+	ended    error         // errMaxTimeout or errInterrupted when the run ended early, else nil
+	limit    time.Duration // --max-timeout, to be named
+	dry      bool
+}
+
+func (rep *report) count(s status) (n int) {
+	for _, o := range rep.outcomes {
+		if o.status == s {
+			n++
+		}
+	}
+	return n
+}
+
+// choose returns the checks that have the right tags, with the steps whose names match.
+func choose(checks []*check.Configured, o *options) []*job {
+	var jobs []*job
+	for _, c := range checks {
+		if !chosenTags(c.Tags, o) {
+			continue
+		}
+		j := &job{Configured: c}
+		for _, s := range c.Steps {
+			if s.Name = clean(s.Name, maxName); o.patterns.match(s.Name) {
+				j.steps = append(j.steps, s)
+			}
+		}
+		if len(j.steps) > 0 {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+func chosenTags(tags []string, o *options) bool {
+	has := func(t string) bool { return slices.Contains(tags, t) }
+	if o.includeTags != nil {
+		return slices.ContainsFunc(o.includeTags, has)
+	}
+	return !slices.ContainsFunc(o.excludeTags, has)
+}
+
+func skipAll(jobs []*job) *report {
+	rep := &report{dry: true}
+	for _, j := range jobs {
+		rep.outcomes = append(rep.outcomes, j.skip(0, 0)...)
+	}
+	return rep
+}
+
+// skip returns outcomes for the steps from the given one on.
+func (j *job) skip(from int, at time.Duration) []outcome {
+	list := make([]outcome, 0, len(j.steps))
+	for _, s := range j.steps[from:] {
+		list = append(list, outcome{name: s.Name, job: j, status: skipped, at: at})
+	}
+	return list
+}
+
+// event tells of one job that a step began or ended.
+type event struct {
+	job   int
+	began bool
+	outcome
+}
+
+// round is one run of all jobs.
+type round struct {
+	jobs   []*job
+	start  time.Time // of the whole run, for outcome.at
+	events chan event
+	done   sync.WaitGroup
+}
+
+// runRound runs the jobs side by side until all have ended or ctx has. see is told of each event as it
+// comes, from this goroutine; tick, while it is not nil, has draw called with the names of what is under way.
+func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event), tick <-chan time.Time, draw func(state)) *report {
+	total := 0
+	for _, j := range jobs {
+		total += len(j.steps)
+	}
+	// There is room for every event, so no check ever waits for somebody to read them.
+	r := &round{jobs: jobs, start: start, events: make(chan event, 2*total)}
+	slots := make(chan struct{}, maxAtOnce)
+	for i := range jobs {
+		r.done.Go(func() {
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+				r.run(ctx, i)
+			case <-ctx.Done():
+			}
+		})
+	}
+	t := newTally(jobs)
+	for open := total; open > 0; {
+		select {
+		case e := <-r.events:
+			open -= t.add(e)
+			see(e)
+			continue
+		case <-tick:
+			draw(t.state())
+			continue
+		case <-ctx.Done():
+		}
+		for len(r.events) > 0 {
+			e := <-r.events
+			open -= t.add(e)
+			see(e)
+		}
+		if open > 0 {
+			for _, e := range t.abandon(context.Cause(ctx), time.Since(start)) {
+				see(e)
+			}
+			r.await()
+		}
+		break
+	}
+	rep := t.report()
+	if t.abandoned {
+		rep.ended = context.Cause(ctx)
+	}
+	return rep
+}
+
+// run runs the steps of one job, one after the other.
+func (r *round) run(ctx context.Context, i int) {
+	j := r.jobs[i]
+	limited, cancel := context.WithTimeout(ctx, j.Timeout)
+	defer cancel()
+	target := check.Target{Protocol: j.Type, Host: j.Endpoint.Host, Port: j.Endpoint.Port}
+	for n, s := range j.steps {
+		r.events <- event{job: i, began: true, outcome: outcome{name: s.Name, job: j, at: time.Since(r.start)}}
+		began := time.Now()
+		res := s.Run(limited, target)
+		if res.Code != 200 && over(ctx) {
+			return // it was not the service that failed
+		}
+		o := outcome{name: s.Name, job: j, took: time.Since(began), at: time.Since(r.start)}
+		if res.Code == 200 {
+			r.events <- event{job: i, outcome: o}
+			continue
+		}
+		o.status, o.why, o.reason, o.err = failed, why(res), res.Reason, res.Err
+		if o.reason == check.ReasonOK { // it has answered, but not what it should
+			o.reason = check.ReasonFailed
+		}
+		r.events <- event{job: i, outcome: o}
+		for _, o := range j.skip(n+1, o.at) {
+			r.events <- event{job: i, outcome: o}
+		}
+		return
+	}
+}
+
+// over tells whether ctx has ended, or will in a moment: a connection knows the deadline too, and may see
+// it a little earlier.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
+}
+
+// why says in one line what is wrong. A service's own page is not shown: it may be anything.
+func why(r check.Result) string {
+	if r.Reason == check.ReasonOK {
+		return fmt.Sprintf("Unexpected response code: %d", r.Code)
+	}
+	if text := clean(string(r.Body), maxWhy); text != "" {
+		return text
+	}
+	return r.Reason.String()
+}
+
+// await gives checks whose context has ended the time to clean up.
+func (r *round) await() {
+	all := make(chan struct{})
+	go func() {
+		r.done.Wait()
+		close(all)
+	}()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-all:
+	case <-timer.C:
+	}
+}
+
+// tally keeps what the events tell.
+type tally struct {
+	jobs      []*job
+	outcomes  [][]outcome // by job
+	started   []outcome
+	running   map[int]string // job and the name of its step
+	finished  int
+	failed    int
+	abandoned bool
+}
+
+// state is how far a round is, for people.
+type state struct {
+	done, total, failed int
+	running             []string // sorted
+}
+
+func newTally(jobs []*job) *tally {
+	return &tally{jobs: jobs, outcomes: make([][]outcome, len(jobs)), running: map[int]string{}}
+}
+
+// add counts an event and returns how many steps it ends.
+func (t *tally) add(e event) int {
+	if e.began {
+		t.started = append(t.started, e.outcome)
+		t.running[e.job] = e.name
+		return 0
+	}
+	delete(t.running, e.job)
+	t.outcomes[e.job] = append(t.outcomes[e.job], e.outcome)
+	t.finished++
+	if e.status == failed {
+		t.failed++
+	}
+	return 1
+}
+
+// abandon ends every job that is still open: its next step has failed, and what comes after is skipped.
+func (t *tally) abandon(cause error, at time.Duration) []event {
+	t.abandoned = true
+	var events []event
+	for i, j := range t.jobs {
+		n := len(t.outcomes[i])
+		if n == len(j.steps) {
+			continue
+		}
+		o := outcome{
+			name: j.steps[n].Name, job: j, status: failed, why: "not finished: " + cause.Error(),
+			reason: check.ReasonCancelled, err: cause, at: at,
+		}
+		if errors.Is(cause, errMaxTimeout) {
+			o.reason = check.ReasonTimeout
+		}
+		for _, o := range append([]outcome{o}, j.skip(n+1, at)...) {
+			e := event{job: i, outcome: o}
+			t.add(e)
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func (t *tally) report() *report {
+	rep := &report{started: t.started}
+	for _, list := range t.outcomes {
+		rep.outcomes = append(rep.outcomes, list...)
+	}
+	return rep
+}
+
+func (t *tally) state() state {
+	s := state{done: t.finished, failed: t.failed}
+	for _, j := range t.jobs {
+		s.total += len(j.steps)
+	}
+	for _, name := range t.running {
+		s.running = append(s.running, name)
+	}
+	slices.Sort(s.running)
+	return s
+}
+
+// clean makes one harmless line of text that came from elsewhere: control characters, line separators and
+// marks that reverse the writing direction become blanks, and what is long is cut.
+func clean(s string, most int) string {
+	cut := len(s) > most
+	if cut {
+		n := most
+		for !utf8.RuneStart(s[n]) {
+			n--
+		}
+		s = s[:n]
+	}
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029', r == utf8.RuneError,
+			r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
+			return ' '
+		}
+		return r
+	}, s))
+	if cut {
+		s += "..."
+	}
+	return s
+}

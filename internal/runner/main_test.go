@@ -1,0 +1,250 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "write the golden files and the golden parts of the scripts anew")
+
+// TestMain makes the test binary act as hacheck, so that the scripts run real processes.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"hacheck": func() {
+		env := System("1.2.3")
+		env.Hostname = func() string { return "web1.example.com" }
+		env.Lookup = lookup
+		switch os.Args[1] {
+		case "run":
+			os.Exit(Run(os.Args[2:], env))
+		case "firewall":
+			os.Exit(Firewall(os.Args[2:], env))
+		}
+		os.Exit(99)
+	}})
+}
+
+// lookup is the name server of the tests.
+func lookup(_ context.Context, host string) ([]netip.Addr, error) {
+	switch host {
+	case "db.example.com":
+		return []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("::ffff:10.0.0.1")}, nil
+	case "app":
+		return []netip.Addr{netip.MustParseAddr("10.0.0.9")}, nil
+	case "alias.example.com":
+		return []netip.Addr{netip.MustParseAddr("10.0.0.1")}, nil
+	case "six.example.com":
+		return []netip.Addr{netip.MustParseAddr("2001:db8::6")}, nil
+	case "none.example.com":
+		return nil, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+}
+
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	ports := map[string]string{"OPEN": openPort(t), "ALSO": openPort(t), "CLOSED": closedPort(t), "HANG": hangingPort(t)}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0")
+			files, err := filepath.Glob(filepath.Join(e.WorkDir, "*.yaml"))
+			if err != nil {
+				return err
+			}
+			for _, f := range files {
+				if err := fill(f, ports); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": cmdExits,
+			"plain": func(ts *testscript.TestScript, neg bool, args []string) { cmdPlain(ts, neg, args, ports) },
+			"huge":  cmdHuge,
+		},
+	})
+}
+
+// fill replaces <OPEN> and its like in a file by ports.
+func fill(file string, ports map[string]string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text := string(data)
+	for name, port := range ports {
+		text = strings.ReplaceAll(text, "<"+name+">", port)
+	}
+	return os.WriteFile(file, []byte(text), 0o600)
+}
+
+// cmdExits is `exits CODE COMMAND ARG...`: the command must end with exactly that code.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var failed *exec.ExitError
+		if !errors.As(err, &failed) {
+			ts.Fatalf("run %s: %v", args[1], err)
+		}
+		got = failed.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("%s exits %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+var times = regexp.MustCompile(`("seconds": )[0-9.e-]+|\d+\.\d{3,9}`)
+
+// timeless writes T for every time in the output of a command.
+func timeless(s string) string { return times.ReplaceAllString(s, "${1}T") }
+
+// cmdPlain is `plain stdout|stderr FILE`: it writes what the last command has written to FILE, with names
+// for the ports and T for times, so that it can be compared.
+func cmdPlain(ts *testscript.TestScript, neg bool, args []string, ports map[string]string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: plain stdout|stderr FILE")
+	}
+	text := timeless(ts.ReadFile(args[0]))
+	for name, port := range ports {
+		text = regexp.MustCompile(`\b`+port+`\b`).ReplaceAllString(text, name)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
+}
+
+// cmdHuge is `huge FILE`: a file of 1 GiB that takes no place on the disk.
+func cmdHuge(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: huge FILE")
+	}
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(errors.Join(f.Truncate(1<<30), f.Close()))
+}
+
+// openPort accepts connections and says nothing until the test ends.
+func openPort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close() })
+	return portOf(t, l.Addr())
+}
+
+func portOf(t testing.TB, a net.Addr) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// bound returns a TCP socket that has a port, so that nobody else gets it, but does not listen.
+func bound(t testing.TB) (fd int, port string) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd, strconv.Itoa(name.(*syscall.SockaddrInet4).Port)
+}
+
+// closedPort refuses connections.
+func closedPort(t testing.TB) string {
+	t.Helper()
+	_, port := bound(t)
+	return port
+}
+
+// hangingPort neither accepts nor refuses: its queue is full and nobody takes from it.
+func hangingPort(t testing.TB) string {
+	t.Helper()
+	fd, port := bound(t)
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 200*time.Millisecond)
+		if err != nil {
+			return port
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Fatal("the queue of a port that nobody accepts from is never full")
+	return ""
+}
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", "golden", file)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (run the tests with -update)", err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+// writeChecks writes a file of tcp checks of these ports of 127.0.0.1.
+func writeChecks(t *testing.T, timeout string, ports ...string) string {
+	t.Helper()
+	var b strings.Builder
+	for _, p := range ports {
+		fmt.Fprintf(&b, "- {type: tcp, host: 127.0.0.1, port: %s, timeout: %s}\n", p, timeout)
+	}
+	path := filepath.Join(t.TempDir(), "checks.yaml")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
