@@ -20,3 +20,6 @@ func CSVRows(text string) (rows [][]string) {
 		rows = append(rows, fields)
 	}
 }
+
+// FindUDP is findUDP.
+var FindUDP = findUDP
