@@ -19,7 +19,11 @@ type Spec struct {
 // Defaults are what a Spec leaves to the one who builds it.
 type Defaults struct {
 	Timeout time.Duration // of each check without a timeout of its own; 0: the type's, 10 s in most
-	Options               // what the URL protocols know, for types that fall back on it
+	// Host is where checks go that name no host, though their type wants one; "": they have to name one.
+	Host string
+	// Scripts runs the scripts; nil: one of its own for each check, so that what they share is lost.
+	Scripts *Scripts
+	Options // what the URL protocols know, for types that fall back on it
 }
 
 // Configured is a check that has everything it needs to know. It is safe for concurrent use.

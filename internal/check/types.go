@@ -5,4 +5,5 @@ package check
 var types = []Type{
 	tcpType,
 	udpListenType,
+	scriptType,
 }

@@ -25,7 +25,9 @@ func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
 	o := &values{spec: s, typ: t}
 	known := []string{"type", "tags", "timeout"}
 	for _, opt := range t.Options {
-		known = append(known, opt.Name)
+		if !slices.Contains(known, opt.Name) {
+			known = append(known, opt.Name)
+		}
 		if v, given := s.Options[opt.Name]; opt.Required && (!given || v == nil) {
 			o.wrong(opt.Name, "is required: "+opt.Want)
 		}
