@@ -51,14 +51,11 @@ func (x *exchange) run(talk func(x *exchange) Result) Result {
 	if err := x.ctx.Err(); err != nil {
 		return x.fail(err) // a check that nobody waits for must not bother the service
 	}
-	conn, err := dialer.DialContext(x.ctx, "tcp", x.addr())
+	conn, err := dialTCP(x.ctx, x.addr())
 	if err != nil {
 		return x.fail(err)
 	}
 	defer conn.Close()
-	if toItself(conn) {
-		return x.fail(syscall.ECONNREFUSED)
-	}
 	x.conn = conn
 	if x.ctx.Done() != nil {
 		// One callback serves the deadline and a cancellation alike, at less than the price of a timer.
@@ -66,6 +63,16 @@ func (x *exchange) run(talk func(x *exchange) Result) Result {
 		defer stop()
 	}
 	return talk(x)
+}
+
+// dialTCP opens a connection to a server.
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err == nil && toItself(conn) {
+		_ = conn.Close()
+		return nil, syscall.ECONNREFUSED
+	}
+	return conn, err
 }
 
 // toItself tells whether the kernel connected conn to itself: when nothing listens on a port of the
