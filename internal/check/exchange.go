@@ -48,14 +48,11 @@ func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 }
 
 func (x *exchange) run(talk func(x *exchange) Result) Result {
-	conn, err := dialer.DialContext(x.ctx, "tcp", x.addr())
+	conn, err := dialTCP(x.ctx, x.addr())
 	if err != nil {
 		return x.fail(err)
 	}
 	defer conn.Close()
-	if toItself(conn) {
-		return x.fail(syscall.ECONNREFUSED)
-	}
 	x.conn = conn
 	if x.ctx.Done() != nil {
 		// One callback serves the deadline and a cancellation alike, at less than the price of a timer.
@@ -63,6 +60,16 @@ func (x *exchange) run(talk func(x *exchange) Result) Result {
 		defer stop()
 	}
 	return talk(x)
+}
+
+// dialTCP opens a connection to a server.
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err == nil && toItself(conn) {
+		_ = conn.Close()
+		return nil, syscall.ECONNREFUSED
+	}
+	return conn, err
 }
 
 // toItself tells whether the kernel connected conn to itself: when nothing listens on a port of the

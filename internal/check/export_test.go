@@ -20,3 +20,17 @@ func CSVRows(text string) (rows [][]string) {
 		rows = append(rows, fields)
 	}
 }
+
+// FindUDP is findUDP.
+var FindUDP = findUDP
+
+// Askers is how many wait for scripts that have not ended.
+func (s *Scripts) Askers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, run := range s.running {
+		n += run.askers
+	}
+	return n
+}

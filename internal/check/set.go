@@ -41,24 +41,29 @@ type Options struct {
 	// which servers before Redis 6 need.
 	RedisUsername string
 	RedisPassword Secret
+
+	// Services are the checks configured for each service, for the protocol checks and for those that take
+	// their options from them; a check that names no host is built with Defaults.Host.
+	Services map[string][]*Configured
 }
 
 // All returns every protocol. It is the one place where they are listed: a new one is a file with its
 // check and a line here.
 func All(o Options) Set {
-	return newSet(
-		Protocol{Name: "spool", NoPort: true},
-		Protocol{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != ""},
-		Protocol{Name: "https", Check: newHTTPS(o), URI: true, PerService: o.ServiceNameHeader != ""},
-		Protocol{Name: "tcp", Check: checkTCP},
-		Protocol{Name: "smtp", Check: checkSMTP},
-		Protocol{Name: "mysql", Check: newMySQL(o)},
-		Protocol{Name: "redis", Check: newRedis(o)},
-		Protocol{Name: "sentinel", Check: newRedis(o)},
-		Protocol{Name: "redis-info", Check: newRedisInfo(o), URI: true},
-		Protocol{Name: "sentinel-info", Check: newRedisInfo(o), URI: true},
-		Protocol{Name: "haproxy", Check: newHAProxy(o), PerService: true},
-	)
+	return newSet(append([]Protocol{
+		{Name: "spool", NoPort: true},
+		{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != ""},
+		{Name: "https", Check: newHTTPS(o), URI: true, PerService: o.ServiceNameHeader != ""},
+		{Name: "tcp", Check: checkTCP},
+		{Name: "smtp", Check: checkSMTP},
+		{Name: "mysql", Check: newMySQL(o)},
+		{Name: "redis", Check: newRedis(o)},
+		{Name: "sentinel", Check: newRedis(o)},
+		{Name: "redis-info", Check: newRedisInfo(o), URI: true},
+		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true},
+		{Name: "haproxy", Check: newHAProxy(o), PerService: true},
+		{Name: "checks", Check: newChecks(o), PerService: true, NoPort: true},
+	}, typeProtocols(o)...)...)
 }
 
 // newSet indexes protocols by name. Two of one name are a mistake in the list above, seen at the first start.

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,17 +20,40 @@ type Spec struct {
 // Defaults are what a Spec leaves to the one who builds it.
 type Defaults struct {
 	Timeout time.Duration // of each check without a timeout of its own; 0: the type's, 10 s in most
-	Options               // what the URL protocols know, for types that fall back on it
+	// Host is where checks go that name no host, though their type wants one; "": they have to name one.
+	Host string
+	// Scripts runs the scripts; nil: one of its own for each check, so that what they share is lost.
+	Scripts *Scripts
+	Options // what the URL protocols know, for types that fall back on it
 }
 
 // Configured is a check that has everything it needs to know. It is safe for concurrent use.
 type Configured struct {
-	Type     string // the Type's name, never an alias
-	Name     string // for people: type, host and port, or the URL; no secret
-	Tags     []string
-	Timeout  time.Duration // of all steps together
-	Steps    []Step        // in order; after a failure the rest is not run
+	Type    string // the Type's name, never an alias
+	Name    string // for people: type, host and port, or the URL; no secret
+	Tags    []string
+	Timeout time.Duration // of all steps together
+	// Steps are run in order; after a failure the rest is not run. The last one alone proves what all those
+	// before it do, which are there to say how far a check got.
+	Steps    []Step
 	Endpoint Endpoint
+
+	// What it was built from, for At.
+	typ      *Type
+	spec     Spec
+	defaults Defaults
+}
+
+// At returns the same check with another host and port. Every error that it returns is an *OptionError or
+// joins some: a type without these options cannot be asked elsewhere.
+func (c *Configured) At(host string, port uint16) (*Configured, error) {
+	s := c.spec
+	s.Options = maps.Clone(s.Options)
+	if s.Options == nil {
+		s.Options = map[string]any{}
+	}
+	s.Options["host"], s.Options["port"] = host, int(port)
+	return buildType(c.typ, s, c.defaults)
 }
 
 // Step is one part of a check that can fail on its own, as conn-check lists them: "tcp:db:5432", then
@@ -78,15 +102,25 @@ func (e *OptionError) Unwrap() error { return e.Err }
 
 // Build returns the check that s describes. Every error that it returns is an *OptionError or joins some.
 func Build(s Spec, d Defaults) (*Configured, error) {
-	i := slices.IndexFunc(types, func(t Type) bool { return t.Name == s.Type || slices.Contains(t.Aliases, s.Type) })
-	if i < 0 {
+	t := typeNamed(s.Type)
+	if t == nil {
 		names := make([]string, len(types))
 		for i, t := range types {
 			names[i] = t.Name
 		}
 		return nil, &OptionError{"type", fmt.Errorf("expected one of %s, got %q", strings.Join(names, ", "), s.Type)}
 	}
-	return buildType(&types[i], s, d)
+	return buildType(t, s, d)
+}
+
+// typeNamed returns the type with a name or alias, nil if there is none.
+func typeNamed(name string) *Type {
+	for i := range types {
+		if types[i].Name == name || slices.Contains(types[i].Aliases, name) {
+			return &types[i]
+		}
+	}
+	return nil
 }
 
 // Types returns every type in the order of the documentation.
@@ -95,11 +129,20 @@ func Types() []Type { return slices.Clone(types) }
 // Check runs the steps of c within its timeout. The result of the first that fails, or of the last, is
 // the result of c.
 func (c *Configured) Check(ctx context.Context, t Target) Result {
+	return c.run(ctx, t, c.Steps)
+}
+
+// checkLast runs the last step alone, over a connection of its own as every check of a URL.
+func (c *Configured) checkLast(ctx context.Context, t Target) Result {
+	return c.run(ctx, t, c.Steps[len(c.Steps)-1:])
+}
+
+func (c *Configured) run(ctx context.Context, t Target, steps []Step) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	began := time.Now()
 	var r Result
-	for _, s := range c.Steps {
+	for _, s := range steps {
 		if r = s.Run(ctx, t); r.Code != 200 {
 			break
 		}

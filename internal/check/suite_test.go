@@ -2,11 +2,17 @@ package check_test
 
 import (
 	"bufio"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"hacheck/internal/check"
 	"hacheck/internal/check/checktest"
@@ -43,6 +49,41 @@ func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 		"redis-info":    {Check: set["redis-info"].Check, Target: check.Target{URI: "/match?role=master"}, Healthy: healthyRedis, Secrets: secrets},
 		"sentinel-info": {Check: set["sentinel-info"].Check, Target: check.Target{URI: "/"}, Healthy: healthyRedis, Secrets: secrets},
 		"haproxy":       {Check: set["haproxy"].Check, Target: check.Target{Service: "web"}, Healthy: statsServer(statsPage("web/BACKEND/UP"))},
+		"tls":           {Check: set["tls"].Check, Target: check.Target{Service: "web"}, Healthy: handshaker(t)},
+		"checks":        {Check: checksAtTarget(t), Target: check.Target{Service: "web"}, Healthy: func(net.Conn) {}, ConnectOnly: true},
+	}
+}
+
+// handshaker is a server that does a TLS handshake, whose last byte the client needs: the signature has
+// always the same length, and no session tickets follow.
+func handshaker(t *testing.T) func(net.Conn) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := loopback()
+	template.SerialNumber, template.NotBefore, template.NotAfter = big.NewInt(1), time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{
+		Certificates:           []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: private}},
+		SessionTicketsDisabled: true,
+	}
+	return func(conn net.Conn) { _ = tls.Server(conn, config).Handshake() }
+}
+
+// checksAtTarget is the protocol checks with one check configured, of a connection to the target.
+func checksAtTarget(t *testing.T) check.Func {
+	return func(ctx context.Context, target check.Target) check.Result {
+		c, err := check.Build(check.Spec{Type: "tcp", Options: map[string]any{"host": target.Host, "port": int(target.Port)}}, check.Defaults{Timeout: time.Hour})
+		if err != nil {
+			t.Error(err)
+		}
+		services := map[string][]*check.Configured{target.Service: {c}}
+		return check.All(check.Options{Services: services})["checks"].Check(ctx, target)
 	}
 }
 
@@ -51,10 +92,19 @@ func TestSuite(t *testing.T) {
 		Version:       "1.2.3",
 		MySQLUsername: "operator", MySQLPassword: "s3cret",
 		RedisUsername: "operator", RedisPassword: "s3cret",
+		Services: map[string][]*check.Configured{"web": {
+			build(t, check.Defaults{}, "udp", map[string]any{"host": "127.0.0.1", "port": 1, "send": "ping", "expect": "pong"}),
+		}},
 	})
 	rows := rows(t, set)
 	for name, p := range set {
 		if p.Check == nil {
+			continue
+		}
+		if name == "udp" {
+			t.Run(name, func(t *testing.T) {
+				checktest.RunUDP(t, checktest.Row{Check: p.Check, Target: check.Target{Service: "web"}}, pong)
+			})
 			continue
 		}
 		if _, ok := rows[name]; !ok {
@@ -64,6 +114,14 @@ func TestSuite(t *testing.T) {
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) { checktest.Run(t, row) })
 	}
+}
+
+// pong is a service over UDP.
+func pong(datagram []byte) []byte {
+	if string(datagram) != "ping" {
+		return nil
+	}
+	return []byte("pong")
 }
 
 func healthyHTTP(conn net.Conn) {

@@ -4,4 +4,8 @@ package check
 // variable in its protocol's file and a line here.
 var types = []Type{
 	tcpType,
+	tlsType,
+	udpType,
+	udpListenType,
+	scriptType,
 }

@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -22,10 +23,19 @@ type values struct {
 
 // buildType reads s as a spec of type t.
 func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
+	if d.Host != "" && s.Options["host"] == nil && slices.ContainsFunc(t.Options, func(opt Option) bool { return opt.Name == "host" && opt.Required }) {
+		s.Options = maps.Clone(s.Options)
+		if s.Options == nil {
+			s.Options = map[string]any{}
+		}
+		s.Options["host"] = d.Host
+	}
 	o := &values{spec: s, typ: t}
 	known := []string{"type", "tags", "timeout"}
 	for _, opt := range t.Options {
-		known = append(known, opt.Name)
+		if !slices.Contains(known, opt.Name) {
+			known = append(known, opt.Name)
+		}
 		if v, given := s.Options[opt.Name]; opt.Required && (!given || v == nil) {
 			o.wrong(opt.Name, "is required: "+opt.Want)
 		}
@@ -47,6 +57,7 @@ func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
 		return nil, errors.Join(o.errs...)
 	}
 	c.Type, c.Tags = t.Name, s.Tags
+	c.typ, c.spec, c.defaults = t, s, d
 	if c.Timeout == 0 || o.given("timeout") || d.Timeout > 0 {
 		c.Timeout = timeout
 	}
@@ -55,6 +66,9 @@ func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
 
 // defaultTimeout is conn-check's, for a check that names none.
 const defaultTimeout = 10 * time.Second
+
+// maxTimeout is the longest timeout of a check.
+const maxTimeout = time.Hour
 
 func sortedKeys(m map[string]any) []string {
 	keys := make([]string, 0, len(m))
@@ -187,7 +201,7 @@ func (o *values) seconds(name string, def time.Duration) time.Duration {
 		o.unexpected(name, v)
 		return def
 	}
-	if math.IsNaN(f) || f <= 0 || f > 3600 {
+	if math.IsNaN(f) || f <= 0 || f > maxTimeout.Seconds() {
 		o.unexpected(name, f)
 		return def
 	}

@@ -1,0 +1,111 @@
+package checktest
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"hacheck/internal/check"
+)
+
+// RunUDP is Run for a protocol of datagrams. Row.Healthy and Row.Wrap are not used: answer returns what a
+// healthy server of it sends back for a datagram, nil for nothing.
+func RunUDP(t *testing.T, row Row, answer func(datagram []byte) []byte) {
+	t.Run("healthy", func(t *testing.T) {
+		row.wantHealthy(t, row.ask(t.Context(), t, "127.0.0.1", ServeUDP(t, "127.0.0.1", answer)))
+	})
+	t.Run("healthy over IPv6", func(t *testing.T) {
+		row.wantHealthy(t, row.ask(t.Context(), t, "::1", ServeUDP(t, "::1", answer)))
+	})
+	t.Run("healthy by name", func(t *testing.T) {
+		// In one family alone, whichever of them the name's first address is of.
+		row.wantHealthy(t, row.ask(t.Context(), t, "localhost", ServeUDP(t, "127.0.0.1", answer)))
+	})
+	t.Run("50 at once", func(t *testing.T) {
+		port := ServeUDP(t, "127.0.0.1", answer)
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() { row.wantHealthy(t, row.once(t.Context(), t, "127.0.0.1", port)) })
+		}
+		all.Wait()
+	})
+	t.Run("refused", func(t *testing.T) {
+		row.want(t, row.atOnce(t, "127.0.0.1", freeUDPPort(t)), check.ReasonRefused)
+	})
+	t.Run("unresolvable", func(t *testing.T) {
+		row.want(t, row.atOnce(t, "no..name", 80), check.ReasonResolve)
+	})
+	t.Run("cancelled before", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		row.want(t, row.ask(ctx, t, "127.0.0.1", ServeUDP(t, "127.0.0.1", answer)), check.ReasonCancelled)
+	})
+	t.Run("silent", func(t *testing.T) {
+		port := ServeUDP(t, "127.0.0.1", func([]byte) []byte { return nil })
+		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+		defer cancel()
+		row.want(t, row.ask(ctx, t, "127.0.0.1", port), check.ReasonTimeout)
+	})
+	t.Run("cancelled half way", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		port := ServeUDP(t, "127.0.0.1", func([]byte) []byte { cancel(); return nil })
+		row.want(t, row.ask(ctx, t, "127.0.0.1", port), check.ReasonCancelled)
+	})
+	for name, mad := range map[string]func(datagram []byte) []byte{
+		"garbage":               func([]byte) []byte { return []byte("\x00\xffgarbage\x1b[31m \r\n\x00more\r\n\r\n") },
+		"empty":                 func([]byte) []byte { return []byte{} },
+		"64 KB":                 func([]byte) []byte { return bytes.Repeat([]byte("a"), 65000) },
+		"repeats what it hears": func(datagram []byte) []byte { return datagram },
+		"cut off":               func(datagram []byte) []byte { a := answer(datagram); return a[:len(a)-1] },
+		"more than the answer":  func(datagram []byte) []byte { return append(bytes.Clone(answer(datagram)), 'x') },
+	} {
+		t.Run(name, func(t *testing.T) {
+			row.want(t, row.atOnce(t, "127.0.0.1", ServeUDP(t, "127.0.0.1", mad)), check.ReasonFailed)
+		})
+	}
+}
+
+// ServeUDP answers datagrams on a free port of an address of this machine, until the test ends; an answer
+// of nil is none.
+func ServeUDP(t testing.TB, host string, answer func(datagram []byte) []byte) (port uint16) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatalf("listen on %s: %v (the tests need IPv4 and IPv6 loopback addresses)", host, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 64<<10)
+		for {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if a := answer(b[:n]); a != nil {
+				_, _ = conn.WriteTo(a, from) // a client that has gone is none of our business
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-done
+	})
+	return netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
+}
+
+// freeUDPPort returns a port of 127.0.0.1 on which nothing listens.
+func freeUDPPort(t testing.TB) uint16 {
+	t.Helper()
+	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
+}

@@ -1,0 +1,89 @@
+package check
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// noVerifyOption is what everything that speaks TLS has.
+var noVerifyOption = Option{Name: "disable_tls_verification", Want: "true or false", Default: "false", Doc: "accept any certificate"}
+
+// tlsType is the check of a TLS handshake, whatever is spoken over it.
+var tlsType = Type{
+	Name:    "tls",
+	Aliases: []string{"ssl"},
+	Doc:     "a TLS handshake succeeds and the certificate is valid",
+	Options: []Option{hostOption, portOption(0), noVerifyOption},
+	build: func(o *values, d Defaults) (*Configured, error) {
+		host, port := o.host("host", ""), o.port("port", 0)
+		config := tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
+		return &Configured{
+			Name:     "tls:" + hostPort(host, port),
+			Steps:    []Step{tcpStep(host, port), tlsStep(host, port, config)},
+			Endpoint: Endpoint{"tcp", host, port},
+		}, nil
+	},
+}
+
+// tlsStep is the step between tcpStep and what is spoken over TLS.
+func tlsStep(host string, port uint16, config *tls.Config) Step {
+	return Step{
+		Name: "tls:" + hostPort(host, port),
+		Run: func(ctx context.Context, t Target) Result {
+			t.Protocol, t.Host, t.Port = "tls", host, port
+			return ask(ctx, t, func(x *exchange) Result {
+				conn, r, ok := x.handshake(config)
+				if !ok {
+					return r
+				}
+				took := time.Since(x.start)
+				_ = conn.CloseWrite() // a goodbye, or the service logs a truncated connection
+				return Result{Code: 200, Body: fmt.Appendf(nil, "TLS handshake done in %.2fs", took.Seconds())}
+			})
+		},
+	}
+}
+
+// LoadRoots reads the authorities to trust instead of the system's, for Options.TLSRoots: the certificates
+// in a file in PEM, or in all files *.pem and *.crt of a directory, as conn-check's --tls-certs-path has
+// them. Links to nowhere are left out, as /etc/ssl/certs may have some. A path without any certificate is an error.
+func LoadRoots(path string) (*x509.CertPool, error) {
+	files := []string{path}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("load certificates: %w", err)
+	}
+	if info.IsDir() {
+		files = nil
+		entries, err := os.ReadDir(path) // not Glob: the path may have letters that mean something to it
+		if err != nil {
+			return nil, fmt.Errorf("load certificates: %w", err)
+		}
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); ext == ".pem" || ext == ".crt" {
+				files = append(files, filepath.Join(path, e.Name()))
+			}
+		}
+	}
+	pool, found := x509.NewCertPool(), false
+	for _, file := range files {
+		pem, err := os.ReadFile(file)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("load certificates: %w", err)
+		}
+		found = pool.AppendCertsFromPEM(pem) || found
+	}
+	if !found {
+		return nil, fmt.Errorf("load certificates: none in %s", path)
+	}
+	return pool, nil
+}

@@ -1,0 +1,175 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// udpListenType is the check that udp_healther was made for: not whether a service answers, but whether
+// something is bound to its port on this machine.
+var udpListenType = Type{
+	Name: "udp-listen",
+	Doc:  "something is bound to this UDP port on this machine; nothing is sent (Linux)",
+	Options: []Option{
+		{Name: "host", Want: "an IP address or localhost", Doc: "the address it must be bound to, or to all; without it any address will do"},
+		portOption(0),
+	},
+	build: func(o *values, _ Defaults) (*Configured, error) {
+		port := o.port("port", 0)
+		var host netip.Addr
+		name := "udp-listen:"
+		if text := o.text("host", ""); text != "" {
+			name += text + ":"
+			var err error
+			if host, err = netip.ParseAddr(text); text == "localhost" {
+				host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			} else if err != nil {
+				o.unexpected("host", text)
+			}
+		}
+		name += strconv.Itoa(int(port))
+		return &Configured{
+			Name: name,
+			Steps: []Step{{Name: name, Run: func(ctx context.Context, _ Target) Result {
+				return here(ctx, name, func() Result { return checkUDPListen(host, port) })
+			}}},
+		}, nil
+	},
+}
+
+// checkUDPListen looks whether something is bound to the port; a host that is not valid is any address.
+func checkUDPListen(host netip.Addr, port uint16) Result {
+	where := "UDP port " + strconv.Itoa(int(port))
+	if host.IsValid() {
+		where += " of " + host.String()
+	}
+	bound, err := udpBound(host, port)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return result(500, ReasonConfig, err, "udp-listen works on Linux only")
+	case err != nil:
+		return result(503, ReasonBusy, err, "Cannot see what is bound to %s: %s", where, errno(err))
+	case !bound:
+		return result(503, ReasonRefused, errors.New("nothing is bound to "+where), "Nothing is bound to %s", where)
+	}
+	return Result{Code: 200, Body: []byte("Something is bound to " + where)}
+}
+
+// UDPListening tells whether a socket of this machine is bound to a UDP port, on any address of IPv4 or
+// IPv6, to receive from anybody. It reads one or two files of /proc, in a millisecond for thousands of
+// sockets, starts no process and keeps nothing open, so it may be asked every second. On systems other
+// than Linux the error is errors.ErrUnsupported. It sees the network namespace of this process alone.
+func UDPListening(port uint16) (bool, error) { return udpBound(netip.Addr{}, port) }
+
+// here runs a check that needs no network and so cannot be waiting: all it has to do with ctx is not to
+// run when nobody waits for it.
+func here(ctx context.Context, name string, run func() Result) Result {
+	start := time.Now()
+	var r Result
+	switch err := ctx.Err(); {
+	case errors.Is(err, context.Canceled):
+		r = result(503, ReasonCancelled, err, "Check cancelled (%s)", oneLine(name, 300))
+	case err != nil:
+		r = result(503, ReasonTimeout, err, "No time left (%s)", oneLine(name, 300))
+	default:
+		r = run()
+	}
+	r.Took = time.Since(start)
+	return r
+}
+
+const (
+	// maxUDPTable is how much of a table of sockets is read, in bytes: some 130,000 sockets.
+	maxUDPTable = 16 << 20
+	// maxUDPRow is the longest row of it, in bytes; the kernel pads to 127 (IPv4) and writes some 170 (IPv6).
+	maxUDPRow = 1 << 10
+	// udpUnconnected is the state of a socket that receives from anybody (TCP_CLOSE). A connected one, 01,
+	// is a client's and may have any port by chance.
+	udpUnconnected = "07"
+)
+
+var errUDPTable = errors.New("not a table of sockets")
+
+// findUDP reads a table in the format of /proc/net/udp and udp6 until a row of a socket that receives from
+// anybody matches.
+func findUDP(table io.Reader, match func(local netip.AddrPort) bool) (bool, error) {
+	limited := &io.LimitedReader{R: table, N: maxUDPTable}
+	r := bufio.NewReaderSize(limited, maxUDPRow)
+	for first := true; ; first = false {
+		row, err := r.ReadSlice('\n')
+		switch {
+		case err == io.EOF && limited.N <= 0: //nolint:errorlint // bufio passes it on as it is
+			return false, fmt.Errorf("%w of at most %d bytes", errUDPTable, maxUDPTable)
+		case err == io.EOF && len(row) == 0: //nolint:errorlint // as above
+			return false, nil
+		case errors.Is(err, bufio.ErrBufferFull):
+			return false, errUDPTable
+		case err != nil && err != io.EOF: //nolint:errorlint // as above
+			return false, err
+		}
+		if first {
+			continue // the names of the columns
+		}
+		// "  348: 0100007F:0202 00000000:0000 07 ...": slot, local address, remote address, state
+		fields := bytes.Fields(row)
+		if len(fields) == 0 {
+			continue
+		}
+		if len(fields) < 4 {
+			return false, errUDPTable
+		}
+		local, ok := parseSocket(fields[1])
+		if !ok {
+			return false, errUDPTable
+		}
+		if string(fields[3]) == udpUnconnected && match(local) {
+			return true, nil
+		}
+	}
+}
+
+// parseSocket reads "0100007F:0202": the address as words of 32 bits in the byte order of this machine, and
+// the port.
+func parseSocket(text []byte) (netip.AddrPort, bool) {
+	address, port, ok := bytes.Cut(text, []byte(":"))
+	var raw [16]byte
+	if !ok || len(address) != 8 && len(address) != 32 || len(port) != 4 {
+		return netip.AddrPort{}, false
+	}
+	n, err := hex.Decode(raw[:], address)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	for word := raw[:n]; len(word) > 0; word = word[4:] {
+		binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
+	}
+	number, err := strconv.ParseUint(string(port), 16, 16)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	addr, _ := netip.AddrFromSlice(raw[:n])
+	return netip.AddrPortFrom(addr, uint16(number)), true
+}
+
+// receives tells whether a socket bound to local gets what is sent to port at host, or at any address if
+// host is not valid. One bound to all of IPv6 gets what is sent to an IPv4 address too, unless it has asked
+// not to, which the tables do not say.
+func receives(local netip.AddrPort, host netip.Addr, port uint16) bool {
+	at := local.Addr()
+	switch {
+	case local.Port() != port:
+		return false
+	case !host.IsValid(), at.Unmap() == host.Unmap().WithZone(""):
+		return true
+	}
+	return at == netip.IPv6Unspecified() || at.Unmap() == netip.IPv4Unspecified() && host.Unmap().Is4()
+}
