@@ -45,6 +45,7 @@ type daemon struct {
 	listeners []net.Listener
 	patience  patience
 	conf      atomic.Pointer[config.Config]
+	services  serviceDoors
 
 	mu     sync.Mutex
 	judges []*health.Judge // the one in force, last, and those before it that still have checks under way
@@ -152,7 +153,12 @@ func start(o *options) (*daemon, error) {
 		d.listeners = append(d.listeners, ln)
 	}
 	d.conf.Store(c)
-	d.door = proxy.New(proxy.Options{Log: d.log}, d.settings(c))
+	set := d.settings(c)
+	d.door = proxy.New(proxy.Options{Log: d.log}, set)
+	d.services.log = d.log
+	if err := d.services.use(c.Services, set.Judge); err != nil {
+		return nil, err
+	}
 	d.server = d.door.HTTPServer(c.HealthcheckTimeout)
 	d.patience.Handler, d.server.Handler = d.server.Handler, &d.patience
 	return d, nil
@@ -160,7 +166,7 @@ func start(o *options) (*daemon, error) {
 
 // settings are the part of the HTTP door that the configuration decides.
 func (d *daemon) settings(c *config.Config) proxy.Settings {
-	checks := check.All(check.Options{
+	options := check.Options{
 		Version:           version,
 		ServiceNameHeader: c.ServiceNameHeader,
 		TLSVerify:         c.TLSVerify,
@@ -168,7 +174,9 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		MySQLPassword:     check.Secret(c.MySQLPassword.Reveal()),
 		RedisUsername:     c.RedisUsername,
 		RedisPassword:     check.Secret(c.RedisPassword.Reveal()),
-	})
+	}
+	options.Services = configured(c, options)
+	checks := check.All(options)
 	judge := health.New(health.Options{
 		Overrides:       d.index,
 		Checks:          checks,
@@ -283,9 +291,10 @@ func (d *daemon) use(c *config.Config) error {
 	d.sink.use(target, lostLine(c.LogFormat))
 	d.handler.use(newHandler(c.LogFormat, d.sink, d.handler.level))
 	d.patience.raise(c.HealthcheckTimeout, d.server)
-	d.door.Use(d.settings(c))
+	set := d.settings(c)
+	d.door.Use(set)
 	d.conf.Store(c)
-	return nil
+	return d.services.use(c.Services, set.Judge)
 }
 
 func (d *daemon) warn(warnings []config.Warning) {
@@ -301,7 +310,10 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- d.server.Shutdown(ctx) }()
+	go func() {
+		d.services.stop(ctx)
+		done <- d.server.Shutdown(ctx)
+	}()
 	// The spool and its watcher need no end of their own: the process is about to end, nothing there is
 	// ever half done, and a directory that hangs must not keep the port from whoever starts next.
 	tick := time.NewTicker(stopQuiet / 10)
@@ -346,6 +358,7 @@ func (d *daemon) checking() bool {
 // overrideChanged writes one line about a change in the spool. Who did it is in the reason, as far as
 // anybody knows: hadown puts the user's name there.
 func (d *daemon) overrideChanged(c spool.Change) {
+	d.services.changed()
 	what, e := "override set", c.New
 	switch {
 	case c.New == nil && c.Old == nil:

@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/spf13/pflag"
+
+	"hacheck/internal/cmdline"
 )
 
 // parseSub reads the command line of a subcommand. done means that nothing is left to do: it was wrong, or
@@ -13,13 +15,12 @@ import (
 func parseSub(f *pflag.FlagSet, about string, args []string, stdout, stderr io.Writer) (done bool, code int) {
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
-	help := func() { _, _ = fmt.Fprint(stdout, about+"Options:\n"+f.FlagUsages()) }
-	switch err := f.Parse(args); {
+	switch err := cmdline.Parse(f, args); {
 	case errors.Is(err, pflag.ErrHelp):
-		help()
+		_, _ = fmt.Fprint(stdout, about+"Options:\n"+f.FlagUsages())
 		return true, 0
 	case err != nil:
-		return true, usage(f, stderr, explainFlag(f, err))
+		return true, usage(f, stderr, err)
 	}
 	return false, 0
 }

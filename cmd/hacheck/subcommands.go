@@ -1,11 +1,17 @@
 package main
 
-import "hacheck/internal/runner"
+import (
+	"os"
+
+	"hacheck/internal/runner"
+)
 
 // subcommands are the other tools that hacheck is, by the exact first word that asks for them. Any other
 // word belongs to the daemon, which ignores positional arguments as the original did. Each is given what
 // follows its name and returns the exit code.
 var subcommands = map[string]func(args []string) int{
-	"run":      func(args []string) int { return runner.Run(args, runner.System(version)) },
-	"firewall": func(args []string) int { return runner.Firewall(args, runner.System(version)) },
+	"aggregate": func(args []string) int { return runAggregate(args, catchSignals(), os.Stdout, os.Stderr) },
+	"beacon":    func(args []string) int { return runBeacon(args, catchSignals(), os.Stdout, os.Stderr) },
+	"run":       func(args []string) int { return runner.Run(args, runner.System(version)) },
+	"firewall":  func(args []string) int { return runner.Firewall(args, runner.System(version)) },
 }

@@ -35,6 +35,12 @@ type Check struct {
 	wrong map[string]bool // options about whose values an error has been reported already
 }
 
+// String names the type alone: passwords are among the options.
+func (c Check) String() string { return "check of type " + c.Spec.Type }
+
+// GoString is String, so that %#v shows no more.
+func (c Check) GoString() string { return c.String() }
+
 // Build returns the check, or what is wrong with it as Errors that name file and line.
 func (c Check) Build(d check.Defaults) (*check.Configured, error) {
 	built, err := check.Build(c.Spec, d)

@@ -35,6 +35,8 @@ type Config struct {
 	RedisUsername string // redis_username, default none
 	RedisPassword Secret // redis_password, default none
 
+	Services []Service // services, in the file's order; default none
+
 	LogPath      string // log_path: stdout, stderr (default) or the absolute path of a file
 	LogFormat    string // log_format: text (default) or json
 	RlimitNoFile int64  // rlimit_nofile: 0 (default) leaves it as it is, RlimitMax raises it to the hard limit

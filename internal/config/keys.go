@@ -23,6 +23,8 @@ type Key struct {
 	null bool
 	// secret: no message may show the value.
 	secret bool
+	// nested reads a value that is a mapping of its own, and reports what is wrong with it; set is nil then.
+	nested func(l *loader, c *Config, at, n *yaml.Node)
 	// set stores the value and returns the nodes that are not what Want says. It is never given an alias.
 	set func(c *Config, n *yaml.Node) (wrong []*yaml.Node)
 }
@@ -150,6 +152,11 @@ var keys = []Key{
 		Name: "redis_password", Want: "a password", null: true, secret: true,
 		Doc: "password of the redis and sentinel checks",
 		set: secret(isAny, func(c *Config) *Secret { return &c.RedisPassword }),
+	},
+	{
+		Name: "services", Want: "a mapping of service names to checks and listeners (docs/checks.md)", null: true,
+		Doc:    "checks that make up /checks/<service>/0/, and listeners of their own",
+		nested: (*loader).services,
 	},
 	{
 		Name: "log_path", Default: "stderr", Want: "stdout, stderr or the absolute path of a file",

@@ -268,6 +268,10 @@ func (l *loader) walk(c *Config, root *yaml.Node) {
 			l.unknown(line, shown)
 			continue
 		}
+		if key.nested != nil && !isNull(v) {
+			key.nested(l, c, root.Content[i+1], v)
+			continue
+		}
 		l.set(c, key, root.Content[i+1], v)
 	}
 	if c.CacheTimeDown < 0 {
@@ -309,12 +313,21 @@ func (l *loader) set(c *Config, key *Key, at, v *yaml.Node) {
 }
 
 func (l *loader) unknown(line int, key string) {
+	names := make([]string, len(keys))
+	for i := range keys {
+		names[i] = keys[i].Name
+	}
+	l.unknownIn(line, key, names...)
+}
+
+// unknownIn warns of a key that is none of names.
+func (l *loader) unknownIn(line int, key string, names ...string) {
 	if len(l.warnings) >= maxReported {
 		l.moreWarn++
 		return
 	}
 	text := "unknown key"
-	if n := nearest(key); n != "" {
+	if n := nearest(key, names); n != "" {
 		text += "; did you mean " + n + "?"
 	}
 	l.warnings = append(l.warnings, Warning{l.file, line, key, text})
@@ -411,16 +424,16 @@ func lookup(name string) *Key {
 	return nil
 }
 
-// nearest returns the key that name is most likely a misspelling of, or "".
-func nearest(name string) string {
+// nearest returns the one of names that name is most likely a misspelling of, or "".
+func nearest(name string, names []string) string {
 	if len(name) > maxShown {
 		return ""
 	}
 	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
 	best, least := "", 1+len(name)/2
-	for i := range keys {
-		if d := distance(name, keys[i].Name); d < least {
-			best, least = keys[i].Name, d
+	for _, n := range names {
+		if d := distance(name, n); d < least {
+			best, least = n, d
 		}
 	}
 	return best

@@ -1,0 +1,152 @@
+package config
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"hacheck/internal/check"
+)
+
+// Service is what is configured for one service.
+type Service struct {
+	Name   string
+	Checks []Check // at least one; each has been built once, so that Build with other defaults cannot fail
+
+	HTTPListen   string        // http_listen: host:port that answers any URL; "" for none
+	FailureCode  int           // failure_code: what it answers when something failed, default 504
+	BeaconListen string        // beacon_listen: host:port that is open only while healthy; "" for none
+	Interval     time.Duration // interval: between two looks of the beacon, default 5 s
+}
+
+const (
+	maxServices        = 10_000
+	defaultFailureCode = 504
+	defaultInterval    = 5 * time.Second
+	maxServiceName     = 200
+)
+
+// services reads the value of the key services: a mapping of service names to what is configured for each.
+func (l *loader) services(c *Config, at, n *yaml.Node) {
+	const want = "expected a mapping of service names, as in {web: {checks: [{type: tcp, port: 8080}]}}, got %s"
+	if n.Kind != yaml.MappingNode || !coreTag(n) {
+		l.errorf(at.Line, "services", want, kind(n))
+		return
+	}
+	d := decoder{loader: l}
+	taken := map[string]string{} // by address
+	for _, e := range d.entries(n, 0) {
+		if len(c.Services) >= maxServices {
+			l.errorf(e.line, "services", "expected at most %d services", maxServices)
+			return
+		}
+		if !isService(e.name) {
+			l.errorf(e.line, short(e.name), "expected a service name: letters, digits, '.', '_' and '-'")
+			continue
+		}
+		s := l.service(&d, e)
+		for _, addr := range []string{s.HTTPListen, s.BeaconListen} {
+			if other, ok := taken[addr]; ok && addr != "" && !strings.HasSuffix(addr, ":0") {
+				l.errorf(e.line, e.name, "expected an address of its own, got %s, which %s has", addr, other)
+			}
+			taken[addr] = e.name
+		}
+		c.Services = append(c.Services, s)
+	}
+}
+
+// service reads what is configured for one service.
+func (l *loader) service(d *decoder, e entry) Service {
+	s := Service{Name: e.name, FailureCode: defaultFailureCode, Interval: defaultInterval}
+	n := target(e.at)
+	if n.Kind != yaml.MappingNode || !coreTag(n) {
+		l.errorf(e.line, e.name, "expected what is configured for the service, as in {checks: [{type: tcp, port: 8080}]}, got %s", kind(n))
+		return s
+	}
+	listed := false
+	for _, f := range d.entries(n, 1) {
+		v := target(f.at)
+		wrong := func(want string) { l.errorf(f.line, f.name, "expected %s, got %s", want, found(v)) }
+		switch f.name {
+		case "checks":
+			listed = true
+			s.Checks = l.builtChecks(v)
+			if len(s.Checks) == 0 && v.Kind == yaml.SequenceNode && len(v.Content) == 0 {
+				wrong("at least one check")
+			}
+		case "http_listen", "beacon_listen":
+			if v.Kind != yaml.ScalarNode || !isListen(v.Value) {
+				wrong("an IP address and a port, such as 0.0.0.0:5500 or \"[::]:5500\"")
+			} else if f.name == "http_listen" {
+				s.HTTPListen = v.Value
+			} else {
+				s.BeaconListen = v.Value
+			}
+		case "failure_code":
+			if code, ok := wholeIn(v, 400, 599); ok {
+				s.FailureCode = int(code)
+			} else {
+				wrong("an HTTP status from 400 to 599")
+			}
+		case "interval":
+			if sec, ok := decimal(v); ok && sec >= 0.1 && sec <= maxTimeout {
+				s.Interval = time.Duration(sec * float64(time.Second))
+			} else {
+				wrong("a number of seconds from 0.1 to 3600")
+			}
+		default:
+			l.unknownIn(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval")
+		}
+	}
+	if !listed {
+		l.errorf(e.line, e.name, "expected checks, as in {checks: [{type: tcp, port: 8080}]}")
+	}
+	return s
+}
+
+// builtChecks reads a list of checks, of this machine where they name no host, and reports what is wrong
+// with them.
+func (l *loader) builtChecks(n *yaml.Node) []Check {
+	list := l.checks(n)
+	for _, c := range list {
+		c.here()
+		if _, err := c.Build(check.Defaults{}); err != nil {
+			for _, e := range err.(Errors) { //nolint:errorlint // Build returns nothing else
+				l.errorf(e.Line, e.Key, "%s", e.Text)
+			}
+		}
+	}
+	return list
+}
+
+// here sets the host of a check that needs one and names none: a service's checks are about this machine.
+func (c Check) here() {
+	for _, t := range check.Types() {
+		if t.Name != c.Spec.Type && !slices.Contains(t.Aliases, c.Spec.Type) {
+			continue
+		}
+		for _, o := range t.Options {
+			if _, given := c.Spec.Options["host"]; o.Name == "host" && o.Required && !given {
+				c.Spec.Options["host"] = "127.0.0.1"
+			}
+		}
+	}
+}
+
+func isService(s string) bool {
+	return s != "" && s != "." && s != ".." && len(s) <= maxServiceName && only(s, letters+digits+"._-")
+}
+
+// isListen reports whether s is an address to listen on: an IP address, or none, and a port.
+func isListen(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host != "" && net.ParseIP(host) == nil {
+		return false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return err == nil
+}
