@@ -161,7 +161,7 @@ func (l *directListener) work() {
 // toNet makes a connection of package net of fd, whose first bytes were read already.
 func (l *directListener) toNet(fd int, read []byte) handed {
 	f := os.NewFile(uintptr(fd), "")
-	defer f.Close() // the connection has a descriptor of its own
+	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
 	c, err := net.FileConn(f)
 	if err != nil {
 		return handed{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}}
