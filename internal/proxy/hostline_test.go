@@ -41,16 +41,26 @@ func TestRewrite(t *testing.T) {
 		{"almost host", "GET /x HTTP/1.1\r\nHosts: a\r\nXHost: b\r\n\r\n", "GET /x HTTP/1.1\r\nHosts: a\r\nXHost: b\r\nHost:\r\n\r\n"},
 		{"folded line is no host", "GET /x HTTP/1.1\r\nA: b\r\n Host: c\r\n\r\n", "GET /x HTTP/1.1\r\nA: b\r\n Host: c\r\nHost:\r\n\r\n"},
 		{"bare newlines", "GET /x HTTP/1.0\nA: b\n\n", "GET /x HTTP/1.0\nA: b\nHost:\r\n\n"},
-		{"pipelined", "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\n\r\n",
-			"GET /1 HTTP/1.1\r\nHost:\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\nHost:\r\n\r\n"},
-		{"empty lines before", "\r\n\r\n\nGET /1 HTTP/1.1\r\n\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
-			"GET /1 HTTP/1.1\r\nHost:\r\n\r\nGET /2 HTTP/1.1\r\nHost:\r\n\r\n"},
-		{"no body", "GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-			"GET / HTTP/1.1\r\nContent-Length: 0\r\nHost:\r\n\r\nGET / HTTP/1.1\r\nHost:\r\n\r\n"},
-		{"body ends the connection", "POST / HTTP/1.1\r\nContent-Length: 20\r\n\r\nA: b\r\n\r\nC: d\r\n\r\n....",
-			"POST / HTTP/1.1\r\nContent-Length: 20\r\nHost:\r\nConnection: close\r\n\r\nA: b\r\n\r\nC: d\r\n\r\n...."},
-		{"chunks end the connection", "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-			"POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n"},
+		{
+			"pipelined", "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\n\r\n",
+			"GET /1 HTTP/1.1\r\nHost:\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\nHost:\r\n\r\n",
+		},
+		{
+			"empty lines before", "\r\n\r\n\nGET /1 HTTP/1.1\r\n\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
+			"GET /1 HTTP/1.1\r\nHost:\r\n\r\nGET /2 HTTP/1.1\r\nHost:\r\n\r\n",
+		},
+		{
+			"no body", "GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+			"GET / HTTP/1.1\r\nContent-Length: 0\r\nHost:\r\n\r\nGET / HTTP/1.1\r\nHost:\r\n\r\n",
+		},
+		{
+			"body ends the connection", "POST / HTTP/1.1\r\nContent-Length: 20\r\n\r\nA: b\r\n\r\nC: d\r\n\r\n....",
+			"POST / HTTP/1.1\r\nContent-Length: 20\r\nHost:\r\nConnection: close\r\n\r\nA: b\r\n\r\nC: d\r\n\r\n....",
+		},
+		{
+			"chunks end the connection", "POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+			"POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, sizes := range [][]byte{nil, {1}, {2}, {3, 1}, {7}, {17}} {

@@ -59,8 +59,11 @@ func TestRemoteSpoolChanges(t *testing.T) {
 		{"creation", "/spool/foo/0/", "status=down&reason=r&creation=1234.5", []string{formType}, 200, "", "foo", `"creation": 1234.5`},
 		{"in the query", "/spool/foo/0/x?status=down&reason=q", "", nil, 200, "", "foo", `"reason": "q"`},
 		{"the body wins", "/spool/foo/0/x?status=up&reason=q", "status=down&reason=a&reason=b", []string{formType}, 200, "", "foo", `"reason": "b"`},
-		{"multipart", "/spool/foo/0/", "--X\r\nContent-Disposition: form-data; name=\"status\"\r\n\r\ndown\r\n--X\r\nContent-Disposition: form-data; name=\"reason\"\r\n\r\nr\r\n--X--\r\n",
-			[]string{"Content-Type: multipart/form-data; boundary=X"}, 200, "", "foo", `"reason": "r"`},
+		{
+			"multipart", "/spool/foo/0/", "--X\r\nContent-Disposition: form-data; name=\"status\"\r\n\r\ndown\r\n--X\r\nContent-Disposition: form-data; name=\"reason\"\r\n\r\nr\r\n--X--\r\n",
+			[]string{"Content-Type: multipart/form-data; boundary=X"},
+			200, "", "foo", `"reason": "r"`,
+		},
 		{"empty reason", "/spool/foo/0/", "status=down&reason=", []string{formType}, 200, "", "foo", `"reason": ""`},
 		{"stripped", "/spool/foo/0/", "status=+down+&reason=+a%00b+", []string{formType}, 200, "", "foo", `"reason": "a b"`},
 		{"up when nothing is down", "/spool/foo/0/", "status=up", []string{formType}, 200, "", "", ""},
