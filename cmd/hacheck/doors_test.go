@@ -1,0 +1,250 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fetch asks an address that is no daemon's main one.
+func fetch(t *testing.T, addr, accept string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/any/url", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	r, err := client.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+// beacon returns what a port says to who connects, "" when it is closed.
+func beaconSays(addr string) string {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(soon))
+	b, _ := io.ReadAll(c)
+	return string(b)
+}
+
+// TestServiceDoors has one service behind its three doors, and one override that covers them all.
+func TestServiceDoors(t *testing.T) {
+	dir := t.TempDir()
+	flag, spoolRoot, conf := filepath.Join(dir, "healthy"), filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	httpAddr, beaconAddr, other := freeAddr(t), freeAddr(t), freeAddr(t)
+	config := func(httpAddr string, code int) string {
+		return fmt.Sprintf(`
+cache_time: 0
+services:
+  web:
+    checks:
+      - {type: script, command: [test, -e, %q]}
+    http_listen: %s
+    failure_code: %d
+    beacon_listen: %s
+    interval: 0.1
+`, flag, httpAddr, code, beaconAddr)
+	}
+	writeFile(t, conf, config(httpAddr, 500))
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	state := func(what string, code int, body, beacon string) {
+		t.Helper()
+		until(t, what, func() bool {
+			c1, b1 := fetch(t, httpAddr, "")
+			c2, b2, err := p.get("/checks/web/0/")
+			want2 := 503
+			if code == 200 {
+				want2 = 200
+			}
+			return c1 == code && strings.HasPrefix(b1, body) && err == nil && c2 == want2 && b2 != "" && beaconSays(beaconAddr) == beacon
+		})
+	}
+	state("down at first", 500, "At least one health check failed\nscript:test: ", "")
+	writeFile(t, flag, "")
+	state("up", 200, "OK", "OK\n")
+	if code, body := fetch(t, httpAddr, "application/json"); code != 200 || !strings.Contains(body, `"healthy":true`) || !strings.Contains(body, `"name":"script:test"`) {
+		t.Errorf("JSON: %d %s", code, body)
+	}
+	writeFile(t, filepath.Join(spoolRoot, "web"), `{"reason": "kernel", "expiration": null, "creation": 1500000000.5}`)
+	state("downed", 500, "Service web in down state since 1500000000.500000: kernel", "")
+	if err := os.Remove(filepath.Join(spoolRoot, "web")); err != nil {
+		t.Fatal(err)
+	}
+	state("lifted", 200, "OK", "OK\n")
+
+	// A reload moves a door; the others stay.
+	writeFile(t, conf, config(other, 599))
+	p.signal(syscall.SIGHUP)
+	until(t, "the new listener answers", func() bool { c, _ := fetch(t, other, ""); return c == 200 })
+	until(t, "the old one is closed", func() bool { c, _ := fetch(t, httpAddr, ""); return c == 0 })
+	if beaconSays(beaconAddr) != "OK\n" {
+		t.Error("the beacon did not stay open")
+	}
+	if err := os.Remove(flag); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the new failure code", func() bool { c, _ := fetch(t, other, ""); return c == 599 })
+
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+	if beaconSays(beaconAddr) != "" {
+		t.Error("the beacon is open although nobody looks any more")
+	}
+}
+
+// launchSub starts a subcommand; what it prints on stdout and stderr is in said.
+func launchSub(t *testing.T, args ...string) *process {
+	t.Helper()
+	return launch(t, func(c *exec.Cmd) {
+		c.Args = append([]string{c.Args[0]}, args...)
+		c.Stdout = c.Stderr
+	})
+}
+
+func TestAggregate(t *testing.T) {
+	dir := t.TempDir()
+	flag, spoolRoot := filepath.Join(dir, "it is healthy"), filepath.Join(dir, "spool")
+	if err := os.Mkdir(spoolRoot, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	addr := freeAddr(t)
+	p := launchSub(t, "aggregate", "--listener", addr, "--port", port(t, ln.Addr().String()),
+		"--script", "test -e '"+flag+"'", "--service", "web", "--spool-root", spoolRoot)
+	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
+	if code, body := fetch(t, addr, ""); code != 504 || !strings.HasPrefix(body, "At least one health check failed\nscript:test: ") {
+		t.Errorf("%d %q", code, body)
+	}
+	writeFile(t, flag, "")
+	if code, body := fetch(t, addr, ""); code != 200 || body != "OK" {
+		t.Errorf("%d %q: nothing may be kept", code, body)
+	}
+	writeFile(t, filepath.Join(spoolRoot, "all"), "")
+	if code, body := fetch(t, addr, ""); code != 504 || body != "Service all in down state" {
+		t.Errorf("%d %q", code, body)
+	}
+	if err := os.Rename(filepath.Join(spoolRoot, "all"), filepath.Join(spoolRoot, "web")); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := fetch(t, addr, ""); code != 504 || body != "Service web in down state" {
+		t.Errorf("%d %q", code, body)
+	}
+	if err := os.Remove(filepath.Join(spoolRoot, "web")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := fetch(t, addr, ""); code != 200 {
+		t.Errorf("%d after the override was lifted", code)
+	}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := fetch(t, addr, ""); code != 504 || !strings.Contains(body, "tcp:127.0.0.1:"+port(t, ln.Addr().String())) {
+		t.Errorf("%d %q", code, body)
+	}
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+}
+
+func TestAggregateUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{nil, "at least one --port or --script"},
+		{[]string{"--port", "0"}, "--port must be from 1 to 65535"},
+		{[]string{"--port", "http"}, "--port must be from 1 to 65535"},
+		{[]string{"--script", "a 'b"}, "--script"},
+		{[]string{"--port", "1", "--script-timeout", "0"}, "--script-timeout"},
+		{[]string{"--port", "1", "--log-level", "loud"}, "--log-level"},
+		{[]string{"--port", "1", "--service", "a/b"}, "--service"},
+		{[]string{"--port", "1", "stray"}, "stray"},
+		{[]string{"--listen", "x"}, "--listener"},
+	} {
+		p := launch(t, func(cmd *exec.Cmd) { cmd.Args = append([]string{cmd.Args[0], "aggregate"}, c.args...) })
+		if code := p.exit(); code != 2 || !strings.Contains(p.said(), c.says) {
+			t.Errorf("%q: exit %d, %s; want 2 and %q", c.args, code, p.said(), c.says)
+		}
+	}
+}
+
+// TestBeacon is a session with udp_healther.py, line by line.
+func TestBeacon(t *testing.T) {
+	dir := t.TempDir()
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	udpPort := port(t, udp.LocalAddr().String())
+	if err := udp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	addr := freeAddr(t)
+	p := launchSub(t, "beacon", udpPort, port(t, addr), "--spool-root", filepath.Join(dir, "none"))
+	p.wait(regexp.MustCompile(`(?m)^Starting UDP Healther\. Looking for udp port ` + udpPort + ` and running tcp on port ` + port(t, addr) + `$`))
+	p.wait(regexp.MustCompile(`(?m)^UDP listener not found\. Waiting\.\.\.$`))
+	if beaconSays(addr) != "" {
+		t.Error("open without a UDP listener")
+	}
+	if udp, err = net.ListenPacket("udp", "127.0.0.1:"+udpPort); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(regexp.MustCompile(`(?m)^UDP listener found, starting TCP listener$`))
+	until(t, "OK", func() bool { return beaconSays(addr) == "OK\n" })
+	p.wait(regexp.MustCompile(`(?m)^Got a connection from \('127\.0\.0\.1', \d+\)$`))
+	if err := udp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(regexp.MustCompile(`(?m)^UDP listener gone, killing TCP listener$`))
+	until(t, "closed", func() bool { return beaconSays(addr) == "" })
+	p.signal(syscall.SIGINT)
+	p.stopped(0)
+	p.wait(regexp.MustCompile(`(?m)^Exiting\.\.\.$`))
+}
+
+func TestBeaconPortTaken(t *testing.T) {
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	ln, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tcpPort, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := launchSub(t, "beacon", port(t, udp.LocalAddr().String()), tcpPort, "--spool-root", filepath.Join(t.TempDir(), "none"))
+	p.wait(regexp.MustCompile(`(?m)^Cant bind to socket$`))
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is tried again", func() bool { return beaconSays("127.0.0.1:"+tcpPort) == "OK\n" })
+}
