@@ -85,7 +85,7 @@ func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Config
 	}
 	var checks []*check.Configured
 	// A document of nothing ("---") has no line of its own.
-	if root := l.document(data); root != nil && !(isNull(root) && root.Anchor == "") {
+	if root := l.document(data); root != nil && (!isNull(root) || root.Anchor != "") {
 		for _, c := range l.checks(root) {
 			built, err := c.Build(d)
 			var errs Errors
