@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// maxNodes bounds what the aliases of one list of checks can expand to. A file of 1 MiB without
-	// aliases has no more values than that.
-	maxNodes = 1 << 20
+	// maxNodes bounds what the aliases of one list of checks can expand to: some ten thousand checks, more
+	// than a file of 1 MiB has room for without them.
+	maxNodes = 200_000
+	// maxOptions bounds the options of one check; no type has a quarter of that.
+	maxOptions = 100
 	// maxDepth bounds how deep lists and mappings go. No option needs more than three levels; an alias
 	// that contains itself has no end.
 	maxDepth = 20
@@ -91,7 +93,7 @@ func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Config
 	}
 	var checks []*check.Configured
 	// A document of nothing ("---") has no line of its own.
-	if root := l.document(data); root != nil && !(isNull(root) && root.Anchor == "") {
+	if root := l.document(data); root != nil && (!isNull(root) || root.Anchor != "") {
 		for _, c := range l.checks(root) {
 			built, err := c.Build(d)
 			var errs Errors
@@ -199,6 +201,10 @@ func (d *decoder) check(at *yaml.Node) (Check, bool) {
 		file: d.file, line: at.Line, lines: map[string]int{}, wrong: map[string]bool{},
 	}
 	entries := d.entries(n, 0)
+	if len(entries) > maxOptions {
+		d.errorf(at.Line, "", "expected at most %d options of a check, got %d", maxOptions, len(entries))
+		return Check{}, false
+	}
 	typed := false
 	for _, e := range entries {
 		if e.name == "type" {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
 
 	"hacheck/internal/check"
 )
@@ -142,7 +143,7 @@ func TestPatternsChooseSteps(t *testing.T) {
 
 // TestSlowest: 200 checks of which 20 hang take as long as the slowest, and 10 % more at most.
 func TestSlowest(t *testing.T) {
-	const timeout = time.Second
+	const timeout = 2 * time.Second
 	open, silent := openPort(t), hangingPort(t)
 	ports := slices.Repeat([]string{open}, 200)
 	for i := range 20 {
@@ -336,6 +337,66 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("last line %q", last)
 		}
 	}
+}
+
+// TestNohup: a signal that was ignored when the run began stays ignored.
+func TestNohup(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := `trap "" HUP; exec -a hacheck "$0" run -U --max-timeout 0.5 "$1"`
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", script, exe, writeChecks(t, "60", openPort(t), hangingPort(t)))
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for s := bufio.NewScanner(out); s.Scan(); {
+		if strings.HasSuffix(s.Text(), " OK") {
+			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var failed *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &failed) || failed.ExitCode() != 2 {
+		t.Errorf("%v, want exit 2", err)
+	}
+}
+
+// TestDocumentation runs what docs/runner.md shows.
+func TestDocumentation(t *testing.T) {
+	data, err := os.ReadFile("../../docs/runner.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(data)
+	_, example, _ := strings.Cut(doc, "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	var out, errs bytes.Buffer
+	env := System("")
+	env.Stdin, env.Stdout, env.Stderr = strings.NewReader(example), &out, &errs
+	code := Run([]string{"--dry-run", "-"}, env)
+	want := "SKIPPED: tcp:cache1.example.com:11211\nSKIPPED: tcp:cache2.example.com:11211\nSKIPPED: tcp:localhost:80\n"
+	if code != 0 || out.String() != want {
+		t.Errorf("the example: exit %d\n%s%s", code, &out, &errs)
+	}
+	g := grant{protocol: "tcp", host: "web.example.com", addr: netip.MustParseAddr("10.0.0.1"), port: 80}
+	for _, tool := range tools {
+		if row := "`" + tool.rule(g, "$SECGROUP") + "` |"; !strings.Contains(doc, row) {
+			t.Errorf("docs/runner.md has no %s", row)
+		}
+	}
+	o := options{}
+	o.flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" && f.Name != "version" && !strings.Contains(doc, "`--"+f.Name) {
+			t.Errorf("docs/runner.md has no --%s", f.Name)
+		}
+	})
 }
 
 // brokenPipe fails every write.

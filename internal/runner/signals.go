@@ -25,7 +25,12 @@ type stopper struct {
 func catchSignals() *stopper {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		// nohup, and a shell that starts something in the background, have a signal ignored, and mean it.
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
 	s := &stopper{ctx: ctx, got: make(chan syscall.Signal, 1)}
 	released := make(chan struct{})
 	s.release = func() {
