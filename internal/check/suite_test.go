@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -111,8 +112,36 @@ func TestSuite(t *testing.T) {
 			t.Errorf("protocol %s has no row in the suite", name)
 		}
 	}
+	for name, row := range configuredRows() {
+		rows["configured "+name] = row
+	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) { checktest.Run(t, row) })
+	}
+}
+
+// configuredRows are those of types that are more than a protocol of check URLs: their last step, which
+// does it all.
+func configuredRows() map[string]checktest.Row {
+	secrets := []string{"s3cret", "b3BlcmF0b3I6czNjcmV0"}
+	return map[string]checktest.Row{
+		"http": {Check: lastStepAt("http", func(host string, port uint16) map[string]any {
+			return map[string]any{"url": "http://operator:s3cret@" + net.JoinHostPort(host, fmt.Sprint(port)) + "/status"}
+		}), Healthy: healthyHTTP, Secrets: secrets},
+		"http by a proxy": {Check: lastStepAt("http", func(host string, port uint16) map[string]any {
+			return map[string]any{"url": "http://web.example/status", "proxy_host": host, "proxy_port": int(port), "auth": []any{"operator", "s3cret"}}
+		}), Healthy: healthyHTTP, Secrets: secrets},
+	}
+}
+
+// lastStepAt is the last step of a configured check that is built for the target it is asked about.
+func lastStepAt(typ string, options func(host string, port uint16) map[string]any) check.Func {
+	return func(ctx context.Context, target check.Target) check.Result {
+		c, err := check.Build(check.Spec{Type: typ, Options: options(target.Host, target.Port)}, check.Defaults{})
+		if err != nil {
+			return check.Result{Code: 500, Body: []byte(err.Error()), Err: err}
+		}
+		return c.Steps[len(c.Steps)-1].Run(ctx, target)
 	}
 }
 

@@ -6,6 +6,7 @@ var types = []Type{
 	tcpType,
 	tlsType,
 	udpType,
+	httpType,
 	udpListenType,
 	scriptType,
 }
