@@ -48,3 +48,6 @@ func Challenges(text string) (all []string) {
 func DigestAnswer(challenges, method, uri, user, password, nonce string) (string, error) {
 	return (&credentials{user, Secret(password)}).answer([]string{challenges}, method, uri, nonce)
 }
+
+// ParseHealth is parseHealth.
+var ParseHealth = parseHealth

@@ -7,6 +7,7 @@ var types = []Type{
 	tlsType,
 	udpType,
 	httpType,
+	grpcType,
 	udpListenType,
 	scriptType,
 }
