@@ -11,6 +11,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 needed='
 haproxy             haproxy
 nginx-light         nginx
+tinyproxy           tinyproxy
 wrk                 wrk
 redis-server        redis-server
 redis-sentinel      redis-sentinel

@@ -2,6 +2,7 @@ package check
 
 import (
 	"bufio"
+	"fmt"
 	"strings"
 )
 
@@ -34,3 +35,19 @@ func (s *Scripts) Askers() int {
 	}
 	return n
 }
+
+// Challenges returns what a WWW-Authenticate offers, each challenge with its parameters.
+func Challenges(text string) (all []string) {
+	for _, c := range parseChallenges(text) {
+		all = append(all, fmt.Sprint(c.scheme, " ", c.params))
+	}
+	return all
+}
+
+// DigestAnswer answers the best of the challenges.
+func DigestAnswer(challenges, method, uri, user, password, nonce string) (string, error) {
+	return (&credentials{user, Secret(password)}).answer([]string{challenges}, method, uri, nonce)
+}
+
+// ParseHealth is parseHealth.
+var ParseHealth = parseHealth

@@ -103,6 +103,12 @@ func (c *httpClient) roundTrip(x *exchange, s *scratch, uri string) (*http.Respo
 	}
 	// Any other error of the write is left to the read: a service that answers before it has read the
 	// request and closes has still answered.
+	return x.readAnswer(s, nil)
+}
+
+// readAnswer reads the head of the final answer to req, which may be nil for a GET; the body is to be read
+// from the response by way of s. If there is no such answer it says why and returns false.
+func (x *exchange) readAnswer(s *scratch, req *http.Request) (*http.Response, Result, bool) {
 	s.limited = io.LimitedReader{R: x.conn, N: maxHead}
 	s.reader.Reset(&s.limited)
 	for range maxInformational + 1 {
@@ -110,7 +116,7 @@ func (c *httpClient) roundTrip(x *exchange, s *scratch, uri string) (*http.Respo
 			return nil, r, false
 		}
 		x.phase = phaseRead
-		resp, err := http.ReadResponse(s.reader, nil)
+		resp, err := http.ReadResponse(s.reader, req)
 		switch {
 		case err != nil:
 			return nil, x.failHead(err, s), false

@@ -95,6 +95,7 @@ func TestChecksSideBySide(t *testing.T) {
 	var mu sync.Mutex
 	running, most := 0, 0
 	full := make(chan struct{})
+	once := sync.Once{}
 	var checks []*check.Configured
 	for i := range all {
 		name := fmt.Sprint("c", i)
@@ -103,7 +104,7 @@ func TestChecksSideBySide(t *testing.T) {
 			running++
 			most = max(most, running)
 			if running == 64 {
-				close(full)
+				once.Do(func() { close(full) })
 			}
 			mu.Unlock()
 			defer func() {

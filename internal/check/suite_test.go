@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -49,6 +50,7 @@ func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 		"redis-info":    {Check: set["redis-info"].Check, Target: check.Target{URI: "/match?role=master"}, Healthy: healthyRedis, Secrets: secrets},
 		"sentinel-info": {Check: set["sentinel-info"].Check, Target: check.Target{URI: "/"}, Healthy: healthyRedis, Secrets: secrets},
 		"haproxy":       {Check: set["haproxy"].Check, Target: check.Target{Service: "web"}, Healthy: statsServer(statsPage("web/BACKEND/UP"))},
+		"grpc":          {Check: set["grpc"].Check, Target: check.Target{Service: "web"}, Healthy: healthyGRPC},
 		"tls":           {Check: set["tls"].Check, Target: check.Target{Service: "web"}, Healthy: handshaker(t)},
 		"checks":        {Check: checksAtTarget(t), Target: check.Target{Service: "web"}, Healthy: func(net.Conn) {}, ConnectOnly: true},
 	}
@@ -111,8 +113,41 @@ func TestSuite(t *testing.T) {
 			t.Errorf("protocol %s has no row in the suite", name)
 		}
 	}
+	for name, row := range configuredRows(t) {
+		rows["configured "+name] = row
+	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) { checktest.Run(t, row) })
+	}
+}
+
+// configuredRows are those of types that are more than a protocol of check URLs: their last step, which
+// does it all.
+func configuredRows(t *testing.T) map[string]checktest.Row {
+	t.Helper()
+	secrets := []string{"s3cret", "b3BlcmF0b3I6czNjcmV0"}
+	secure := secureGRPC(issue(t, loopback(), nil))
+	return map[string]checktest.Row{
+		"http": {Check: lastStepAt("http", func(host string, port uint16) map[string]any {
+			return map[string]any{"url": "http://operator:s3cret@" + net.JoinHostPort(host, fmt.Sprint(port)) + "/status"}
+		}), Healthy: healthyHTTP, Secrets: secrets},
+		"http by a proxy": {Check: lastStepAt("http", func(host string, port uint16) map[string]any {
+			return map[string]any{"url": "http://web.example/status", "proxy_host": host, "proxy_port": int(port), "auth": []any{"operator", "s3cret"}}
+		}), Healthy: healthyHTTP, Secrets: secrets},
+		"grpc over TLS": {Check: lastStepAt("grpc", func(host string, port uint16) map[string]any {
+			return map[string]any{"host": host, "port": int(port), "use_tls": true, "disable_tls_verification": true}
+		}), Healthy: healthyGRPC, Wrap: func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }},
+	}
+}
+
+// lastStepAt is the last step of a configured check that is built for the target it is asked about.
+func lastStepAt(typ string, options func(host string, port uint16) map[string]any) check.Func {
+	return func(ctx context.Context, target check.Target) check.Result {
+		c, err := check.Build(check.Spec{Type: typ, Options: options(target.Host, target.Port)}, check.Defaults{})
+		if err != nil {
+			return check.Result{Code: 500, Body: []byte(err.Error()), Err: err}
+		}
+		return c.Steps[len(c.Steps)-1].Run(ctx, target)
 	}
 }
 

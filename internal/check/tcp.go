@@ -34,8 +34,10 @@ var tcpType = Type{
 var hostOption = Option{Name: "host", Want: "an IP address or a host name", Required: true, Doc: "where the service is"}
 
 // portOption describes the option port; def 0 makes it a required one.
-func portOption(def uint16) Option {
-	o := Option{Name: "port", Want: "a port from 1 to 65535", Required: def == 0, Doc: "its port"}
+func portOption(def uint16) Option { return portNamed("port", def, "its port") }
+
+func portNamed(name string, def uint16, doc string) Option {
+	o := Option{Name: name, Want: "a port from 1 to 65535", Required: def == 0, Doc: doc}
 	if def != 0 {
 		o.Default = strconv.Itoa(int(def))
 	}

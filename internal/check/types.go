@@ -6,6 +6,8 @@ var types = []Type{
 	tcpType,
 	tlsType,
 	udpType,
+	httpType,
+	grpcType,
 	udpListenType,
 	scriptType,
 }

@@ -142,3 +142,20 @@ http {
 		},
 	})
 }
+
+// Tinyproxy starts a forward proxy that wants a user name and a password, unless user is "". It forwards
+// to any host and port of this machine, CONNECT included.
+func Tinyproxy(t testing.TB, user, password string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "tinyproxy", Package: "tinyproxy",
+		Args: func(port uint16, dir string) ([]string, error) {
+			file := filepath.Join(dir, "tinyproxy.conf")
+			text := fmt.Sprintf("Port %d\nListen %s\nTimeout 30\nMaxClients 20\nAllow 127.0.0.0/8\n", port, Host)
+			if user != "" {
+				text += "BasicAuth " + user + " " + password + "\n"
+			}
+			return []string{"-d", "-c", file}, os.WriteFile(file, []byte(text), 0o600)
+		},
+	})
+}

@@ -1,0 +1,158 @@
+package check
+
+import (
+	"crypto/md5" //nolint:gosec // the protocol's
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// challenge is one way to log in that a server offers in WWW-Authenticate (RFC 9110, 11.6.1).
+type challenge struct {
+	scheme string            // in lower case
+	params map[string]string // names in lower case, values without their quotes
+}
+
+// parseChallenges reads one value of the header, which may offer several. It ends at what it cannot read.
+func parseChallenges(text string) []challenge {
+	var list []challenge
+	for {
+		text = strings.TrimLeft(text, " \t,")
+		name := token(text)
+		if name == "" {
+			return list
+		}
+		text = strings.TrimLeft(text[len(name):], " \t")
+		if !strings.HasPrefix(text, "=") || len(list) == 0 {
+			list = append(list, challenge{strings.ToLower(name), map[string]string{}})
+			if next := token(text); next != "" && !isParam(text[len(next):]) {
+				_, text, _ = strings.Cut(text, ",") // not parameters but one token68, as Negotiate has it
+			}
+			continue
+		}
+		value, rest, ok := paramValue(strings.TrimLeft(text[1:], " \t"))
+		if !ok {
+			return list
+		}
+		text = rest
+		params := list[len(list)-1].params
+		if _, again := params[strings.ToLower(name)]; !again {
+			params[strings.ToLower(name)] = value
+		}
+	}
+}
+
+// isParam tells whether what follows a name makes a parameter of it: a = with a value.
+func isParam(s string) bool {
+	value, ok := strings.CutPrefix(strings.TrimLeft(s, " \t"), "=")
+	value = strings.TrimLeft(value, " \t")
+	return ok && value != "" && value[0] != '=' && value[0] != ','
+}
+
+// token returns the token (RFC 9110, 5.6.2) that s begins with.
+func token(s string) string {
+	for i := range len(s) {
+		if !validName(s[i : i+1]) {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// paramValue reads a token or a quoted string, and returns what follows it.
+func paramValue(s string) (value, rest string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		value = token(s)
+		return value, s[len(value):], value != ""
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:], true
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return "", "", false
+}
+
+// digestHashes are the algorithms that are known here, the best first.
+var digestHashes = []struct {
+	name string
+	hash func(text string) string
+}{
+	{"SHA-256", func(text string) string { sum := sha256.Sum256([]byte(text)); return hex.EncodeToString(sum[:]) }},
+	{"MD5", func(text string) string { sum := md5.Sum([]byte(text)); return hex.EncodeToString(sum[:]) }}, //nolint:gosec // the protocol's
+}
+
+// clientNonce returns a nonce of ours.
+func clientNonce() string {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// answer returns the Authorization for the best of the challenges (RFC 7616), with a nonce of ours.
+func (c *credentials) answer(values []string, method, uri, nonce string) (string, error) {
+	var offered []challenge
+	for _, v := range values {
+		offered = append(offered, parseChallenges(v)...)
+	}
+	for _, h := range digestHashes {
+		for _, o := range offered {
+			algorithm := o.params["algorithm"]
+			if algorithm == "" {
+				algorithm = "MD5"
+			}
+			if o.scheme == "digest" && strings.EqualFold(algorithm, h.name) {
+				return c.digest(o, h.hash, method, uri, nonce)
+			}
+		}
+	}
+	return "", errors.New("it asks for no digest authentication with MD5 or SHA-256")
+}
+
+// digest answers one challenge.
+func (c *credentials) digest(o challenge, hash func(string) string, method, uri, nonce string) (string, error) {
+	realm, theirs := o.params["realm"], o.params["nonce"]
+	key := hash(c.user + ":" + realm + ":" + string(c.password))
+	request := hash(method + ":" + uri)
+	user, hashed := c.user, strings.EqualFold(o.params["userhash"], "true")
+	if hashed {
+		user = hash(c.user + ":" + realm)
+	}
+	text := fmt.Sprintf("Digest username=%s, realm=%s, nonce=%s, uri=%s", quote(user), quote(realm), quote(theirs), quote(uri))
+	if algorithm := o.params["algorithm"]; algorithm != "" {
+		text += ", algorithm=" + algorithm
+	}
+	qop, offered := o.params["qop"]
+	switch {
+	case !offered:
+		// As before RFC 2617.
+		text += ", response=" + quote(hash(key+":"+theirs+":"+request))
+	case slices.ContainsFunc(strings.Split(qop, ","), func(q string) bool { return strings.EqualFold(strings.TrimSpace(q), "auth") }):
+		const count = "00000001" // a nonce of ours is used once
+		text += ", qop=auth, nc=" + count + ", cnonce=" + quote(nonce)
+		text += ", response=" + quote(hash(key+":"+theirs+":"+count+":"+nonce+":auth:"+request))
+	default:
+		return "", errors.New("it asks for a digest of the body (auth-int), which is not known here")
+	}
+	if opaque, ok := o.params["opaque"]; ok {
+		text += ", opaque=" + quote(opaque)
+	}
+	if hashed {
+		text += ", userhash=true"
+	}
+	return text, nil
+}
+
+// quote writes a quoted string.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}

@@ -1,0 +1,300 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	// maxGRPC is how much of a connection is read, in bytes; an answer has some 200.
+	maxGRPC = 256 << 10
+	// maxGRPCHeaders and maxGRPCMessage bound the parts of an answer, in bytes.
+	maxGRPCHeaders = 16 << 10
+	maxGRPCMessage = 4 << 10
+	// grpcFrame is the longest frame that the protocol lets us refuse to exceed, in bytes.
+	grpcFrame = 16 << 10
+	// grpcStream is our only stream.
+	grpcStream = 1
+)
+
+// The status codes of gRPC that have words of ours.
+const (
+	grpcNotFound      = "5"
+	grpcUnimplemented = "12"
+)
+
+// grpcHealth are the values of HealthCheckResponse.ServingStatus.
+var grpcHealth = []string{"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"}
+
+// grpcType is the check of grpc.health.v1.
+//
+// It speaks HTTP/2 by way of its frames (golang.org/x/net/http2) and not by google.golang.org/grpc, which
+// the tests have for a server: one request needs no balancer, resolver and connection pool, and they cost
+// 6 MB of program and 5 MB of resident memory in a daemon that is to stay below 24.
+var grpcType = Type{
+	Name: "grpc",
+	Doc:  "a gRPC server says by grpc.health.v1 that it, or one of its services, is SERVING",
+	Options: []Option{
+		hostOption,
+		portOption(0),
+		{Name: "service", Want: "a text of at most 1000 bytes", Doc: "the service to ask about; without one the server as a whole"},
+		{Name: "use_tls", Want: "true or false", Default: "false", Doc: "speak TLS"},
+		noVerifyOption,
+	},
+	build: func(o *values, d Defaults) (*Configured, error) {
+		host, port := o.host("host", ""), o.port("port", 0)
+		g := &grpcCheck{service: o.text("service", ""), userAgent: newHTTPClient(d.Options).userAgent}
+		if len(g.service) > 1000 {
+			o.unexpected("service", g.service)
+		}
+		verify := !o.flag(noVerifyOption.Name, false)
+		steps := []Step{tcpStep(host, port)}
+		if o.flag("use_tls", false) {
+			g.tls = tlsConfig(verify, d.TLSRoots)
+			g.tls.NextProtos = []string{"h2"}
+			steps = append(steps, tlsStep(host, port, g.tls))
+		}
+		name := "grpc:" + hostPort(host, port)
+		return &Configured{
+			Name: name,
+			Steps: append(steps, Step{Name: name, Run: func(ctx context.Context, t Target) Result {
+				t.Protocol, t.Host, t.Port = "grpc", host, port
+				return ask(ctx, t, g.check)
+			}}),
+			Endpoint: Endpoint{"tcp", host, port},
+		}, nil
+	},
+}
+
+type grpcCheck struct {
+	service, userAgent string
+	tls                *tls.Config // nil: none
+}
+
+func (g *grpcCheck) check(x *exchange) Result {
+	var conn *tls.Conn
+	if g.tls != nil {
+		var r Result
+		var ok bool
+		if conn, r, ok = x.handshake(g.tls); !ok {
+			return r
+		}
+		if conn.ConnectionState().NegotiatedProtocol != "h2" {
+			return x.protocol("%s does not speak HTTP/2 over TLS", x.addr())
+		}
+	}
+	x.phase = phaseWait
+	limited := &io.LimitedReader{R: x.conn, N: maxGRPC}
+	framer := http2.NewFramer(x.conn, limited)
+	framer.SetMaxReadFrameSize(grpcFrame)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
+	framer.MaxHeaderListSize = maxGRPCHeaders
+	if _, err := x.conn.Write(g.request(x.addr(), g.tls != nil)); err != nil && x.ctx.Err() != nil {
+		return x.fail(err)
+	}
+	answer, r, ok := x.readGRPC(framer, limited)
+	if !ok {
+		return r
+	}
+	if r = g.verdict(x, answer); r.Code == 200 && conn != nil {
+		_ = conn.CloseWrite() // a goodbye, as https says one
+	}
+	return r
+}
+
+// request is all that there is to say: what opens a connection, and one call of Health.Check.
+func (g *grpcCheck) request(authority string, secure bool) []byte {
+	scheme := "http"
+	if secure {
+		scheme = "https"
+	}
+	var head, out bytes.Buffer
+	encoder := hpack.NewEncoder(&head)
+	for _, f := range [][2]string{
+		{":method", "POST"},
+		{":scheme", scheme},
+		{":path", "/grpc.health.v1.Health/Check"},
+		{":authority", authority},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
+		{"user-agent", g.userAgent},
+	} {
+		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // into memory
+	}
+	// HealthCheckRequest{service = 1}, and before it the flag of compression and the length.
+	var message []byte
+	if g.service != "" {
+		message = binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(g.service)))
+		message = append(message, g.service...)
+	}
+	body := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
+	body = append(body, message...)
+
+	out.WriteString(http2.ClientPreface)
+	framer := http2.NewFramer(&out, nil)
+	_ = framer.WriteSettings(
+		http2.Setting{ID: http2.SettingEnablePush, Val: 0},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: maxGRPCHeaders},
+	)
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: grpcStream, BlockFragment: head.Bytes(), EndHeaders: true})
+	_ = framer.WriteData(grpcStream, true, body)
+	return out.Bytes()
+}
+
+// grpcAnswer is what came on the stream.
+type grpcAnswer struct {
+	http    string // status of HTTP
+	status  string // of gRPC
+	message string // to the status
+	body    []byte
+}
+
+// readGRPC reads until the stream ends. If it does not end well it says why and returns false.
+func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (grpcAnswer, Result, bool) {
+	var a grpcAnswer
+	for {
+		frame, err := framer.ReadFrame()
+		switch {
+		case err != nil && x.ctx.Err() == nil && limited.N <= 0:
+			return a, x.protocol("The answer of %s has more than %d bytes", x.addr(), maxGRPC), false
+		case err != nil && (x.ctx.Err() != nil || isNetwork(err)):
+			return a, x.fail(err), false
+		case err != nil:
+			return a, x.protocol("The answer of %s is not HTTP/2: %s", x.addr(), oneLine(err.Error(), 200)), false
+		}
+		if x.phase == phaseWait {
+			if _, ok := frame.(*http2.SettingsFrame); !ok {
+				// RFC 9113, 3.4: they come first.
+				return a, x.protocol("The answer of %s is not HTTP/2: it begins with a frame %s", x.addr(), frame.Header().Type), false
+			}
+			x.phase = phaseRead
+		}
+		if id := frame.Header().StreamID; id != 0 && id != grpcStream {
+			return a, x.protocol("The answer of %s is not HTTP/2: a stream that nobody has opened", x.addr()), false
+		}
+		var reply error
+		ended := false
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				reply = framer.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				reply = framer.WritePing(true, f.Data)
+			}
+		case *http2.GoAwayFrame:
+			if f.LastStreamID < grpcStream || f.ErrCode != http2.ErrCodeNo {
+				return a, x.failed(503, "%s closes the connection: %s", x.addr(), f.ErrCode), false
+			}
+		case *http2.RSTStreamFrame:
+			return a, x.failed(503, "%s refuses the request: %s", x.addr(), f.ErrCode), false
+		case *http2.MetaHeadersFrame:
+			if f.Truncated {
+				return a, x.protocol("The answer of %s has headers of more than %d bytes", x.addr(), maxGRPCHeaders), false
+			}
+			for _, field := range f.Fields {
+				switch field.Name {
+				case ":status":
+					a.http = field.Value
+				case "grpc-status":
+					a.status = field.Value
+				case "grpc-message":
+					a.message = field.Value
+				}
+			}
+			ended = f.StreamEnded()
+		case *http2.DataFrame:
+			if len(a.body)+len(f.Data()) > maxGRPCMessage {
+				return a, x.protocol("The answer of %s has a message of more than %d bytes", x.addr(), maxGRPCMessage), false
+			}
+			a.body = append(a.body, f.Data()...)
+			ended = f.StreamEnded()
+		}
+		if reply != nil && x.ctx.Err() != nil {
+			return a, x.fail(reply), false
+		}
+		if ended {
+			return a, Result{}, true
+		}
+	}
+}
+
+// verdict is what an answer means.
+func (g *grpcCheck) verdict(x *exchange, a grpcAnswer) Result {
+	switch {
+	case a.http != "200":
+		return x.protocol("%s answers a gRPC call with the HTTP status %q", x.addr(), oneLine(a.http, 20))
+	case a.status == "":
+		return x.protocol("The answer of %s has no gRPC status", x.addr())
+	case a.status == grpcUnimplemented:
+		return x.failed(503, "%s has no health service (grpc.health.v1.Health)", x.addr())
+	case a.status == grpcNotFound:
+		return x.failed(503, "%s does not know the service %q", x.addr(), oneLine(g.service, 200))
+	case a.status != "0":
+		message, err := url.PathUnescape(a.message)
+		if err != nil {
+			message = a.message
+		}
+		return x.failed(503, "%s answers with gRPC status %s: %s", x.addr(), oneLine(a.status, 20), oneLine(message, 200))
+	}
+	status, err := parseHealth(a.body)
+	switch {
+	case err != nil:
+		return x.protocol("The answer of %s is not a HealthCheckResponse: %s", x.addr(), err)
+	case status != 1:
+		word := strconv.FormatUint(status, 10)
+		if status < uint64(len(grpcHealth)) {
+			word = grpcHealth[status]
+		}
+		return x.failed(503, "%s says that it is %s", x.addr(), word)
+	}
+	return Result{Code: 200, Body: fmt.Appendf(nil, "SERVING, said in %.2fs", time.Since(x.start).Seconds())}
+}
+
+// parseHealth returns the status in a message with its head: HealthCheckResponse{status = 1}.
+func parseHealth(body []byte) (uint64, error) {
+	const head = 5
+	if len(body) < head || body[0] != 0 || int64(binary.BigEndian.Uint32(body[1:])) != int64(len(body)-head) {
+		return 0, errors.New("its length is wrong, or it is compressed")
+	}
+	var status uint64
+	for body = body[head:]; len(body) > 0; {
+		tag, n := binary.Uvarint(body)
+		if n <= 0 {
+			return 0, errors.New("it is cut off")
+		}
+		body = body[n:]
+		value, n := binary.Uvarint(body)
+		switch kind := tag & 7; {
+		case kind == 0 && n > 0:
+			if tag>>3 == 1 {
+				status = value
+			}
+		case kind == 1:
+			n = 8
+		case kind == 2 && n > 0 && value <= uint64(len(body)-n):
+			n += int(value)
+		case kind == 5:
+			n = 4
+		default:
+			return 0, errors.New("it has a field of an unknown kind or length")
+		}
+		if n > len(body) {
+			return 0, errors.New("it is cut off")
+		}
+		body = body[n:]
+	}
+	return status, nil
+}
