@@ -16,14 +16,7 @@ const phaseHandshake = "TLS handshake with"
 // address is not.
 func newHTTPS(o Options) Func {
 	c := newHTTPClient(o)
-	config := &tls.Config{
-		InsecureSkipVerify: !o.TLSVerify, //nolint:gosec // what tls_verify is for
-		RootCAs:            o.TLSRoots,
-		MinVersion:         tls.VersionTLS12,
-	}
-	if !o.TLSVerify {
-		config.MinVersion = tls.VersionTLS10 // nothing here depends on its strength, and old services are up too
-	}
+	config := o.tlsConfig(o.TLSVerify)
 	return func(ctx context.Context, t Target) Result {
 		return ask(ctx, t, func(x *exchange) Result {
 			conn, r, ok := x.handshake(config)
@@ -39,6 +32,19 @@ func newHTTPS(o Options) Func {
 			return r
 		})
 	}
+}
+
+// tlsConfig is how TLS is spoken with a service whose certificate is looked at or not.
+func (o Options) tlsConfig(verify bool) *tls.Config {
+	config := &tls.Config{
+		InsecureSkipVerify: !verify, //nolint:gosec // what tls_verify is for
+		RootCAs:            o.TLSRoots,
+		MinVersion:         tls.VersionTLS12,
+	}
+	if !verify {
+		config.MinVersion = tls.VersionTLS10 // nothing here depends on its strength, and old services are up too
+	}
+	return config
 }
 
 // handshake puts TLS over the connection of x. If that fails it says why and returns false.

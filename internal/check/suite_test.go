@@ -66,6 +66,33 @@ func TestSuite(t *testing.T) {
 	}
 }
 
+// configuredRows says the same for every type of configured check. What is asked is its last step: the one
+// before are suite rows of their own.
+func configuredRows(t *testing.T) map[string]checktest.Row {
+	t.Helper()
+	secrets := []string{"s3cret"}
+	row := func(typ string, options map[string]any, healthy func(net.Conn)) checktest.Row {
+		return checktest.Row{Check: lastStep(t, typ, options), Healthy: healthy, Secrets: secrets}
+	}
+	login := map[string]any{"username": "operator", "password": "s3cret"}
+	return map[string]checktest.Row{
+		"tcp":      {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
+		"postgres": row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
+	}
+}
+
+func TestConfiguredSuite(t *testing.T) {
+	rows := configuredRows(t)
+	for _, typ := range check.Types() {
+		if _, ok := rows[typ.Name]; !ok {
+			t.Errorf("type %s has no row in the suite", typ.Name)
+		}
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) { checktest.Run(t, row) })
+	}
+}
+
 func healthyHTTP(conn net.Conn) {
 	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
 		return

@@ -4,4 +4,5 @@ package check
 // variable in its protocol's file and a line here.
 var types = []Type{
 	tcpType,
+	postgresType,
 }
