@@ -28,6 +28,9 @@ func lastStep(t testing.TB, typ string, options map[string]any) check.Func {
 	t.Helper()
 	return func(ctx context.Context, target check.Target) check.Result {
 		options := maps.Clone(options)
+		if options == nil {
+			options = map[string]any{}
+		}
 		options["host"], options["port"] = target.Host, int(target.Port)
 		c, err := check.Build(check.Spec{Type: typ, Options: options}, check.Defaults{})
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"testing"
@@ -75,9 +76,26 @@ func configuredRows(t *testing.T) map[string]checktest.Row {
 		return checktest.Row{Check: lastStep(t, typ, options), Healthy: healthy, Secrets: secrets}
 	}
 	login := map[string]any{"username": "operator", "password": "s3cret"}
+	certificate := issue(t, loopback(), nil)
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate}}
+	overTLS := func(row checktest.Row) checktest.Row {
+		row.Wrap = func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }
+		return row
+	}
+	use := func(tls bool) map[string]any {
+		options := maps.Clone(login)
+		options["use_tls"] = tls
+		return options
+	}
 	return map[string]checktest.Row{
-		"tcp":      {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
-		"postgres": row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
+		"tcp":            {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
+		"redis":          row("redis", login, healthyRedis),
+		"sentinel":       row("sentinel", login, healthyRedis),
+		"redis over TLS": overTLS(row("redis", use(true), healthyRedis)),
+		"memcache":       row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
+		"amqp":           row("amqp", use(false), amqpServer),
+		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
+		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
 	}
 }
 

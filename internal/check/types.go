@@ -4,5 +4,9 @@ package check
 // variable in its protocol's file and a line here.
 var types = []Type{
 	tcpType,
+	amqpType,
 	postgresType,
+	redisType,
+	sentinelType,
+	memcacheType,
 }

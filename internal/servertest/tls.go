@@ -4,9 +4,27 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
+	"testing"
 )
+
+// RedisTLS is Redis on a port where it speaks TLS alone, and wants no certificate of its clients.
+func RedisTLS(t testing.TB, certificate tls.Certificate, options ...string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: "redis-server", Package: "redis-server",
+		Args: func(port uint16, dir string) ([]string, error) {
+			cert, key, err := writeCertificate(dir, certificate)
+			args := []string{
+				"--port", "0", "--tls-port", fmt.Sprint(port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert,
+				"--tls-auth-clients", "no", "--bind", Host, "--dir", dir, "--save", "", "--daemonize", "no",
+			}
+			return append(args, options...), err
+		},
+	})
+}
 
 // writeCertificate writes a certificate and its key where servers can read them: they refuse a key that
 // others may read, so it belongs to the user that those which do not run as root run as.
