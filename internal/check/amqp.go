@@ -99,7 +99,7 @@ func (a amqpLogin) session(c *amqpConn) error {
 	if mechanisms := strings.Fields(string(args.long())); args.short || !slices.Contains(mechanisms, "PLAIN") {
 		return malformed("it does not offer the mechanism PLAIN")
 	}
-	c.x.phase = "logging in to"
+	c.x.phase = phaseLogin
 	if err := c.write(amqpStartOK, a.startOK()); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (x *exchange) done(what string) Result {
 // knows would tell the password.
 func (l login) words(text string) string {
 	if l.password != "" {
-		for _, said := range []string{string(l.password), base64.StdEncoding.EncodeToString([]byte(l.password))} {
+		for _, said := range []string{string(l.password), base64.StdEncoding.EncodeToString([]byte(l.password)), l.saslPlain()} {
 			if strings.Contains(text, said) {
 				return "(its words are not shown, the password may be among them)"
 			}
@@ -79,6 +79,14 @@ func (l login) words(text string) string {
 	}
 	return oneLine(text, 300)
 }
+
+// saslPlain is what the mechanism PLAIN says (RFC 4616), in base64.
+func (l login) saslPlain() string {
+	return base64.StdEncoding.EncodeToString([]byte("\x00" + l.username + "\x00" + string(l.password)))
+}
+
+// phaseLogin is a phase that many protocols have.
+const phaseLogin = "logging in to"
 
 // The options of types with a login.
 var (

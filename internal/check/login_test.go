@@ -1,7 +1,6 @@
 package check_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/hmac"
 	"crypto/sha1"
@@ -234,16 +233,8 @@ func fuzzLastStep(f *testing.F, typ string, options map[string]any) {
 		if r.Code < 200 || len(r.Body) == 0 || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonOK) != (r.Err == nil) {
 			t.Errorf("%d %s %v %.200q", r.Code, r.Reason, r.Err, r.Body)
 		}
-		if r.Code == 200 && typ != "memcache" {
+		if r.Code == 200 && typ != "memcache" && typ != "smtp" {
 			t.Errorf("let in by %q", answer)
 		}
 	})
 }
-
-// bufferedConn reads what a handler has buffered, and writes to the connection.
-type bufferedConn struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-func (c bufferedConn) Read(b []byte) (int, error) { return c.r.Read(b) }

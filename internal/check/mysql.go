@@ -162,7 +162,7 @@ func (m *mysqlConn) login(l mysqlLogin) error {
 	if err != nil {
 		return err
 	}
-	m.x.phase = "logging in to"
+	m.x.phase = phaseLogin
 	answer, err := l.answer(method, nonce)
 	if err != nil {
 		// The server's favourite is only a proposal: it asks for the user's method if that is another.

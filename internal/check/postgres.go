@@ -199,7 +199,7 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 
 // login goes from the first message to the server's being ready for a query.
 func (c *postgresConn) login(p postgresLogin) error {
-	c.x.phase = "logging in to"
+	c.x.phase = phaseLogin
 	startup := binary.BigEndian.AppendUint32(make([]byte, 4), postgresVersion)
 	parameters := []string{"user", p.username, "application_name", "hacheck", "client_encoding", "UTF8"}
 	if p.database != "" {

@@ -95,6 +95,8 @@ func configuredRows(t *testing.T) map[string]checktest.Row {
 		"memcache":       row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
 		"amqp":           row("amqp", use(false), amqpServer),
 		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
+		"smtp mail":      row("smtp", mailOptions, smtpScript(mailServer(), nil)),
+		"smtp":           overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
 		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
 	}
 }

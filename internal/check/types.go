@@ -4,6 +4,7 @@ package check
 // variable in its protocol's file and a line here.
 var types = []Type{
 	tcpType,
+	smtpType,
 	amqpType,
 	postgresType,
 	redisType,
