@@ -4,10 +4,13 @@ package check
 // variable in its protocol's file and a line here.
 var types = []Type{
 	tcpType,
-	smtpType,
 	amqpType,
 	postgresType,
+	mysqlType,
 	redisType,
 	sentinelType,
 	memcacheType,
+	mongodbType,
+	smtpType,
+	haproxyType,
 }
