@@ -2,8 +2,8 @@ package check
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // the protocol's
-	"crypto/sha1"
+	"crypto/md5"  //nolint:gosec // the protocol's
+	"crypto/sha1" //nolint:gosec // the protocol's
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"

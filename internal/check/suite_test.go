@@ -67,8 +67,8 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// configuredRows says the same for every type of configured check. What is asked is its last step: the one
-// before are suite rows of their own.
+// configuredRows says the same for every type of configured check. What is asked is its last step, the login:
+// those before it are the same in all of them, and rows of their own.
 func configuredRows(t *testing.T) map[string]checktest.Row {
 	t.Helper()
 	secrets := []string{"s3cret"}
@@ -88,21 +88,19 @@ func configuredRows(t *testing.T) map[string]checktest.Row {
 		return options
 	}
 	return map[string]checktest.Row{
-		"tcp":                  {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
-		"redis":                row("redis", login, healthyRedis),
-		"sentinel":             row("sentinel", login, healthyRedis),
-		"redis over TLS":       overTLS(row("redis", use(true), healthyRedis)),
-		"memcache":             row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
-		"amqp":                 row("amqp", use(false), amqpServer),
-		"amqp over TLS":        overTLS(row("amqp", use(true), amqpServer)),
-		"smtp mail":            row("smtp", mailOptions, smtpScript(mailServer(), nil)),
-		"smtp":                 overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
-		"mysql":                row("mysql", login, (&mysqlServer{proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
-		"haproxy":              row("haproxy", map[string]any{"backend": "web"}, statsServer(statsPage("web/BACKEND/UP"))),
-		"mongodb":              row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
-		"mongodb, SCRAM-SHA-1": row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-1"}).serve),
-		"mongodb over TLS":     overTLS(row("mongodb", use(true), (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve)),
-		"postgres":             row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
+		"tcp":            {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
+		"redis":          row("redis", login, healthyRedis),
+		"sentinel":       row("sentinel", login, healthyRedis),
+		"redis over TLS": overTLS(row("redis", use(true), healthyRedis)),
+		"memcache":       row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
+		"amqp":           row("amqp", use(false), amqpServer),
+		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
+		"smtp mail":      row("smtp", mailOptions, smtpScript(mailServer(), nil)),
+		"smtp":           overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
+		"mysql":          row("mysql", login, (&mysqlServer{proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
+		"haproxy":        row("haproxy", map[string]any{"backend": "web"}, statsServer(statsPage("web/BACKEND/UP"))),
+		"mongodb":        row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
+		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
 	}
 }
 

@@ -82,7 +82,7 @@ func buildFerretDB(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(part.Name())
+	defer func() { _ = os.Remove(part.Name()) }()
 	if _, err = part.Write(text); err == nil {
 		err = part.Chmod(0o755)
 	}
