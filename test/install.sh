@@ -17,6 +17,9 @@ redis-server        redis-server
 redis-sentinel      redis-sentinel
 mariadb-server      mariadbd
 exim4-daemon-light  exim4
+postgresql          pg_ctlcluster
+memcached           memcached
+rabbitmq-server     rabbitmq-server
 curl                curl
 socat               socat
 strace              strace

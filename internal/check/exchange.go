@@ -17,11 +17,12 @@ import (
 // exchange is one conversation with a service over a connection of its own. It knows how far the
 // conversation got, so that every failure can say in which phase it happened and after how long.
 type exchange struct {
-	ctx   context.Context
-	t     Target
-	conn  net.Conn // the TCP connection, or TLS over it
-	start time.Time
-	phase string
+	ctx    context.Context
+	t      Target
+	socket string   // path of a Unix socket that is asked instead of the target's host and port
+	conn   net.Conn // the connection, or TLS over it
+	start  time.Time
+	phase  string
 }
 
 // The phases that several protocols share, in words that go before "<host>:<port>".
@@ -41,14 +42,23 @@ var longAgo = time.Unix(1, 0)
 // ask connects to t, has talk speak with the service, and closes the connection. While talk runs every
 // read and write on the connection fails as soon as ctx ends; x.fail then turns the error into a result.
 func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
-	x := &exchange{ctx: ctx, t: t, start: time.Now(), phase: phaseConnect}
+	return askAt(ctx, t, "", talk)
+}
+
+// askAt is ask at a Unix socket, or at the target's host and port when socket is empty.
+func askAt(ctx context.Context, t Target, socket string, talk func(x *exchange) Result) Result {
+	x := &exchange{ctx: ctx, t: t, socket: socket, start: time.Now(), phase: phaseConnect}
 	r := x.run(talk)
 	r.Took = time.Since(x.start)
 	return r
 }
 
 func (x *exchange) run(talk func(x *exchange) Result) Result {
-	conn, err := dialTCP(x.ctx, x.addr())
+	dial, addr := dialTCP, x.addr()
+	if x.socket != "" {
+		dial = dialUnix
+	}
+	conn, err := dial(x.ctx, addr)
 	if err != nil {
 		return x.fail(err)
 	}
@@ -60,6 +70,11 @@ func (x *exchange) run(talk func(x *exchange) Result) Result {
 		defer stop()
 	}
 	return talk(x)
+}
+
+// dialUnix opens a connection to a Unix socket.
+func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+	return dialer.DialContext(ctx, "unix", path)
 }
 
 // dialTCP opens a connection to a server.
@@ -83,6 +98,9 @@ func toItself(conn net.Conn) bool {
 
 // addr is the target's address as it is dialled and shown; IPv6 in brackets.
 func (x *exchange) addr() string {
+	if x.socket != "" {
+		return x.socket
+	}
 	return net.JoinHostPort(x.t.Host, strconv.Itoa(int(x.t.Port)))
 }
 

@@ -51,6 +51,25 @@ func newHAProxy(o Options) Func {
 	}
 }
 
+// haproxyType is the configured check, which names the backend itself.
+var haproxyType = Type{
+	Name: "haproxy",
+	Doc:  "the statistics page of a HAProxy shows a backend UP",
+	Options: []Option{
+		hostOption,
+		portOption(0),
+		{Name: "backend", Want: "a backend's name without control characters", Required: true, Doc: "the backend that has to be UP"},
+	},
+	build: func(o *values, d Defaults) (*Configured, error) {
+		l := o.login(d, 0, 0)
+		check, backend := newHAProxy(d.Options), o.plain("backend", "")
+		return l.configured("haproxy", "", "haproxy:"+l.place(), func(ctx context.Context, t Target) Result {
+			t.Host, t.Port, t.Service = l.host, l.port, backend
+			return check(ctx, t)
+		}), nil
+	},
+}
+
 var (
 	errNotStats = errors.New("no pxname, svname and status in the first row")
 	errLongRow  = errors.New("a row is too long")

@@ -130,6 +130,13 @@ backend empty
 			t.Errorf("%s: %d %q %v, want %q", service, r.Code, r.Body, r.Err, want)
 		}
 	}
+	tryLogins(t, check.Defaults{}, "haproxy", h, map[string]loginCase{
+		"configured, up":   {[]any{"backend", "web"}, 200, 0, "web is UP"},
+		"configured, down": {[]any{"backend", "empty"}, 503, check.ReasonFailed, "empty is DOWN"},
+		"configured, none": {[]any{"backend", "none"}, 503, check.ReasonFailed, "none is not found"},
+	})
+	wantSteps(t, buildAt(t, check.Defaults{}, "haproxy", "lb", 8404, "backend", "web"), "tcp:AT", "haproxy:AT")
+	wantOptionErrors(t, "haproxy", map[string][]any{"backend: is required": {"host", "lb", "port", 8404}, "port: is required": {"host", "lb", "backend", "web"}})
 	// HAProxy's own check needs a moment to see that nothing listens.
 	deadline, again := time.After(20*time.Second), time.NewTicker(10*time.Millisecond)
 	defer again.Stop()

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"filippo.io/edwards25519"
 )
@@ -40,6 +39,7 @@ const (
 	// What the client says it can do: 4.1 protocol, long passwords, flags and scrambles, named
 	// authentication methods. Not LOCAL INFILE, by which a server could ask for files; no TLS.
 	mysqlPluginAuth   = 1 << 19
+	mysqlWithDatabase = 1 << 3 // and this one only with a database
 	mysqlProtocol41   = 1 << 9
 	mysqlCapabilities = 1<<0 | 1<<2 | mysqlProtocol41 | 1<<13 | 1<<15 | mysqlPluginAuth
 
@@ -64,25 +64,48 @@ func newMySQL(o Options) Func {
 			err := errors.New("no mysql_username is configured")
 			return result(500, ReasonConfig, err, "No MySQL username/password in config file (mysql_username, mysql_password)")
 		}
-		return ask(ctx, t, func(x *exchange) Result {
-			m := &mysqlConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}
-			err := m.login(login)
-			var refused mysqlRefusal
-			var malformed mysqlMalformed
-			switch {
-			case err == nil:
-				// Without it the server counts an aborted client at every check.
-				m.sequence = 0
-				_ = m.write([]byte{mysqlQuit})
-				return Result{Code: 200, Body: fmt.Appendf(nil, "Logged in and quit in %.2fs", time.Since(x.start).Seconds())}
-			case errors.As(err, &refused):
-				return x.failed(500, "MySQL error %d: %s", refused.code, oneLine(refused.message, 300))
-			case errors.As(err, &malformed):
-				return x.protocol("The answer of %s is not MySQL: %s", x.addr(), string(malformed))
-			}
-			return x.fail(err)
-		})
+		return ask(ctx, t, login.check)
 	}
+}
+
+// mysqlType is the configured check, which besides logs in to a database.
+var mysqlType = Type{
+	Name: "mysql",
+	Doc:  "a login to a MySQL or MariaDB server works",
+	Options: []Option{
+		hostOption,
+		portOption(3306),
+		usernameOption.required(),
+		passwordOption,
+		{Name: "database", Want: "a database name without control characters", Doc: "the database to log in to; without it none is opened"},
+	},
+	build: func(o *values, d Defaults) (*Configured, error) {
+		l := o.login(d, 3306, 3306)
+		login := mysqlLogin{user: l.username, password: string(l.password), database: o.plain("database", "")}
+		return l.configured("mysql", "", "mysql:"+l.place(), func(ctx context.Context, t Target) Result {
+			return l.ask(ctx, t, login.check)
+		}), nil
+	},
+}
+
+// check logs in and quits.
+func (l mysqlLogin) check(x *exchange) Result {
+	m := &mysqlConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}
+	err := m.login(l)
+	var refused mysqlRefusal
+	var malformed mysqlMalformed
+	switch {
+	case err == nil:
+		// Without it the server counts an aborted client at every check.
+		m.sequence = 0
+		_ = m.write([]byte{mysqlQuit})
+		return x.done("Logged in and quit")
+	case errors.As(err, &refused):
+		return x.failed(500, "MySQL error %d: %s", refused.code, oneLine(refused.message, 300))
+	case errors.As(err, &malformed):
+		return x.protocol("The answer of %s is not MySQL: %s", x.addr(), string(malformed))
+	}
+	return x.fail(err)
 }
 
 // mysqlRefusal is an error packet.
@@ -98,7 +121,7 @@ type mysqlMalformed string
 
 func (e mysqlMalformed) Error() string { return string(e) }
 
-type mysqlLogin struct{ user, password string }
+type mysqlLogin struct{ user, password, database string }
 
 // mysqlConn reads and writes packets: three bytes of length, one that counts them, and the payload.
 type mysqlConn struct {
@@ -162,7 +185,7 @@ func (m *mysqlConn) login(l mysqlLogin) error {
 	if err != nil {
 		return err
 	}
-	m.x.phase = "logging in to"
+	m.x.phase = phaseLogin
 	answer, err := l.answer(method, nonce)
 	if err != nil {
 		// The server's favourite is only a proposal: it asks for the user's method if that is another.
@@ -225,13 +248,20 @@ func parseMySQLGreeting(p []byte) (method string, nonce []byte, err error) {
 
 // response is the handshake response packet.
 func (l mysqlLogin) response(method string, answer []byte) []byte {
-	p := binary.LittleEndian.AppendUint32(nil, mysqlCapabilities)
+	capabilities := uint32(mysqlCapabilities)
+	if l.database != "" {
+		capabilities |= mysqlWithDatabase
+	}
+	p := binary.LittleEndian.AppendUint32(nil, capabilities)
 	p = binary.LittleEndian.AppendUint32(p, maxMySQLPacket)
 	p = append(p, mysqlUTF8)
 	p = append(p, make([]byte, 23)...)
 	p = append(p, l.user...)
 	p = append(p, 0, byte(len(answer))) // no answer has more than 64 bytes
 	p = append(p, answer...)
+	if l.database != "" {
+		p = append(append(p, l.database...), 0)
+	}
 	p = append(p, method...)
 	return append(p, 0)
 }

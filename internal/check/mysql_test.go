@@ -390,6 +390,8 @@ CREATE USER native@'%' IDENTIFIED BY 's3cret';
 CREATE USER modern@'%' IDENTIFIED VIA ed25519 USING PASSWORD('s3cret');
 CREATE USER either@'%' IDENTIFIED VIA ed25519 USING PASSWORD('other') OR mysql_native_password USING PASSWORD('s3cret');
 CREATE USER free@'%';
+CREATE DATABASE shop;
+GRANT ALL ON shop.* TO native@'%';
 `)
 	target := check.Target{Protocol: "mysql", Host: servertest.Host, Port: s.Port}
 	counters := func() string { return s.SQL(t, "SHOW GLOBAL STATUS LIKE 'Aborted%'") }
@@ -425,6 +427,28 @@ CREATE USER free@'%';
 	if r.Code != 503 || r.Reason != check.ReasonProtocol {
 		t.Errorf("http asks MariaDB: %d %s %q", r.Code, r.Reason, r.Body)
 	}
+
+	// The configured check, which knows databases.
+	failed := check.ReasonFailed
+	tryLogins(t, check.Defaults{}, "mysql", s, map[string]loginCase{
+		"no database":                         {[]any{"username", "modern", "password", "s3cret"}, 200, 0, "Logged in and quit in "},
+		"database":                            {[]any{"username", "native", "password", "s3cret", "database", "shop"}, 200, 0, "Logged in and quit in "},
+		"no password":                         {[]any{"username", "free"}, 200, 0, "Logged in and quit in "},
+		"no such database":                    {[]any{"username", "native", "password", "s3cret", "database", "none"}, 500, failed, "MySQL error 1044: Access denied for user 'native'@'%' to database 'none'"},
+		"another's database":                  {[]any{"username", "modern", "password", "s3cret", "database", "shop"}, 500, failed, "MySQL error 1044: Access denied for user 'modern'@'%' to database 'shop'"},
+		"wrong password":                      {[]any{"username", "native", "password", "wr0ng", "database", "shop"}, 500, failed, "MySQL error 1045: Access denied"},
+		"wrong user":                          {[]any{"username", "nobody", "password", "s3cret"}, 500, failed, "MySQL error 1045: Access denied"},
+		"wrong, but for MariaDB's own method": {[]any{"username", "modern", "password", "wr0ng"}, 500, failed, "MySQL error 1045: Access denied"},
+	})
+	wantGone(t, check.Defaults{}, "mysql", s, "username", "native", "password", "s3cret")
+}
+
+func TestMySQLTypeOptions(t *testing.T) {
+	wantSteps(t, buildAt(t, check.Defaults{}, "mysql", "db", 3306, "username", "u"), "tcp:AT", "mysql:AT")
+	wantOptionErrors(t, "mysql", map[string][]any{
+		"username: is required":      {"host", "db", "password", "s3cret"},
+		"database: expected a datab": {"host", "db", "username", "u", "database", "a\x00b"},
+	})
 }
 
 func FuzzMySQLAnswer(f *testing.F) {

@@ -24,23 +24,71 @@ const (
 type redisClient struct {
 	username string
 	password Secret
+	setting  string // what the password is called where it is configured
 }
 
 // newRedis returns the check for redis and for sentinel: PING is answered with PONG.
 func newRedis(o Options) Func {
-	c := &redisClient{username: o.RedisUsername, password: o.RedisPassword}
+	c := &redisClient{o.RedisUsername, o.RedisPassword, "redis_password"}
 	return func(ctx context.Context, t Target) Result {
 		return ask(ctx, t, func(x *exchange) Result {
-			reply, r, ok := c.command(x, bufio.NewReaderSize(x.conn, maxRedisLine), "PING")
-			switch {
-			case !ok:
-				return r
-			case reply.kind == '+' && string(reply.text) == "PONG":
-				return Result{Code: 200, Body: []byte("Sent PING, got back +PONG")}
-			}
-			return x.unexpected("PING", reply)
+			return c.ping(x, bufio.NewReaderSize(x.conn, maxRedisLine))
 		})
 	}
+}
+
+// ping is healthy when PING is answered with PONG.
+func (c *redisClient) ping(x *exchange, r *bufio.Reader) Result {
+	reply, result, ok := c.command(x, r, "PING")
+	switch {
+	case !ok:
+		return result
+	case reply.kind == '+' && string(reply.text) == "PONG":
+		return Result{Code: 200, Body: []byte("Sent PING, got back +PONG")}
+	}
+	return x.unexpected("PING", reply)
+}
+
+// redisType and sentinelType are configured checks. With a password they log in whether the server asks
+// for it or not: it is the login that is checked, and one who is let in without it may be another user.
+var redisType = Type{
+	Name:    "redis",
+	Doc:     "a Redis server answers PING, and takes the password if there is one",
+	Options: append([]Option{hostOption, portOption(6379), usernameOption, passwordOption}, tlsOptions("false")...),
+	build: func(o *values, d Defaults) (*Configured, error) {
+		return buildRedis(o, d, 6379), nil
+	},
+}
+
+var sentinelType = Type{
+	Name:    "sentinel",
+	Doc:     "a Redis Sentinel answers PING, and takes the password if there is one",
+	Options: append([]Option{hostOption, portOption(26379), usernameOption, passwordOption}, tlsOptions("false")...),
+	build: func(o *values, d Defaults) (*Configured, error) {
+		return buildRedis(o, d, 26379), nil
+	},
+}
+
+func buildRedis(o *values, d Defaults, port uint16) *Configured {
+	l := o.login(d, port, port)
+	c := &redisClient{l.username, l.password, "the password"}
+	last := "connect"
+	if l.password != "" {
+		last = "connect with auth"
+	} else if l.username != "" {
+		o.wrong("username", "needs a password")
+	}
+	return l.configured(o.typ.Name, o.typ.Name+":"+l.place()+":", last, func(ctx context.Context, t Target) Result {
+		return l.ask(ctx, t, func(x *exchange) Result {
+			r := bufio.NewReaderSize(x.conn, maxRedisLine)
+			if l.password != "" {
+				if result, ok := c.login(x, r); !ok {
+					return result
+				}
+			}
+			return c.ping(x, r)
+		})
+	})
 }
 
 // command sends a command without arguments and reads the reply. A server that wants a login first gets
@@ -54,23 +102,28 @@ func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisR
 	if c.password == "" {
 		res := x.unexpected(name, reply)
 		res.Reason = ReasonConfig
-		res.Body = append(res.Body, " (no redis_password is configured)"...)
+		res.Body = append(res.Body, " (no "+strings.TrimPrefix(c.setting, "the ")+" is configured)"...)
 		return reply, res, false
 	}
+	if result, ok = c.login(x, r); !ok {
+		return reply, result, false
+	}
+	return x.redis(r, name)
+}
+
+// login sends the password. If the server does not take it, it says why and returns false.
+func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
 	login := []string{"AUTH", string(c.password)}
 	if c.username != "" {
 		login = []string{"AUTH", c.username, string(c.password)}
 	}
-	reply, result, ok = x.redis(r, login...)
-	if !ok {
-		return reply, result, ok
-	}
-	if reply.kind != '+' {
+	reply, result, ok := x.redis(r, login...)
+	if ok && reply.kind != '+' {
 		// Servers repeat the arguments of a command they do not know or like, so of what comes back
 		// only the kind of error is shown.
-		return reply, x.failed(500, "%s refuses redis_password: %s", x.addr(), reply.errorKind()), false
+		return x.failed(500, "%s refuses %s: %s", x.addr(), c.setting, reply.errorKind()), false
 	}
-	return x.redis(r, name)
+	return result, ok
 }
 
 // unexpected is the result for an answer that is not the one healthy servers give: 500 with the server's

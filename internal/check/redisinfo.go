@@ -15,7 +15,7 @@ import (
 // any of the fields has its value, and 500 otherwise: /match?role=master makes a pool of masters.
 // For sentinel there is one more field, redis_master: the address of the last master that is listed.
 func newRedisInfo(o Options) Func {
-	c := &redisClient{username: o.RedisUsername, password: o.RedisPassword}
+	c := &redisClient{o.RedisUsername, o.RedisPassword, "redis_password"}
 	return func(ctx context.Context, t Target) Result {
 		return ask(ctx, t, func(x *exchange) Result {
 			reply, r, ok := c.command(x, bufio.NewReaderSize(x.conn, maxRedisLine), "INFO")

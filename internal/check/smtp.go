@@ -24,7 +24,7 @@ func checkSMTP(ctx context.Context, t Target) Result {
 		reader := bufio.NewReaderSize(limited, maxSMTPLine)
 
 		x.phase = "waiting for the greeting of"
-		line, r, ok := x.smtpReply(reader, limited)
+		line, r, ok := x.smtpReply(reader, limited, nil)
 		if !ok {
 			return r
 		}
@@ -41,7 +41,7 @@ func checkSMTP(ctx context.Context, t Target) Result {
 
 		x.phase = "waiting for the answer to QUIT of"
 		limited.N = maxSMTPReply
-		line, r, ok = x.smtpReply(reader, limited)
+		line, r, ok = x.smtpReply(reader, limited, nil)
 		if !ok {
 			return r
 		}
@@ -53,8 +53,9 @@ func checkSMTP(ctx context.Context, t Target) Result {
 }
 
 // smtpReply reads one reply, of as many lines as it has, and returns its last line, valid until the next
-// read: at least three digits. If there is no reply it says why and returns false.
-func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader) ([]byte, Result, bool) {
+// read: at least three digits. each, if set, gets the text of every line. If there is no reply it says why
+// and returns false.
+func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader, each func(text string)) ([]byte, Result, bool) {
 	var code [3]byte
 	for first := true; ; first = false {
 		// The first byte tells a server of another protocol, which may never complete a line.
@@ -77,6 +78,9 @@ func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader) ([]byte
 			return nil, x.notSMTP(line), false
 		}
 		copy(code[:], line)
+		if each != nil {
+			each(string(line[min(4, len(line)):]))
+		}
 		if len(line) == 3 || line[3] == ' ' {
 			return line, Result{}, true
 		}
@@ -84,6 +88,9 @@ func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader) ([]byte
 }
 
 func (x *exchange) notSMTP(line []byte) Result {
+	if x.phase == phaseLogin {
+		return x.protocol("The answer of %s is not SMTP", x.addr()) // it may be the password that comes back
+	}
 	line, _, _ = bytes.Cut(line, []byte("\n"))
 	return x.protocol("The answer of %s is not SMTP: %q", x.addr(), oneLine(line, 80))
 }

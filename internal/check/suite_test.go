@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -96,9 +97,19 @@ func TestSuite(t *testing.T) {
 		RedisUsername: "operator", RedisPassword: "s3cret",
 		Services: map[string][]*check.Configured{"web": {
 			build(t, check.Defaults{}, "udp", map[string]any{"host": "127.0.0.1", "port": 1, "send": "ping", "expect": "pong"}),
+			build(t, check.Defaults{}, "postgres", map[string]any{"host": "127.0.0.1", "username": "operator", "password": "s3cret"}),
+			build(t, check.Defaults{}, "mongodb", map[string]any{"host": "127.0.0.1", "username": "operator", "password": "s3cret"}),
+			build(t, check.Defaults{}, "amqp", map[string]any{"host": "127.0.0.1", "username": "operator", "password": "s3cret", "use_tls": false}),
 		}},
 	})
 	rows := rows(t, set)
+	// The logins of a check URL are those of the type of that name, with host and port from the request.
+	logins := loginRows(t)
+	for protocol, typ := range map[string]string{"postgres": "postgres", "mongodb": "mongodb", "amqp": "amqp", "memcached": "memcache"} {
+		row := logins[typ]
+		row.Check, row.Target.Service = set[protocol].Check, "web"
+		rows[protocol] = row
+	}
 	for name, p := range set {
 		if p.Check == nil {
 			continue
@@ -112,9 +123,6 @@ func TestSuite(t *testing.T) {
 		if _, ok := rows[name]; !ok {
 			t.Errorf("protocol %s has no row in the suite", name)
 		}
-	}
-	for name, row := range configuredRows(t) {
-		rows["configured "+name] = row
 	}
 	for name, row := range rows {
 		t.Run(name, func(t *testing.T) { checktest.Run(t, row) })
@@ -157,6 +165,62 @@ func pong(datagram []byte) []byte {
 		return nil
 	}
 	return []byte("pong")
+}
+
+// loginRows says the same for every type of configured check. What is asked is its last step, the login:
+// those before it are the same in all of them, and rows of their own.
+func loginRows(t *testing.T) map[string]checktest.Row {
+	t.Helper()
+	secrets := []string{"s3cret"}
+	row := func(typ string, options map[string]any, healthy func(net.Conn)) checktest.Row {
+		return checktest.Row{Check: lastStep(t, typ, options), Healthy: healthy, Secrets: secrets}
+	}
+	login := map[string]any{"username": "operator", "password": "s3cret"}
+	certificate := issue(t, loopback(), nil)
+	secure := &tls.Config{Certificates: []tls.Certificate{certificate}}
+	overTLS := func(row checktest.Row) checktest.Row {
+		row.Wrap = func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }
+		return row
+	}
+	use := func(tls bool) map[string]any {
+		options := maps.Clone(login)
+		options["use_tls"] = tls
+		return options
+	}
+	return map[string]checktest.Row{
+		"tcp":            {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
+		"redis":          row("redis", login, healthyRedis),
+		"sentinel":       row("sentinel", login, healthyRedis),
+		"redis over TLS": overTLS(row("redis", use(true), healthyRedis)),
+		"memcache":       row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
+		"amqp":           row("amqp", use(false), amqpServer),
+		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
+		"smtp mail":      row("smtp", mailOptions, smtpScript(mailServer(), nil)),
+		"smtp":           overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
+		"mysql":          row("mysql", login, (&mysqlServer{proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
+		"haproxy":        row("haproxy", map[string]any{"backend": "web"}, statsServer(statsPage("web/BACKEND/UP"))),
+		"mongodb":        row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
+		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
+	}
+}
+
+func TestConfiguredSuite(t *testing.T) {
+	rows := loginRows(t)
+	maps.Copy(rows, configuredRows(t))
+	for _, typ := range check.Types() {
+		switch typ.Name {
+		case "tls", "udp": // as protocols of check URLs, in TestSuite
+			continue
+		case "script", "udp-listen": // speak with nobody
+			continue
+		}
+		if _, ok := rows[typ.Name]; !ok && typ.Name != "grpc" { // which is "grpc over TLS" here, and plain in TestSuite
+			t.Errorf("type %s has no row in the suite", typ.Name)
+		}
+	}
+	for name, row := range rows {
+		t.Run(name, func(t *testing.T) { checktest.Run(t, row) })
+	}
 }
 
 func healthyHTTP(conn net.Conn) {

@@ -10,4 +10,13 @@ var types = []Type{
 	grpcType,
 	udpListenType,
 	scriptType,
+	amqpType,
+	postgresType,
+	mysqlType,
+	redisType,
+	sentinelType,
+	memcacheType,
+	mongodbType,
+	smtpType,
+	haproxyType,
 }

@@ -11,7 +11,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -55,6 +57,11 @@ type Spec struct {
 	// Args are the program's arguments for a port and a directory; they may write files there first.
 	// The program must stay in the foreground.
 	Args func(port uint16, dir string) ([]string, error)
+	// User is whom the program runs as when the tests run as root; default: root. The user need not own
+	// the server's directory.
+	User string
+	// Env is what the program finds in its environment besides what the tests have.
+	Env []string
 	// Ready returns nil once the server does its work; default: its port accepts connections.
 	Ready func(s *Server) error
 }
@@ -117,7 +124,11 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	s.cmd.Dir = s.Dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.WaitDelay = stopTime
+	s.cmd.Env = append(os.Environ(), spec.Env...)
 	s.cmd.SysProcAttr = processGroup()
+	if s.cmd.SysProcAttr.Credential, err = credential(spec.User); err != nil {
+		return nil, err
+	}
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -144,6 +155,26 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 		case <-again.C:
 		}
 	}
+}
+
+// credential is how a program is run as a user: nil leaves it as it is, which is all one can do without being root.
+func credential(name string) (*syscall.Credential, error) {
+	if name == "" || os.Geteuid() != 0 {
+		return nil, nil
+	}
+	account, err := user.Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := strconv.ParseUint(account.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(account.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
 // accepts is nil when the server's port accepts connections.

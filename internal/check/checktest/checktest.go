@@ -138,7 +138,13 @@ func Run(t *testing.T, row Row) {
 		r := row.atOnce(t, s.Host, s.Port)
 		runtime.ReadMemStats(&after)
 		row.wantOr(t, r, check.ReasonProtocol)
-		if took := after.TotalAlloc - before.TotalAlloc; took > 768<<10 {
+		allowed := uint64(768 << 10)
+		if row.Wrap != nil {
+			// The server's side of TLS counts as well: it takes a buffer for each of the 64 records, when the
+			// race detector has its pool forget them.
+			allowed += 64 * 20 << 10
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > allowed {
 			t.Errorf("took %d bytes of memory to read a line that is no answer", took)
 		}
 	})
@@ -344,7 +350,7 @@ func (row Row) cutOff(t *testing.T, through through) {
 	if row.Wrap != nil {
 		last = 16 // signatures in a handshake differ by some bytes in length
 	}
-	for _, n := range []int{1, 2, all / 4, all / 2, all * 3 / 4, all - last} {
+	for _, n := range []int{1, 2, all / 4, all / 2, all * 3 / 4, max(1, all-last)} {
 		s := through(t, func(conn net.Conn) net.Conn { return &cutConn{Conn: conn, left: n} }, func(conn net.Conn) {
 			_ = conn.(interface{ CloseWrite() error }).CloseWrite()
 		})

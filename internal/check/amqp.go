@@ -1,0 +1,290 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// AMQP 0-9-1 (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf), as far as opening and closing a
+// connection goes: all methods are of class connection, and all frames on channel 0.
+const (
+	amqpHeader = "AMQP\x00\x00\x09\x01"
+
+	amqpMethod    = 1    // type of a frame
+	amqpHeartbeat = 8    // likewise
+	amqpFrameEnd  = 0xce // its last byte
+
+	amqpConnection = 10 // the class
+	amqpStart      = 10
+	amqpStartOK    = 11
+	amqpTune       = 30
+	amqpTuneOK     = 31
+	amqpOpen       = 40
+	amqpOpenOK     = 41
+	amqpClose      = 50
+	amqpCloseOK    = 51
+
+	// maxAMQPFrame is the longest frame that is read, in bytes; RabbitMQ's first one has some 500.
+	maxAMQPFrame = 64 << 10
+	// maxAMQPFrames is how many frames that say nothing (heartbeats) may come instead of an answer.
+	maxAMQPFrames = 100
+)
+
+// amqpType is the configured check of the same name: log in to a virtual host and close.
+//
+// It is not rabbitmq/amqp091-go, made for brokers one trusts: that one takes as much memory as a stranger on
+// the port says it will need, and starts goroutines that end when they please.
+var amqpType = Type{
+	Name: "amqp",
+	Doc:  "a login to a virtual host of an AMQP 0-9-1 broker (RabbitMQ) works",
+	Options: append([]Option{
+		hostOption,
+		{Name: "port", Want: "a port from 1 to 65535", Default: "5671, 5672 without use_tls", Doc: "its port"},
+		usernameOption.required(),
+		passwordOption.required(),
+		{Name: "vhost", Want: "a virtual host of at most 255 bytes without control characters", Default: "/", Doc: "the virtual host to open"},
+	}, tlsOptions("true")...),
+	build: func(o *values, d Defaults) (*Configured, error) {
+		a := amqpLogin{o.login(d, 5672, 5671), o.plain("vhost", "/")}
+		if len(a.vhost) > 255 {
+			o.unexpected("vhost", a.vhost)
+		}
+		return a.configured("amqp", "", "amqp:"+a.place(), a.check), nil
+	},
+}
+
+// amqpLogin is who logs in, where, and what they open.
+type amqpLogin struct {
+	login
+	vhost string
+}
+
+func (a amqpLogin) check(ctx context.Context, t Target) Result {
+	return a.ask(ctx, t, func(x *exchange) Result {
+		err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)})
+		var refused amqpRefusal
+		var wrong malformed
+		switch {
+		case err == nil:
+			return x.done("Logged in and closed")
+		case errors.As(err, &refused):
+			return x.failed(500, "AMQP error %d: %s", refused.code, a.words(refused.text))
+		case errors.As(err, &wrong):
+			return x.protocol("The answer of %s is not AMQP 0-9-1: %s", x.addr(), string(wrong))
+		}
+		return x.fail(err)
+	})
+}
+
+// session goes from the first byte to the last.
+func (a amqpLogin) session(c *amqpConn) error {
+	c.x.phase = phaseWait
+	if _, err := io.WriteString(c.x.conn, amqpHeader); err != nil && c.x.ctx.Err() != nil {
+		return err
+	}
+	args, err := c.read(amqpStart)
+	if err != nil {
+		return err
+	}
+	// version (2), properties of the server, mechanisms, locales
+	args.skip(2)
+	args.long()
+	if mechanisms := strings.Fields(string(args.long())); args.short || !slices.Contains(mechanisms, "PLAIN") {
+		return malformed("it does not offer the mechanism PLAIN")
+	}
+	c.x.phase = phaseLogin
+	if err := c.write(amqpStartOK, a.startOK()); err != nil {
+		return err
+	}
+	if args, err = c.read(amqpTune); err != nil {
+		return err
+	}
+	limits := args.skip(2 + 4) // channels, length of a frame: what the server proposes
+	if args.short {
+		return malformed("a method that is too short")
+	}
+	if err := c.write(amqpTuneOK, append(slices.Clone(limits), 0, 0)); err != nil { // and no heartbeats
+		return err
+	}
+	c.x.phase = "opening the virtual host of"
+	if err := c.write(amqpOpen, append(amqpShort(a.vhost), 0, 0)); err != nil {
+		return err
+	}
+	if _, err := c.read(amqpOpenOK); err != nil {
+		return err
+	}
+	// Brokers log every client that leaves without a goodbye, or before the answer to it.
+	c.x.phase = "closing the connection to"
+	const success = 200
+	goodbye := append(binary.BigEndian.AppendUint16(nil, success), amqpShort("")...)
+	if err := c.write(amqpClose, append(goodbye, 0, 0, 0, 0)); err != nil {
+		return err
+	}
+	_, err = c.read(amqpCloseOK)
+	return err
+}
+
+// startOK are the arguments of the method that logs in. With the capability the broker says why it refuses
+// a login, and does not just hang up.
+func (a amqpLogin) startOK() []byte {
+	capabilities := append(amqpShort("authentication_failure_close"), 't', 1)
+	properties := append(amqpShort("product"), 'S')
+	properties = append(properties, amqpLong("hacheck")...)
+	properties = append(append(properties, amqpShort("capabilities")...), 'F')
+	properties = append(properties, amqpLong(string(capabilities))...)
+	args := append(amqpLong(string(properties)), amqpShort("PLAIN")...)
+	args = append(args, amqpLong("\x00"+a.username+"\x00"+string(a.password))...)
+	return append(args, amqpShort("en_US")...)
+}
+
+// amqpShort is a short string: a byte of length before it.
+func amqpShort(s string) []byte { return append([]byte{byte(len(s))}, s...) }
+
+// amqpLong is a long string: four bytes of length before it.
+func amqpLong(s string) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...)
+}
+
+// amqpRefusal is the server's closing the connection.
+type amqpRefusal struct {
+	code uint16
+	text string
+}
+
+func (e amqpRefusal) Error() string { return fmt.Sprintf("error %d: %s", e.code, e.text) }
+
+// amqpConn reads and writes methods, each in a frame: type (1), channel (2), length (4), class (2), method
+// (2), arguments, end (1).
+type amqpConn struct {
+	x *exchange
+	r *bufio.Reader
+}
+
+func (c *amqpConn) write(method uint16, args []byte) error {
+	frame := binary.BigEndian.AppendUint32([]byte{amqpMethod, 0, 0}, uint32(4+len(args)))
+	frame = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(frame, amqpConnection), method)
+	_, err := c.x.conn.Write(append(append(frame, args...), amqpFrameEnd))
+	return err
+}
+
+// read returns the arguments of the method that is waited for. If the server closes the connection instead
+// that is the error, and it has been told that we have heard.
+func (c *amqpConn) read(want uint16) (*amqpArgs, error) {
+	for range maxAMQPFrames {
+		kind, payload, err := c.frame()
+		if err != nil {
+			return nil, err
+		}
+		if kind == amqpHeartbeat {
+			continue
+		}
+		args := &amqpArgs{b: payload}
+		class, method := args.number(), args.number()
+		switch {
+		case args.short || class != amqpConnection:
+			return nil, malformed(fmt.Sprintf("a method of class %d", class))
+		case method == want:
+			return args, nil
+		case method == amqpClose:
+			code := args.number()
+			text := args.shortString()
+			if args.short {
+				return nil, malformed("a method that is too short")
+			}
+			_ = c.write(amqpCloseOK, nil)
+			return nil, amqpRefusal{code, string(text)}
+		}
+		return nil, malformed(fmt.Sprintf("method %d where %d has to be", method, want))
+	}
+	return nil, malformed("heartbeats and no answer")
+}
+
+// frame returns the next frame's type and payload.
+func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
+	start, err := c.r.Peek(1)
+	if err != nil {
+		return 0, nil, err
+	}
+	// Another protocol is told by its first byte, before it is waited for the next. An A may be a server's
+	// answer to a version that it does not speak.
+	switch start[0] {
+	case amqpMethod, amqpHeartbeat:
+	case 'A':
+		if start, err = c.r.Peek(len(amqpHeader)); err != nil {
+			return 0, nil, err
+		}
+		if string(start[:4]) == "AMQP" {
+			return 0, nil, malformed(fmt.Sprintf("it wants version %d-%d-%d", start[5], start[6], start[7]))
+		}
+		return 0, nil, malformed(fmt.Sprintf("%q", oneLine(start, 20)))
+	default:
+		return 0, nil, malformed(fmt.Sprintf("a frame of type %#02x", start[0]))
+	}
+	head, err := c.r.Peek(7)
+	if err != nil {
+		return 0, nil, err
+	}
+	kind = head[0]
+	if !bytes.Equal(head[1:3], []byte{0, 0}) {
+		return 0, nil, malformed("a frame on a channel that is not open")
+	}
+	size := binary.BigEndian.Uint32(head[3:])
+	if size > maxAMQPFrame {
+		return 0, nil, malformed(fmt.Sprintf("a frame of %d bytes", size))
+	}
+	_, _ = c.r.Discard(7)
+	payload = make([]byte, size+1)
+	if _, err := io.ReadFull(c.r, payload); err != nil {
+		return 0, nil, err
+	}
+	if payload[size] != amqpFrameEnd {
+		return 0, nil, malformed("a frame without its end")
+	}
+	return kind, payload[:size], nil
+}
+
+// amqpArgs reads arguments one after the other; short tells whether there were fewer than were asked for.
+type amqpArgs struct {
+	b     []byte
+	short bool
+}
+
+// skip returns the next n bytes, nil if there are fewer.
+func (a *amqpArgs) skip(n int) []byte {
+	if a.short || n < 0 || n > len(a.b) {
+		a.short = true
+		return nil
+	}
+	b := a.b[:n]
+	a.b = a.b[n:]
+	return b
+}
+
+func (a *amqpArgs) number() uint16 {
+	if b := a.skip(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (a *amqpArgs) shortString() []byte {
+	if b := a.skip(1); b != nil {
+		return a.skip(int(b[0]))
+	}
+	return nil
+}
+
+// long returns a long string, or a table, which begins like one.
+func (a *amqpArgs) long() []byte {
+	if b := a.skip(4); b != nil {
+		return a.skip(int(min(binary.BigEndian.Uint32(b), maxAMQPFrame+1)))
+	}
+	return nil
+}

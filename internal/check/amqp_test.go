@@ -1,0 +1,229 @@
+package check_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"hacheck/internal/check"
+	"hacheck/internal/check/checktest"
+	"hacheck/internal/servertest"
+)
+
+// amqpFrame is a frame with a method of class connection.
+func amqpFrame(method uint16, args string) string {
+	b := binary.BigEndian.AppendUint32([]byte{1, 0, 0}, uint32(4+len(args)))
+	b = binary.BigEndian.AppendUint16(b, 10)
+	b = binary.BigEndian.AppendUint16(b, method)
+	return string(b) + args + "\xce"
+}
+
+// amqpText is a long string.
+func amqpText(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))) + s }
+
+var (
+	amqpStart   = amqpFrame(10, "\x00\x09"+amqpText("\x07productS"+amqpText("a broker"))+amqpText("AMQPLAIN PLAIN")+amqpText("en_US"))
+	amqpTune    = amqpFrame(30, "\x07\xff\x00\x02\x00\x00\x00\x3c")
+	amqpRefused = amqpFrame(50, "\x01\x93\x0eACCESS_REFUSED\x00\x00\x00\x00")
+	amqpNoVhost = amqpFrame(50, "\x02\x12\x0bNOT_ALLOWED\x00\x0a\x00\x28")
+)
+
+// amqpServer is a broker for a login and no more; amqp091-go confirms that in TestAMQPServerOfOurOwn.
+func amqpServer(conn net.Conn) {
+	r := bufio.NewReader(conn)
+	if head, err := readFull(r, 8); err != nil || string(head) != "AMQP\x00\x00\x09\x01" {
+		return
+	}
+	// receive returns the arguments of a method, if it is the one that has to come now.
+	receive := func(method byte) (string, bool) {
+		head, err := readFull(r, 7)
+		if err != nil {
+			return "", false
+		}
+		b, err := readFull(r, int(binary.BigEndian.Uint32(head[3:]))+1)
+		if err != nil || head[0] != 1 || len(b) < 5 || b[3] != method {
+			return "", false
+		}
+		return string(b[4 : len(b)-1]), true
+	}
+	say := func(frame string) { _, _ = conn.Write([]byte(frame)) }
+	say(amqpStart)
+	login, ok := receive(11)
+	if !ok {
+		return
+	}
+	if !strings.Contains(login, "\x05PLAIN"+amqpText("\x00operator\x00s3cret")) {
+		say(amqpRefused)
+		receive(51)
+		return
+	}
+	say(amqpTune)
+	if _, ok = receive(31); !ok {
+		return
+	}
+	vhost, ok := receive(40)
+	switch {
+	case !ok:
+	case !strings.HasPrefix(vhost, "\x01/"):
+		say(amqpNoVhost)
+		receive(51)
+	default:
+		say("\x08\x00\x00\x00\x00\x00\x00\xce") // a heartbeat is no answer
+		say(amqpFrame(41, "\x00"))
+		if _, ok := receive(50); ok {
+			say(amqpFrame(51, ""))
+		}
+	}
+}
+
+// Our server is only worth something if a client that others wrote gets in as well.
+func TestAMQPServerOfOurOwn(t *testing.T) {
+	s := checktest.Serve(t, amqpServer)
+	connect := func(password, vhost string) error {
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		c, err := amqp.Open(conn, amqp.Config{SASL: []amqp.Authentication{&amqp.PlainAuth{Username: "operator", Password: password}}, Vhost: vhost, Heartbeat: time.Minute})
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	if err := connect("s3cret", "/"); err != nil {
+		t.Errorf("right: %v", err)
+	}
+	if err := connect("wr0ng", "/"); err == nil {
+		t.Error("let in with a wrong password")
+	}
+	if err := connect("s3cret", "none"); err == nil {
+		t.Error("let in to a virtual host that is none")
+	}
+}
+
+func TestAMQPAnswers(t *testing.T) {
+	// after says one text for each that the client sends.
+	after := func(texts ...string) func(net.Conn) {
+		return func(conn net.Conn) {
+			b := make([]byte, 4<<10)
+			for _, text := range texts {
+				if _, err := conn.Read(b); err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte(text))
+			}
+		}
+	}
+	not := "The answer of ADDR is not AMQP 0-9-1: "
+	for name, c := range map[string]struct {
+		server func(net.Conn)
+		code   int
+		body   string // ADDR stands for the server's address
+	}{
+		"refused":           {after(amqpStart, amqpRefused), 500, "AMQP error 403: ACCESS_REFUSED"},
+		"repeats":           {after(amqpStart, amqpFrame(50, "\x01\x93\x0fno \x00op\x00s3cret no\x00\x00\x00\x00")), 500, "AMQP error 403: (its words are not shown, the password may be among them)"},
+		"repeats in base64": {after(amqpStart, amqpFrame(50, "\x01\x93\x08czNjcmV0\x00\x00\x00\x00")), 500, "AMQP error 403: (its words are not shown, the password may be among them)"},
+		"another version":   {after("AMQP\x00\x01\x00\x00"), 503, not + "it wants version 1-0-0"},
+		"almost":            {after("AMQX\x00\x01\x00\x00"), 503, not + `"AMQX"`},
+		"no PLAIN":          {after(amqpFrame(10, "\x00\x09"+amqpText("")+amqpText("AMQPLAIN EXTERNAL")+amqpText("en_US"))), 503, not + "it does not offer the mechanism PLAIN"},
+		"short start":       {after(amqpFrame(10, "\x00\x09\xff\xff\xff\xff")), 503, not + "it does not offer the mechanism PLAIN"},
+		"short tune":        {after(amqpStart, amqpFrame(30, "\x00")), 503, not + "a method that is too short"},
+		"short close":       {after(amqpFrame(50, "\x00\x01\xff")), 503, not + "a method that is too short"},
+		"asks for more":     {after(amqpStart, amqpFrame(20, amqpText("?"))), 503, not + "method 20 where 30 has to be"},
+		"of another class":  {after("\x01\x00\x00\x00\x00\x00\x04\x00\x14\x00\x0a\xce"), 503, not + "a method of class 20"},
+		"on a channel":      {after("\x01\x00\x01\x00\x00\x00\x04\x00\x0a\x00\x0a\xce"), 503, not + "a frame on a channel that is not open"},
+		"huge":              {after("\x01\x00\x00\x7f\xff\xff\xff"), 503, not + "a frame of 2147483647 bytes"},
+		"without its end":   {after("\x01\x00\x00\x00\x00\x00\x00\x00"), 503, not + "a frame without its end"},
+		"empty":             {after("\x01\x00\x00\x00\x00\x00\x00\xce"), 503, not + "a method of class 0"},
+		"heartbeats alone":  {after(strings.Repeat("\x08\x00\x00\x00\x00\x00\x00\xce", 100)), 503, not + "heartbeats and no answer"},
+		"a content frame":   {after("\x02\x00\x00"), 503, not + "a frame of type 0x02"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, c.server)
+			r := lastStep(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
+				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
+			}
+			if strings.Contains(r.Err.Error(), "s3cret") {
+				t.Errorf("shows the password: %v", r.Err)
+			}
+		})
+	}
+}
+
+func TestAMQPOptions(t *testing.T) {
+	wantSteps(t, buildAt(t, check.Defaults{}, "amqp", "mq", 5671, "username", "u", "password", "p"), "tcp:AT", "tls:AT", "amqp:AT")
+	wantSteps(t, buildAt(t, check.Defaults{}, "amqp", "mq", 5672, "username", "u", "password", "p", "use_tls", false), "tcp:AT", "amqp:AT")
+	for useTLS, port := range map[bool]uint16{true: 5671, false: 5672} {
+		c, err := check.Build(check.Spec{Type: "amqp", Options: map[string]any{"host": "mq", "username": "u", "password": "p", "use_tls": useTLS}}, check.Defaults{})
+		if err != nil || c.Endpoint.Port != port {
+			t.Errorf("use_tls %v: %+v %v", useTLS, c, err)
+		}
+	}
+	wantOptionErrors(t, "amqp", map[string][]any{
+		"password: is required: a password":  {"host", "mq", "username", "u"},
+		"username: is required: a user name": {"host", "mq", "password", "s3cret"},
+		"vhost: expected a virtual host":     {"host", "mq", "username", "u", "password", "s3cret", "vhost", strings.Repeat("v", 256)},
+	})
+}
+
+// RabbitMQ with a login that works and all the ways in which it does not.
+func TestRabbitMQ(t *testing.T) {
+	a := newAuthority(t)
+	s, tlsPort := servertest.RabbitMQ(t, issue(t, loopback(), a))
+	in, failed := "Logged in and closed in ", check.ReasonFailed
+	user := func(pairs ...any) []any { return append([]any{"username", "operator", "password", "s3cret"}, pairs...) }
+	secure := []any{"port", int(tlsPort)}
+	plain := []any{"use_tls", false}
+	denied := "AMQP error 403: ACCESS_REFUSED"
+	tryLogins(t, check.Defaults{}, "amqp", s, map[string]loginCase{
+		"plain":             {user(plain...), 200, 0, in},
+		"TLS":               {user(secure...), 200, 0, in},
+		"no such vhost":     {user("use_tls", false, "vhost", "none"), 500, failed, "AMQP error 530: NOT_ALLOWED - vhost none not found"},
+		"another's vhost":   {user("use_tls", false, "vhost", "private"), 500, failed, "AMQP error 530: NOT_ALLOWED - access to vhost 'private' refused"},
+		"TLS on plain port": {user(), 503, check.ReasonProtocol, s.Addr() + " does not speak TLS"},
+		"plain on TLS port": {user("use_tls", false, "port", int(tlsPort)), 503, check.ReasonProtocol, ""},
+		// To a client that does not say that it understands the reason RabbitMQ answers after three seconds.
+		"wrong password":      {[]any{"username", "operator", "password", "wr0ng", "use_tls", false, "timeout", 2}, 500, failed, denied},
+		"wrong password, TLS": {[]any{"username", "operator", "password", "wr0ng", "port", int(tlsPort), "timeout", 2}, 500, failed, denied},
+		"wrong user":          {[]any{"username", "nobody", "password", "s3cret", "use_tls", false, "timeout", 2}, 500, failed, denied},
+	})
+	verify := check.Defaults{Options: check.Options{TLSVerify: true, TLSRoots: a.pool()}}
+	tryLogins(t, verify, "amqp", s, map[string]loginCase{"TLS, verified": {user(secure...), 200, 0, in}})
+
+	if log := s.Log(); strings.Contains(log, "client unexpectedly closed") || strings.Contains(log, "handshake_timeout") {
+		t.Errorf("the broker complains of its clients:\n%s", tail(log))
+	}
+	wantGone(t, check.Defaults{}, "amqp", s, user("use_tls", false)...)
+}
+
+// A cancelled login at a silent broker ends at once, in every phase of it.
+func TestAMQPCancelled(t *testing.T) {
+	for name, said := range map[string]string{"nothing": "", "start": amqpStart, "tune": amqpStart + amqpTune, "open": amqpStart + amqpTune + amqpFrame(41, "\x00")} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			s := checktest.Serve(t, func(conn net.Conn) {
+				_, _ = conn.Write([]byte(said))
+				cancel()
+			})
+			r := lastStep(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(ctx, check.Target{Host: s.Host, Port: s.Port})
+			if r.Reason != check.ReasonCancelled {
+				t.Errorf("%s %q", r.Reason, r.Body)
+			}
+		})
+	}
+}
+
+func FuzzAMQPAnswer(f *testing.F) {
+	f.Add([]byte(amqpStart + amqpRefused))
+	f.Add([]byte(amqpStart + amqpTune + amqpNoVhost))
+	fuzzLastStep(f, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})
+}

@@ -1,0 +1,77 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+)
+
+// maxMemcachedLine is the longest line of an answer, in bytes; a version has some 20.
+const maxMemcachedLine = 1 << 10
+
+// checkMemcached is healthy when the server tells its version, as conn-check asks it
+// (https://github.com/memcached/memcached/blob/master/doc/protocol.txt).
+func checkMemcached(ctx context.Context, t Target) Result {
+	return ask(ctx, t, func(x *exchange) Result {
+		x.phase = phaseWait
+		// The goodbye at once: a server reads its commands one after the other.
+		if _, err := io.WriteString(x.conn, "version\r\nquit\r\n"); err != nil && x.ctx.Err() != nil {
+			return x.fail(err)
+		}
+		r := bufio.NewReaderSize(x.conn, maxMemcachedLine)
+		// What cannot become an answer is told by its first bytes: a server of another protocol may never
+		// complete a line.
+		for n := 1; ; n++ {
+			start, err := r.Peek(n)
+			if err != nil {
+				return x.fail(err)
+			}
+			if !memcachedWord(start) {
+				start, _ = r.Peek(r.Buffered())
+				line, _, _ := bytes.Cut(start, []byte("\n"))
+				return x.protocol("The answer of %s is not memcached's: %q", x.addr(), oneLine(line, 80))
+			}
+			if start[n-1] == ' ' || start[n-1] == '\r' || start[n-1] == '\n' {
+				break
+			}
+			x.phase = phaseRead
+		}
+		line, err := r.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return x.protocol("The answer of %s has a line of more than %d bytes", x.addr(), maxMemcachedLine)
+		case err != nil:
+			return x.fail(err)
+		case !bytes.HasPrefix(line, []byte("VERSION ")):
+			return x.failed(503, "Sent version, got back %s", oneLine(line, 200))
+		}
+		return Result{Code: 200, Body: []byte("Sent version, got back " + oneLine(line, 200))}
+	})
+}
+
+// memcachedWord tells whether the first word of start is, or may become, one that answers begin with.
+func memcachedWord(start []byte) bool {
+	for _, word := range []string{"VERSION ", "ERROR\r\n", "ERROR\n", "CLIENT_ERROR ", "SERVER_ERROR "} {
+		if n := min(len(start), len(word)); string(start[:n]) == word[:n] {
+			return true
+		}
+	}
+	return false
+}
+
+// memcacheType is the configured check, under conn-check's name for it.
+var memcacheType = Type{
+	Name:    "memcache",
+	Aliases: []string{"memcached"},
+	Doc:     "a memcached server tells its version",
+	Options: []Option{hostOption, portOption(11211)},
+	build: func(o *values, d Defaults) (*Configured, error) {
+		l := o.login(d, 11211, 11211)
+		return l.configured("memcache", "memcache:"+l.place()+":", "connect", func(ctx context.Context, t Target) Result {
+			t.Host, t.Port = l.host, l.port
+			return checkMemcached(ctx, t)
+		}), nil
+	},
+}

@@ -1,0 +1,277 @@
+package check_test
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"hacheck/internal/check"
+	"hacheck/internal/check/checktest"
+	"hacheck/internal/servertest"
+)
+
+// mongoServer is a MongoDB server as far as logins go; mongo-driver confirms that in TestMongoServerOfOurOwn.
+// Its documents are written and read by that driver's bson.
+type mongoServer struct {
+	mechanism string // the user's
+	lies      bool   // it lets in without knowing the password
+	empty     bool   // it wants an empty message more, as before 4.4
+}
+
+// mongoMessage is a message with a document.
+func mongoMessage(answers uint32, document any) []byte {
+	body, err := bson.Marshal(document)
+	if err != nil {
+		panic(err)
+	}
+	var m []byte
+	for _, n := range []uint32{uint32(21 + len(body)), 7, answers, 2013, 0} {
+		m = binary.LittleEndian.AppendUint32(m, n)
+	}
+	return append(append(m, 0), body...)
+}
+
+func mongoError(code int, text string) bson.D {
+	return bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: text}, {Key: "code", Value: int32(code)}, {Key: "codeName", Value: "X"}}
+}
+
+var mongoDenied = mongoError(18, "Authentication failed.")
+
+func (s *mongoServer) serve(conn net.Conn) {
+	loggedIn := false
+	password := "s3cret"
+	scram := &scramServer{hash: sha256Hash, lies: s.lies}
+	if s.mechanism == "SCRAM-SHA-1" {
+		scram.hash = sha1Hash
+		sum := md5.Sum([]byte("operator:mongo:" + password))
+		password = hex.EncodeToString(sum[:])
+	}
+	scram.password = password
+	if s.lies {
+		scram.password = "another"
+	}
+	for {
+		head, err := readFull(conn, 16)
+		if err != nil {
+			return
+		}
+		body, err := readFull(conn, int(binary.LittleEndian.Uint32(head))-16)
+		if err != nil || len(body) < 5 {
+			return
+		}
+		var command bson.D
+		if err := bson.Unmarshal(body[5:], &command); err != nil || len(command) == 0 {
+			return
+		}
+		field := func(name string) any {
+			for _, e := range command {
+				if e.Key == name {
+					return e.Value
+				}
+			}
+			return nil
+		}
+		payload, _ := field("payload").(bson.Binary)
+		step := func(answer string, ok, done bool) bson.D {
+			if !ok {
+				return mongoDenied
+			}
+			return bson.D{
+				{Key: "conversationId", Value: int32(3)}, {Key: "done", Value: done},
+				{Key: "payload", Value: bson.Binary{Data: []byte(answer)}}, {Key: "ok", Value: 1.0},
+			}
+		}
+		reply := mongoError(59, "no such command")
+		switch command[0].Key {
+		case "isMaster", "hello", "ismaster":
+			reply = bson.D{
+				{Key: "isWritablePrimary", Value: true}, {Key: "ismaster", Value: true}, {Key: "helloOk", Value: true}, {Key: "maxBsonObjectSize", Value: int32(1 << 24)},
+				{Key: "localTime", Value: time.Now()}, {Key: "maxMessageSizeBytes", Value: int32(48000000)}, {Key: "maxWriteBatchSize", Value: int32(1000)},
+				{Key: "minWireVersion", Value: int32(0)}, {Key: "maxWireVersion", Value: int32(21)}, {Key: "id", Value: bson.NewObjectID()},
+				{Key: "nothing", Value: nil}, {Key: "long", Value: int64(1)}, {Key: "time", Value: bson.Timestamp{T: 1}},
+			}
+			if user, _ := field("saslSupportedMechs").(string); user == "admin.operator" {
+				reply = append(reply, bson.E{Key: "saslSupportedMechs", Value: bson.A{s.mechanism}})
+			}
+			reply = append(reply, bson.E{Key: "ok", Value: 1.0})
+		case "saslStart":
+			if field("mechanism") != s.mechanism || !strings.Contains(string(payload.Data), "n=operator,") {
+				reply = mongoDenied
+				break
+			}
+			answer, ok := scram.first(string(payload.Data))
+			reply = step(answer, ok, false)
+		case "saslContinue":
+			if s.empty && loggedIn && len(payload.Data) == 0 {
+				reply = step("", true, true)
+				break
+			}
+			answer, ok := scram.final(string(payload.Data))
+			loggedIn = ok
+			reply = step(answer, ok && field("conversationId") == int32(3), !s.empty)
+		case "listCollections":
+			if !loggedIn {
+				reply = mongoError(13, "Command listCollections requires authentication")
+				break
+			}
+			reply = bson.D{
+				{Key: "cursor", Value: bson.D{{Key: "id", Value: int64(0)}, {Key: "ns", Value: "test.$cmd.listCollections"}, {Key: "firstBatch", Value: bson.A{}}}},
+				{Key: "ok", Value: 1.0},
+			}
+		case "endSessions":
+			reply = bson.D{{Key: "ok", Value: 1.0}}
+		}
+		if _, err := conn.Write(mongoMessage(binary.LittleEndian.Uint32(head[4:]), reply)); err != nil {
+			return
+		}
+	}
+}
+
+func mongoServers() map[string]*mongoServer {
+	return map[string]*mongoServer{
+		"SCRAM-SHA-256": {mechanism: "SCRAM-SHA-256"},
+		"SCRAM-SHA-1":   {mechanism: "SCRAM-SHA-1"},
+		"before 4.4":    {mechanism: "SCRAM-SHA-256", empty: true},
+	}
+}
+
+func TestMongoLogins(t *testing.T) {
+	for name, m := range mongoServers() {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, m.serve)
+			r := buildAt(t, check.Defaults{}, "mongo", s.Host, s.Port, "username", "operator", "password", "s3cret").Check(t.Context(), check.Target{})
+			if r.Code != 200 || !strings.HasPrefix(string(r.Body), "Logged in and listed collections in ") {
+				t.Errorf("right: %d %s %v", r.Code, r.Body, r.Err)
+			}
+			for _, wrong := range [][]any{{"username", "operator", "password", "wr0ng"}, {"username", "nobody", "password", "s3cret"}} {
+				r = buildAt(t, check.Defaults{}, "mongo", s.Host, s.Port, wrong...).Check(t.Context(), check.Target{})
+				if want := "MongoDB error 18: Authentication failed."; r.Code != 500 || r.Reason != check.ReasonFailed || string(r.Body) != want {
+					t.Errorf("wrong: %d %s %q, want %q", r.Code, r.Reason, r.Body, want)
+				}
+			}
+			r = buildAt(t, check.Defaults{}, "mongo", s.Host, s.Port).Check(t.Context(), check.Target{})
+			if want := "MongoDB error 13: Command listCollections requires authentication"; string(r.Body) != want {
+				t.Errorf("no login: %d %q, want %q", r.Code, r.Body, want)
+			}
+		})
+	}
+	liar := checktest.Serve(t, (&mongoServer{mechanism: "SCRAM-SHA-256", lies: true}).serve)
+	r := buildAt(t, check.Defaults{}, "mongodb", liar.Host, liar.Port, "username", "operator", "password", "s3cret").Check(t.Context(), check.Target{})
+	if want := liar.Addr() + " lets us in, but it does not prove that it knows the password"; string(r.Body) != want {
+		t.Errorf("a server without the password: %d %q, want %q", r.Code, r.Body, want)
+	}
+}
+
+// Our server is only worth something if a client that others wrote gets in as well.
+func TestMongoServerOfOurOwn(t *testing.T) {
+	for name, m := range mongoServers() {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, m.serve)
+			connect := func(password string) error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				client, err := mongo.Connect(options.Client().SetHosts([]string{s.Addr()}).SetDirect(true).
+					SetServerAPIOptions(options.ServerAPI(options.ServerAPIVersion1)).
+					SetAuth(options.Credential{Username: "operator", Password: password, AuthSource: "admin", AuthMechanism: m.mechanism}))
+				if err != nil {
+					return err
+				}
+				defer client.Disconnect(context.WithoutCancel(ctx))
+				_, err = client.Database("test").ListCollectionNames(ctx, bson.D{})
+				return err
+			}
+			if err := connect("s3cret"); err != nil {
+				t.Errorf("right: %v", err)
+			}
+			if err := connect("wr0ng"); err == nil {
+				t.Error("let in with a wrong password")
+			}
+		})
+	}
+}
+
+func TestMongoAnswers(t *testing.T) {
+	ok := bson.D{{Key: "ok", Value: 1.0}}
+	raw := func(document string) string {
+		m := mongoMessage(1, ok)[:21]
+		binary.LittleEndian.PutUint32(m, uint32(21+len(document)))
+		return string(m) + document
+	}
+	not := "The answer of ADDR is not MongoDB: "
+	for name, c := range map[string]struct {
+		answer string
+		code   int
+		body   string // ADDR stands for the server's address
+	}{
+		"refused":              {string(mongoMessage(1, mongoError(13436, "not\x1b ready"))), 500, "MongoDB error 13436: not  ready"},
+		"repeats":              {string(mongoMessage(1, mongoError(1, "no s3cret"))), 500, "MongoDB error 1: (its words are not shown, the password may be among them)"},
+		"no error but not ok":  {string(mongoMessage(1, bson.D{{Key: "ok", Value: int32(0)}})), 500, "MongoDB error 0: "},
+		"does not say":         {string(mongoMessage(1, bson.D{{Key: "a", Value: "ok"}})), 503, not + "a reply that does not say whether it is ok"},
+		"answers another":      {string(mongoMessage(2, ok)), 503, not + "a message that answers none of ours"},
+		"huge":                 {"\xff\xff\xff\x7f", 503, not + "a message of 2147483647 bytes"},
+		"tiny":                 {"\x19\x00\x00\x00", 503, not + "a message of 25 bytes"},
+		"no SCRAM":             {string(mongoMessage(1, ok)), 503, "Connection closed early (waiting for an answer from ADDR)"},
+		"document too long":    {raw("\xff\x00\x00\x00\x00"), 503, not + "a document that is none"},
+		"document without end": {raw("\x05\x00\x00\x00\x01"), 503, not + "a document that is none"},
+		"name without end":     {raw("\x07\x00\x00\x00\x08a\x00"), 503, not + "a document that is none"},
+		"short double":         {raw("\x09\x00\x00\x00\x01a\x00\x00\x00"), 503, not + "a document that is none"},
+		"negative string":      {raw("\x0d\x00\x00\x00\x02a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "a document that is none"},
+		"unknown kind":         {raw("\x0d\x00\x00\x00\x44a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "an element of kind 0x44"},
+		"another section":      {string(slices.Replace(mongoMessage(1, ok), 20, 21, 1)), 503, not + "a message without a document"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, func(conn net.Conn) {
+				_, _ = io.ReadFull(conn, make([]byte, 16))
+				_, _ = io.WriteString(conn, c.answer)
+				_ = conn.(*net.TCPConn).CloseWrite()
+			})
+			r := lastStep(t, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
+				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
+			}
+		})
+	}
+}
+
+func TestMongoOptions(t *testing.T) {
+	wantSteps(t, buildAt(t, check.Defaults{}, "mongo", "db", 27017), "mongodb:AT:tcp:AT", "mongodb:AT:connect")
+	wantSteps(t, buildAt(t, check.Defaults{}, "mongodb", "db", 27017, "username", "u", "password", "p"), "mongodb:AT:tcp:AT", "mongodb:AT:connect with auth")
+	wantOptionErrors(t, "mongodb", map[string][]any{
+		"username: a user name and a password need each": {"host", "db", "password", "s3cret"},
+		"database: expected a database name":             {"host", "db", "database", "a\x00b"},
+	})
+}
+
+// FerretDB with a login that works and all the ways in which it does not.
+func TestFerretDB(t *testing.T) {
+	s := servertest.FerretDB(t)
+	in, failed := "Logged in and listed collections in ", check.ReasonFailed
+	denied := "MongoDB error 18: Authentication failed"
+	tryLogins(t, check.Defaults{}, "mongodb", s, map[string]loginCase{
+		"right":          {[]any{"username", "operator", "password", "s3cret"}, 200, 0, in},
+		"wrong password": {[]any{"username", "operator", "password", "wr0ng"}, 500, failed, denied},
+		"wrong user":     {[]any{"username", "nobody", "password", "s3cret"}, 500, failed, denied},
+		"no login":       {nil, 500, failed, "MongoDB error "},
+		// MongoDB makes a database when something is written to it, so none is missing.
+		"no such database":          {[]any{"username", "operator", "password", "s3cret", "database", "none"}, 200, 0, in},
+		"database without the user": {[]any{"username", "operator", "password", "s3cret", "auth_database", "none"}, 500, failed, "MongoDB error "},
+	})
+	wantGone(t, check.Defaults{}, "mongodb", s, "username", "operator", "password", "s3cret")
+}
+
+func FuzzMongoAnswer(f *testing.F) {
+	f.Add(mongoMessage(1, mongoDenied))
+	f.Add(slices.Concat(mongoMessage(1, bson.D{{Key: "saslSupportedMechs", Value: bson.A{"SCRAM-SHA-256"}}, {Key: "ok", Value: 1.0}}), mongoMessage(2, mongoDenied)))
+	fuzzLastStep(f, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})
+}

@@ -1,0 +1,355 @@
+package check_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"hacheck/internal/check"
+	"hacheck/internal/check/checktest"
+	"hacheck/internal/servertest"
+)
+
+// postgresServer is a PostgreSQL server as far as logins go; pgconn confirms that in TestPostgresServerOfOurOwn.
+type postgresServer struct {
+	method   string // "scram", "md5", "clear", "trust"
+	lies     bool   // it lets in without knowing the password
+	tls      *tls.Config
+	password string
+}
+
+// pgMessage is a message of the server.
+func pgMessage(kind byte, payload string) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)+4)), payload...)
+}
+
+// pgAuth is an authentication message.
+func pgAuth(method uint32, data string) []byte {
+	return pgMessage('R', string(binary.BigEndian.AppendUint32(nil, method))+data)
+}
+
+const pgDenied = "SFATAL\x00VFATAL\x00C28P01\x00Mpassword authentication failed for user \"operator\"\x00Fauth.c\x00\x00"
+
+var pgReady = bytes.Join([][]byte{
+	pgAuth(0, ""), pgMessage('S', "server_version\x0015.0\x00"), pgMessage('K', "\x00\x00\x00\x01\x00\x00\x00\x02"), pgMessage('Z', "I"),
+}, nil)
+
+func (s *postgresServer) serve(conn net.Conn) {
+	startup := func() (string, bool) {
+		head, err := readFull(conn, 4)
+		if err != nil {
+			return "", false
+		}
+		b, err := readFull(conn, int(binary.BigEndian.Uint32(head))-4)
+		return string(b), err == nil
+	}
+	receive := func() (string, bool) {
+		if kind, err := readFull(conn, 1); err != nil || kind[0] != 'p' {
+			return "", false
+		}
+		return startup()
+	}
+	first, ok := startup()
+	if !ok {
+		return
+	}
+	if first == "\x04\xd2\x16\x2f" {
+		if s.tls == nil {
+			_, _ = conn.Write([]byte("N"))
+		} else {
+			_, _ = conn.Write([]byte("S"))
+			conn = tls.Server(conn, s.tls)
+		}
+		if first, ok = startup(); !ok {
+			return
+		}
+	}
+	if !strings.HasPrefix(first, "\x00\x03\x00\x00") || !strings.Contains(first, "user\x00operator\x00") {
+		_, _ = conn.Write(pgMessage('E', pgDenied))
+		return
+	}
+	if !s.login(conn, receive) {
+		_, _ = conn.Write(pgMessage('E', pgDenied))
+		return
+	}
+	_, _ = conn.Write(pgReady)
+}
+
+func (s *postgresServer) login(conn net.Conn, receive func() (string, bool)) bool {
+	switch s.method {
+	case "clear":
+		_, _ = conn.Write(pgAuth(3, ""))
+		answer, ok := receive()
+		return ok && answer == s.password+"\x00"
+	case "md5":
+		_, _ = conn.Write(pgAuth(5, "salt"))
+		sum := func(text string) string { h := md5.Sum([]byte(text)); return hex.EncodeToString(h[:]) }
+		answer, ok := receive()
+		return ok && answer == "md5"+sum(sum(s.password+"operator")+"salt")+"\x00"
+	case "scram":
+		scram := &scramServer{hash: sha256Hash, password: s.password, lies: s.lies}
+		_, _ = conn.Write(pgAuth(10, "SCRAM-SHA-256\x00\x00"))
+		answer, ok := receive()
+		if name, first, found := strings.Cut(answer, "\x00"); !ok || !found || name != "SCRAM-SHA-256" || len(first) < 4 {
+			return false
+		} else if answer, ok = scram.first(first[4:]); !ok {
+			return false
+		}
+		_, _ = conn.Write(pgAuth(11, answer))
+		if answer, ok = receive(); !ok {
+			return false
+		}
+		if answer, ok = scram.final(answer); !ok {
+			return false
+		}
+		_, _ = conn.Write(pgAuth(12, answer))
+	}
+	return true
+}
+
+func postgresServers(t testing.TB) map[string]*postgresServer {
+	t.Helper()
+	secure := &tls.Config{Certificates: []tls.Certificate{issue(t, loopback(), nil)}}
+	return map[string]*postgresServer{
+		"scram":           {method: "scram", password: "s3cret"},
+		"md5":             {method: "md5", password: "s3cret"},
+		"scram over TLS":  {method: "scram", password: "s3cret", tls: secure},
+		"clear over TLS":  {method: "clear", password: "s3cret", tls: secure},
+		"other alphabets": {method: "scram", password: "pässwörd"},
+	}
+}
+
+func TestPostgresLogins(t *testing.T) {
+	for name, p := range postgresServers(t) {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, p.serve)
+			r := buildAt(t, check.Defaults{}, "postgres", s.Host, s.Port, "username", "operator", "password", p.password).Check(t.Context(), check.Target{})
+			if r.Code != 200 || !strings.HasPrefix(string(r.Body), "Logged in and quit in ") {
+				t.Errorf("right: %d %s %v", r.Code, r.Body, r.Err)
+			}
+			for _, wrong := range [][]any{{"username", "operator", "password", "wr0ng"}, {"username", "nobody", "password", p.password}} {
+				r = buildAt(t, check.Defaults{}, "postgres", s.Host, s.Port, wrong...).Check(t.Context(), check.Target{})
+				if want := `PostgreSQL error 28P01: password authentication failed for user "operator"`; r.Code != 500 || r.Reason != check.ReasonFailed || string(r.Body) != want {
+					t.Errorf("wrong: %d %s %q, want %q", r.Code, r.Reason, r.Body, want)
+				}
+			}
+		})
+	}
+}
+
+// Our server is only worth something if a client that others wrote gets in as well.
+func TestPostgresServerOfOurOwn(t *testing.T) {
+	for name, p := range postgresServers(t) {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, p.serve)
+			connect := func(password string) error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				config, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=operator password=%s dbname=x sslmode=prefer", s.Host, s.Port, password))
+				if err != nil {
+					return err
+				}
+				conn, err := pgconn.ConnectConfig(ctx, config)
+				if err != nil {
+					return err
+				}
+				return conn.Close(ctx)
+			}
+			if err := connect(p.password); err != nil {
+				t.Errorf("right: %v", err)
+			}
+			if err := connect("wr0ng"); err == nil {
+				t.Error("let in with a wrong password")
+			}
+		})
+	}
+}
+
+func TestPostgresAnswers(t *testing.T) {
+	// after says N to the wish for TLS, and then one text for each the client sends.
+	after := func(texts ...string) func(net.Conn) {
+		return func(conn net.Conn) {
+			b := make([]byte, 4<<10)
+			for _, text := range append([]string{"N"}, texts...) {
+				if _, err := conn.Read(b); err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte(text))
+			}
+		}
+	}
+	sasl := string(pgAuth(10, "SCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00"))
+	not := "The answer of ADDR is not PostgreSQL: "
+	for name, c := range map[string]struct {
+		server func(net.Conn)
+		code   int
+		body   string // ADDR stands for the server's address
+	}{
+		"error before TLS":         {func(conn net.Conn) { _, _ = conn.Write([]byte("EFATAL:  s3cret\x00")) }, 500, "ADDR answers the wish for TLS with an error"},
+		"starting up":              {after(string(pgMessage('E', "C57P03\x00Mthe database system is\x1b starting up\x00\x00"))), 500, "PostgreSQL error 57P03: the database system is  starting up"},
+		"error without fields":     {after(string(pgMessage('E', ""))), 500, "PostgreSQL error witho...: "},
+		"password in clear":        {after(string(pgAuth(3, ""))), 503, not + "it wants the password in clear, and speaks no TLS"},
+		"Kerberos":                 {after(string(pgAuth(7, ""))), 503, not + "it wants an authentication method that is not known here: 7"},
+		"unknown SASL":             {after(string(pgAuth(10, "TOMORROW\x00\x00"))), 503, not + "it wants a SASL mechanism that is not known here"},
+		"SASL twice":               {after(sasl, sasl), 503, not + "it wants an authentication method that is not known here: 10"},
+		"SASL without the end":     {after(sasl, string(pgReady)), 500, "ADDR lets us in, but it does not prove that it knows the password"},
+		"SASL, end at once":        {after(sasl, string(pgAuth(12, "v=AAAA"))), 500, "ADDR lets us in, but it does not prove that it knows the password"},
+		"SASL nonce of another":    {after(sasl, string(pgAuth(11, "r=x,s=AAAA,i=4096"))), 503, not + "a SCRAM message that is none"},
+		"short salt":               {after(string(pgAuth(5, "sal"))), 503, not + "it wants an authentication method that is not known here: 5"},
+		"ready without a login":    {after(string(pgMessage('Z', "I"))), 503, not + `a message of type 'Z' out of turn`},
+		"status without a login":   {after(string(pgMessage('S', "a\x00b\x00"))), 503, not + `a message of type 'S' out of turn`},
+		"unknown":                  {after("Q\x00\x00\x00\x04"), 503, not + "a message of type 0x51 in a login"},
+		"huge":                     {after("R\x7f\xff\xff\xff"), 503, not + "a message of 2147483647 bytes"},
+		"tiny":                     {after("R\x00\x00\x00\x03"), 503, not + "a message of 3 bytes"},
+		"endless notices":          {after(strings.Repeat(string(pgMessage('N', "")), 1001)), 503, not + "a login without an end"},
+		"neither with nor without": {func(conn net.Conn) { _, _ = conn.Write([]byte("?")) }, 503, not + `"?" where S or N has to be`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, c.server)
+			r := lastStep(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
+				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
+			}
+		})
+	}
+}
+
+// A server in the middle, which does not know the password, must not count as the one that was asked for.
+func TestPostgresServerWithoutThePassword(t *testing.T) {
+	p := &postgresServer{method: "scram", password: "another", lies: true}
+	s := checktest.Serve(t, p.serve)
+	r := lastStep(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+	if r.Code != 500 || !strings.HasSuffix(string(r.Body), "it does not prove that it knows the password") {
+		t.Errorf("%d %s", r.Code, r.Body)
+	}
+}
+
+// A server says how often the password is to be hashed; that must not hold a check beyond its time.
+func TestPostgresEndlessHashing(t *testing.T) {
+	s := checktest.Serve(t, func(conn net.Conn) {
+		b := make([]byte, 4<<10)
+		_, _ = conn.Read(b)
+		_, _ = conn.Write([]byte("N"))
+		_, _ = conn.Read(b)
+		_, _ = conn.Write(pgAuth(10, "SCRAM-SHA-256\x00\x00"))
+		n, _ := conn.Read(b)
+		_, nonce, _ := strings.Cut(string(b[:n]), ",r=")
+		_, _ = conn.Write(pgAuth(11, "r="+nonce+"x,s=AAAA,i=2147483647"))
+	})
+	r := buildAt(t, check.Defaults{}, "postgres", s.Host, s.Port, "username", "operator", "password", "s3cret", "timeout", 0.3).Check(t.Context(), check.Target{})
+	if r.Reason != check.ReasonTimeout || r.Took > 5*time.Second {
+		t.Errorf("%d %s %q after %v", r.Code, r.Reason, r.Body, r.Took)
+	}
+}
+
+func TestPostgresOptions(t *testing.T) {
+	// Whoever runs hacheck may have these for psql.
+	for name, value := range map[string]string{"PGUSER": "other", "PGPASSWORD": "other", "PGDATABASE": "other", "PGSERVICE": "none", "PGSSLMODE": "verify-full", "PGPORT": "1"} {
+		t.Setenv(name, value)
+	}
+	c := buildAt(t, check.Defaults{}, "postgresql", "db.example", 5432, "username", "operator", "database", "shop")
+	wantSteps(t, c, "tcp:AT", "postgres:AT")
+	if c.Type != "postgres" || c.Name != "postgres:db.example:5432" || c.Timeout != 10*time.Second || c.Endpoint != (check.Endpoint{Network: "tcp", Host: "db.example", Port: 5432}) {
+		t.Errorf("%+v", c)
+	}
+	c, err := check.Build(check.Spec{Type: "postgres", Options: map[string]any{"host": "/var/run/postgresql", "username": "operator"}}, check.Defaults{})
+	if err != nil || len(c.Steps) != 1 || c.Steps[0].Name != "postgres:/var/run/postgresql:5432" || c.Endpoint != (check.Endpoint{}) {
+		t.Errorf("Unix socket: %+v %v", c, err)
+	}
+	wantOptionErrors(t, "postgres", map[string][]any{
+		"username: is required":               {"host", "db"},
+		"host: is required":                   {"username", "operator"},
+		"host: expected":                      {"host", "a b", "username", "operator"},
+		"username: expected a user name":      {"host", "db", "username", "a\x00b"},
+		"database: expected a database":       {"host", "db", "username", "a", "database", "a\nb"},
+		"password: expected a password":       {"host", "db", "username", "a", "password", "s3cret\x00"},
+		"port: expected a port from 1":        {"host", "db", "username", "a", "port", 0},
+		"password: expected a password witho": {"host", "db", "username", "a", "password", []any{"s3cret"}},
+	})
+}
+
+// PostgreSQL with its two ways of knowing a password, with and without TLS and TCP.
+func TestPostgres(t *testing.T) {
+	a := newAuthority(t)
+	certificate := issue(t, loopback(), a)
+	s := servertest.Postgres(t, `
+SET password_encryption = 'scram-sha-256';
+CREATE ROLE modern LOGIN PASSWORD 's3cret';
+CREATE ROLE accents LOGIN PASSWORD U&'p\00e4ssw\00f6rd\2168';
+CREATE ROLE plain LOGIN PASSWORD 's3cret';
+CREATE ROLE encrypted LOGIN PASSWORD 's3cret';
+SET password_encryption = 'md5';
+CREATE ROLE old LOGIN PASSWORD 's3cret';
+CREATE ROLE free LOGIN;
+CREATE ROLE stranger LOGIN PASSWORD 's3cret';
+CREATE DATABASE shop;
+`, `
+local     all free      trust
+local     all all       scram-sha-256
+host      all old       127.0.0.1/32 md5
+hostnossl all encrypted 127.0.0.1/32 reject
+hostssl   all plain     127.0.0.1/32 password
+host      all free      127.0.0.1/32 trust
+host      all stranger  127.0.0.1/32 reject
+host      all all       127.0.0.1/32 scram-sha-256
+`, &certificate)
+	in := "Logged in and quit in "
+	failed := check.ReasonFailed
+	denied := func(user string) string {
+		return fmt.Sprintf("PostgreSQL error 28P01: password authentication failed for user %q", user)
+	}
+	tryLogins(t, check.Defaults{}, "postgres", s, map[string]loginCase{
+		"scram":               {[]any{"username", "modern", "password", "s3cret", "database", "shop"}, 200, 0, in},
+		"normalized":          {[]any{"username", "accents", "password", "pa\u0308sswo\u0308rdIX", "database", "shop"}, 200, 0, in},
+		"md5":                 {[]any{"username", "old", "password", "s3cret", "database", "shop"}, 200, 0, in},
+		"TLS alone":           {[]any{"username", "encrypted", "password", "s3cret", "database", "shop"}, 200, 0, in},
+		"in clear over TLS":   {[]any{"username", "plain", "password", "s3cret", "database", "shop"}, 200, 0, in},
+		"no password":         {[]any{"username", "free", "database", "shop"}, 200, 0, in},
+		"by name":             {[]any{"host", "localhost", "username", "modern", "password", "s3cret", "database", "shop"}, 200, 0, in},
+		"Unix socket":         {[]any{"host", s.Dir, "username", "modern", "password", "s3cret", "database", "shop"}, 200, 0, in},
+		"Unix socket, free":   {[]any{"host", s.Dir, "username", "free", "database", "shop"}, 200, 0, in},
+		"Unix socket, wrong":  {[]any{"host", s.Dir, "username", "modern", "password", "wr0ng", "database", "shop"}, 500, failed, denied("modern")},
+		"Unix socket, nobody": {[]any{"host", filepath.Join(s.Dir, "none"), "username", "modern"}, 503, check.ReasonRefused, "Cannot connect to " + s.Dir + "/none/.s.PGSQL."},
+		"wrong password":      {[]any{"username", "modern", "password", "wr0ng", "database", "shop"}, 500, failed, denied("modern")},
+		"wrong md5 password":  {[]any{"username", "old", "password", "wr0ng", "database", "shop"}, 500, failed, denied("old")},
+		"wrong clear one":     {[]any{"username", "plain", "password", "wr0ng", "database", "shop"}, 500, failed, denied("plain")},
+		"wrong user":          {[]any{"username", "nobody", "password", "s3cret", "database", "shop"}, 500, failed, denied("nobody")},
+		"no such database":    {[]any{"username", "modern", "password", "s3cret", "database", "none"}, 500, failed, `PostgreSQL error 3D000: database "none" does not exist`},
+		"user's own database": {[]any{"username", "modern", "password", "s3cret"}, 500, failed, `PostgreSQL error 3D000: database "modern" does not exist`},
+		"rejected":            {[]any{"username", "stranger", "password", "s3cret", "database", "shop"}, 500, failed, "PostgreSQL error 28000: pg_hba.conf rejects connection"},
+	})
+	right := []any{"username", "modern", "password", "s3cret", "database", "shop"}
+	verify := check.Defaults{Options: check.Options{TLSVerify: true, TLSRoots: a.pool()}}
+	if r := buildAt(t, verify, "postgres", servertest.Host, s.Port, right...).Check(t.Context(), check.Target{}); r.Code != 200 {
+		t.Errorf("verified: %d %s", r.Code, r.Body)
+	}
+	verify.TLSRoots = newAuthority(t).pool()
+	if r := buildAt(t, verify, "postgres", servertest.Host, s.Port, right...).Check(t.Context(), check.Target{}); r.Code != 503 || !strings.Contains(string(r.Body), "certificate") {
+		t.Errorf("certificate of another authority: %d %s", r.Code, r.Body)
+	}
+	for _, complaint := range []string{"could not receive", "unexpected EOF", "invalid length", "unsupported"} {
+		if log := s.Log(); strings.Contains(log, complaint) {
+			t.Errorf("the server complains of its clients:\n%s", tail(log))
+		}
+	}
+	wantGone(t, check.Defaults{}, "postgres", s, right...)
+}
+
+func FuzzPostgresAnswer(f *testing.F) {
+	f.Add([]byte("N" + string(pgMessage('E', pgDenied))))
+	f.Add([]byte("N" + string(pgAuth(5, "salt"))))
+	f.Add([]byte("N" + string(pgAuth(10, "SCRAM-SHA-256\x00\x00")) + string(pgAuth(11, "r=x,s=AAAA,i=1"))))
+
+	fuzzLastStep(f, "postgres", map[string]any{"username": "operator", "password": "s3cret", "database": "shop"})
+}

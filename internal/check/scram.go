@@ -1,0 +1,137 @@
+package check
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// scram is the client's part of a login by SCRAM (RFC 5802, 7677), which PostgreSQL and MongoDB share. The
+// server never learns the password, and shows that it has known it before. There is no channel binding:
+// no server insists on it.
+type scram struct {
+	hash      func() hash.Hash
+	password  string // as SASLprep has it
+	nonce     string
+	bare      string // the first message without its header
+	signature []byte // what the server has to show
+}
+
+// malformed says what is wrong with an answer; it never contains more than a few of the server's words.
+type malformed string
+
+func (e malformed) Error() string { return string(e) }
+
+// errNoProof is a server that lets one in without having known the password.
+var errNoProof = errors.New("it does not prove that it knows the password")
+
+// newSCRAM begins a login; the password is taken as it is.
+func newSCRAM(h func() hash.Hash, username, password string) *scram {
+	s := &scram{hash: h, password: password, nonce: rand.Text()}
+	s.bare = "n=" + strings.NewReplacer("=", "=3D", ",", "=2C").Replace(username) + ",r=" + s.nonce
+	return s
+}
+
+// first is the client's first message.
+func (s *scram) first() string { return "n,," + s.bare }
+
+// final is the client's last message, in answer to the server's first. The server says how often the
+// password is hashed, so this obeys ctx.
+func (s *scram) final(ctx context.Context, serverFirst string) (string, error) {
+	fields := strings.Split(serverFirst, ",")
+	if len(fields) < 3 || !strings.HasPrefix(fields[0], "r="+s.nonce) || len(fields[0]) <= len("r="+s.nonce) ||
+		!strings.HasPrefix(fields[1], "s=") || !strings.HasPrefix(fields[2], "i=") {
+		return "", malformed("a SCRAM message that is none")
+	}
+	salt, err := base64.StdEncoding.DecodeString(fields[1][2:])
+	if err != nil {
+		return "", malformed("a SCRAM salt that is none")
+	}
+	rounds, err := strconv.ParseUint(fields[2][2:], 10, 31)
+	if err != nil || rounds < 1 {
+		return "", malformed("a SCRAM iteration count that is none")
+	}
+	salted, err := s.salted(ctx, salt, rounds)
+	if err != nil {
+		return "", err
+	}
+	final := "c=biws," + fields[0] // base64 of "n,,", and the nonce
+	message := s.bare + "," + serverFirst + "," + final
+	clientKey := s.hmac(salted, "Client Key")
+	h := s.hash()
+	h.Write(clientKey)
+	proof := s.hmac(h.Sum(nil), message)
+	for i := range proof {
+		proof[i] ^= clientKey[i]
+	}
+	s.signature = s.hmac(s.hmac(salted, "Server Key"), message)
+	return final + ",p=" + base64.StdEncoding.EncodeToString(proof), nil
+}
+
+// verify looks at the server's last message.
+func (s *scram) verify(serverFinal string) error {
+	field, _, _ := strings.Cut(serverFinal, ",")
+	signature, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(field, "v="))
+	if err != nil || len(s.signature) == 0 || !hmac.Equal(signature, s.signature) {
+		return errNoProof
+	}
+	return nil
+}
+
+// salted is PBKDF2's first block (RFC 8018), which is all that SCRAM needs of it. The standard library's
+// cannot be interrupted, and a server may ask for two thousand million rounds.
+func (s *scram) salted(ctx context.Context, salt []byte, rounds uint64) ([]byte, error) {
+	mac := hmac.New(s.hash, []byte(s.password))
+	mac.Write(salt)
+	mac.Write(binary.BigEndian.AppendUint32(nil, 1))
+	u := mac.Sum(nil)
+	sum := append([]byte(nil), u...)
+	for i := uint64(1); i < rounds; i++ {
+		if i%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		mac.Reset()
+		mac.Write(u)
+		u = mac.Sum(u[:0])
+		for j := range sum {
+			sum[j] ^= u[j]
+		}
+	}
+	return sum, nil
+}
+
+func (s *scram) hmac(key []byte, message string) []byte {
+	mac := hmac.New(s.hash, key)
+	mac.Write([]byte(message))
+	return mac.Sum(nil)
+}
+
+// saslPrep makes a password one that means the same however it was typed (RFC 4013). A password with
+// something in it that is not allowed there is left as it is, as PostgreSQL does.
+func saslPrep(password string) string {
+	if !utf8.ValidString(password) || strings.ContainsFunc(password, func(r rune) bool {
+		return unicode.IsControl(r) || unicode.In(r, unicode.Co, unicode.Cs) || r == utf8.RuneError
+	}) {
+		return password
+	}
+	return norm.NFKC.String(strings.Map(func(r rune) rune {
+		switch {
+		case r > unicode.MaxASCII && unicode.Is(unicode.Zs, r):
+			return ' '
+		case r == 0xad, r == 0x34f, r == 0x1806, 0x180b <= r && r <= 0x180d, 0x200b <= r && r <= 0x200d, r == 0x2060,
+			0xfe00 <= r && r <= 0xfe0f, r == 0xfeff:
+			return -1 // nothing is to be seen of these
+		}
+		return r
+	}, password))
+}
