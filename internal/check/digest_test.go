@@ -38,7 +38,8 @@ func TestDigestExamples(t *testing.T) {
 		},
 		"without qop": {
 			`Digest realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc069c403ebaf9f0171e9517f40e41"`,
-			"Mufasa", "CircleOfLife", "/dir/index.html", "", []string{`response="1949323746fe6a43ef61f9606e7febea"`},
+			"Mufasa", "CircleOfLife", "/dir/index.html", "",
+			[]string{`response="1949323746fe6a43ef61f9606e7febea"`},
 		},
 	} {
 		got, err := check.DigestAnswer(c.challenge, "GET", c.uri, c.user, c.password, c.nonce)

@@ -404,7 +404,7 @@ func (c *collector) keep(b []byte) {
 // take returns what has been written so far and closes the pipe. It waits for nobody: something that the
 // script has started may hold the other end for as long as it likes.
 func (c *collector) take() []byte {
-	defer c.pipe.Close()
+	defer func() { _ = c.pipe.Close() }()
 	_ = c.pipe.SetReadDeadline(longAgo)
 	<-c.done
 	// What the script wrote just before its end may still be in the pipe.

@@ -18,7 +18,7 @@ func waitExit(cmd *exec.Cmd) {
 	const byPid, exited, leave = 1, 0x4, 0x01000000 // P_PID, WEXITED, WNOWAIT
 	var info [128]byte                              // siginfo_t
 	for {
-		_, _, err := syscall.Syscall6(syscall.SYS_WAITID, byPid, uintptr(cmd.Process.Pid), uintptr(unsafe.Pointer(&info)), exited|leave, 0, 0)
+		_, _, err := syscall.Syscall6(syscall.SYS_WAITID, byPid, uintptr(cmd.Process.Pid), uintptr(unsafe.Pointer(&info)), exited|leave, 0, 0) //nolint:gosec // as the system call has it
 		if err != syscall.EINTR {
 			return // ended, or not ours, which cannot be; reap says in either case
 		}

@@ -44,7 +44,7 @@ type Options struct {
 
 	// Services are the checks configured for each service, for the protocol checks and for those that take
 	// their options from them; a check that names no host is built with Defaults.Host.
-	Services map[string][]*Configured
+	Services map[string][]*Configured `json:"-"`
 }
 
 // All returns every protocol. It is the one place where they are listed: a new one is a file with its

@@ -107,13 +107,13 @@ func findUDP(table io.Reader, match func(local netip.AddrPort) bool) (bool, erro
 	for first := true; ; first = false {
 		row, err := r.ReadSlice('\n')
 		switch {
-		case err == io.EOF && limited.N <= 0: //nolint:errorlint // bufio passes it on as it is
+		case err == io.EOF && limited.N <= 0:
 			return false, fmt.Errorf("%w of at most %d bytes", errUDPTable, maxUDPTable)
-		case err == io.EOF && len(row) == 0: //nolint:errorlint // as above
+		case err == io.EOF && len(row) == 0:
 			return false, nil
 		case errors.Is(err, bufio.ErrBufferFull):
 			return false, errUDPTable
-		case err != nil && err != io.EOF: //nolint:errorlint // as above
+		case err != nil && err != io.EOF:
 			return false, err
 		}
 		if first {

@@ -27,6 +27,6 @@ func udpBoundIn(path string, match func(netip.AddrPort) bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	return findUDP(f, match)
 }

@@ -102,7 +102,7 @@ func buildWeb(o *values, d Defaults) (*Configured, error) {
 	r := http.Request{Header: w.header}
 	for _, name := range sortedKeys(o.mapping("cookies")) {
 		for _, value := range cookies[name] {
-			r.AddCookie(&http.Cookie{Name: name, Value: value})
+			r.AddCookie(&http.Cookie{Name: name, Value: value}) //nolint:gosec // it is sent, not set
 		}
 	}
 	w.proxy, w.endpoint = proxy, endpointOf(u)
@@ -136,7 +136,7 @@ func (w *web) run(x *exchange) Result {
 	}
 	h := &hops{web: w, x: x}
 	defer h.close()
-	resp, r, ok := h.do(w.method, w.url, "")
+	resp, r, ok := h.do(w.method, w.url, "") //nolint:bodyclose // it is a NopCloser
 	if !ok {
 		return r
 	}
@@ -146,7 +146,7 @@ func (w *web) run(x *exchange) Result {
 		if err != nil {
 			return x.failed(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
-		if resp, r, ok = h.do(method, at, authorization); !ok {
+		if resp, r, ok = h.do(method, at, authorization); !ok { //nolint:bodyclose // as above
 			return r
 		}
 	}

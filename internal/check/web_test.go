@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -250,7 +251,27 @@ func TestHTTPConfiguredNginx(t *testing.T) {
 	}
 }
 
-// A server that names no certificate of the address that a redirect leads to.
+// The page that a redirect comes with is not read to its end, which may never come.
+func TestHTTPConfiguredRedirectBody(t *testing.T) {
+	first := make(chan struct{}, 1)
+	s := checktest.Serve(t, func(conn net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+			return
+		}
+		select {
+		case first <- struct{}{}:
+			_, _ = io.WriteString(conn, "HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 1000000\r\n\r\nmoved")
+		default:
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	configured := httpCheck(t, check.Defaults{}, "http://"+s.Addr()+"/", map[string]any{"allow_redirects": true})
+	if r := configured.Steps[1].Run(t.Context(), check.Target{}); r.Code != 200 || r.Took > 10*time.Second {
+		t.Errorf("%d %s after %v", r.Code, r.Body, r.Took)
+	}
+}
+
+// A failure is that of the server to which a redirect has led.
 func TestHTTPConfiguredRedirectElsewhere(t *testing.T) {
 	gone := checktest.FreePort(t)
 	s := answering(t, fmt.Sprintf("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n\r\n", gone))
