@@ -27,7 +27,7 @@ iproute2            ss
 procps              ps
 util-linux          unshare
 mount               mount
-python3-minimal     python3
+python3             python3
 gcc                 gcc
 '
 
@@ -36,6 +36,8 @@ missing=$(while read -r package command; do
 done <<<"$needed")
 # The compiler without the C library's headers is of no use to the race detector.
 if [ ! -e /usr/include/stdlib.h ]; then missing="$missing libc6-dev"; fi
+# Nor is a Python without its library, which is what python3-minimal brings.
+if ! python3 -c 'import json' 2>/dev/null; then missing="$missing python3"; fi
 missing=$(echo $missing)
 if [ -z "$missing" ]; then exit 0; fi
 
