@@ -96,8 +96,9 @@ func (o *aggregateOptions) checks() ([]*check.Configured, error) {
 		return nil, fmt.Errorf("--script-timeout must be from 1 to 3600 seconds, got %d", o.scriptTimeout)
 	}
 	var list []*check.Configured
+	defaults := check.Defaults{Scripts: check.NewScripts(check.DefaultScripts)}
 	add := func(flag string, s check.Spec) error {
-		c, err := check.Build(s, check.Defaults{})
+		c, err := check.Build(s, defaults)
 		if err != nil {
 			return fmt.Errorf("--%s %w", flag, err)
 		}

@@ -46,6 +46,7 @@ type daemon struct {
 	patience  patience
 	conf      atomic.Pointer[config.Config]
 	services  serviceDoors
+	scripts   *check.Scripts // one for all, also across reloads: never two of the same script
 
 	mu     sync.Mutex
 	judges []*health.Judge // the one in force, last, and those before it that still have checks under way
@@ -126,7 +127,7 @@ func start(o *options) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{opts: o, sink: newLogSink(target, lostLine(c.LogFormat))}
+	d := &daemon{opts: o, sink: newLogSink(target, lostLine(c.LogFormat)), scripts: check.NewScripts(check.DefaultScripts)}
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
@@ -175,7 +176,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		RedisUsername:     c.RedisUsername,
 		RedisPassword:     check.Secret(c.RedisPassword.Reveal()),
 	}
-	options.Services = configured(c, options)
+	options.Services = configured(c, options, d.scripts)
 	checks := check.All(options)
 	judge := health.New(health.Options{
 		Overrides:       d.index,

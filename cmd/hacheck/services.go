@@ -20,11 +20,11 @@ import (
 
 // configured builds the checks of the services. They were built once when the file was read, so that
 // nothing is wrong with them.
-func configured(c *config.Config, o check.Options) map[string][]*check.Configured {
+func configured(c *config.Config, o check.Options, scripts *check.Scripts) map[string][]*check.Configured {
 	services := make(map[string][]*check.Configured, len(c.Services))
 	for _, s := range c.Services {
 		for _, spec := range s.Checks {
-			if built, err := spec.Build(check.Defaults{Options: o}); err == nil {
+			if built, err := spec.Build(check.Defaults{Options: o, Host: c.CheckHost, Scripts: scripts}); err == nil {
 				services[s.Name] = append(services[s.Name], built)
 			}
 		}

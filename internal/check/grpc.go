@@ -82,6 +82,25 @@ type grpcCheck struct {
 	tls                *tls.Config // nil: none
 }
 
+// settingsFirst refuses a server whose first frame is not SETTINGS (RFC 9113, section 3.4) as soon as the
+// frame's type has come: what speaks another protocol need not send the rest of what looks like a frame.
+type settingsFirst struct {
+	r    io.Reader
+	seen int // bytes of the first frame's head
+}
+
+func (s *settingsFirst) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	const typeAt = 3
+	if s.seen <= typeAt && s.seen+n > typeAt {
+		if typ := http2.FrameType(p[typeAt-s.seen]); typ != http2.FrameSettings {
+			return 0, fmt.Errorf("it begins with a frame %s", typ)
+		}
+	}
+	s.seen = min(s.seen+n, typeAt+1)
+	return n, err
+}
+
 func (g *grpcCheck) check(x *exchange) Result {
 	var conn *tls.Conn
 	if g.tls != nil {
@@ -95,7 +114,7 @@ func (g *grpcCheck) check(x *exchange) Result {
 		}
 	}
 	x.phase = phaseWait
-	limited := &io.LimitedReader{R: x.conn, N: maxGRPC}
+	limited := &io.LimitedReader{R: &settingsFirst{r: x.conn}, N: maxGRPC}
 	framer := http2.NewFramer(x.conn, limited)
 	framer.SetMaxReadFrameSize(grpcFrame)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)

@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -55,6 +56,12 @@ func (c *Configured) At(host string, port uint16) (*Configured, error) {
 	s.Options["host"], s.Options["port"] = host, int(port)
 	return buildType(c.typ, s, c.defaults)
 }
+
+// Format writes the name alone, whatever the verb: passwords are among the options.
+func (c Configured) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.Name) }
+
+// Format writes the type alone, whatever the verb: passwords are among the options.
+func (s Spec) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "check of type "+s.Type) }
 
 // Step is one part of a check that can fail on its own, as conn-check lists them: "tcp:db:5432", then
 // "postgres:db:5432". A step opens what it needs and leaves nothing open.

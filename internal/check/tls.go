@@ -25,7 +25,7 @@ var tlsType = Type{
 		config := tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
 		return &Configured{
 			Name:     "tls:" + hostPort(host, port),
-			Steps:    []Step{tcpStep(host, port), tlsStep(host, port, config)},
+			Steps:    []Step{tlsStep(host, port, config)}, // conn-check has no step before it here
 			Endpoint: Endpoint{"tcp", host, port},
 		}, nil
 	},

@@ -67,7 +67,7 @@ func TestTLS(t *testing.T) {
 				t.Errorf("%d %s, want %d %s", r.Code, r.Body, c.code, c.want)
 			}
 			at := c.server.Addr()
-			if diff := cmp.Diff([]string{"tcp:" + at, "tls:" + at}, stepNames(configured)); diff != "" {
+			if diff := cmp.Diff([]string{"tls:" + at}, stepNames(configured)); diff != "" {
 				t.Errorf("steps (-want +got):\n%s", diff)
 			}
 			if configured.Type != "tls" || configured.Name != "tls:"+at || configured.Endpoint != (check.Endpoint{Network: "tcp", Host: c.server.Host, Port: c.server.Port}) {

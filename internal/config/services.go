@@ -2,7 +2,6 @@ package config
 
 import (
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -108,33 +107,17 @@ func (l *loader) service(d *decoder, e entry) Service {
 	return s
 }
 
-// builtChecks reads a list of checks, of this machine where they name no host, and reports what is wrong
-// with them.
+// builtChecks reads a list of checks, which need not name a host, and reports what is wrong with them.
 func (l *loader) builtChecks(n *yaml.Node) []Check {
 	list := l.checks(n)
 	for _, c := range list {
-		c.here()
-		if _, err := c.Build(check.Defaults{}); err != nil {
+		if _, err := c.Build(check.Defaults{Host: "127.0.0.1"}); err != nil {
 			for _, e := range err.(Errors) { //nolint:errorlint // Build returns nothing else
 				l.errorf(e.Line, e.Key, "%s", e.Text)
 			}
 		}
 	}
 	return list
-}
-
-// here sets the host of a check that needs one and names none: a service's checks are about this machine.
-func (c Check) here() {
-	for _, t := range check.Types() {
-		if t.Name != c.Spec.Type && !slices.Contains(t.Aliases, c.Spec.Type) {
-			continue
-		}
-		for _, o := range t.Options {
-			if _, given := c.Spec.Options["host"]; o.Name == "host" && o.Required && !given {
-				c.Spec.Options["host"] = "127.0.0.1"
-			}
-		}
-	}
 }
 
 func isService(s string) bool {
