@@ -31,7 +31,7 @@ func TestNetns(t *testing.T) {
 		return
 	}
 	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNetns$", "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNetns$", "-test.v", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), insideNetns+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if uid := os.Geteuid(); uid != 0 {
