@@ -53,7 +53,7 @@ var grpcType = Type{
 		noVerifyOption,
 	},
 	build: func(o *values, d Defaults) (*Configured, error) {
-		host, port := o.host("host", ""), o.port("port", 0)
+		host, port := o.host("host"), o.port("port", 0)
 		g := &grpcCheck{service: o.text("service", ""), userAgent: newHTTPClient(d.Options).userAgent}
 		if len(g.service) > 1000 {
 			o.unexpected("service", g.service)

@@ -181,7 +181,7 @@ func TestGRPCOdd(t *testing.T) {
 		}, check.ReasonProtocol, "has headers of more than 16384 bytes"},
 		"another stream": {func(f *http2.Framer) { _ = f.WriteHeaders(head); _ = f.WriteData(2, true, nil) }, check.ReasonProtocol, "a stream that nobody has opened"},
 		"settings for ever": {func(f *http2.Framer) {
-			for f.WriteSettings(make([]http2.Setting, 1000)...) == nil { //nolint:revive // until the client has had enough
+			for f.WriteSettings(make([]http2.Setting, 1000)...) == nil { // until the client has had enough
 			}
 		}, check.ReasonProtocol, "has more than 262144 bytes"},
 	} {

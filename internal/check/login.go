@@ -110,7 +110,7 @@ func tlsOptions(def string) []Option {
 
 // login reads the options that o's type has of those above; port 0 stands for the two default ports.
 func (o *values) login(d Defaults, port, tlsPort uint16) login {
-	l := login{host: o.host("host", ""), username: o.plain("username", ""), password: o.password()}
+	l := login{host: o.host("host"), username: o.plain("username", ""), password: o.password()}
 	useTLS := false
 	if o.has("use_tls") {
 		useTLS = o.flag("use_tls", o.option("use_tls").Default == "true")

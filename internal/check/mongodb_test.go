@@ -88,18 +88,29 @@ func (s *mongoServer) serve(conn net.Conn) {
 				return mongoDenied
 			}
 			return bson.D{
-				{Key: "conversationId", Value: int32(3)}, {Key: "done", Value: done},
-				{Key: "payload", Value: bson.Binary{Data: []byte(answer)}}, {Key: "ok", Value: 1.0},
+				{Key: "conversationId", Value: int32(3)},
+				{Key: "done", Value: done},
+				{Key: "payload", Value: bson.Binary{Data: []byte(answer)}},
+				{Key: "ok", Value: 1.0},
 			}
 		}
 		reply := mongoError(59, "no such command")
 		switch command[0].Key {
 		case "isMaster", "hello", "ismaster":
 			reply = bson.D{
-				{Key: "isWritablePrimary", Value: true}, {Key: "ismaster", Value: true}, {Key: "helloOk", Value: true}, {Key: "maxBsonObjectSize", Value: int32(1 << 24)},
-				{Key: "localTime", Value: time.Now()}, {Key: "maxMessageSizeBytes", Value: int32(48000000)}, {Key: "maxWriteBatchSize", Value: int32(1000)},
-				{Key: "minWireVersion", Value: int32(0)}, {Key: "maxWireVersion", Value: int32(21)}, {Key: "id", Value: bson.NewObjectID()},
-				{Key: "nothing", Value: nil}, {Key: "long", Value: int64(1)}, {Key: "time", Value: bson.Timestamp{T: 1}},
+				{Key: "isWritablePrimary", Value: true},
+				{Key: "ismaster", Value: true},
+				{Key: "helloOk", Value: true},
+				{Key: "maxBsonObjectSize", Value: int32(1 << 24)},
+				{Key: "localTime", Value: time.Now()},
+				{Key: "maxMessageSizeBytes", Value: int32(48000000)},
+				{Key: "maxWriteBatchSize", Value: int32(1000)},
+				{Key: "minWireVersion", Value: int32(0)},
+				{Key: "maxWireVersion", Value: int32(21)},
+				{Key: "id", Value: bson.NewObjectID()},
+				{Key: "nothing", Value: nil},
+				{Key: "long", Value: int64(1)},
+				{Key: "time", Value: bson.Timestamp{T: 1}},
 			}
 			if user, _ := field("saslSupportedMechs").(string); user == "admin.operator" {
 				reply = append(reply, bson.E{Key: "saslSupportedMechs", Value: bson.A{s.mechanism}})

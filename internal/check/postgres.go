@@ -62,7 +62,7 @@ func buildPostgres(o *values, d Defaults) (*Configured, error) {
 	if dir := o.text("host", ""); strings.HasPrefix(dir, "/") {
 		p.host, p.socket = o.plain("host", ""), filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(p.port)))
 	} else {
-		p.host = o.host("host", "")
+		p.host = o.host("host")
 	}
 	c := p.configured("postgres", "", "postgres:"+p.place(), p.check)
 	if p.socket != "" {

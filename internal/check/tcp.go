@@ -21,7 +21,7 @@ var tcpType = Type{
 	Doc:     "a TCP connection opens",
 	Options: []Option{hostOption, portOption(0)},
 	build: func(o *values, _ Defaults) (*Configured, error) {
-		host, port := o.host("host", ""), o.port("port", 0)
+		host, port := o.host("host"), o.port("port", 0)
 		return &Configured{
 			Name:     "tcp:" + hostPort(host, port),
 			Steps:    []Step{tcpStep(host, port)},

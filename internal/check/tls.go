@@ -21,7 +21,7 @@ var tlsType = Type{
 	Doc:     "a TLS handshake succeeds and the certificate is valid",
 	Options: []Option{hostOption, portOption(0), noVerifyOption},
 	build: func(o *values, d Defaults) (*Configured, error) {
-		host, port := o.host("host", ""), o.port("port", 0)
+		host, port := o.host("host"), o.port("port", 0)
 		config := tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
 		return &Configured{
 			Name:     "tls:" + hostPort(host, port),

@@ -25,7 +25,7 @@ var udpType = Type{
 		{Name: "expect", Want: "a text", Required: true, Doc: "the datagram that is the answer, from its first byte to its last"},
 	},
 	build: func(o *values, _ Defaults) (*Configured, error) {
-		host, port := o.host("host", ""), o.port("port", 0)
+		host, port := o.host("host"), o.port("port", 0)
 		send, expect := []byte(o.text("send", "")), []byte(o.text("expect", ""))
 		name := "udp:" + hostPort(host, port)
 		return &Configured{

@@ -141,13 +141,13 @@ func (o *values) text(name, def string) string {
 // secret is text that cannot print itself.
 func (o *values) secret(name string) Secret { return Secret(o.text(name, "")) }
 
-// host returns an address without brackets, or a name.
-func (o *values) host(name, def string) string {
-	s := o.text(name, def)
-	if _, err := netip.ParseAddr(s); err == nil || s == def {
+// host returns an address without brackets, or a name; "" when none is given.
+func (o *values) host(name string) string {
+	s := o.text(name, "")
+	if _, err := netip.ParseAddr(s); err == nil || s == "" {
 		return s
 	}
-	if s == "" || len(s) > 253 || strings.ContainsAny(s, " /:@?#[]%\\\x00\r\n\t") {
+	if len(s) > 253 || strings.ContainsAny(s, " /:@?#[]%\\\x00\r\n\t") {
 		o.unexpected(name, s)
 	}
 	return s

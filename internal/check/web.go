@@ -407,7 +407,7 @@ func (o *values) url(name string, schemes ...string) *url.URL {
 // proxy returns the proxy that the options name, nil for none, and where it is.
 func (o *values) proxy() (*url.URL, Endpoint) {
 	u := o.url("proxy_url", "http", "https")
-	host, port := o.host("proxy_host", ""), o.port("proxy_port", 8000)
+	host, port := o.host("proxy_host"), o.port("proxy_port", 8000)
 	switch {
 	case u != nil && host != "":
 		o.wrong("proxy_host", "expected either proxy_url or proxy_host, got both")

@@ -32,7 +32,7 @@ func TestBad(t *testing.T) {
 			if err == nil || c != nil {
 				t.Fatalf("Load = %+v, %v; want an error and no Config", c, err)
 			}
-			if errs := (Errors)(nil); !errors.As(err, &errs) || len(errs) == 0 {
+			if errs := Errors(nil); !errors.As(err, &errs) || len(errs) == 0 {
 				t.Errorf("the error is %T, want Errors", err)
 			}
 			said := say(warnings) + err.Error() + "\n"

@@ -1,12 +1,9 @@
 package runner
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,38 +137,4 @@ func (o *options) check(args []string) error {
 		return errors.New("options --include-tags and --exclude-tags exclude each other")
 	}
 	return nil
-}
-
-// loadRoots reads certificates of authorities from a file, or from all *.pem and *.crt files of a directory.
-func loadRoots(path string) (*x509.CertPool, error) {
-	fi, err := os.Stat(path) //nolint:gosec // the user names the files
-	if err != nil {
-		return nil, err
-	}
-	files := []string{path}
-	if fi.IsDir() {
-		files = nil
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			if ext := filepath.Ext(e.Name()); ext == ".pem" || ext == ".crt" {
-				files = append(files, filepath.Join(path, e.Name()))
-			}
-		}
-	}
-	pool, found := x509.NewCertPool(), false
-	for _, file := range files {
-		// Such directories have links whose target is gone; with one file it is that one that matters.
-		data, err := os.ReadFile(file) //nolint:gosec // the user names the files
-		if err != nil && !fi.IsDir() {
-			return nil, err
-		}
-		found = pool.AppendCertsFromPEM(data) || found
-	}
-	if !found {
-		return nil, fmt.Errorf("expected certificates in PEM form in %s, got none", path)
-	}
-	return pool, nil
 }

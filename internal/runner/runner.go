@@ -137,7 +137,7 @@ func (c *command) run(args []string) int {
 func (c *command) load(o *options) ([]*check.Configured, error) {
 	d := check.Defaults{Timeout: o.connectTimeout, Options: check.Options{Version: c.Version}}
 	if o.certs != "" {
-		roots, err := loadRoots(o.certs)
+		roots, err := check.LoadRoots(o.certs)
 		if err != nil {
 			return nil, fmt.Errorf("%s: --tls-certs-path: %w", c.name, err)
 		}
