@@ -83,7 +83,7 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 		found = pool.AppendCertsFromPEM(pem) || found
 	}
 	if !found {
-		return nil, fmt.Errorf("load certificates: none in %s", path)
+		return nil, fmt.Errorf("load certificates: expected certificates in PEM form in %s, got none", path)
 	}
 	return pool, nil
 }
