@@ -150,7 +150,7 @@ func TestLoadRoots(t *testing.T) {
 	if err := os.Mkdir(empty, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := check.LoadRoots(empty); err == nil || !strings.Contains(err.Error(), "none in "+empty) {
+	if _, err := check.LoadRoots(empty); err == nil || !strings.Contains(err.Error(), "in PEM form in "+empty) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	if _, err := check.LoadRoots(filepath.Join(dir, "gone")); !errors.Is(err, os.ErrNotExist) {
