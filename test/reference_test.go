@@ -625,7 +625,14 @@ func (w *refWorld) holds(term refTerm) (bool, error) {
 	case "err":
 		return match(args[0], s.err)
 	case "log":
-		return match(args[0], w.d.out.String())
+		// The daemon writes its log behind the answer, so as never to wait for it.
+		for end := time.Now().Add(2 * time.Second); ; {
+			ok, err := match(args[0], w.d.out.String())
+			if ok || err != nil || time.Now().After(end) {
+				return ok, err
+			}
+			<-time.After(time.Millisecond)
+		}
 	case "file":
 		text, err := os.ReadFile(filepath.Join(w.spool, args[0]))
 		if err != nil {
