@@ -87,6 +87,19 @@ services:
 	if code, body := fetch(t, httpAddr, "application/json"); code != 200 || !strings.Contains(body, `"healthy":true`) || !strings.Contains(body, `"name":"script:test"`) {
 		t.Errorf("JSON: %d %s", code, body)
 	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+p.addrs[0]+"/checks/web/0/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); !strings.HasPrefix(string(b), `{"healthy":true,"checks":[{"name":"script:test"`) || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+		t.Errorf("JSON of /checks: %s %s", resp.Header.Get("Content-Type"), b)
+	}
 	writeFile(t, filepath.Join(spoolRoot, "web"), `{"reason": "kernel", "expiration": null, "creation": 1500000000.5}`)
 	state("downed", 500, "Service web in down state since 1500000000.500000: kernel", "")
 	if err := os.Remove(filepath.Join(spoolRoot, "web")); err != nil {

@@ -4,10 +4,8 @@ package aggregate
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"hacheck/internal/health"
@@ -27,21 +25,6 @@ type Handler struct {
 	Log         *slog.Logger
 }
 
-// answer is the JSON document for clients that accept it.
-type answer struct {
-	Healthy bool     `json:"healthy"`
-	State   string   `json:"state,omitempty"`  // what an operator has said: up, drain, down or maint
-	Reason  string   `json:"reason,omitempty"` // why, when something is wrong
-	Checks  []result `json:"checks,omitempty"`
-}
-
-type result struct {
-	Name    string  `json:"name"`
-	Healthy bool    `json:"healthy"`
-	Message string  `json:"message"`
-	Seconds float64 `json:"seconds"`
-}
-
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	v := h.Judge(r.Context())
@@ -53,8 +36,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			code = h.FailureCode
 		}
 	}
-	if acceptsJSON(r) {
-		h.json(w, v, healthy, code)
+	if health.WantsJSON(r.Header) {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(code)
+		_, _ = w.Write(v.JSON())
 	} else {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(code)
@@ -73,36 +58,6 @@ func text(v health.Verdict, healthy bool) []byte {
 		return v.Result.Body
 	}
 	return append([]byte(failed+"\n"), v.Result.Body...)
-}
-
-func (h *Handler) json(w http.ResponseWriter, v health.Verdict, healthy bool, code int) {
-	a := answer{Healthy: healthy, State: v.State.String()}
-	if !healthy {
-		a.Reason = string(v.Result.Body)
-	}
-	for _, p := range v.Result.Parts {
-		a.Checks = append(a.Checks, result{
-			Name: p.Name, Healthy: p.Result.Code == http.StatusOK,
-			Message: string(p.Result.Body), Seconds: p.Result.Took.Seconds(),
-		})
-	}
-	b, err := json.Marshal(a)
-	if err != nil { // of strings and numbers: cannot happen
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.WriteHeader(code)
-	_, _ = w.Write(b)
-}
-
-func acceptsJSON(r *http.Request) bool {
-	for _, v := range r.Header.Values("Accept") {
-		if strings.Contains(v, "application/json") {
-			return true
-		}
-	}
-	return false
 }
 
 const (

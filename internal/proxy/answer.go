@@ -105,6 +105,9 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 		}
 		s.recent.answer(row, hostOf(r.RemoteAddr), v.Result.Code, now)
 		w.Header()["Date"] = s.date.value(now)
+		if p.Name == "checks" && health.WantsJSON(r.Header) {
+			v.Result.Body, v.Result.ContentType = v.JSON(), jsonType[0]
+		}
 		writeVerdict(w, &v)
 		if s.log.Enabled(r.Context(), slog.LevelDebug) {
 			s.log.Debug("answered", "method", r.Method, "uri", printable(r.RequestURI), "peer", r.RemoteAddr,

@@ -114,7 +114,10 @@ func (h *plainHead) header(line string) bool {
 			}
 			h.hostSeen, h.host = true, value
 		}
-	case len("Expect"): // and Pragma
+	case len("Expect"): // and Pragma, and Accept
+		if is("Accept") && strings.Contains(value, "json") {
+			return false // a question of more than one kind of answer
+		}
 		if is("Pragma") {
 			h.want.fresh = h.want.fresh || hasNoCache(value)
 		}

@@ -1,0 +1,51 @@
+package health
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+// verdictJSON is a verdict on configured checks for clients that accept JSON.
+type verdictJSON struct {
+	Healthy bool        `json:"healthy"`
+	State   string      `json:"state,omitempty"`  // what an operator has said: up, drain, down or maint
+	Reason  string      `json:"reason,omitempty"` // why, when something is wrong
+	Checks  []checkJSON `json:"checks,omitempty"`
+}
+
+type checkJSON struct {
+	Name    string  `json:"name"`
+	Healthy bool    `json:"healthy"`
+	Message string  `json:"message"`
+	Seconds float64 `json:"seconds"`
+}
+
+// JSON returns v as a document that names each check, what it found and how long it took.
+func (v *Verdict) JSON() []byte {
+	doc := verdictJSON{Healthy: v.Result.Code == http.StatusOK, State: v.State.String()}
+	if !doc.Healthy {
+		doc.Reason = string(v.Result.Body)
+	}
+	for _, p := range v.Result.Parts {
+		doc.Checks = append(doc.Checks, checkJSON{
+			Name: p.Name, Healthy: p.Result.Code == http.StatusOK,
+			Message: string(p.Result.Body), Seconds: p.Result.Took.Seconds(),
+		})
+	}
+	b, err := json.Marshal(doc)
+	if err != nil { // of strings and numbers: cannot happen
+		return []byte(`{"healthy":false}`)
+	}
+	return b
+}
+
+// WantsJSON reports whether a client accepts JSON.
+func WantsJSON(h http.Header) bool {
+	for _, v := range h["Accept"] {
+		if strings.Contains(v, "application/json") {
+			return true
+		}
+	}
+	return false
+}
