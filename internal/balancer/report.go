@@ -1,0 +1,72 @@
+package balancer
+
+// Report is the document at /balancers[?service=NAME]. All times are lengths in seconds before the moment
+// the report was made, never clock times: whoever reads it compares them with its own clock, which may
+// jump.
+type Report struct {
+	Uptime float64 `json:"uptime"` // since the daemon began to listen
+	// AgentOnly is -S: the answers to HTTP checks are the service's own, and what operators say reaches
+	// balancers through the agent alone.
+	AgentOnly bool       `json:"agent_only"`
+	Services  []Asked    `json:"services"`  // asked about by anyone lately, by name
+	Balancers []Balancer `json:"balancers"` // by service, balancer, server
+	Agents    []Agent    `json:"agents"`    // by service, address
+	// NotKept counts the requests since the start whose balancer was not remembered because too many were.
+	NotKept uint64 `json:"not_kept"`
+}
+
+// Asked says when a service was last asked about, by a balancer or anybody else.
+type Asked struct {
+	Service string  `json:"service"`
+	Ago     float64 `json:"ago"`
+}
+
+// Balancer is one balancer's view of one server of this host: it is told apart by remote address and by
+// node and name in its X-Haproxy-Server-State header, else by remote address and URL.
+type Balancer struct {
+	Service string `json:"service"`
+	Host    string `json:"host"` // that is checked
+	Port    uint16 `json:"port"` // that is checked; 0 when there is none
+	Here    bool   `json:"here"` // Host is this machine
+	URL     string `json:"url"`  // of the last request
+
+	Address string `json:"address"`          // it asks from
+	Node    string `json:"node,omitempty"`   // its name, "node=" of the header
+	Server  string `json:"server,omitempty"` // what it calls this server, "name=" of the header: backend/server
+
+	// What the last header said, of the moment before the answer to that request. Without send-state there
+	// is no header, State is "" and the pointers are nil.
+	State       string `json:"state,omitempty"`    // such as "UP", "UP 1/3", "DOWN 1/2", "NOLB 2/2", "no check"
+	Sessions    *int   `json:"sessions"`           // open on this server, first number of "scur="
+	Queued      *int   `json:"queued"`             // waiting for this server, "qcur="
+	Weight      *int   `json:"weight"`             // of this server, first number of "weight="
+	TotalWeight *int   `json:"total_weight"`       // of all usable active servers of the backend, second number
+	Throttle    string `json:"throttle,omitempty"` // "throttle=" of a server in slow start
+
+	Interval float64 `json:"interval"` // usual seconds between two requests; 0 until there were two
+	Silent   bool    `json:"silent"`   // no request for 3 intervals, and for 5 s
+
+	Last     Answer  `json:"last"`     // to the request that brought State
+	Previous *Answer `json:"previous"` // to the one before; nil when there was none
+	// Out is how many answers in a row, Last included, said that an override takes the server out.
+	Out int `json:"out"`
+	// Same is for how many seconds the answers have had the code and override that Last has.
+	Same float64 `json:"same"`
+}
+
+// Answer is what a balancer was told.
+type Answer struct {
+	Ago      float64 `json:"ago"`
+	Code     int     `json:"code"`
+	Override string  `json:"override,omitempty"` // that decided: "up", "drain", "down", "maint"; "" when none did
+}
+
+// Agent is what the agent door last told one address about one service.
+type Agent struct {
+	Service string  `json:"service"` // or the name of an instance, as in the spool
+	Address string  `json:"address"`
+	Answer  string  `json:"answer"` // the line, without its newline
+	Ago     float64 `json:"ago"`
+	// Since is for how many seconds the first two words of the answers have been the same.
+	Since float64 `json:"since"`
+}
