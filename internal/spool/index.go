@@ -288,8 +288,8 @@ func (x *Index) List() []Entry {
 	if s.all.entry != nil {
 		list = append(list, *s.all.entry)
 	}
-	for _, m := range s.shards {
-		for _, sl := range m {
+	for i := range s.shards {
+		for _, sl := range s.shards[i].slots {
 			if sl.entry != nil {
 				list = append(list, *sl.entry)
 			}
