@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
@@ -155,7 +156,7 @@ func start(o *options) (*daemon, error) {
 	}
 	d.conf.Store(c)
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log}, set)
+	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: balancer.New()}, set)
 	d.services.log = d.log
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err
@@ -199,6 +200,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		Checks:        checks,
 		CheckHost:     c.CheckHost,
 		HeadersToCopy: c.HTTPHeadersToCopy,
+		AgentOnly:     d.opts.noSpoolOnHTTP,
 		Remote: proxy.Remote{
 			Enabled: c.AllowRemoteSpoolChanges,
 			Allowed: c.RemoteSpoolAllowed,

@@ -1,3 +1,382 @@
 // Package balancer remembers which load balancers ask, how often, what they are told, and how they see the
 // servers of this host. It tells an operator when it is safe to touch the machine.
+//
+// The HTTP door tells a [Service] of every check request, the agent door tells the [Table] of every answer
+// it gives, and [Table.Report] says what is known. Nothing here decides: hadown does, from the report.
 package balancer
+
+import (
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hacheck/internal/spool"
+)
+
+// The bounds. What is remembered is chosen by whoever sends requests, so that no client may have more than
+// its share, and what nobody has asked about for long makes room.
+const (
+	maxRows       = 10_000 // all together
+	maxPeerRows   = 2_000  // of one remote address
+	maxRowsBeside = 100    // of one remote address about one service
+	maxCandidates = 16     // of one service, see candidate
+	maxHeader     = 1 << 10
+	maxName       = 256 // of a node, a server or a URL
+	maxAgents     = 10_000
+)
+
+const (
+	// forgetAfter is how long a balancer that is silent is remembered, at least.
+	forgetAfter = 10 * time.Minute
+	// forgetStateless is the same for one that sends no state: it may have been a person in a loop.
+	forgetStateless = time.Minute
+	// silentAtLeast and silentIntervals say when a balancer is silent.
+	silentAtLeast   = 5 * time.Second
+	silentIntervals = 3
+	// silentUnknown is the same for one whose interval is not known yet, since it has asked only once.
+	silentUnknown = 30 * time.Second
+	// steadyAtLeast is the shortest interval by which one that sends no state is known for a balancer.
+	steadyAtLeast = 100 * time.Millisecond
+	// steadyRatio is how much longer than another a steady interval may be: HAProxy's spread-checks makes
+	// 1.5 of it.
+	steadyRatio = 2
+)
+
+// Table is all that is known of balancers. It is safe for concurrent use and owns no goroutine.
+type Table struct {
+	now     func() time.Time
+	started time.Time
+	seed    maphash.Seed
+	notKept atomic.Uint64
+
+	mu       sync.Mutex
+	rows     int
+	peers    map[string]int // rows of each remote address
+	services map[string]*Service
+	swept    time.Time
+	agents   map[agentKey]*agentRow
+
+	agentsSwept time.Time
+}
+
+// New returns an empty table.
+func New() *Table { return newTable(time.Now) }
+
+func newTable(now func() time.Time) *Table {
+	return &Table{
+		now: now, started: now(), seed: maphash.MakeSeed(),
+		peers: map[string]int{}, services: map[string]*Service{}, agents: map[agentKey]*agentRow{},
+	}
+}
+
+// Request is one check request and its answer. Its memory is the caller's again when Asked returns.
+type Request struct {
+	Peer string // the remote address
+	// Sent says that there was an X-Haproxy-Server-State header. State is the last one as it came, Node and
+	// Name are in it.
+	Sent              bool
+	State, Node, Name string
+	URL               string // the request's path and query
+	Host              string // that was to be checked
+	Port              uint16
+	Here              bool
+	Code              int         // of the answer
+	Override          spool.State // that decided it; Ready when none did
+	At                time.Time
+}
+
+// Service is what is known of the balancers that ask about one service. It is safe for concurrent use.
+type Service struct {
+	t    *Table
+	name string
+
+	mu         sync.Mutex
+	rows       []*row
+	index      map[rowKey]*row // when there are more than a few
+	candidates []candidate
+}
+
+// fewRows is up to how many rows are looked through one by one.
+const fewRows = 8
+
+// rowKey tells balancers' views of servers apart.
+type rowKey struct {
+	peer, node, name string
+	url              string // "" when there is a state header that says more
+}
+
+// row is one balancer's view of one server.
+type row struct {
+	key   rowKey
+	sent  bool
+	state []byte // the header as it came, cut at maxHeader; read when somebody wants to know
+	url   string
+	host  string
+	port  uint16
+	here  bool
+
+	last, previous answer
+	out            int       // answers in a row, last included, by an override that takes the server out
+	same           time.Time // of the first of the answers in a row that are like the last
+	gaps           [8]uint32 // the latest intervals in ms, a ring
+	asked          uint      // requests
+}
+
+type answer struct {
+	at       time.Time
+	code     int
+	override spool.State
+}
+
+// candidate is an asker that sends no state and may be a balancer: it is one from its third request at a
+// steady interval on. Of two whose hashes are the same the second is mistaken for the first.
+type candidate struct {
+	hash uint64
+	at   time.Time
+	gap  time.Duration // between the two requests before; 0 when there was one
+}
+
+// Service returns what is known of the service with that name, for its requests to be entered.
+func (t *Table) Service(name string) *Service {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.services[name]; s != nil {
+		return s
+	}
+	return &Service{t: t, name: name}
+}
+
+// Missed counts a request that is not entered for want of room for its service.
+func (t *Table) Missed() { t.notKept.Add(1) }
+
+// Asked enters one request. It costs a fraction of a microsecond: every check comes by.
+func (s *Service) Asked(r *Request) {
+	key := rowKey{peer: r.Peer, node: cut(r.Node, maxName), name: cut(r.Name, maxName)}
+	if !r.Sent || r.Name == "" {
+		key.url = cut(r.URL, maxName)
+	}
+	if !s.enter(&key, r) {
+		s.t.notKept.Add(1)
+		s.t.sweep() // so that there is room the next time
+	}
+}
+
+// enter enters r in its row and returns true, or returns false when there is no room for one.
+func (s *Service) enter(key *rowKey, r *Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.find(key)
+	if w == nil {
+		var gap time.Duration
+		if !r.Sent {
+			if gap = s.steady(r); gap == 0 {
+				return true
+			}
+		}
+		if w = s.add(key); w == nil {
+			return false
+		}
+		if gap > 0 {
+			w.asked, w.last.at = 1, r.At.Add(-gap)
+		}
+	}
+	w.enter(r)
+	return true
+}
+
+func cut(s string, n int) string { return s[:min(len(s), n)] }
+
+func (s *Service) find(key *rowKey) *row {
+	if s.index != nil {
+		return s.index[*key]
+	}
+	for _, w := range s.rows {
+		if w.key == *key {
+			return w
+		}
+	}
+	return nil
+}
+
+// steady returns the interval at which r, of an asker that sends no state, is the third, or 0 when it is not.
+func (s *Service) steady(r *Request) time.Duration {
+	var h maphash.Hash
+	h.SetSeed(s.t.seed)
+	_, _ = h.WriteString(r.Peer) // never fails
+	_ = h.WriteByte(0)
+	_, _ = h.WriteString(r.URL)
+	hash := h.Sum64()
+	oldest := 0
+	for i := range s.candidates {
+		c := &s.candidates[i]
+		if c.hash != hash {
+			if c.at.Before(s.candidates[oldest].at) {
+				oldest = i
+			}
+			continue
+		}
+		gap := r.At.Sub(c.at)
+		if gap < steadyAtLeast {
+			return 0 // the same question twice: two threads of a load, or a person
+		}
+		before := c.gap
+		c.at, c.gap = r.At, gap
+		if before > 0 && max(gap, before) <= steadyRatio*min(gap, before) {
+			return gap
+		}
+		return 0
+	}
+	c := candidate{hash: hash, at: r.At}
+	if len(s.candidates) < maxCandidates {
+		s.candidates = append(s.candidates, c)
+	} else {
+		s.candidates[oldest] = c
+	}
+	return 0
+}
+
+// add makes a row, or returns nil when there is no room. s.mu is held.
+func (s *Service) add(key *rowKey) *row {
+	beside := 0
+	for _, w := range s.rows {
+		if w.key.peer == key.peer {
+			beside++
+		}
+	}
+	if !s.t.room(s, key.peer, beside) {
+		return nil
+	}
+	w := &row{key: rowKey{strings.Clone(key.peer), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
+	s.rows = append(s.rows, w)
+	if s.index != nil {
+		s.index[w.key] = w
+	} else if len(s.rows) > fewRows {
+		s.index = make(map[rowKey]*row, len(s.rows))
+		for _, w := range s.rows {
+			s.index[w.key] = w
+		}
+	}
+	return w
+}
+
+// room takes a place for a row of peer's in s, which has that many of it already.
+func (t *Table) room(s *Service, peer string, beside int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if beside >= maxRowsBeside || t.rows >= maxRows || t.peers[peer] >= maxPeerRows {
+		return false
+	}
+	t.rows++
+	t.peers[strings.Clone(peer)]++
+	t.services[s.name] = s
+	return true
+}
+
+// sweep forgets what has been silent for long, at most once a second.
+func (t *Table) sweep() {
+	now := t.now()
+	t.mu.Lock()
+	if now.Sub(t.swept) < time.Second {
+		t.mu.Unlock()
+		return
+	}
+	t.swept = now
+	services := slices.Collect(maps.Values(t.services))
+	t.mu.Unlock()
+	for _, s := range services {
+		s.forget(now)
+	}
+}
+
+// forget drops the rows that are to be forgotten.
+func (s *Service) forget(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var gone []*row
+	s.rows = slices.DeleteFunc(s.rows, func(w *row) bool {
+		if !w.forgotten(now) {
+			return false
+		}
+		gone = append(gone, w)
+		return true
+	})
+	if gone == nil {
+		return
+	}
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	for _, w := range gone {
+		delete(s.index, w.key)
+		s.t.rows--
+		if s.t.peers[w.key.peer]--; s.t.peers[w.key.peer] <= 0 {
+			delete(s.t.peers, w.key.peer)
+		}
+	}
+	if len(s.rows) == 0 {
+		delete(s.t.services, s.name)
+	}
+}
+
+// enter enters a request in its row.
+func (w *row) enter(r *Request) {
+	if w.asked > 0 {
+		gap := max(r.At.Sub(w.last.at), 0)
+		w.gaps[(w.asked-1)%uint(len(w.gaps))] = uint32(min(gap/time.Millisecond, 1<<31))
+	}
+	w.asked++
+	w.sent = r.Sent
+	w.state = append(w.state[:0], cut(r.State, maxHeader)...)
+	if url := cut(r.URL, maxName); w.url != url {
+		w.url = strings.Clone(url)
+	}
+	if w.host != r.Host {
+		w.host = strings.Clone(r.Host)
+	}
+	w.port, w.here = r.Port, r.Here
+
+	w.previous = w.last
+	w.last = answer{r.At, r.Code, r.Override}
+	if w.asked == 1 || w.last.code != w.previous.code || w.last.override != w.previous.override {
+		w.same = r.At
+	}
+	if takesOut(r.Override) {
+		w.out++
+	} else {
+		w.out = 0
+	}
+}
+
+// takesOut reports whether an override of that state takes its server out of service.
+func takesOut(s spool.State) bool { return s == spool.Drain || s == spool.Down || s == spool.Maint }
+
+// interval is the usual time between two requests: the median of the latest, since a balancer asks faster
+// or slower while a server is on its way up or down. It is 0 when there was one request.
+func (w *row) interval() time.Duration {
+	n := min(w.asked-1, uint(len(w.gaps)))
+	if n == 0 {
+		return 0
+	}
+	g := w.gaps
+	slices.Sort(g[:n])
+	return time.Duration(g[n/2]) * time.Millisecond
+}
+
+// silence is after how long without a request w is silent.
+func (w *row) silence() time.Duration {
+	if w.asked < 2 {
+		return silentUnknown
+	}
+	return max(silentAtLeast, silentIntervals*w.interval())
+}
+
+func (w *row) forgotten(now time.Time) bool {
+	least := forgetAfter
+	if !w.sent {
+		least = forgetStateless
+	}
+	return now.Sub(w.last.at) > max(least, 2*w.silence())
+}

@@ -39,10 +39,9 @@ type Epoch struct {
 
 // Entry is one kept result. It is never changed once it is stored.
 type Entry[V any] struct {
-	Value V
-	Taken time.Time // the end of the check; the age counts from here
-
 	epoch uint64
+	Taken time.Time // the end of the check; the age counts from here
+	Value V
 	size  int64
 }
 
@@ -53,6 +52,9 @@ type Options[V any] struct {
 	Life func(v V) time.Duration
 	// Size returns the bytes that count against MaxBytes.
 	Size func(key string, v V) int
+	// Pack returns key and v with what they point to moved next to each other in memory, or as they are.
+	// nil leaves them. The key must stay the same text.
+	Pack func(key string, v V) (string, V)
 	// MaxEntries and MaxBytes bound what is kept. A result beyond them is served, counted in
 	// Stats.Uncached and forgotten.
 	MaxEntries int
@@ -172,6 +174,9 @@ func (c *Cache[V]) store(key string, e *Entry[V]) {
 		return
 	}
 	e.size = int64(c.o.Size(key, e.Value))
+	if c.o.Pack != nil && life > 0 {
+		key, e.Value = c.o.Pack(key, e.Value)
+	}
 
 	c.storeMu.Lock()
 	defer c.storeMu.Unlock()

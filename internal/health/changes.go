@@ -3,6 +3,7 @@ package health
 import (
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -77,7 +78,7 @@ func (c *changes) stranger(t *check.Target) {
 		if c.strangers == nil || len(c.strangers) >= maxRemembered {
 			c.strangers = make(map[string]struct{})
 		}
-		c.strangers[t.Host] = struct{}{}
+		c.strangers[strings.Clone(t.Host)] = struct{}{}
 	}
 	c.mu.Unlock()
 	if !known {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
@@ -98,12 +99,7 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 
 		began := time.Now()
 		row := s.recent.see(service)
-		v := s.judge(r, &p, service, port, uri)
-		now := began
-		if v.Cache != cache.Hit {
-			now = time.Now()
-		}
-		s.recent.answer(row, hostOf(r.RemoteAddr), v.Result.Code, now)
+		v, now := s.judge(r, &p, row, service, port, uri, began)
 		w.Header()["Date"] = s.date.value(now)
 		if p.Name == "checks" && health.WantsJSON(r.Header) {
 			v.Result.Body, v.Result.ContentType = v.JSON(), jsonType[0]
@@ -116,8 +112,8 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 	}
 }
 
-// judge has the request judged.
-func (s *Server) judge(r *http.Request, p *check.Protocol, service string, port uint16, uri string) health.Verdict {
+// judge has the request judged that came at began, and enters the answer in row. It returns when that was.
+func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, service string, port uint16, uri string, began time.Time) (health.Verdict, time.Time) {
 	set := s.settings.Load()
 	q := questions.Get().(*question)
 	defer questions.Put(q)
@@ -126,10 +122,23 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, service string, port 
 		fields = copied(q.fields[:0], r, set.HeadersToCopy)
 	}
 	w := wantedBy(r.Header)
+	var v health.Verdict
 	if no := s.fill(&q.ask, set, p, service, port, uri, &w, fields); no != nil {
-		return health.Verdict{Result: check.Result{Code: no.code, Reason: check.ReasonConfig, Body: []byte(no.sentence)}}
+		v.Result = check.Result{Code: no.code, Reason: check.ReasonConfig, Body: []byte(no.sentence)}
+		q.ask.Target.Host, q.ask.Target.Port = "", 0
+	} else {
+		v = set.Judge.Verdict(r.Context(), &q.ask)
 	}
-	return set.Judge.Verdict(r.Context(), &q.ask)
+	now := began
+	if v.Cache != cache.Hit {
+		now = time.Now()
+	}
+	s.recent.answer(row, &balancer.Request{
+		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
+		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
+		Code: v.Result.Code, Override: v.State, At: now,
+	})
+	return v, now
 }
 
 // fill makes an ask of what URL and headers say.

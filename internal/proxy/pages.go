@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
 )
 
 // status answers /status: the counters of the original, and some of our own behind them.
@@ -50,6 +53,32 @@ func (s *Server) recentPage(w http.ResponseWriter, r *http.Request) {
 		seen[i] = [2]any{row.service, row.last}
 	}
 	writeJSON(w, map[string]any{"seen_services": seen, "threshold_seconds": threshold})
+}
+
+// balancersPage answers /balancers[?service=NAME]: who asks, what they are told, and how they see the servers.
+func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
+	service := ""
+	if v, ok := r.URL.Query()["service"]; ok {
+		service = v[len(v)-1]
+		if !spool.ValidService(service) {
+			sentence(w, http.StatusBadRequest, "service must be the name of a service, as in /balancers?service=web")
+			return
+		}
+	}
+	writeJSON(w, s.balancers(service))
+}
+
+// balancers is the document at /balancers, about one service, or about all when it is "".
+func (s *Server) balancers(service string) balancer.Report {
+	report := s.recent.balancers.Report(service)
+	report.AgentOnly = s.settings.Load().AgentOnly
+	now := time.Now()
+	for _, row := range s.recent.since(now.Add(-recentFor)) {
+		if service == "" || row.service == service {
+			report.Services = append(report.Services, balancer.Asked{Service: row.service, Ago: max(now.Sub(row.at), 0).Seconds()})
+		}
+	}
+	return report
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

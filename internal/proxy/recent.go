@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"hacheck/internal/balancer"
 )
 
 // The tables behind /recent and /status/count are filled by whoever sends requests, so they are bounded:
@@ -17,23 +19,61 @@ const (
 	recentFor   = 600 * time.Second
 )
 
-// recent remembers for each service the last answer, and who asked how often.
+// recent remembers for each service the last answer, who asked how often, and the balancers among them.
 type recent struct {
-	services sync.Map // string -> *seenService
-	n, peers atomic.Int64
-	swept    atomic.Int64 // unix nanoseconds
+	balancers *balancer.Table
+	services  sync.Map // string -> *seenService
+	n, peers  atomic.Int64
+	swept     atomic.Int64 // unix nanoseconds
 }
 
 // seenService is one service's row.
 type seenService struct {
+	balancers *balancer.Service
+
 	mu       sync.Mutex
 	answered bool
+	gone     bool // dropped from the table
 	code     int
-	peer     string // of the last answer
 	at       time.Time
-	count    *uint64            // of peer
-	counts   map[string]*uint64 // by peer
-	gone     bool               // dropped from the table
+	peer     string  // of the last answer
+	count    *uint64 // the answers it had
+
+	first  string // caller; most services have no other
+	firstN uint64
+	others map[string]*uint64
+}
+
+// peers is how many callers are in the row.
+func (s *seenService) peers() int64 {
+	if s.first == "" {
+		return 0
+	}
+	return int64(1 + len(s.others))
+}
+
+// counter returns where the answers for peer are counted.
+func (s *seenService) counter(t *recent, peer string) *uint64 {
+	if peer == s.first {
+		return &s.firstN
+	}
+	if c := s.others[peer]; c != nil {
+		return c
+	}
+	if s.gone || t.peers.Load() >= maxPeers {
+		return new(uint64)
+	}
+	t.peers.Add(1)
+	if s.first == "" {
+		s.first = strings.Clone(peer)
+		return &s.firstN
+	}
+	if s.others == nil {
+		s.others = make(map[string]*uint64, 1)
+	}
+	c := new(uint64)
+	s.others[strings.Clone(peer)] = c
+	return c
 }
 
 // see returns the row of a service that is asked about, or nil when the table is full.
@@ -44,7 +84,8 @@ func (t *recent) see(service string) *seenService {
 	if t.n.Load() >= maxServices && !t.sweep(time.Now()) {
 		return nil
 	}
-	v, loaded := t.services.LoadOrStore(strings.Clone(service), &seenService{at: time.Now(), counts: make(map[string]*uint64, 1)})
+	service = strings.Clone(service)
+	v, loaded := t.services.LoadOrStore(service, &seenService{at: time.Now(), balancers: t.balancers.Service(service)})
 	if !loaded {
 		t.n.Add(1)
 	}
@@ -64,7 +105,7 @@ func (t *recent) sweep(now time.Time) bool {
 		if now.Sub(s.at) > recentFor {
 			t.services.Delete(k)
 			t.n.Add(-1)
-			t.peers.Add(-int64(len(s.counts)))
+			t.peers.Add(-s.peers())
 			s.gone = true
 		}
 		s.mu.Unlock()
@@ -73,29 +114,20 @@ func (t *recent) sweep(now time.Time) bool {
 	return t.n.Load() < maxServices
 }
 
-// answer enters an answer. s may be nil. peer is the caller's address.
-func (t *recent) answer(s *seenService, peer string, code int, now time.Time) {
+// answer enters an answer. s may be nil.
+func (t *recent) answer(s *seenService, r *balancer.Request) {
 	if s == nil {
+		t.balancers.Missed()
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.answered, s.code, s.at = true, code, now
-	if s.count != nil && s.peer == peer {
-		*s.count++
-		return
+	s.answered, s.code, s.at = true, r.Code, r.At
+	if s.count == nil || s.peer != r.Peer {
+		s.peer, s.count = r.Peer, s.counter(t, r.Peer)
 	}
-	c := s.counts[peer]
-	if c == nil {
-		peer = strings.Clone(peer)
-		c = new(uint64)
-		if !s.gone && t.peers.Load() < maxPeers {
-			t.peers.Add(1)
-			s.counts[peer] = c
-		}
-	}
-	*c++
-	s.peer, s.count = peer, c
+	*s.count++
+	s.mu.Unlock()
+	s.balancers.Asked(r)
 }
 
 // hostOf is net.SplitHostPort for addresses that the listener itself wrote.
@@ -113,6 +145,7 @@ func hostOf(remote string) string {
 // seenRow is one service in /recent.
 type seenRow struct {
 	service string
+	at      time.Time
 	last    *lastAnswer // nil: no answer yet
 }
 
@@ -132,7 +165,7 @@ func (t *recent) since(then time.Time) []seenRow {
 		if s.at.Before(then) {
 			return true
 		}
-		row := seenRow{service: k.(string)}
+		row := seenRow{service: k.(string), at: s.at}
 		if s.answered {
 			row.last = &lastAnswer{Code: s.code, RemoteIP: s.peer, TS: float64(s.at.UnixMicro()) / 1e6}
 		}
@@ -150,8 +183,11 @@ func (t *recent) counts() map[string]map[string]uint64 {
 		s := v.(*seenService)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		m := make(map[string]uint64, len(s.counts))
-		for peer, n := range s.counts {
+		m := make(map[string]uint64, s.peers())
+		if s.first != "" {
+			m[s.first] = s.firstN
+		}
+		for peer, n := range s.others {
 			m[peer] = *n
 		}
 		all[k.(string)] = m

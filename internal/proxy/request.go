@@ -79,6 +79,9 @@ func isHex(c byte) bool {
 // wanted is what the headers of a check request say, whoever has read them.
 type wanted struct {
 	address, port string // of X-Haproxy-Server-State
+	node, name    string // of X-Haproxy-Server-State: the balancer's name, and what it calls the server
+	header        string // the last X-Haproxy-Server-State as it came
+	sent          bool   // there was one
 	nerve         string // X-Nerve-Check-IP
 	fresh         bool   // a kept result does not count
 }
@@ -106,19 +109,28 @@ func wantedBy(h http.Header) (w wanted) {
 //
 // The last of repeated keys wins; a field with more than one = is none.
 func (w *wanted) state(v string) {
+	w.sent, w.header = true, v
 	for v != "" {
 		var field string
 		field, v, _ = strings.Cut(v, ";")
 		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
-		if !ok || name != "address" && name != "port" || strings.IndexByte(value, '=') >= 0 {
+		if !ok || strings.IndexByte(value, '=') >= 0 {
 			continue
 		}
-		value = strings.TrimSpace(value)
-		if name == "address" {
-			w.address = value
-		} else {
-			w.port = value
+		var to *string
+		switch name {
+		case "address":
+			to = &w.address
+		case "port":
+			to = &w.port
+		case "node":
+			to = &w.node
+		case "name":
+			to = &w.name
+		default:
+			continue
 		}
+		*to = strings.TrimSpace(value)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
 )
@@ -25,11 +26,14 @@ type Settings struct {
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
 	Remote        Remote
+	// AgentOnly says that Judge ignores overrides (-S); /balancers tells those who wait.
+	AgentOnly bool
 }
 
 // Options are what a Server keeps for life.
 type Options struct {
-	Log *slog.Logger
+	Log       *slog.Logger
+	Balancers *balancer.Table // told of every check request
 }
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
@@ -46,7 +50,7 @@ type Server struct {
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, started: time.Now()}
+	srv := &Server{log: o.Log, started: time.Now(), recent: recent{balancers: o.Balancers}}
 	srv.Use(s)
 	return srv
 }
@@ -71,6 +75,7 @@ func (s *Server) Use(set Settings) {
 	page("/status", s.status)
 	page("/status/count", s.statusCount)
 	page("/recent", s.recentPage)
+	page("/balancers", s.balancersPage)
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions {
 			notCheckURL(w, r)

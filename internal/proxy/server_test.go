@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
@@ -105,7 +106,7 @@ func newDoor(t *testing.T, level slog.Level) *door {
 	d := &door{over: &overrides{said: map[string]spool.Entry{}}, service: newService(t)}
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: level}))
 	checks := check.All(check.Options{Version: "test"})
-	d.Server = New(Options{Log: log}, Settings{
+	d.Server = New(Options{Log: log, Balancers: balancer.New()}, Settings{
 		Judge: health.New(health.Options{
 			Overrides: d.over, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
 			CacheMaxEntries: 1000, CacheMaxBytes: 1 << 20, Timeout: 5 * time.Second, MaxClients: 50,
@@ -397,17 +398,20 @@ func TestRecent(t *testing.T) {
 
 // TestTablesAreBounded asks for more services than the tables hold.
 func TestTablesAreBounded(t *testing.T) {
-	var tab recent
+	tab := recent{balancers: balancer.New()}
 	now := time.Now()
+	answer := func(s *seenService, peer string) {
+		tab.answer(s, &balancer.Request{Peer: peer, Code: 200, At: now})
+	}
 	for i := range maxServices + 1000 {
-		tab.answer(tab.see(fmt.Sprintf("svc%d", i)), "127.0.0.1", 200, now)
+		answer(tab.see(fmt.Sprintf("svc%d", i)), "127.0.0.1")
 	}
 	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	s := tab.see("svc1")
 	for i := range maxPeers + 1000 {
-		tab.answer(s, fmt.Sprintf("2001:db8::%x:%x", i>>16, i&0xffff), 200, now)
+		answer(s, fmt.Sprintf("2001:db8::%x:%x", i>>16, i&0xffff))
 	}
 	if n := tab.peers.Load(); n > maxPeers {
 		t.Errorf("%d callers, want at most %d", n, maxPeers)
@@ -415,7 +419,7 @@ func TestTablesAreBounded(t *testing.T) {
 	// When they are old they make room.
 	tab.services.Range(func(_, v any) bool { v.(*seenService).at = now.Add(-recentFor - time.Second); return true })
 	tab.swept.Store(0)
-	tab.answer(tab.see("new"), "127.0.0.1", 200, now)
+	answer(tab.see("new"), "127.0.0.1")
 	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {
 		t.Errorf("%d rows and %d callers after the old ones were dropped", len(rows), tab.peers.Load())
 	}
@@ -493,6 +497,7 @@ func FuzzShortcut(f *testing.F) {
 		"GET /spool/web/0/ HTTP/1.1\r\nX-Nerve-Check-IP: x\r\nPragma: no-cache\r\nConnection: close\r\n\r\n",
 		"GET /spool/web/65536/ HTTP/1.0\r\nA:\t b \r\n\r\n",
 		"GET /status HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+		"GET /spool/web/0/ HTTP/1.0\r\nX-Haproxy-Server-State: DOWN; name=a=b; node= lb1 ;name=be/s; scur=1/2\r\nx-haproxy-server-state: UP;node=\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}
@@ -512,6 +517,9 @@ func FuzzShortcut(f *testing.F) {
 		if a, b, ok := twoWays(t, quick, slow, head); ok {
 			if d := cmp.Diff(b, a); d != "" {
 				t.Errorf("%q\nby net/http (-), by the shortcut (+):\n%s", head, d)
+			}
+			if d := cmp.Diff(slow.asked(), quick.asked()); d != "" {
+				t.Errorf("%q\nremembered by net/http (-), by the shortcut (+):\n%s", head, d)
 			}
 		}
 	})

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 )
 
@@ -18,7 +20,8 @@ import (
 // beyond doubt, and verdicts that need no check; everything else goes on to net/http as if the shortcut
 // did not exist. FuzzShortcut holds the two ways against each other.
 
-// plainHead is a request head as the shortcut understands it. Its strings are cut from one.
+// plainHead is a request head as the shortcut understands it. Its strings are parts of the bytes that were
+// read, whose memory is used again for the next head.
 type plainHead struct {
 	method   string // GET, HEAD or OPTIONS
 	target   string
@@ -211,7 +214,8 @@ func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, a
 	defer shortQuestions.Put(q)
 	h := &q.head
 	*h = plainHead{}
-	if !h.parsePlain(string(head)) || h.want.fresh {
+	// A string of the bytes as they are: whoever keeps a part of it copies it.
+	if !h.parsePlain(unsafe.String(unsafe.SliceData(head), len(head))) || h.want.fresh { //nolint:gosec // see above
 		return out, false, false
 	}
 	name, rest, ok := strings.Cut(h.target[1:], "/")
@@ -240,7 +244,11 @@ func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, a
 	}
 
 	now := time.Now()
-	s.recent.answer(s.recent.see(service), peer, v.Result.Code, now)
+	s.recent.answer(s.recent.see(service), &balancer.Request{
+		Peer: peer, Sent: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
+		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
+		Code: v.Result.Code, Override: v.State, At: now,
+	})
 	b := out
 	if h.http10 {
 		b = append(b, "HTTP/1.0 "...)

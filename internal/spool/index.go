@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -223,7 +224,8 @@ func (x *Index) openWatch() {
 
 // Lookup returns what the overrides say about service, and about its instance at host and port when port
 // is not 0. here says that host is an address of this machine: then `service:port` covers it too, and an
-// empty host is 127.0.0.1. host must be as CanonicalHost gives it.
+// empty host is 127.0.0.1. host must be as CanonicalHost gives it. The memory of both is the caller's again
+// when Lookup returns.
 //
 // It never answers from before a write that has returned: see the package comment.
 func (x *Index) Lookup(service, host string, port uint16, here bool) View {
@@ -241,6 +243,7 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 
 // lookupNow is Lookup when there may be news.
 func (x *Index) lookupNow(t target) View {
+	t.service, t.host = strings.Clone(t.service), strings.Clone(t.host) // entries that are read now are kept
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.update(&t, 0)

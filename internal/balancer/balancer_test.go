@@ -1,0 +1,393 @@
+package balancer
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/spool"
+)
+
+// world is a table whose clock the test moves.
+type world struct {
+	*Table
+	at  time.Time
+	web *Service
+}
+
+func newWorld() *world {
+	w := &world{at: time.Now()}
+	w.Table = newTable(func() time.Time { return w.at })
+	w.web = w.Service("web")
+	return w
+}
+
+// ask enters a request as HAProxy sends them, after as long as its interval is.
+func (w *world) ask(after time.Duration, r Request) {
+	w.at = w.at.Add(after)
+	r.At = w.at
+	if r.Peer == "" {
+		r.Peer = "10.0.0.1"
+	}
+	if r.Code == 0 {
+		r.Code = 200
+	}
+	w.web.Asked(&r)
+}
+
+func n(i int) *int { return &i }
+
+// TestReport: what a balancer that sends its state is known by.
+func TestReport(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	r := Request{
+		Sent: true, Node: "lb1", Name: "be/web1", URL: "/http/web/8080/status", Host: "127.0.0.1", Port: 8080, Here: true,
+		State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1; throttle=40%",
+	}
+	w.ask(0, r)
+	want := Balancer{
+		Service: "web", Host: "127.0.0.1", Port: 8080, Here: true, URL: "/http/web/8080/status",
+		Address: "10.0.0.1", Node: "lb1", Server: "be/web1",
+		State: "UP", Sessions: n(13), Queued: n(1), Weight: n(1), TotalWeight: n(2), Throttle: "40%",
+		Last: Answer{Code: 200},
+	}
+	if d := cmp.Diff([]Balancer{want}, w.Report("web").Balancers); d != "" {
+		t.Fatal(d)
+	}
+	w.ask(2*time.Second, r)
+	w.ask(2*time.Second, r)
+	r.State, r.Code, r.Override = "UP 1/3; scur=3/22; qcur=0", 404, spool.Drain
+	w.ask(2*time.Second, r)
+	r.State = "NOLB 2/2; scur=0/22"
+	w.ask(2*time.Second, r)
+	w.at = w.at.Add(500 * time.Millisecond)
+	want.State, want.Sessions, want.Queued, want.Weight, want.TotalWeight, want.Throttle = "NOLB 2/2", n(0), nil, nil, nil, ""
+	want.Interval, want.Out, want.Same = 2, 2, 2.5
+	want.Last = Answer{Ago: 0.5, Code: 404, Override: "drain"}
+	want.Previous = &Answer{Ago: 2.5, Code: 404, Override: "drain"}
+	if d := cmp.Diff([]Balancer{want}, w.Report("").Balancers); d != "" {
+		t.Error(d)
+	}
+	if got := w.Report("other").Balancers; len(got) != 0 {
+		t.Errorf("another service has %+v", got)
+	}
+	r.Code, r.Override = 200, spool.ForceUp
+	w.ask(2*time.Second, r)
+	if b := w.Report("").Balancers[0]; b.Out != 0 || b.Same != 0 || b.Last.Override != "up" {
+		t.Errorf("after force-up: %+v", b)
+	}
+}
+
+// TestStateForms: every form of the header that HAProxy sends, and what nobody should.
+func TestStateForms(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]serverState{
+		"UP":          {state: "UP"},
+		"UP 1/3":      {state: "UP 1/3"},
+		"DOWN":        {state: "DOWN"},
+		"DOWN 1/2":    {state: "DOWN 1/2"},
+		"NOLB":        {state: "NOLB"},
+		"NOLB 2/2":    {state: "NOLB 2/2"},
+		"no check":    {state: "no check"},
+		"UP;scur=1/2": {state: "UP", sessions: n(1)},
+		"UP 2/3; address=unix; port=0; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=7": {
+			state: "UP 2/3", sessions: n(13), queued: n(7), weight: n(1), weighs: n(2),
+		},
+		"UP; host=10.0.0.5; scur=0/0; qcur=0; weight=0/0; throttle=7%":  {state: "UP", sessions: n(0), queued: n(0), weight: n(0), weighs: n(0), throttle: "7%"},
+		"UP; scur=-1/2; qcur=9999999999999999999; weight=a/b; scur=1=2": {state: "UP"},
+		"UP; weight=3":          {state: "UP", weight: n(3)},
+		"":                      {},
+		";;;=;==":               {},
+		"\x00\xff\n<b>; scur=4": {state: "???<b>", sessions: n(4)},
+		strings.Repeat("U", 99): {state: strings.Repeat("U", maxStateWords)},
+	} {
+		if d := cmp.Diff(want, parseState(header), cmp.AllowUnexported(serverState{})); d != "" {
+			t.Errorf("%q: %s", header, d)
+		}
+	}
+}
+
+func FuzzParseState(f *testing.F) {
+	for _, s := range []string{"UP 2/3; address=A; port=P; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=0; throttle=1%", "NOLB 2/2;;scur==", "no check\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		s := parseState(header)
+		if len(s.state) > maxStateWords || len(s.throttle) > maxStateWords {
+			t.Fatalf("%q: too long: %+v", header, s)
+		}
+		for _, p := range []*int{s.sessions, s.queued, s.weight, s.weighs} {
+			if p != nil && *p < 0 {
+				t.Fatalf("%q: less than none: %+v", header, s)
+			}
+		}
+		if strings.ContainsFunc(s.state+s.throttle, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+			t.Fatalf("%q: cannot be shown: %+v", header, s)
+		}
+	})
+}
+
+// TestKeys: what makes two balancers, or two servers, of two requests.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	base := Request{Sent: true, State: "UP", Peer: "10.0.0.1", Node: "lb1", Name: "be/web1", URL: "/tcp/web/1"}
+	for name, c := range map[string]struct {
+		change func(*Request)
+		rows   int
+	}{
+		"the same":             {func(*Request) {}, 1},
+		"another state":        {func(r *Request) { r.State = "DOWN" }, 1},
+		"another URL":          {func(r *Request) { r.URL = "/tcp/web/2" }, 1},
+		"same node elsewhere":  {func(r *Request) { r.Peer = "10.0.0.2" }, 2},
+		"another node":         {func(r *Request) { r.Node = "lb2" }, 2},
+		"another server":       {func(r *Request) { r.Name = "be/web2" }, 2},
+		"no names":             {func(r *Request) { r.Node, r.Name = "", "" }, 2},
+		"names alike to a cut": {func(r *Request) { r.Name = strings.Repeat("x", 70_000) }, 2},
+	} {
+		w := newWorld()
+		w.ask(0, base)
+		other := base
+		c.change(&other)
+		w.ask(time.Second, other)
+		w.ask(time.Second, other)
+		if got := w.Report("").Balancers; len(got) != c.rows {
+			t.Errorf("%s: %d rows, want %d: %+v", name, len(got), c.rows, got)
+		}
+	}
+}
+
+// TestStateless: who sends no state is a balancer from its third request at a steady interval on, until it
+// has missed three.
+func TestStateless(t *testing.T) {
+	t.Parallel()
+	r := Request{URL: "/http/web/80/"}
+	for name, c := range map[string]struct {
+		gaps []time.Duration
+		want int
+	}{
+		"two":               {[]time.Duration{0, 2 * time.Second}, 0},
+		"three":             {[]time.Duration{0, 2 * time.Second, 2 * time.Second}, 1},
+		"spread checks":     {[]time.Duration{0, 2 * time.Second, 3 * time.Second}, 1},
+		"not steady":        {[]time.Duration{0, 2 * time.Second, 5 * time.Second}, 0},
+		"steady in the end": {[]time.Duration{0, 2 * time.Second, 50 * time.Second, 50 * time.Second}, 1},
+		"a load":            {[]time.Duration{0, time.Millisecond, time.Millisecond, time.Millisecond}, 0},
+	} {
+		w := newWorld()
+		for _, g := range c.gaps {
+			w.ask(g, r)
+		}
+		if got := len(w.Report("").Balancers); got != c.want {
+			t.Errorf("%s: %d balancers, want %d", name, got, c.want)
+		}
+	}
+
+	w := newWorld()
+	for range 5 {
+		w.ask(2*time.Second, r)
+	}
+	silent := func(after time.Duration) bool {
+		w.at = w.at.Add(after)
+		return w.Report("").Balancers[0].Silent
+	}
+	if silent(6 * time.Second) {
+		t.Error("silent before it has missed three")
+	}
+	if !silent(time.Millisecond) {
+		t.Error("not silent after it has missed three")
+	}
+	w.at = w.at.Add(forgetStateless)
+	if got := w.Report("").Balancers; len(got) != 0 {
+		t.Errorf("still there: %+v", got)
+	}
+
+	// Two that take turns are two, each steady by itself.
+	w = newWorld()
+	for range 6 {
+		w.ask(300*time.Millisecond, Request{URL: r.URL, Peer: "10.0.0.1"})
+		w.ask(1700*time.Millisecond, Request{URL: r.URL, Peer: "10.0.0.2"})
+	}
+	if got := w.Report("").Balancers; len(got) != 2 || got[0].Interval != 2 || got[1].Interval != 2 {
+		t.Errorf("two in turns: %+v", got)
+	}
+}
+
+// TestSilent: three usual intervals, 5 s at least, and more patience with one whose interval is not known.
+func TestSilent(t *testing.T) {
+	t.Parallel()
+	r := Request{Sent: true, Node: "lb1", Name: "be/s"}
+	for _, c := range []struct {
+		interval, silent time.Duration
+		asked            int
+	}{
+		{200 * time.Millisecond, 5 * time.Second, 5},
+		{2 * time.Second, 6 * time.Second, 5},
+		{time.Minute, 3 * time.Minute, 5},
+		{time.Second, 30 * time.Second, 1},
+	} {
+		w := newWorld()
+		for range c.asked {
+			w.ask(c.interval, r)
+		}
+		w.at = w.at.Add(c.silent)
+		if w.Report("").Balancers[0].Silent {
+			t.Errorf("%v: silent after %v", c.interval, c.silent)
+		}
+		w.at = w.at.Add(time.Millisecond)
+		if !w.Report("").Balancers[0].Silent {
+			t.Errorf("%v: not silent after more than %v", c.interval, c.silent)
+		}
+	}
+	// Faster checks on the way down do not make it silent: the interval is the usual one.
+	w := newWorld()
+	for range 8 {
+		w.ask(10*time.Second, r)
+	}
+	for range 3 {
+		w.ask(100*time.Millisecond, r)
+	}
+	if got := w.Report("").Balancers[0].Interval; got != 10 {
+		t.Errorf("interval %v after a few fast ones, want 10", got)
+	}
+}
+
+// TestForgets: what has been silent for long makes room, and a service without balancers is nothing.
+func TestForgets(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	for i := range 50 {
+		w.ask(0, Request{Sent: true, Node: fmt.Sprint(i), Name: "be/s"})
+	}
+	w.at = w.at.Add(forgetAfter)
+	if got := len(w.Report("").Balancers); got != 50 {
+		t.Errorf("%d balancers before their time, want 50", got)
+	}
+	w.at = w.at.Add(time.Second)
+	if got := len(w.Report("").Balancers); got != 0 || w.rows != 0 || len(w.peers) != 0 || len(w.services) != 0 {
+		t.Errorf("%d balancers, %d rows, %d peers, %d services are left", got, w.rows, len(w.peers), len(w.services))
+	}
+	// The row is used again.
+	w.ask(0, Request{Sent: true, Node: "1", Name: "be/s"})
+	if got := w.Report("").Balancers; len(got) != 1 || got[0].Previous != nil {
+		t.Errorf("after it came back: %+v", got)
+	}
+}
+
+// TestBounds: no client has more than its share, and those who were there first stay.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.ask(0, Request{Sent: true, Node: "lb1", Name: "be/s"})
+	for i := range 10_000 {
+		w.ask(0, Request{Peer: "10.6.6.6", Sent: true, Node: fmt.Sprintf("node-%d", i), Name: "be/s", State: strings.Repeat("U", 64<<10)})
+	}
+	r := w.Report("")
+	if len(r.Balancers) != 1+maxRowsBeside || r.NotKept != 10_000-maxRowsBeside {
+		t.Errorf("%d balancers and %d not kept after ten thousand names of one client", len(r.Balancers), r.NotKept)
+	}
+	w.ask(2*time.Second, Request{Sent: true, Node: "lb1", Name: "be/s"})
+	if b := w.Report("").Balancers; b[0].Node != "lb1" || b[0].Interval != 2 {
+		t.Errorf("the first one: %+v", b[0])
+	}
+	for s := range 1000 {
+		for i := range 30 {
+			w.Service(fmt.Sprintf("svc-%d", s)).Asked(&Request{Peer: "10.6.6.6", Sent: true, Node: fmt.Sprint(i), Name: "be/s", At: w.at})
+		}
+	}
+	if got := w.peers["10.6.6.6"]; got != maxPeerRows {
+		t.Errorf("%d rows of one client, want %d", got, maxPeerRows)
+	}
+	for i := range 20_000 {
+		w.Service(fmt.Sprintf("svc-%d", i%500)).Asked(&Request{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), Sent: true, Node: "n", Name: "be/s", At: w.at})
+	}
+	if w.rows != maxRows {
+		t.Errorf("%d rows, want %d", w.rows, maxRows)
+	}
+	// Once the flood is over and forgotten, a newcomer finds room at its second request.
+	w.at = w.at.Add(forgetAfter + time.Minute)
+	for range 2 {
+		w.ask(0, Request{Peer: "10.0.0.9", Sent: true, Node: "new", Name: "be/s"})
+	}
+	if got := w.Report("web").Balancers; len(got) != 1 || got[0].Node != "new" {
+		t.Errorf("after the flood: %+v", got)
+	}
+}
+
+// TestMany: more than a few rows of a service are found by an index; it agrees with the list.
+func TestMany(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	r := rand.New(rand.NewPCG(3, 4))
+	count := map[string]int{}
+	for range 5_000 {
+		peer := fmt.Sprintf("10.0.0.%d", r.IntN(100))
+		count[peer]++
+		w.ask(10*time.Millisecond, Request{Peer: peer, Sent: true, Node: "lb", Name: "be/s", Code: 503, Override: spool.Down})
+	}
+	got := w.Report("").Balancers
+	if len(got) != 100 {
+		t.Fatalf("%d balancers, want 100", len(got))
+	}
+	for _, b := range got {
+		if b.Out != count[b.Address] {
+			t.Errorf("%s: %d answers, want %d", b.Address, b.Out, count[b.Address])
+		}
+	}
+}
+
+// TestAgents: what the agent door told whom.
+func TestAgents(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	told := func(peer, service, answer string) {
+		w.at = w.at.Add(time.Second)
+		w.Told(peer, service, answer)
+	}
+	told("10.0.0.1", "web", "up ready")
+	told("10.0.0.1", "web", "ready down #why")
+	told("10.0.0.1", "web", "ready down #another why")
+	told("10.0.0.2", "all", "up ready")
+	told("10.0.0.2", "web:80", "up drain")
+	told("10.0.0.2", "db", "up ready")
+	want := []Agent{
+		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Ago: 2, Since: 2},
+		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Ago: 3, Since: 4},
+		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Ago: 1, Since: 1},
+	}
+	if d := cmp.Diff(want, w.Report("web").Agents); d != "" {
+		t.Error(d)
+	}
+	for i := range maxAgents + 100 {
+		w.Told(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
+	}
+	if got := len(w.Report("").Agents); got != maxAgents {
+		t.Errorf("%d agents, want %d", got, maxAgents)
+	}
+	w.at = w.at.Add(forgetAfter + time.Second)
+	told("10.9.9.9", "web", "up ready")
+	if got := w.Report("").Agents; len(got) != 1 {
+		t.Errorf("%d agents after the others were forgotten", len(got))
+	}
+}
+
+// BenchmarkAsked is what every check pays for the daemon to know who asks.
+func BenchmarkAsked(b *testing.B) {
+	for name, r := range map[string]Request{
+		"state":    {Peer: "10.0.0.1", Sent: true, Node: "lb1", Name: "be/web1", URL: "/http/web/80/", State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1"},
+		"no state": {Peer: "10.0.0.1", URL: "/http/web/80/"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s := New().Service("web")
+			r.At = time.Now()
+			b.ReportAllocs()
+			for b.Loop() {
+				r.At = r.At.Add(time.Second)
+				s.Asked(&r)
+			}
+		})
+	}
+}

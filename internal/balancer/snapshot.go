@@ -1,0 +1,67 @@
+package balancer
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report says what is known of the balancers that ask about service, or about any when it is "". Services
+// and AgentOnly are the HTTP door's to fill in.
+func (t *Table) Report(service string) Report {
+	now := t.now()
+	r := Report{
+		Uptime: now.Sub(t.started).Seconds(), NotKept: t.notKept.Load(),
+		Services: []Asked{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now),
+	}
+	t.mu.Lock()
+	services := slices.Collect(maps.Values(t.services))
+	t.mu.Unlock()
+	for _, s := range services {
+		if service != "" && s.name != service {
+			continue
+		}
+		s.forget(now)
+		s.mu.Lock()
+		for _, w := range s.rows {
+			r.Balancers = append(r.Balancers, w.report(s.name, now))
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(r.Balancers, func(a, b Balancer) int {
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Node, b.Node),
+			strings.Compare(a.Address, b.Address), strings.Compare(a.Server, b.Server), strings.Compare(a.URL, b.URL))
+	})
+	return r
+}
+
+// report is w as the document shows it.
+func (w *row) report(service string, now time.Time) Balancer {
+	b := Balancer{
+		Service: service, Host: w.host, Port: w.port, Here: w.here, URL: shown(w.url, maxName),
+		Address: w.key.peer, Node: shown(w.key.node, maxName), Server: shown(w.key.name, maxName),
+		Interval: w.interval().Seconds(),
+		Silent:   now.Sub(w.last.at) > w.silence(),
+		Last:     w.last.report(now),
+		Out:      w.out,
+		Same:     ago(now, w.same),
+	}
+	if w.sent {
+		s := parseState(string(w.state))
+		b.State, b.Throttle = s.state, s.throttle
+		b.Sessions, b.Queued, b.Weight, b.TotalWeight = s.sessions, s.queued, s.weight, s.weighs
+	}
+	if w.previous.code != 0 {
+		p := w.previous.report(now)
+		b.Previous = &p
+	}
+	return b
+}
+
+func (a answer) report(now time.Time) Answer {
+	return Answer{Ago: ago(now, a.at), Code: a.code, Override: a.override.String()}
+}
+
+func ago(now, at time.Time) float64 { return max(now.Sub(at), 0).Seconds() }

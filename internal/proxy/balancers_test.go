@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
+)
+
+// asked is what the door remembers of balancers, without what passes with time.
+func (d *door) asked() []balancer.Balancer {
+	list := d.balancers("").Balancers
+	for i := range list {
+		b := &list[i]
+		b.Last.Ago, b.Same, b.Interval = 0, 0, 0
+		if b.Previous != nil {
+			b.Previous.Ago = 0
+		}
+	}
+	return list
+}
+
+// TestBalancers: every check request teaches who asks, whichever way it is answered, and /balancers says it.
+func TestBalancers(t *testing.T) {
+	t.Parallel()
+	zero, one, two := 0, 1, 2
+	state := "X-Haproxy-Server-State: UP; address=127.0.0.1; port=PORT; name=be/s1; node=lb1; weight=1/2; scur=2/9; qcur=0"
+	for name, ask := range map[string]func(t *testing.T, d *door, head string){
+		"the shortcut": func(t *testing.T, d *door, head string) { d.send(t, "GET", head+"Connection: close\r\n\r\n") },
+		"net/http": func(t *testing.T, d *door, head string) {
+			d.send(t, "GET", head+"Expect:\r\nConnection: close\r\n\r\n")
+		},
+		"a kept connection": func(t *testing.T, d *door, head string) {
+			c, err := net.Dial("tcp", d.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			br := bufio.NewReader(c)
+			_, _ = io.WriteString(c, "GET /status HTTP/1.1\r\n\r\n")
+			readReply(t, br, "GET")
+			_, _ = io.WriteString(c, head+"\r\n")
+			readReply(t, br, "GET")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDoor(t, slog.LevelInfo)
+			head := strings.ReplaceAll("GET /http/web/0/status HTTP/1.1\r\n"+state+"\r\n", "PORT", fmt.Sprint(d.service.port))
+			for range 2 { // a check, and one from the cache
+				ask(t, d, head)
+			}
+			want := balancer.Balancer{
+				Service: "web", Host: "127.0.0.1", Port: uint16(d.service.port), Here: true, URL: "/http/web/0/status",
+				Address: "127.0.0.1", Node: "lb1", Server: "be/s1",
+				State: "UP", Sessions: &two, Queued: &zero, Weight: &one, TotalWeight: &two,
+				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200},
+			}
+			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
+				t.Fatal(diff)
+			}
+			d.over.say(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain})
+			ask(t, d, strings.ReplaceAll(head, "scur=2/9", "scur=0/9"))
+			want.Sessions, want.Out, want.Last = &zero, 1, balancer.Answer{Code: 404, Override: "drain"}
+			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
+				t.Fatal(diff)
+			}
+
+			var page balancer.Report
+			r := d.get(t, "/balancers?service=web")
+			if err := json.Unmarshal([]byte(r.Body), &page); err != nil || r.Code != 200 || r.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+				t.Fatalf("%v: %+v", err, r)
+			}
+			if len(page.Balancers) != 1 || len(page.Services) != 1 || page.Services[0].Service != "web" || page.Uptime <= 0 {
+				t.Errorf("%s", r.Body)
+			}
+			if r := d.get(t, "/balancers?service=other"); !strings.Contains(r.Body, `"services":[],"balancers":[],"agents":[]`) {
+				t.Errorf("about another service: %s", r.Body)
+			}
+		})
+	}
+}
+
+// TestBalancersPage: what is no service is refused with a sentence, and no balancer takes the page for a check.
+func TestBalancersPage(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, slog.LevelInfo)
+	if r := d.get(t, "/balancers?service=a/b"); r.Code != 400 || !strings.Contains(r.Body, "/balancers?service=web") {
+		t.Errorf("no service: %+v", r)
+	}
+	if r := d.get(t, "/balancers", "X-Haproxy-Server-State: UP"); r.Code != 404 {
+		t.Errorf("to a balancer: %+v", r)
+	}
+	// A refused request has an asker too, but checks nothing.
+	d.get(t, "/http/web/0/", "X-Haproxy-Server-State: UP; port=x; node=lb1; name=be/s")
+	if got := d.asked(); len(got) != 1 || got[0].Last.Code != 400 || got[0].Port != 0 {
+		t.Errorf("%+v", got)
+	}
+}
