@@ -98,7 +98,7 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 		}
 
 		began := time.Now()
-		row := s.recent.see(service)
+		row := s.recent.see(service, began)
 		v, now := s.judge(r, &p, row, service, port, uri, began)
 		w.Header()["Date"] = s.date.value(now)
 		if p.Name == "checks" && health.WantsJSON(r.Header) {

@@ -76,16 +76,16 @@ func (s *seenService) counter(t *recent, peer string) *uint64 {
 	return c
 }
 
-// see returns the row of a service that is asked about, or nil when the table is full.
-func (t *recent) see(service string) *seenService {
+// see returns the row of a service that is asked about now, or nil when the table is full.
+func (t *recent) see(service string, now time.Time) *seenService {
 	if v, ok := t.services.Load(service); ok {
 		return v.(*seenService)
 	}
-	if t.n.Load() >= maxServices && !t.sweep(time.Now()) {
+	if t.n.Load() >= maxServices && !t.sweep(now) {
 		return nil
 	}
 	service = strings.Clone(service)
-	v, loaded := t.services.LoadOrStore(service, &seenService{at: time.Now(), balancers: t.balancers.Service(service)})
+	v, loaded := t.services.LoadOrStore(service, &seenService{at: now, balancers: t.balancers.Service(service)})
 	if !loaded {
 		t.n.Add(1)
 	}

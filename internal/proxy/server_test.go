@@ -404,12 +404,12 @@ func TestTablesAreBounded(t *testing.T) {
 		tab.answer(s, &balancer.Request{Peer: peer, Code: 200, At: now})
 	}
 	for i := range maxServices + 1000 {
-		answer(tab.see(fmt.Sprintf("svc%d", i)), "127.0.0.1")
+		answer(tab.see(fmt.Sprintf("svc%d", i), now), "127.0.0.1")
 	}
 	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
-	s := tab.see("svc1")
+	s := tab.see("svc1", now)
 	for i := range maxPeers + 1000 {
 		answer(s, fmt.Sprintf("2001:db8::%x:%x", i>>16, i&0xffff))
 	}
@@ -419,7 +419,7 @@ func TestTablesAreBounded(t *testing.T) {
 	// When they are old they make room.
 	tab.services.Range(func(_, v any) bool { v.(*seenService).at = now.Add(-recentFor - time.Second); return true })
 	tab.swept.Store(0)
-	answer(tab.see("new"), "127.0.0.1")
+	answer(tab.see("new", now), "127.0.0.1")
 	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {
 		t.Errorf("%d rows and %d callers after the old ones were dropped", len(rows), tab.peers.Load())
 	}

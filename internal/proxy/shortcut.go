@@ -244,7 +244,7 @@ func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, a
 	}
 
 	now := time.Now()
-	s.recent.answer(s.recent.see(service), &balancer.Request{
+	s.recent.answer(s.recent.see(service, now), &balancer.Request{
 		Peer: peer, Sent: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
 		Code: v.Result.Code, Override: v.State, At: now,
