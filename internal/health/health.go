@@ -43,6 +43,10 @@ type Options struct {
 	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool and force-up still obey.
 	IgnoreOverrides bool
 
+	// OnResult is told of each check that has run, and when that began to wait for its turn; never of a
+	// kept result. It may be nil, is called from many goroutines, must not block and must not keep t.
+	OnResult func(t *check.Target, r check.Result, began time.Time)
+
 	Log *slog.Logger
 }
 
@@ -216,8 +220,12 @@ func (j *Judge) run(t check.Target, q *query) check.Result {
 		return busy("too many checks are waiting already")
 	}
 	defer j.waiting.Add(-1)
+	began := time.Now()
 	r := j.checks[t.Protocol].Check(context.Background(), t)
 	j.changes.note(q.key, &t, r)
+	if j.o.OnResult != nil {
+		j.o.OnResult(&t, r, began)
+	}
 	return r
 }
 

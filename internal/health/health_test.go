@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -323,4 +324,42 @@ func TestOwnAddresses(t *testing.T) {
 			t.Errorf("%s: own %v, want %v", addr, got, own)
 		}
 	}
+}
+
+// TestResultsAreTold: each check that has run, and nothing else.
+func TestResultsAreTold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		type told struct {
+			service string
+			code    int
+			began   time.Time
+		}
+		var got []told
+		slow := func(_ context.Context, t check.Target) check.Result {
+			time.Sleep(time.Second)
+			if t.Port == 81 {
+				return check.Result{Code: 503}
+			}
+			return check.Result{Code: 200}
+		}
+		j, s, _ := judge(t, slow, func(o *Options) {
+			o.OnResult = func(t *check.Target, r check.Result, began time.Time) {
+				got = append(got, told{t.Service, r.Code, began})
+			}
+		})
+		ask := func(change func(*Ask)) { j.Verdict(context.Background(), target(change)) }
+		began := time.Now()
+		ask(nil)
+		ask(nil)                                 // kept
+		ask(func(a *Ask) { a.Target.Port = 81 }) // not well
+		ask(func(a *Ask) { a.Target.Port = 0 })  // refused
+		ask(func(a *Ask) { a.Alone = true })     // of its own
+		s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}})
+		ask(func(a *Ask) { a.Fresh = true })
+		want := []told{{"web", 200, began}, {"web", 503, began.Add(time.Second)}, {"web", 200, began.Add(2 * time.Second)}}
+		if !slices.Equal(got, want) {
+			t.Errorf("told %v, want %v", got, want)
+		}
+	})
 }

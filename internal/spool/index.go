@@ -120,12 +120,13 @@ type Index struct {
 	expiry    time.Time
 	stats     Stats
 
-	timer *time.Timer // sets attExpiry and updates
-	due   *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps
-	told  courier
-	wake  chan struct{} // the background goroutine shall look at the state again
-	done  chan struct{}
-	wg    sync.WaitGroup
+	timer  *time.Timer // sets attExpiry and updates
+	due    *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps
+	maints maints
+	told   courier
+	wake   chan struct{} // the background goroutine shall look at the state again
+	done   chan struct{}
+	wg     sync.WaitGroup
 }
 
 // system is what the index asks of the world, replaced by tests.

@@ -562,6 +562,9 @@ func (w *work) resolve(k Key) {
 		return
 	}
 	w.changes++
+	if old.entry != nil && old.entry.State == Maint && (s.entry == nil || s.entry.State != Maint) {
+		w.maints.end(k, time.Now())
+	}
 	d := w.edit()
 	d.set(k, s)
 	if old.entry != nil && s.entry == nil {
