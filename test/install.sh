@@ -25,6 +25,7 @@ socat               socat
 strace              strace
 iproute2            ss
 procps              ps
+prometheus          promtool
 util-linux          unshare
 mount               mount
 python3             python3

@@ -23,12 +23,13 @@ import (
 //   - config holds plain values; cmd/hacheck turns them into options (see only, below). It is above check
 //     because a list of checks in a file is wrong where check says so, and config knows the line.
 //   - cmdline reads options for every command, whatever they mean.
-//   - metrics and balancer are fed by the doors and may look at what the judge knows.
+//   - balancer is fed by the doors; metrics shows what everyone below the doors has counted.
 //   - a door only translates a verdict into its own dialect.
 var layers = [][]string{
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/systemd"},
 	{"internal/health", "internal/config"},
-	{"internal/balancer", "internal/metrics"},
+	{"internal/balancer"},
+	{"internal/metrics"},
 	{"internal/proxy", "internal/agent", "internal/aggregate", "internal/beacon", "internal/runner", "internal/admin"},
 	{"cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"},
 }
@@ -77,7 +78,6 @@ var smallNever = []string{"net/http", "crypto/tls", "text/template", "html/templ
 // never are packages, and by their prefix (a "/" or "." at the end) modules, that no command links.
 var never = map[string]string{
 	"C":                     "the commands are built without cgo",
-	"expvar":                "it registers itself with the default mux, behind everyone's back",
 	"net/http/pprof":        "it registers itself with the default mux, behind everyone's back",
 	"plugin":                "nothing is loaded at run time",
 	"testing":               "what only tests use belongs in _test.go files",
@@ -132,7 +132,7 @@ func TestLayersComplain(t *testing.T) {
 	}{
 		{"well", []pkg{ours("internal/health", "internal/spool"), ours("internal/spool")}, ""},
 		{"up", []pkg{ours("internal/spool", "internal/health"), ours("internal/health")}, "internal/spool (layer 0) imports internal/health (layer 1)"},
-		{"sideways", []pkg{ours("internal/proxy", "internal/agent"), ours("internal/agent")}, "internal/proxy (layer 3) imports internal/agent"},
+		{"sideways", []pkg{ours("internal/proxy", "internal/agent"), ours("internal/agent")}, "internal/proxy (layer 4) imports internal/agent"},
 		{"check knows no spool", []pkg{ours("internal/check", "internal/spool"), ours("internal/spool")}, "internal/check (layer 0) imports internal/spool"},
 		{"no layer", []pkg{ours("internal/thing")}, "internal/thing is in no layer"},
 		{"util", []pkg{ours("internal/spool/util")}, "says nothing"},

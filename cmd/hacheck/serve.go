@@ -47,7 +47,14 @@ type daemon struct {
 	patience  patience
 	conf      atomic.Pointer[config.Config]
 	services  serviceDoors
-	scripts   *check.Scripts // one for all, also across reloads: never two of the same script
+	balancers *balancer.Table
+	counters  *health.Counters
+	judge     atomic.Pointer[health.Judge] // the one in force
+	reloads   struct {
+		done, failed atomic.Uint64
+		last         atomic.Int64 // unix milliseconds
+	}
+	scripts *check.Scripts // one for all, also across reloads: never two of the same script
 
 	mu     sync.Mutex
 	judges []*health.Judge // the one in force, last, and those before it that still have checks under way
@@ -155,8 +162,10 @@ func start(o *options) (*daemon, error) {
 		d.listeners = append(d.listeners, ln)
 	}
 	d.conf.Store(c)
+	d.reloads.last.Store(time.Now().UnixMilli())
+	d.balancers = balancer.New()
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: balancer.New()}, set)
+	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Metrics: d.metrics()}, set)
 	d.services.log = d.log
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err
@@ -179,6 +188,9 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 	}
 	options.Services = configured(c, options, d.scripts)
 	checks := check.All(options)
+	if d.counters == nil {
+		d.counters = health.NewCounters(checks)
+	}
 	judge := health.New(health.Options{
 		Overrides:       d.index,
 		Checks:          checks,
@@ -190,8 +202,10 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		MaxClients:      c.MaxClients,
 		Allowed:         c.CheckHostsAllowed,
 		IgnoreOverrides: d.opts.noSpoolOnHTTP,
+		Counters:        d.counters,
 		Log:             d.log,
 	})
+	d.judge.Store(judge)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.judges = append(slices.DeleteFunc(d.judges, func(j *health.Judge) bool { return j.Stats().InFlight == 0 }), judge)
@@ -201,6 +215,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		CheckHost:     c.CheckHost,
 		HeadersToCopy: c.HTTPHeadersToCopy,
 		AgentOnly:     d.opts.noSpoolOnHTTP,
+		StatusAllowed: c.StatusAllowed,
 		Remote: proxy.Remote{
 			Enabled: c.AllowRemoteSpoolChanges,
 			Allowed: c.RemoteSpoolAllowed,
@@ -269,10 +284,13 @@ func (d *daemon) reload() {
 	}
 	d.warn(warnings)
 	if err != nil {
+		d.reloads.failed.Add(1)
 		d.log.Error("the configuration was not reloaded, the old one stays in force",
 			"config", d.opts.configFile, "err", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
+	d.reloads.done.Add(1)
+	d.reloads.last.Store(time.Now().UnixMilli())
 	d.log.Info("reloaded the configuration", "config", d.opts.configFile)
 }
 

@@ -72,13 +72,7 @@ type Cache[V any] struct {
 	bytes   int64      // guarded by storeMu, as the evictions that change it are
 	swept   time.Time  // guarded by storeMu
 
-	hits, misses, sets, expirations, uncached counter
-}
-
-// counter has a cache line of its own: two cores that count different things must not wait for each other.
-type counter struct {
-	atomic.Uint64
-	_ [56]byte
+	sets, expirations, uncached atomic.Uint64
 }
 
 // sweepEvery is how often a store looks for expired entries. A sweep of 100,000 takes some milliseconds,
@@ -97,17 +91,9 @@ func New[V any](o Options[V]) *Cache[V] {
 	return c
 }
 
-// Get returns the kept result for key, if there is one from after the last end of an override. Only
-// what it finds is counted, as a hit; misses are counted by Do.
+// Get returns the kept result for key, if there is one from after the last end of an override. What is
+// answered with is counted by whoever answers.
 func (c *Cache[V]) Get(key string, at Epoch) (*Entry[V], bool) {
-	e, ok := c.lookup(key, at)
-	if ok {
-		c.hits.Add(1)
-	}
-	return e, ok
-}
-
-func (c *Cache[V]) lookup(key string, at Epoch) (*Entry[V], bool) {
 	v, ok := c.items.Get(key)
 	if !ok {
 		return nil, false
@@ -126,14 +112,13 @@ func (c *Cache[V]) Do(ctx context.Context, key string, at Epoch, fresh bool, run
 	if at.Ended > 0 {
 		flight = key + "\x00" + strconv.FormatUint(at.Ended, 36)
 	}
-	c.misses.Add(1)
 	asked := time.Now()
 	for {
 		var ran atomic.Bool
 		ch := c.flights.DoChan(flight, func() (any, error) {
 			// Another flight may have landed between the caller's Get and here.
 			if !fresh {
-				if e, ok := c.lookup(key, at); ok {
+				if e, ok := c.Get(key, at); ok {
 					return e, nil
 				}
 			}
@@ -225,9 +210,9 @@ func (c *Cache[V]) sweep(now time.Time) bool {
 
 // Stats are counters since the start, and what is kept now.
 type Stats struct {
-	Hits, Misses, Sets, Expirations, Uncached uint64
-	Entries                                   int
-	Bytes                                     int64
+	Sets, Expirations, Uncached uint64
+	Entries                     int
+	Bytes                       int64
 }
 
 // Stats returns the counters.
@@ -235,8 +220,7 @@ func (c *Cache[V]) Stats() Stats {
 	c.storeMu.Lock()
 	defer c.storeMu.Unlock()
 	return Stats{
-		Hits: c.hits.Load(), Misses: c.misses.Load(), Sets: c.sets.Load(),
-		Expirations: c.expirations.Load(), Uncached: c.uncached.Load(),
+		Sets: c.sets.Load(), Expirations: c.expirations.Load(), Uncached: c.uncached.Load(),
 		Entries: c.items.ItemCount(), Bytes: c.bytes,
 	}
 }

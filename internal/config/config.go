@@ -35,6 +35,9 @@ type Config struct {
 	RedisUsername string // redis_username, default none
 	RedisPassword Secret // redis_password, default none
 
+	StatusAllowed     []netip.Prefix // status_allowed, nil (default): everybody
+	MetricsPerService bool           // metrics_per_service, default false
+
 	Services []Service // services, in the file's order; default none
 
 	LogPath      string // log_path: stdout, stderr (default) or the absolute path of a file

@@ -134,6 +134,17 @@ var keys = []Key{
 		set: secret(isToken, func(c *Config) *Secret { return &c.RemoteSpoolToken }),
 	},
 	{
+		Name: "status_allowed", Want: "a list of networks and addresses ([] for this machine alone)", null: true,
+		Each: network,
+		Doc:  "who may see what is no check: the page, /status, /recent, /balancers, /metrics; without it everybody",
+		set:  prefixes(func(c *Config) *[]netip.Prefix { return &c.StatusAllowed }),
+	},
+	{
+		Name: "metrics_per_service", Default: "false", Want: "true or false",
+		Doc: "whether /metrics has figures for each service as well",
+		set: boolean(func(c *Config) *bool { return &c.MetricsPerService }),
+	},
+	{
 		Name: "mysql_username", Want: "a user name", null: true,
 		Doc: "login of the mysql check",
 		set: text(isAny, func(c *Config) *string { return &c.MySQLUsername }),

@@ -47,6 +47,9 @@ type Options struct {
 	// kept result. It may be nil, is called from many goroutines, must not block and must not keep t.
 	OnResult func(t *check.Target, r check.Result, began time.Time)
 
+	// Counters are told of every answer and every check; nil: of none.
+	Counters *Counters
+
 	Log *slog.Logger
 }
 
@@ -70,11 +73,17 @@ type Verdict struct {
 // Judge answers asks. It is safe for concurrent use and owns no goroutine but those of checks in flight.
 type Judge struct {
 	o       Options
-	checks  check.Set // with timeout and limit around them
+	checks  map[string]*protocol // with timeout and limit around them
 	results *cache.Cache[check.Result]
 	waiting atomic.Int64 // flights, in their turn or not
 	busy    atomic.Uint64
 	changes changes
+}
+
+// protocol is one that may be asked about.
+type protocol struct {
+	check.Protocol
+	*protocolCounters
 }
 
 // maxWaiting is how many checks beyond MaxClients may wait for their turn. Each costs two goroutines
@@ -89,7 +98,13 @@ const patience = 200 * time.Millisecond
 func New(o Options) *Judge {
 	j := &Judge{o: o}
 	j.changes.log = o.Log
-	j.checks = o.Checks.Wrap(j.guard, check.Timeout(o.Timeout), check.Limit(o.MaxClients))
+	if j.o.Counters == nil {
+		j.o.Counters = NewCounters(o.Checks)
+	}
+	j.checks = make(map[string]*protocol, len(o.Checks))
+	for name, p := range o.Checks.Wrap(j.guard, check.Timeout(o.Timeout), check.Limit(o.MaxClients)) {
+		j.checks[name] = &protocol{p, j.o.Counters.protocols[name]}
+	}
 	j.results = cache.New(cache.Options[check.Result]{
 		Life: func(r check.Result) time.Duration {
 			switch {
@@ -131,36 +146,47 @@ func (j *Judge) guard(f check.Func) check.Func {
 // Verdict judges a. It returns when it knows or when Options.Timeout has passed, and does not hurry when
 // ctx ends: a check answers whoever still listens.
 func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
-	v, q := j.consider(a)
-	if q == nil {
-		return v
+	p := j.checks[a.Target.Protocol]
+	if p == nil {
+		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+a.Target.Protocol)
 	}
-	if a.Alone {
-		return Verdict{Result: j.run(a.Target.Clone(), q), Cache: cache.Bypass}
+	v, q := j.decide(a, p)
+	switch {
+	case q == nil:
+	case a.Alone:
+		v = Verdict{Result: j.run(a.Target.Clone(), q), Cache: cache.Bypass}
+	default:
+		v = j.ask(ctx, a.Target.Clone(), q, a.Fresh)
 	}
-	return j.ask(ctx, a.Target.Clone(), q, a.Fresh)
+	j.o.Counters.answered(p, &v)
+	return v
 }
 
-// Known judges a if that needs no check: an override, a refusal or a kept result decides. Otherwise it
-// does nothing and returns false. It does not block.
-func (j *Judge) Known(a *Ask) (Verdict, bool) {
-	v, q := j.consider(a)
-	return v, q == nil
+// Known judges a if that needs no check, because an override, a refusal or a kept result decides, and if the
+// verdict fits. Otherwise it does nothing and returns false. It does not block.
+func (j *Judge) Known(a *Ask, fits func(*Verdict) bool) (Verdict, bool) {
+	p := j.checks[a.Target.Protocol]
+	if p == nil {
+		return Verdict{}, false
+	}
+	v, q := j.decide(a, p)
+	if q != nil || !fits(&v) {
+		return Verdict{}, false
+	}
+	j.o.Counters.answered(p, &v)
+	return v, true
 }
 
 // query is what is to be asked of the service, as the cache knows it.
 type query struct {
+	*protocol
 	key string
 	at  cache.Epoch
 }
 
-// consider returns the verdict, or else the query that leads to one.
-func (j *Judge) consider(a *Ask) (Verdict, *query) {
+// decide returns the verdict, or else the query that leads to one.
+func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *query) {
 	t := &a.Target
-	p, ok := j.checks[t.Protocol]
-	if !ok {
-		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+t.Protocol), nil
-	}
 	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Here)
 	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || p.Check == nil || o.State == spool.ForceUp) {
 		return overridden(o, p.Check == nil), nil
@@ -187,7 +213,7 @@ func (j *Judge) consider(a *Ask) (Verdict, *query) {
 			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}, nil
 		}
 	}
-	return Verdict{}, &query{string(key), at}
+	return Verdict{}, &query{p, string(key), at}
 }
 
 // pack puts a key and the body of its result next to each other, so that an answer from memory fetches
@@ -221,7 +247,10 @@ func (j *Judge) run(t check.Target, q *query) check.Result {
 	}
 	defer j.waiting.Add(-1)
 	began := time.Now()
-	r := j.checks[t.Protocol].Check(context.Background(), t)
+	r := q.Check(context.Background(), t)
+	if r.Reason != check.ReasonBusy && r.Reason != check.ReasonCancelled {
+		q.ran(r.Took)
+	}
 	j.changes.note(q.key, &t, r)
 	if j.o.OnResult != nil {
 		j.o.OnResult(&t, r, began)
@@ -263,16 +292,23 @@ func (j *Judge) allowed(host string) bool {
 	return false
 }
 
-// Stats are counters since the start, and what is under way now.
+// Stats are counters, and what is under way now.
 type Stats struct {
-	Cache    cache.Stats
-	InFlight int    // checks under way or waiting for their turn
-	Busy     uint64 // answers given up for want of a slot or of time
+	Cache    cache.Stats            // since the Judge was made
+	Answers  [cache.Outcomes]uint64 // how they were come by, as long as Options.Counters count
+	InFlight int                    // checks under way or waiting for their turn
+	Waiting  int                    // of these, those that wait
+	Busy     uint64                 // answers given up for want of a slot or of time
 }
 
 // Stats returns the counters.
 func (j *Judge) Stats() Stats {
-	return Stats{Cache: j.results.Stats(), InFlight: int(j.waiting.Load()), Busy: j.busy.Load()}
+	s := Stats{Cache: j.results.Stats(), InFlight: int(j.waiting.Load()), Busy: j.busy.Load()}
+	s.Waiting = max(0, s.InFlight-j.o.MaxClients)
+	for i := range s.Answers {
+		s.Answers[i] = j.o.Counters.cache[i].Load()
+	}
+	return s
 }
 
 func overridden(o *spool.Entry, spoolOnly bool) Verdict {

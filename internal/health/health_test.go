@@ -363,3 +363,41 @@ func TestResultsAreTold(t *testing.T) {
 		}
 	})
 }
+
+// TestCounters: each answer is counted once, by what decided it and by how it was come by.
+func TestCounters(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		counters := NewCounters(check.Set{"spool": {}, "stub": {}, "anyport": {}, "named": {}})
+		f := func(_ context.Context, t check.Target) check.Result {
+			if t.Port == 81 {
+				return check.Result{Code: 500, Took: time.Second}
+			}
+			return check.Result{Code: 200, Took: 3 * time.Millisecond}
+		}
+		j, s, _ := judge(t, f, func(o *Options) { o.Counters = counters })
+		j.Verdict(context.Background(), target(nil))
+		j.Verdict(context.Background(), target(nil))
+		j.Known(target(nil), func(*Verdict) bool { return true })
+		j.Known(target(nil), func(*Verdict) bool { return false }) // nobody answers with it
+		j.Known(target(func(a *Ask) { a.Target.Port = 82 }), func(*Verdict) bool { return true })
+		j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Port = 81 }))
+		j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Port = 0 }))
+		s.say(spool.View{Override: &spool.Entry{State: spool.Maint}})
+		j.Verdict(context.Background(), target(nil))
+		j.Known(target(nil), func(*Verdict) bool { return true })
+
+		want := []Answered{{"stub", "config", 1}, {"stub", "maint", 2}, {"stub", "ok", 3}, {"stub", "status", 1}}
+		if got := counters.Answers(); !slices.Equal(got, want) {
+			t.Errorf("answers %v, want %v", got, want)
+		}
+		a := j.Stats().Answers
+		if a[cache.Hit] != 2 || a[cache.Miss] != 2 || a[cache.Override] != 3 {
+			t.Errorf("by cache: %v", a)
+		}
+		d := counters.Durations()
+		if len(d) != 1 || d[0].Count != 2 || d[0].Sum != 1003*time.Millisecond || d[0].AtMost[1] != 0 || d[0].AtMost[2] != 1 || d[0].AtMost[9] != 2 {
+			t.Errorf("durations %+v", d)
+		}
+	})
+}

@@ -7,6 +7,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -106,5 +109,46 @@ func TestBalancersPage(t *testing.T) {
 	d.get(t, "/http/web/0/", "X-Haproxy-Server-State: UP; port=x; node=lb1; name=be/s")
 	if got := d.asked(); len(got) != 1 || got[0].Last.Code != 400 || got[0].Port != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestStatusAllowed: what is no check is for this machine and whom status_allowed names; checks are for all.
+func TestStatusAllowed(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, slog.LevelInfo)
+	pages := []string{"/status", "/status/count", "/recent", "/balancers"}
+	from := func(peer, path string) (int, string) {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.RemoteAddr = net.JoinHostPort(peer, "4711")
+		w := httptest.NewRecorder()
+		d.ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	for _, c := range []struct {
+		allowed []netip.Prefix
+		peer    string
+		code    int
+	}{
+		{nil, "192.0.2.7", 200},
+		{[]netip.Prefix{}, "192.0.2.7", 403},
+		{[]netip.Prefix{}, "127.0.0.1", 200},
+		{[]netip.Prefix{}, "::1", 200},
+		{[]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "192.0.2.7", 200},
+		{[]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "::ffff:192.0.2.7", 200},
+		{[]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "192.0.3.7", 403},
+		{[]netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}, "fe80::1%eth0", 403},
+	} {
+		set := *d.settings.Load()
+		set.StatusAllowed = c.allowed
+		d.Use(set)
+		for _, page := range pages {
+			code, body := from(c.peer, page)
+			if code != c.code || code == 403 && !strings.Contains(body, "status_allowed") {
+				t.Errorf("%v: %s from %s: %d %s", c.allowed, page, c.peer, code, body)
+			}
+		}
+		if code, body := from(c.peer, "/spool/web/0/"); code != 200 {
+			t.Errorf("%v: a check from %s: %d %s", c.allowed, c.peer, code, body)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/cache"
 	"hacheck/internal/spool"
 )
 
@@ -15,9 +16,11 @@ import (
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st := s.settings.Load().Judge.Stats()
 	c := st.Cache
+	hits := st.Answers[cache.Hit]
+	misses := st.Answers[cache.Miss] + st.Answers[cache.Shared] + st.Answers[cache.Bypass]
 	writeJSON(w, map[string]any{
 		"cache": map[string]uint64{
-			"expirations": c.Expirations, "sets": c.Sets, "gets": c.Hits + c.Misses, "hits": c.Hits, "misses": c.Misses,
+			"expirations": c.Expirations, "sets": c.Sets, "gets": hits + misses, "hits": hits, "misses": misses,
 			"uncached": c.Uncached, "entries": uint64(c.Entries), "bytes": uint64(c.Bytes),
 		},
 		"uptime":                      time.Since(s.started).Seconds(),

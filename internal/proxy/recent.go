@@ -176,6 +176,33 @@ func (t *recent) since(then time.Time) []seenRow {
 	return rows
 }
 
+// Seen is a service that was asked about lately.
+type Seen struct {
+	Service string
+	Code    int    // of the last answer
+	Answers uint64 // since it was first asked about
+}
+
+// Seen lists the services that were asked about in the last ten minutes, by name.
+func (s *Server) Seen() []Seen {
+	counts := s.recent.counts()
+	var list []Seen
+	for _, row := range s.recent.since(time.Now().Add(-recentFor)) {
+		if row.last == nil {
+			continue
+		}
+		n := Seen{Service: row.service, Code: row.last.Code}
+		for _, c := range counts[row.service] {
+			n.Answers += c
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// Refused is how many remote spool changes were refused.
+func (s *Server) Refused() uint64 { return s.refused.Load() }
+
 // counts returns how often each caller has asked about each service.
 func (t *recent) counts() map[string]map[string]uint64 {
 	all := make(map[string]map[string]uint64)

@@ -43,11 +43,8 @@ func (m *Remote) refused(r *http.Request) *refusal {
 	}
 	caller := hostOf(r.RemoteAddr)
 	if a, err := netip.ParseAddr(caller); err == nil {
-		a = a.WithZone("").Unmap()
-		for _, p := range m.Allowed {
-			if p.Contains(a) {
-				return nil
-			}
+		if contains(m.Allowed, a.WithZone("").Unmap()) {
+			return nil
 		}
 	}
 	token, shown := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -72,6 +69,7 @@ var crossOrigin = http.NewCrossOriginProtection()
 func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	remote := &s.settings.Load().Remote
 	if no := remote.refused(r); no != nil {
+		s.refused.Add(1)
 		if s.strangers.first(hostOf(r.RemoteAddr)) {
 			s.log.Warn("refused a remote spool change", "peer", r.RemoteAddr, "uri", printable(r.RequestURI), "why", no.sentence)
 		}

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -26,6 +28,8 @@ type Settings struct {
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
 	Remote        Remote
+	// StatusAllowed are the callers that may see what is no check, besides this machine; nil: everybody.
+	StatusAllowed []netip.Prefix
 	// AgentOnly says that Judge ignores overrides (-S); /balancers tells those who wait.
 	AgentOnly bool
 }
@@ -34,11 +38,13 @@ type Settings struct {
 type Options struct {
 	Log       *slog.Logger
 	Balancers *balancer.Table // told of every check request
+	Metrics   http.Handler    // the page at /metrics
 }
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
 type Server struct {
 	log       *slog.Logger
+	metrics   http.Handler
 	started   time.Time
 	settings  atomic.Pointer[Settings]
 	routes    atomic.Pointer[chi.Mux]
@@ -46,11 +52,12 @@ type Server struct {
 	hosts     health.Hosts
 	date      dates
 	strangers strangers
+	refused   atomic.Uint64 // remote spool changes
 }
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, started: time.Now(), recent: recent{balancers: o.Balancers}}
+	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: recent{balancers: o.Balancers}}
 	srv.Use(s)
 	return srv
 }
@@ -69,13 +76,16 @@ func (s *Server) Use(set Settings) {
 	}
 	m.Post("/spool/*", s.changeSpool)
 	page := func(path string, h http.HandlerFunc) {
-		m.Get(path, forPeople(h))
-		m.Head(path, forPeople(h))
+		m.Get(path, s.forPeople(h))
+		m.Head(path, s.forPeople(h))
 	}
 	page("/status", s.status)
 	page("/status/count", s.statusCount)
 	page("/recent", s.recentPage)
 	page("/balancers", s.balancersPage)
+	if s.metrics != nil {
+		page("/metrics", s.metrics.ServeHTTP)
+	}
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions {
 			notCheckURL(w, r)
@@ -90,15 +100,36 @@ func (s *Server) Use(set Settings) {
 }
 
 // forPeople keeps a balancer from taking a page for a check: what sends the state of a server means a
-// check URL, and has it wrong.
-func forPeople(page http.HandlerFunc) http.HandlerFunc {
+// check URL, and has it wrong. And it keeps out whom status_allowed does not name.
+func (s *Server) forPeople(page http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Header[stateHeader] != nil {
 			notFound(w)
 			return
 		}
+		if caller := hostOf(r.RemoteAddr); !s.statusAllowed(caller) {
+			sentence(w, http.StatusForbidden, caller+" may not see this: add it to status_allowed in hacheck's configuration")
+			return
+		}
 		page(w, r)
 	}
+}
+
+func (s *Server) statusAllowed(caller string) bool {
+	allowed := s.settings.Load().StatusAllowed
+	if allowed == nil {
+		return true
+	}
+	a, err := netip.ParseAddr(caller)
+	if err != nil {
+		return false
+	}
+	a = a.WithZone("").Unmap()
+	return s.hosts.Own(a) || contains(allowed, a)
+}
+
+func contains(list []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // notCheckURL answers what has no meaning outside check URLs, above all the "OPTIONS /" of a plain

@@ -1,0 +1,168 @@
+// Package metrics shows the daemon's counters to Prometheus. It counts nothing itself: everyone else counts
+// with plain counters, and what they say is read when somebody scrapes.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/cache"
+	"hacheck/internal/health"
+	"hacheck/internal/spool"
+)
+
+// Sources are where the figures come from. All of them must be set but Services; they are called for each scrape.
+type Sources struct {
+	Version   string
+	Judge     func() health.Stats
+	Counters  *health.Counters
+	Spool     func() spool.Stats
+	Overrides func() []spool.Entry
+	Balancers func() []balancer.Balancer
+	Refused   func() uint64 // POST /spool that was refused
+	Reloads   func() Reloads
+	// Services lists the services asked about lately, for a metric each; nil, or a nil list, shows none
+	// (metrics_per_service). It bounds them.
+	Services func() []Service
+}
+
+// Reloads says how the reloads of the configuration ended.
+type Reloads struct {
+	Done, Failed uint64
+	Last         float64 // unix seconds of the last one that was done, or of the start
+}
+
+// Service is what is said of one service.
+type Service struct {
+	Name    string
+	Up      bool   // the last answer was 200
+	Answers uint64 // since it was first asked about
+}
+
+// Handler returns the page at /metrics. What is wrong with a scrape is its answer.
+func Handler(s Sources) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(),
+		&collector{s},
+	)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4, // a scrape reads tables under their locks
+		ErrorHandling:       promhttp.HTTPErrorOnError,
+	})
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("hacheck_"+name, help, labels, nil)
+}
+
+// collector reads the sources for one scrape.
+type collector struct{ s Sources }
+
+// Describe says nothing beforehand, which makes the collector an unchecked one: what there is depends on the
+// configuration.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads all the figures.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		send(prometheus.CounterValue, d, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		send(prometheus.GaugeValue, d, v, labels...)
+	}
+
+	gauge(desc("build_info", "A constant 1, by the version of hacheck and of Go.", "version", "goversion"), 1, c.s.Version, runtime.Version())
+	c.answers(counter, gauge)
+	c.durations(ch)
+
+	st := c.s.Spool()
+	overrides := desc("overrides", "Overrides in force, by state.", "state")
+	states := map[string]int{}
+	for _, e := range c.s.Overrides() {
+		states[e.State.String()]++
+	}
+	for _, s := range []spool.State{spool.ForceUp, spool.Drain, spool.Down, spool.Maint} {
+		gauge(overrides, float64(states[s.String()]), s.String())
+	}
+	counter(desc("spool_events_total", "Events the kernel told of the spool directory."), st.Events)
+	counter(desc("spool_reloads_total", "Spool files read."), st.Reloads)
+	counter(desc("spool_rescans_total", "Readings of the whole spool directory."), st.Rescans)
+	counter(desc("spool_overflows_total", "Times the kernel dropped events of the spool directory."), st.Overflows)
+	counter(desc("spool_errors_total", "Spool files or directories that could not be read."), st.Errors)
+	gauge(desc("spool_watching", "1 when the kernel tells of changes in the spool directory, 0 when each request looks for itself."), truth(st.Watching))
+	gauge(desc("spool_lost", "1 when the spool directory is not where it was, and the last known overrides stand."), truth(st.Lost))
+
+	balancers := desc("balancers", "Balancers' views of servers: those that ask, and those that have fallen silent.", "silent")
+	silent, asking := 0, 0
+	for _, b := range c.s.Balancers() {
+		if b.Silent {
+			silent++
+		} else {
+			asking++
+		}
+	}
+	gauge(balancers, float64(asking), "false")
+	gauge(balancers, float64(silent), "true")
+
+	counter(desc("remote_changes_refused_total", "POST /spool requests that were refused."), c.s.Refused())
+	reloads, rl := desc("config_reloads_total", "Reloads of the configuration, by result.", "result"), c.s.Reloads()
+	counter(reloads, rl.Done, "done")
+	counter(reloads, rl.Failed, "failed")
+	gauge(desc("config_last_reload_timestamp_seconds", "When the configuration in force was read."), rl.Last)
+
+	if c.s.Services == nil {
+		return
+	}
+	up := desc("service_up", "1 when the last answer about the service was 200, only with metrics_per_service.", "service")
+	asked := desc("service_answers_total", "Answers about the service, only with metrics_per_service.", "service")
+	for _, s := range c.s.Services() {
+		gauge(up, truth(s.Up), s.Name)
+		counter(asked, s.Answers, s.Name)
+	}
+}
+
+func (c *collector) answers(counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+	answers := desc("answers_total", "Answers, by protocol and by what decided: an override (down, drain, maint, up), or what the check found.", "protocol", "reason")
+	for _, a := range c.s.Counters.Answers() {
+		counter(answers, a.N, a.Protocol, a.Reason)
+	}
+	st := c.s.Judge()
+	byCache := desc("cache_answers_total", "Answers, by how they were come by: the value of X-Hacheck-Cache.", "outcome")
+	for o := range cache.Outcomes {
+		counter(byCache, st.Answers[o], o.String())
+	}
+	gauge(desc("cache_entries", "Results kept now."), float64(st.Cache.Entries))
+	gauge(desc("cache_bytes", "Bytes of answers kept now."), float64(st.Cache.Bytes))
+	counter(desc("cache_uncached_total", "Results that were not kept for want of room."), st.Cache.Uncached)
+	gauge(desc("checks_in_flight", "Checks under way now."), float64(st.InFlight-st.Waiting))
+	gauge(desc("checks_waiting", "Checks that wait for their turn now (max_clients)."), float64(st.Waiting))
+	counter(desc("busy_answers_total", "Answers given up for want of a turn or of time."), st.Busy)
+}
+
+func (c *collector) durations(ch chan<- prometheus.Metric) {
+	d := desc("check_duration_seconds", "How long checks took, by protocol.", "protocol")
+	for _, p := range c.s.Counters.Durations() {
+		buckets := make(map[float64]uint64, len(p.AtMost))
+		for i, n := range p.AtMost {
+			buckets[health.DurationBuckets[i]] = n
+		}
+		ch <- prometheus.MustNewConstHistogram(d, p.Count, p.Sum.Seconds(), buckets, p.Protocol)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,125 @@
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/check"
+	"hacheck/internal/health"
+	"hacheck/internal/spool"
+)
+
+type noOverrides struct{}
+
+func (noOverrides) Lookup(string, string, uint16, bool) spool.View { return spool.View{} }
+
+// scrape returns the page of a judge that has answered a few times.
+func scrape(t *testing.T, services func() []Service) string {
+	t.Helper()
+	checks := check.Set{
+		"spool": {Name: "spool", NoPort: true},
+		"tcp": {Name: "tcp", Check: func(_ context.Context, t check.Target) check.Result {
+			if t.Port == 81 {
+				return check.Result{Code: 503, Reason: check.ReasonRefused, Took: 3 * time.Millisecond}
+			}
+			return check.Result{Code: 200, Took: 20 * time.Second}
+		}},
+	}
+	counters := health.NewCounters(checks)
+	judge := health.New(health.Options{
+		Overrides: noOverrides{}, Checks: checks, CacheTime: time.Minute, CacheTimeDown: time.Minute, CacheMaxEntries: 10,
+		CacheMaxBytes: 1 << 20, Timeout: time.Minute, MaxClients: 2, Counters: counters, Log: slog.New(slog.DiscardHandler),
+	})
+	for _, port := range []uint16{80, 80, 81} {
+		judge.Verdict(context.Background(), &health.Ask{Target: check.Target{Protocol: "tcp", Service: "web", Host: "127.0.0.1", Port: port}, Here: true})
+	}
+	h := Handler(Sources{
+		Version:  "1.2.3",
+		Judge:    judge.Stats,
+		Counters: counters,
+		Spool:    func() spool.Stats { return spool.Stats{Events: 7, Rescans: 2, Watching: true} },
+		Overrides: func() []spool.Entry {
+			return []spool.Entry{{State: spool.Down}, {State: spool.Down}, {State: spool.Maint}}
+		},
+		Balancers: func() []balancer.Balancer { return []balancer.Balancer{{Silent: true}, {}, {}} },
+		Refused:   func() uint64 { return 5 },
+		Reloads:   func() Reloads { return Reloads{Done: 3, Failed: 1, Last: 1795215735.5} },
+		Services:  services,
+	})
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	body, err := io.ReadAll(w.Result().Body)
+	if err != nil || w.Code != 200 {
+		t.Fatalf("%d, %v: %s", w.Code, err, body)
+	}
+	return string(body)
+}
+
+// TestFigures: each figure is where it belongs.
+func TestFigures(t *testing.T) {
+	t.Parallel()
+	page := scrape(t, func() []Service { return []Service{{Name: "web", Up: true, Answers: 3}, {Name: "a-b.c_d"}} })
+	for _, line := range []string{
+		`hacheck_build_info{goversion="go`,
+		`hacheck_answers_total{protocol="tcp",reason="ok"} 2`,
+		`hacheck_answers_total{protocol="tcp",reason="refused"} 1`,
+		`hacheck_cache_answers_total{outcome="hit"} 1`,
+		`hacheck_cache_answers_total{outcome="miss"} 2`,
+		`hacheck_cache_entries 2`,
+		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="0.0025"} 0`,
+		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="0.005"} 1`,
+		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="10"} 1`,
+		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="+Inf"} 2`,
+		`hacheck_check_duration_seconds_sum{protocol="tcp"} 20.003`,
+		`hacheck_overrides{state="down"} 2`,
+		`hacheck_overrides{state="drain"} 0`,
+		`hacheck_overrides{state="maint"} 1`,
+		`hacheck_spool_events_total 7`,
+		`hacheck_spool_watching 1`,
+		`hacheck_balancers{silent="false"} 2`,
+		`hacheck_balancers{silent="true"} 1`,
+		`hacheck_remote_changes_refused_total 5`,
+		`hacheck_config_reloads_total{result="done"} 3`,
+		`hacheck_config_reloads_total{result="failed"} 1`,
+		`hacheck_config_last_reload_timestamp_seconds 1.7952157355e+09`,
+		`hacheck_service_up{service="web"} 1`,
+		`hacheck_service_up{service="a-b.c_d"} 0`,
+		`hacheck_service_answers_total{service="web"} 3`,
+		`process_resident_memory_bytes `,
+	} {
+		if !strings.Contains(page, "\n"+line) {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(page)
+	}
+	if page := scrape(t, func() []Service { return nil }); strings.Contains(page, "service=") {
+		t.Error("figures for services though none are wanted")
+	}
+}
+
+// TestPromtool: Prometheus' own critic has nothing to say.
+func TestPromtool(t *testing.T) {
+	t.Parallel()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatalf("%v; test/install.sh installs it", err)
+	}
+	cmd := exec.Command(path, "check", "metrics")
+	cmd.Stdin = strings.NewReader(scrape(t, func() []Service { return []Service{{Name: "web"}} }))
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil || out.Len() > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out.String())
+	}
+}
