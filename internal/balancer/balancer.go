@@ -97,7 +97,8 @@ type Service struct {
 	mu         sync.Mutex
 	rows       []*row
 	index      map[rowKey]*row // when there are more than a few
-	candidates []candidate
+	candidate  candidate       // the first; most services have no other
+	candidates []candidate     // the others
 }
 
 // fewRows is up to how many rows are looked through one by one.
@@ -210,31 +211,42 @@ func (s *Service) steady(r *Request) time.Duration {
 	_ = h.WriteByte(0)
 	_, _ = h.WriteString(r.URL)
 	hash := h.Sum64()
-	oldest := 0
-	for i := range s.candidates {
-		c := &s.candidates[i]
-		if c.hash != hash {
-			if c.at.Before(s.candidates[oldest].at) {
-				oldest = i
-			}
-			continue
-		}
-		gap := r.At.Sub(c.at)
-		if gap < steadyAtLeast {
-			return 0 // the same question twice: two threads of a load, or a person
-		}
-		before := c.gap
-		c.at, c.gap = r.At, gap
-		if before > 0 && max(gap, before) <= steadyRatio*min(gap, before) {
-			return gap
-		}
+	if s.candidate.at.IsZero() {
+		s.candidate = candidate{hash: hash, at: r.At}
 		return 0
 	}
+	oldest := &s.candidate
+	if oldest.hash == hash {
+		return oldest.again(r.At)
+	}
+	for i := range s.candidates {
+		c := &s.candidates[i]
+		if c.hash == hash {
+			return c.again(r.At)
+		}
+		if c.at.Before(oldest.at) {
+			oldest = c
+		}
+	}
 	c := candidate{hash: hash, at: r.At}
-	if len(s.candidates) < maxCandidates {
+	if len(s.candidates) < maxCandidates-1 {
 		s.candidates = append(s.candidates, c)
 	} else {
-		s.candidates[oldest] = c
+		*oldest = c
+	}
+	return 0
+}
+
+// again enters another request and returns the interval when it is the third at a steady one, else 0.
+func (c *candidate) again(at time.Time) time.Duration {
+	gap := at.Sub(c.at)
+	if gap < steadyAtLeast {
+		return 0 // the same question twice: two threads of a load, or a person
+	}
+	before := c.gap
+	c.at, c.gap = at, gap
+	if before > 0 && max(gap, before) <= steadyRatio*min(gap, before) {
+		return gap
 	}
 	return 0
 }

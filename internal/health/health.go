@@ -68,6 +68,8 @@ type Verdict struct {
 	Override *spool.Entry  // the override that decided; nil when none did
 	Cache    cache.Outcome // how the service's answer was come by
 	Age      time.Duration // since the end of the check; 0 when it is new or nothing was asked
+
+	protocol *protocol // of Known's
 }
 
 // Judge answers asks. It is safe for concurrent use and owns no goroutine but those of checks in flight.
@@ -162,20 +164,20 @@ func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
 	return v
 }
 
-// Known judges a if that needs no check, because an override, a refusal or a kept result decides, and if the
-// verdict fits. Otherwise it does nothing and returns false. It does not block.
-func (j *Judge) Known(a *Ask, fits func(*Verdict) bool) (Verdict, bool) {
+// Known judges a if that needs no check, because an override, a refusal or a kept result decides; otherwise it
+// returns false. Whoever answers with the verdict calls Answered. It does not block.
+func (j *Judge) Known(a *Ask) (Verdict, bool) {
 	p := j.checks[a.Target.Protocol]
 	if p == nil {
 		return Verdict{}, false
 	}
 	v, q := j.decide(a, p)
-	if q != nil || !fits(&v) {
-		return Verdict{}, false
-	}
-	j.o.Counters.answered(p, &v)
-	return v, true
+	v.protocol = p
+	return v, q == nil
 }
+
+// Answered counts an answer with a verdict of Known.
+func (j *Judge) Answered(v *Verdict) { j.o.Counters.answered(v.protocol, v) }
 
 // query is what is to be asked of the service, as the cache knows it.
 type query struct {

@@ -378,14 +378,19 @@ func TestCounters(t *testing.T) {
 		j, s, _ := judge(t, f, func(o *Options) { o.Counters = counters })
 		j.Verdict(context.Background(), target(nil))
 		j.Verdict(context.Background(), target(nil))
-		j.Known(target(nil), func(*Verdict) bool { return true })
-		j.Known(target(nil), func(*Verdict) bool { return false }) // nobody answers with it
-		j.Known(target(func(a *Ask) { a.Target.Port = 82 }), func(*Verdict) bool { return true })
+		known := func(change func(*Ask)) {
+			if v, ok := j.Known(target(change)); ok {
+				j.Answered(&v)
+			}
+		}
+		known(nil)
+		j.Known(target(nil)) // nobody answers with it
+		known(func(a *Ask) { a.Target.Port = 82 })
 		j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Port = 81 }))
 		j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Port = 0 }))
 		s.say(spool.View{Override: &spool.Entry{State: spool.Maint}})
 		j.Verdict(context.Background(), target(nil))
-		j.Known(target(nil), func(*Verdict) bool { return true })
+		known(nil)
 
 		want := []Answered{{"stub", "config", 1}, {"stub", "maint", 2}, {"stub", "ok", 3}, {"stub", "status", 1}}
 		if got := counters.Answers(); !slices.Equal(got, want) {

@@ -22,10 +22,12 @@ const (
 // recent remembers for each service the last answer, who asked how often, and the balancers among them.
 type recent struct {
 	balancers *balancer.Table
-	services  sync.Map // string -> *seenService
+	services  *services
 	n, peers  atomic.Int64
 	swept     atomic.Int64 // unix nanoseconds
 }
+
+func newRecent(b *balancer.Table) *recent { return &recent{balancers: b, services: newServices()} }
 
 // seenService is one service's row.
 type seenService struct {
@@ -78,18 +80,18 @@ func (s *seenService) counter(t *recent, peer string) *uint64 {
 
 // see returns the row of a service that is asked about now, or nil when the table is full.
 func (t *recent) see(service string, now time.Time) *seenService {
-	if v, ok := t.services.Load(service); ok {
-		return v.(*seenService)
+	if row := t.services.get(service); row != nil {
+		return row
 	}
 	if t.n.Load() >= maxServices && !t.sweep(now) {
 		return nil
 	}
 	service = strings.Clone(service)
-	v, loaded := t.services.LoadOrStore(service, &seenService{at: now, balancers: t.balancers.Service(service)})
-	if !loaded {
+	row, added := t.services.add(service, &seenService{at: now, balancers: t.balancers.Service(service)})
+	if added {
 		t.n.Add(1)
 	}
-	return v.(*seenService)
+	return row
 }
 
 // sweep drops services that were not asked about lately, at most once a second, and reports whether
@@ -99,17 +101,16 @@ func (t *recent) sweep(now time.Time) bool {
 	if now.UnixNano()-last < int64(time.Second) || !t.swept.CompareAndSwap(last, now.UnixNano()) {
 		return false
 	}
-	t.services.Range(func(k, v any) bool {
-		s := v.(*seenService)
+	t.services.each(func(_ string, s *seenService) (keep bool) {
 		s.mu.Lock()
-		if now.Sub(s.at) > recentFor {
-			t.services.Delete(k)
-			t.n.Add(-1)
-			t.peers.Add(-s.peers())
-			s.gone = true
+		defer s.mu.Unlock()
+		if now.Sub(s.at) <= recentFor {
+			return true
 		}
-		s.mu.Unlock()
-		return true
+		t.n.Add(-1)
+		t.peers.Add(-s.peers())
+		s.gone = true
+		return false
 	})
 	return t.n.Load() < maxServices
 }
@@ -158,14 +159,13 @@ type lastAnswer struct {
 // since lists the services asked about since then, by name.
 func (t *recent) since(then time.Time) []seenRow {
 	rows := []seenRow{}
-	t.services.Range(func(k, v any) bool {
-		s := v.(*seenService)
+	t.services.each(func(name string, s *seenService) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.at.Before(then) {
 			return true
 		}
-		row := seenRow{service: k.(string), at: s.at}
+		row := seenRow{service: name, at: s.at}
 		if s.answered {
 			row.last = &lastAnswer{Code: s.code, RemoteIP: s.peer, TS: float64(s.at.UnixMicro()) / 1e6}
 		}
@@ -206,8 +206,7 @@ func (s *Server) Refused() uint64 { return s.refused.Load() }
 // counts returns how often each caller has asked about each service.
 func (t *recent) counts() map[string]map[string]uint64 {
 	all := make(map[string]map[string]uint64)
-	t.services.Range(func(k, v any) bool {
-		s := v.(*seenService)
+	t.services.each(func(name string, s *seenService) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		m := make(map[string]uint64, s.peers())
@@ -217,7 +216,7 @@ func (t *recent) counts() map[string]map[string]uint64 {
 		for peer, n := range s.others {
 			m[peer] = *n
 		}
-		all[k.(string)] = m
+		all[name] = m
 		return true
 	})
 	return all

@@ -48,7 +48,7 @@ type Server struct {
 	started   time.Time
 	settings  atomic.Pointer[Settings]
 	routes    atomic.Pointer[chi.Mux]
-	recent    recent
+	recent    *recent
 	hosts     health.Hosts
 	date      dates
 	strangers strangers
@@ -57,7 +57,7 @@ type Server struct {
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: recent{balancers: o.Balancers}}
+	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers)}
 	srv.Use(s)
 	return srv
 }

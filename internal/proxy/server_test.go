@@ -398,7 +398,7 @@ func TestRecent(t *testing.T) {
 
 // TestTablesAreBounded asks for more services than the tables hold.
 func TestTablesAreBounded(t *testing.T) {
-	tab := recent{balancers: balancer.New()}
+	tab := newRecent(balancer.New())
 	now := time.Now()
 	answer := func(s *seenService, peer string) {
 		tab.answer(s, &balancer.Request{Peer: peer, Code: 200, At: now})
@@ -417,7 +417,7 @@ func TestTablesAreBounded(t *testing.T) {
 		t.Errorf("%d callers, want at most %d", n, maxPeers)
 	}
 	// When they are old they make room.
-	tab.services.Range(func(_, v any) bool { v.(*seenService).at = now.Add(-recentFor - time.Second); return true })
+	tab.services.each(func(_ string, s *seenService) bool { s.at = now.Add(-recentFor - time.Second); return true })
 	tab.swept.Store(0)
 	answer(tab.see("new", now), "127.0.0.1")
 	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {

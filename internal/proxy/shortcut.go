@@ -12,7 +12,6 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
-	"hacheck/internal/health"
 )
 
 // A balancer asks the same few questions every two seconds for years, in heads that are plain, and nearly
@@ -205,11 +204,6 @@ type shortQuestion struct {
 
 var shortQuestions = sync.Pool{New: func() any { return new(shortQuestion) }}
 
-// short reports whether the shortcut answers with v.
-func short(v *health.Verdict) bool {
-	return bodyAllowed(v.Result.Code) && len(v.Result.Body) <= maxShortBody && printableASCII(v.Result.ContentType)
-}
-
 // shortcut appends the answer to head to out if it has one, and reports whether the connection ends with
 // it and whether it has. peer is who asks.
 func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, answered bool) {
@@ -244,10 +238,11 @@ func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, a
 	if no := s.fill(&q.ask, set, &p, service, port, uri, &h.want, fields); no != nil {
 		return out, false, false
 	}
-	v, ok := set.Judge.Known(&q.ask, short)
-	if !ok {
+	v, ok := set.Judge.Known(&q.ask)
+	if !ok || !bodyAllowed(v.Result.Code) || len(v.Result.Body) > maxShortBody || !printableASCII(v.Result.ContentType) {
 		return out, false, false
 	}
+	set.Judge.Answered(&v)
 
 	now := time.Now()
 	s.recent.answer(s.recent.see(service, now), &balancer.Request{
