@@ -166,7 +166,7 @@ func start(o *options) (*daemon, error) {
 	d.balancers = balancer.New()
 	set := d.settings(c)
 	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Metrics: d.metrics()}, set)
-	d.services.log = d.log
+	d.services.log, d.services.door = d.log, d.door
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err
 	}

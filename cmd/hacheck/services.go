@@ -16,6 +16,7 @@ import (
 	"hacheck/internal/check"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
+	"hacheck/internal/proxy"
 )
 
 // configured builds the checks of the services. They were built once when the file was read, so that
@@ -36,6 +37,7 @@ func configured(c *config.Config, o check.Options, scripts *check.Scripts) map[s
 // address stays, opens the new ones and closes the others.
 type serviceDoors struct {
 	log   *slog.Logger
+	door  *proxy.Server // told of who asks
 	judge atomic.Pointer[health.Judge]
 
 	mu    sync.Mutex
@@ -100,6 +102,7 @@ func (d *serviceDoors) use(services []config.Service, judge *health.Judge) error
 func (d *serviceDoors) ask(ctx context.Context, service string) health.Verdict {
 	return d.judge.Load().Verdict(ctx, &health.Ask{
 		Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true,
+		Obey: true, // -S is about the HTTP door: no agent speaks for these
 	})
 }
 
@@ -111,7 +114,10 @@ func (d *serviceDoors) aggregate(k doorKey) (*serviceDoor, error) {
 	srv := aggregate.Server(&aggregate.Handler{
 		Judge:       func(ctx context.Context) health.Verdict { return d.ask(ctx, k.service) },
 		FailureCode: k.code,
-		Log:         d.log,
+		Asked: func(r *http.Request, v *health.Verdict, code int) {
+			d.door.Note(k.service, "http://"+k.addr+r.RequestURI, r, v, code)
+		},
+		Log: d.log,
 	}, time.Hour) // the judge has its own patience, which a reload may change
 	go func() {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

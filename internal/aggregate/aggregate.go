@@ -22,7 +22,9 @@ type Handler struct {
 	// Judge asks; it is called for each request.
 	Judge       func(ctx context.Context) health.Verdict
 	FailureCode int // 0 is DefaultFailureCode
-	Log         *slog.Logger
+	// Asked is told of each request and its answer; nil: nobody is.
+	Asked func(r *http.Request, v *health.Verdict, code int)
+	Log   *slog.Logger
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -35,6 +37,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if h.FailureCode != 0 {
 			code = h.FailureCode
 		}
+	}
+	if h.Asked != nil {
+		h.Asked(r, &v, code)
 	}
 	if health.WantsJSON(r.Header) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")

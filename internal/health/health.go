@@ -40,7 +40,8 @@ type Options struct {
 
 	// Allowed are the other hosts that may be asked (check_hosts_allowed).
 	Allowed []netip.Prefix
-	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool and force-up still obey.
+	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool, force-up and whoever asks to Obey
+	// still obey them.
 	IgnoreOverrides bool
 
 	// OnResult is told of each check that has run, and when that began to wait for its turn; never of a
@@ -59,6 +60,7 @@ type Ask struct {
 	Here   bool         // Host is this machine
 	Fresh  bool         // a kept result does not count
 	Alone  bool         // besides, no other asker's check is joined, and the result is not kept
+	Obey   bool         // overrides count whatever Options.IgnoreOverrides says
 }
 
 // Verdict is the answer.
@@ -190,7 +192,7 @@ type query struct {
 func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *query) {
 	t := &a.Target
 	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Here)
-	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || p.Check == nil || o.State == spool.ForceUp) {
+	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || a.Obey || p.Check == nil || o.State == spool.ForceUp) {
 		return overridden(o, p.Check == nil), nil
 	}
 	switch {

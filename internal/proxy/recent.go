@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"sort"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/health"
 )
 
 // The tables behind /recent and /status/count are filled by whoever sends requests, so they are bounded:
@@ -129,6 +131,17 @@ func (t *recent) answer(s *seenService, r *balancer.Request) {
 	*s.count++
 	s.mu.Unlock()
 	s.balancers.Asked(r)
+}
+
+// Note enters an answer that another door has given, so that /recent and /balancers know of it. url is what tells
+// this question from others about the service.
+func (s *Server) Note(service, url string, r *http.Request, v *health.Verdict, code int) {
+	now := time.Now()
+	w := wantedBy(r.Header)
+	s.recent.answer(s.recent.see(service, now), &balancer.Request{
+		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
+		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, At: now,
+	})
 }
 
 // hostOf is net.SplitHostPort for addresses that the listener itself wrote.
