@@ -26,6 +26,7 @@ const (
 type options struct {
 	configFile    string // "" is none
 	ports         []uint16
+	agentPorts    []uint16
 	bind          string
 	spoolRoot     string
 	procs         int // 0: as many processors as there are
@@ -78,11 +79,12 @@ func parseOptions(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.SortFlags = false
 	f.StringVarP(&o.configFile, "config-file", "c", "", "read the configuration from `FILE` (YAML, keys see below)")
 	f.VarP((*portList)(&o.ports), "port", "p", "answer on port `N`, for more of them again (default 3333)")
+	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`, for more of them again; who\nsends no service is told about all")
 	f.StringVarP(&o.bind, "bind-address", "B", defaultBind, "answer on this `ADDRESS`; :: is IPv6 and IPv4")
 	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` with the overrides, made with mode 0750 if missing")
 	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach, this is one process that uses them all (0, the default)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
-	f.BoolVarP(&o.noSpoolOnHTTP, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\n/spool/... and force-up still obey them")
+	f.BoolVarP(&o.noSpoolOnHTTP, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
 	f.BoolVar(&o.checkConfig, "check-config", false, "say what is wrong with the configuration file and exit, with 2\nif anything is, an unknown key included")
 	f.BoolP("help", "h", false, "print this help")
 	f.Bool("version", false, "print the version")
@@ -112,6 +114,11 @@ func (o *options) check() error {
 	}
 	if len(o.ports) == 0 {
 		o.ports = []uint16{defaultPort}
+	}
+	for _, port := range o.agentPorts {
+		if port != 0 && slices.Contains(o.ports, port) {
+			return fmt.Errorf("option -A, --agent-port: port %d answers HTTP already (-p); the agent needs one of its own", port)
+		}
 	}
 	if strings.HasPrefix(o.bind, "[") || strings.HasPrefix(o.bind, ":") && !isAddr(o.bind) {
 		return fmt.Errorf("option -B, --bind-address: invalid value %q: want an address without brackets and port, or a host name", o.bind)

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacheck/internal/agent"
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/config"
@@ -54,6 +55,9 @@ type daemon struct {
 		done, failed atomic.Uint64
 		last         atomic.Int64 // unix milliseconds
 	}
+	passes  agent.Passes
+	agent   *agent.Agent
+	agents  []agentPort    // of -A
 	scripts *check.Scripts // one for all, also across reloads: never two of the same script
 
 	mu     sync.Mutex
@@ -161,12 +165,15 @@ func start(o *options) (*daemon, error) {
 		}
 		d.listeners = append(d.listeners, ln)
 	}
+	if err := d.openAgents(); err != nil {
+		return nil, err
+	}
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	d.balancers = balancer.New()
 	set := d.settings(c)
 	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Metrics: d.metrics()}, set)
-	d.services.log, d.services.door = d.log, d.door
+	d.services.log, d.services.door, d.services.agent = d.log, d.door, d.agent
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err
 	}
@@ -203,6 +210,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		Allowed:         c.CheckHostsAllowed,
 		IgnoreOverrides: d.opts.noSpoolOnHTTP,
 		Counters:        d.counters,
+		OnResult:        d.passes.Result,
 		Log:             d.log,
 	})
 	d.judge.Store(judge)
@@ -233,6 +241,7 @@ func (d *daemon) run(sig signals) error {
 		addrs[i] = ln.Addr().String()
 		go func() { failed <- d.server.Serve(&acceptLog{Listener: d.door.Listener(ln), log: d.log}) }()
 	}
+	d.serveAgents()
 	d.log.Info("hacheck answers", "version", version, "listen", addrs, "spool", d.dir.Root(),
 		"config", d.opts.configFile, "pid", os.Getpid())
 	defer d.sink.close(logPatience)
@@ -331,6 +340,7 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	done := make(chan error, 1)
+	d.closeAgents()
 	go func() {
 		d.services.stop(ctx)
 		done <- d.server.Shutdown(ctx)
@@ -380,6 +390,7 @@ func (d *daemon) checking() bool {
 // anybody knows: hadown puts the user's name there.
 func (d *daemon) overrideChanged(c spool.Change) {
 	d.services.changed()
+	d.passes.Changed(c)
 	what, e := "override set", c.New
 	switch {
 	case c.New == nil && c.Old == nil:

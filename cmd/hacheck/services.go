@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"hacheck/internal/agent"
 	"hacheck/internal/aggregate"
 	"hacheck/internal/beacon"
 	"hacheck/internal/check"
@@ -33,11 +34,12 @@ func configured(c *config.Config, o check.Options, scripts *check.Scripts) map[s
 	return services
 }
 
-// serviceDoors are the listeners of services: http_listen and beacon_listen. A reload keeps those whose
+// serviceDoors are the listeners of services: http_listen, beacon_listen and agent_listen. A reload keeps those whose
 // address stays, opens the new ones and closes the others.
 type serviceDoors struct {
 	log   *slog.Logger
 	door  *proxy.Server // told of who asks
+	agent *agent.Agent
 	judge atomic.Pointer[health.Judge]
 
 	mu    sync.Mutex
@@ -69,6 +71,9 @@ func (d *serviceDoors) use(services []config.Service, judge *health.Judge) error
 		if s.BeaconListen != "" {
 			wanted[doorKey{service: s.Name, kind: "beacon_listen", addr: s.BeaconListen, interval: s.Interval}] = true
 		}
+		if s.AgentListen != "" {
+			wanted[doorKey{service: s.Name, kind: "agent_listen", addr: s.AgentListen}] = true
+		}
 	}
 	for k, door := range d.doors {
 		if !wanted[k] {
@@ -85,8 +90,11 @@ func (d *serviceDoors) use(services []config.Service, judge *health.Judge) error
 			continue
 		}
 		open := d.aggregate
-		if k.kind == "beacon_listen" {
+		switch k.kind {
+		case "beacon_listen":
 			open = d.beacon
+		case "agent_listen":
+			open = d.agentDoor
 		}
 		door, err := open(k)
 		if err != nil {

@@ -13,13 +13,16 @@ import (
 
 // Service is what is configured for one service.
 type Service struct {
-	Name   string
-	Checks []Check // at least one; each has been built once, so that Build with other defaults cannot fail
+	Name string
+	// Checks have each been built once, so that Build with other defaults cannot fail. There is at least
+	// one, unless agent_listen is the only door.
+	Checks []Check
 
 	HTTPListen   string        // http_listen: host:port that answers any URL; "" for none
 	FailureCode  int           // failure_code: what it answers when something failed, default 504
 	BeaconListen string        // beacon_listen: host:port that is open only while healthy; "" for none
 	Interval     time.Duration // interval: between two looks of the beacon, default 5 s
+	AgentListen  string        // agent_listen: host:port that HAProxy's agent-check asks; "" for none
 }
 
 const (
@@ -48,7 +51,7 @@ func (l *loader) services(c *Config, at, n *yaml.Node) {
 			continue
 		}
 		s := l.service(&d, e)
-		for _, addr := range []string{s.HTTPListen, s.BeaconListen} {
+		for _, addr := range []string{s.HTTPListen, s.BeaconListen, s.AgentListen} {
 			if other, ok := taken[addr]; ok && addr != "" && !strings.HasSuffix(addr, ":0") {
 				l.errorf(e.line, e.name, "expected an address of its own, got %s, which %s has", addr, other)
 			}
@@ -66,7 +69,7 @@ func (l *loader) service(d *decoder, e entry) Service {
 		l.errorf(e.line, e.name, "expected what is configured for the service, as in {checks: [{type: tcp, port: 8080}]}, got %s", kind(n))
 		return s
 	}
-	listed := false
+	listed, agent := false, false
 	for _, f := range d.entries(n, 1) {
 		v := target(f.at)
 		wrong := func(want string) { l.errorf(f.line, f.name, "expected %s, got %s", want, found(v)) }
@@ -77,14 +80,13 @@ func (l *loader) service(d *decoder, e entry) Service {
 			if len(s.Checks) == 0 && v.Kind == yaml.SequenceNode && len(v.Content) == 0 {
 				wrong("at least one check")
 			}
-		case "http_listen", "beacon_listen":
+		case "http_listen", "beacon_listen", "agent_listen":
+			agent = agent || f.name == "agent_listen"
 			if v.Kind != yaml.ScalarNode || !isListen(v.Value) {
 				wrong("an IP address and a port, such as 0.0.0.0:5500 or \"[::]:5500\"")
-			} else if f.name == "http_listen" {
-				s.HTTPListen = v.Value
-			} else {
-				s.BeaconListen = v.Value
+				break
 			}
+			*map[string]*string{"http_listen": &s.HTTPListen, "beacon_listen": &s.BeaconListen, "agent_listen": &s.AgentListen}[f.name] = v.Value
 		case "failure_code":
 			if code, ok := wholeIn(v, 400, 599); ok {
 				s.FailureCode = int(code)
@@ -98,10 +100,10 @@ func (l *loader) service(d *decoder, e entry) Service {
 				wrong("a number of seconds from 0.1 to 3600")
 			}
 		default:
-			l.unknownIn(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval")
+			l.unknownIn(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval", "agent_listen")
 		}
 	}
-	if !listed {
+	if !listed && (!agent || s.HTTPListen+s.BeaconListen != "") { // an agent speaks of overrides only
 		l.errorf(e.line, e.name, "expected checks, as in {checks: [{type: tcp, port: 8080}]}")
 	}
 	return s

@@ -107,6 +107,7 @@ func TestOverridesComeFirst(t *testing.T) {
 		state    spool.State
 		protocol string
 		ignore   bool
+		obey     bool
 		code     int
 		body     string // a prefix
 		asked    bool
@@ -121,11 +122,12 @@ func TestOverridesComeFirst(t *testing.T) {
 		{state: spool.Drain, protocol: "stub", ignore: true, code: 200, body: "fine", asked: true},
 		{state: spool.Down, protocol: "spool", ignore: true, code: 503, body: "Service web in down state"},
 		{state: spool.ForceUp, protocol: "stub", ignore: true, code: 200, body: "OK"},
+		{state: spool.Maint, protocol: "stub", ignore: true, obey: true, code: 503, body: "Service web in down state"},
 	} {
 		f, n := counted()
 		j, s, _ := judge(t, f, func(o *Options) { o.IgnoreOverrides = c.ignore })
 		s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: c.state}})
-		v := j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Protocol = c.protocol }))
+		v := j.Verdict(context.Background(), target(func(a *Ask) { a.Target.Protocol, a.Obey = c.protocol, c.obey }))
 		if v.Result.Code != c.code || !strings.HasPrefix(string(v.Result.Body), c.body) || c.body == "" && len(v.Result.Body) > 0 || (n.Load() > 0) != c.asked {
 			t.Errorf("%v, %s, ignoring %v: %d %q, asked %d times; want %d %q, asked: %v",
 				c.state, c.protocol, c.ignore, v.Result.Code, v.Result.Body, n.Load(), c.code, c.body, c.asked)

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"net"
+
+	"hacheck/internal/agent"
+	"hacheck/internal/spool"
+)
+
+// agentPort is a port of -A: first the listener, once answers are given the door.
+type agentPort struct {
+	ln   net.Listener
+	door *agent.Door
+}
+
+// openAgents opens the ports of -A, which do not answer yet.
+func (d *daemon) openAgents() error {
+	d.agent = agent.New(agent.Options{Overrides: d.index, Passes: &d.passes, Log: d.log})
+	for _, port := range d.opts.agentPorts {
+		ln, err := listen(context.Background(), d.opts.bind, port)
+		if err != nil {
+			return err
+		}
+		d.agents = append(d.agents, agentPort{ln: ln})
+	}
+	return nil
+}
+
+// serveAgents begins to answer at the ports of -A.
+func (d *daemon) serveAgents() {
+	for i := range d.agents {
+		p := &d.agents[i]
+		p.door = d.agent.Open(&acceptLog{Listener: p.ln, log: d.log}, spool.All)
+		d.log.Info("agent answers", "listen", p.ln.Addr().String(), "service", spool.All)
+	}
+}
+
+// closeAgents closes the ports of -A. What HAProxy was told last stands.
+func (d *daemon) closeAgents() {
+	for _, p := range d.agents {
+		p.door.Close()
+	}
+}
+
+func (d *serviceDoors) agentDoor(k doorKey) (*serviceDoor, error) {
+	ln, err := net.Listen("tcp", k.addr)
+	if err != nil {
+		return nil, err
+	}
+	door := d.agent.Open(&acceptLog{Listener: ln, log: d.log}, k.service)
+	d.log.Info("service listens", "service", k.service, "agent", ln.Addr().String())
+	return &serviceDoor{stop: func(context.Context) { door.Close() }}, nil
+}

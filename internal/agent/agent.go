@@ -1,0 +1,126 @@
+//go:build unix
+
+// Package agent is the door of HAProxy's agent-check: HAProxy connects, may say which service it means,
+// and reads one line of two words, one that sets or clears what it calls the administrative state and one
+// that sets or clears the operational state. Both come every time, because only the agent can undo what the
+// agent did. It speaks of what operators say and never of checks.
+package agent
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"hacheck/internal/health"
+	"hacheck/internal/spool"
+)
+
+// Overrides tells what operators have said and, where they say nothing now, when they last took back a
+// maint; *spool.Index does.
+type Overrides interface {
+	Lookup(service, host string, port uint16, here bool) spool.View
+	MaintEnded(service, host string, port uint16, here bool) time.Time
+}
+
+// Options are what an Agent needs. Overrides, Passes and Log must be set.
+type Options struct {
+	Overrides Overrides
+	Passes    *Passes
+	Log       *slog.Logger
+
+	// Noted is told of each answer: to which address, about what, and the line without its newline. It is
+	// called from many goroutines and must not block. It may be nil.
+	Noted func(peer string, key spool.Key, answer string)
+}
+
+// Agent answers at any number of Doors, for which its bounds hold together. It is safe for concurrent use
+// and owns no goroutine but those of its doors.
+type Agent struct {
+	o     Options
+	hosts health.Hosts
+	crowd crowd
+	once  once
+}
+
+// New returns an Agent.
+func New(o Options) *Agent {
+	return &Agent{o: o, crowd: newCrowd(maxWaiting, maxWaitingPeer, maxAlive)}
+}
+
+const (
+	// maxReason bounds a reason, in bytes. HAProxy 2.6 itself shows about 108 of them.
+	maxReason = 120
+	// comingBack is how long at most a target is said to be down after maint has ended.
+	comingBack = 10 * time.Second
+)
+
+// answer returns the line about k, without its newline.
+func (a *Agent) answer(k spool.Key) string {
+	here := k.Host == ""
+	if !here {
+		addr, err := netip.ParseAddr(k.Host)
+		here = err == nil && a.hosts.Own(addr)
+	}
+	o := a.o.Overrides.Lookup(k.Service, k.Host, k.Port, here).Override
+	if o == nil {
+		ended := a.o.Overrides.MaintEnded(k.Service, k.Host, k.Port, here)
+		if !ended.IsZero() && time.Since(ended) < comingBack && !a.o.Passes.since(k, here, ended) {
+			// HAProxy has sent no checks during maint, and would send traffic before the first of them.
+			return "ready down #coming back"
+		}
+		return "up ready"
+	}
+	switch o.State {
+	case spool.Drain:
+		return "up drain"
+	case spool.Down:
+		return because("ready down", o.Reason)
+	case spool.Maint:
+		a.o.Passes.expect(maintTold)
+		return because("maint down", o.Reason)
+	default: // Ready is never one that was found
+		return "up ready"
+	}
+}
+
+// because adds the reason. HAProxy reads it from the '#', which must have a blank before it, to the end of
+// the line, whatever is in it, further '#' included; a line without one is one without a reason.
+func because(words, reason string) string {
+	if reason = oneLine(reason); reason == "" {
+		return words
+	}
+	return words + " #" + reason
+}
+
+// oneLine returns reason with control characters and line separators as spaces, and what is no UTF-8 as
+// U+FFFD, cut at a character to maxReason bytes.
+func oneLine(reason string) string {
+	var b strings.Builder
+	for _, r := range strings.TrimSpace(reason) {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			r = ' '
+		}
+		if b.Len()+utf8.RuneLen(r) > maxReason {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// maxText is how much of what is sent is read, in bytes; no key is that long.
+const maxText = 256
+
+// parse reads what was sent before the newline, or before the end when there is none. Nothing is own.
+func parse(text []byte, own spool.Key) (k spool.Key, ok bool) {
+	text = bytes.TrimSuffix(text, []byte("\r"))
+	if len(text) == 0 {
+		return own, true
+	}
+	k, err := spool.ParseKey(string(text))
+	return k, err == nil
+}

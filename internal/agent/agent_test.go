@@ -1,0 +1,229 @@
+//go:build unix
+
+package agent
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/check"
+	"hacheck/internal/spool"
+)
+
+// TestWords is the table of section 4 of the contract, and every kind of reason.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	if got := h.ask("web\n"); got != "up ready\n" {
+		t.Errorf("nothing is said: %q", got)
+	}
+	long := strings.Repeat("x", maxReason)
+	for _, c := range []struct {
+		state  spool.State
+		reason string
+		want   string
+	}{
+		{spool.ForceUp, "trust me", "up ready"},
+		{spool.Drain, "kernel", "up drain"},
+		{spool.Down, "kernel", "ready down #kernel"},
+		{spool.Maint, "disk", "maint down #disk"},
+		{spool.Down, "", "ready down"},
+		{spool.Maint, "", "maint down"},
+		{spool.Down, " \n\t ", "ready down"},
+		{spool.Down, "#1 down, up ready", "ready down ##1 down, up ready"},
+		{spool.Down, " a\r\nup ready\x00b\tc\u2028d\u0085e ", "ready down #a  up ready b c d e"},
+		{spool.Down, "größe \xff", "ready down #größe \uFFFD"},
+		{spool.Down, long, "ready down #" + long},
+		{spool.Down, long + "y", "ready down #" + long},
+		{spool.Down, long[1:] + "ö", "ready down #" + long[1:]},
+		{spool.Maint, strings.Repeat("€", 41), "maint down #" + strings.Repeat("€", 40)},
+		{spool.Down, "   " + long, "ready down #" + long},
+	} {
+		h.said.say("web", c.state, c.reason)
+		if got := h.ask("web\n"); got != c.want+"\n" {
+			t.Errorf("%v, %q: answered %q, want %q", c.state, c.reason, got, c.want+"\n")
+		}
+	}
+}
+
+func pass(p *Passes, service, host string, port uint16, code int, began time.Time) {
+	p.Result(&check.Target{Service: service, Host: host, Port: port}, check.Result{Code: code}, began)
+}
+
+// TestComingBack: from the end of maint until a check that began later has passed, 10 s at most.
+func TestComingBack(t *testing.T) {
+	t.Parallel()
+	type result struct {
+		service, host string
+		port          uint16
+		code          int
+	}
+	for name, c := range map[string]struct {
+		key   string
+		after result
+		back  bool
+	}{
+		"its check":                       {"web", result{"web", "127.0.0.1", 80, 200}, true},
+		"a check of all its checks":       {"web", result{"web", "127.0.0.1", 0, 200}, true},
+		"a check that failed":             {"web", result{"web", "127.0.0.1", 80, 503}, false},
+		"a check that did not say 200":    {"web", result{"web", "127.0.0.1", 80, 204}, false},
+		"another service's check":         {"web", result{"db", "127.0.0.1", 80, 200}, false},
+		"an instance":                     {"web:80", result{"web", "127.0.0.1", 80, 200}, true},
+		"an instance, by its address":     {"web:80", result{"web", "192.0.2.7", 80, 200}, true},
+		"another instance":                {"web:80", result{"web", "127.0.0.1", 81, 200}, false},
+		"an instance, all checks":         {"web:80", result{"web", "127.0.0.1", 0, 200}, true},
+		"a host":                          {"web:192.0.2.7:80", result{"web", "192.0.2.7", 80, 200}, true},
+		"a host, spelled otherwise":       {"web:[2001:DB8::1]:80", result{"web", "2001:db8:0::1", 80, 200}, true},
+		"another host":                    {"web:192.0.2.7:80", result{"web", "192.0.2.8", 80, 200}, false},
+		"a host, this one's port instead": {"web:192.0.2.7:80", result{"web", "127.0.0.1", 80, 200}, false},
+		"this host, by its name":          {"web:127.0.0.2:80", result{"web", "myself", 80, 200}, true},
+		"all, any service's check":        {"all", result{"db", "127.0.0.1", 80, 200}, true},
+		"all, a check that failed":        {"all", result{"db", "127.0.0.1", 80, 503}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := new(said)
+				a := New(Options{Overrides: s, Passes: new(Passes)})
+				k, err := spool.ParseKey(c.key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := func(when, want string) {
+					t.Helper()
+					if got := a.answer(k); got != want {
+						t.Errorf("%s: %q, want %q", when, got, want)
+					}
+				}
+				s.say(k.Service, spool.Maint, "disk")
+				want("in maint", "maint down #disk")
+				early := time.Now()
+				time.Sleep(time.Second)
+				s.back(k.Service)
+				want("at once", "ready down #coming back")
+				time.Sleep(time.Second)
+				pass(a.o.Passes, c.after.service, c.after.host, c.after.port, c.after.code, early)
+				want("after a check that began in maint", "ready down #coming back")
+				pass(a.o.Passes, c.after.service, c.after.host, c.after.port, c.after.code, time.Now())
+				if c.back {
+					want("after the check", "up ready")
+					return
+				}
+				want("after the check", "ready down #coming back")
+				time.Sleep(9*time.Second - 1)
+				want("just before 10 s", "ready down #coming back")
+				time.Sleep(1)
+				want("after 10 s", "up ready")
+			})
+		})
+	}
+}
+
+// TestComingBackIsSaidOfNothingElse: who says something else after maint is not held up.
+func TestComingBackIsSaidOfNothingElse(t *testing.T) {
+	t.Parallel()
+	s := new(said)
+	a := New(Options{Overrides: s, Passes: new(Passes)})
+	s.back("web")
+	for state, want := range map[spool.State]string{
+		spool.ForceUp: "up ready", spool.Drain: "up drain", spool.Down: "ready down #why", spool.Maint: "maint down #why",
+	} {
+		s.say("web", state, "why")
+		if got := a.answer(spool.Key{Service: "web"}); got != want {
+			t.Errorf("%v: %q, want %q", state, got, want)
+		}
+	}
+	if got := a.answer(spool.Key{Service: "db"}); got != "up ready" {
+		t.Errorf("another service: %q", got)
+	}
+}
+
+// TestPassesBeforeTheFirstQuestion: a check that passed between the end of maint and the agent's next
+// question counts, whether or not a balancer had been told of maint.
+func TestPassesBeforeTheFirstQuestion(t *testing.T) {
+	t.Parallel()
+	for _, told := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := new(said)
+			a := New(Options{Overrides: s, Passes: new(Passes)})
+			web := spool.Key{Service: "web"}
+			if told {
+				s.say("web", spool.Maint, "disk")
+				a.answer(web)
+			}
+			s.back("web")
+			time.Sleep(1)
+			if !told {
+				a.o.Passes.Changed(spool.Change{Key: web, Old: &spool.Entry{Key: web, State: spool.Maint}})
+			}
+			pass(a.o.Passes, "web", "127.0.0.1", 80, 200, time.Now())
+			time.Sleep(time.Second)
+			if got := a.answer(web); got != "up ready" {
+				t.Errorf("told %v: %q, want up ready", told, got)
+			}
+		})
+	}
+}
+
+// TestPassesAreBounded: none are kept when nothing comes back, and few and not for long when something does.
+func TestPassesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := new(Passes)
+		down := &spool.Entry{State: spool.Down}
+		p.Changed(spool.Change{Old: down})
+		p.Changed(spool.Change{New: &spool.Entry{State: spool.Maint}})
+		pass(p, "web", "127.0.0.1", 80, 200, time.Now())
+		if p.last != nil {
+			t.Error("a down that ends, or a maint that begins, is no maint that ends")
+		}
+		p.Changed(spool.Change{Old: &spool.Entry{State: spool.Maint}, New: down})
+		for i := range maxPasses {
+			pass(p, "web", "127.0.0.1", uint16(i), 200, time.Now())
+			pass(p, "web"+string(rune('a'+i%26)), "192.0.2.1", uint16(i), 200, time.Now())
+		}
+		if n := len(p.last); n == 0 || n > maxPasses+4 {
+			t.Errorf("%d passes are remembered, want at most %d", n, maxPasses)
+		}
+		time.Sleep(comingBack + 1)
+		pass(p, "web", "127.0.0.1", 80, 200, time.Now())
+		if p.last != nil {
+			t.Errorf("%d passes are remembered long after", len(p.last))
+		}
+	})
+}
+
+func FuzzLine(f *testing.F) {
+	for _, s := range []string{"", "\n", "\r", "web", "web\r", "web:8080", "web:10.0.0.1:80", "web:[::1]:80", "all", "..", "a b", "\x00\xff", strings.Repeat("x", 201)} {
+		f.Add([]byte(s), s)
+	}
+	own := spool.Key{Service: "own"}
+	f.Fuzz(func(t *testing.T, text []byte, reason string) {
+		if k, ok := parse(text, own); ok {
+			again, err := spool.ParseKey(k.Name())
+			if d := cmp.Diff(k, again); err != nil || d != "" {
+				t.Errorf("%q is %+v, whose name is %v %s", text, k, err, d)
+			}
+			if k == own && len(text) > 1 && string(text) != "own" && string(text) != "own\r" {
+				t.Errorf("%q is taken for nothing", text)
+			}
+		}
+		s := &said{}
+		s.say("web", spool.Maint, reason)
+		a := New(Options{Overrides: s, Passes: new(Passes)})
+		line := a.answer(spool.Key{Service: "web"})
+		rest, ok := strings.CutPrefix(line, "maint down")
+		if !ok || rest != "" && !strings.HasPrefix(rest, " #") {
+			t.Fatalf("%q does not begin with its words", line)
+		}
+		if rest = strings.TrimPrefix(rest, " #"); len(rest) > maxReason || !utf8.ValidString(rest) || strings.ContainsFunc(rest, unicode.IsControl) {
+			t.Errorf("the reason %q is %q", reason, rest)
+		}
+	})
+}

@@ -1,0 +1,102 @@
+//go:build unix
+
+package agent
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hacheck/internal/check"
+	"hacheck/internal/spool"
+)
+
+// wanted is how many answers a second an agent gives at least.
+const wanted = 5000
+
+// question asks as HAProxy does, and reports whether the answer is right.
+func question(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(soon))
+	if _, err := io.WriteString(c, "web:8080\n"); err != nil {
+		return false
+	}
+	b, err := io.ReadAll(c)
+	return err == nil && string(b) == "ready down #kernel upgrade\n"
+}
+
+// realHouse is a house over a real spool directory.
+func realHouse(tb testing.TB) *house {
+	tb.Helper()
+	d, err := spool.OpenDir(tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := d.Write(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down, Reason: "kernel upgrade"}); err != nil {
+		tb.Fatal(err)
+	}
+	x, err := spool.OpenIndex(d, spool.IndexOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = x.Close() })
+	h := open(tb, spool.All)
+	h.agent.o.Overrides, h.agent.o.Noted = x, nil
+	return h
+}
+
+// BenchmarkAgent measures answers, each on a connection of its own, the client's work included.
+func BenchmarkAgent(b *testing.B) {
+	h := realHouse(b)
+	benchmark(b, h)
+}
+
+// BenchmarkAgentBesideBadClient is the same beside a client that opens connections as fast as it can. It
+// takes a part of the processors, but no more.
+func BenchmarkAgentBesideBadClient(b *testing.B) {
+	h := realHouse(b)
+	stop := crush(b, h.addr)
+	benchmark(b, h)
+	b.ReportMetric(float64(stop())/b.Elapsed().Seconds(), "bad/s")
+}
+
+func benchmark(b *testing.B, h *house) {
+	var failed, slowest atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(8)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			began := time.Now()
+			if !question(h.addr) {
+				failed.Add(1)
+			}
+			for took := int64(time.Since(began)); ; {
+				if old := slowest.Load(); took <= old || slowest.CompareAndSwap(old, took) {
+					break
+				}
+			}
+		}
+	})
+	b.StopTimer()
+	if n := failed.Load(); n > 0 {
+		b.Errorf("%d of %d answers failed", n, b.N)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "answers/s")
+	b.ReportMetric(float64(slowest.Load())/1e6, "slowest-ms")
+}
+
+// BenchmarkPasses is what each check that has run pays while nothing comes back.
+func BenchmarkPasses(b *testing.B) {
+	p, t := new(Passes), &check.Target{Service: "web", Host: "127.0.0.1", Port: 80}
+	b.ReportAllocs()
+	for b.Loop() {
+		p.Result(t, check.Result{Code: 200}, time.Time{})
+	}
+}

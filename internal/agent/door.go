@@ -1,0 +1,228 @@
+//go:build unix
+
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"hacheck/internal/spool"
+)
+
+const (
+	readTime     = 250 * time.Millisecond // how long a client has to say what it means
+	writeTime    = time.Second            // for a line, which fits any socket's buffer
+	dropTime     = 250 * time.Millisecond // for what a client sends behind its line
+	maxDropped   = 64 << 10               // how much of that is read
+	acceptAgain  = 50 * time.Millisecond  // after a failure; the kernel holds the connections meanwhile
+	maxTold      = 256                    // texts that are no key and were logged
+	maxToldBytes = 80                     // of one, as it is logged
+
+	// A client that says nothing has a place among those that wait. When there is none left, the one that
+	// has waited longest is asked for the last time and goes. Who has said what it means, as HAProxy with
+	// agent-send has when it is accepted, needs no place.
+	maxWaiting     = 1024 // places
+	maxWaitingPeer = 256  // of one address, or one IPv6 network of 64 bits
+	maxAlive       = 2048 // those included that are about to go; beyond, connections are closed at once
+)
+
+// Door is one port of an Agent.
+type Door struct {
+	a   *Agent
+	ln  net.Listener
+	own spool.Key
+
+	closed atomic.Bool
+	wg     sync.WaitGroup
+}
+
+// Open answers at ln, which belongs to the Door then; who does not say what it means is told about own,
+// spool.All for none. The Door owns the goroutine that accepts and one for each connection that waits.
+func (a *Agent) Open(ln net.Listener, own string) *Door {
+	d := &Door{a: a, ln: ln, own: spool.Key{Service: own}}
+	d.wg.Go(d.accept)
+	return d
+}
+
+// Close closes the port and every connection, without a word: what HAProxy was told last stands. It
+// returns when all goroutines have ended.
+func (d *Door) Close() {
+	d.closed.Store(true)
+	_ = d.ln.Close() // nothing is lost with it
+	d.a.crowd.disperse(d)
+	d.wg.Wait()
+}
+
+func (d *Door) accept() {
+	var buf [maxText]byte
+	for {
+		c, err := d.ln.Accept()
+		if err != nil {
+			if d.closed.Load() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			<-time.After(acceptAgain)
+			continue
+		}
+		if tcp, ok := c.(*net.TCPConn); ok {
+			d.meet(tcp, buf[:])
+		} else {
+			_ = c.Close() // nothing else listens for HAProxy
+		}
+	}
+}
+
+// meet answers a connection that has said what it means and nothing else. The others wait.
+func (d *Door) meet(c *net.TCPConn, buf []byte) {
+	n, end := readNow(c, buf)
+	if end || n > 0 && bytes.IndexByte(buf[:n], '\n') == n-1 {
+		d.say(c, buf[:n])
+		_ = c.Close()
+		return
+	}
+	v := &visitor{door: d, TCPConn: c, from: network(peerOf(c))}
+	n = copy(v.text[:], buf[:n])
+	if !d.a.crowd.enter(v) {
+		_ = c.Close()
+		return
+	}
+	d.wg.Go(func() {
+		defer d.a.crowd.leave(v)
+		defer v.Close()
+		d.attend(v, n)
+	})
+}
+
+// attend waits for v, of whose text n bytes are there, to say what it means, and answers.
+func (d *Door) attend(v *visitor, n int) {
+	for !complete(v.text[:n]) {
+		m, err := v.Read(v.text[n:])
+		n += m
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// It may be we who are late: what is there now counts.
+			m, end := readNow(v.TCPConn, v.text[n:])
+			n += m
+			if v.pushed.Load() && !end && !complete(v.text[:n]) {
+				return
+			}
+		} else if !errors.Is(err, io.EOF) {
+			return // reset, or the door closes
+		}
+		break
+	}
+	d.say(v.TCPConn, v.text[:n])
+	if i := bytes.IndexByte(v.text[:n], '\n'); i >= 0 && i < n-1 {
+		// What a client has sent and we have not read turns the close into a reset, which may overtake
+		// the answer.
+		_ = v.CloseWrite()
+		v.SetReadDeadline(time.Now().Add(dropTime))
+		_, _ = io.Copy(io.Discard, io.LimitReader(v, maxDropped))
+	}
+}
+
+// complete reports whether nothing more is to be read.
+func complete(text []byte) bool {
+	return len(text) == maxText || bytes.IndexByte(text, '\n') >= 0
+}
+
+// readNow reads what is there, without waiting and whatever the deadline. end says that nothing more will
+// come.
+func readNow(c *net.TCPConn, p []byte) (n int, end bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, true
+	}
+	var got error
+	err = raw.Control(func(fd uintptr) {
+		for {
+			if n, got = syscall.Read(int(fd), p); !errors.Is(got, syscall.EINTR) {
+				return
+			}
+		}
+	})
+	if err != nil { // closed
+		return 0, true
+	}
+	return max(n, 0), n == 0 || n < 0 && !errors.Is(got, syscall.EAGAIN)
+}
+
+// say answers what was read.
+func (d *Door) say(c *net.TCPConn, read []byte) {
+	text, _, _ := bytes.Cut(read, []byte("\n"))
+	k, ok := parse(text, d.own)
+	if !ok {
+		d.a.stranger(c, text)
+		return
+	}
+	answer := d.a.answer(k)
+	if d.closed.Load() {
+		return
+	}
+	c.SetWriteDeadline(time.Now().Add(writeTime))
+	if _, err := io.WriteString(c, answer+"\n"); err == nil && d.a.o.Noted != nil {
+		d.a.o.Noted(peerOf(c).String(), k, answer)
+	}
+}
+
+// stranger logs once that somebody means what is no key.
+func (a *Agent) stranger(c net.Conn, text []byte) {
+	first, last := a.once.tell(string(text))
+	if !first {
+		return
+	}
+	shown := text[:min(len(text), maxToldBytes)]
+	a.o.Log.Warn(`agent: what was sent names no service, and gets no answer; agent-send wants "web\n" or "web:8080\n"`,
+		"text", printable(shown), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
+	if last {
+		a.o.Log.Warn("agent: no more is said of such texts", "texts", maxTold)
+	}
+}
+
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return '?'
+		}
+		return r
+	}, string(b))
+}
+
+// once remembers what was told.
+type once struct {
+	mu   sync.Mutex
+	told map[string]struct{}
+}
+
+// tell reports whether text is new, and whether it is the last for which that is said.
+func (o *once) tell(text string) (first, last bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, told := o.told[text]; told || len(o.told) >= maxTold {
+		return false, false
+	}
+	if o.told == nil {
+		o.told = map[string]struct{}{}
+	}
+	o.told[text] = struct{}{}
+	return true, len(o.told) == maxTold
+}
+
+// peerOf returns who a connection is from.
+func peerOf(c net.Conn) netip.Addr {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap().WithZone("")
+	}
+	return netip.Addr{}
+}

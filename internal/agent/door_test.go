@@ -1,0 +1,428 @@
+//go:build unix
+
+package agent
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/spool"
+)
+
+// TestWhatIsAsked: which override a text means, on a listener of all and on a service's own.
+func TestWhatIsAsked(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text string
+		want asked
+	}{
+		{"", asked{"own", "", 0, true}},
+		{"\n", asked{"own", "", 0, true}},
+		{"\r\n", asked{"own", "", 0, true}},
+		{"\nweb\n", asked{"own", "", 0, true}},
+		{"web\n", asked{"web", "", 0, true}},
+		{"web\r\n", asked{"web", "", 0, true}},
+		{"web", asked{"web", "", 0, true}},
+		{"web\nall\n", asked{"web", "", 0, true}},
+		{"web\n" + strings.Repeat("x", 64<<10), asked{"web", "", 0, true}},
+		{"all\n", asked{"all", "", 0, true}},
+		{"web:8080\n", asked{"web", "", 8080, true}},
+		{"web:127.0.0.9:8080\n", asked{"web", "127.0.0.9", 8080, true}},
+		{"web:localhost:8080\n", asked{"web", "127.0.0.1", 8080, true}},
+		{"web:203.0.113.9:80\n", asked{"web", "203.0.113.9", 80, false}},
+		{"web:name:80\n", asked{"web", "name", 80, false}},
+		{"web:::1:80\n", asked{"web", "::1", 80, true}},
+		{"web:[2001:DB8::1]:80\n", asked{"web", "2001:db8::1", 80, false}},
+		{strings.Repeat("w", spool.MaxName) + "\n", asked{strings.Repeat("w", spool.MaxName), "", 0, true}},
+	} {
+		t.Run(fmt.Sprintf("%.20q", c.text), func(t *testing.T) {
+			t.Parallel()
+			for _, half := range []bool{false, true} {
+				h := open(t, "own")
+				conn := h.dial("127.0.0.1")
+				if _, err := io.WriteString(conn, c.text); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				if half { // otherwise nothing, or no newline, waits for the time to pass
+					if err := conn.CloseWrite(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got := h.hear(conn); got != "up ready\n" {
+					t.Errorf("half closed %v: answered %q", half, got)
+				}
+				took := time.Since(began)
+				h.door.Close() // what is noted is noted behind the answer
+				if d := cmp.Diff([]asked{c.want}, h.said.asked, cmp.AllowUnexported(asked{})); d != "" {
+					t.Errorf("half closed %v: looked up (-want +got)\n%s", half, d)
+				}
+				if !half && !strings.Contains(c.text, "\n") && took < readTime-50*time.Millisecond {
+					t.Errorf("answered after %v, before the client had its time", took)
+				}
+				k := spool.Key{Service: c.want.service, Host: c.want.host, Port: c.want.port}
+				if d := cmp.Diff([]note{{"127.0.0.1", k.Name(), "up ready"}}, h.noted.list); d != "" {
+					t.Errorf("half closed %v: noted (-want +got)\n%s", half, d)
+				}
+			}
+		})
+	}
+}
+
+// TestNoKey: what names no service gets no answer and one line in the log.
+func TestNoKey(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"a b\n", " web\n", "../web\n", ".\n", "web:\n", "web:0\n", "web:65536\n", "web:a/b:80\n", "web\x00\n", "\\n\n", `web\n`,
+		strings.Repeat("w", spool.MaxName+1) + "\n",
+		"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\xff\xfe\n", // TLS
+		"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		strings.Repeat("\xff", 1<<10),
+		strings.Repeat("w", 64<<10),
+	} {
+		t.Run(fmt.Sprintf("%.20q", text), func(t *testing.T) {
+			t.Parallel()
+			h := open(t, spool.All)
+			for range 3 {
+				if got := h.ask(text); got != "" {
+					t.Errorf("answered %q", got)
+				}
+			}
+			h.door.Close()
+			if h.said.asked != nil || h.noted.list != nil {
+				t.Errorf("looked up %v, noted %v", h.said.asked, h.noted.list)
+			}
+			if log := h.log.String(); count(log, "names no service") != 1 || len(log) > 500 || strings.ContainsAny(log, "\xff\x00") {
+				t.Errorf("the log has not one short line, but:\n%s", log)
+			}
+		})
+	}
+}
+
+func TestTextsAreToldOnceAndBounded(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	for range 2 {
+		for i := range maxTold + 50 {
+			if got := h.ask(fmt.Sprintf("no service %d\n", i)); got != "" {
+				t.Fatalf("answered %q", got)
+			}
+		}
+	}
+	log := h.log.String()
+	if n, last := count(log, "names no service"), count(log, "no more is said"); n != maxTold || last != 1 || len(h.agent.once.told) != maxTold {
+		t.Errorf("%d lines, %d that say it is the last, %d remembered; want %d, 1 and as many", n, last, len(h.agent.once.told), maxTold)
+	}
+}
+
+// TestSlowText: one byte, and the next one a second later. The first is all that counts.
+func TestSlowText(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	h.said.say("w", spool.Down, "that is w")
+	c := h.dial("127.0.0.1")
+	began := time.Now()
+	if _, err := io.WriteString(c, "w"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.hear(c); got != "ready down #that is w\n" {
+		t.Errorf("answered %q", got)
+	}
+	if took := time.Since(began); took < readTime-50*time.Millisecond {
+		t.Errorf("answered after %v", took)
+	}
+	_, _ = io.WriteString(c, "eb\n")
+	if got := h.ask("web\n"); got != "up ready\n" {
+		t.Errorf("another one: %q", got)
+	}
+}
+
+// TestTextInTwoParts is what a network may make of one line.
+func TestTextInTwoParts(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	h.patient()
+	c := h.dial("127.0.0.1")
+	for _, part := range []string{"we", "b:80"} {
+		if _, err := io.WriteString(c, part); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the door waits for it", func() bool { return h.waiting() == 1 })
+	}
+	if _, err := io.WriteString(c, "80\n"); err != nil {
+		t.Fatal(err)
+	}
+	h.hear(c)
+	if d := cmp.Diff([]asked{{"web", "", 8080, true}}, h.said.asked, cmp.AllowUnexported(asked{})); d != "" {
+		t.Error(d)
+	}
+}
+
+// patient gives everybody time, on machines that have none.
+func (h *house) patient() {
+	h.agent.crowd.mu.Lock()
+	defer h.agent.crowd.mu.Unlock()
+	h.agent.crowd.patience = soon
+}
+
+func (h *house) waiting() int {
+	h.agent.crowd.mu.Lock()
+	defer h.agent.crowd.mu.Unlock()
+	return h.agent.crowd.all.Len()
+}
+
+// TestClose: connections get no word, and the port is closed when it returns.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	h := open(t, "web")
+	h.patient()
+	h.said.say("web", spool.Maint, "disk")
+	var conns []*net.TCPConn
+	for range 50 {
+		conns = append(conns, h.dial("127.0.0.1"))
+	}
+	until(t, "all wait", func() bool { return h.waiting() == len(conns) })
+	began := time.Now()
+	h.door.Close()
+	if took := time.Since(began); took > soon/2 {
+		t.Errorf("closing took %v: it may not wait for those who are silent", took)
+	}
+	for _, c := range conns {
+		if got := h.hear(c); got != "" {
+			t.Fatalf("a connection was told %q", got)
+		}
+	}
+	if c, err := net.Dial("tcp", h.addr); err == nil {
+		c.Close()
+		t.Error("the port is still open")
+	}
+	if h.noted.list != nil {
+		t.Errorf("noted %v", h.noted.list)
+	}
+	h.door.Close() // once more does no harm
+}
+
+// TestCloseUnderQuestions: whoever is being answered hears the truth or nothing.
+func TestCloseUnderQuestions(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		h := open(t, "web")
+		h.said.say("web", spool.Drain, "")
+		var wg sync.WaitGroup
+		var closed atomic.Bool
+		var answers atomic.Int64
+		for i := range 8 {
+			wg.Go(func() {
+				for !closed.Load() {
+					c, err := net.Dial("tcp", h.addr)
+					if err != nil {
+						return
+					}
+					_ = c.SetDeadline(time.Now().Add(soon))
+					if i%2 == 0 {
+						_, _ = io.WriteString(c, "web\n")
+					}
+					b, _ := io.ReadAll(c)
+					c.Close()
+					if string(b) == "up drain\n" {
+						answers.Add(1)
+					} else if len(b) > 0 {
+						t.Errorf("answered %q", b)
+					}
+				}
+			})
+		}
+		until(t, "there are answers", func() bool { return answers.Load() > 20 })
+		h.door.Close()
+		closed.Store(true)
+		wg.Wait()
+	}
+}
+
+// TestPushed: who has waited longest goes without an answer, unless it has said what it means.
+func TestPushed(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	h.patient()
+	h.agent.crowd.mu.Lock()
+	h.agent.crowd.places, h.agent.crowd.placesPeer = 3, 2
+	h.agent.crowd.mu.Unlock()
+	met := 0
+	enter := func(from string, pushes bool) *net.TCPConn {
+		c := h.dial(from)
+		if !pushes {
+			met++
+			until(t, "it waits", func() bool { return h.waiting() == met })
+		}
+		return c
+	}
+	silent := func(c net.Conn) {
+		t.Helper()
+		if got := h.hear(c); got != "" {
+			t.Errorf("answered %q, want nothing", got)
+		}
+	}
+	first, second := enter("127.0.0.1", false), enter("127.0.0.1", false)
+	third := enter("127.0.0.1", true)
+	silent(first)
+	other := enter("127.0.0.2", false)
+	if got := h.ask("web\n"); got != "up ready\n" {
+		t.Errorf("who says what it means: %q", got)
+	}
+	fourth := enter("127.0.0.3", true) // the places are all taken
+	silent(second)
+	for _, c := range []*net.TCPConn{third, other, fourth} {
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.hear(c); got != "up ready\n" {
+			t.Errorf("who has a place: %q", got)
+		}
+	}
+	until(t, "nobody is left", func() bool { return h.waiting() == 0 })
+}
+
+// TestPushedWithItsLineRead: we may be late, not the client.
+func TestPushedWithItsLineRead(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for text, want := range map[string]string{"web:80\n": "up ready\n", "web:80": "", "": ""} {
+		client, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client.SetDeadline(time.Now().Add(soon))
+		server, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(client, text); err != nil {
+			t.Fatal(err)
+		}
+		v := &visitor{door: h.door, TCPConn: server.(*net.TCPConn), from: network(peerOf(server))}
+		if !h.agent.crowd.enter(v) {
+			t.Fatal("no room")
+		}
+		h.agent.crowd.mu.Lock()
+		h.agent.crowd.push(v)
+		h.agent.crowd.mu.Unlock()
+		h.door.attend(v, 0)
+		h.agent.crowd.leave(v)
+		v.Close()
+		if got := h.hear(client); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+		client.Close()
+	}
+	if len(h.agent.crowd.alive) != 0 || len(h.agent.crowd.by) != 0 {
+		t.Errorf("left in the crowd: %v, %v", h.agent.crowd.alive, h.agent.crowd.by)
+	}
+}
+
+// TestTooManyAlive: the last bound, past which connections are closed as they come.
+func TestTooManyAlive(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	h.agent.crowd.mu.Lock()
+	h.agent.crowd.most = 0
+	h.agent.crowd.mu.Unlock()
+	if got := h.hear(h.dial("127.0.0.1")); got != "" {
+		t.Errorf("answered %q", got)
+	}
+	if got := h.ask("web\n"); got != "" && got != "up ready\n" {
+		t.Errorf("answered %q", got)
+	}
+}
+
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "::1": "::/64",
+	} {
+		if got := network(netip.MustParseAddr(addr)).String(); got != want {
+			t.Errorf("%s counts as %s, want %s", addr, got, want)
+		}
+	}
+}
+
+// crush is a bad client: it opens connections as fast as it can, holds them, says nothing and reads nothing,
+// or says half a line, or a line without an end, or asks and never reads.
+func crush(tb testing.TB, addr string) (stop func() (opened int64)) {
+	tb.Helper()
+	var opened atomic.Int64
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			held := make([]net.Conn, 1500)
+			for n := 0; !done.Load(); n++ {
+				at := n % len(held)
+				if held[at] != nil {
+					held[at].Close()
+					held[at] = nil
+				}
+				c, err := net.DialTimeout("tcp", addr, time.Second)
+				if err != nil {
+					continue
+				}
+				held[at] = c
+				opened.Add(1)
+				_ = c.SetDeadline(time.Now().Add(soon))
+				_, _ = io.WriteString(c, []string{"", "we", strings.Repeat("x", 2*maxText), "web\nweb\n"}[i])
+			}
+			for _, c := range held {
+				if c != nil {
+					c.Close()
+				}
+			}
+		})
+	}
+	return func() int64 {
+		done.Store(true)
+		wg.Wait()
+		return opened.Load()
+	}
+}
+
+// TestBadClientHoldsNobodyUp: even one at the address of the good one.
+func TestBadClientHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	h := open(t, spool.All)
+	h.said.say("web", spool.Maint, "disk")
+	stop := crush(t, h.addr)
+	until(t, "the places are taken", func() bool { return h.waiting() >= maxWaitingPeer })
+	var slowest time.Duration
+	for range 200 {
+		began := time.Now()
+		if got := h.ask("web\n"); got != "maint down #disk\n" {
+			t.Fatalf("the good client is told %q", got)
+		}
+		slowest = max(slowest, time.Since(began))
+		h.agent.crowd.mu.Lock()
+		all, alive := h.agent.crowd.all.Len(), len(h.agent.crowd.alive)
+		h.agent.crowd.mu.Unlock()
+		if all > maxWaitingPeer || alive > maxAlive {
+			t.Fatalf("%d wait, %d are alive", all, alive)
+		}
+	}
+	opened := stop()
+	t.Logf("slowest of 200 answers beside %d bad connections: %v", opened, slowest)
+	if slowest > 2*time.Second { // what HAProxy waits by default
+		t.Errorf("the slowest of 200 answers took %v", slowest)
+	}
+	until(t, "nobody is left", func() bool { return h.waiting() == 0 })
+}
