@@ -4,8 +4,10 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -171,8 +173,14 @@ func (d *Door) say(c *net.TCPConn, read []byte) {
 		return
 	}
 	c.SetWriteDeadline(time.Now().Add(writeTime))
-	if _, err := io.WriteString(c, answer+"\n"); err == nil && d.a.o.Noted != nil {
+	if _, err := io.WriteString(c, answer+"\n"); err != nil {
+		return
+	}
+	if d.a.o.Noted != nil {
 		d.a.o.Noted(peerOf(c).String(), k, answer)
+	}
+	if log := d.a.o.Log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("agent answered", "peer", peerOf(c).String(), "service", k.Name(), "answer", answer)
 	}
 }
 

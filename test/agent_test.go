@@ -1,0 +1,298 @@
+package test
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"hacheck/internal/spool"
+)
+
+// say writes what an operator says about a service; Ready takes it back.
+func (d *daemon) say(service string, state spool.State, reason string) {
+	d.t.Helper()
+	dir, err := spool.OpenDir(d.spool)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	k := spool.Key{Service: service}
+	if state == spool.Ready {
+		err = dir.Remove(k)
+	} else {
+		err = dir.Write(spool.Entry{Key: k, State: state, Reason: reason})
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// wantAgent waits until every backend's server has the status given for it, such as "DOWN (agent)".
+func (h *haproxy) wantAgent(want map[string]string) map[string]map[string]string {
+	h.t.Helper()
+	var servers map[string]map[string]string
+	eventually(h.t, func() error {
+		servers = h.servers()
+		var wrong []string
+		for _, backend := range slices.Sorted(maps.Keys(want)) {
+			s := servers[backend]
+			if s["status"] != want[backend] {
+				wrong = append(wrong, fmt.Sprintf("%s is %q (%s; %s), want %q", backend, s["status"], s["last_chk"], s["last_agt"], want[backend]))
+			}
+		}
+		if wrong != nil {
+			return fmt.Errorf("%s", strings.Join(wrong, "; "))
+		}
+		return nil
+	})
+	return servers
+}
+
+// TestHAProxyHearsTheAgent: every state that an operator can say, as HAProxy shows it; the reason on its page;
+// and weights as they were configured. The checks of "direct" go to the service itself, those of "door" through
+// hacheck, and "own" asks the service's own agent and sends nothing.
+func TestHAProxyHearsTheAgent(t *testing.T) {
+	t.Parallel()
+	own, page := freePort(t), freePort(t)
+	d := startDaemon(t, fmt.Sprintf("cache_time: 0\nservices: {web: {agent_listen: \"127.0.0.1:%d\"}, other: {agent_listen: \"127.0.0.1:%d\"}}\n", own, freePort(t)))
+	web := startService(t, "127.0.0.1", 0, ok)
+	h := startHAProxy(t, fmt.Sprintf(`
+listen page
+    bind 127.0.0.1:%[4]d
+    stats enable
+    stats uri /
+backend direct
+    option httpchk GET /
+    server s1 127.0.0.1:%[1]d weight 50 check agent-check agent-port %[3]d agent-inter 200ms agent-send "web\n"
+backend door
+    option httpchk GET /http/web/%[1]d/
+    http-check disable-on-404
+    server s1 127.0.0.1:%[1]d weight 50 check port %[2]d agent-check agent-port %[3]d agent-inter 200ms agent-send "web:%[1]d\n"
+backend own
+    option httpchk GET /
+    server s1 127.0.0.1:%[1]d weight 50 check agent-check agent-port %[3]d agent-inter 500ms
+backend other
+    option httpchk GET /
+    server s1 127.0.0.1:%[1]d weight 50 check agent-check agent-port %[3]d agent-inter 200ms agent-send "other\r\n"
+`, web.port, d.port, own, page))
+	all := func(status string) map[string]string {
+		return map[string]string{"direct": status, "door": status, "own": status, "other": "UP"}
+	}
+	h.wantAgent(all("UP"))
+	for _, c := range []struct {
+		state  spool.State
+		reason string
+		status string
+		shows  string
+	}{
+		{spool.Down, "kernel #2, see <wiki> & größe", "DOWN (agent)", "via agent : down (kernel #2, see <wiki> & größe)"},
+		{spool.Ready, "", "UP", "via agent : up"},
+		{spool.Drain, "slowly", "DRAIN (agent)", "via agent : up"},
+		{spool.Ready, "", "UP", "via agent : up"},
+		{spool.Maint, "disk", "MAINT", "via agent : down (disk)"},
+		{spool.Ready, "", "UP", "via agent : up"},
+		{spool.Maint, "disk", "MAINT", "via agent : down (disk)"},
+		{spool.Down, "still", "DOWN (agent)", "via agent : down (still)"},
+		{spool.ForceUp, "trust me", "UP", "via agent : up"},
+		{spool.Down, "", "DOWN (agent)", "via agent : down"},
+		{spool.Ready, "", "UP", "via agent : up"},
+	} {
+		t.Logf("%v %s", c.state, c.reason)
+		d.say("web", c.state, c.reason)
+		want := all(c.status)
+		if c.state == spool.Drain {
+			want["door"] = "NOLB" // the check says so too, and comes first on the page
+		}
+		servers := h.wantAgent(want)
+		for backend := range all("") {
+			if w := servers[backend]["weight"]; w != "50" {
+				t.Errorf("%v: %s has weight %s, want it left alone", c.state, backend, w)
+			}
+			if backend != "other" {
+				eventually(t, func() error { // a question that is under way leaves the text empty
+					if got := h.servers()[backend]["last_agt"]; got != c.shows {
+						return fmt.Errorf("%v: %s shows %q, want %q", c.state, backend, got, c.shows)
+					}
+					return nil
+				})
+			}
+		}
+		// HAProxy's page shows it too, in its own escapes, but for servers in maint, of which it shows no check.
+		if c.status == "DOWN (agent)" && c.reason != "" {
+			shown, _, _ := strings.Cut(c.shows, " <")
+			eventually(t, func() error {
+				a, err := get("http://127.0.0.1:" + strconv.Itoa(page) + "/")
+				if err == nil && !strings.Contains(a.body, shown) {
+					err = fmt.Errorf("HAProxy's page does not show %q", shown)
+				}
+				return err
+			})
+		}
+	}
+}
+
+// TestStoppingChangesNothing: what the agent said last stands when hacheck ends, whether or not it is being
+// asked at that moment; and at its next start it says the same.
+func TestStoppingChangesNothing(t *testing.T) {
+	t.Parallel()
+	states := map[string]spool.State{"ready": spool.Ready, "down": spool.Down, "drain": spool.Drain, "maint": spool.Maint}
+	var config, conf strings.Builder
+	config.WriteString("services:\n")
+	web := startService(t, "127.0.0.1", 0, ok)
+	want := map[string]string{}
+	for service := range states {
+		port := freePort(t)
+		fmt.Fprintf(&config, "  %s: {agent_listen: \"127.0.0.1:%d\"}\n", service, port)
+		status := map[string]string{"ready": "UP", "down": "DOWN (agent)", "drain": "DRAIN (agent)", "maint": "MAINT"}[service]
+		// The end of a line that has none is waited for 250 ms, and the line of who sends nothing as well.
+		for name, send := range map[string]string{"line": service + `\n`, "half": service, "none": ""} {
+			if send != "" {
+				send = `agent-send "` + send + `"`
+			}
+			fmt.Fprintf(&conf, "backend %s-%s\n    option httpchk GET /\n    server s1 127.0.0.1:%d check agent-check agent-port %d agent-inter 300ms %s\n",
+				service, name, web.port, port, send)
+			want[service+"-"+name] = status
+		}
+	}
+	d := startDaemon(t, config.String())
+	for service, state := range states {
+		if state != spool.Ready {
+			d.say(service, state, "why")
+		}
+	}
+	h := startHAProxy(t, conf.String())
+	h.wantAgent(want)
+	changes := func() (n int) {
+		for _, s := range h.servers() {
+			down, err := strconv.Atoi(s["chkdown"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += down
+		}
+		return n
+	}
+	before := changes()
+	asking := true
+	eventually(t, func() error { // one of them has just connected, and is waited for
+		was := asking
+		asking = strings.HasPrefix(h.servers()["ready-half"]["agent_status"], "*")
+		if was || !asking {
+			return fmt.Errorf("the agent is not being asked now: %v, before: %v", asking, was)
+		}
+		return nil
+	})
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { // HAProxy has asked, and found nobody
+		for backend, s := range h.servers() {
+			if s["agent_status"] != "L4CON" {
+				return fmt.Errorf("%s: agent is %q", backend, s["agent_status"])
+			}
+		}
+		return nil
+	})
+	for backend, s := range h.servers() {
+		if s["status"] != want[backend] {
+			t.Errorf("%s is %q after hacheck has ended, want %q", backend, s["status"], want[backend])
+		}
+	}
+	if after := changes(); after != before {
+		t.Errorf("servers have gone down %d times since the stop", after-before)
+	}
+	if out := h.out.String(); strings.Contains(out, "Ignoring incomplete line") {
+		t.Error("HAProxy has read half a line")
+	}
+}
+
+// TestNoTrafficBeforeACheck: after maint has ended, a server that is not well yet gets no traffic, for which
+// HAProxy's first check would come too late; and it gets it back once a check has passed.
+func TestNoTrafficBeforeACheck(t *testing.T) {
+	t.Parallel()
+	agent, front := freePort(t), freePort(t)
+	d := startDaemon(t, fmt.Sprintf("cache_time: 0\nservices: {web: {agent_listen: \"127.0.0.1:%d\"}}\n", agent))
+	var sick atomic.Bool
+	var checks, early atomic.Int64
+	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/health":
+			checks.Add(1)
+		case sick.Load():
+			early.Add(1)
+		}
+		if sick.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = io.WriteString(w, "OK")
+	})
+	h := startHAProxy(t, fmt.Sprintf(`
+listen front
+    bind 127.0.0.1:%d
+    retries 0
+    option httpchk GET /http/web/%[2]d/health
+    server s1 127.0.0.1:%[2]d check port %[3]d inter 1s fastinter 1s downinter 1s agent-check agent-port %[4]d agent-inter 100ms agent-send "web\n"
+`, front, web.port, d.port, agent))
+	h.wantAgent(map[string]string{"front": "UP"})
+
+	// One client asks all the time.
+	var answers, refusals atomic.Int64
+	done, gone := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { <-gone })
+	t.Cleanup(func() { close(done) })
+	go func() {
+		defer close(gone)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			switch a, err := get("http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(front)) + "/traffic"); {
+			case err != nil:
+				t.Errorf("ask HAProxy: %v", err)
+				return
+			case a.code == http.StatusServiceUnavailable:
+				refusals.Add(1)
+			default:
+				answers.Add(1)
+			}
+		}
+	}()
+	more := func(what string, n *atomic.Int64, by int64) {
+		t.Helper()
+		from := n.Load()
+		eventually(t, func() error {
+			if got := n.Load() - from; got < by {
+				return fmt.Errorf("%d %s, want %d more", got, what, by)
+			}
+			return nil
+		})
+	}
+	more("answers", &answers, 10)
+	for range 3 {
+		d.say("web", spool.Maint, "disk")
+		h.wantAgent(map[string]string{"front": "MAINT"})
+		more("refusals", &refusals, 2)
+		sick.Store(true)
+		before := checks.Load()
+		d.say("web", spool.Ready, "")
+		more("checks", &checks, 2)
+		if n := early.Load(); n > 0 {
+			t.Fatalf("%d requests reached a server that was not well, %d checks after maint", n, checks.Load()-before)
+		}
+		began := time.Now()
+		sick.Store(false)
+		more("answers", &answers, 10)
+		if took := time.Since(began); took > 8*time.Second {
+			t.Errorf("traffic came back after %v: it has waited for more than a check", took)
+		}
+	}
+}
