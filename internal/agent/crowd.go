@@ -60,7 +60,7 @@ func (c *crowd) enter(v *visitor) bool {
 		same = list.New()
 		c.by[v.from] = same
 	}
-	v.SetReadDeadline(time.Now().Add(c.patience))
+	_ = v.SetReadDeadline(time.Now().Add(c.patience))
 	v.among, v.same = c.all.PushBack(v), same.PushBack(v)
 	c.alive[v] = struct{}{}
 	return true
@@ -70,7 +70,7 @@ func (c *crowd) enter(v *visitor) bool {
 func (c *crowd) push(v *visitor) {
 	c.displace(v)
 	v.pushed.Store(true)
-	v.SetReadDeadline(time.Unix(1, 0))
+	_ = v.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (c *crowd) displace(v *visitor) {

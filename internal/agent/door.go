@@ -99,7 +99,7 @@ func (d *Door) meet(c *net.TCPConn, buf []byte) {
 	}
 	d.wg.Go(func() {
 		defer d.a.crowd.leave(v)
-		defer v.Close()
+		defer func() { _ = v.Close() }()
 		d.attend(v, n)
 	})
 }
@@ -129,7 +129,7 @@ func (d *Door) attend(v *visitor, n int) {
 		// What a client has sent and we have not read turns the close into a reset, which may overtake
 		// the answer.
 		_ = v.CloseWrite()
-		v.SetReadDeadline(time.Now().Add(dropTime))
+		_ = v.SetReadDeadline(time.Now().Add(dropTime))
 		_, _ = io.Copy(io.Discard, io.LimitReader(v, maxDropped))
 	}
 }
@@ -172,7 +172,7 @@ func (d *Door) say(c *net.TCPConn, read []byte) {
 	if d.closed.Load() {
 		return
 	}
-	c.SetWriteDeadline(time.Now().Add(writeTime))
+	_ = c.SetWriteDeadline(time.Now().Add(writeTime))
 	if _, err := io.WriteString(c, answer+"\n"); err != nil {
 		return
 	}
