@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -139,6 +141,26 @@ func TestAgentComesBack(t *testing.T) {
 	want("web\n", "up ready")
 }
 
+// TestAgentWasNotAskedInMaint: a check that passes after maint counts although no agent was asked until then.
+func TestAgentWasNotAskedInMaint(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	p := startDaemon(t, "-A", "0", "--spool-root", spoolRoot)
+	writeFile(t, filepath.Join(spoolRoot, "web"), `{"state": "maint"}`)
+	p.wait(regexp.MustCompile(`service=web state=maint`))
+	drop(t, filepath.Join(spoolRoot, "web"))
+	p.wait(regexp.MustCompile(`override lifted`))
+	p.mustGet("/tcp/web/"+port(t, ln.Addr().String()), 200)
+	if got := agentSays(p.agentPorts(1)[0], "web\n"); got != "up ready" {
+		t.Errorf("the agent says %q after a check has passed", got)
+	}
+}
+
 // TestAgentAlone is -S: who asks over HTTP hears of the service alone, and the agent says the rest.
 func TestAgentAlone(t *testing.T) {
 	t.Parallel()
@@ -249,4 +271,40 @@ func TestAgentListen(t *testing.T) {
 	p.stopped(0)
 	want(other, "\n", "closed")
 	want(db, "\n", "closed")
+}
+
+// TestAgentClosesFirst: while the last requests are answered nobody is told anything new.
+func TestAgentClosesFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spoolRoot, conf, own := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-answer
+	}))
+	t.Cleanup(web.Close)
+	writeFile(t, conf, fmt.Sprintf("services: {web: {agent_listen: %q}}\n", own))
+	p := startDaemon(t, "-A", "0", "-c", conf, "--spool-root", spoolRoot)
+	agents := append(p.agentPorts(1), own)
+	code := make(chan int, 1)
+	go func() {
+		c, _, _ := p.get("/http/web/" + port(t, web.Listener.Addr().String()) + "/")
+		code <- c
+	}()
+	<-asked
+	p.signal(syscall.SIGTERM)
+	for _, addr := range agents {
+		until(t, "the agent is closed", func() bool { return agentSays(addr, "web\n") == "closed" })
+	}
+	select {
+	case c := <-code:
+		t.Errorf("the request was answered with %d too early", c)
+	default:
+	}
+	close(answer)
+	if c := <-code; c != 200 {
+		t.Errorf("the request in flight: %d", c)
+	}
+	p.stopped(0)
 }
