@@ -16,7 +16,10 @@ type agentPort struct {
 
 // openAgents opens the ports of -A, which do not answer yet.
 func (d *daemon) openAgents() error {
-	d.agent = agent.New(agent.Options{Overrides: d.index, Passes: &d.passes, Log: d.log})
+	d.agent = agent.New(agent.Options{
+		Overrides: d.index, Passes: &d.passes, Log: d.log,
+		Noted: func(peer string, k spool.Key, answer string) { d.balancers.Told(peer, k.Name(), answer) },
+	})
 	for _, port := range d.opts.agentPorts {
 		ln, err := listen(context.Background(), d.opts.bind, port)
 		if err != nil {

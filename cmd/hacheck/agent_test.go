@@ -87,6 +87,11 @@ func TestAgentPorts(t *testing.T) {
 	want("a/b\n", "")
 	writeFile(t, file("db"), `{"state": "up"}`)
 	want("db\n", "up ready")
+	until(t, "what was said is among the balancers", func() bool { // it is noted behind the answer
+		page := p.mustGet("/balancers", 200)
+		return strings.Contains(page, `{"service":"db","address":"127.0.0.1","answer":"up ready",`) &&
+			strings.Contains(page, `{"service":"web:8080","address":"127.0.0.1","answer":"ready down #plain text",`)
+	})
 
 	p.signal(syscall.SIGTERM)
 	p.stopped(0)

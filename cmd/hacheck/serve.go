@@ -165,12 +165,12 @@ func start(o *options) (*daemon, error) {
 		}
 		d.listeners = append(d.listeners, ln)
 	}
+	d.balancers = balancer.New()
 	if err := d.openAgents(); err != nil {
 		return nil, err
 	}
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
-	d.balancers = balancer.New()
 	set := d.settings(c)
 	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Metrics: d.metrics()}, set)
 	d.services.log, d.services.door, d.services.agent = d.log, d.door, d.agent
