@@ -48,7 +48,7 @@ func TestWhatIsAsked(t *testing.T) {
 		t.Run(fmt.Sprintf("%.20q", c.text), func(t *testing.T) {
 			t.Parallel()
 			for _, half := range []bool{false, true} {
-				h := open(t, "own")
+				h := openFor(t, "own", readTime)
 				conn := h.dial("127.0.0.1")
 				if _, err := io.WriteString(conn, c.text); err != nil {
 					t.Fatal(err)
@@ -93,7 +93,7 @@ func TestNoKey(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%.20q", text), func(t *testing.T) {
 			t.Parallel()
-			h := open(t, spool.All)
+			h := openFor(t, spool.All, readTime)
 			for range 3 {
 				if got := h.ask(text); got != "" {
 					t.Errorf("answered %q", got)
@@ -129,7 +129,7 @@ func TestTextsAreToldOnceAndBounded(t *testing.T) {
 // TestSlowText: one byte, and the next one a second later. The first is all that counts.
 func TestSlowText(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
+	h := openFor(t, spool.All, readTime)
 	h.said.say("w", spool.Down, "that is w")
 	c := h.dial("127.0.0.1")
 	began := time.Now()
@@ -152,7 +152,6 @@ func TestSlowText(t *testing.T) {
 func TestTextInTwoParts(t *testing.T) {
 	t.Parallel()
 	h := open(t, spool.All)
-	h.patient()
 	c := h.dial("127.0.0.1")
 	for _, part := range []string{"we", "b:80"} {
 		if _, err := io.WriteString(c, part); err != nil {
@@ -169,13 +168,6 @@ func TestTextInTwoParts(t *testing.T) {
 	}
 }
 
-// patient gives everybody time, on machines that have none.
-func (h *house) patient() {
-	h.agent.crowd.mu.Lock()
-	defer h.agent.crowd.mu.Unlock()
-	h.agent.crowd.patience = soon
-}
-
 func (h *house) waiting() int {
 	h.agent.crowd.mu.Lock()
 	defer h.agent.crowd.mu.Unlock()
@@ -186,7 +178,6 @@ func (h *house) waiting() int {
 func TestClose(t *testing.T) {
 	t.Parallel()
 	h := open(t, "web")
-	h.patient()
 	h.said.say("web", spool.Maint, "disk")
 	var conns []*net.TCPConn
 	for range 50 {
@@ -220,7 +211,7 @@ func TestClose(t *testing.T) {
 func TestCloseUnderQuestions(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		h := open(t, "web")
+		h := openFor(t, "web", readTime)
 		h.said.say("web", spool.Drain, "")
 		var wg sync.WaitGroup
 		var closed atomic.Bool
@@ -257,7 +248,6 @@ func TestCloseUnderQuestions(t *testing.T) {
 func TestPushed(t *testing.T) {
 	t.Parallel()
 	h := open(t, spool.All)
-	h.patient()
 	h.agent.crowd.mu.Lock()
 	h.agent.crowd.places, h.agent.crowd.placesPeer = 3, 2
 	h.agent.crowd.mu.Unlock()
@@ -360,7 +350,7 @@ func TestAnsweredAsItIsAccepted(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "\n": "up ready\n", "web:80": "", "": "", "web:80\nmore": ""} {
 		for most, want := range map[int]string{0: want, 1: "up ready\n"} {
-			h := open(t, spool.All)
+			h := openFor(t, spool.All, readTime)
 			h.agent.crowd.mu.Lock()
 			h.agent.crowd.most = most
 			h.agent.crowd.mu.Unlock()
@@ -440,7 +430,7 @@ func crush(tb testing.TB, addr string) (stop func() (opened int64)) {
 // TestBadClientHoldsNobodyUp: even one at the address of the good one.
 func TestBadClientHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
+	h := openFor(t, "web", readTime)
 	h.said.say("web", spool.Maint, "disk")
 	stop := crush(t, h.addr)
 	until(t, "the places are taken", func() bool { return h.waiting() >= maxWaitingPeer })

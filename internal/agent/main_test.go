@@ -109,8 +109,11 @@ type house struct {
 	addr  string
 }
 
-// open makes a house whose door speaks for own.
-func open(tb testing.TB, own string) *house {
+// open makes a house whose door speaks for own and has patience: machines that test may keep a client from
+// speaking for longer than readTime.
+func open(tb testing.TB, own string) *house { return openFor(tb, own, soon) }
+
+func openFor(tb testing.TB, own string, patience time.Duration) *house {
 	tb.Helper()
 	h := &house{tb: tb}
 	h.agent = New(Options{
@@ -126,6 +129,7 @@ func open(tb testing.TB, own string) *house {
 		tb.Fatal(err)
 	}
 	h.addr = ln.Addr().String()
+	h.agent.crowd.patience = patience
 	h.door = h.agent.Open(ln, own)
 	tb.Cleanup(h.door.Close)
 	return h

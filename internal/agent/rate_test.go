@@ -13,24 +13,24 @@ import (
 // things at the same time gets its while.
 func TestRate(t *testing.T) {
 	h := realHouse(t)
-	var answers, failed atomic.Int64
+	var answers atomic.Int64
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
 			for !done.Load() {
-				if question(h.addr) {
-					answers.Add(1)
-				} else {
-					failed.Add(1)
+				if err := question(h.addr); err != nil {
+					t.Error(err)
+					return
 				}
+				answers.Add(1)
 			}
 		})
 	}
 	var best, row int64
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for range 60 {
+	for range 120 {
 		before := answers.Load()
 		<-tick.C
 		got := answers.Load() - before
@@ -45,7 +45,7 @@ func TestRate(t *testing.T) {
 	done.Store(true)
 	wg.Wait()
 	t.Logf("%d answers in the best second", best)
-	if row < 3 || failed.Load() > 0 {
-		t.Errorf("at best %d answers a second, want %d three seconds in a row; %d failed", best, wanted, failed.Load())
+	if row < 3 {
+		t.Errorf("at best %d answers a second, want %d three seconds in a row", best, wanted)
 	}
 }
