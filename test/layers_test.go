@@ -22,11 +22,11 @@ import (
 //   - spool, cache and check are of use without the rest, and are tested without it.
 //   - config holds plain values; cmd/hacheck turns them into options (see only, below). It is above check
 //     because a list of checks in a file is wrong where check says so, and config knows the line.
-//   - cmdline reads options for every command, whatever they mean.
+//   - cmdline reads options for every command, whatever they mean; terminal draws for those that take long.
 //   - balancer is fed by the doors; metrics shows what everyone below the doors has counted.
 //   - a door only translates a verdict into its own dialect.
 var layers = [][]string{
-	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/systemd"},
+	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},
 	{"internal/metrics"},

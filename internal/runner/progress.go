@@ -3,33 +3,22 @@ package runner
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"hacheck/internal/terminal"
 )
 
-const (
-	drawEvery = 200 * time.Millisecond // short runs end before the first line flickers up
-	lineWidth = 79                     // of the narrowest terminal there is
-)
+const drawEvery = 200 * time.Millisecond // short runs end before the first line flickers up
 
 // progress is the line on a terminal that says how far a run is. Without a terminal it does nothing.
-type progress struct {
-	w     io.Writer // nil: no terminal
-	drawn bool
-}
+type progress struct{ *terminal.Block }
 
-func newProgress(stderr io.Writer) *progress {
-	if f, ok := stderr.(*os.File); ok && isTerminal(f) {
-		return &progress{w: f}
-	}
-	return &progress{}
-}
+func newProgress(stderr io.Writer) *progress { return &progress{terminal.NewBlock(stderr)} }
 
 // ticks returns when to draw, a channel that never delivers if never.
 func (p *progress) ticks() (tick <-chan time.Time, release func()) {
-	if p.w == nil {
+	if !p.Live() {
 		return nil, func() {}
 	}
 	t := time.NewTicker(drawEvery)
@@ -45,25 +34,5 @@ func (p *progress) round(s state, since time.Duration) {
 	if len(s.running) > 0 {
 		line += ", waiting for " + strings.Join(s.running, ", ")
 	}
-	p.draw(line)
-}
-
-// draw replaces the line.
-func (p *progress) draw(line string) {
-	if p.w == nil {
-		return
-	}
-	if utf8.RuneCountInString(line) > lineWidth {
-		line = string([]rune(line)[:lineWidth-3]) + "..."
-	}
-	_, _ = io.WriteString(p.w, "\r\x1b[K"+line)
-	p.drawn = true
-}
-
-// clear takes the line away.
-func (p *progress) clear() {
-	if p.drawn {
-		_, _ = io.WriteString(p.w, "\r\x1b[K")
-		p.drawn = false
-	}
+	p.Draw(line)
 }

@@ -22,7 +22,7 @@ func (w *watcher) watch(ctx context.Context, jobs []*job) *report {
 	defer release()
 	for n := 1; ; n++ {
 		rep := runRound(ctx, jobs, start, w.see, tick, func(s state) { w.progress.round(s, time.Since(start)) })
-		w.progress.clear()
+		w.progress.Clear()
 		rep.rounds, rep.limit, rep.took = n, w.o.maxTimeout, time.Since(start)
 		bad := rep.count(failed)
 		if bad == 0 || w.o.watch == 0 || rep.ended != nil {
@@ -44,7 +44,7 @@ func (w *watcher) see(e event) {
 	if !w.o.unbuffered || w.o.output != outputText {
 		return
 	}
-	w.progress.clear()
+	w.progress.Clear()
 	w.printer.event(e)
 	_ = w.out.Flush() // the writer remembers an error, and finish reports it
 }
@@ -54,7 +54,7 @@ func (w *watcher) wait(ctx context.Context, tick <-chan time.Time) bool {
 	timer := time.NewTimer(w.o.watch)
 	defer timer.Stop()
 	until := time.Now().Add(w.o.watch)
-	defer w.progress.clear()
+	defer w.progress.Clear()
 	for {
 		select {
 		case <-timer.C:
@@ -62,7 +62,7 @@ func (w *watcher) wait(ctx context.Context, tick <-chan time.Time) bool {
 		case <-ctx.Done():
 			return false
 		case <-tick:
-			w.progress.draw(fmt.Sprintf("next round in %.0f s", time.Until(until).Seconds()))
+			w.progress.Draw(fmt.Sprintf("next round in %.0f s", time.Until(until).Seconds()))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package runner
+package terminal
 
 import "golang.org/x/sys/unix"
 
