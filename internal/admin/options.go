@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"hacheck/internal/cmdline"
 	"hacheck/internal/spool"
 )
 
@@ -83,106 +84,11 @@ func flagSet(o *options) *pflag.FlagSet {
 func parse(name string, args []string) (options, error) {
 	o := options{action: commands[name]}
 	fs := flagSet(&o)
-	if err := refuseSingleDash(fs, args); err != nil {
+	if err := cmdline.Parse(fs, args); err != nil {
 		return o, err
-	}
-	if err := fs.Parse(args); err != nil {
-		return o, explainFlag(fs, err)
 	}
 	o.names = fs.Args()
 	return o, nil
-}
-
-// refuseSingleDash catches `-reason why`: read letter by letter it means the reason "eason" and a
-// service called "why", which would be taken down.
-func refuseSingleDash(fs *pflag.FlagSet, args []string) error {
-	for _, a := range args {
-		if a == "--" {
-			return nil
-		}
-		if word, one := strings.CutPrefix(a, "-"); one {
-			word, _, _ = strings.Cut(word, "=")
-			if len(word) > 1 && fs.Lookup(word) != nil {
-				return fmt.Errorf("option -%s: a long option has two dashes, write --%s", word, word)
-			}
-		}
-	}
-	return nil
-}
-
-// explainFlag turns what pflag says about a command line into what the user should do about it.
-func explainFlag(fs *pflag.FlagSet, err error) error {
-	var (
-		unknown *pflag.NotExistError
-		missing *pflag.ValueRequiredError
-		invalid *pflag.InvalidValueError
-	)
-	switch {
-	case errors.As(err, &unknown):
-		name := unknown.GetSpecifiedName()
-		if unknown.GetSpecifiedShortnames() != "" {
-			return fmt.Errorf("no such option: -%s", name)
-		}
-		return unknownLong(fs, name)
-	case errors.As(err, &missing):
-		return fmt.Errorf("option %s needs a value", flagNames(missing.GetFlag()))
-	case errors.As(err, &invalid):
-		return fmt.Errorf("option %s: invalid value %q: %w", flagNames(invalid.GetFlag()), invalid.GetValue(), invalid.Unwrap())
-	}
-	return err
-}
-
-func flagNames(f *pflag.Flag) string {
-	if f.Shorthand == "" {
-		return "--" + f.Name
-	}
-	return "-" + f.Shorthand + ", --" + f.Name
-}
-
-// unknownLong refuses a long option. An abbreviation is refused with the full name, because what it
-// stands for would change the day another option begins alike; anything else gets the nearest name.
-func unknownLong(fs *pflag.FlagSet, name string) error {
-	var begin []string
-	nearest, distance := "", 3
-	fs.VisitAll(func(f *pflag.Flag) {
-		if strings.HasPrefix(f.Name, name) {
-			begin = append(begin, "--"+f.Name)
-		}
-		if d := editDistance(name, f.Name); d < distance {
-			nearest, distance = f.Name, d
-		}
-	})
-	switch {
-	case len(begin) > 0 && name != "":
-		return fmt.Errorf("option --%s is abbreviated, write the full name: %s", name, strings.Join(begin, " or "))
-	case nearest != "":
-		return fmt.Errorf("no such option: --%s, did you mean --%s?", name, nearest)
-	}
-	return fmt.Errorf("no such option: --%s", name)
-}
-
-// editDistance is how many letters must be added, dropped or exchanged to make b of a.
-func editDistance(a, b string) int {
-	if len(a) > 50 {
-		return len(a) // no option is as long; and the work stays bounded
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // check holds the command line against the rules and returns what it is about, in the order given.

@@ -80,16 +80,47 @@ func names(f *pflag.Flag) string {
 }
 
 // unknownLong refuses a long option. What an abbreviation stands for would change the day another option
-// begins alike, so it is refused with the full name.
+// begins alike, so it is refused with the full name; anything else gets the nearest name.
 func unknownLong(f *pflag.FlagSet, name string) error {
 	var full []string
+	nearest, distance := "", 3
 	f.VisitAll(func(f *pflag.Flag) {
 		if strings.HasPrefix(f.Name, name) {
 			full = append(full, "--"+f.Name)
 		}
+		if d := editDistance(name, f.Name); d < distance {
+			nearest, distance = f.Name, d
+		}
 	})
-	if len(full) > 0 && name != "" {
+	switch {
+	case len(full) > 0 && name != "":
 		return fmt.Errorf("option --%s is abbreviated, write the full name: %s", name, strings.Join(full, " or "))
+	case nearest != "":
+		return fmt.Errorf("no such option: --%s, did you mean --%s?", name, nearest)
 	}
 	return fmt.Errorf("no such option: --%s", name)
+}
+
+// editDistance is how many letters must be added, dropped or exchanged to make b of a.
+func editDistance(a, b string) int {
+	if len(a) > 50 {
+		return len(a) // no option is as long; and the work stays bounded
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
