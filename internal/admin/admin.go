@@ -11,9 +11,12 @@ import (
 
 // The exit codes of every command.
 const (
-	ExitOK     = 0 // done; for hastatus: every service named is up
-	ExitFailed = 1 // hastatus: a service named is down; the others: refused, or something failed
-	ExitUsage  = 2 // the command line makes no sense; nothing was touched
+	ExitOK        = 0   // done; for hastatus: every service named is up
+	ExitFailed    = 1   // hastatus: a service named is down; the others: refused, or something failed
+	ExitUsage     = 2   // the command line makes no sense; nothing was touched
+	ExitStillOpen = 3   // --wait: done, but not every balancer has followed in time
+	ExitNotAsked  = 4   // --wait: done, but the daemon cannot be asked what balancers think; --safe: so nothing was done
+	exitSignal    = 128 // --wait: done, and this and the signal's number when one has ended the waiting
 )
 
 // DefaultSpoolRoot is where overrides live unless --spool-root says otherwise.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"time"
 
 	"hacheck/internal/spool"
 )
@@ -12,22 +13,31 @@ type outcome struct {
 	Error string `json:"error,omitempty"`
 }
 
-// change takes targets down or up. All of them are tried: when one fails, an operator who is emptying
-// a host wants the others out all the same, and is told what the failed one is now.
+// change takes targets down or up, and waits for the balancers if it is to. All are tried: when one fails,
+// an operator who is emptying a host wants the others out all the same, and is told what the failed one is
+// now.
 func (c *command) change(targets []target) int {
-	entry := spool.Entry{State: spool.Down, Reason: c.opt.reason, Expires: c.opt.expires(c.Now())}
+	entry := spool.Entry{State: c.opt.state(), Reason: c.opt.reason, Expires: c.opt.expires(c.Now())}
+	switch {
+	case c.opt.forceUp:
+		entry.Reason, entry.Expires = c.who(), time.Time{}
+	case c.opt.action == actDown && entry.Reason == "":
+		var err error
+		if entry.Reason, err = c.defaultReason(); err != nil {
+			return c.refuse(err)
+		}
+	}
+	if c.opt.writes() && len(entry.Reason) > spool.MaxReason {
+		c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
+	}
+	if c.opt.safe {
+		if code := c.askSafe(targets); code != ExitOK {
+			return code
+		}
+	}
 	open := c.openToRead
-	if c.opt.action == actDown {
+	if c.opt.writes() {
 		open = c.openToWrite
-		if entry.Reason == "" {
-			var err error
-			if entry.Reason, err = c.defaultReason(); err != nil {
-				return c.refuse(err)
-			}
-		}
-		if len(entry.Reason) > spool.MaxReason {
-			c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
-		}
 	}
 	o, err := open()
 	if err != nil {
@@ -35,14 +45,31 @@ func (c *command) change(targets []target) int {
 		return ExitFailed
 	}
 	defer o.close()
+	if c.opt.wait != 0 {
+		return c.changeAndWait(o, targets, entry)
+	}
+	done, code := c.apply(o, targets, entry)
+	if c.opt.json {
+		c.document(changed{c.opt.action, done})
+	}
+	return code
+}
 
+// changed is what haup and hadown say in JSON.
+type changed struct {
+	Action   action    `json:"action"`
+	Services []outcome `json:"services"`
+}
+
+// apply writes entry for each target, or lifts what is said of it, and tells what became of each.
+func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]outcome, int) {
 	code := ExitOK
 	var done []outcome
 	for _, t := range targets {
 		var err error
-		if c.opt.action == actDown {
+		if c.opt.writes() {
 			entry.Key = t.key
-			err = o.dir.Write(entry)
+			err = o.write(t, entry)
 		} else {
 			err = o.lift(t)
 		}
@@ -56,13 +83,7 @@ func (c *command) change(targets []target) int {
 			done = append(done, outcome{o.describe(t), why})
 		}
 	}
-	if c.opt.json {
-		c.document(struct {
-			Action   action    `json:"action"`
-			Services []outcome `json:"services"`
-		}{c.opt.action, done})
-	}
-	return code
+	return done, code
 }
 
 // refuse tells a shared account to give a reason: on standard output, where scripts written for the

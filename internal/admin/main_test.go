@@ -118,22 +118,31 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdDaemon is `daemon FILE [CODE]`: a web server whose /recent is that file, at $DAEMON (host:port),
-// $PORT. It insists on being asked as the commands ask: directly, and for that page.
+// cmdDaemon is `daemon FILE [CODE | BALANCERS]`: a web server whose /recent is that file, at $DAEMON
+// (host:port), $PORT. It insists on being asked as the commands ask: directly, and for that page. It is of
+// the time before /balancers unless there is a file for that.
 func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
-		ts.Fatalf("usage: daemon FILE [CODE]")
+		ts.Fatalf("usage: daemon FILE [CODE | BALANCERS]")
 	}
-	content := ts.ReadFile(args[0])
+	content, balancers := ts.ReadFile(args[0]), ""
 	code := http.StatusOK
 	if len(args) == 2 {
 		var err error
-		code, err = strconv.Atoi(args[1])
-		ts.Check(err)
+		if code, err = strconv.Atoi(args[1]); err != nil {
+			code, balancers = http.StatusOK, ts.ReadFile(args[1])
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.RequestURI == "/balancers" {
+			if balancers == "" {
+				w.WriteHeader(http.StatusNotFound)
+			}
+			io.WriteString(w, balancers)
+			return
+		}
 		if r.Method != http.MethodGet || r.RequestURI != "/recent" || !strings.HasSuffix(l.Addr().String(), r.Host[strings.LastIndex(r.Host, ":"):]) {
 			w.WriteHeader(http.StatusTeapot)
 			return

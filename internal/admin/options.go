@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,8 +32,22 @@ type options struct {
 	version    bool
 	names      []string
 
-	hasExpiration, hasLasts bool
+	drain, maint bool // how hadown takes it out
+	forceUp      bool // haup: up whatever the check finds
+	safe         bool
+	wait         time.Duration // for the balancers; 0: not at all
+	fall         int           // answers after which a balancer that sends no state has it down
+
+	hasReason, hasExpiration, hasLasts, hasFall bool
+	bareWait                                    bool // --wait without a length of time behind "="
 }
+
+// The defaults of --wait and --fall, and what --fall may be.
+const (
+	defaultWait = 5 * time.Minute
+	defaultFall = 3 // HAProxy's own
+	maxFall     = 100
+)
 
 // latest is the last second of the year 9999. What lies beyond is a number in milliseconds, not a plan.
 const latest = 253402300799
@@ -59,6 +74,21 @@ func flagSet(o *options) *pflag.FlagSet {
 		return err
 	})
 	fs.StringVarP(&o.host, "service-host", "H", "", "only the instance at address `IP`; needs -P")
+	fs.BoolVar(&o.drain, "drain", false, "let what is open go on, but send nothing new; for hadown")
+	fs.BoolVar(&o.maint, "maint", false, "down, and HAProxy's agent check shows MAINT; with --wait it\nis a drain first; for hadown")
+	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until haup; for haup")
+	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken it out, or has\nit back, at the latest after DURATION (default 5m)")
+	fs.Lookup("wait").NoOptDefVal = noDuration
+	fs.BoolVar(&o.safe, "safe", false, "only if every balancer that asks has another server left; for hadown")
+	o.fall = defaultFall
+	fs.Func("fall", "with --wait, a balancer that does not tell its state has taken it\nout after `N` answers (default 3); for hadown", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 8)
+		if err != nil || n == 0 || n > maxFall {
+			return fmt.Errorf("want a number of answers from 1 to %d", maxFall)
+		}
+		o.fall, o.hasFall = int(n), true
+		return nil
+	})
 	fs.FuncP("action", "a", "act as another command; `ACTION` is up, down, status,\nstatus_downed or list", func(s string) error {
 		o.action = action(s)
 		for _, a := range commands {
@@ -70,11 +100,11 @@ func flagSet(o *options) *pflag.FlagSet {
 	})
 	fs.StringVar(&o.spoolRoot, "spool-root", DefaultSpoolRoot, "`DIR` that holds the overrides")
 	o.daemon = daemon{host: "127.0.0.1", port: 3333}
-	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N`, for halist and the overview\nof hastatus (default 127.0.0.1:3333)", func(s string) (err error) {
+	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N`, for --wait, --safe, halist and\nthe overview of hastatus (default 127.0.0.1:3333)", func(s string) (err error) {
 		o.daemon, err = parseDaemon(s)
 		return err
 	})
-	fs.BoolVar(&o.json, "json", false, "print one JSON document")
+	fs.BoolVar(&o.json, "json", false, "print one JSON document; with --wait one event a line")
 	fs.BoolVarP(&o.help, "help", "h", false, "print this help")
 	fs.BoolVar(&o.version, "version", false, "print the version")
 	return fs
@@ -88,7 +118,35 @@ func parse(name string, args []string) (options, error) {
 		return o, err
 	}
 	o.names = fs.Args()
+	o.hasReason = fs.Changed("reason")
 	return o, nil
+}
+
+// waitValue is the value of --wait, which is optional.
+type waitValue options
+
+// noDuration is what pflag sets for --wait without a value, and what it shows in the help.
+const noDuration = "DURATION"
+
+// String returns "", so that the help shows the default in words.
+func (w *waitValue) String() string { return "" }
+
+// Type returns the one that needs no value of its own.
+func (w *waitValue) Type() string { return "bool" }
+
+// Set reads a length of time.
+func (w *waitValue) Set(s string) error {
+	w.bareWait = s == noDuration
+	if w.bareWait {
+		w.wait = defaultWait
+		return nil
+	}
+	d, err := parseFor(s)
+	if errors.Is(err, errTooLong) {
+		err = errors.New("that is more than a hundred years")
+	}
+	w.wait = d
+	return err
 }
 
 // check holds the command line against the rules and returns what it is about, in the order given.
@@ -118,6 +176,9 @@ func (o *options) check(now time.Time) ([]target, error) {
 	if o.hasLasts && o.action != actDown { // "haup web --for 30m" would not be down again after it
 		return nil, fmt.Errorf("option --for is for hadown, it means nothing for action %s", o.action)
 	}
+	if err := o.checkWays(); err != nil {
+		return nil, err
+	}
 	if o.action == actDown {
 		if o.hasExpiration && o.hasLasts {
 			return nil, errors.New("-e and --for both say when it ends, give one of them")
@@ -129,13 +190,72 @@ func (o *options) check(now time.Time) ([]target, error) {
 	}
 	targets := make([]target, 0, len(o.names))
 	for _, name := range o.names {
-		t, err := newTarget(o.action, name, o.host, o.port)
+		t, err := newTarget(o.writes(), name, o.host, o.port)
 		if err != nil {
 			return nil, err
 		}
 		targets = append(targets, t)
 	}
 	return targets, nil
+}
+
+// checkWays holds the ways to go up and down, and to wait for it, against the action and each other.
+func (o *options) checkWays() error {
+	for _, way := range []struct {
+		given bool
+		name  string
+		who   string
+		in    []action
+	}{
+		{o.drain, "--drain", "hadown", []action{actDown}},
+		{o.maint, "--maint", "hadown", []action{actDown}},
+		{o.safe, "--safe", "hadown", []action{actDown}},
+		{o.hasFall, "--fall", "hadown", []action{actDown}},
+		{o.forceUp, "--force-up", "haup", []action{actUp}},
+		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
+	} {
+		if way.given && !slices.Contains(way.in, o.action) {
+			return fmt.Errorf("option %s is for %s, it means nothing for action %s", way.name, way.who, o.action)
+		}
+	}
+	switch {
+	case o.drain && o.maint:
+		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
+	case o.hasFall && o.wait == 0:
+		return errors.New("--fall is about --wait, and means nothing without it")
+	case o.forceUp && o.hasReason: // haup takes and ignores it elsewhere, as the original did
+		return errors.New("option -r, --reason is for hadown; --force-up notes who it was by itself")
+	case o.forceUp && o.hasExpiration:
+		return errors.New("option -e, --expiration is for hadown; --force-up ends with haup")
+	}
+	if o.bareWait {
+		for _, name := range o.names {
+			long := name
+			if name != "" && strings.Trim(name, "0123456789") == "" {
+				long += "s"
+			}
+			if _, err := parseFor(long); err == nil {
+				return fmt.Errorf("%q would be taken for a service; how long to wait is written --wait=%s", name, long)
+			}
+		}
+	}
+	return nil
+}
+
+// writes says whether the command puts an override in force, rather than lifting or showing it.
+func (o *options) writes() bool { return o.action == actDown || o.forceUp }
+
+// state is the override that the command writes.
+func (o *options) state() spool.State {
+	switch {
+	case o.forceUp:
+		return spool.ForceUp
+	case o.drain:
+		return spool.Drain
+	case o.maint:
+		return spool.Maint
+	}
+	return spool.Down
 }
 
 // expires says when an override written now ends by itself; zero when it does not.
@@ -164,7 +284,7 @@ func (t target) keys() []spool.Key { return append([]spool.Key{t.key}, t.also...
 // it when they wrote and the original daemon looks for nothing else.
 const loopback = "127.0.0.1"
 
-func newTarget(act action, name, host string, port uint16) (target, error) {
+func newTarget(writes bool, name, host string, port uint16) (target, error) {
 	t := target{key: spool.Key{Service: name, Port: port}, label: name}
 	if host != "" {
 		ip, err := parseHost(host)
@@ -191,10 +311,10 @@ func newTarget(act action, name, host string, port uint16) (target, error) {
 	}
 	err := t.key.Check()
 	if errors.Is(err, spool.ErrAllInstance) {
-		if act != actDown {
+		if !writes {
 			return t, nil // the original tools may have left one behind: it can be looked at and lifted
 		}
-		err = fmt.Errorf("%w; down all, or one service with -P %d", err, port)
+		err = fmt.Errorf("%w; name all, or one service with -P %d", err, port)
 	}
 	return t, err
 }

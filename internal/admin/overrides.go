@@ -63,6 +63,21 @@ func (o overrides) read(t target) (spool.Entry, error) {
 	return strongest, nil
 }
 
+// write puts e into force for a target, instead of all that was said of it under other names: of those a
+// stronger one would go on answering.
+func (o overrides) write(t target, e spool.Entry) error {
+	err := o.dir.Write(e)
+	if err != nil && !errors.Is(err, spool.ErrNotDurable) {
+		return err
+	}
+	for _, k := range t.also {
+		if removeErr := o.dir.Remove(k); err == nil {
+			err = removeErr
+		}
+	}
+	return err
+}
+
 // lift removes every override of a target. All are tried; the first error is returned.
 func (o overrides) lift(t target) error {
 	if o.dir == nil {

@@ -2,12 +2,14 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"time"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
 )
 
@@ -45,6 +47,14 @@ func (c *command) overview() int {
 		_ = c.out.Flush() // an error stays in the writer, see printf
 	}
 	services, askErr := c.opt.daemon.recent()
+	var report *balancer.Report
+	var reportErr error
+	if askErr == nil {
+		// A daemon that is older than this command knows nothing of balancers, and that is all there is to it.
+		if report, reportErr = c.opt.daemon.balancers(spool.All); errors.Is(reportErr, errNoBalancers) {
+			reportErr = nil
+		}
+	}
 	if c.opt.json {
 		doc := struct {
 			SpoolRoot  string     `json:"spool_root"`
@@ -53,7 +63,20 @@ func (c *command) overview() int {
 			Daemon     string     `json:"daemon"`
 			DaemonErr  string     `json:"daemon_error,omitempty"`
 			Services   []service  `json:"services"`
-		}{c.opt.spoolRoot, "", describeAll(list), c.opt.daemon.String(), "", toServices(services)}
+			// As the daemon says it; absent when it does not.
+			Balancers    []balancer.Balancer `json:"balancers,omitzero"`
+			Agents       []balancer.Agent    `json:"agents,omitzero"`
+			BalancersErr string              `json:"balancers_error,omitempty"`
+		}{
+			SpoolRoot: c.opt.spoolRoot, Overrides: describeAll(list),
+			Daemon: c.opt.daemon.String(), Services: toServices(services),
+		}
+		if report != nil {
+			doc.Balancers, doc.Agents = report.Balancers, append([]balancer.Agent{}, report.Agents...)
+		}
+		if reportErr != nil {
+			doc.BalancersErr = clean(reportErr.Error())
+		}
 		if err != nil {
 			doc.SpoolError = c.explain(err)
 		}
@@ -83,7 +106,62 @@ func (c *command) overview() int {
 		}
 		c.printf("%s", table(rows))
 	}
+	switch {
+	case reportErr != nil:
+		c.printf("\nWhat balancers think is not known: %s\n", clean(reportErr.Error()))
+	case report != nil && len(report.Balancers)+len(report.Agents) > 0:
+		c.printf("\n")
+		c.balancersTable(report)
+	}
 	return code
+}
+
+// balancersTable is what each balancer thinks of each server, and what the agent has told whom.
+func (c *command) balancersTable(r *balancer.Report) {
+	w := newWatcher(nil, false, 1)
+	for _, row := range r.Balancers {
+		w.views = append(w.views, &view{key: viewKey{service: row.Service, address: row.Address, node: row.Node, server: row.Server}, row: row})
+	}
+	names := w.names()
+	if len(w.views) > 0 {
+		c.printf("What balancers think:\n")
+		rows := [][]string{{"SERVICE", "BALANCER", "HAS IT", "OPEN", "TOLD", "ASKED"}}
+		for _, v := range w.views {
+			row := &v.row
+			has := clean(row.State)
+			switch {
+			case row.State == "":
+				has = "-" // it sends none
+			case takesOut(row.Last.Override) && in(row.State):
+				has = "still " + has
+			}
+			asked := span(seconds(row.Last.Ago)) + " ago"
+			if row.Silent {
+				asked += ", silent since"
+			}
+			open := "-"
+			if row.Sessions != nil {
+				open = plural(*row.Sessions, "session")
+			}
+			if row.Queued != nil && *row.Queued > 0 {
+				open += fmt.Sprintf(", %d waiting", *row.Queued)
+			}
+			rows = append(rows, []string{w.label(v), names[v], has, open, toldWord(row.Last), asked})
+		}
+		c.printf("%s", table(rows))
+	}
+	if len(r.Agents) == 0 {
+		return
+	}
+	if len(w.views) > 0 {
+		c.printf("\n")
+	}
+	c.printf("What the agent told:\n")
+	rows := [][]string{{"SERVICE", "BALANCER", "ANSWER", "SINCE", "ASKED"}}
+	for _, a := range r.Agents {
+		rows = append(rows, []string{clean(a.Service), clean(a.Address), clean(a.Answer), span(seconds(a.Since)), span(seconds(a.Ago)) + " ago"})
+	}
+	c.printf("%s", table(rows))
 }
 
 func rank(e spool.Entry) int {

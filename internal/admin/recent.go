@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
 )
 
 const (
@@ -63,6 +66,54 @@ type seen struct {
 }
 
 func (s seen) answered() bool { return string(s.last) != "null" }
+
+// refusal is an answer that is not 200.
+type refusal struct {
+	code string
+	line string // code and reason phrase
+}
+
+func (r *refusal) Error() string { return "it answers " + clean(r.line) }
+
+// balancers asks the daemon what it knows of the balancers that ask about service, of all when it is spool.All.
+// Like recent it believes nothing; an age of a thousand years is the caller's to survive, see seconds.
+func (d daemon) balancers(service string) (*balancer.Report, error) {
+	path := "/balancers"
+	if service != spool.All {
+		path += "?service=" + service // its letters mean nothing in a URL
+	}
+	body, err := d.get(path)
+	var not *refusal
+	if errors.As(err, &not) && not.code == "404" {
+		return nil, errNoBalancers
+	}
+	if err != nil {
+		return nil, err
+	}
+	var page struct {
+		balancer.Report
+		Balancers *[]balancer.Balancer `json:"balancers"`
+		Services  *[]balancer.Asked    `json:"services"`
+		Uptime    *float64             `json:"uptime"`
+	}
+	if err := json.Unmarshal(body, &page); err != nil || page.Balancers == nil || page.Services == nil || page.Uptime == nil {
+		return nil, errNotBalancers
+	}
+	r := page.Report
+	r.Balancers, r.Services, r.Uptime = *page.Balancers, *page.Services, *page.Uptime
+	return &r, nil
+}
+
+var (
+	errNoBalancers  = errors.New("what answers there knows nothing of balancers, it is older than this command or not hacheck")
+	errNotBalancers = errors.New("what answers there is not hacheck, its /balancers is not the JSON expected")
+)
+
+// seconds is an age as the daemon says it, however wild the number.
+func seconds(s float64) time.Duration {
+	const century = 100 * 365 * 24 * 3600
+	return time.Duration(min(max(s, 0), century) * float64(time.Second))
+}
 
 // recent asks the daemon which services it was asked about lately, sorted by name. It believes
 // nothing it is told: what answers on that port may be anything.
@@ -146,7 +197,7 @@ func readAnswer(r io.Reader) ([]byte, error) {
 		}
 	}
 	if code != "200" {
-		return nil, fmt.Errorf("it answers %s", clean(rest))
+		return nil, &refusal{code, rest}
 	}
 	if length > maxAnswer {
 		return nil, fmt.Errorf("its answer of %d bytes is too long", length)

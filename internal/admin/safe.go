@@ -1,0 +1,141 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"hacheck/internal/balancer"
+)
+
+// safeFor is how long --safe listens for every balancer to ask.
+const safeFor = 10 * time.Second
+
+// sendState is what to do about a balancer that tells nothing.
+const sendState = `add "http-check send-state" to its backend`
+
+// askSafe returns ExitOK when the targets may go down, and otherwise says why they may not and returns the
+// exit code. Nothing has been written then.
+func (c *command) askSafe(targets []target) int {
+	w := &waitOn{command: c, watcher: newWatcher(targets, false, c.opt.fall), began: time.Now()}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for answered := false; ; <-tick.C {
+		a := w.ask()
+		over := w.since() >= safeFor
+		if a.err != nil {
+			if answered && !over && !errors.Is(a.err, errNoBalancers) {
+				continue // it is being started anew, perhaps
+			}
+			return c.unsafe("not known", ExitNotAsked, c.unreachable(a.err), w.since())
+		}
+		answered = true
+		objection, missing := judgeSafe(targets, a.report, a.asked)
+		switch {
+		case objection != "":
+			return c.unsafe("refused", ExitFailed, objection, w.since())
+		case missing == "":
+			return ExitOK
+		case over:
+			return c.unsafe("refused", ExitFailed, missing, w.since())
+		}
+	}
+}
+
+// unsafe says why nothing was done.
+func (c *command) unsafe(result string, code int, why string, after time.Duration) int {
+	why = "nothing was changed: " + why
+	c.errorf("%s", why)
+	switch {
+	case c.opt.json && c.opt.wait != 0:
+		c.document(endEvent{"end", float64(after.Milliseconds()) / 1000, result, code, []string{}, why})
+	case c.opt.json:
+		c.document(struct {
+			changed
+			Error string `json:"error"`
+		}{changed{c.opt.action, []outcome{}}, why})
+	}
+	return code
+}
+
+// pool is a backend as one balancer sees it.
+type pool struct{ address, node, backend string }
+
+// judgeSafe holds what balancers say against taking the targets down, all of them at once. The report was
+// asked for that long after the command began. objection says who is against it and why; missing, who has not
+// been heard since the command began. When both are empty nobody is against it.
+//
+// A balancer has nothing against losing servers that it has out already, or whose weights together are less
+// than that of all that are usable in the backend: then another one is left.
+func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objection, missing string) {
+	if r.NotKept > 0 {
+		return "more balancers ask than the daemon remembers, so that not all of them can be heard; see /balancers, and start it anew when what asked so often is gone", ""
+	}
+	w := newWatcher(targets, false, 1)
+	for _, row := range r.Balancers {
+		if !row.Silent && slices.ContainsFunc(targets, func(t target) bool { return concerns(t.key, row) }) {
+			w.views = append(w.views, &view{key: viewKey{service: row.Service, address: row.Address, node: row.Node, server: row.Server}, row: row})
+		}
+	}
+	names := w.names()
+	type share struct {
+		weight, total int
+		names         []string
+	}
+	pools := map[pool]*share{}
+	var late, order = []string{}, []pool{}
+	for _, v := range w.views {
+		row, name := &v.row, w.label(v)+": "+names[v]
+		switch {
+		case row.State == "":
+			return fmt.Sprintf("%s sends no state, so that what it has left cannot be known; %s", name, sendState), ""
+		case seconds(row.Last.Ago) > asked: // of before the command
+			late = append(late, name)
+		case out(row.State):
+		case !in(row.State) || row.Weight == nil || row.TotalWeight == nil:
+			return fmt.Sprintf("%s says %q and no weights, so that what it has left cannot be known", name, clean(row.State)), ""
+		default:
+			backend, _, _ := strings.Cut(row.Server, "/")
+			p := pool{row.Address, row.Node, backend}
+			s := pools[p]
+			if s == nil {
+				s = &share{total: *row.TotalWeight}
+				pools[p], order = s, append(order, p)
+			}
+			s.weight += *row.Weight
+			s.total = min(s.total, *row.TotalWeight)
+			s.names = append(s.names, name)
+		}
+	}
+	for _, p := range order {
+		if s := pools[p]; s.total <= s.weight {
+			return fmt.Sprintf("%s: no other server would be left, weight %d of %d", strings.Join(s.names, " and "), s.weight, s.total), ""
+		}
+	}
+	switch {
+	case len(late) > 0:
+		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), span(safeFor))
+	case len(w.views) == 0 && slices.ContainsFunc(targets, func(t target) bool { return asksFor(t, r) }):
+		return "", fmt.Sprintf("no balancer that asks sends a state, so that what they have left cannot be known; %s", strings.Replace(sendState, "its", "the", 1))
+	case len(w.views) == 0:
+		return "", fmt.Sprintf("no balancer has asked within %s, so that what they have left is not known", span(safeFor))
+	}
+	for _, t := range targets {
+		if !slices.ContainsFunc(w.views, func(v *view) bool { return concerns(t.key, v.row) }) {
+			return "", fmt.Sprintf("%s: no balancer has asked about it within %s, so that what they have left is not known", t.label, span(safeFor))
+		}
+	}
+	if seconds(r.Uptime) < quietFor {
+		return "", "the daemon has not listened long enough to know who asks"
+	}
+	return "", ""
+}
+
+// asksFor says whether somebody has asked about a target lately, balancer or not.
+func asksFor(t target, r *balancer.Report) bool {
+	w := newWatcher([]target{t}, false, 1)
+	w.report = r
+	return !w.nobody(t)
+}

@@ -1,0 +1,549 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
+)
+
+const (
+	// quietFor is how long nobody must have asked about a service before there is nothing to wait for, and
+	// how long a daemon must have listened before it can be said to know everybody who asks.
+	quietFor = 10 * time.Second
+	// silentFor is how long a balancer that falls silent while it is waited for may stay so, before it counts
+	// as one that will not come back in time.
+	silentFor = 30 * time.Second
+	// reappear is in how many of its intervals a balancer must be known again to a daemon that has started
+	// anew: one that sends no state is known from its third request on.
+	reappear = 4
+	// agentFor is for how long an agent connection counts after its last question.
+	agentFor = 30 * time.Second
+	// drift is by how much two clocks may part between two reports.
+	drift = 100 * time.Millisecond
+)
+
+// watcher decides from one report of the daemon after the other whether the balancers have followed an
+// override, or its end. Moments are lengths of time since the command began, by its own clock that nobody
+// sets; the daemon's are ages, so that no two clocks have to agree.
+type watcher struct {
+	targets []target
+	up      bool // waits for servers to be back, rather than out
+	fall    int  // answers after which a balancer that sends no state has a server out
+
+	written time.Duration // when the command had written; negative until then
+	views   []*view       // in the order they were found
+	agents  map[agentKey]*agentView
+	report  *balancer.Report // the latest; nil before the first
+	asked   time.Duration    // when it was asked for: it cannot be older
+	now     time.Duration    // when it had come: it cannot be newer
+
+	started  time.Duration // when the daemon had begun to listen, at the latest
+	restarts int           // of the daemon, since the first report
+	learned  bool          // the daemon has listened long enough to know who asks
+}
+
+// status is how far a balancer has followed.
+type status int
+
+const (
+	waiting  status = iota
+	followed        // has the server out, or back
+	idle            // was silent before the command, and is not waited for
+	lost            // fell silent while it was waited for, and for too long
+)
+
+// String returns the word of the JSON events.
+func (s status) String() string { return [...]string{"waiting", "done", "silent", "lost"}[s] }
+
+// viewKey tells views apart as the daemon does.
+type viewKey struct {
+	service, address, node, server string
+	url                            string // when there is no server
+	agent                          bool   // an agent connection without checks
+}
+
+// view is one balancer's view of one server, and what became of it while the command waits.
+type view struct {
+	key    viewKey
+	row    balancer.Balancer // the latest
+	status status
+	since  time.Duration // when status became what it is
+	quiet  bool          // silent, or gone from the report
+	gone   bool          // gone from the report
+	from   time.Duration // when it was first found quiet
+	seen   bool          // in the report at hand
+}
+
+// agentKey tells agent connections apart.
+type agentKey struct{ address, service string }
+
+// agentView is what an agent connection has read.
+type agentView struct {
+	key  spool.Key
+	last time.Duration  // when it last read anything
+	out  *time.Duration // when it first read, after the command had written, that the server is out; nil if not
+	back *time.Duration // the same for back
+}
+
+func newWatcher(targets []target, up bool, fall int) *watcher {
+	return &watcher{targets: targets, up: up, fall: fall, written: -1, agents: map[agentKey]*agentView{}}
+}
+
+// wrote tells the watcher that the override is in force, or gone, for every request from now on.
+func (w *watcher) wrote(now time.Duration) { w.written = now }
+
+// after says whether what was that long ago in the latest report was after the command had written. Where
+// the report's own age leaves it open, it was not.
+func (w *watcher) after(ago float64) bool { return w.written >= 0 && w.asked-seconds(ago) >= w.written }
+
+// see takes up a report that was asked for at one moment and came at another.
+func (w *watcher) see(r *balancer.Report, asked, now time.Duration) {
+	if w.report != nil && asked-seconds(r.Uptime) > w.started+drift {
+		w.restarts++
+	}
+	w.report, w.asked, w.now, w.started = r, asked, now, now-seconds(r.Uptime)
+	w.learned = w.learned || seconds(r.Uptime) >= quietFor
+	w.seeAgents()
+
+	for _, v := range w.views {
+		v.seen = false
+	}
+	for _, row := range r.Balancers {
+		if slices.ContainsFunc(w.targets, func(t target) bool { return concerns(t.key, row) }) {
+			w.seeRow(row)
+		}
+	}
+	w.seeBareAgents()
+	w.views = slices.DeleteFunc(w.views, func(v *view) bool {
+		// Nobody waits for it, or its checks are seen instead.
+		return !v.seen && (v.status == idle || v.key.agent && w.checksFrom(v.key))
+	})
+	for _, v := range w.views {
+		w.judge(v)
+	}
+}
+
+// seeRow takes up one row of a report.
+func (w *watcher) seeRow(row balancer.Balancer) {
+	k := viewKey{service: row.Service, address: row.Address, node: row.Node, server: row.Server}
+	if row.Server == "" {
+		k.url = row.URL
+	}
+	at := waiting
+	// A server in maintenance is not checked, and is silent until its agent has read that this is over.
+	if row.Silent && (!w.up || len(w.agentsOf(row)) == 0) {
+		at = idle
+	}
+	w.take(k, row, at)
+}
+
+// take makes row the latest of a view; at is where one that is new begins.
+func (w *watcher) take(k viewKey, row balancer.Balancer, at status) {
+	v := w.view(k)
+	if v == nil {
+		v = &view{key: k, status: at, since: w.now}
+		w.views = append(w.views, v)
+	}
+	v.row, v.seen = row, true
+}
+
+func (w *watcher) view(k viewKey) *view {
+	for _, v := range w.views {
+		if v.key == k {
+			return v
+		}
+	}
+	return nil
+}
+
+// seeAgents takes up what agent connections have read.
+func (w *watcher) seeAgents() {
+	for _, a := range w.report.Agents {
+		key, err := spool.ParseKey(a.Service)
+		if err != nil {
+			continue
+		}
+		k := agentKey{a.Address, a.Service}
+		v := w.agents[k]
+		if v == nil {
+			v = &agentView{key: key}
+			w.agents[k] = v
+		}
+		v.last = w.now - seconds(a.Ago)
+		if !w.after(a.Ago) {
+			continue
+		}
+		at := v.last
+		switch words, _, _ := strings.Cut(a.Answer, " #"); words {
+		case "up drain", "ready down", "maint down", "ready drain", "maint drain":
+			if v.back = nil; v.out == nil {
+				v.out = &at
+			}
+		default:
+			if v.out = nil; v.back == nil {
+				v.back = &at
+			}
+		}
+	}
+}
+
+// seeBareAgents makes a view of each agent connection from which no checks come: a balancer that only
+// connects to the server, or only asks the agent.
+func (w *watcher) seeBareAgents() {
+	for _, a := range w.report.Agents {
+		k := viewKey{service: a.Service, address: a.Address, agent: true}
+		v := w.agents[agentKey{a.Address, a.Service}]
+		if v == nil || w.now-v.last > agentFor || !slices.ContainsFunc(w.targets, func(t target) bool { return covers(t.key, v.key) }) || w.checksFrom(k) {
+			continue
+		}
+		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}}, waiting)
+	}
+}
+
+// checksFrom says whether checks come from where an agent connection comes from, about what it asks.
+func (w *watcher) checksFrom(agent viewKey) bool {
+	key, err := spool.ParseKey(agent.service)
+	return err == nil && slices.ContainsFunc(w.views, func(v *view) bool {
+		return !v.key.agent && v.seen && !v.row.Silent && v.key.address == agent.address && concerns(key, v.row)
+	})
+}
+
+// agentsOf returns the agent connections that speak for a row's server: from the same address, about the
+// service, the instance or all, and not long ago.
+func (w *watcher) agentsOf(row balancer.Balancer) []*agentView {
+	var list []*agentView
+	for k, a := range w.agents {
+		if k.address == row.Address && concerns(a.key, row) && w.now-a.last <= agentFor {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// concerns says whether an override of k decides what the balancer of a row is told.
+func concerns(k spool.Key, row balancer.Balancer) bool {
+	switch {
+	case k.Service != spool.All && k.Service != row.Service:
+		return false
+	case k.Port == 0:
+		return true
+	case k.Port != row.Port:
+		return false
+	case k.Host == "":
+		return row.Here
+	}
+	return spool.CanonicalHost(k.Host) == spool.CanonicalHost(row.Host)
+}
+
+// covers says whether an override of wide is one of narrow as well.
+func covers(wide, narrow spool.Key) bool {
+	if wide.Service != spool.All && wide.Service != narrow.Service {
+		return false
+	}
+	return wide.Port == 0 || wide.Port == narrow.Port && wide.Host == narrow.Host
+}
+
+// judge says how far a view has come.
+func (w *watcher) judge(v *view) {
+	v.gone = !v.seen
+	quiet := v.gone || v.row.Silent
+	if quiet && !v.quiet {
+		v.from = w.now
+	}
+	v.quiet = quiet
+	next := waiting
+	switch {
+	case !quiet && w.follows(v):
+		next = followed
+	case !quiet:
+	case v.status == idle:
+		next = idle
+	case v.status == followed || w.lastWords(v):
+		next = followed
+	case w.now-v.from >= v.grace():
+		next = lost
+	}
+	if next != v.status {
+		v.status, v.since = next, w.now
+	}
+}
+
+// grace is how long v may be quiet before it is lost.
+func (v *view) grace() time.Duration {
+	if v.gone { // and has to be learned anew
+		return max(silentFor, reappear*seconds(v.row.Interval))
+	}
+	return silentFor
+}
+
+// follows says whether a balancer that asks has the server where the command wants it.
+func (w *watcher) follows(v *view) bool {
+	if w.written < 0 {
+		return false
+	}
+	if w.up {
+		return w.isBack(v)
+	}
+	return w.isOut(v)
+}
+
+// isOut holds what a balancer says against what it was told. The header of a request tells the state before
+// the answer to it, so that it counts in a request that comes after an answer with the override.
+func (w *watcher) isOut(v *view) bool {
+	row := &v.row
+	switch {
+	case v.key.agent:
+		a := w.agents[agentKey{v.key.address, v.key.service}]
+		return a != nil && a.out != nil
+	case takesOut(row.Last.Override) && row.State == "":
+		return row.Out >= w.fall && w.after(row.Last.Ago)
+	case takesOut(row.Last.Override):
+		return w.told(row) && out(row.State) && empty(row)
+	case w.report.AgentOnly:
+		// A drained server keeps saying UP, so that what its agent has read has to do.
+		read := w.agentOut(row)
+		return read != nil && (row.State == "" || w.asked-seconds(row.Last.Ago) > *read && empty(row))
+	}
+	return false
+}
+
+// told says whether a balancer had been answered with an override before it sent its latest request.
+func (w *watcher) told(row *balancer.Balancer) bool {
+	return row.Previous != nil && takesOut(row.Previous.Override) && w.after(row.Previous.Ago)
+}
+
+// agentOut returns when the first agent connection that speaks for a row has read that the server is out, nil
+// when none has.
+func (w *watcher) agentOut(row *balancer.Balancer) *time.Duration {
+	var first *time.Duration
+	for _, a := range w.agentsOf(*row) {
+		if a.out != nil && (first == nil || *a.out < *first) {
+			first = a.out
+		}
+	}
+	return first
+}
+
+// isBack holds what a balancer says against what it was told. UP is UP with any fraction: at "UP 1/3" the
+// server has its share of the sessions still.
+func (w *watcher) isBack(v *view) bool {
+	row := &v.row
+	if v.key.agent {
+		a := w.agents[agentKey{v.key.address, v.key.service}]
+		return a != nil && a.back != nil
+	}
+	if !w.after(row.Last.Ago) || !healthy(row.Last) {
+		return false
+	}
+	for _, a := range w.agentsOf(*row) {
+		if a.back == nil {
+			return false
+		}
+	}
+	if row.State == "" { // two in a row, which is HAProxy's own rise
+		return row.Previous != nil && w.after(row.Previous.Ago) && healthy(*row.Previous)
+	}
+	return in(row.State)
+}
+
+// lastWords says whether a balancer that has fallen silent had the server out, and no session open on it.
+func (w *watcher) lastWords(v *view) bool {
+	return !w.up && out(v.row.State) && v.row.Sessions != nil && empty(&v.row)
+}
+
+// out says whether a state of HAProxy's means that the server gets nothing new.
+func out(state string) bool {
+	word, _, _ := strings.Cut(state, " ")
+	return word == "DOWN" || word == "NOLB"
+}
+
+// in says whether a state of HAProxy's means that the server has its share: one without checks is never out.
+func in(state string) bool {
+	word, _, _ := strings.Cut(state, " ")
+	return word == "UP" || state == "no check"
+}
+
+// empty says whether a balancer has nothing open on a server and nothing waiting for it. What it does not
+// tell is not there.
+func empty(row *balancer.Balancer) bool {
+	none := func(n *int) bool { return n == nil || *n == 0 }
+	return none(row.Sessions) && none(row.Queued)
+}
+
+// takesOut says whether an override takes a server out of service, by its word in the report.
+func takesOut(word string) bool { return word == "drain" || word == "down" || word == "maint" }
+
+// healthy says whether an answer was one that balancers count as up.
+func healthy(a balancer.Answer) bool { return a.Code >= 200 && a.Code < 400 && !takesOut(a.Override) }
+
+// verdict says what there is to be done: wait on, or end with followed or lost.
+func (w *watcher) verdict() status {
+	if w.report == nil || w.written < 0 || w.asked < w.written {
+		return waiting
+	}
+	end := followed
+	for _, v := range w.views {
+		switch v.status {
+		case waiting:
+			return waiting
+		case lost:
+			end = lost
+		case followed, idle:
+		}
+	}
+	for _, t := range w.targets {
+		if !w.known(t) && !w.nobody(t) {
+			return waiting
+		}
+	}
+	if !w.learned {
+		return waiting
+	}
+	return end
+}
+
+// known says whether there is a balancer that is waited for, or was, for a target.
+func (w *watcher) known(t target) bool {
+	return slices.ContainsFunc(w.views, func(v *view) bool { return v.status != idle && w.about(t, v) })
+}
+
+// about says whether a view is about a target.
+func (w *watcher) about(t target, v *view) bool {
+	if v.key.agent {
+		key, err := spool.ParseKey(v.key.service)
+		return err == nil && covers(t.key, key)
+	}
+	return concerns(t.key, v.row)
+}
+
+// nobody says whether a target has not been asked about for quietFor, while the daemon was listening.
+func (w *watcher) nobody(t target) bool {
+	quiet := seconds(w.report.Uptime)
+	for _, s := range w.report.Services {
+		if t.key.Service != spool.All && s.Service != t.key.Service || w.another(t, s) {
+			continue
+		}
+		quiet = min(quiet, seconds(s.Ago))
+	}
+	return quiet >= quietFor
+}
+
+// another says whether the latest question about a service was about an instance that is not t: the report
+// counts them together, and so a row of another one must have asked at that time.
+func (w *watcher) another(t target, s balancer.Asked) bool {
+	return t.key.Port != 0 && slices.ContainsFunc(w.report.Balancers, func(row balancer.Balancer) bool {
+		return row.Service == s.Service && !concerns(t.key, row) && seconds(row.Last.Ago) <= seconds(s.Ago)+time.Second
+	})
+}
+
+// names returns what to call the balancer and the server of each view: the name it gives itself, with its
+// address where two give the same.
+func (w *watcher) names() map[*view]string {
+	at := map[string]string{}
+	twice := map[string]bool{}
+	for _, v := range w.views {
+		if other, ok := at[v.key.node]; ok && other != v.key.address {
+			twice[v.key.node] = true
+		}
+		at[v.key.node] = v.key.address
+	}
+	names := make(map[*view]string, len(w.views))
+	for _, v := range w.views {
+		who, which := v.key.node, v.key.server
+		switch {
+		case who == "":
+			who = v.key.address
+		case twice[who]:
+			who += " at " + v.key.address
+		}
+		switch {
+		case v.key.agent:
+			which = "agent"
+		case which == "":
+			which = v.row.URL
+		}
+		names[v] = clean(who + " (" + which + ")")
+	}
+	return names
+}
+
+// says is what a balancer says of its server, or what is known of it, without how long ago: the text changes
+// when something does.
+func (w *watcher) says(v *view) string {
+	row := &v.row
+	var said string
+	switch {
+	case v.key.agent && w.follows(v):
+		said = "has read it, open sessions unknown"
+	case v.key.agent:
+		said = "has not read it yet"
+	case row.State == "" && w.up:
+		said = "sends no state, was told " + toldWord(row.Last)
+	case row.State == "" && !takesOut(row.Last.Override) && w.report.AgentOnly:
+		said = "sends no state, open sessions unknown"
+	case row.State == "":
+		said = fmt.Sprintf("told %d of %d times, open sessions unknown", min(row.Out, w.fall), w.fall)
+	default:
+		said = clean(row.State) + ", " + sessions(row)
+	}
+	switch {
+	case v.status == idle:
+		return "silent since before, not waited for; last it said: " + said
+	case v.status == lost:
+		return "silent, counts as open; last it said: " + said
+	case v.quiet && v.status == followed:
+		return "silent, and it was " + w.goal() + "; last it said: " + said
+	case v.quiet:
+		return "silent; last it said: " + said
+	case v.status == followed:
+		return said + ": " + w.goal()
+	case v.key.agent || row.State == "":
+	case w.up && !healthy(row.Last):
+		said += ", was told " + toldWord(row.Last)
+	case !w.up && w.report.AgentOnly && !takesOut(row.Last.Override) && w.agentOut(row) == nil:
+		said += ", its agent has not read it yet"
+	case !w.up && !w.report.AgentOnly && !w.told(row):
+		said += ", not told yet"
+	}
+	return said
+}
+
+// goal is the word for where the server is wanted.
+func (w *watcher) goal() string {
+	if w.up {
+		return "up"
+	}
+	return "out"
+}
+
+// toldWord is an answer in a word: the override that decided, or the code.
+func toldWord(a balancer.Answer) string {
+	if takesOut(a.Override) || a.Override == "up" {
+		return a.Override
+	}
+	return fmt.Sprint(a.Code)
+}
+
+// sessions says how many sessions a balancer has open on a server.
+func sessions(row *balancer.Balancer) string {
+	text := "open sessions unknown"
+	if row.Sessions != nil {
+		text = plural(*row.Sessions, "session") + " open"
+	}
+	if row.Queued != nil && *row.Queued > 0 {
+		text += fmt.Sprintf(", %d waiting", *row.Queued)
+	}
+	return text
+}
+
+// plural counts things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
