@@ -89,11 +89,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  cmdExits,
-			"daemon": cmdDaemon,
-			"server": cmdServer,
-			"ls":     cmdLs,
-			"mask":   cmdMask,
+			"exits":     cmdExits,
+			"daemon":    cmdDaemon,
+			"balancers": cmdBalancers,
+			"server":    cmdServer,
+			"ls":        cmdLs,
+			"mask":      cmdMask,
 		},
 	})
 }
@@ -136,7 +137,7 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.RequestURI == "/balancers" {
+		if r.URL.Path == "/balancers" {
 			if balancers == "" {
 				w.WriteHeader(http.StatusNotFound)
 			}

@@ -1,0 +1,291 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
+)
+
+// sim is a daemon with balancers in front of it: the real table of balancers behind a real listener, and
+// for each balancer a goroutine that asks as HAProxy does, and makes of the answers what HAProxy makes.
+type sim struct {
+	dir *spool.Dir
+
+	mu       sync.Mutex
+	table    *balancer.Table
+	age      float64 // added to the table's uptime: a daemon that has been there for long
+	addr     string
+	server   *http.Server
+	service  map[string]*simService
+	balancer []*simBalancer
+	notKept  uint64
+
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+// simService is a service that was asked about.
+type simService struct {
+	*balancer.Service
+	at time.Time
+}
+
+// simBalancer is one balancer with one server.
+type simBalancer struct {
+	service, node, server string
+	port                  uint16
+	weight                string
+	open                  int  // sessions
+	hold                  bool // they never end
+	stateless             bool
+	silent                bool // it has stopped asking
+	gone                  bool // it stops once it has been told
+	interval              time.Duration
+
+	level int // HAProxy's health: at or above rise it is up
+	drain bool
+}
+
+const (
+	simRise, simFall = 2, 2
+	simInterval      = 50 * time.Millisecond
+)
+
+// newSim reads specs such as "node=lb1 service=web open=3 hold", see simBalancer.
+func newSim(dir *spool.Dir, specs []string) (*sim, error) {
+	s := &sim{dir: dir, table: balancer.New(), age: 1000, service: map[string]*simService{}, stop: make(chan struct{})}
+	for _, spec := range specs {
+		b := &simBalancer{service: "web", port: 80, weight: "1/2", interval: simInterval, level: simRise + simFall - 1}
+		for _, field := range strings.Fields(spec) {
+			name, value, _ := strings.Cut(field, "=")
+			n, _ := strconv.Atoi(value)
+			switch name {
+			case "node":
+				b.node, b.server = value, "be/"+value
+			case "server":
+				b.server = value
+			case "service":
+				b.service = value
+			case "port":
+				b.port = uint16(n)
+			case "weight":
+				b.weight = value
+			case "open":
+				b.open = n
+			case "hold":
+				b.hold = true
+			case "down":
+				b.level = 0
+			case "stateless":
+				b.stateless, b.interval = true, 120*time.Millisecond
+			case "silent":
+				b.silent = true
+			case "gone":
+				b.gone = true
+			case "every":
+				d, err := time.ParseDuration(value)
+				if err != nil {
+					return nil, err
+				}
+				b.interval = d
+			case "nobody":
+			case "notkept":
+				s.notKept = 7
+			case "young":
+				s.age = 0
+			default:
+				return nil, fmt.Errorf("unknown field %q", field)
+			}
+		}
+		if !strings.Contains(spec, "nobody") {
+			s.balancer = append(s.balancer, b)
+		}
+	}
+	return s, s.listen("127.0.0.1:0")
+}
+
+func (s *sim) listen(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	s.addr = l.Addr().String()
+	s.server = &http.Server{Handler: http.HandlerFunc(s.answer)}
+	go s.server.Serve(l)
+	return nil
+}
+
+// answer is /balancers as the daemon has it.
+func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/balancers" {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	service := r.URL.Query().Get("service")
+	report := s.table.Report(service)
+	report.Uptime += s.age
+	report.NotKept += s.notKept
+	for name, asked := range s.service {
+		if (service == "" || name == service) && !asked.at.IsZero() {
+			report.Services = append(report.Services, balancer.Asked{Service: name, Ago: time.Since(asked.at).Seconds()})
+		}
+	}
+	for i, row := range report.Balancers {
+		for _, b := range s.balancer {
+			if b.node == row.Node && b.silent {
+				report.Balancers[i].Silent = true
+			}
+		}
+	}
+	json.NewEncoder(w).Encode(report)
+}
+
+// start sets the balancers to work and returns when the daemon knows them.
+func (s *sim) start() error {
+	for _, b := range s.balancer {
+		s.wg.Go(func() {
+			tick := time.NewTicker(b.interval)
+			defer tick.Stop()
+			for {
+				if s.ask(b); b.silent {
+					return
+				}
+				select {
+				case <-tick.C:
+				case <-s.stop:
+					return
+				}
+			}
+		})
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		n := len(s.table.Report("").Balancers)
+		s.mu.Unlock()
+		if n >= len(s.balancer) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the daemon knows %d balancers of %d", n, len(s.balancer))
+		}
+	}
+}
+
+func (s *sim) close() {
+	close(s.stop)
+	s.server.Close()
+	s.wg.Wait()
+}
+
+// restart makes the daemon another one, which does not know anybody, after that long.
+func (s *sim) restart(after time.Duration) error {
+	s.server.Close()
+	time.Sleep(after)
+	s.mu.Lock()
+	s.table, s.age, s.service = balancer.New(), 0, map[string]*simService{}
+	s.mu.Unlock()
+	return s.listen(s.addr)
+}
+
+// ask is one check of a balancer, and what it makes of the answer.
+func (s *sim) ask(b *simBalancer) {
+	said := spool.Ready
+	for _, k := range []spool.Key{{Service: spool.All}, {Service: b.service}, {Service: b.service, Port: b.port}} {
+		e, err := s.dir.Read(k)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue // the directory is not there yet
+		}
+		said = max(said, e.State)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := s.service[b.service]
+	if asked == nil {
+		asked = &simService{Service: s.table.Service(b.service)}
+		s.service[b.service] = asked
+	}
+	if b.silent {
+		asked.Asked(b.request(200, said))
+		return
+	}
+	code := 200
+	switch said {
+	case spool.Drain:
+		code = 404
+	case spool.Down, spool.Maint:
+		code = 503
+	}
+	asked.at = time.Now()
+	asked.Asked(b.request(code, said))
+	switch code {
+	case 200:
+		b.drain = false
+		b.level = min(b.level+1, simRise+simFall-1)
+	case 404:
+		b.drain = true
+	default:
+		if b.level--; b.level < simRise {
+			b.level = 0
+		}
+	}
+	if (b.drain || b.level < simRise) && b.open > 0 && !b.hold {
+		b.open--
+	}
+	b.silent = b.gone && code != 200
+}
+
+// request is a request with the state before its answer.
+func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
+	state := "UP"
+	switch {
+	case b.level == 0:
+		state = "DOWN"
+	case b.level < simRise:
+		state = fmt.Sprintf("DOWN %d/%d", b.level, simRise)
+	case b.drain:
+		state = "NOLB"
+	case b.level < simRise+simFall-1:
+		state = fmt.Sprintf("UP %d/%d", b.level-simRise+1, simFall)
+	}
+	r := &balancer.Request{
+		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Here: true,
+		Code: code, Override: said, At: time.Now(),
+	}
+	if !b.stateless {
+		r.Sent, r.Node, r.Name = true, b.node, b.server
+		r.State = fmt.Sprintf("%s; name=%s; node=%s; weight=%s; scur=%d/22; qcur=0", state, b.server, b.node, b.weight, b.open)
+	}
+	return r
+}
+
+// cmdBalancers is `balancers SPOOL SPEC...`: a daemon with that spool directory, at $DAEMON and $PORT, that is
+// asked by those balancers.
+func cmdBalancers(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: balancers SPOOL SPEC...")
+	}
+	dir, err := spool.OpenDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	s, err := newSim(dir, args[1:])
+	ts.Check(err)
+	ts.Defer(s.close)
+	ts.Check(s.start())
+	_, port, err := net.SplitHostPort(s.addr)
+	ts.Check(err)
+	ts.Setenv("DAEMON", s.addr)
+	ts.Setenv("PORT", port)
+}
