@@ -1,0 +1,252 @@
+package admin
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"hacheck/internal/spool"
+)
+
+// simulate starts a daemon with a spool directory of its own and balancers in front of it.
+func simulate(t *testing.T, specs ...string) (s *sim, root string) {
+	t.Helper()
+	root = filepath.Join(t.TempDir(), "spool")
+	dir, err := spool.OpenDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = newSim(dir, specs); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	return s, root
+}
+
+// transcript is an output that can be looked at while it is written.
+type transcript struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *transcript) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *transcript) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
+}
+
+// await returns when the transcript has text.
+func (w *transcript) await(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(w.String(), text); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in:\n%s", text, w)
+		}
+	}
+}
+
+// run runs a command line in this process; code is there when it has ended.
+func run(s *sim, root string, env Env, line string) (out *transcript, code chan int) {
+	out, code = &transcript{}, make(chan int, 1)
+	env.Stdout, env.Stderr = out, out
+	args := append(strings.Fields(line), "--spool-root", root, "-p", s.addr)
+	go func() { code <- Main("", args, env) }()
+	return out, code
+}
+
+func ends(t *testing.T, out *transcript, code chan int, want int) {
+	t.Helper()
+	select {
+	case got := <-code:
+		if got != want {
+			t.Errorf("exit %d, want %d; it said:\n%s", got, want, out)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatalf("it does not end; it said:\n%s", out)
+	}
+}
+
+// A signal ends the waiting and nothing else, with the exit code that shells know it by.
+func TestSignal(t *testing.T) {
+	t.Parallel()
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
+		for _, how := range []string{"", "--maint", "--json"} {
+			t.Run(fmt.Sprint(sig, how), func(t *testing.T) {
+				t.Parallel()
+				s, root := simulate(t, "node=lb1 open=2 hold")
+				cmd := exec.CommandContext(t.Context(), "hadown", "--spool-root", root, "-p", s.addr, "-r", "why", "web", "--wait=1m")
+				if how != "" {
+					cmd.Args = append(cmd.Args, how)
+				}
+				out := &transcript{}
+				cmd.Stdout, cmd.Stderr = out, out
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				out.await(t, "2 sessions open")
+				if err := cmd.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+				var exit *exec.ExitError
+				if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != want {
+					t.Errorf("%v, want exit %d; it said:\n%s", err, want, out)
+				}
+				stays := "web is down now: why"
+				if how == "--maint" {
+					stays = "web is drain now: why; maint was not written"
+				}
+				if !strings.Contains(out.String(), sig.String()+": lb1 (be/lb1): ") || !strings.Contains(out.String(), stays) {
+					t.Errorf("that does not say %q:\n%s", stays, out)
+				}
+				if how == "--json" && !strings.Contains(out.String(), fmt.Sprintf(`"result":"interrupted","exit":%d,"open":["lb1 (be/lb1)"]`, want)) {
+					t.Errorf("no such event:\n%s", out)
+				}
+				if _, err := os.Stat(filepath.Join(root, "web")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// A daemon that is started anew while a command waits is asked on; one that stays away is not known.
+func TestDaemonAway(t *testing.T) {
+	t.Parallel()
+	t.Run("restart", func(t *testing.T) {
+		t.Parallel()
+		s, root := simulate(t, "node=lb1 open=100")
+		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
+		out.await(t, "lb1")
+		if err := s.restart(time.Second); err != nil {
+			t.Fatal(err)
+		}
+		ends(t, out, code, ExitOK)
+		for _, want := range []string{
+			"the daemon on " + s.addr + " cannot be asked: connect: connection refused; asking on\n",
+			"the daemon was started anew, and learns again who asks\n", "web: out with 1 balancer",
+		} {
+			if strings.Count(out.String(), want) != 1 {
+				t.Errorf("not once %q in:\n%s", want, out)
+			}
+		}
+	})
+	t.Run("gone", func(t *testing.T) {
+		t.Parallel()
+		s, root := simulate(t, "node=lb1 open=1 hold")
+		began := time.Now()
+		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
+		out.await(t, "lb1")
+		s.server.Close()
+		ends(t, out, code, ExitNotAsked)
+		if took := time.Since(began); took < bearFor {
+			t.Errorf("it gave up after %v", took)
+		}
+		if !strings.Contains(out.String(), "what balancers think is not known: the daemon on "+s.addr) || !strings.Contains(out.String(), "web is down now: why") {
+			t.Errorf("it said:\n%s", out)
+		}
+	})
+	// A daemon that takes the connection and says nothing does not hold up a signal, or the end of the time.
+	t.Run("silent", func(t *testing.T) {
+		t.Parallel()
+		s, root := simulate(t, "node=lb1 open=1 hold")
+		out, code := run(s, root, System("1"), "hadown web -r why --wait=2s")
+		out.await(t, "lb1")
+		s.server.Close()
+		l, err := net.Listen("tcp", s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ends(t, out, code, ExitStillOpen)
+		if !strings.Contains(out.String(), "time is up after 2s: lb1 (be/lb1): ") {
+			t.Errorf("it said:\n%s", out)
+		}
+	})
+}
+
+// Somebody else ends what the command waits for.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	s, root := simulate(t, "node=lb1 open=1 hold")
+	out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
+	out.await(t, "DOWN, 1 session open")
+	if err := s.dir.Remove(spool.Key{Service: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, out, code, ExitFailed)
+	if want := "web was lifted meanwhile, or its time is over; web is up now"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in:\n%s", want, out)
+	}
+
+	s, root = simulate(t, "node=lb1 down every=1h")
+	out, code = run(s, root, System("1"), "haup web --wait=1m")
+	out.await(t, "lb1")
+	if err := s.dir.Write(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain, Reason: "another"}); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, out, code, ExitFailed)
+	if want := "web was taken down again meanwhile; web is drain now: another"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in:\n%s", want, out)
+	}
+	out, code = run(s, root, System("1"), "hadown web --wait=1m --for 1s -r why")
+	ends(t, out, code, ExitFailed)
+	if want := "its time is over; web is up now"; !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in:\n%s", want, out)
+	}
+}
+
+// The wall clock jumps back and forth by years while the command waits, and nothing comes of it.
+func TestClockJumps(t *testing.T) {
+	t.Parallel()
+	s, root := simulate(t, "node=lb1 open=20", "node=lb2 silent")
+	env := System("1")
+	calls := 0
+	env.Now = func() time.Time {
+		calls++
+		return time.Unix(int64(calls%2)*4e9, 0)
+	}
+	out, code := run(s, root, env, "hadown web -r why --wait=20s")
+	ends(t, out, code, ExitOK)
+	if !strings.Contains(out.String(), "web: out with 1 balancer after ") {
+		t.Errorf("it said:\n%s", out)
+	}
+}
+
+// A hundred balancers are waited for, the last of them longest, and a terminal shows as many as it has room
+// for, those that are waited for first.
+func TestHundredAsk(t *testing.T) {
+	t.Parallel()
+	specs := make([]string, 100)
+	for i := range specs {
+		specs[i] = fmt.Sprintf("node=lb%d every=500ms", i)
+	}
+	specs[70] += " open=3"
+	s, root := simulate(t, specs...)
+	out, code := run(s, root, System("1"), "hadown web -r why --drain --wait=30s")
+	ends(t, out, code, ExitOK)
+	if !strings.HasSuffix(out.String(), "\n") || !strings.Contains(out.String(), "web: out with 100 balancers after ") {
+		t.Errorf("it said:\n%s", out)
+	}
+	last := out.String()[strings.LastIndex(strings.TrimSuffix(out.String()[:strings.LastIndex(out.String(), "web: out with")], "\n"), "\n")+1:]
+	if !strings.HasPrefix(last, "web: lb70 (be/lb70): NOLB, 0 sessions open: out\n") {
+		t.Errorf("the last to follow was not lb70: %q", last)
+	}
+}
