@@ -85,7 +85,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		names         []string
 	}
 	pools := map[pool]*share{}
-	var late, order = []string{}, []pool{}
+	late, order := []string{}, []pool{}
 	for _, v := range w.views {
 		row, name := &v.row, w.label(v)+": "+names[v]
 		switch {
