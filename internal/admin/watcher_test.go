@@ -192,6 +192,11 @@ func TestWhoIsWaitedFor(t *testing.T) {
 		{"the same node name elsewhere", "web", up(func(b *balancer.Balancer) { b.Node, b.Address = "lb1", "10.0.0.2" }), waiting},
 		{"another server", "web", up(func(b *balancer.Balancer) { b.Node, b.Server = "lb1", "be/web2" }), waiting},
 		{"another host of the service", "web", up(func(b *balancer.Balancer) { b.Host, b.Here = "10.0.0.9", false }), waiting},
+		{"no state, another URL", "web", func() balancer.Balancer {
+			b := row("", "", 0, told(6, "down"), none)
+			b.URL = "/tcp/web/80"
+			return b
+		}(), waiting},
 		{"another service", "web", up(func(b *balancer.Balancer) { b.Service = "api" }), followed},
 		{"all is every service", "all", up(func(b *balancer.Balancer) { b.Service = "api" }), waiting},
 		{"another port", "web:80", up(func(b *balancer.Balancer) { b.Port = 81 }), followed},
@@ -204,7 +209,9 @@ func TestWhoIsWaitedFor(t *testing.T) {
 			s := newScript(t, false, test.target)
 			s.asked["web"] = -20 // by nobody else, where lb1 is not concerned
 			s.write()
-			s.rows = []balancer.Balancer{outNow, test.other}
+			quiet := row("", "", 0, told(6, "down"), none)
+			quiet.Out = 3
+			s.rows = []balancer.Balancer{outNow, test.other, quiet}
 			s.at(6.1)
 			s.want(test.want)
 		})
@@ -302,6 +309,17 @@ func TestAgentAlone(t *testing.T) {
 	s.at(3.1)
 	s.want(followed)
 	s.says("has read it, open sessions unknown: out")
+	// Checks from there about another instance say nothing about this one.
+	s.agents[0].Ago = 3.5
+	other := row("lb1", "DOWN", 0, told(3.4, "down"), told(3.2, "down"))
+	other.Port = 81
+	s.rows = []balancer.Balancer{other}
+	s.at(3.6)
+	s.want(followed)
+	if len(s.w.views) != 2 {
+		t.Errorf("%d views, want the agent's and that of the other instance", len(s.w.views))
+	}
+	s.w.views = s.w.views[:1]
 	// Once checks come from there, they count.
 	s.rows = []balancer.Balancer{row("lb1", "UP", 2, told(4, "down"), none)}
 	s.at(4.1)
@@ -370,6 +388,26 @@ func TestSilent(t *testing.T) {
 	s.rows[0] = silent(s.rows[0])
 	s.at(90)
 	s.want(followed)
+
+	// Also one that says nothing, and is forgotten soon; and likewise one that was back.
+	s = newScript(t, false, "web")
+	s.write()
+	stateless := row("", "", 0, told(6, "down"), none)
+	stateless.Out = 3
+	s.rows = []balancer.Balancer{stateless}
+	s.at(6.1)
+	s.want(followed)
+	s.rows = nil
+	s.at(60)
+	s.want(followed)
+	s = newScript(t, true, "web")
+	s.write()
+	s.rows = []balancer.Balancer{row("lb1", "UP", 1, told(6, "ok"), none)}
+	s.at(6.1)
+	s.want(followed)
+	s.rows[0] = silent(s.rows[0])
+	s.at(60)
+	s.want(followed)
 }
 
 // A daemon that is started anew knows nobody, and what it says at first is no reason to end.
@@ -405,6 +443,17 @@ func TestRestart(t *testing.T) {
 	s.want(waiting)
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, told(38, "down"), told(36, "down"))}
 	s.at(38.1)
+	s.want(followed)
+
+	// While nobody is known to ask, a daemon has to listen for ten seconds again; who was known need not wait.
+	s = newScript(t, false, "web")
+	s.at(0.5)
+	s.write()
+	s.uptime = -2
+	s.at(3)
+	s.want(waiting)
+	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, told(6, "down"), told(4, "down"))}
+	s.at(6.1)
 	s.want(followed)
 
 	// Just before the command: who has not asked in ten seconds may still be there.
@@ -447,6 +496,14 @@ func TestNobody(t *testing.T) {
 	s.at(9.9)
 	s.want(waiting)
 	s.at(10.1)
+	s.want(followed)
+
+	// What was known before the command wrote counts for nothing.
+	s = newScript(t, false, "web")
+	s.at(0.5)
+	s.write()
+	s.want(waiting)
+	s.at(1.5)
 	s.want(followed)
 
 	// Somebody asks who is no balancer, or none yet.
@@ -539,7 +596,9 @@ func TestBack(t *testing.T) {
 	s.write()
 	s.at(1.5)
 	s.want(waiting)
-	s.agents[0].Answer, s.agents[0].Ago = "up ready", 3
+	s.agents[0].Answer, s.agents[0].Ago = "up ready", 2
+	s.at(2.1)
+	s.want(waiting) // for its first check
 	s.rows[0] = row("lb1", "UP", 0, told(3, "ok"), told(-100, "ok"))
 	s.at(3.1)
 	s.want(followed)
@@ -618,7 +677,9 @@ func TestJudgeSafe(t *testing.T) {
 		{"two of two", []string{"web", "api"}, []balancer.Balancer{up("lb1", 1, 2), with(up("lb1", 1, 2), api)}, "web: lb1 (be/web1) and api: lb1 (be/web2): no other server would be left, weight 2 of 2", ""},
 		{"two of three", []string{"web", "api"}, []balancer.Balancer{up("lb1", 1, 3), with(up("lb1", 1, 3), api)}, "", ""},
 		{"two of all", []string{"all"}, []balancer.Balancer{up("lb1", 1, 2), with(up("lb1", 1, 2), api)}, "weight 2 of 2", ""},
+		{"two of three, of which one has gone meanwhile", []string{"web", "api"}, []balancer.Balancer{up("lb1", 1, 3), with(up("lb1", 1, 2), api)}, "weight 2 of 2", ""},
 		{"two backends", []string{"web", "api"}, []balancer.Balancer{up("lb1", 1, 2), with(up("lb1", 1, 2), func(b *balancer.Balancer) { b.Service, b.Server = "api", "other/web2" })}, "", ""},
+		{"two balancers of one name", nil, []balancer.Balancer{up("lb1", 1, 2), with(up("lb1", 1, 2), func(b *balancer.Balancer) { b.Address = "10.0.0.2" })}, "", ""},
 		{"two balancers", nil, []balancer.Balancer{up("lb1", 1, 2), up("lb2", 1, 2)}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
