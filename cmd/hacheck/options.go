@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"hacheck/internal/cmdline"
 	"hacheck/internal/config"
 )
 
@@ -74,7 +75,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (*options, error) {
 	cmd.SetErr(stderr)
 	cmd.SetVersionTemplate("hacheck {{.Version}}\n")
 	cmd.SetHelpFunc(func(c *cobra.Command, _ []string) { _, _ = io.WriteString(stdout, help(c.Flags())) })
-	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return explainFlag(c.Flags(), err) })
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return cmdline.Explain(c.Flags(), err) })
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVarP(&o.configFile, "config-file", "c", "", "read the configuration from `FILE` (YAML, keys see below)")
@@ -89,7 +90,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (*options, error) {
 	f.BoolP("help", "h", false, "print this help")
 	f.Bool("version", false, "print the version")
 
-	if err := refuseSingleDash(f, args); err != nil {
+	if err := cmdline.RefuseSingleDash(f, args); err != nil {
 		return nil, &usageError{err}
 	}
 	if err := cmd.Execute(); err != nil {
@@ -165,74 +166,4 @@ func help(f *pflag.FlagSet) string {
 		fmt.Fprintf(&b, "  %-28s%s\n%30s%s; default %s\n", k.Name, k.Doc, "", k.Want, def)
 	}
 	return b.String() + "\n" + life
-}
-
-// refuseSingleDash catches "-port 80": read letter by letter it would mean "-p ort".
-func refuseSingleDash(f *pflag.FlagSet, args []string) error {
-	for _, a := range args {
-		if a == "--" {
-			return nil
-		}
-		if word, one := strings.CutPrefix(a, "-"); one {
-			word, _, _ = strings.Cut(word, "=")
-			if len(word) > 1 && f.Lookup(word) != nil {
-				return fmt.Errorf("option -%s: a long option has two dashes, write --%s", word, word)
-			}
-		}
-	}
-	return nil
-}
-
-// explainFlag turns what pflag says about a command line into what the user should do about it.
-func explainFlag(f *pflag.FlagSet, err error) error {
-	var (
-		unknown *pflag.NotExistError
-		missing *pflag.ValueRequiredError
-		invalid *pflag.InvalidValueError
-	)
-	switch {
-	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
-		return fmt.Errorf("no such option: -%s", unknown.GetSpecifiedName())
-	case errors.As(err, &unknown):
-		return unknownLong(f, unknown.GetSpecifiedName())
-	case errors.As(err, &missing):
-		return fmt.Errorf("option %s needs a value", flagNames(missing.GetFlag()))
-	case errors.As(err, &invalid):
-		return fmt.Errorf("option %s: invalid value %q: %w", flagNames(invalid.GetFlag()), invalid.GetValue(), plain(invalid.Unwrap()))
-	}
-	return err
-}
-
-// plain says what is wrong with a number or a yes-or-no without naming the function that found out.
-func plain(err error) error {
-	var num *strconv.NumError
-	if errors.As(err, &num) {
-		if num.Func == "ParseBool" {
-			return errors.New("want true or false, or no value at all")
-		}
-		return errors.New("want a number")
-	}
-	return err
-}
-
-func flagNames(f *pflag.Flag) string {
-	if f.Shorthand == "" {
-		return "--" + f.Name
-	}
-	return "-" + f.Shorthand + ", --" + f.Name
-}
-
-// unknownLong refuses a long option. The original took abbreviations; what one stands for would change
-// the day another option begins alike, so it is refused with the full name.
-func unknownLong(f *pflag.FlagSet, name string) error {
-	var full []string
-	f.VisitAll(func(f *pflag.Flag) {
-		if strings.HasPrefix(f.Name, name) {
-			full = append(full, "--"+f.Name)
-		}
-	})
-	if len(full) > 0 && name != "" {
-		return fmt.Errorf("option --%s is abbreviated, write the full name: %s", name, strings.Join(full, " or "))
-	}
-	return fmt.Errorf("no such option: --%s", name)
 }

@@ -15,17 +15,18 @@ import (
 // their value (-P1234) or have it behind "="; abbreviated ones are refused with the full name. Its errors
 // are the user's to read.
 func Parse(f *pflag.FlagSet, args []string) error {
-	if err := refuseSingleDash(f, args); err != nil {
+	if err := RefuseSingleDash(f, args); err != nil {
 		return err
 	}
 	if err := f.Parse(args); err != nil {
-		return explain(f, err)
+		return Explain(f, err)
 	}
 	return nil
 }
 
-// refuseSingleDash catches "-port 80": read letter by letter it would mean "-p ort".
-func refuseSingleDash(f *pflag.FlagSet, args []string) error {
+// RefuseSingleDash catches "-port 80": read letter by letter it would mean "-p ort". For commands that do not
+// Parse by themselves, together with Explain.
+func RefuseSingleDash(f *pflag.FlagSet, args []string) error {
 	for _, a := range args {
 		if a == "--" {
 			return nil
@@ -40,8 +41,9 @@ func refuseSingleDash(f *pflag.FlagSet, args []string) error {
 	return nil
 }
 
-// explain turns what pflag says about a command line into what the user should do about it.
-func explain(f *pflag.FlagSet, err error) error {
+// Explain turns what pflag says about a command line into what the user should do about it. Other errors are
+// returned as they are.
+func Explain(f *pflag.FlagSet, err error) error {
 	var (
 		unknown *pflag.NotExistError
 		missing *pflag.ValueRequiredError
