@@ -363,7 +363,7 @@ func (r *reporter) update() {
 		r.restarts = w.restarts
 		r.note("the daemon was started anew, and learns again who asks")
 	}
-	if w.report.NotKept > 0 && !r.crowded {
+	if w.crowded && !r.crowded {
 		r.crowded = true
 		r.note("more balancers ask than the daemon remembers; of those beyond nothing is known")
 	}

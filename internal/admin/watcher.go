@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ const (
 	reappear = 4
 	// agentFor is for how long an agent connection counts after its last question.
 	agentFor = 30 * time.Second
+	// maxViews is how many views are watched. The daemon has not as many, but who knows what answers there.
+	maxViews = 20_000
 	// drift is by how much two clocks may part between two reports.
 	drift = 100 * time.Millisecond
 )
@@ -36,14 +39,17 @@ type watcher struct {
 
 	written time.Duration // when the command had written; negative until then
 	views   []*view       // in the order they were found
-	agents  map[agentKey]*agentView
-	report  *balancer.Report // the latest; nil before the first
-	asked   time.Duration    // when it was asked for: it cannot be older
-	now     time.Duration    // when it had come: it cannot be newer
+	index   map[viewKey]*view
+	checks  map[string][]*view               // those that checks come from in the report at hand, by address
+	agents  map[string]map[string]*agentView // by address, and what they ask about
+	report  *balancer.Report                 // the latest; nil before the first
+	asked   time.Duration                    // when it was asked for: it cannot be older
+	now     time.Duration                    // when it had come: it cannot be newer
 
 	started  time.Duration // when the daemon had begun to listen, at the latest
 	restarts int           // of the daemon, since the first report
 	learned  bool          // the daemon has listened long enough to know who asks
+	crowded  bool          // there are balancers that are not watched, here or in the daemon
 }
 
 // status is how far a balancer has followed.
@@ -78,9 +84,6 @@ type view struct {
 	seen   bool          // in the report at hand
 }
 
-// agentKey tells agent connections apart.
-type agentKey struct{ address, service string }
-
 // agentView is what an agent connection has read.
 type agentView struct {
 	key  spool.Key
@@ -90,7 +93,10 @@ type agentView struct {
 }
 
 func newWatcher(targets []target, up bool, fall int) *watcher {
-	return &watcher{targets: targets, up: up, fall: fall, written: -1, agents: map[agentKey]*agentView{}}
+	return &watcher{
+		targets: targets, up: up, fall: fall, written: -1,
+		index: map[viewKey]*view{}, agents: map[string]map[string]*agentView{},
+	}
 }
 
 // wrote tells the watcher that the override is in force, or gone, for every request from now on.
@@ -107,6 +113,7 @@ func (w *watcher) see(r *balancer.Report, asked, now time.Duration) {
 	}
 	w.report, w.asked, w.now, w.started = r, asked, now, now-seconds(r.Uptime)
 	w.learned = w.learned || seconds(r.Uptime) >= quietFor
+	w.crowded = w.crowded || r.NotKept > 0
 	w.seeAgents()
 
 	for _, v := range w.views {
@@ -117,10 +124,20 @@ func (w *watcher) see(r *balancer.Report, asked, now time.Duration) {
 			w.seeRow(row)
 		}
 	}
+	w.checks = map[string][]*view{}
+	for _, v := range w.views {
+		if v.seen && !v.row.Silent && !v.key.agent {
+			w.checks[v.key.address] = append(w.checks[v.key.address], v)
+		}
+	}
 	w.seeBareAgents()
 	w.views = slices.DeleteFunc(w.views, func(v *view) bool {
 		// Nobody waits for it, or its checks are seen instead.
-		return !v.seen && (v.status == idle || v.key.agent && w.checksFrom(v.key))
+		over := !v.seen && (v.status == idle || v.key.agent && w.checksFrom(v.key))
+		if over {
+			delete(w.index, v.key)
+		}
+		return over
 	})
 	for _, v := range w.views {
 		w.judge(v)
@@ -143,35 +160,38 @@ func (w *watcher) seeRow(row balancer.Balancer) {
 
 // take makes row the latest of a view; at is where one that is new begins.
 func (w *watcher) take(k viewKey, row balancer.Balancer, at status) {
-	v := w.view(k)
+	v := w.index[k]
 	if v == nil {
+		if len(w.views) >= maxViews {
+			w.crowded = true
+			return
+		}
 		v = &view{key: k, status: at, since: w.now}
-		w.views = append(w.views, v)
+		w.index[k], w.views = v, append(w.views, v)
 	}
 	v.row, v.seen = row, true
 }
 
-func (w *watcher) view(k viewKey) *view {
-	for _, v := range w.views {
-		if v.key == k {
-			return v
-		}
-	}
-	return nil
-}
-
 // seeAgents takes up what agent connections have read.
 func (w *watcher) seeAgents() {
+	for _, list := range w.agents { // what does not count any more makes room
+		maps.DeleteFunc(list, func(_ string, a *agentView) bool { return w.now-a.last > agentFor })
+	}
+	maps.DeleteFunc(w.agents, func(_ string, list map[string]*agentView) bool { return len(list) == 0 })
 	for _, a := range w.report.Agents {
 		key, err := spool.ParseKey(a.Service)
-		if err != nil {
+		if err != nil || seconds(a.Ago) > agentFor {
 			continue
 		}
-		k := agentKey{a.Address, a.Service}
-		v := w.agents[k]
+		list := w.agents[a.Address]
+		if list == nil {
+			list = map[string]*agentView{}
+			w.agents[a.Address] = list
+		}
+		v := list[a.Service]
 		if v == nil {
 			v = &agentView{key: key}
-			w.agents[k] = v
+			list[a.Service] = v
 		}
 		v.last = w.now - seconds(a.Ago)
 		if !w.after(a.Ago) {
@@ -196,8 +216,8 @@ func (w *watcher) seeAgents() {
 func (w *watcher) seeBareAgents() {
 	for _, a := range w.report.Agents {
 		k := viewKey{service: a.Service, address: a.Address, agent: true}
-		v := w.agents[agentKey{a.Address, a.Service}]
-		if v == nil || w.now-v.last > agentFor || !slices.ContainsFunc(w.targets, func(t target) bool { return covers(t.key, v.key) }) || w.checksFrom(k) {
+		v := w.agents[a.Address][a.Service]
+		if v == nil || !slices.ContainsFunc(w.targets, func(t target) bool { return covers(t.key, v.key) }) || w.checksFrom(k) {
 			continue
 		}
 		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}}, waiting)
@@ -207,17 +227,15 @@ func (w *watcher) seeBareAgents() {
 // checksFrom says whether checks come from where an agent connection comes from, about what it asks.
 func (w *watcher) checksFrom(agent viewKey) bool {
 	key, err := spool.ParseKey(agent.service)
-	return err == nil && slices.ContainsFunc(w.views, func(v *view) bool {
-		return !v.key.agent && v.seen && !v.row.Silent && v.key.address == agent.address && concerns(key, v.row)
-	})
+	return err == nil && slices.ContainsFunc(w.checks[agent.address], func(v *view) bool { return concerns(key, v.row) })
 }
 
 // agentsOf returns the agent connections that speak for a row's server: from the same address, about the
 // service, the instance or all, and not long ago.
 func (w *watcher) agentsOf(row balancer.Balancer) []*agentView {
 	var list []*agentView
-	for k, a := range w.agents {
-		if k.address == row.Address && concerns(a.key, row) && w.now-a.last <= agentFor {
+	for _, a := range w.agents[row.Address] {
+		if concerns(a.key, row) {
 			list = append(list, a)
 		}
 	}
@@ -297,7 +315,7 @@ func (w *watcher) isOut(v *view) bool {
 	row := &v.row
 	switch {
 	case v.key.agent:
-		a := w.agents[agentKey{v.key.address, v.key.service}]
+		a := w.agents[v.key.address][v.key.service]
 		return a != nil && a.out != nil
 	case takesOut(row.Last.Override) && row.State == "":
 		return row.Out >= w.fall && w.after(row.Last.Ago)
@@ -333,7 +351,7 @@ func (w *watcher) agentOut(row *balancer.Balancer) *time.Duration {
 func (w *watcher) isBack(v *view) bool {
 	row := &v.row
 	if v.key.agent {
-		a := w.agents[agentKey{v.key.address, v.key.service}]
+		a := w.agents[v.key.address][v.key.service]
 		return a != nil && a.back != nil
 	}
 	if !w.after(row.Last.Ago) || !healthy(row.Last) {

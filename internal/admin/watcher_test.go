@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,7 +67,7 @@ func (s *script) want(want status) {
 	s.t.Helper()
 	if got := s.w.verdict(); got != want {
 		var says []string
-		for _, v := range s.w.views {
+		for _, v := range s.w.views[:min(len(s.w.views), 10)] {
 			says = append(says, fmt.Sprintf("%v %s", v.status, s.w.says(v)))
 		}
 		s.t.Fatalf("at %v: %v, want %v; %q", s.w.now, got, want, says)
@@ -257,9 +258,15 @@ func TestAgentOnly(t *testing.T) {
 	s.rows[0] = row("", "", 0, told(12, "ok"), none)
 	s.agents[0].Answer, s.agents[0].Ago = "maint down #x", 12
 	s.at(12.1)
-	s.w.views = s.w.views[1:] // the one from before is not the question
+	s.forget(0) // the one from before is not the question
 	s.want(followed)
 	s.says("open sessions unknown: out")
+}
+
+// forget makes the watcher forget a view.
+func (s *script) forget(i int) {
+	delete(s.w.index, s.w.views[i].key)
+	s.w.views = slices.Delete(s.w.views, i, i+1)
 }
 
 // What another address has read, or about another instance, does not count.
@@ -319,7 +326,7 @@ func TestAgentAlone(t *testing.T) {
 	if len(s.w.views) != 2 {
 		t.Errorf("%d views, want the agent's and that of the other instance", len(s.w.views))
 	}
-	s.w.views = s.w.views[:1]
+	s.forget(1)
 	// Once checks come from there, they count.
 	s.rows = []balancer.Balancer{row("lb1", "UP", 2, told(4, "down"), none)}
 	s.at(4.1)
@@ -635,6 +642,30 @@ func TestHundred(t *testing.T) {
 	s.rows[99].Sessions = s.rows[0].Sessions
 	s.at(6.3)
 	s.want(followed)
+}
+
+// What answers on the daemon's port may say what it likes: what is kept of it is bounded, and the time it takes.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	s := newScript(t, false, "web")
+	s.write()
+	for round := range 3 {
+		now := 6 + float64(round)*40
+		s.rows, s.agents = nil, nil
+		for i := range 15_000 {
+			b := row(fmt.Sprintf("lb%d.%d", round, i), "UP", 1, told(now, "down"), told(now-1, "down"))
+			b.Address = fmt.Sprintf("a%d.%d", round, i%5000)
+			s.rows = append(s.rows, b)
+			s.agents = append(s.agents, balancer.Agent{Service: "web", Address: fmt.Sprintf("b%d.%d", round, i), Answer: "up ready", Ago: now})
+		}
+		s.at(now + 0.1)
+	}
+	if s.w.verdict() == followed {
+		t.Error("all of them have followed")
+	}
+	if len(s.w.views) > maxViews || len(s.w.index) > maxViews || len(s.w.agents) > 15_000 || !s.w.crowded {
+		t.Errorf("%d views, %d in the index, %d agents, crowded: %v", len(s.w.views), len(s.w.index), len(s.w.agents), s.w.crowded)
+	}
 }
 
 func TestJudgeSafe(t *testing.T) {
