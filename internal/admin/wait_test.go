@@ -135,7 +135,9 @@ func TestDaemonAway(t *testing.T) {
 		s, root := simulate(t, "node=lb1 open=100")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
 		out.await(t, "lb1")
-		if err := s.restart(time.Second); err != nil {
+		s.server.Close()
+		out.await(t, "asking on")
+		if err := s.again(); err != nil {
 			t.Fatal(err)
 		}
 		ends(t, out, code, ExitOK)
