@@ -71,7 +71,7 @@ type pool struct{ address, node, backend string }
 // than that of all that are usable in the backend: then another one is left.
 func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objection, missing string) {
 	if r.NotKept > 0 {
-		return "more balancers ask than the daemon remembers, so that not all of them can be heard; see /balancers, and start it anew when what asked so often is gone", ""
+		return "more balancers ask than the daemon remembers, so that not all of them can be heard; see /balancers, and try again ten minutes after what asked so often is gone", ""
 	}
 	w := newWatcher(targets, false, 1)
 	for _, row := range r.Balancers {
@@ -91,7 +91,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		switch {
 		case row.State == "":
 			return fmt.Sprintf("%s sends no state, so that what it has left cannot be known; %s", name, sendState), ""
-		case seconds(row.Last.Ago) > asked: // of before the command
+		case seconds(row.Asked) > asked: // of before the command
 			late = append(late, name)
 		case out(row.State):
 		case !in(row.State) || row.Weight == nil || row.TotalWeight == nil:

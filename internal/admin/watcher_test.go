@@ -719,6 +719,9 @@ func TestJudgeSafe(t *testing.T) {
 				test.targets = []string{"web"}
 			}
 			s := newScript(t, false, test.targets...)
+			for i := range test.rows {
+				test.rows[i].Asked = test.rows[i].Last.Ago
+			}
 			r := &balancer.Report{Uptime: 100, Balancers: test.rows, Services: []balancer.Asked{{Service: "web", Ago: 1}}}
 			objection, missing := judgeSafe(s.w.targets, r, 5*time.Second)
 			if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") ||

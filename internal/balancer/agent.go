@@ -24,7 +24,7 @@ func (t *Table) Told(peer, service, answer string) {
 	a := t.agents[k]
 	if a == nil {
 		if len(t.agents) >= maxAgents && !t.forgetAgents(now) {
-			t.notKept.Add(1)
+			t.notKept.add(t.age(now))
 			return
 		}
 		a = &agentRow{since: now}

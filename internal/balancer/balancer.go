@@ -51,7 +51,7 @@ type Table struct {
 	now     func() time.Time
 	started time.Time
 	seed    maphash.Seed
-	notKept atomic.Uint64
+	notKept missed // requests about services that are not remembered, and agents
 
 	mu       sync.Mutex
 	rows     int
@@ -84,9 +84,10 @@ type Request struct {
 	Host              string // that was to be checked
 	Port              uint16
 	Here              bool
+	Came              time.Time   // when it came; zero: when it was answered
 	Code              int         // of the answer
 	Override          spool.State // that decided it; Ready when none did
-	At                time.Time
+	At                time.Time   // when it was answered
 }
 
 // Service is what is known of the balancers that ask about one service. It is safe for concurrent use.
@@ -94,6 +95,7 @@ type Service struct {
 	t    *Table
 	name string
 
+	missed     missed
 	mu         sync.Mutex
 	rows       []*row
 	index      map[rowKey]*row // when there are more than a few
@@ -120,6 +122,7 @@ type row struct {
 	port  uint16
 	here  bool
 
+	came           time.Time // the last request
 	last, previous answer
 	out            int       // answers in a row, last included, by an override that takes the server out
 	same           time.Time // of the first of the answers in a row that are like the last
@@ -152,7 +155,28 @@ func (t *Table) Service(name string) *Service {
 }
 
 // Missed counts a request that is not entered for want of room for its service.
-func (t *Table) Missed() { t.notKept.Add(1) }
+func (t *Table) Missed() { t.notKept.add(t.age(t.now())) }
+
+// age is how long the table has been there, which no clock that is set changes.
+func (t *Table) age(now time.Time) time.Duration { return now.Sub(t.started) }
+
+// missed counts what is not remembered, until there has been none for forgetAfter.
+type missed struct {
+	n    atomic.Uint64
+	last atomic.Int64 // age of the table, a time.Duration
+}
+
+func (m *missed) add(age time.Duration) {
+	m.last.Store(int64(age))
+	m.n.Add(1)
+}
+
+func (m *missed) count(age time.Duration) uint64 {
+	if age-time.Duration(m.last.Load()) > forgetAfter {
+		m.n.Store(0)
+	}
+	return m.n.Load()
+}
 
 // Asked enters one request. It costs a fraction of a microsecond: every check comes by.
 func (s *Service) Asked(r *Request) {
@@ -161,7 +185,7 @@ func (s *Service) Asked(r *Request) {
 		key.url = cut(r.URL, maxName)
 	}
 	if !s.enter(&key, r) {
-		s.t.notKept.Add(1)
+		s.t.miss(s, r.At)
 		s.t.sweep() // so that there is room the next time
 	}
 }
@@ -288,6 +312,14 @@ func (t *Table) room(s *Service, peer string, beside int) bool {
 	return true
 }
 
+// miss counts a request about s that is not entered for want of room.
+func (t *Table) miss(s *Service, now time.Time) {
+	s.missed.add(t.age(now))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.services[s.name] = s
+}
+
 // sweep forgets what has been silent for long, at most once a second.
 func (t *Table) sweep() {
 	now := t.now()
@@ -316,7 +348,7 @@ func (s *Service) forget(now time.Time) {
 		gone = append(gone, w)
 		return true
 	})
-	if gone == nil {
+	if gone == nil && len(s.rows) > 0 {
 		return
 	}
 	s.t.mu.Lock()
@@ -328,7 +360,7 @@ func (s *Service) forget(now time.Time) {
 			delete(s.t.peers, w.key.peer)
 		}
 	}
-	if len(s.rows) == 0 {
+	if len(s.rows) == 0 && s.missed.count(s.t.age(now)) == 0 {
 		delete(s.t.services, s.name)
 	}
 }
@@ -350,6 +382,9 @@ func (w *row) enter(r *Request) {
 	}
 	w.port, w.here = r.Port, r.Here
 
+	if w.came = r.Came; w.came.IsZero() {
+		w.came = r.At
+	}
 	w.previous = w.last
 	w.last = answer{r.At, r.Code, r.Override}
 	if w.asked == 1 || w.last.code != w.previous.code || w.last.override != w.previous.override {

@@ -66,6 +66,7 @@ func TestReport(t *testing.T) {
 	r.State = "NOLB 2/2; scur=0/22"
 	w.ask(2*time.Second, r)
 	w.at = w.at.Add(500 * time.Millisecond)
+	want.Asked = 0.5
 	want.State, want.Sessions, want.Queued, want.Weight, want.TotalWeight, want.Throttle = "NOLB 2/2", n(0), nil, nil, nil, ""
 	want.Interval, want.Out, want.Same = 2, 2, 2.5
 	want.Last = Answer{Ago: 0.5, Code: 404, Override: "drain"}
@@ -307,6 +308,10 @@ func TestBounds(t *testing.T) {
 	if w.rows != maxRows {
 		t.Errorf("%d rows, want %d", w.rows, maxRows)
 	}
+	// What was missed is said of the service it was missed of, and of all.
+	if own, all := w.Report("web").NotKept, w.Report("").NotKept; own != 10_000-maxRowsBeside || all <= own {
+		t.Errorf("not kept: %d of web, %d of all", own, all)
+	}
 	// Once the flood is over and forgotten, a newcomer finds room at its second request.
 	w.at = w.at.Add(forgetAfter + time.Minute)
 	for range 2 {
@@ -314,6 +319,15 @@ func TestBounds(t *testing.T) {
 	}
 	if got := w.Report("web").Balancers; len(got) != 1 || got[0].Node != "new" {
 		t.Errorf("after the flood: %+v", got)
+	}
+	w.at = w.at.Add(forgetAfter + time.Second)
+	if r := w.Report(""); r.NotKept != 0 || len(w.services) != 0 {
+		t.Errorf("%d not kept and %d services long after the flood", r.NotKept, len(w.services))
+	}
+	// A request that took long is as old as it is, whatever its answer.
+	w.ask(0, Request{Sent: true, Node: "slow", Name: "be/s", Came: w.at.Add(-3 * time.Second)})
+	if b := w.Report("web").Balancers[0]; b.Asked != 3 || b.Last.Ago != 0 {
+		t.Errorf("a slow answer: %+v", b)
 	}
 }
 

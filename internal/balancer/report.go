@@ -11,7 +11,9 @@ type Report struct {
 	Services  []Asked    `json:"services"`  // asked about by anyone lately, by name
 	Balancers []Balancer `json:"balancers"` // by service, balancer, server
 	Agents    []Agent    `json:"agents"`    // by service, address
-	// NotKept counts the requests since the start whose balancer was not remembered because too many were.
+	// NotKept counts the requests whose balancer was not remembered because too many were, until there has
+	// been none for ten minutes. Of one service when the report is about one, and of services that were not
+	// remembered themselves.
 	NotKept uint64 `json:"not_kept"`
 }
 
@@ -46,6 +48,8 @@ type Balancer struct {
 	Interval float64 `json:"interval"` // usual seconds between two requests; 0 until there were two
 	Silent   bool    `json:"silent"`   // no request for 3 intervals, and for 5 s
 
+	// Asked is how many seconds ago the last request came; its answer may have taken as long as a check takes.
+	Asked    float64 `json:"asked_ago"`
 	Last     Answer  `json:"last"`     // to the request that brought State
 	Previous *Answer `json:"previous"` // to the one before; nil when there was none
 	// Out is how many answers in a row, Last included, said that an override takes the server out.

@@ -13,7 +13,7 @@ import (
 func (t *Table) Report(service string) Report {
 	now := t.now()
 	r := Report{
-		Uptime: now.Sub(t.started).Seconds(), NotKept: t.notKept.Load(),
+		Uptime: now.Sub(t.started).Seconds(), NotKept: t.notKept.count(t.age(now)),
 		Services: []Asked{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now),
 	}
 	t.mu.Lock()
@@ -24,6 +24,7 @@ func (t *Table) Report(service string) Report {
 			continue
 		}
 		s.forget(now)
+		r.NotKept += s.missed.count(t.age(now))
 		s.mu.Lock()
 		for _, w := range s.rows {
 			r.Balancers = append(r.Balancers, w.report(s.name, now))
@@ -44,6 +45,7 @@ func (w *row) report(service string, now time.Time) Balancer {
 		Address: w.key.peer, Node: shown(w.key.node, maxName), Server: shown(w.key.name, maxName),
 		Interval: w.interval().Seconds(),
 		Silent:   now.Sub(w.last.at) > w.silence(),
+		Asked:    ago(now, w.came),
 		Last:     w.last.report(now),
 		Out:      w.out,
 		Same:     ago(now, w.same),

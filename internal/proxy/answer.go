@@ -136,7 +136,7 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 	s.recent.answer(row, &balancer.Request{
 		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
-		Code: v.Result.Code, Override: v.State, At: now,
+		Came: began, Code: v.Result.Code, Override: v.State, At: now,
 	})
 	return v, now
 }

@@ -25,7 +25,7 @@ func (d *door) asked() []balancer.Balancer {
 	list := d.balancers("").Balancers
 	for i := range list {
 		b := &list[i]
-		b.Last.Ago, b.Same, b.Interval = 0, 0, 0
+		b.Last.Ago, b.Asked, b.Same, b.Interval = 0, 0, 0, 0
 		if b.Previous != nil {
 			b.Previous.Ago = 0
 		}
