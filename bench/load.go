@@ -126,10 +126,17 @@ end
 }
 
 // held asks at a steady rate, whatever the answers do, each time on a new connection as HAProxy does, and returns how
-// long each answer took. The time counts from the moment the request was due, not from when it could be sent: a server
-// that stalls makes all that are due in the meantime late, and each of them counts (otherwise a stall of a second would
-// be one slow answer of thousands).
+// long each answer took, in microseconds.
 func (b *bench) held(addr string, rate int, d time.Duration, path func(i int) string) ([]float64, error) {
+	const workers = 256
+	buffers := make([][4096]byte, workers)
+	return paced(rate, d, workers, func(worker, i int) error { return ask(addr, path(i), buffers[worker][:]) })
+}
+
+// paced calls ask at a steady rate and returns how long each call took, in microseconds. The time counts from the
+// moment the call was due, not from when it could be made: a server that stalls makes all that are due in the meantime
+// late, and each of them counts (otherwise a stall of a second would be one slow answer of thousands).
+func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error) ([]float64, error) {
 	n := int(d.Seconds() * float64(rate))
 	took := make([]float64, n)
 	due := make(chan int, n)
@@ -138,11 +145,10 @@ func (b *bench) held(addr string, rate int, d time.Duration, path func(i int) st
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
-	for range 256 {
+	for worker := range workers {
 		wg.Go(func() {
-			buf := make([]byte, 4096)
 			for i := range due {
-				err := ask(addr, path(i), buf)
+				err := ask(worker, i)
 				took[i] = float64(time.Since(at(i))) / float64(time.Microsecond)
 				if err != nil {
 					mu.Lock()

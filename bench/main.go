@@ -49,6 +49,7 @@ var rows = []struct {
 	{"p99", (*bench).p99},
 	{"many targets", (*bench).manyTargets},
 	{"uncached", (*bench).uncached},
+	{"checks", (*bench).serviceChecks},
 	{"askers", (*bench).askers},
 	{"stale", (*bench).stale},
 	{"hadown", (*bench).hadown},

@@ -341,6 +341,114 @@ func (b *bench) uncached() error {
 	return nil
 }
 
+// serviceChecks: what the daemon costs that is asked, much more often than balancers do, about a service of ten
+// checks whose result is kept for a second. It is the daemon's own time that counts, not how fast it is.
+func (b *bench) serviceChecks() error {
+	const rate, checks, workers = 1000, 10, 16
+	config := "cache_time: 1\nservices:\n  web:\n    checks:\n"
+	var accepted atomic.Int64
+	for range checks {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return // it is closed
+				}
+				accepted.Add(1)
+				conn.Close()
+			}
+		}()
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		config += fmt.Sprintf("      - {type: tcp, port: %s}\n", port)
+	}
+	h, err := b.startHacheck("", config)
+	if err != nil {
+		return err
+	}
+	defer h.stop()
+	const path = "/checks/web/0/"
+	if err := h.expect(path); err != nil {
+		return err
+	}
+	bare, err := b.startBare()
+	if err != nil {
+		return err
+	}
+	defer bare.stop()
+	// Long turns: the kernel counts the time of a process in hundredths of a second.
+	turn, turns := 5*time.Second, max(b.pairs/5, 1)
+	share := func(s *server, ask func(s *server, d time.Duration) error) (float64, error) {
+		before, err := s.cpu()
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := ask(s, turn); err != nil {
+			return 0, err
+		}
+		after, err := s.cpu()
+		return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+	}
+	for _, way := range []struct {
+		what string
+		ask  func(s *server, d time.Duration) error
+	}{
+		{"a new connection each", func(s *server, d time.Duration) error {
+			_, err := b.held(s.addr, rate, d, func(int) string { return path })
+			return err
+		}},
+		{"keep-alive", func(s *server, d time.Duration) error {
+			kept := make([]*asker, workers)
+			for i := range kept {
+				var err error
+				if kept[i], err = newAsker(s); err != nil {
+					return err
+				}
+				defer kept[i].conn.Close()
+			}
+			_, err := paced(rate, d, workers, func(worker, _ int) error {
+				code, err := kept[worker].get(path, "Host: x\r\n")
+				if err == nil && code != http.StatusOK {
+					err = fmt.Errorf("%s answered %d", path, code)
+				}
+				return err
+			})
+			return err
+		}},
+	} {
+		before, began := accepted.Load(), time.Now()
+		var shares, bares []float64
+		for range turns {
+			ours, err := share(h.server, way.ask)
+			if err != nil {
+				return err
+			}
+			theirs, err := share(bare, way.ask)
+			if err != nil {
+				return err
+			}
+			shares, bares = append(shares, ours), append(bares, theirs)
+		}
+		// Were the checks made once a second while it was asked, all of them?
+		least, most := int64(checks*turns*int(turn.Seconds()-1)), int64(checks*(time.Since(began).Seconds()+2))
+		if n := accepted.Load() - before; n < least || n > most || n%checks != 0 {
+			return fmt.Errorf("%d connections of the checks in %.0f s, want %d to %d", n, time.Since(began).Seconds(), least, most)
+		}
+		b.addMost(fmt.Sprintf("%d /checks requests/s on %d TCP checks, `cache_time: 1`, %s: processor", rate, checks, way.what), shares, "% of a core", 10, 5,
+			fmt.Sprintf("%.0f µs for each request, the checks included; bare net/http at the same rate, without any check, %.2f %% (%s); %d turns of %s each",
+				median(shares)/100/rate*1e6, median(bares), spread(bares, "%.2f"), turns, turn))
+	}
+	return nil
+}
+
 // askers: a thousand ask about a target that has never been checked, before its service has answered any of them.
 func (b *bench) askers() error {
 	const n = 1000

@@ -263,6 +263,24 @@ func (s *server) memory() (private, all float64, err error) {
 	return private, all, err
 }
 
+// cpu returns how long the daemon has been on a processor so far, all its threads together. The kernel counts it in
+// hundredths of a second.
+func (s *server) cpu() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// The name of the program, in brackets, may have blanks in it; utime and stime are the 12th and 13th field after it.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	const utime, stime = 11, 12
+	if len(fields) <= stime {
+		return 0, fmt.Errorf("/proc/%d/stat of %s: %q", s.cmd.Process.Pid, s.name, text)
+	}
+	user, err1 := strconv.ParseInt(fields[utime], 10, 64)
+	system, err2 := strconv.ParseInt(fields[stime], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
+
 // asker asks a daemon over one connection that is kept.
 type asker struct {
 	conn net.Conn
