@@ -1,16 +1,19 @@
 package beacon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
 
@@ -109,9 +112,10 @@ func TestOpenOnlyWhileHealthy(t *testing.T) {
 }
 
 func TestClosedUntilTheFirstLookIsOver(t *testing.T) {
-	release := make(chan struct{})
+	looking, release := make(chan struct{}), make(chan struct{})
 	r := start(t, time.Hour, func(o *Options) {
 		o.Healthy = func(ctx context.Context) bool {
+			close(looking)
 			select {
 			case <-release:
 			case <-ctx.Done():
@@ -119,11 +123,77 @@ func TestClosedUntilTheFirstLookIsOver(t *testing.T) {
 			return true
 		}
 	})
+	<-looking
 	if !r.refused() {
 		t.Fatal("open before anything is known")
 	}
 	close(release)
 	r.until(t, "open", r.open)
+}
+
+// TestALookThatIsCutShort means nothing, whatever it returns.
+func TestALookThatIsCutShort(t *testing.T) {
+	looking := make(chan struct{})
+	r := start(t, time.Hour, func(o *Options) {
+		o.Healthy = func(ctx context.Context) bool {
+			close(looking)
+			<-ctx.Done()
+			return true
+		}
+	})
+	<-looking
+	r.stop()
+	if seen := r.seen(); len(seen) > 0 {
+		t.Errorf("events %v", seen)
+	}
+}
+
+// TestEvents: each change is told once, in this order, and a look that changes nothing tells nothing.
+func TestEvents(t *testing.T) {
+	r := start(t, time.Hour, nil)
+	look := func(healthy bool, until string, ok func() bool) {
+		t.Helper()
+		for range 2 { // the second one finds what the first has found
+			looks := r.looks.Load()
+			r.healthy.Store(healthy)
+			r.changed <- struct{}{}
+			r.until(t, "a look", func() bool { return r.looks.Load() > looks })
+		}
+		r.until(t, until, ok)
+	}
+	r.until(t, "the first look", func() bool { return r.looks.Load() == 1 })
+	look(false, "closed", r.refused)
+	look(true, "open", r.open)
+	look(false, "closed", r.refused)
+	look(true, "open", r.open)
+	r.stop()
+	if d := cmp.Diff([]Event{Unhealthy, Healthy, Opened, Connection, Closed, Unhealthy, Healthy, Opened, Connection}, r.seen()); d != "" {
+		t.Errorf("events (-want +got):\n%s", d)
+	}
+}
+
+// TestRunLeavesNothing: connections that were being answered are over when Run has returned.
+func TestRunLeavesNothing(t *testing.T) {
+	r := start(t, time.Hour, nil)
+	r.healthy.Store(true)
+	r.changed <- struct{}{}
+	r.until(t, "open", r.open)
+	for range 5 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if b, err := io.ReadAll(c); err != nil || string(b) != "OK\n" { // it waits for us to close now
+			t.Fatalf("%q %v", b, err)
+		}
+	}
+	r.stop()
+	stacks := make([]byte, 1<<20)
+	if stacks = stacks[:runtime.Stack(stacks, true)]; bytes.Contains(stacks, []byte("beacon.answer(")) || bytes.Contains(stacks, []byte(".accept(")) {
+		t.Errorf("goroutines that Run has left behind:\n%s", stacks)
+	}
 }
 
 // TestAChangeIsLookedAtAtOnce: an override does not wait for the interval.
