@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -198,10 +201,69 @@ func TestRabbitMQ(t *testing.T) {
 	verify := check.Defaults{Options: check.Options{TLSVerify: true, TLSRoots: a.pool()}}
 	tryLogins(t, verify, "amqp", s, map[string]loginCase{"TLS, verified": {user(secure...), 200, 0, in}})
 
+	t.Run("a client that does not understand the reason", func(t *testing.T) { rabbitLate(t, s.Addr()) })
+
 	if log := s.Log(); strings.Contains(log, "client unexpectedly closed") || strings.Contains(log, "handshake_timeout") {
 		t.Errorf("the broker complains of its clients:\n%s", tail(log))
 	}
 	wantGone(t, check.Defaults{}, "amqp", s, user("use_tls", false)...)
+}
+
+// rabbitLate: RabbitMQ tells a wrong password after three seconds to a client that does not say that it
+// understands the reason (authentication_failure_close), by closing the connection. Ours says so, or it
+// would take every wrong password for a silent broker.
+func rabbitLate(t *testing.T, addr string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	began := time.Now()
+	// start-ok: no properties, PLAIN, the login, a locale
+	login := amqpFrame(11, "\x00\x00\x00\x00\x05PLAIN"+amqpText("\x00operator\x00wr0ng")+"\x05en_US")
+	if _, err := io.WriteString(conn, "AMQP\x00\x00\x09\x01"+login); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if took := time.Since(began); errors.Is(err, os.ErrDeadlineExceeded) || took < 2*time.Second || strings.Contains(string(answer), "ACCESS_REFUSED") {
+		t.Errorf("%v after %v: %q; want a connection that is closed after 3 s, without a reason", err, took, answer)
+	}
+}
+
+// A broker that takes its time over a wrong password, as RabbitMQ does with other clients: a timeout that is
+// shorter reports a timeout, a longer one the refusal.
+func TestAMQPLateRefusal(t *testing.T) {
+	s := checktest.Serve(t, func(conn net.Conn) {
+		b := make([]byte, 4<<10)
+		_, _ = conn.Read(b)
+		_, _ = conn.Write([]byte(amqpStart))
+		if _, err := conn.Read(b); err != nil {
+			return
+		}
+		// It answers late, or not at all when the client has left before.
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := conn.Read(b); errors.Is(err, io.EOF) {
+			return
+		}
+		_, _ = conn.Write([]byte(amqpRefused))
+		_ = conn.SetReadDeadline(time.Time{})
+		_, _ = conn.Read(b)
+	})
+	for timeout, want := range map[float64]struct {
+		code   int
+		reason check.Reason
+		body   string
+	}{
+		0.2: {503, check.ReasonTimeout, "(logging in to " + s.Addr() + ")"},
+		20:  {500, check.ReasonFailed, "AMQP error 403: ACCESS_REFUSED"},
+	} {
+		c := buildAt(t, check.Defaults{}, "amqp", s.Host, s.Port, "username", "operator", "password", "wr0ng", "use_tls", false, "timeout", timeout)
+		if r := c.Check(t.Context(), check.Target{}); r.Code != want.code || r.Reason != want.reason || !strings.Contains(string(r.Body), want.body) {
+			t.Errorf("timeout %v: %d %s %q, want %d %s %q", timeout, r.Code, r.Reason, r.Body, want.code, want.reason, want.body)
+		}
+	}
 }
 
 // A cancelled login at a silent broker ends at once, in every phase of it.

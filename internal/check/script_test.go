@@ -408,19 +408,22 @@ func TestScriptsLeaveNothing(t *testing.T) {
 	}
 	here := goleak.IgnoreCurrent()
 	before := descriptors(t)
-	scripts := check.NewScripts(4)
-	checks := []*check.Configured{
-		shell(t, scripts, 20, "exit 0"),
-		shell(t, scripts, 20, "echo no; exit 1"),
-		shell(t, scripts, 20, "sleep 60 & exit 0"),
-		shell(t, scripts, 0.02, "sleep 60"),
-		build(t, check.Defaults{Scripts: scripts}, "script", map[string]any{"command": "/no/such/file"}),
-		shell(t, scripts, 20, "kill -9 $$"),
-	}
+	const side = 6
+	scripts := check.NewScripts(side)
 	var workers sync.WaitGroup
-	for w := range 6 {
+	for w := range side {
+		// Commands of its own, so that every run is one: equal ones would share.
+		own := fmt.Sprintf(" # %d", w)
+		checks := []*check.Configured{
+			shell(t, scripts, 20, "exit 0"+own),
+			shell(t, scripts, 20, "echo no; exit 1"+own),
+			shell(t, scripts, 20, "sleep 60 & exit 0"+own),
+			shell(t, scripts, 0.02, "sleep 60"+own),
+			build(t, check.Defaults{Scripts: scripts}, "script", map[string]any{"command": "/no/such/file" + own}),
+			shell(t, scripts, 20, "kill -9 $$"+own),
+		}
 		workers.Go(func() {
-			for i := range runs / 6 {
+			for i := range runs/side + 1 {
 				if r := checks[(w+i)%len(checks)].Check(t.Context(), check.Target{Service: "web"}); len(r.Body) == 0 {
 					t.Error("no answer")
 				}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -11,9 +12,11 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // maxRedirects is how many redirects are followed where they are.
@@ -49,6 +52,7 @@ type web struct {
 	method, userAgent string
 	url               *url.URL // without user and password
 	header            http.Header
+	params            []string // values that are added to url and not shown, as they are and as they are sent
 	body              string
 	expected          int
 	redirects         bool
@@ -61,6 +65,15 @@ type web struct {
 type credentials struct {
 	user     string
 	password Secret
+}
+
+// credentialsOf returns the user and password in a URL, nil when it has none.
+func credentialsOf(u *url.URL) *credentials {
+	if u == nil || u.User == nil {
+		return nil
+	}
+	password, _ := u.User.Password()
+	return &credentials{u.User.Username(), Secret(password)}
 }
 
 func buildWeb(o *values, d Defaults) (*Configured, error) {
@@ -81,11 +94,15 @@ func buildWeb(o *values, d Defaults) (*Configured, error) {
 		return nil, nil // o knows why
 	}
 	if u.User != nil && w.auth == nil && w.digest == nil {
-		password, _ := u.User.Password()
-		w.auth = &credentials{u.User.Username(), Secret(password)}
+		w.auth = credentialsOf(u)
 	}
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
 	if len(params) > 0 {
+		for _, values := range params {
+			for _, v := range values {
+				w.params = append(w.params, v, url.QueryEscape(v))
+			}
+		}
 		query := url.Values(params).Encode()
 		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+query, "&")
 	}
@@ -126,8 +143,37 @@ func (w *web) check(ctx context.Context, t Target) Result {
 	t.Host, t.Port = w.endpoint.Host, w.endpoint.Port
 	x := &exchange{ctx: ctx, t: t, start: time.Now(), phase: phaseConnect}
 	r := w.run(x)
+	if r.Reason == ReasonProtocol && w.repeats(string(r.Body)) {
+		r = x.protocol("The answer of %s is not HTTP, or not valid (its words are not shown, a password may be among them)", x.addr())
+	}
 	r.Took = time.Since(x.start)
 	return r
+}
+
+// repeats tells whether a text, which quotes the service, has something in it that was sent and may be a
+// password: a value of a header, a cookie or a parameter, a part of the body, or a login.
+func (w *web) repeats(text string) bool {
+	const shortest = 4 // of what is a part of something; any text has shorter ones
+	parts := func(sent string) bool {
+		return slices.ContainsFunc(strings.FieldsFunc(sent, func(r rune) bool {
+			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._~+/", r)
+		}), func(part string) bool { return len(part) >= shortest && strings.Contains(text, part) })
+	}
+	for _, c := range []*credentials{w.auth, w.digest, credentialsOf(w.proxy)} {
+		if c == nil || c.password == "" {
+			continue
+		}
+		both := base64.StdEncoding.EncodeToString([]byte(c.user + ":" + string(c.password)))
+		if strings.Contains(text, string(c.password)) || strings.Contains(text, both) {
+			return true
+		}
+	}
+	for _, values := range w.header {
+		if slices.ContainsFunc(values, parts) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(w.params, parts) || parts(w.body)
 }
 
 func (w *web) run(x *exchange) Result {
