@@ -42,7 +42,7 @@ func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result)
 func (l login) steps(prefix string) []Step {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
-		steps = append(steps, Step{Name: "tls:" + l.place(), Run: func(ctx context.Context, t Target) Result {
+		steps = append(steps, Step{Name: "tls:" + l.place(), Info: l.place(), Run: func(ctx context.Context, t Target) Result {
 			return l.ask(ctx, t, func(x *exchange) Result { return x.done("TLS handshake") })
 		}})
 	}
@@ -54,9 +54,13 @@ func (l login) steps(prefix string) []Step {
 
 // configured is the check of the steps before the login and of the login.
 func (l login) configured(name, prefix, last string, run Func) *Configured {
+	info := ""
+	if l.username != "" && prefix == "" { // a name with a prefix says itself whether it is with a login
+		info = "user " + l.username
+	}
 	return &Configured{
 		Name:     name + ":" + l.place(),
-		Steps:    append(l.steps(prefix), Step{Name: prefix + last, Run: run}),
+		Steps:    append(l.steps(prefix), Step{Name: prefix + last, Info: info, Run: run}),
 		Endpoint: Endpoint{"tcp", l.host, l.port},
 	}
 }

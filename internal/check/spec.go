@@ -67,7 +67,8 @@ func (s Spec) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "check of t
 // "postgres:db:5432". A step opens what it needs and leaves nothing open.
 type Step struct {
 	Name string
-	Run  Func // Target is ignored but for Service and Port, which scripts are told
+	Info string // what conn-check adds to the name where it says that a step begins: "user shop"; may be ""
+	Run  Func   // Target is ignored but for Service and Port, which scripts are told
 }
 
 // Endpoint is where a check goes, for firewall rules.

@@ -51,6 +51,7 @@ func hostPort(host string, port uint16) string { return host + ":" + strconv.Ito
 func tcpStep(host string, port uint16) Step {
 	return Step{
 		Name: "tcp:" + hostPort(host, port),
+		Info: hostPort(host, port),
 		Run: func(ctx context.Context, t Target) Result {
 			t.Protocol, t.Host, t.Port = "tcp", host, port
 			return checkTCP(ctx, t)

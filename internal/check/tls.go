@@ -35,6 +35,7 @@ var tlsType = Type{
 func tlsStep(host string, port uint16, config *tls.Config) Step {
 	return Step{
 		Name: "tls:" + hostPort(host, port),
+		Info: hostPort(host, port),
 		Run: func(ctx context.Context, t Target) Result {
 			t.Protocol, t.Host, t.Port = "tls", host, port
 			return ask(ctx, t, func(x *exchange) Result {

@@ -30,7 +30,7 @@ var udpType = Type{
 		name := "udp:" + hostPort(host, port)
 		return &Configured{
 			Name: name,
-			Steps: []Step{{Name: name, Run: func(ctx context.Context, t Target) Result {
+			Steps: []Step{{Name: name, Info: hostPort(host, port), Run: func(ctx context.Context, t Target) Result {
 				t.Protocol, t.Host, t.Port = "udp", host, port
 				return askUDP(ctx, t, send, expect)
 			}}},

@@ -131,7 +131,7 @@ func buildWeb(o *values, d Defaults) (*Configured, error) {
 	first.Name = prefix + first.Name
 	return &Configured{
 		Name:     "http:" + shown,
-		Steps:    []Step{first, {Name: prefix, Run: w.check}},
+		Steps:    []Step{first, {Name: prefix, Info: w.method + " " + shown, Run: w.check}},
 		Endpoint: w.endpoint,
 	}, nil
 }

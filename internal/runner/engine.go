@@ -40,6 +40,7 @@ func (s status) String() string { return [...]string{"ok", "failed", "skipped"}[
 // outcome is what became of one step.
 type outcome struct {
 	name   string
+	info   string // conn-check's, where a step begins; may be ""
 	job    *job
 	status status
 	why    string // "" unless failed
@@ -194,7 +195,7 @@ func (r *round) run(ctx context.Context, i int) {
 	defer cancel()
 	target := check.Target{Protocol: j.Type, Host: j.Endpoint.Host, Port: j.Endpoint.Port}
 	for n, s := range j.steps {
-		r.events <- event{job: i, began: true, outcome: outcome{name: s.Name, job: j, at: time.Since(r.start)}}
+		r.events <- event{job: i, began: true, outcome: outcome{name: s.Name, info: s.Info, job: j, at: time.Since(r.start)}}
 		began := time.Now()
 		res := s.Run(limited, target)
 		if res.Code != 200 && over(ctx) {

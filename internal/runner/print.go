@@ -77,7 +77,11 @@ func (p *printer) started(list []outcome) {
 		return
 	}
 	for _, o := range list {
-		_, _ = fmt.Fprintf(p.out, "%sStarting %s...\n", p.when(o), o.name)
+		info := ""
+		if o.info != "" {
+			info = " (" + clean(o.info, maxName) + ")"
+		}
+		_, _ = fmt.Fprintf(p.out, "%sStarting %s%s...\n", p.when(o), o.name, info)
 	}
 }
 
