@@ -127,6 +127,42 @@ services:
 	}
 }
 
+// TestServiceBeacon: a beacon is closed until its first round has passed, and an override does not wait for
+// the next one, which here does not come.
+func TestServiceBeacon(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	release, began, spoolRoot, conf := filepath.Join(dir, "release"), filepath.Join(dir, "began"), filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	script := filepath.Join(dir, "slow.sh")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	addr := freeAddr(t)
+	writeFile(t, conf, fmt.Sprintf("healthcheck_timeout: 60\nservices:\n  web:\n    checks:\n      - {type: script, command: %q, timeout: 60}\n    beacon_listen: %s\n    interval: 3600\n", script, addr))
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	until(t, "the first round has begun", func() bool { _, err := os.Stat(began); return err == nil })
+	if got := beaconSays(addr); got != "" {
+		t.Errorf("open before anything is known: %q", got)
+	}
+	writeFile(t, release, "")
+	open, closed := func() bool { return beaconSays(addr) == "OK\n" }, func() bool { return beaconSays(addr) == "" }
+	until(t, "open", open)
+	for _, name := range []string{"web", "all"} {
+		writeFile(t, filepath.Join(spoolRoot, name), "")
+		until(t, "closed by "+name, closed)
+		if err := os.Remove(filepath.Join(spoolRoot, name)); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "open again", open)
+	}
+	// One that runs out is the same: no file has to change for it.
+	writeFile(t, filepath.Join(spoolRoot, "web"), fmt.Sprintf(`{"reason": "soon over", "expiration": %d, "creation": 1}`, time.Now().Unix()+2))
+	until(t, "closed until it expires", closed)
+	until(t, "open when it has expired", open)
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+}
+
 // launchSub starts a subcommand; what it prints on stdout and stderr is in said.
 func launchSub(t *testing.T, args ...string) *process {
 	t.Helper()
