@@ -19,6 +19,7 @@ import (
 	"hacheck/internal/aggregate"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
 )
 
@@ -154,7 +155,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 	}
 	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(ln) }()
+	go func() { failed <- srv.Serve(proxy.HostLines(ln)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("answer requests: %w", err)

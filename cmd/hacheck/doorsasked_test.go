@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hacheck/internal/balancer"
 )
@@ -57,5 +60,33 @@ func TestDoorsTeach(t *testing.T) {
 	}
 	if b := page.Balancers[0]; b.Node != "lb1" || b.State != "UP 2/3" || b.Sessions == nil || *b.Sessions != 3 || !b.Here || b.URL != "http://"+addr+"/x" || b.Last.Code != 200 {
 		t.Errorf("%+v", b)
+	}
+}
+
+// TestDoorsWithoutHost: "option httpchk GET /x HTTP/1.1" sends no Host line, whichever door it asks.
+func TestDoorsWithoutHost(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf, addr, other := filepath.Join(dir, "hacheck.yaml"), freeAddr(t), freeAddr(t)
+	writeFile(t, conf, fmt.Sprintf("services:\n  web:\n    checks:\n      - {type: script, command: [\"true\"]}\n    http_listen: %s\n", addr))
+	startDaemon(t, "-c", conf, "--spool-root", filepath.Join(dir, "spool"))
+	launchSub(t, "aggregate", "--listener", other, "--script", "true", "--spool-root", filepath.Join(dir, "spool"))
+	for _, addr := range []string{addr, other} {
+		var said string
+		until(t, "an answer from "+addr, func() bool {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				return false
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(soon))
+			_, _ = io.WriteString(c, "GET /x HTTP/1.1\r\nConnection: close\r\n\r\n")
+			b, _ := io.ReadAll(c)
+			said = string(b)
+			return true
+		})
+		if !strings.HasPrefix(said, "HTTP/1.1 200 OK\r\n") {
+			t.Errorf("%s: %q", addr, said)
+		}
 	}
 }

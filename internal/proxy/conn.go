@@ -23,6 +23,10 @@ func (s *Server) Listener(ln net.Listener) net.Listener {
 	return listener{ln, s.shortcut}
 }
 
+// HostLines wraps ln for another door's server: the connections insert the Host line that HAProxy leaves out, as
+// those of Listener do.
+func HostLines(ln net.Listener) net.Listener { return listener{ln, nil} }
+
 // shortcutFunc is Server.shortcut.
 type shortcutFunc func(out, head []byte, peer string) (answer []byte, last, answered bool)
 
