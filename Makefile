@@ -18,9 +18,9 @@ TOOL     := go tool -modfile=tools/go.mod
 
 # Without cgo the commands start faster, run on every distribution, and come out the same whether or
 # not there is a C compiler. The profile in cmd/hacheck/default.pgo is picked up by the go command.
-build run bench: export CGO_ENABLED := 0
+build run demo bench: export CGO_ENABLED := 0
 
-.PHONY: help build run test lint fuzz bench golden clean
+.PHONY: help build run demo test lint fuzz bench golden clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ build: ## build the commands into bin/
 run: build ## build, then run the daemon on 127.0.0.1:3333 with the overrides in run/spool; needs no root
 	@mkdir -p $(dir $(SPOOL))
 	exec $(BIN)/hacheck -B 127.0.0.1 -p $(PORT) --spool-root $(SPOOL)
+
+demo: build ## watch a minute of it: HAProxy, hacheck and two toy services on free ports; needs haproxy, no root
+	@go run ./demo -bin $(BIN)
 
 test: ## install the servers the tests need (as root), then run every test under the race detector
 	test/install.sh

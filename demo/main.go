@@ -1,0 +1,139 @@
+// Command demo shows in a minute what hacheck is for: two toy services behind a HAProxy, a hacheck that it asks,
+// and an operator who takes one service out, drains it, replaces it and brings it back, while requests go on
+// and none is lost. All of it is real, on free ports of 127.0.0.1, needs no root, and is gone at the end.
+//
+//	make demo                  # on a terminal the view is drawn in place
+//	make demo DEMO_PACE=0      # as fast as it goes
+//	make demo | cat            # plain lines; docs/demo.txt is a recording
+//
+// Exit status: 0 all went as it should and no request was lost, 1 it did not, 2 usage, 128 and its number when a
+// signal came.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// limit is when the demo gives up, whatever its pace.
+const limit = 10 * time.Minute
+
+// errUsage is returned when the command line makes no sense.
+var errUsage = errors.New("usage")
+
+func main() {
+	// Of SIGPIPE it is told because a reader that has seen enough must not keep it from cleaning up.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("not done after %v", limit))
+	ctx, interrupt := context.WithCancelCause(ctx)
+	go func() { interrupt(signalled{<-signals}) }()
+
+	err := run(ctx)
+	interrupt(nil)
+	stop()
+	var s signalled
+	switch {
+	case err == nil:
+	case errors.As(err, &s):
+		fmt.Fprintln(os.Stderr, "demo:", s)
+		if n, ok := s.Signal.(syscall.Signal); ok {
+			os.Exit(128 + int(n))
+		}
+		os.Exit(1)
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// signalled is the end of a demo by a signal.
+type signalled struct{ os.Signal }
+
+func (s signalled) Error() string { return s.String() + ", all is cleaned up" }
+
+func run(ctx context.Context) (err error) {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	bin := flags.String("bin", "bin", "`directory` of the commands")
+	haproxy := flags.String("haproxy", "haproxy", "HAProxy's `program`")
+	pace := flags.String("pace", os.Getenv("DEMO_PACE"), "how long everything stays to be read, as a `factor`: 0 not at all; by default $DEMO_PACE, or 1")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return errUsage // and flag has said why
+	}
+	factor := 1.0
+	if *pace != "" {
+		if factor, err = strconv.ParseFloat(*pace, 64); err != nil || !(factor >= 0 && factor <= 10) || flags.NArg() > 0 {
+			fmt.Fprintf(os.Stderr, "demo: -pace and DEMO_PACE are a number from 0 to 10, not %q\n", *pace)
+			return errUsage
+		}
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "demo: takes no arguments, not %q\n", flags.Arg(0))
+		return errUsage
+	}
+
+	program, err := findHAProxy(*haproxy)
+	if err != nil {
+		return err
+	}
+	commands, err := filepath.Abs(*bin)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(commands, "hacheck")); err != nil {
+		return fmt.Errorf("there is no hacheck in %s: make build", *bin)
+	}
+	dir, err := os.MkdirTemp("", "hacheck-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	s, err := raise(ctx, dir, commands, program)
+	if err != nil {
+		return cause(ctx, err)
+	}
+	defer s.strike()
+	screen := newScreen(os.Stdout)
+	defer screen.settle()
+	return cause(ctx, newShow(s, screen, factor).play(ctx))
+}
+
+// cause is why the demo ends, which is the signal and not what broke off because of it.
+func cause(ctx context.Context, err error) error {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, syscall.EPIPE): // before its signal was
+		return signalled{syscall.SIGPIPE}
+	}
+	return err
+}
+
+// findHAProxy returns the path of HAProxy. Debian keeps servers in sbin, which is not on the PATH of a user who
+// is not root.
+func findHAProxy(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed, and the demo needs HAProxy 2.2 or later: apt-get install haproxy (or dnf, apk, brew install haproxy)", name)
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// clients ask one after the other, each so many times a second.
+	clients   = 4
+	perClient = 10
+	// chunkEvery is how often a download brings something.
+	chunkEvery = 100 * time.Millisecond
+	// lastWords end a download that came whole.
+	lastWords = "that was all\n"
+)
+
+// toy is a service worth checking.
+type toy struct {
+	name     string
+	addr     string
+	answered atomic.Int64 // requests, without checks
+	srv      *http.Server
+	served   chan struct{}
+	finish   chan struct{} // closed: downloads come to their end
+}
+
+// start serves until stop.
+func (t *toy) start() error {
+	ln, err := net.Listen("tcp", t.addr)
+	if err != nil {
+		return err
+	}
+	t.finish, t.served = make(chan struct{}), make(chan struct{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/status", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "OK") })
+	mux.HandleFunc("/download", t.download)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		t.answered.Add(1)
+		_, _ = fmt.Fprintln(w, t.name)
+	})
+	t.srv = &http.Server{Handler: mux, ReadHeaderTimeout: askTime}
+	go func() {
+		defer close(t.served)
+		_ = t.srv.Serve(ln) // until it is closed
+	}()
+	return nil
+}
+
+// stop ends it at once, as an impatient supervisor would.
+func (t *toy) stop() {
+	if t.srv != nil {
+		t.srv.Close()
+		<-t.served
+		t.srv = nil
+	}
+}
+
+// download goes on until it is told to finish.
+func (t *toy) download(w http.ResponseWriter, r *http.Request) {
+	flush := http.NewResponseController(w)
+	every := time.NewTicker(chunkEvery)
+	defer every.Stop()
+	for {
+		if _, err := io.WriteString(w, "and more\n"); err != nil || flush.Flush() != nil {
+			return
+		}
+		select {
+		case <-t.finish:
+			_, _ = io.WriteString(w, lastWords)
+			return
+		case <-r.Context().Done():
+			return
+		case <-every.C:
+		}
+	}
+}
+
+// download is a client that takes its time. The channel delivers whether all of it came.
+func download(ctx context.Context, url string) (<-chan error, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/download", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("download: %s", resp.Status)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		defer resp.Body.Close()
+		all, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err == nil && !strings.HasSuffix(string(all), lastWords) {
+			err = errors.New("it was cut off")
+		}
+		ended <- err
+	}()
+	return ended, nil
+}
+
+// load is the requests that go on all the time.
+type load struct {
+	answered, lost atomic.Int64
+	cancel         context.CancelFunc
+	clients        sync.WaitGroup
+
+	mu    sync.Mutex
+	first error // why the first was lost
+}
+
+// startLoad sends requests until stop.
+func startLoad(ctx context.Context, url string) *load {
+	l := &load{}
+	ctx, l.cancel = context.WithCancel(ctx)
+	client := &http.Client{Timeout: askTime, Transport: &http.Transport{DisableKeepAlives: true}}
+	for i := range clients {
+		l.clients.Go(func() {
+			first := time.NewTimer(time.Second / perClient / clients * time.Duration(i)) // not all at the same moment
+			defer first.Stop()
+			select {
+			case <-ctx.Done():
+				return
+			case <-first.C:
+			}
+			tick := time.NewTicker(time.Second / perClient)
+			defer tick.Stop()
+			for {
+				switch err := request(ctx, client, url); {
+				case ctx.Err() != nil:
+					return
+				case err != nil:
+					l.lose(err)
+				default:
+					l.answered.Add(1)
+				}
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	return l
+}
+
+// request returns why a request was not answered as it should.
+func request(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/", http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New("answered " + resp.Status)
+	}
+	return nil
+}
+
+func (l *load) lose(err error) {
+	l.lost.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.first == nil {
+		l.first = err
+	}
+}
+
+// firstLoss is why the first request was lost, nil if none was.
+func (l *load) firstLoss() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.first
+}
+
+// stop returns when the last request has ended.
+func (l *load) stop() {
+	l.cancel()
+	l.clients.Wait()
+}

@@ -1,0 +1,240 @@
+package test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+		"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// recording is the demo as README.md shows it.
+const recording = "../docs/demo.txt"
+
+var demoBuilt struct {
+	once sync.Once
+	err  error
+}
+
+// demo returns the command that plays the demo and the directory that everything of it is in.
+func demo(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
+	t.Helper()
+	commands := filepath.Dir(bin(t, "hacheck"))
+	program := filepath.Join(commands, "demo")
+	demoBuilt.once.Do(func() {
+		args := []string{"build", "-buildvcs=false", "-o", program}
+		if underRace {
+			args = append(args, "-race")
+		}
+		build := exec.Command("go", append(args, "./demo")...)
+		build.Dir = ".."
+		if out, err := build.CombinedOutput(); err != nil {
+			demoBuilt.err = fmt.Errorf("build the demo: %w\n%s", err, out)
+		}
+	})
+	if demoBuilt.err != nil {
+		t.Fatal(demoBuilt.err)
+	}
+	// Not named after the test: there will be a Unix socket in it, whose path holds 107 bytes.
+	tmp, err := os.MkdirTemp("", "demo-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
+	cmd = exec.Command(program, append([]string{"-bin", commands}, args...)...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "DEMO_PACE=", "NO_COLOR=", "TERM=xterm")
+	return cmd, tmp
+}
+
+// nothingLeft fails the test if there is a file or a process of a demo that has ended.
+func nothingLeft(t *testing.T, tmp string) {
+	t.Helper()
+	files, err := os.ReadDir(tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		t.Errorf("left behind: %s", filepath.Join(tmp, f.Name()))
+	}
+	for _, p := range ofDemo(t, tmp) {
+		t.Errorf("still runs: %s", p)
+	}
+}
+
+// ofDemo returns the command lines of a demo's processes, all of which are told of its directory.
+func ofDemo(t *testing.T, tmp string) []string {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, path := range paths {
+		words, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(words, []byte(tmp+"/")) { // an error: it has ended
+			found = append(found, strings.ReplaceAll(string(words), "\x00", " "))
+		}
+	}
+	return found
+}
+
+// TestDemo plays the demo: HAProxy has to do what it is said to do, no request may be lost, nothing may stay, and
+// docs/demo.txt has to be what is printed, but for numbers. With -update it is recorded, at a pace to be watched.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	pace := "0"
+	if *update {
+		pace = "1"
+	}
+	cmd, tmp := demo(t, "-pace", pace)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.Len() > 0 {
+		t.Fatalf("%v, want exit 0 and nothing on stderr\n%s\n%s", err, &stderr, out)
+	}
+	nothingLeft(t, tmp)
+	text := string(out)
+
+	var states []string
+	for _, m := range regexp.MustCompile(`(?m)^  HAProxy has (.*): `).FindAllStringSubmatch(text, -1) {
+		states = append(states, m[1])
+	}
+	if diff := cmp.Diff([]string{"web1 DOWN", "web1 UP", "web1 NOLB", "web1 DOWN", "web1 UP"}, states); diff != "" {
+		t.Errorf("what HAProxy made of it (-want +got):\n%s", diff)
+	}
+	rest := text
+	for _, key := range []string{
+		"$ hadown web1 -r 'kernel upgrade'\n",
+		"  HAProxy has web1 DOWN: hacheck has answered 503, down\n",
+		"DOWN\tinf\tweb1\tkernel upgrade\n",
+		"no other server would be left",
+		"$ haup web1\n",
+		"  HAProxy has web1 UP: hacheck has answered 200\n",
+		"  HAProxy has web1 NOLB: hacheck has answered 404, drain\n",
+		"\ndrain  web1 ",
+		"web1: out with 1 balancer after ",
+		"$ haup web1 --wait\n",
+		"web1: up with 1 balancer after ",
+		" requests, 0 lost, while web1 was taken out twice and replaced once.\n",
+	} {
+		_, after, found := strings.Cut(rest, key)
+		if !found {
+			t.Fatalf("no %q, or not in its place:\n%s", key, text)
+		}
+		rest = after
+	}
+	if lost := regexp.MustCompile(`[1-9][0-9]* lost`).FindString(text); lost != "" {
+		t.Errorf("%s:\n%s", lost, text)
+	}
+	for _, page := range regexp.MustCompile(`[\w/]+\.md`).FindAllString(rest, -1) {
+		if _, err := os.Stat(filepath.Join("..", page)); err != nil {
+			t.Errorf("to be read next: %v", err)
+		}
+	}
+
+	if *update {
+		// A directory of this test's is no help to the reader.
+		text = strings.ReplaceAll(text, tmp, "/tmp")
+		if err := os.WriteFile(recording, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(recording)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(withoutNumbers(string(want)), withoutNumbers(text)); diff != "" {
+		t.Errorf("%s is not what the demo prints; go test ./test -run TestDemo -update records it anew (-want +got):\n%s", recording, diff)
+	}
+}
+
+// withoutNumbers returns the lines of a demo without what is another number each time: of a service that is asked
+// it only matters that it is, and how often hadown --wait tells how it goes depends on the moment.
+func withoutNumbers(text string) []string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if strings.Contains(line, ": lb1 (web/web1): ") && !strings.HasSuffix(line, ": out") && !strings.HasSuffix(line, ": up") {
+			continue
+		}
+		for _, r := range []struct{ number, with string }{
+			{`\S*/hacheck-demo-\d+/`, "DIR/"},
+			{`127\.0\.0\.1:\d+`, "ADDRESS"},
+			{`\d+ requests`, "N requests"},
+			{`\d+\w* ago`, "N ago"},
+			{`after \d+\w*$`, "after N"},
+			{`^(web2 .*) \d+ sessions? `, "$1 N sessions "},   // in hastatus
+			{`^(  web\d +UP) +\d+ `, "$1 N "},                 // open
+			{`^(  web\d +\w+ +\w+) +[1-9]\d* `, "$1 N "},      // answers/s
+			{`(web1: lb1 .*), \d+ sessions? open: up$`, "$1"}, // it has requests again
+			{` +`, " "},
+		} {
+			line = regexp.MustCompile(r.number).ReplaceAllString(line, r.with)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// TestDemoRefuses: what cannot be played says why in one sentence.
+func TestDemoRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		args []string
+		exit int
+		want string
+	}{
+		{"no HAProxy", []string{"-haproxy", "no-such-haproxy"}, 1, "demo: no-such-haproxy is not installed, and the demo needs HAProxy 2.2 or later: apt-get install haproxy (or dnf, apk, brew install haproxy)\n"},
+		{"no commands", []string{"-bin", "no-such-directory"}, 1, "demo: there is no hacheck in no-such-directory: make build\n"},
+		{"no HAProxy that works", []string{"-haproxy", "false"}, 1, "demo: false ended at its start: it printed nothing\n"},
+		{"no pace", []string{"-pace", "fast"}, 2, "demo: -pace and DEMO_PACE are a number from 0 to 10, not \"fast\"\n"},
+		{"too slow", []string{"-pace", "11"}, 2, "demo: -pace and DEMO_PACE are a number from 0 to 10, not \"11\"\n"},
+		{"an argument", []string{"now"}, 2, "demo: takes no arguments, not \"now\"\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cmd, tmp := demo(t, tt.args...)
+			out, err := cmd.CombinedOutput()
+			if code(err) != tt.exit || string(out) != tt.want {
+				t.Errorf("exit %d, %q; want exit %d, %q", code(err), out, tt.exit, tt.want)
+			}
+			nothingLeft(t, tmp)
+		})
+	}
+}
+
+// TestDemoBrokenPipe: who has seen enough ends all of it.
+func TestDemoBrokenPipe(t *testing.T) {
+	t.Parallel()
+	cmd, tmp := demo(t, "-pace", "0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	out.Close()
+	kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	if err := cmd.Wait(); code(err) != 128+int(syscall.SIGPIPE) {
+		t.Errorf("%v, want exit 141", err)
+	}
+	nothingLeft(t, tmp)
+}
