@@ -49,7 +49,8 @@ type stage struct {
 }
 
 // haproxyConf is HAProxy's configuration. The servers are named as the services are, so that one line asks about
-// each. The checks are quicker than they would be on a real host: nobody wants to watch patience.
+// each. The checks are quicker than they would be on a real host: nobody wants to watch patience. Nothing is tried
+// twice, so that whatever goes wrong is counted.
 const haproxyConf = `
 global
     node lb1
@@ -57,6 +58,7 @@ global
     hard-stop-after 1s
 defaults
     mode http
+    retries 0
     timeout connect 2s
     timeout client 30s
     timeout server 30s

@@ -72,7 +72,7 @@ func TestDemoTerminal(t *testing.T) {
 				if err != nil {
 					break
 				}
-				if !typed && strings.Contains(out.String(), "HAProxy has") && strings.Contains(out.String(), "NOLB") {
+				if !typed && strings.Contains(out.String(), "web1 NOLB") {
 					typed = true
 					if len(ofDemo(t, tmp)) < 3 {
 						t.Error("not even hacheck, HAProxy and hadown --wait run")
@@ -87,7 +87,7 @@ func TestDemoTerminal(t *testing.T) {
 			}
 			nothingLeft(t, tmp)
 			text := out.String()
-			if !strings.HasSuffix(text, "\r\ndemo: interrupt, all is cleaned up\r\n") {
+			if !strings.HasSuffix(text, "demo: interrupt, all is cleaned up\r\n") {
 				t.Errorf("ends with %q", text[max(0, len(text)-200):])
 			}
 			if got := strings.Contains(text, "\x1b[4A"); got != tt.drawn {
