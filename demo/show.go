@@ -179,7 +179,7 @@ func (s *show) says(text string) {
 // types shows a command, and runs it when there was time to read it.
 func (s *show) types(ctx context.Context, command string) (*command, error) {
 	s.print(line{{"$ " + command, bold}})
-	if err := s.hold(ctx, 1.5); err != nil {
+	if err := s.hold(ctx, 2); err != nil {
 		return nil, err
 	}
 	return s.run(ctx, command, s.lines)
@@ -285,8 +285,8 @@ func (s *show) until(ctx context.Context, what string, cond func() bool) error {
 		if err := s.look(ctx); err != nil {
 			return err
 		}
-		if s.screen.err != nil {
-			return s.screen.err
+		if s.err != nil {
+			return s.err
 		}
 		if cond() {
 			return nil

@@ -165,7 +165,7 @@ func (s *stage) wrap(commands, spool string) error {
 	}
 	for _, name := range []string{"hadown", "haup", "hastatus"} {
 		script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" --spool-root %s -p %s\n", quote(filepath.Join(commands, name)), quote(spool), s.hacheckAddr)
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
 			return err
 		}
 	}
@@ -273,7 +273,7 @@ type lbServer struct {
 
 // servers asks HAProxy about its servers.
 func (s *stage) servers() (map[string]lbServer, error) {
-	conn, err := net.DialTimeout("unix", s.lbSocket, askTime)
+	conn, err := net.DialTimeout("unix", s.lbSocket, askTime) //nolint:gosec // a socket of ours
 	if err != nil {
 		return nil, err
 	}
@@ -310,11 +310,11 @@ func (s *stage) servers() (map[string]lbServer, error) {
 // report asks hacheck who asks it and what it has answered. To ask for the answer itself would make the demo a
 // balancer as well, that hadown --wait waits for.
 func (s *stage) report(ctx context.Context) (*balancer.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers", http.NoBody) //nolint:gosec // an address of ours
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.client.Do(req)
+	resp, err := s.client.Do(req) //nolint:gosec // as above
 	if err != nil {
 		return nil, err
 	}

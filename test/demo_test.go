@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-		"strings"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
