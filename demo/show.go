@@ -367,8 +367,7 @@ func said(a balancer.Answer) string {
 
 // color is the one of a state.
 func color(state string) style {
-	word, _, _ := strings.Cut(state, " ")
-	switch word {
+	switch state {
 	case up:
 		return green
 	case nolb:

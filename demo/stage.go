@@ -302,7 +302,10 @@ func (s *stage) servers() (map[string]lbServer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read show stat: %w", err)
 		}
-		servers[column["svname"]] = lbServer{column["status"], open}
+		// With one check to rise or fall there is nothing between UP and DOWN but "UP 0/1", in the moment in
+		// which HAProxy has counted the check and not yet done what follows.
+		state, _, _ := strings.Cut(column["status"], " ")
+		servers[column["svname"]] = lbServer{state, open}
 	}
 	return servers, nil
 }
