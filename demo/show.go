@@ -136,7 +136,7 @@ func (s *show) play(ctx context.Context) error {
 			meanwhile: s.drain, web1: down, hold: 2,
 		},
 		{
-			says:   "web1 was stopped, and has started as version 2. This --wait returns when HAProxy has it back.",
+			says:   "web1 was stopped, and runs again as version 2. --wait returns when HAProxy has it back.",
 			before: s.replace, command: "haup web1 --wait", web1: up, hold: 4,
 		},
 	} {
