@@ -115,12 +115,13 @@ func (l *directListener) work() {
 		head = make([]byte, 4<<10)
 		out  = make([]byte, 0, 8<<10)
 		fd   int
-		sa   unix.Sockaddr
+		sa   syscall.Sockaddr
 		aerr error
 		last peerText
 	)
 	accept := func(s uintptr) bool {
-		fd, sa, aerr = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		// Of package syscall: that of x/sys asks the kernel for the protocol of each socket besides.
+		fd, sa, aerr = syscall.Accept4(int(s), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
 		return !errors.Is(aerr, unix.EAGAIN)
 	}
 	for {
@@ -184,12 +185,12 @@ type peerText struct {
 	text string
 }
 
-func (p *peerText) of(sa unix.Sockaddr) string {
+func (p *peerText) of(sa syscall.Sockaddr) string {
 	var a netip.Addr
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		a = netip.AddrFrom4(sa.Addr)
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		a = netip.AddrFrom16(sa.Addr).Unmap()
 	}
 	if a != p.addr || p.text == "" {
