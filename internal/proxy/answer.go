@@ -137,7 +137,7 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
 		Came: began, Code: v.Result.Code, Override: v.State, At: now,
-	})
+	}, &v)
 	return v, now
 }
 

@@ -43,6 +43,8 @@ type seenService struct {
 	peer     string  // of the last answer
 	count    *uint64 // the answers it had
 
+	history history
+
 	first  string // caller; most services have no other
 	firstN uint64
 	others map[string]*uint64
@@ -117,14 +119,15 @@ func (t *recent) sweep(now time.Time) bool {
 	return t.n.Load() < maxServices
 }
 
-// answer enters an answer. s may be nil.
-func (t *recent) answer(s *seenService, r *balancer.Request) {
+// answer enters the answer v to the request r. s may be nil.
+func (t *recent) answer(s *seenService, r *balancer.Request, v *health.Verdict) {
 	if s == nil {
 		t.balancers.Missed()
 		return
 	}
 	s.mu.Lock()
 	s.answered, s.code, s.at = true, r.Code, r.At
+	s.history.add(r.At, v)
 	if s.count == nil || s.peer != r.Peer {
 		s.peer, s.count = r.Peer, s.counter(t, r.Peer)
 	}
@@ -141,7 +144,7 @@ func (s *Server) Note(service, url string, r *http.Request, v *health.Verdict, c
 	s.recent.answer(s.recent.see(service, now), &balancer.Request{
 		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
 		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, At: now,
-	})
+	}, v)
 }
 
 // hostOf is net.SplitHostPort for addresses that the listener itself wrote.

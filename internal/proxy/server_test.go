@@ -401,7 +401,7 @@ func TestTablesAreBounded(t *testing.T) {
 	tab := newRecent(balancer.New())
 	now := time.Now()
 	answer := func(s *seenService, peer string) {
-		tab.answer(s, &balancer.Request{Peer: peer, Code: 200, At: now})
+		tab.answer(s, &balancer.Request{Peer: peer, Code: 200, At: now}, &health.Verdict{})
 	}
 	for i := range maxServices + 1000 {
 		answer(tab.see(fmt.Sprintf("svc%d", i), now), "127.0.0.1")

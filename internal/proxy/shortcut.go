@@ -249,7 +249,7 @@ func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, a
 		Peer: peer, Sent: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
 		Code: v.Result.Code, Override: v.State, At: now,
-	})
+	}, &v)
 	b := out
 	if h.http10 {
 		b = append(b, "HTTP/1.0 "...)

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"math/bits"
+	"time"
+
+	"hacheck/internal/check"
+	"hacheck/internal/health"
+	"hacheck/internal/spool"
+)
+
+// The time that a history covers: as long as a service is remembered, in steps in which even a single
+// balancer that asks every few seconds leaves a mark.
+const (
+	historySlot  = 10 // seconds
+	historySlots = int(recentFor/time.Second) / historySlot
+)
+
+// history is what was answered about one service lately: the worst answer of each slot of time, and what
+// /recent does not say of the last one. A service asked about in one slot only takes 24 bytes, any other
+// historySlots more, once.
+type history struct {
+	past *[historySlots]mark // by slot; what is older than historySlots slots before slot means nothing
+	slot uint32              // of mark: unix seconds / historySlot
+	took uint32              // by the check behind the last answer, in µs; 0 when nothing was asked
+	age  uint32              // of that check's result when the answer was given, in ms
+	mark mark
+	last told
+}
+
+// told is why an answer was what it was.
+type told struct {
+	why      check.Reason
+	override spool.State
+}
+
+// mark is the worst answer of one slot, in the upper three bits, and the longest of the checks behind its
+// answers, in the lower five: n means less than 2^n µs. 0 means that nobody asked.
+type mark uint8
+
+const (
+	markUp mark = (iota + 1) << 5 // the larger the worse
+	markForced
+	markDrain
+	markOut // down or maint, by an operator
+	markFailing
+
+	markKind mark = 7 << 5
+)
+
+// add enters an answer. It is part of every check, and takes a few ns.
+func (h *history) add(at time.Time, v *health.Verdict) {
+	if slot := uint32(at.Unix() / historySlot); slot != h.slot {
+		h.turn(slot)
+	}
+	h.took = uint32(min(max(v.Result.Took.Microseconds(), 0), 1<<31))
+	h.age = uint32(min(max(v.Age.Milliseconds(), 0), 1<<31))
+	h.last = told{v.Result.Reason, v.State}
+	h.mark = h.mark.worse(markOf(v) | mark(min(bits.Len32(h.took), 31)))
+}
+
+func markOf(v *health.Verdict) mark {
+	switch v.State {
+	case spool.ForceUp:
+		return markForced
+	case spool.Drain:
+		return markDrain
+	case spool.Down, spool.Maint:
+		return markOut
+	default:
+		if v.Result.Code == 200 {
+			return markUp
+		}
+		return markFailing
+	}
+}
+
+func (m mark) worse(n mark) mark {
+	return max(m&markKind, n&markKind) | max(m&^markKind, n&^markKind)
+}
+
+// turn begins a slot. After the clock was set back, nothing is known of before.
+func (h *history) turn(slot uint32) {
+	switch {
+	case slot < h.slot:
+		h.past = nil
+	case h.mark != 0:
+		if h.past == nil {
+			h.past = new([historySlots]mark)
+		}
+		for s := max(h.slot+1, slot-min(slot, uint32(historySlots))); s < slot; s++ {
+			h.past[s%uint32(historySlots)] = 0
+		}
+		if slot-h.slot < uint32(historySlots) {
+			h.past[h.slot%uint32(historySlots)] = h.mark
+		}
+	}
+	h.slot, h.mark = slot, 0
+}
+
+// marks returns the history up to now, the oldest slot first.
+func (h *history) marks(now time.Time) (list [historySlots]mark) {
+	first := uint32(now.Unix()/historySlot) - uint32(historySlots) + 1
+	for i := range list {
+		switch s := first + uint32(i); {
+		case s == h.slot:
+			list[i] = h.mark
+		case s < h.slot && h.slot-s < uint32(historySlots) && h.past != nil:
+			list[i] = h.past[s%uint32(historySlots)]
+		}
+	}
+	return list
+}
+
+// text returns marks as two strings of a character a slot. In answers, "." means that nobody asked, "u" up,
+// "f" forced up, "r" drain, "o" out (down or maint, by an operator), "x" that the check failed. In took, a
+// digit n to the base of 32 means that the longest check took less than 2^n µs.
+func text(marks *[historySlots]mark) (answers, took string) {
+	const kinds, digits = ".ufrox??", "0123456789abcdefghijklmnopqrstuv"
+	var a, t [historySlots]byte
+	for i, m := range marks {
+		a[i], t[i] = kinds[m>>5], digits[m&^markKind]
+	}
+	return string(a[:]), string(t[:])
+}
