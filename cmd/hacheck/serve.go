@@ -180,7 +180,7 @@ func start(o *options) (*daemon, error) {
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Metrics: d.metrics()}, set)
+	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics()}, set)
 	d.services.log, d.services.door, d.services.agent = d.log, d.door, d.agent
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err

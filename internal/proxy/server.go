@@ -39,6 +39,7 @@ type Options struct {
 	Log       *slog.Logger
 	Balancers *balancer.Table // told of every check request
 	Metrics   http.Handler    // the page at /metrics
+	Overrides Overrides       // for the page
 }
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
@@ -49,6 +50,7 @@ type Server struct {
 	settings  atomic.Pointer[Settings]
 	routes    atomic.Pointer[chi.Mux]
 	recent    *recent
+	overrides Overrides
 	hosts     health.Hosts
 	date      dates
 	strangers strangers
@@ -57,7 +59,7 @@ type Server struct {
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers)}
+	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides}
 	srv.Use(s)
 	return srv
 }
@@ -86,6 +88,8 @@ func (s *Server) Use(set Settings) {
 	if s.metrics != nil {
 		page("/metrics", s.metrics.ServeHTTP)
 	}
+	page("/overview", s.overviewPage)
+	page("/", s.index)
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions {
 			notCheckURL(w, r)

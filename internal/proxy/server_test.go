@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,10 +25,12 @@ import (
 	"hacheck/internal/spool"
 )
 
-// overrides is a spool in memory: what is said about "all" and about services, nothing about instances.
+// overrides is a spool in memory: what is said about "all" and about services decides, what is said about
+// instances is only listed.
 type overrides struct {
 	mu   sync.Mutex
-	said map[string]spool.Entry
+	said map[string]spool.Entry // by name
+	lost bool
 }
 
 func (o *overrides) Lookup(service, _ string, _ uint16, _ bool) spool.View {
@@ -40,10 +44,30 @@ func (o *overrides) Lookup(service, _ string, _ uint16, _ bool) spool.View {
 	return spool.View{}
 }
 
+func (o *overrides) List() []spool.Entry {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	list := slices.Collect(maps.Values(o.said))
+	slices.SortFunc(list, func(a, b spool.Entry) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
+	return list
+}
+
+func (o *overrides) Stats() spool.Stats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return spool.Stats{Lost: o.lost}
+}
+
 func (o *overrides) say(e spool.Entry) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.said[e.Key.Service] = e
+	o.said[e.Key.Name()] = e
+}
+
+func (o *overrides) lift(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.said, name)
 }
 
 // door is a server on a real port in front of a real service.
@@ -106,7 +130,7 @@ func newDoor(t *testing.T, level slog.Level) *door {
 	d := &door{over: &overrides{said: map[string]spool.Entry{}}, service: newService(t)}
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: level}))
 	checks := check.All(check.Options{Version: "test"})
-	d.Server = New(Options{Log: log, Balancers: balancer.New()}, Settings{
+	d.Server = New(Options{Log: log, Balancers: balancer.New(), Overrides: d.over}, Settings{
 		Judge: health.New(health.Options{
 			Overrides: d.over, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
 			CacheMaxEntries: 1000, CacheMaxBytes: 1 << 20, Timeout: 5 * time.Second, MaxClients: 50,

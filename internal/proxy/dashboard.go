@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	_ "embed" // for the page
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// indexHTML is the page: one file with its style and its script in it. It shows /overview, and inserts
+// everything as text.
+//
+//go:embed web/index.html
+var indexHTML string
+
+// index answers /: the page for a browser, and its content as text for curl.
+//
+// A plain "option httpchk GET /" must not find a healthy service here. It sends no Accept, which browsers,
+// curl and wget all do, so the page is for who says what it accepts.
+func (s *Server) index(w http.ResponseWriter, r *http.Request) {
+	accept := r.Header["Accept"]
+	if accept == nil {
+		notFound(w)
+		return
+	}
+	h := w.Header()
+	h["Vary"] = []string{"Accept"}
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	if !strings.Contains(strings.Join(accept, ","), "text/html") {
+		h["Cache-Control"] = []string{"no-store"}
+		h["Content-Type"] = textType
+		_, _ = w.Write(s.overview().appendText(nil, askedAt(r)))
+		return
+	}
+	h["Content-Type"] = []string{"text/html; charset=utf-8"}
+	h["Content-Security-Policy"] = []string{contentPolicy(indexHTML)}
+	h["X-Frame-Options"] = []string{"DENY"} // frame-ancestors, for old browsers
+	h["Referrer-Policy"] = []string{"no-referrer"}
+	h["Cross-Origin-Opener-Policy"] = []string{"same-origin"}
+	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
+	h["Cache-Control"] = []string{"no-cache"} // ask whether it has changed: an upgrade shows at once
+	sum := sha256.Sum256([]byte(indexHTML))
+	h["Etag"] = []string{`"` + hex.EncodeToString(sum[:12]) + `"`}
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(indexHTML))
+}
+
+// overviewPage answers /overview.
+func (s *Server) overviewPage(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h["Cache-Control"] = []string{"no-store"}
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
+	h["Content-Type"] = jsonType
+	_ = s.overview().writeJSON(w) // who has hung up needs no answer
+}
+
+// contentPolicy allows the one style and the one script of a page, and what that script asks us for;
+// nothing else, from nowhere else.
+func contentPolicy(page string) string {
+	return "default-src 'none'; script-src " + sourceHash(page, "script") + "; style-src " + sourceHash(page, "style") +
+		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
+
+// sourceHash is the hash of an element's content as a Content-Security-Policy names it.
+func sourceHash(page, element string) string {
+	_, rest, _ := strings.Cut(page, "<"+element+">")
+	content, _, _ := strings.Cut(rest, "</"+element+">")
+	sum := sha256.Sum256([]byte(content))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// askedAt is where r came to, for examples.
+func askedAt(r *http.Request) string {
+	if r.Host != "" && plainHost(r.Host) {
+		return r.Host
+	}
+	return "127.0.0.1:3333"
+}

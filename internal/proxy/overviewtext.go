@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// appendText appends the overview as a person reads it in a terminal. at is where it was asked for.
+func (o *overview) appendText(b []byte, at string) []byte {
+	on := ""
+	if o.Host != "" {
+		on = " on " + oneLine(o.Host)
+	}
+	said := "no overrides, " + count(len(o.Services), "service")
+	if n := len(o.Overrides); n > 0 {
+		said = count(n, "override") + ", " + count(len(o.Services), "other service")
+	}
+	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, span(o.Uptime), said)
+	if o.SpoolLost {
+		b = append(b, "The spool directory is not where it was: these are the last known overrides.\n"...)
+	}
+	if o.AgentOnly {
+		b = append(b, "Started with -S: overrides reach balancers through the agent alone.\n"...)
+	}
+	if len(o.Overrides)+len(o.Services) == 0 {
+		return fmt.Appendf(b, `
+Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
+  curl http://%s/tcp/web/8080
+      asks whether something listens on port 8080, as the service web
+  option httpchk GET /http/web/8080/status
+  http-check send-state
+      in an HAProxy backend, with "check port 3333" at its servers, lets HAProxy ask
+  hadown web -r "why"
+      takes web out, and haup web puts it back
+`, at)
+	}
+	if len(o.Overrides) > 0 {
+		rows := []textRow{{cells: []string{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}}
+		for i := range o.Overrides {
+			r := &o.Overrides[i]
+			row := []string{r.State, r.label(), "-", "lifted", r.Reason}
+			if r.Since != nil {
+				row[2] = span(o.Now-*r.Since) + " ago"
+			}
+			if r.Until != nil {
+				row[3] = "in " + span(*r.Until-o.Now)
+			}
+			rows = append(rows, textRow{row, r.below()})
+		}
+		b = appendTable(append(b, '\n'), rows)
+	}
+	if len(o.Services) > 0 {
+		rows := []textRow{{cells: []string{"STATE", "SERVICE", "ASKED", "CHECK TOOK", "ANSWER"}}}
+		for i := range o.Services {
+			r := &o.Services[i]
+			row := []string{r.State, r.label(), "-", "-", ""}
+			if r.By != "" {
+				row[0] += " (" + r.By + ")"
+			}
+			if a := r.Last; a != nil {
+				row[2] = span(a.Ago) + " ago"
+				if a.Took != nil {
+					row[3] = time.Duration(*a.Took * float64(time.Second)).Round(10 * time.Microsecond).String()
+				}
+				row[4] = strconv.Itoa(a.Code)
+				switch {
+				case a.By != "":
+					row[4] += " (" + a.By + ")"
+				case a.Why != "":
+					row[4] += " " + a.Why
+				}
+			}
+			rows = append(rows, textRow{row, r.below()})
+		}
+		b = appendTable(append(b, '\n'), rows)
+	}
+	return b
+}
+
+// label names what a row is about as hastatus does: an instance on this machine has an empty host.
+func (r *overviewRow) label() string {
+	if r.Port == 0 {
+		return r.Service
+	}
+	return r.Service + ":" + r.Host + ":" + strconv.Itoa(int(r.Port))
+}
+
+// below are the lines about balancers.
+func (r *overviewRow) below() []string {
+	var lines []string
+	for _, v := range r.Balancers {
+		line := v.Name
+		if v.Server != "" {
+			line += " " + v.Server
+		}
+		switch {
+		case v.Silent:
+			line += ": silent for " + span(v.Ago)
+		case v.State == "":
+			line += ": sends no state, was told " + strconv.Itoa(v.Code)
+		default:
+			line += ": " + v.State
+			if v.Sessions != nil {
+				line += ", " + count(*v.Sessions, "session")
+			}
+			if v.Queued > 0 {
+				line += ", " + strconv.Itoa(v.Queued) + " waiting"
+			}
+		}
+		lines = append(lines, oneLine(line))
+	}
+	for _, a := range r.Agents {
+		lines = append(lines, a.Address+": agent check, was told "+a.Answer)
+	}
+	return lines
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+// span writes seconds as a person reads them: the two largest units that matter.
+func span(seconds float64) string {
+	switch s := int64(max(seconds, 0) + 0.5); {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	case s < 86400:
+		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	default:
+		return fmt.Sprintf("%dd%02dh", s/86400, s/3600%24)
+	}
+}
+
+// textRow is one row of a table, and lines that belong to it.
+type textRow struct {
+	cells []string
+	below []string
+}
+
+// widestCell is how far a column is padded. A longer cell moves only its own row, so one name of 200 letters
+// does not push everything else off the screen.
+const widestCell = 40
+
+// appendTable appends rows with their columns aligned and two spaces between; the last column is not padded.
+func appendTable(b []byte, rows []textRow) []byte {
+	width := make([]int, len(rows[0].cells)-1)
+	for _, row := range rows {
+		for i := range width {
+			if n := utf8.RuneCountInString(row.cells[i]); n <= widestCell {
+				width[i] = max(width[i], n)
+			}
+		}
+	}
+	for _, row := range rows {
+		line := ""
+		for i, cell := range row.cells {
+			line += cell
+			if i < len(width) {
+				line += strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(cell), 0)+2)
+			}
+		}
+		b = append(b, strings.TrimRight(line, " ")...)
+		b = append(b, '\n')
+		for _, l := range row.below {
+			b = append(b, "        "...)
+			b = append(b, l...)
+			b = append(b, '\n')
+		}
+	}
+	return b
+}
