@@ -21,6 +21,7 @@ postgresql          pg_ctlcluster
 memcached           memcached
 rabbitmq-server     rabbitmq-server
 curl                curl
+chromium            chromium
 socat               socat
 strace              strace
 iproute2            ss
