@@ -18,11 +18,11 @@ var indexHTML string
 
 // index answers /: the page for a browser, and its content as text for curl.
 //
-// A plain "option httpchk GET /" must not find a healthy service here. It sends no Accept, which browsers,
-// curl and wget all do, so the page is for who says what it accepts.
+// A plain "option httpchk GET /" must not find a healthy service here. It says neither what it is nor what it
+// accepts, one of which everybody does who wants to read.
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	accept := r.Header["Accept"]
-	if accept == nil {
+	if accept == nil && r.Header["User-Agent"] == nil {
 		notFound(w)
 		return
 	}

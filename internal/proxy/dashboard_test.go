@@ -62,7 +62,7 @@ func TestIndex(t *testing.T) {
 		{"GET / HTTP/1.0", nil, 404}, // option httpchk GET /
 		{"HEAD / HTTP/1.0", nil, 404},
 		{"GET / HTTP/1.1", []string{"Host: www"}, 404},
-		{"GET / HTTP/1.1", []string{"User-Agent: ELB-HealthChecker/2.0"}, 404},
+		{"GET / HTTP/1.1", []string{"User-Agent: Go-http-client/1.1"}, 200},
 		{"OPTIONS / HTTP/1.0", nil, 405}, // option httpchk
 		{"OPTIONS / HTTP/1.1", []string{browser}, 405},
 		{"GET / HTTP/1.0", []string{browser, "X-Haproxy-Server-State: UP"}, 404},
