@@ -155,28 +155,35 @@ func (l *directListener) work() {
 			_ = unix.Close(fd) // gone already
 			continue
 		}
-		l.hand(l.toNet(fd, head[:max(n, 0)]))
+		if h, ok := l.toNet(fd, head[:max(n, 0)]); ok {
+			l.hand(h)
+		}
 	}
 }
 
-// toNet makes a connection of package net of fd, whose first bytes were read already.
-func (l *directListener) toNet(fd int, read []byte) handed {
+// toNet makes a connection of package net of fd, whose first bytes were read already. It closes fd and returns
+// false when the client has reset the connection meanwhile.
+func (l *directListener) toNet(fd int, read []byte) (handed, bool) {
 	f := os.NewFile(uintptr(fd), "")
 	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
 	c, err := net.FileConn(f)
 	if err != nil {
-		return handed{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}}
+		return handed{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}}, true
+	}
+	if c.RemoteAddr() == nil { // the kernel has forgotten who it was
+		_ = c.Close()
+		return handed{}, false
 	}
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
-		return handed{c: c}
+		return handed{c: c}, true
 	}
 	out := newConn(tcp, l.s.shortcut)
 	if len(read) > 0 {
 		out.served = true // the shortcut has had its try
 		out.pending = append([]byte(nil), out.heads.rewrite(append([]byte(nil), read...))...)
 	}
-	return handed{c: out}
+	return handed{c: out}, true
 }
 
 // peerText remembers the last caller's address as text: it is the same balancer again most often.

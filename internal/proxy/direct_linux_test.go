@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestDirectIsUsed: what package net accepts has two descriptors' worth of preparations; here none of the
@@ -65,6 +68,47 @@ func TestDirectHandsOn(t *testing.T) {
 			t.Errorf("%s: %+v", name, r)
 		}
 		_ = c.Close()
+	}
+}
+
+// TestDirectReset: a client that resets its connection after its first bytes were read, as HAProxy does when it
+// is killed, is nobody any more by the time net/http would have it.
+func TestDirectReset(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, _, err := unix.Accept4(int(f.Fd()), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) // Fd makes it blocking
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
+	for start := time.Now(); ; {
+		if _, err := unix.Getpeername(fd); errors.Is(err, unix.ENOTCONN) {
+			break
+		}
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("the reset has not come")
+		}
+	}
+	l := &directListener{s: d.Server, addr: ln.Addr()}
+	if h, ok := l.toNet(fd, []byte("GET /")); ok {
+		t.Errorf("handed on: %+v", h)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
+		t.Errorf("the descriptor is still open: %v", err)
 	}
 }
 
