@@ -139,6 +139,9 @@ func TestOut(t *testing.T) {
 		{"on the way up", row("lb1", "DOWN 1/2", 0, told(6, "down"), told(4, "down")), followed, "DOWN 1/2, 0 sessions open: out"},
 		{"drained", row("lb1", "NOLB 2/2", 0, told(6, "drain"), told(4, "drain")), followed, "NOLB 2/2, 0 sessions open: out"},
 		{"drained, still open", row("lb1", "NOLB", 1, told(6, "drain"), told(4, "drain")), waiting, "NOLB, 1 session open"},
+		// Clients with a cookie come until it is DOWN.
+		{"down after a drain", row("lb1", "NOLB 2/3", 0, told(6, "down"), told(4, "down")), waiting, "NOLB 2/3, 0 sessions open, not down yet"},
+		{"maint after a drain", row("lb1", "NOLB 1/3", 0, told(6, "maint"), told(4, "down")), waiting, "NOLB 1/3, 0 sessions open, not down yet"},
 		{"still up", row("lb1", "UP 1/3", 14, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 14 sessions open"},
 		{"up and empty", row("lb1", "UP 1/3", 0, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 0 sessions open"},
 		{"queue", queued, waiting, "DOWN, 0 sessions open, 2 waiting"},
