@@ -89,6 +89,16 @@ func (h *haproxy) ask(command string) string {
 // servers returns the rows of "show stat" that are servers, by backend, each by column.
 func (h *haproxy) servers() map[string]map[string]string {
 	h.t.Helper()
+	servers := map[string]map[string]string{}
+	for _, row := range h.rows() {
+		servers[row["pxname"]] = row
+	}
+	return servers
+}
+
+// rows returns the rows of "show stat" that are servers, by "backend/server", each by column.
+func (h *haproxy) rows() map[string]map[string]string {
+	h.t.Helper()
 	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.ask("show stat"), "# "))).ReadAll()
 	if err != nil {
 		h.t.Fatalf("read show stat: %v", err)
@@ -100,7 +110,7 @@ func (h *haproxy) servers() map[string]map[string]string {
 			m[column] = row[i]
 		}
 		if m["type"] == "2" {
-			servers[m["pxname"]] = m
+			servers[m["pxname"]+"/"+m["svname"]] = m
 		}
 	}
 	return servers

@@ -116,18 +116,21 @@ func eventually(t testing.TB, cond func() error) {
 
 // freePort returns a TCP port that nothing listens on, neither on 127.0.0.1 nor on 127.0.0.2. It is below
 // the range from which the kernel takes ports for outgoing connections, so that no client of this or another
-// test gets it in the meantime.
+// test gets it in the meantime; and no port is returned twice, since whoever has it may not listen yet.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 10000 + rand.IntN(20000)
-		if canListen("127.0.0.1", port) && canListen("127.0.0.2", port) {
+		if _, taken := portsTaken.LoadOrStore(port, true); !taken && canListen("127.0.0.1", port) && canListen("127.0.0.2", port) {
 			return port
 		}
 	}
 	t.Fatal("found no free port")
 	return 0
 }
+
+// portsTaken are the ports that freePort has looked at.
+var portsTaken sync.Map
 
 func canListen(host string, port int) bool {
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))

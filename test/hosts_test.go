@@ -1,0 +1,350 @@
+package test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"hacheck/internal/balancer"
+)
+
+// host is a machine behind balancers, as far as this one can play it: an address of its own, a service, and
+// a hacheck beside it.
+type host struct {
+	*daemon
+	ip  string
+	dir string // config, spool
+}
+
+// hosts returns n hosts at 127.0.0.1, 127.0.0.2, ..., each with a hacheck at the same port. Agent ports are
+// opened at agent unless it is 0; config is the configuration of all.
+func hosts(t testing.TB, n int, config string, args ...string) []*host {
+	t.Helper()
+	port := freePort(t)
+	var list []*host
+	for i := range n {
+		h := &host{ip: fmt.Sprintf("127.0.0.%d", i+1), dir: t.TempDir()}
+		h.daemon = &daemon{t: t, port: port}
+		if err := os.WriteFile(filepath.Join(h.dir, "hacheck.yaml"), []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.boot(t, args...)
+		list = append(list, h)
+	}
+	return list
+}
+
+// boot starts the host's hacheck, again if it has been stopped. It has to end with 0 after SIGTERM.
+func (h *host) boot(t testing.TB, args ...string) {
+	t.Helper()
+	d := &daemon{t: t, port: h.port, spool: filepath.Join(h.dir, "spool"), addr: net.JoinHostPort(h.ip, strconv.Itoa(h.port))}
+	d.url = "http://" + d.addr
+	d.process = start(t, bin(t, "hacheck"), append([]string{
+		"-B", h.ip, "-p", strconv.Itoa(h.port), "--spool-root", d.spool, "-c", filepath.Join(h.dir, "hacheck.yaml"),
+	}, args...)...)
+	d.ready(t, d.addr)
+	t.Cleanup(func() {
+		if err := d.stop(); err != nil {
+			t.Errorf("hacheck after SIGTERM: %v, want exit 0", err)
+		}
+		if out := d.out.String(); strings.Contains(out, "panic") || strings.Contains(out, "DATA RACE") {
+			t.Errorf("hacheck panicked or has a data race:\n%s", out)
+		}
+	})
+	h.daemon = d
+}
+
+// in is the host for a test of its own that runs while it is up.
+func (h *host) in(t testing.TB) *host {
+	d, c := *h.daemon, *h
+	d.t, c.daemon = t, &d
+	return &c
+}
+
+// settled waits until the host's hacheck has listened for as long as it takes to know everybody who asks: before,
+// no --wait ends and no --safe agrees.
+func (h *host) settled() {
+	h.t.Helper()
+	eventually(h.t, func() error {
+		if up := h.balancers("none").Uptime; up < 10 {
+			return fmt.Errorf("hacheck on %s has listened for %v s", h.ip, up)
+		}
+		return nil
+	})
+}
+
+// options are what a command needs to act on this host.
+func (h *host) options() []string { return []string{"--spool-root", h.spool, "-p", h.addr} }
+
+// command runs one of the commands on the host to its end. It returns what was printed and the exit code.
+func (h *host) command(name string, args ...string) (string, int) {
+	h.t.Helper()
+	out, err := exec.Command(bin(h.t, name), append(args, h.options()...)...).CombinedOutput()
+	return string(out), code(err)
+}
+
+// must is command where exit 0 is expected.
+func (h *host) must(name string, args ...string) string {
+	h.t.Helper()
+	out, exit := h.command(name, args...)
+	if exit != 0 {
+		h.t.Fatalf("%s %s on %s: exit %d\n%s", name, strings.Join(args, " "), h.ip, exit, out)
+	}
+	return out
+}
+
+// begin starts one of the commands on the host.
+func (h *host) begin(name string, args ...string) *process {
+	h.t.Helper()
+	return start(h.t, bin(h.t, name), append(args, h.options()...)...)
+}
+
+// ended reports whether the process has ended.
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// exit waits for the end and returns the exit code.
+func (p *process) exit(t testing.TB) int {
+	t.Helper()
+	eventually(t, func() error {
+		if !p.ended() {
+			return fmt.Errorf("%s still runs after printing:\n%s", p.name, p.out.String())
+		}
+		return nil
+	})
+	return code(p.err)
+}
+
+// balancers returns what the host's hacheck knows of those who ask about the service.
+func (h *host) balancers(service string) balancer.Report {
+	h.t.Helper()
+	a := h.get("/balancers?service=" + service)
+	var r balancer.Report
+	if err := json.Unmarshal([]byte(a.body), &r); err != nil {
+		h.t.Fatalf("/balancers: %v\n%s", err, a.body)
+	}
+	return r
+}
+
+// status returns the column status of "show stat" of every server, by "backend/server".
+func (h *haproxy) status() map[string]string {
+	h.t.Helper()
+	m := map[string]string{}
+	for name, row := range h.rows() {
+		m[name] = row["status"]
+	}
+	return m
+}
+
+// shows waits until every server, "backend/server", has the status.
+func (h *haproxy) shows(want map[string]string) {
+	h.t.Helper()
+	eventually(h.t, func() error {
+		got := h.status()
+		for server, w := range want {
+			if got[server] != w {
+				return fmt.Errorf("%s is %q, want %q", server, got[server], w)
+			}
+		}
+		return nil
+	})
+}
+
+// work is a service on one host that the tests can hold up: what is asked of /long is answered when the test says
+// so, and what is no HTTP is a tunnel, which stays open until the client closes it.
+type work struct {
+	t    testing.TB
+	name string
+
+	mu   sync.Mutex
+	held map[string]chan struct{} // long requests by their query
+}
+
+// startWork serves on ip, at port or a free one. It answers with its name.
+func startWork(t testing.TB, ip string, port int, name string) *work {
+	t.Helper()
+	w := &work{t: t, name: name, held: map[string]chan struct{}{}}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(w.serve))
+	ln, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Listener.Close()
+	s.Listener = ln
+	s.Start()
+	t.Cleanup(func() {
+		w.mu.Lock()
+		for _, c := range w.held {
+			close(c)
+		}
+		w.held = map[string]chan struct{}{}
+		w.mu.Unlock()
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return w
+}
+
+func (w *work) serve(rw http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/long":
+		c := make(chan struct{})
+		w.mu.Lock()
+		w.held[r.URL.RawQuery] = c
+		w.mu.Unlock()
+		<-c
+	case "/tunnel":
+		conn, rest, err := rw.(http.Hijacker).Hijack()
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"+w.name+"\n")
+		_, _ = io.Copy(conn, rest)
+		return
+	}
+	_, _ = io.WriteString(rw, w.name)
+}
+
+// release answers the long request with that query.
+func (w *work) release(query string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held[query] == nil {
+		w.t.Errorf("%s holds no request %q", w.name, query)
+		return
+	}
+	close(w.held[query])
+	delete(w.held, query)
+}
+
+// holds reports whether the long request with that query has come here.
+func (w *work) holds(query string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.held[query] != nil
+}
+
+// long sends a long request to w through a balancer that obeys X-To, and returns when it is there. Once it is
+// released, its answer has to be w's own.
+func (w *work) long(addr, query string) {
+	w.t.Helper()
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/long?"+query, nil)
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		req.Header.Set("X-To", w.name)
+		resp, err := client.Do(req)
+		if err != nil {
+			w.t.Errorf("long request %s: %v", query, err)
+			return
+		}
+		defer resp.Body.Close()
+		if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || string(body) != w.name {
+			w.t.Errorf("long request %s to %s: %d %q, %v", query, w.name, resp.StatusCode, body, err)
+		}
+	}()
+	eventually(w.t, func() error {
+		if !w.holds(query) {
+			return fmt.Errorf("the long request %s has not come to %s", query, w.name)
+		}
+		return nil
+	})
+	w.t.Cleanup(func() {
+		if w.holds(query) { // the test has failed
+			w.release(query)
+		}
+		<-answered
+	})
+}
+
+// keptAlive is a client's connection that stays open.
+type keptAlive struct {
+	t    testing.TB
+	conn net.Conn
+	r    *bufio.Reader
+}
+
+// keep connects to a balancer.
+func keep(t testing.TB, addr string) *keptAlive {
+	t.Helper()
+	conn, err := dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &keptAlive{t, conn, bufio.NewReader(conn)}
+}
+
+// ask sends one request with further header lines and returns the answer and its body.
+func (k *keptAlive) ask(path string, header ...string) (*http.Response, string) {
+	k.t.Helper()
+	if _, err := fmt.Fprintf(k.conn, "GET %s HTTP/1.1\r\nHost: web\r\n%s\r\n", path, strings.Join(append(header, ""), "\r\n")); err != nil {
+		k.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(k.r, nil)
+	if err != nil {
+		k.t.Fatalf("answer to %s: %v", path, err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		line, err := k.r.ReadString('\n')
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		return resp, strings.TrimSpace(line)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+// tunnel opens a tunnel through a balancer's HTTP or TCP proxy to the server of that name.
+func tunnel(t testing.TB, addr, name string) *keptAlive {
+	t.Helper()
+	for range 100 {
+		k := keep(t, addr)
+		if _, at := k.ask("/tunnel", "Connection: upgrade", "Upgrade: echo"); at == name {
+			return k
+		}
+		k.conn.Close()
+	}
+	t.Fatalf("no tunnel of a hundred came to %s", name)
+	return nil
+}
+
+// echoes sends something through a tunnel and waits for it to come back: the tunnel is alive.
+func (k *keptAlive) echoes() {
+	k.t.Helper()
+	if _, err := io.WriteString(k.conn, "still there\n"); err != nil {
+		k.t.Fatal(err)
+	}
+	if line, err := k.r.ReadString('\n'); err != nil || line != "still there\n" {
+		k.t.Fatalf("tunnel: %q, %v", line, err)
+	}
+}
