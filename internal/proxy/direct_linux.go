@@ -34,7 +34,8 @@ type directListener struct {
 	raw  syscall.RawConn
 
 	handed chan handed
-	done   chan struct{}
+	done   chan struct{} // closed by Close
+	gone   chan struct{} // closed when the last worker has ended after it
 	close  func() error
 	wg     sync.WaitGroup
 }
@@ -69,42 +70,59 @@ func (s *Server) direct(ln net.Listener) (net.Listener, bool) {
 		return nil, false
 	}
 	_ = ln.Close() // f is the same socket; two descriptors would have the poller woken twice
-	l := &directListener{s: s, addr: ln.Addr(), file: f, raw: raw, handed: make(chan handed), done: make(chan struct{})}
+	l := &directListener{s: s, addr: ln.Addr(), file: f, raw: raw, handed: make(chan handed), done: make(chan struct{}), gone: make(chan struct{})}
 	l.close = sync.OnceValue(func() error {
 		close(l.done)
-		err := l.file.Close()
-		l.wg.Wait() // whoever is answering now is done in some microseconds
-		return err
+		return l.file.Close()
 	})
 	for range runtime.GOMAXPROCS(0) {
 		l.wg.Go(l.work)
 	}
+	go func() {
+		l.wg.Wait()
+		close(l.gone)
+	}()
 	return l, true
 }
 
 func (l *directListener) Addr() net.Addr { return l.addr }
 
-// Close ends the listener. Answers by the shortcut that are under way are written before it returns.
+// Close has no further connection accepted. Those that were accepted before are still answered: by the
+// shortcut, or by whoever goes on calling Accept until it fails, as http.Server does even while it shuts
+// down. The socket may be shared with a successor, who answers all later ones; nobody else knows of these.
 func (l *directListener) Close() error { return l.close() }
 
-// Accept returns the next connection that needs net/http.
+// Accept returns the next connection that needs net/http. It fails once the listener is closed, the last
+// connection accepted before was returned, and the last answer by the shortcut is written.
 func (l *directListener) Accept() (net.Conn, error) {
 	select {
 	case h := <-l.handed:
 		return h.c, h.err
-	case <-l.done:
+	case <-l.gone:
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: net.ErrClosed}
 	}
 }
 
-// hand gives h to Accept, or drops it when nobody will accept any more.
+// handPatience is how long after Close a connection waits for Accept. http.Server comes back to it in
+// microseconds; without it, nobody may ever.
+const handPatience = time.Second
+
+// hand gives h to Accept, or drops it when nobody accepts any more.
 func (l *directListener) hand(h handed) {
 	select {
 	case l.handed <- h:
+		return
 	case <-l.done:
-		if h.c != nil {
-			_ = h.c.Close()
-		}
+	}
+	if h.c == nil {
+		return // an error means nothing now
+	}
+	patience := time.NewTimer(handPatience)
+	defer patience.Stop()
+	select {
+	case l.handed <- h:
+	case <-patience.C:
+		_ = h.c.Close()
 	}
 }
 
