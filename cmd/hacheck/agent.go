@@ -21,7 +21,7 @@ func (d *daemon) openAgents() error {
 		Noted: func(peer string, k spool.Key, answer string) { d.balancers.Told(peer, k.Name(), answer) },
 	})
 	for _, port := range d.opts.agentPorts {
-		ln, err := listen(context.Background(), d.opts.bind, port)
+		ln, err := d.inherited.listen(context.Background(), d.opts.bind, port)
 		if err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (d *daemon) closeAgents() {
 }
 
 func (d *serviceDoors) agentDoor(k doorKey) (*serviceDoor, error) {
-	ln, err := net.Listen("tcp", k.addr)
+	ln, err := d.listen(k.addr)
 	if err != nil {
 		return nil, err
 	}

@@ -7,10 +7,116 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
+
+	"hacheck/internal/systemd"
 )
+
+// inherited are the sockets that the service manager handed over, and which of them are in use. A door
+// takes the one on its port instead of opening its own: connections wait in it while no daemon runs, so
+// that a restart refuses no check.
+type inherited struct {
+	sockets []*systemd.Socket
+
+	mu    sync.Mutex
+	taken []*systemd.Socket
+}
+
+// forHTTP are the names of sockets that are for the HTTP door whatever their port: of hacheck.socket, by
+// that name, and without any, as systemd-socket-activate hands them over.
+var forHTTP = []string{"http", "hacheck.socket", "unknown"}
+
+// http opens the ports of the HTTP door. Handed over sockets with one of these ports or a name in forHTTP
+// are used; a port that has none is opened. The default port is not opened beside other sockets: a socket
+// unit that was changed to another port means that port.
+func (in *inherited) http(bind string, ports []uint16) ([]net.Listener, error) {
+	var listeners []net.Listener
+	have := map[uint16]bool{}
+	for _, s := range in.sockets {
+		port := portOf(s)
+		if !slices.Contains(ports, port) && !slices.Contains(forHTTP, s.Name) {
+			continue
+		}
+		ln, err := in.take(s)
+		if err != nil {
+			return nil, err
+		}
+		listeners = append(listeners, ln)
+		have[port] = true
+	}
+	if len(listeners) > 0 && slices.Equal(ports, []uint16{defaultPort}) {
+		return listeners, nil
+	}
+	for _, port := range ports {
+		if port != 0 && have[port] {
+			continue
+		}
+		ln, err := listen(context.Background(), bind, port)
+		if err != nil {
+			return nil, err
+		}
+		listeners = append(listeners, ln)
+	}
+	return listeners, nil
+}
+
+// listen is the function listen, unless a socket was handed over for the port.
+func (in *inherited) listen(ctx context.Context, bind string, port uint16) (net.Listener, error) {
+	if s := in.on(port); s != nil {
+		return in.take(s)
+	}
+	return listen(ctx, bind, port)
+}
+
+// listenAt is net.Listen for an address of the configuration, unless a socket was handed over for its port.
+func (in *inherited) listenAt(addr string) (net.Listener, error) {
+	if _, text, err := net.SplitHostPort(addr); err == nil {
+		if port, err := strconv.ParseUint(text, 10, 16); err == nil {
+			if s := in.on(uint16(port)); s != nil {
+				return in.take(s)
+			}
+		}
+	}
+	return net.Listen("tcp", addr)
+}
+
+// on returns the socket on that port, or nil.
+func (in *inherited) on(port uint16) *systemd.Socket {
+	if i := slices.IndexFunc(in.sockets, func(s *systemd.Socket) bool { return portOf(s) == port }); i >= 0 {
+		return in.sockets[i]
+	}
+	return nil
+}
+
+func (in *inherited) take(s *systemd.Socket) (net.Listener, error) {
+	in.mu.Lock()
+	in.taken = append(in.taken, s)
+	in.mu.Unlock()
+	return s.Listen()
+}
+
+// unused are the sockets that nothing listens on. Who connects to one waits without end.
+func (in *inherited) unused() (addrs []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, s := range in.sockets {
+		if !slices.Contains(in.taken, s) {
+			addrs = append(addrs, s.Name+" "+s.Addr.String())
+		}
+	}
+	return addrs
+}
+
+func portOf(s *systemd.Socket) uint16 {
+	if a, ok := s.Addr.(*net.TCPAddr); ok {
+		return uint16(a.Port)
+	}
+	return 0
+}
 
 // listen opens one port.
 func listen(ctx context.Context, bind string, port uint16) (net.Listener, error) {

@@ -24,6 +24,7 @@ import (
 	"hacheck/internal/health"
 	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
+	"hacheck/internal/systemd"
 )
 
 const (
@@ -48,7 +49,9 @@ type daemon struct {
 	dir       *spool.Dir
 	index     *spool.Index
 	door      *proxy.Server
-	server    *http.Server
+	server    *server
+	manager   *systemd.Manager
+	inherited inherited
 	listeners []net.Listener
 	patience  patience
 	conf      atomic.Pointer[config.Config]
@@ -129,6 +132,10 @@ func serve(o *options, sig signals) error {
 // start brings everything up but the answering. What it has opened when it fails, the end of the process
 // closes.
 func start(o *options) (*daemon, error) {
+	manager, err := systemd.Take()
+	if err != nil {
+		return nil, err
+	}
 	c, warnings, err := loadConfig(o.configFile)
 	if err != nil {
 		return nil, wrongConfig(warnings, err)
@@ -147,7 +154,8 @@ func start(o *options) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{opts: o, sink: newLogSink(target, lostLine(c.LogFormat)), scripts: check.NewScripts(check.DefaultScripts)}
+	d := &daemon{opts: o, sink: newLogSink(target, lostLine(c.LogFormat)), scripts: check.NewScripts(check.DefaultScripts), manager: manager}
+	d.inherited.sockets = manager.Sockets()
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
@@ -166,12 +174,8 @@ func start(o *options) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, port := range o.ports {
-		ln, err := listen(context.Background(), o.bind, port)
-		if err != nil {
-			return nil, err
-		}
-		d.listeners = append(d.listeners, ln)
+	if d.listeners, err = d.inherited.http(o.bind, o.ports); err != nil {
+		return nil, err
 	}
 	d.balancers = balancer.New()
 	if err := d.openAgents(); err != nil {
@@ -181,12 +185,15 @@ func start(o *options) (*daemon, error) {
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
 	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics()}, set)
-	d.services.log, d.services.door, d.services.agent = d.log, d.door, d.agent
+	d.services.log, d.services.door, d.services.agent, d.services.listen = d.log, d.door, d.agent, d.inherited.listenAt
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err
 	}
-	d.server = d.door.HTTPServer(c.HealthcheckTimeout)
+	d.server = newServer(d.door.HTTPServer(c.HealthcheckTimeout))
 	d.patience.Handler, d.server.Handler = d.server.Handler, &d.patience
+	if unused := d.inherited.unused(); len(unused) > 0 {
+		d.log.Warn("sockets were handed over that nothing listens on: who connects there waits without end", "sockets", unused)
+	}
 	return d, nil
 }
 
@@ -252,6 +259,7 @@ func (d *daemon) run(sig signals) error {
 	d.serveAgents()
 	d.log.Info("hacheck answers", "version", version, "listen", addrs, "spool", d.dir.Root(),
 		"config", d.opts.configFile, "pid", os.Getpid())
+	d.tellReady(addrs)
 	defer d.sink.close(logPatience)
 
 	for {
@@ -290,8 +298,10 @@ func (d *daemon) reloadUnless(stop <-chan os.Signal) os.Signal {
 // reload reads the configuration again. Either all of it is in force for the requests that come from now
 // on, or nothing has changed but that the log file was reopened.
 func (d *daemon) reload() {
+	ended := d.tellReload()
 	d.sink.reopenFile()
 	if d.opts.configFile == "" {
+		ended(nil)
 		d.log.Info("reopened the log; there is no configuration file to reload")
 		return
 	}
@@ -300,6 +310,7 @@ func (d *daemon) reload() {
 		err = d.use(c)
 	}
 	d.warn(warnings)
+	ended(err)
 	if err != nil {
 		d.reloads.failed.Add(1)
 		d.log.Error("the configuration was not reloaded, the old one stays in force",
@@ -328,7 +339,7 @@ func (d *daemon) use(c *config.Config) error {
 	}
 	d.sink.use(target, lostLine(c.LogFormat))
 	d.handler.use(newHandler(c.LogFormat, d.sink, d.handler.level))
-	d.patience.raise(c.HealthcheckTimeout, d.server)
+	d.patience.raise(c.HealthcheckTimeout, d.server.Server)
 	set := d.settings(c)
 	d.door.Use(set)
 	d.conf.Store(c)
@@ -345,6 +356,7 @@ func (d *daemon) warn(warnings []config.Warning) {
 func (d *daemon) stop(s os.Signal, sig signals) error {
 	limit := d.conf.Load().HealthcheckTimeout + stopMargin
 	d.log.Info("stopping; requests in flight are answered first", "signal", s.String(), "limit", limit)
+	d.told(d.manager.Stopping(limit+logPatience, "Answering the requests in flight"))
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	done := make(chan error, 1)
@@ -371,8 +383,8 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 		case s := <-sig.stop:
 			return fmt.Errorf("a second signal (%v): requests in flight were cut off", s)
 		case now := <-tick.C:
-			// Shutdown waits 5 s for a connection that has not sent a byte, and all that time the host
-			// would have no hacheck.
+			// Shutdown waits for a connection that has not sent a byte, and all that time the host would
+			// have no hacheck.
 			if d.checking() {
 				quiet = now
 			} else if now.Sub(quiet) >= stopQuiet {

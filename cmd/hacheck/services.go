@@ -37,10 +37,11 @@ func configured(c *config.Config, o check.Options, scripts *check.Scripts) map[s
 // serviceDoors are the listeners of services: http_listen, beacon_listen and agent_listen. A reload keeps those whose
 // address stays, opens the new ones and closes the others.
 type serviceDoors struct {
-	log   *slog.Logger
-	door  *proxy.Server // told of who asks
-	agent *agent.Agent
-	judge atomic.Pointer[health.Judge]
+	log    *slog.Logger
+	door   *proxy.Server // told of who asks
+	agent  *agent.Agent
+	listen func(addr string) (net.Listener, error)
+	judge  atomic.Pointer[health.Judge]
 
 	mu    sync.Mutex
 	doors map[doorKey]*serviceDoor
@@ -115,18 +116,18 @@ func (d *serviceDoors) ask(ctx context.Context, service string) health.Verdict {
 }
 
 func (d *serviceDoors) aggregate(k doorKey) (*serviceDoor, error) {
-	ln, err := net.Listen("tcp", k.addr)
+	ln, err := d.listen(k.addr)
 	if err != nil {
 		return nil, err
 	}
-	srv := aggregate.Server(&aggregate.Handler{
+	srv := newServer(aggregate.Server(&aggregate.Handler{
 		Judge:       func(ctx context.Context) health.Verdict { return d.ask(ctx, k.service) },
 		FailureCode: k.code,
 		Asked: func(r *http.Request, v *health.Verdict, code int) {
 			d.door.Note(k.service, "http://"+k.addr+r.RequestURI, r, v, code)
 		},
 		Log: d.log,
-	}, time.Hour) // the judge has its own patience, which a reload may change
+	}, time.Hour)) // the judge has its own patience, which a reload may change
 	go func() {
 		if err := srv.Serve(proxy.HostLines(ln)); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("a service's listener ended", "service", k.service, "listen", k.addr, "err", err)

@@ -1,0 +1,408 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// supervised starts the daemon as systemd does: with these listening sockets, by these names, and env.
+func supervised(t *testing.T, sockets []*net.TCPListener, names string, env []string, args ...string) *process {
+	t.Helper()
+	return launch(t, func(c *exec.Cmd) {
+		for _, ln := range sockets {
+			f, err := ln.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			c.ExtraFiles = append(c.ExtraFiles, f)
+		}
+		// Only the process itself knows its number before it is the daemon.
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" "$@"`}, c.Args...)
+		c.Env = append(c.Env, env...)
+		c.Env = append(c.Env, "LISTEN_FDS="+strconv.Itoa(len(sockets)))
+		if names != "" {
+			c.Env = append(c.Env, "LISTEN_FDNAMES="+names)
+		}
+	}, args...)
+}
+
+func listenTCP(t *testing.T) *net.TCPListener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln.(*net.TCPListener)
+}
+
+func TestInheritedSockets(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		name    string
+		names   string   // of the two sockets
+		args    []string // A and B are their ports
+		answers []string // of A and B: those the HTTP door answers on
+		more    int      // how many ports of its own it opens
+		unused  []string // those nothing listens on
+	}
+	for _, test := range []row{
+		{"by port", "x:y", []string{"-p", "A", "-p", "B"}, []string{"A", "B"}, 0, nil},
+		{"one by port", "x:y", []string{"-p", "A"}, []string{"A"}, 0, []string{"B"}},
+		{"unnamed", "", nil, []string{"A", "B"}, 0, nil},
+		{"by the unit's name", "hacheck.socket:hacheck.socket", nil, []string{"A", "B"}, 0, nil},
+		{"another port besides", "http:http", []string{"-p", "0"}, []string{"A", "B"}, 1, nil},
+		{"one for another door", "hacheck.socket:agent", nil, []string{"A"}, 0, []string{"B"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			socket := map[string]*net.TCPListener{"A": listenTCP(t), "B": listenTCP(t)}
+			addr := func(name string) string { return socket[name].Addr().String() }
+			args := slices.Clone(test.args)
+			for i, a := range args {
+				if socket[a] != nil {
+					args[i] = port(t, addr(a))
+				}
+			}
+			p := supervised(t, []*net.TCPListener{socket["A"], socket["B"]}, test.names, nil, args...)
+			p.ready()
+			for _, name := range test.answers {
+				if i := slices.Index(p.addrs, addr(name)); i < 0 {
+					t.Errorf("it answers on %v, not on %s", p.addrs, addr(name))
+				} else {
+					p.addrs = slices.Delete(p.addrs, i, i+1)
+				}
+				q := &process{t: t, addrs: []string{addr(name)}}
+				q.mustGet("/spool/web/0/", 200)
+			}
+			if len(p.addrs) != test.more {
+				t.Errorf("it answers on %v besides, want %d", p.addrs, test.more)
+			}
+			for _, name := range test.unused {
+				p.wait(regexp.MustCompile(`level=WARN msg="sockets were handed over that nothing listens on.*` + regexp.QuoteMeta(addr(name))))
+			}
+			if test.unused == nil && strings.Contains(p.said(), "handed over") {
+				t.Error("it complains about sockets that are in use")
+			}
+		})
+	}
+}
+
+// A service's own listener is handed over as well, and stays so when a reload takes it away and puts it back.
+func TestInheritedServiceListener(t *testing.T) {
+	t.Parallel()
+	ln := listenTCP(t)
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	with := "services: {web: {checks: [{type: tcp, port: " + port(t, ln.Addr().String()) + "}], http_listen: '" + ln.Addr().String() + "'}}\n"
+	writeFile(t, conf, with)
+	p := supervised(t, []*net.TCPListener{ln}, "web", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p.ready()
+	ask := func() {
+		t.Helper()
+		r, err := http.Get("http://" + ln.Addr().String() + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != 200 {
+			t.Errorf("it answered %d", r.StatusCode)
+		}
+	}
+	ask()
+	for i, text := range []string{"{}\n", with} {
+		writeFile(t, conf, text)
+		p.signal(syscall.SIGHUP)
+		until(t, "it was reloaded", func() bool { return strings.Count(p.said(), "reloaded the configuration") > i })
+	}
+	ask()
+}
+
+func TestInheritedNonsense(t *testing.T) {
+	t.Parallel()
+	for env, want := range map[string]string{
+		"LISTEN_FDS=many":    `^hacheck: read LISTEN_FDS: want a number of sockets up to 1024, got "many"\n$`,
+		"LISTEN_FDS=1":       `^hacheck: take over socket unknown \(descriptor 3\): `, // there is none
+		"WATCHDOG_USEC=soon": `^hacheck: read WATCHDOG_USEC: want a number of microseconds, got "soon"\n$`,
+	} {
+		p := launch(t, func(c *exec.Cmd) {
+			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, c.Args...)
+			c.Env = append(c.Env, env)
+		}, "-B", "127.0.0.1", "-p", "0")
+		p.stopped(1)
+		if !regexp.MustCompile(want).MatchString(p.said()) {
+			t.Errorf("%s: stderr is %q, want %s", env, p.said(), want)
+		}
+	}
+	// What was meant for the process before is none of ours.
+	p := launch(t, func(c *exec.Cmd) {
+		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_PID=1", "WATCHDOG_USEC=1000", "WATCHDOG_PID=1")
+	}, "-B", "127.0.0.1", "-p", "0")
+	p.ready()
+}
+
+// TestRestartsRefuseNothing: under 500 checks a second, each on a connection of its own, the daemon is
+// restarted ten times beside a socket that outlives it. No connection is refused and every answer comes,
+// whichever way it takes: from memory, through net/http, from the service.
+func TestRestartsRefuseNothing(t *testing.T) {
+	t.Parallel()
+	const (
+		rate     = 500
+		restarts = 10
+	)
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "well") }))
+	defer service.Close()
+	backend := port(t, service.Listener.Addr().String())
+	ln := listenTCP(t)
+	spool := filepath.Join(t.TempDir(), "spool")
+	start := func() *process {
+		return supervised(t, []*net.TCPListener{ln}, "hacheck.socket", nil, "--spool-root", spool)
+	}
+	p := start()
+	p.ready()
+
+	paths := []string{"/spool/web/0/", "/http/web/" + backend + "/", "/status", "/http/web/" + backend + "/fresh"}
+	var (
+		asked  atomic.Int64
+		wg     sync.WaitGroup
+		failed = make(chan error, 10)
+	)
+	ask := func(n int64) {
+		path := paths[n%int64(len(paths))]
+		err := func() error {
+			c, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(soon))
+			more := ""
+			if strings.HasSuffix(path, "fresh") {
+				more = "Cache-Control: no-cache\r\n"
+			}
+			if _, err := fmt.Fprintf(c, "GET %s HTTP/1.0\r\n%s\r\n", path, more); err != nil {
+				return err
+			}
+			b, err := io.ReadAll(c)
+			if err != nil || !strings.HasPrefix(string(b), "HTTP/1.0 200 OK\r\n") || !strings.Contains(string(b), "\r\n\r\n") {
+				return fmt.Errorf("answer %q, %w", b, err)
+			}
+			return nil
+		}()
+		if err != nil {
+			select {
+			case failed <- fmt.Errorf("check %d, %s: %w", n, path, err):
+			default:
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wg.Go(func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for began := time.Now(); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			for due := int64(time.Since(began).Seconds() * rate); asked.Load() < due; {
+				n := asked.Add(1)
+				wg.Go(func() { ask(n) })
+			}
+		}
+	})
+	for range restarts {
+		// Restarted in full work, not when a queue that has grown meanwhile is all there is.
+		at := asked.Load()
+		until(t, "checks were made", func() bool { return asked.Load() >= at+rate/5 })
+		p.signal(syscall.SIGTERM)
+		p.stopped(0)
+		p = start()
+		p.ready()
+	}
+	at := asked.Load()
+	until(t, "checks were made after the last restart", func() bool { return asked.Load() >= at+rate/5 })
+	cancel()
+	wg.Wait()
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+	t.Logf("%d checks in %d restarts", asked.Load(), restarts)
+}
+
+// notifySocket is the service manager's end of sd_notify.
+func notifySocket(t *testing.T) (env string, next func() map[string]string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return "NOTIFY_SOCKET=" + path, func() map[string]string {
+		t.Helper()
+		_ = c.SetReadDeadline(time.Now().Add(soon))
+		b := make([]byte, 4096)
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatalf("the daemon says nothing: %v", err)
+		}
+		fields := map[string]string{}
+		for line := range strings.Lines(string(b[:n])) {
+			k, v, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+			fields[k] = v
+		}
+		return fields
+	}
+}
+
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	env, next := notifySocket(t)
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	// What a script inherits, it writes down.
+	seen := filepath.Join(t.TempDir(), "seen")
+	script := filepath.Join(t.TempDir(), "script")
+	writeFile(t, script, "#!/bin/sh\nenv >"+seen+"; ls -l /proc/$$/fd >>"+seen+"\n")
+	if err := os.Chmod(script, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := "services: {web: {checks: [{type: script, command: " + script + "}]}}\n"
+	writeFile(t, conf, config)
+	ln := listenTCP(t)
+	p := supervised(t, []*net.TCPListener{ln}, "", []string{env, "WATCHDOG_USEC=60000000"}, "-c", conf)
+	if got := next(); got["READY"] != "1" || got["STATUS"] != "Answering on "+ln.Addr().String() {
+		t.Errorf("at the start it says %v", got)
+	}
+	p.ready()
+	if got := next(); got["WATCHDOG"] != "1" {
+		t.Errorf("then it says %v", got)
+	}
+
+	p.mustGet("/checks/web/0/", 200)
+	inherits, err := os.ReadFile(seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "socket:"} {
+		if strings.Contains(string(inherits), bad) {
+			t.Errorf("a script inherits %s:\n%s", bad, inherits)
+		}
+	}
+
+	reload := func(text, status string) {
+		t.Helper()
+		writeFile(t, conf, text)
+		p.signal(syscall.SIGHUP)
+		if got := next(); got["RELOADING"] != "1" || !regexp.MustCompile(`^[1-9][0-9]+$`).MatchString(got["MONOTONIC_USEC"]) {
+			t.Errorf("at a reload it says %v", got)
+		}
+		if got := next(); got["READY"] != "1" || !strings.HasPrefix(got["STATUS"], status) {
+			t.Errorf("after the reload it says %v, want %s", got, status)
+		}
+	}
+	reload("cache_time: x\nmax_clients: y\n", "The configuration was not reloaded, the old one stays in force: "+conf+":1: cache_time")
+	reload(config, "Reloaded the configuration at 2")
+
+	p.signal(syscall.SIGTERM)
+	if got := next(); got["STOPPING"] != "1" || got["EXTEND_TIMEOUT_USEC"] != "12000000" {
+		t.Errorf("at the end it says %v", got)
+	}
+	p.stopped(0)
+}
+
+// TestWatchdog: a daemon that answers feeds it, in half its interval at the latest; one whose port is open
+// but which is stuck does not.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	env, next := notifySocket(t)
+	p := supervised(t, nil, "", []string{env, "WATCHDOG_USEC=2000000"}, "-B", "127.0.0.1", "-p", "0")
+	if got := next(); got["READY"] != "1" {
+		t.Fatalf("at the start it says %v", got)
+	}
+	p.ready()
+	last := time.Now()
+	for range 3 {
+		if got := next(); got["WATCHDOG"] != "1" {
+			t.Fatalf("it says %v", got)
+		}
+		if took := time.Since(last); took > 2*time.Second {
+			t.Errorf("fed after %v", took)
+		}
+		last = time.Now()
+	}
+	// Nobody was seen to ask about a service.
+	if _, body, err := p.get("/recent"); err != nil || !strings.Contains(body, `"seen_services":[]`) {
+		t.Errorf("/recent has %s, %v", body, err)
+	}
+}
+
+// TestWatchdogStarves: with no descriptor left the daemon has its port and answers nobody, itself included.
+func TestWatchdogStarves(t *testing.T) {
+	t.Parallel()
+	env, next := notifySocket(t)
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	writeFile(t, conf, "rlimit_nofile: 20\n")
+	p := supervised(t, nil, "", []string{env, "WATCHDOG_USEC=1000000"}, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	next() // READY
+	p.ready()
+	var held []net.Conn
+	for range 100 {
+		c, err := net.Dial("tcp", p.addrs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	p.wait(regexp.MustCompile(`level=ERROR msg="the daemon does not answer itself; systemd ends it unless that passes" err="ask `))
+	for _, c := range held {
+		c.Close()
+	}
+	n := strings.Count(p.said(), "does not answer itself")
+	until(t, "it is fed again", func() bool {
+		return next()["WATCHDOG"] == "1" && strings.Count(p.said(), "does not answer itself") >= n
+	})
+}
+
+// TestSocketActivate has the real thing hand the socket over, at the first connection.
+func TestSocketActivate(t *testing.T) {
+	t.Parallel()
+	activate, err := exec.LookPath("systemd-socket-activate")
+	if err != nil {
+		t.Fatalf("%v; run test/install.sh", err)
+	}
+	addr := freeAddr(t)
+	p := launch(t, func(c *exec.Cmd) {
+		c.Path, c.Args = activate, append([]string{activate, "-l", addr}, c.Args...)
+	})
+	p.addrs = []string{addr}
+	until(t, "the port is open", func() bool {
+		p.alive()
+		code, _, err := p.get("/spool/web/0/")
+		return err == nil && code == 200
+	})
+	p.ready()
+	if !slices.Equal(p.addrs, []string{addr}) {
+		t.Errorf("it answers on %v, want %s", p.addrs, addr)
+	}
+}
