@@ -12,6 +12,7 @@ BIN      ?= bin
 PORT     ?= 3333
 SPOOL    ?= run/spool
 FUZZTIME ?= 20s
+DIST     ?= dist
 
 COMMANDS := hacheck haup hadown hastatus
 TOOL     := go tool -modfile=tools/go.mod
@@ -20,7 +21,12 @@ TOOL     := go tool -modfile=tools/go.mod
 # not there is a C compiler. The profile in cmd/hacheck/default.pgo is picked up by the go command.
 build run demo bench: export CGO_ENABLED := 0
 
-.PHONY: help build run demo test lint fuzz bench golden clean
+# What a package is made of is as old as its commit: the same commit makes the same bytes.
+package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+package: export ARCHES  ?= amd64 arm64
+package: export FORMATS ?= deb rpm
+
+.PHONY: help build run demo test lint fuzz bench package golden clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +65,13 @@ fuzz: ## run every fuzz test for FUZZTIME (20s) each
 bench: build ## measure all that has a floor, beside bare net/http, nginx and HAProxy (20 minutes); bench/RESULTS.md
 	go run ./bench -bin $(BIN) $(BENCHFLAGS)
 
+package: ## deb and rpm packages for amd64 and arm64, and what a container is made of, into dist/
+	@mkdir -p $(DIST)
+	DIST=$(abspath $(DIST)) VERSION=$(VERSION) packaging/build.sh
+
 golden: ## write the golden files anew from what the code prints today; read the diff before committing
 	@pkgs=$$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -r -n1 dirname | sort -u); \
 	if [ -z "$$pkgs" ]; then echo "no package has golden files"; else set -x; go test $$pkgs -update; fi
 
 clean: ## remove what the other targets have built
-	rm -rf $(BIN) run
+	rm -rf $(BIN) run dist

@@ -31,6 +31,12 @@ util-linux          unshare
 mount               mount
 python3             python3
 gcc                 gcc
+systemd             systemd-socket-activate
+rpm                 rpm
+groff-base          groff
+fish                fish
+zsh                 zsh
+logrotate           logrotate
 '
 
 missing=$(while read -r package command; do

@@ -34,9 +34,9 @@ var layers = [][]string{
 	{"cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"},
 }
 
-// outside are packages that no command may link, in no layer: they serve tests and benchmarks, and may
-// import what they like.
-var outside = []string{"internal/check/checktest", "internal/servertest", "bench", "bench/bare", "bench/empty", "demo", "test"}
+// outside are packages that no command may link, in no layer: they serve tests, benchmarks and packages, and
+// may import what they like.
+var outside = []string{"internal/check/checktest", "internal/servertest", "bench", "bench/bare", "bench/empty", "demo", "packaging/generate", "test"}
 
 // only says who alone may import a package directly, by the prefix of its path, and why.
 var only = []struct {

@@ -1,0 +1,78 @@
+#!/bin/bash
+# Builds the packages, for `make package`. From the environment: VERSION and SOURCE_DATE_EPOCH, the same of
+# which give the same packages, byte for byte; DIST, where they go; ARCHES and FORMATS, to make fewer.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+umask 022
+export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH CGO_ENABLED=0
+
+work=$DIST/work
+rm -rf "$work"
+mkdir -p "$work"
+
+# What sorts as git describe means it: v1.2.3-rc1 before v1.2.3 before v1.2.3-5-gabc; no "-", which
+# separates a package's release. Without a tag it is older than any version.
+case $VERSION in
+v[0-9]* | [0-9]*) version=$(sed -E 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-dirty$/+dirty/; s/-/~/g' <<<"$VERSION") ;;
+*) version=0~$(tr -c 'a-zA-Z0-9.\n' . <<<"$VERSION") ;;
+esac
+
+# build OS ARCH DIR
+build() {
+	GOOS=$1 GOARCH=$2 go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o "$3/" \
+		./cmd/hacheck ./cmd/haup ./cmd/hadown ./cmd/hastatus
+	ln -sf hastatus "$3/halist"
+	ln -sf hastatus "$3/hashowdowned"
+}
+for arch in $ARCHES; do
+	mkdir -p "$work/$arch/usr/bin"
+	build linux "$arch" "$work/$arch/usr/bin"
+done
+
+# The man pages and completions come from the commands themselves, as this machine runs them.
+host=$work/$(go env GOHOSTARCH)/usr/bin
+if [ "$(go env GOHOSTOS)" != linux ] || [ ! -d "$host" ]; then
+	host=$work/host
+	mkdir -p "$host"
+	build "$(go env GOHOSTOS)" "$(go env GOHOSTARCH)" "$host"
+fi
+go run ./packaging/generate -bin "$host" -out "$work/text" -version "$VERSION" -date "$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)"
+
+for arch in $ARCHES; do
+	root=$work/$arch
+	mkdir -p "$root/usr/share" "$root/etc"
+	cp -r "$work/text/man" "$root/usr/share/man"
+	gzip -9n "$root"/usr/share/man/*/*
+	cp -r "$work/text/completions" "$root/completions"
+	cp "$work/text/hacheck.yaml" "$root/etc/"
+	gzip -9nc CHANGELOG.md >"$root/changelog.gz"
+	gzip -9n >"$root/changelog.Debian.gz" <<-END
+		hacheck ($version-1) stable; urgency=medium
+
+		  * Version $VERSION; see changelog.gz.
+
+		 -- the hacheck authors <hacheck@localhost>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+	END
+	# nfpm takes over when a file was last changed.
+	find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	for format in $FORMATS; do
+		ARCH=$arch PACKAGE_VERSION=$version ROOT=$root \
+			go tool -modfile=tools/go.mod nfpm package -f packaging/nfpm.yaml -p "$format" -t "$DIST/" >/dev/null
+	done
+
+	# The file system of a container, see packaging/Containerfile.
+	image=$work/image-$arch
+	mkdir -p "$image/etc" "$image/usr/bin" "$image/var/spool/hacheck"
+	cp -P "$root"/usr/bin/* "$image/usr/bin/"
+	cp "$root/etc/hacheck.yaml" "$image/etc/"
+	echo 'hacheck:x:65532:65532:hacheck:/var/spool/hacheck:/sbin/nologin' >"$image/etc/passwd"
+	tar=$DIST/hacheck-root-$arch.tar
+	# Root's, but for the directory that the daemon writes to.
+	tar -C "$image" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=ustar \
+		--exclude=./var/spool/hacheck -cf "$tar" ./etc ./usr ./var
+	tar -C "$image" --mtime="@$SOURCE_DATE_EPOCH" --owner=65532 --group=65532 --numeric-owner --format=ustar \
+		--mode=0750 -rf "$tar" ./var/spool/hacheck
+	gzip -9nf "$tar"
+done
+rm -rf "$work"
+ls "$DIST"
