@@ -1,0 +1,635 @@
+package test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"hacheck/internal/config"
+)
+
+// commandNames are the commands of a package.
+var commandNames = []string{"hacheck", "haup", "hadown", "hastatus", "halist", "hashowdowned"}
+
+// makePackages builds the packages of the sources in dir as `make package` does, and returns where they are.
+func makePackages(t *testing.T, dir, version string, env ...string) string {
+	t.Helper()
+	dist := t.TempDir()
+	// An umask that would show in any file whose mode is not said.
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec make -s package "$@"`, "make", "DIST="+dist, "VERSION="+version)
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000"), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make package: %v\n%s", err, out)
+	}
+	return dist
+}
+
+// TestPackages builds the packages, looks into them, and installs, upgrades and removes them in a copy of this
+// machine that nothing is left of.
+func TestPackages(t *testing.T) {
+	t.Parallel()
+	first := makePackages(t, "..", "v1.0.0")
+	t.Run("reproducible", func(t *testing.T) { t.Parallel(); packagesReproducible(t, first) })
+	t.Run("contents", func(t *testing.T) { t.Parallel(); packageContents(t, first) })
+	t.Run("container", func(t *testing.T) { t.Parallel(); containerRoot(t, first) })
+	t.Run("life", func(t *testing.T) {
+		t.Parallel()
+		second := makePackages(t, "..", "v1.0.1", "ARCHES=amd64")
+		for _, format := range []struct{ name, file string }{{"deb", "hacheck_%s-1_amd64.deb"}, {"rpm", "hacheck-%s-1.x86_64.rpm"}} {
+			t.Run(format.name, func(t *testing.T) {
+				t.Parallel()
+				packageLife(t, format.name, filepath.Join(first, fmt.Sprintf(format.file, "1.0.0")), filepath.Join(second, fmt.Sprintf(format.file, "1.0.1")))
+			})
+		}
+	})
+}
+
+// packagesReproducible: another directory, another day, another time zone and umask make the same bytes.
+func packagesReproducible(t *testing.T, first string) {
+	sources := t.TempDir()
+	copyTree(t, "..", sources)
+	second := makePackages(t, sources, "v1.0.0", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8")
+	want, got := sums(t, first), sums(t, second)
+	if len(want) != 6 {
+		t.Errorf("make package made %v, want a deb, an rpm and a container's root for each of two architectures", want)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("packages differ from build to build (-first +second):\n%s", diff)
+	}
+}
+
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if slices.Contains([]string{".git", "bin", "dist", "run"}, name) {
+				return fs.SkipDir
+			}
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
+		}
+		if !e.Type().IsRegular() {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o600)
+		if info, err := e.Info(); err == nil && info.Mode()&0o100 != 0 {
+			mode = 0o700
+		}
+		return os.WriteFile(filepath.Join(to, name), b, mode)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func sums(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[e.Name()] = fmt.Sprintf("%x", sha256.Sum256(b))
+	}
+	return all
+}
+
+// must runs a program of this machine and returns all that it says.
+func must(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tool(t, name), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// debFiles and rpmFiles list what a package installs: path to mode, owner, group and where a link points.
+func debFiles(t *testing.T, deb string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for line := range strings.Lines(must(t, "dpkg-deb", "--contents", deb)) {
+		f := strings.Fields(line)
+		if len(f) < 6 || f[0][0] == 'd' {
+			continue
+		}
+		files[strings.TrimPrefix(f[5], ".")] = strings.Join(append([]string{f[0], f[1]}, f[6:]...), " ")
+	}
+	return files
+}
+
+func rpmFiles(t *testing.T, rpm string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for line := range strings.Lines(must(t, "rpm", "--query", "--package", "--queryformat", `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILELINKTOS}\n]`, rpm)) {
+		f := strings.Fields(line)
+		if len(f) > 3 {
+			f = append(f[:3], "->", f[3])
+		}
+		files[f[0]] = strings.Join(f[1:], " ")
+	}
+	return files
+}
+
+func packageContents(t *testing.T, dist string) {
+	deb, rpm := filepath.Join(dist, "hacheck_1.0.0-1_amd64.deb"), filepath.Join(dist, "hacheck-1.0.0-1.x86_64.rpm")
+	want := map[string]string{
+		"/usr/bin/hacheck":      "-rwxr-xr-x root/root",
+		"/usr/bin/haup":         "-rwxr-xr-x root/root",
+		"/usr/bin/hadown":       "-rwxr-xr-x root/root",
+		"/usr/bin/hastatus":     "-rwxr-xr-x root/root",
+		"/usr/bin/halist":       "l--------- root/root -> hastatus",
+		"/usr/bin/hashowdowned": "l--------- root/root -> hastatus",
+		"/etc/hacheck.yaml":     "-rw-r----- root/root",
+
+		"/usr/share/bash-completion/completions/hacheck": "-rw-r--r-- root/root",
+	}
+	for _, path := range []string{
+		"/etc/default/hacheck", "/etc/logrotate.d/hacheck", "/usr/lib/systemd/system/hacheck.service", "/usr/lib/systemd/system/hacheck.socket",
+		"/usr/lib/sysusers.d/hacheck.conf", "/usr/lib/tmpfiles.d/hacheck.conf", "/usr/share/man/man5/hacheck.yaml.5.gz",
+		"/usr/share/man/man8/hacheck.8.gz", "/usr/share/man/man8/hacheck-run.8.gz", "/usr/share/doc/hacheck/examples/haproxy.cfg",
+	} {
+		want[path] = "-rw-r--r-- root/root"
+	}
+	for _, name := range commandNames {
+		want["/usr/share/fish/vendor_completions.d/"+name+".fish"] = "-rw-r--r-- root/root"
+		if name != "hacheck" {
+			want["/usr/share/man/man1/"+name+".1.gz"] = "-rw-r--r-- root/root"
+			want["/usr/share/bash-completion/completions/"+name] = "l--------- root/root -> hacheck"
+		}
+	}
+	for _, p := range []struct {
+		name string
+		has  map[string]string
+		also []string
+	}{
+		{"deb", debFiles(t, deb), []string{"/usr/share/doc/hacheck/copyright", "/usr/share/doc/hacheck/changelog.gz", "/usr/share/doc/hacheck/changelog.Debian.gz", "/usr/share/zsh/vendor-completions/_hacheck"}},
+		{"rpm", rpmFiles(t, rpm), []string{"/usr/share/licenses/hacheck/LICENSE", "/usr/share/zsh/site-functions/_hacheck"}},
+	} {
+		for path, mode := range want {
+			// A link's own mode is what a package likes.
+			got, mode := regexp.MustCompile(`^l\S+`).ReplaceAllString(p.has[path], "l"), regexp.MustCompile(`^l\S+`).ReplaceAllString(mode, "l")
+			if got != mode {
+				t.Errorf("%s: %s is %q, want %q", p.name, path, p.has[path], mode)
+			}
+		}
+		for _, path := range p.also {
+			if p.has[path] == "" {
+				t.Errorf("%s: no %s", p.name, path)
+			}
+		}
+		for path, mode := range p.has {
+			if mode[0] != 'l' && mode[5] == 'w' || mode[0] != 'l' && mode[8] == 'w' || !strings.Contains(mode, " root/root") {
+				t.Errorf("%s: %s is %s", p.name, path, mode)
+			}
+		}
+	}
+	for arch, pair := range map[string][2]string{
+		"amd64": {deb, rpm},
+		"arm64": {filepath.Join(dist, "hacheck_1.0.0-1_arm64.deb"), filepath.Join(dist, "hacheck-1.0.0-1.aarch64.rpm")},
+	} {
+		if diff := cmp.Diff(debFiles(t, deb), debFiles(t, pair[0])); diff != "" {
+			t.Errorf("the deb for %s has other files:\n%s", arch, diff)
+		}
+		if diff := cmp.Diff(rpmFiles(t, rpm), rpmFiles(t, pair[1])); diff != "" {
+			t.Errorf("the rpm for %s has other files:\n%s", arch, diff)
+		}
+		if got := must(t, "dpkg-deb", "--field", pair[0], "Architecture"); strings.TrimSpace(got) != arch {
+			t.Errorf("the deb for %s is for %s", arch, got)
+		}
+	}
+	if got, want := must(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+		t.Errorf("the conffiles of the deb are %q, want %q", got, want)
+	}
+	if got, want := must(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+		t.Errorf("the configuration files of the rpm are %q, want %q", got, want)
+	}
+	// Nothing of the machine that built them is in them.
+	if got := must(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
+		t.Errorf("the rpm was built on and at %s", got)
+	}
+	for _, name := range []string{"control", "postinst", "prerm", "postrm"} {
+		if text := must(t, "dpkg-deb", "--info", deb, name); strings.Contains(text, "/work") || strings.Contains(text, "${") && name == "control" {
+			t.Errorf("%s has paths or variables of the build:\n%s", name, text)
+		} else if name != "control" {
+			file := filepath.Join(t.TempDir(), name)
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			must(t, "sh", "-n", file)
+		}
+	}
+}
+
+// packageLife runs testdata/packages/<kind>.sh, which has the steps.
+func packageLife(t *testing.T, kind, v1, v2 string) {
+	dir := t.TempDir()
+	for to, from := range map[string]string{"v1." + kind: v1, "v2." + kind: v2, "common.sh": "testdata/packages/common.sh"} {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, to), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"--mount", "--net", "--pid", "--fork", "--kill-child"}
+	if os.Geteuid() != 0 {
+		args = append(args, "--map-auto", "--map-root-user") // needs newuidmap and lines in /etc/subuid and /etc/subgid
+	}
+	scripts, err := filepath.Abs("testdata/packages")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append(args, "bash", filepath.Join(scripts, "chroot.sh"), t.TempDir(), filepath.Join(scripts, kind+".sh"),
+		filepath.Join(dir, "v1."+kind), filepath.Join(dir, "v2."+kind), filepath.Join(dir, "common.sh"))
+	out, err := exec.CommandContext(t.Context(), tool(t, "unshare"), args...).CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "DONE\n") {
+		t.Fatalf("%s.sh in a copy of this machine (needs root, or namespaces for users with uidmap): %v\n%s", kind, err, out)
+	}
+}
+
+// containerRoot checks the recipe of a container and what it copies, without a container.
+func containerRoot(t *testing.T, dist string) {
+	recipe, err := os.ReadFile("../packaging/Containerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, user, entry, added := "", "", "", ""
+	for line := range strings.Lines(string(recipe)) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch word {
+		case "FROM":
+			from = rest
+		case "USER":
+			user = rest
+		case "ENTRYPOINT":
+			entry = rest
+		case "ADD", "COPY":
+			added += rest
+		}
+	}
+	if from != "scratch" || user != "65532:65532" || entry != `["/usr/bin/hacheck", "--config-file", "/etc/hacheck.yaml"]` || added != "dist/hacheck-root-${TARGETARCH}.tar.gz /" {
+		t.Errorf("the recipe is FROM %s, USER %s, ENTRYPOINT %s, ADD %s", from, user, entry, added)
+	}
+	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
+		name := strings.TrimSuffix(strings.TrimPrefix(strings.ReplaceAll(added, "${TARGETARCH}", arch), "dist/"), " /")
+		f, err := os.Open(filepath.Join(dist, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		z, err := gzip.NewReader(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := map[string]string{}
+		for r := tar.NewReader(z); ; {
+			h, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("/", h.Name)
+			has[path] = fmt.Sprintf("%c %o %d:%d", h.Typeflag, h.Mode, h.Uid, h.Gid)
+			if h.Typeflag != tar.TypeReg || filepath.Dir(path) != "/usr/bin" {
+				continue
+			}
+			b, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := elf.NewFile(bytes.NewReader(b))
+			if err != nil {
+				t.Fatalf("%s: %s: %v", arch, path, err)
+			}
+			libraries, err := e.ImportedLibraries()
+			if e.Machine != machine || err != nil || len(libraries) > 0 || slices.ContainsFunc(e.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
+				t.Errorf("%s: %s is for %v and needs %v, %v; want a static program", arch, path, e.Machine, libraries, err)
+			}
+		}
+		want := map[string]string{"/etc/hacheck.yaml": "0 644 0:0", "/etc/passwd": "0 644 0:0", "/var/spool/hacheck": "5 750 65532:65532"}
+		for _, c := range commandNames {
+			want["/usr/bin/"+c] = "0 755 0:0"
+		}
+		for _, link := range []string{"halist", "hashowdowned"} {
+			want["/usr/bin/"+link] = "2 777 0:0"
+		}
+		ignore := cmpopts.IgnoreMapEntries(func(path, _ string) bool {
+			return path == "/var" || want[path] == "" && filepath.Dir(path) == "/" || path == "/usr/bin" || path == "/var/spool"
+		})
+		if diff := cmp.Diff(want, has, ignore); diff != "" {
+			t.Errorf("%s: (-want +has)\n%s", name, diff)
+		}
+	}
+}
+
+var generated struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// texts returns where packaging/generate has written what it makes of the commands.
+func texts(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Dir(bin(t, "hacheck"))
+	generated.once.Do(func() {
+		generated.dir = filepath.Join(bin, "texts") // removed with it
+		cmd := exec.Command("go", "run", "-buildvcs=false", "./packaging/generate", "-bin", bin, "-out", generated.dir, "-version", "1.2.3", "-date", "2026-01-31")
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			generated.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if generated.err != nil {
+		t.Fatal(generated.err)
+	}
+	return generated.dir
+}
+
+// helpPages returns what every command and subcommand says of itself, by the name of its page.
+func helpPages(t *testing.T) map[string]string {
+	t.Helper()
+	pages := map[string]string{}
+	var ask func(words ...string)
+	ask = func(words ...string) {
+		out, err := exec.CommandContext(t.Context(), bin(t, words[0]), append(words[1:], "--help")...).Output()
+		if err != nil {
+			t.Fatalf("%v --help: %v", words, err)
+		}
+		pages[strings.Join(words, "-")] = string(out)
+		// The subcommands are those that the program has, found by another way than the generator's.
+		if len(words) > 2 {
+			return
+		}
+		for _, sub := range []string{"aggregate", "beacon", "run", "firewall", "export", "convert"} {
+			if m, _ := regexp.MatchString(`(?m)^(Usage:| +) *`+strings.Join(words, " ")+` (\w+\|)*`+sub+`\b`, string(out)); m {
+				ask(append(slices.Clone(words), sub)...)
+			}
+		}
+	}
+	for _, name := range commandNames {
+		ask(name)
+	}
+	if len(pages) != len(commandNames)+6 {
+		t.Errorf("there are pages for %d commands", len(pages))
+	}
+	return pages
+}
+
+var helpOption = regexp.MustCompile(`(?m)^  (?:-(\S), |    )--([a-z-]+)`)
+
+// optionsIn returns the options in a --help, long and short, sorted.
+func optionsIn(help string) (names []string) {
+	for _, m := range helpOption.FindAllStringSubmatch(help, -1) {
+		names = append(names, "--"+m[2])
+		if m[1] != "" {
+			names = append(names, "-"+m[1])
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestManPages: every command has a page that groff finds no fault with, with the options of its --help, all of
+// them and no others, and its exit codes.
+func TestManPages(t *testing.T) {
+	t.Parallel()
+	dir := texts(t)
+	for name, help := range helpPages(t) {
+		section := "1"
+		if strings.HasPrefix(name, "hacheck") {
+			section = "8"
+		}
+		path := filepath.Join(dir, "man", "man"+section, name+"."+section)
+		if out := must(t, "groff", "-ww", "-man", "-Tutf8", "-z", path); out != "" {
+			t.Errorf("%s: %s", name, out)
+		}
+		text := must(t, "groff", "-man", "-Tascii", "-P-cbou", "-rLL=200n", path)
+		_, options, _ := strings.Cut(text, "\nOPTIONS\n")
+		options = regexp.MustCompile(`\n[A-Z]`).Split(options, 2)[0]
+		var has []string
+		for _, m := range regexp.MustCompile(`(?m)^ {7}(?:-(\S)(?: \S+)?, )?--([a-z-]+)`).FindAllStringSubmatch(options, -1) {
+			has = append(has, "--"+m[2])
+			if m[1] != "" {
+				has = append(has, "-"+m[1])
+			}
+		}
+		slices.Sort(has)
+		if diff := cmp.Diff(optionsIn(help), has); diff != "" {
+			t.Errorf("the options of %s (-help +page):\n%s", name, diff)
+		}
+		if strings.Contains(help, "Exit status:") != strings.Contains(text, "\nEXIT STATUS\n") {
+			t.Errorf("the page of %s and its --help do not agree whether there is an exit status", name)
+		}
+		if !strings.Contains(text, "\nNAME\n       "+name+" - ") || strings.Contains(text, "%!") {
+			t.Errorf("the page of %s begins %q", name, text[:200])
+		}
+	}
+	text := must(t, "groff", "-ww", "-man", "-Tascii", "-P-cbou", filepath.Join(dir, "man/man5/hacheck.yaml.5"))
+	source, err := os.ReadFile("../internal/config/services.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The keys of a service have no table, but the line that suggests the nearest one has them all.
+	line := regexp.MustCompile(`l\.unknownIn\(f\.line, f\.name, (.*)\)`).FindSubmatch(source)
+	if line == nil {
+		t.Fatal("internal/config/services.go says no more which keys a service has")
+	}
+	keys := regexp.MustCompile(`[a-z_]+`).FindAllString(string(line[1]), -1)
+	for _, k := range config.Keys() {
+		keys = append(keys, k.Name)
+	}
+	for _, k := range keys {
+		if !strings.Contains(text, "\n       "+k) {
+			t.Errorf("hacheck.yaml(5) says nothing of %s", k)
+		}
+	}
+}
+
+// TestCompletions asks the shells themselves what they complete, in a world with one service down.
+func TestCompletions(t *testing.T) {
+	t.Parallel()
+	dir := texts(t)
+	root := filepath.Join(t.TempDir(), "spool")
+	must(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
+	// The commands of a user's PATH, for this spool.
+	path := t.TempDir()
+	for _, name := range []string{"hashowdowned", "halist"} {
+		script := fmt.Sprintf("#!/bin/sh\nexec %s --spool-root %s -p 127.0.0.1:1 \"$@\"\n", bin(t, name), root)
+		if err := os.WriteFile(filepath.Join(path, name), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shell := func(name string, args ...string) []string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), tool(t, name), args...)
+		cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "TERM=dumb")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		words := []string{}
+		for line := range strings.Lines(string(out)) {
+			w, _, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t")
+			words = append(words, w)
+		}
+		slices.Sort(words)
+		return slices.Compact(words)
+	}
+	complete := map[string]func(words ...string) []string{
+		"bash": func(words ...string) []string {
+			return shell("bash", append([]string{"-c", `source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _hacheck; [ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"`,
+				filepath.Join(dir, "completions/bash/hacheck")}, words...)...)
+		},
+		"fish": func(words ...string) []string {
+			return shell("fish", "--no-config", "-c", fmt.Sprintf("source %s; complete -C '%s'", filepath.Join(dir, "completions/fish", words[0]+".fish"), strings.Join(words, " ")))
+		},
+	}
+	pages := helpPages(t)
+	for name, complete := range complete {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for page, help := range pages {
+				words := strings.Split(page, "-")
+				if diff := cmp.Diff(optionsIn(help), both(complete(append(slices.Clone(words), "-")...), complete(append(words, "--")...)), cmpopts.EquateEmpty()); diff != "" {
+					t.Errorf("the options of %s (-help +completion):\n%s", page, diff)
+				}
+			}
+			for _, test := range []struct {
+				words []string
+				want  []string
+			}{
+				{[]string{"haup", ""}, []string{"all", "web.example"}},
+				{[]string{"hadown", "w"}, []string{"web.example"}},
+				{[]string{"hastatus", "--action", "status"}, []string{"status", "status_downed"}},
+				{[]string{"hacheck", "fire"}, []string{"firewall"}},
+				{[]string{"hacheck", "firewall", "c"}, []string{"convert"}},
+				{[]string{"hacheck", "run", "--output", "j"}, []string{"json", "junit"}},
+			} {
+				if diff := cmp.Diff(test.want, complete(test.words...)); diff != "" {
+					t.Errorf("%q (-want +got):\n%s", test.words, diff)
+				}
+			}
+		})
+	}
+	t.Run("zsh", func(t *testing.T) {
+		t.Parallel()
+		script := filepath.Join(dir, "completions/zsh/_hacheck")
+		must(t, "zsh", "-n", script)
+		b, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for page, help := range pages {
+			_, function, _ := strings.Cut(string(b), "\n_hacheck_"+strings.ReplaceAll(page, "-", "_")+"() {\n")
+			function, _, _ = strings.Cut(function, "\n}\n")
+			var has []string
+			for _, m := range regexp.MustCompile(`(?m)^\t\t'\*?(--?[A-Za-z-]+?)[+=]?-?\[`).FindAllStringSubmatch(function, -1) {
+				has = append(has, m[1])
+			}
+			slices.Sort(has)
+			if diff := cmp.Diff(optionsIn(help), has, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("the options of %s (-help +completion):\n%s", page, diff)
+			}
+		}
+	})
+}
+
+// both are the words of a and b that are options, each once, sorted.
+func both(a, b []string) (all []string) {
+	for _, w := range append(a, b...) {
+		if strings.HasPrefix(w, "-") {
+			all = append(all, w)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// TestConfigFile: the configuration file of the packages is right as it comes, says what holds without it, and has
+// every key.
+func TestConfigFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(texts(t), "hacheck.yaml")
+	must(t, bin(t, "hacheck"), "--check-config", "-c", path)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(comment string) *config.Config {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "hacheck.yaml")
+		if err := os.WriteFile(file, regexp.MustCompile(comment).ReplaceAll(b, []byte("$1")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c, warnings, err := config.Load(file)
+		if err != nil || len(warnings) > 0 {
+			t.Fatalf("%v, %v", warnings, err)
+		}
+		return c
+	}
+	equal := cmp.Exporter(func(reflect.Type) bool { return true })
+	if diff := cmp.Diff(config.Default(), load(`(?m)^#([a-z])`), equal); diff != "" {
+		t.Errorf("the commented values are not the defaults (-default +file):\n%s", diff)
+	}
+	if services := load(`(?m)^#([a-z]|  )`).Services; len(services) != 1 || len(services[0].Checks) != 2 {
+		t.Errorf("the example of a service is %+v", services)
+	}
+	for _, k := range config.Keys() {
+		if !strings.Contains(string(b), "\n#"+k.Name+":") {
+			t.Errorf("it has no %s", k.Name)
+		}
+	}
+}
+
+// TestUnits: systemd finds nothing wrong with the units and little that the daemon could do beyond its business.
+func TestUnits(t *testing.T) {
+	t.Parallel()
+	must(t, "systemd-analyze", "security", "--offline=true", "--threshold=30", "../packaging/systemd/hacheck.service")
+}
+
+// TestHAProxyExample: HAProxy takes the example.
+func TestHAProxyExample(t *testing.T) {
+	t.Parallel()
+	if out := must(t, "haproxy", "-c", "-f", "../packaging/haproxy.cfg"); strings.Contains(out, "WARN") {
+		t.Error(out)
+	}
+}
