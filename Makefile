@@ -24,7 +24,7 @@ build run demo bench: export CGO_ENABLED := 0
 # What a package is made of is as old as its commit: the same commit makes the same bytes.
 package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 package: export ARCHES  ?= amd64 arm64
-package: export FORMATS ?= deb rpm
+package: export FORMATS ?= deb rpm root
 
 .PHONY: help build run demo test lint fuzz bench package golden clean
 

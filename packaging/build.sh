@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds the packages, for `make package`. From the environment: VERSION and SOURCE_DATE_EPOCH, the same of
-# which give the same packages, byte for byte; DIST, where they go; ARCHES and FORMATS, to make fewer.
+# which give the same packages, byte for byte; DIST, where they go; ARCHES and FORMATS (deb, rpm, and root for
+# the file system of a container), to make fewer.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 022
@@ -55,12 +56,13 @@ for arch in $ARCHES; do
 	END
 	# nfpm takes over when a file was last changed.
 	find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-	for format in $FORMATS; do
+	for format in ${FORMATS/root/}; do
 		ARCH=$arch PACKAGE_VERSION=$version ROOT=$root \
 			go tool -modfile=tools/go.mod nfpm package -f packaging/nfpm.yaml -p "$format" -t "$DIST/" >/dev/null
 	done
 
 	# The file system of a container, see packaging/Containerfile.
+	if [[ $FORMATS != *root* ]]; then continue; fi
 	image=$work/image-$arch
 	mkdir -p "$image/etc" "$image/usr/bin" "$image/var/spool/hacheck"
 	cp -P "$root"/usr/bin/* "$image/usr/bin/"
@@ -72,7 +74,7 @@ for arch in $ARCHES; do
 		--exclude=./var/spool/hacheck -cf "$tar" ./etc ./usr ./var
 	tar -C "$image" --mtime="@$SOURCE_DATE_EPOCH" --owner=65532 --group=65532 --numeric-owner --format=ustar \
 		--mode=0750 -rf "$tar" ./var/spool/hacheck
-	gzip -9nf "$tar"
+	gzip -nf "$tar"
 done
 rm -rf "$work"
 ls "$DIST"

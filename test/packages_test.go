@@ -53,7 +53,7 @@ func TestPackages(t *testing.T) {
 	t.Run("container", func(t *testing.T) { t.Parallel(); containerRoot(t, first) })
 	t.Run("life", func(t *testing.T) {
 		t.Parallel()
-		second := makePackages(t, "..", "v1.0.1", "ARCHES=amd64")
+		second := makePackages(t, "..", "v1.0.1", "ARCHES=amd64", "FORMATS=deb rpm")
 		for _, format := range []struct{ name, file string }{{"deb", "hacheck_%s-1_amd64.deb"}, {"rpm", "hacheck-%s-1.x86_64.rpm"}} {
 			t.Run(format.name, func(t *testing.T) {
 				t.Parallel()
