@@ -1,11 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"net"
+	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"hacheck/internal/check"
@@ -41,80 +42,80 @@ func (d *daemon) tellReload() (ended func(err error)) {
 	}
 }
 
-// The parts of the watchdog's interval. A minute's rest costs a handful of system calls.
+// The parts of the watchdog's interval.
 const (
-	feedPart  = 2 // fed once in half of it, so that one late look does no harm
+	feedPart  = 2 // fed once in half of it, so that one look that comes late does no harm
 	retryPart = 8 // looked again soon after a look that failed
 	lookPart  = 4 // how long one look may take
 )
 
-// feedWatchdog tells the service manager that the daemon is alive as long as it answers itself.
+// feedWatchdog tells the service manager that the daemon is alive as long as it could answer.
 //
 // What shall be caught is a daemon that has its port and does not answer: balancers would take out all of
-// the host, and no restart policy sees anything wrong. So it asks a page through its own port, past the
-// kernel, the accepting workers, net/http and its router, and asks the judge, which every door needs and
-// which looks into the overrides. It asks no service and reads no file: a service that is slow, or a
-// file server that hangs under the spool, is not mended by a restart, and the last overrides that were
-// known would be lost by it.
+// the host, and no restart policy sees anything wrong. It asks no service and reads no file: a service that
+// is slow, or a file server that hangs under the spool, is not mended by a restart, and the last overrides
+// that were known would be lost by it.
 func (d *daemon) feedWatchdog(every time.Duration) {
 	wait := time.Duration(0)
 	for {
 		<-time.After(wait)
 		wait = every / feedPart
-		if err := d.look(every / lookPart); err != nil {
-			wait = every / retryPart
-			d.log.Error("the daemon does not answer itself; systemd ends it unless that passes", "err", err, "within", every)
-			continue
+		err := d.look(every / lookPart)
+		if err == nil {
+			err = d.manager.Alive() // which takes a descriptor, as an answer does
 		}
-		d.told(d.manager.Alive())
+		if err != nil {
+			wait = every / retryPart
+			d.log.Error("the daemon could not answer; systemd ends it unless that passes", "err", err, "within", every)
+		}
 	}
 }
 
-// look reports what keeps the daemon from answering, as far as it can tell by asking itself.
+// look reports what keeps the daemon from answering. It has the judge, whom every door asks and who looks
+// into the overrides, and the handler of the HTTP door answer, without a connection: that wakes a tenth of
+// the code and asks the kernel nothing, and a daemon that nobody asks shall sleep. Whether connections are
+// accepted shows in the queue that they wait in; when there are any, the daemon asks itself by one.
 func (d *daemon) look(limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	judged := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(judged)
 		d.services.judge.Load().Verdict(ctx, &health.Ask{
 			Target: check.Target{Protocol: "spool", Service: spool.All, Host: "127.0.0.1"}, Here: true,
 		})
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/status", nil)
+		if err == nil {
+			r.RequestURI, r.RemoteAddr = "/status", "127.0.0.1:0"
+			d.server.Handler.ServeHTTP(unread{}, r)
+		}
+		done <- err
 	}()
-	for _, ln := range d.listeners {
-		if err := askSelf(ctx, ln.Addr()); err != nil {
+	select {
+	case err := <-done:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("ask the judge and for a page: no answer after %v", limit)
+	}
+	for _, ln := range d.accepting {
+		if !waiting(ln) {
+			continue
+		}
+		err := askSelf(ln.Addr(), limit)
+		if errors.Is(err, syscall.EINTR) { // by a signal that is somebody else's business
+			err = askSelf(ln.Addr(), limit)
+		}
+		if err != nil {
 			return fmt.Errorf("ask %s: %w", ln.Addr(), err)
 		}
 	}
-	select {
-	case <-judged:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("ask the judge: no verdict after %v", limit)
-	}
-}
-
-// askSelf wants an answer at addr, whatever it is. The page is none that a service's check, its balancers
-// or the list of services seen would know of.
-func askSelf(ctx context.Context, addr net.Addr) error {
-	// An unspecified address is dialled as this machine.
-	c, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, addr.Network(), addr.String())
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if until, ok := ctx.Deadline(); ok {
-		_ = c.SetDeadline(until)
-	}
-	if _, err := c.Write([]byte("GET /status HTTP/1.0\r\n\r\n")); err != nil {
-		return err
-	}
-	line, err := bufio.NewReaderSize(c, 64).ReadString('\n')
-	if err != nil {
-		return err
-	}
-	if !strings.HasPrefix(line, "HTTP/1.") {
-		return fmt.Errorf("it answered %q", line)
-	}
 	return nil
 }
+
+// unread is an answer that nobody reads.
+type unread struct{}
+
+func (unread) Header() http.Header         { return http.Header{} }
+func (unread) Write(b []byte) (int, error) { return len(b), nil }
+func (unread) WriteHeader(int)             {}

@@ -53,6 +53,7 @@ type daemon struct {
 	manager   *systemd.Manager
 	inherited inherited
 	listeners []net.Listener
+	accepting []net.Listener // the same, as the door accepts from them
 	patience  patience
 	conf      atomic.Pointer[config.Config]
 	services  serviceDoors
@@ -254,7 +255,9 @@ func (d *daemon) run(sig signals) error {
 	addrs := make([]string, len(d.listeners))
 	for i, ln := range d.listeners {
 		addrs[i] = ln.Addr().String()
-		go func() { failed <- d.server.Serve(&acceptLog{Listener: d.door.Listener(ln), log: d.log}) }()
+		door := d.door.Listener(ln)
+		d.accepting = append(d.accepting, door)
+		go func() { failed <- d.server.Serve(&acceptLog{Listener: door, log: d.log}) }()
 	}
 	d.serveAgents()
 	d.log.Info("hacheck answers", "version", version, "listen", addrs, "spool", d.dir.Root(),

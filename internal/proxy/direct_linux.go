@@ -87,6 +87,9 @@ func (s *Server) direct(ln net.Listener) (net.Listener, bool) {
 
 func (l *directListener) Addr() net.Addr { return l.addr }
 
+// SyscallConn gives access to the listening socket, to ask how many connections wait in it.
+func (l *directListener) SyscallConn() (syscall.RawConn, error) { return l.raw, nil }
+
 // Close has no further connection accepted. Those that were accepted before are still answered: by the
 // shortcut, or by whoever goes on calling Accept until it fails, as http.Server does even while it shuts
 // down. The socket may be shared with a successor, who answers all later ones; nobody else knows of these.

@@ -171,13 +171,7 @@ func (m *Manager) send(fields ...string) error {
 	for i, f := range fields {
 		fields[i] = strings.ReplaceAll(f, "\n", "; ") // one field is one line
 	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: m.notify, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("tell the service manager: %w", err)
-	}
-	defer func() { _ = c.Close() }() // a message that is sent is sent
-	_ = c.SetWriteDeadline(time.Now().Add(notifyPatience))
-	if _, err := c.Write([]byte(strings.Join(fields, "\n"))); err != nil {
+	if err := sendTo(m.notify, []byte(strings.Join(fields, "\n"))); err != nil {
 		return fmt.Errorf("tell the service manager: %w", err)
 	}
 	return nil
