@@ -70,6 +70,7 @@ func TestInheritedSockets(t *testing.T) {
 		{"by the unit's name", "hacheck.socket:hacheck.socket", nil, []string{"A", "B"}, 0, nil},
 		{"another port besides", "http:http", []string{"-p", "0"}, []string{"A", "B"}, 1, nil},
 		{"one for another door", "hacheck.socket:agent", nil, []string{"A"}, 0, []string{"B"}},
+		{"one for the agent", "hacheck.socket:agent", []string{"-A", "B"}, []string{"A"}, 0, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
