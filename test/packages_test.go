@@ -516,8 +516,10 @@ func TestCompletions(t *testing.T) {
 	}
 	complete := map[string]func(words ...string) []string{
 		"bash": func(words ...string) []string {
-			return shell("bash", append([]string{"-c", `source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _hacheck; [ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"`,
-				filepath.Join(dir, "completions/bash/hacheck")}, words...)...)
+			return shell("bash", append([]string{
+				"-c", `source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _hacheck; [ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"`,
+				filepath.Join(dir, "completions/bash/hacheck"),
+			}, words...)...)
 		},
 		"fish": func(words ...string) []string {
 			return shell("fish", "--no-config", "-c", fmt.Sprintf("source %s; complete -C '%s'", filepath.Join(dir, "completions/fish", words[0]+".fish"), strings.Join(words, " ")))
