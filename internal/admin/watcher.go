@@ -320,7 +320,7 @@ func (w *watcher) isOut(v *view) bool {
 	case takesOut(row.Last.Override) && row.State == "":
 		return row.Out >= w.fall && w.after(row.Last.Ago)
 	case takesOut(row.Last.Override):
-		return w.told(row) && outFor(row) && empty(row)
+		return w.told(row) && w.outFor(row) && empty(row)
 	case w.report.AgentOnly:
 		// A drained server keeps saying UP, so that what its agent has read has to do.
 		read := w.agentOut(row)
@@ -380,9 +380,11 @@ func out(state string) bool {
 }
 
 // outFor is out for what the latest answer asks of the balancer. At NOLB clients with a cookie still come, which
-// is what a drain is for; a server that was drained and is told down is on its way to DOWN, and not there yet.
-func outFor(row *balancer.Balancer) bool {
-	return out(row.State) && (row.Last.Override == "drain" || !strings.HasPrefix(row.State, "NOLB"))
+// is what a drain is for; a server that was drained and is told down is on its way to DOWN, and there after fall
+// answers. A balancer that stays at NOLB for longer knows nothing else.
+func (w *watcher) outFor(row *balancer.Balancer) bool {
+	nolb := strings.HasPrefix(row.State, "NOLB")
+	return out(row.State) && (!nolb || row.Last.Override == "drain" || row.Alike > w.fall)
 }
 
 // in says whether a state of HAProxy's means that the server has its share: one without checks is never out.
@@ -532,7 +534,7 @@ func (w *watcher) says(v *view) string {
 		said += ", its agent has not read it yet"
 	case !w.up && !w.report.AgentOnly && !w.told(row):
 		said += ", not told yet"
-	case !w.up && takesOut(row.Last.Override) && out(row.State) && !outFor(row):
+	case !w.up && takesOut(row.Last.Override) && out(row.State) && !w.outFor(row):
 		said += ", not down yet"
 	}
 	return said

@@ -102,6 +102,12 @@ func row(node, state string, open int, last, previous balancer.Answer) balancer.
 	return b
 }
 
+// with is b after a change.
+func with(b balancer.Balancer, change func(*balancer.Balancer)) balancer.Balancer {
+	change(&b)
+	return b
+}
+
 // told is an answer at a moment: an override's word or "ok".
 func told(at float64, word string) balancer.Answer {
 	a := balancer.Answer{Ago: at, Code: 200}
@@ -141,6 +147,8 @@ func TestOut(t *testing.T) {
 		{"drained, still open", row("lb1", "NOLB", 1, told(6, "drain"), told(4, "drain")), waiting, "NOLB, 1 session open"},
 		// Clients with a cookie come until it is DOWN.
 		{"down after a drain", row("lb1", "NOLB 2/3", 0, told(6, "down"), told(4, "down")), waiting, "NOLB 2/3, 0 sessions open, not down yet"},
+		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 4 }), followed, "NOLB, 0 sessions open: out"},
+		{"down not yet for as many", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 3 }), waiting, "not down yet"},
 		{"maint after a drain", row("lb1", "NOLB 1/3", 0, told(6, "maint"), told(4, "down")), waiting, "NOLB 1/3, 0 sessions open, not down yet"},
 		{"still up", row("lb1", "UP 1/3", 14, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 14 sessions open"},
 		{"up and empty", row("lb1", "UP 1/3", 0, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 0 sessions open"},
@@ -679,10 +687,6 @@ func TestJudgeSafe(t *testing.T) {
 	}
 	up := func(node string, weight, total int) balancer.Balancer {
 		return weigh(row(node, "UP", 5, told(1, "ok"), none), weight, total)
-	}
-	with := func(b balancer.Balancer, change func(*balancer.Balancer)) balancer.Balancer {
-		change(&b)
-		return b
 	}
 	silent := func(b *balancer.Balancer) { b.Silent = true }
 	late := func(b *balancer.Balancer) { b.Last.Ago = 9 }

@@ -125,6 +125,7 @@ type row struct {
 	came           time.Time // the last request
 	last, previous answer
 	out            int       // answers in a row, last included, by an override that takes the server out
+	alike          int       // answers in a row, last included, like the last
 	same           time.Time // of the first of the answers in a row that are like the last
 	gaps           [8]uint32 // the latest intervals in ms, a ring
 	asked          uint      // requests
@@ -388,8 +389,9 @@ func (w *row) enter(r *Request) {
 	w.previous = w.last
 	w.last = answer{r.At, r.Code, r.Override}
 	if w.asked == 1 || w.last.code != w.previous.code || w.last.override != w.previous.override {
-		w.same = r.At
+		w.same, w.alike = r.At, 0
 	}
+	w.alike++
 	if takesOut(r.Override) {
 		w.out++
 	} else {

@@ -54,7 +54,7 @@ func TestReport(t *testing.T) {
 		Service: "web", Host: "127.0.0.1", Port: 8080, Here: true, URL: "/http/web/8080/status",
 		Address: "10.0.0.1", Node: "lb1", Server: "be/web1",
 		State: "UP", Sessions: n(13), Queued: n(1), Weight: n(1), TotalWeight: n(2), Throttle: "40%",
-		Last: Answer{Code: 200},
+		Last: Answer{Code: 200}, Alike: 1,
 	}
 	if d := cmp.Diff([]Balancer{want}, w.Report("web").Balancers); d != "" {
 		t.Fatal(d)
@@ -68,7 +68,7 @@ func TestReport(t *testing.T) {
 	w.at = w.at.Add(500 * time.Millisecond)
 	want.Asked = 0.5
 	want.State, want.Sessions, want.Queued, want.Weight, want.TotalWeight, want.Throttle = "NOLB 2/2", n(0), nil, nil, nil, ""
-	want.Interval, want.Out, want.Same = 2, 2, 2.5
+	want.Interval, want.Out, want.Alike, want.Same = 2, 2, 2, 2.5
 	want.Last = Answer{Ago: 0.5, Code: 404, Override: "drain"}
 	want.Previous = &Answer{Ago: 2.5, Code: 404, Override: "drain"}
 	if d := cmp.Diff([]Balancer{want}, w.Report("").Balancers); d != "" {

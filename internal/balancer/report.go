@@ -54,6 +54,8 @@ type Balancer struct {
 	Previous *Answer `json:"previous"` // to the one before; nil when there was none
 	// Out is how many answers in a row, Last included, said that an override takes the server out.
 	Out int `json:"out"`
+	// Alike is how many answers in a row, Last included, had the code and override that Last has.
+	Alike int `json:"alike"`
 	// Same is for how many seconds the answers have had the code and override that Last has.
 	Same float64 `json:"same"`
 }

@@ -48,6 +48,7 @@ func (w *row) report(service string, now time.Time) Balancer {
 		Asked:    ago(now, w.came),
 		Last:     w.last.report(now),
 		Out:      w.out,
+		Alike:    w.alike,
 		Same:     ago(now, w.same),
 	}
 	if w.sent {

@@ -68,14 +68,14 @@ func TestBalancers(t *testing.T) {
 				Service: "web", Host: "127.0.0.1", Port: uint16(d.service.port), Here: true, URL: "/http/web/0/status",
 				Address: "127.0.0.1", Node: "lb1", Server: "be/s1",
 				State: "UP", Sessions: &two, Queued: &zero, Weight: &one, TotalWeight: &two,
-				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200},
+				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200}, Alike: 2,
 			}
 			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
 				t.Fatal(diff)
 			}
 			d.over.say(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain})
 			ask(t, d, strings.ReplaceAll(head, "scur=2/9", "scur=0/9"))
-			want.Sessions, want.Out, want.Last = &zero, 1, balancer.Answer{Code: 404, Override: "drain"}
+			want.Sessions, want.Out, want.Alike, want.Last = &zero, 1, 1, balancer.Answer{Code: 404, Override: "drain"}
 			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
 				t.Fatal(diff)
 			}
