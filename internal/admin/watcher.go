@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -381,10 +382,19 @@ func out(state string) bool {
 
 // outFor is out for what the latest answer asks of the balancer. At NOLB clients with a cookie still come, which
 // is what a drain is for; a server that was drained and is told down is on its way to DOWN, and there after fall
-// answers. A balancer that stays at NOLB for longer knows nothing else.
+// answers, its own number if it tells it ("NOLB 2/5"). A balancer that stays at NOLB for longer knows nothing else.
 func (w *watcher) outFor(row *balancer.Balancer) bool {
-	nolb := strings.HasPrefix(row.State, "NOLB")
-	return out(row.State) && (!nolb || row.Last.Override == "drain" || row.Alike > w.fall)
+	word, fraction, _ := strings.Cut(row.State, " ")
+	if word != "NOLB" || row.Last.Override == "drain" {
+		return out(row.State)
+	}
+	fall := w.fall
+	if _, own, ok := strings.Cut(fraction, "/"); ok {
+		if n, err := strconv.Atoi(own); err == nil {
+			fall = max(fall, n)
+		}
+	}
+	return row.Alike > fall
 }
 
 // in says whether a state of HAProxy's means that the server has its share: one without checks is never out.

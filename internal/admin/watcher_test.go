@@ -148,6 +148,7 @@ func TestOut(t *testing.T) {
 		// Clients with a cookie come until it is DOWN.
 		{"down after a drain", row("lb1", "NOLB 2/3", 0, told(6, "down"), told(4, "down")), waiting, "NOLB 2/3, 0 sessions open, not down yet"},
 		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 4 }), followed, "NOLB, 0 sessions open: out"},
+		{"a balancer that counts further", with(row("lb1", "NOLB 2/5", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 5 }), waiting, "not down yet"},
 		{"down not yet for as many", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 3 }), waiting, "not down yet"},
 		{"maint after a drain", row("lb1", "NOLB 1/3", 0, told(6, "maint"), told(4, "down")), waiting, "NOLB 1/3, 0 sessions open, not down yet"},
 		{"still up", row("lb1", "UP 1/3", 14, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 14 sessions open"},
