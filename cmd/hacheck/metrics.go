@@ -16,7 +16,7 @@ func (d *daemon) metrics() http.Handler {
 		Counters:  d.counters,
 		Spool:     d.index.Stats,
 		Overrides: d.index.List,
-		Balancers: func() []balancer.Balancer { return d.balancers.Report("").Balancers },
+		Balancers: func() balancer.Report { return d.balancers.Report("") },
 		Refused:   func() uint64 { return d.door.Refused() },
 		Reloads: func() metrics.Reloads {
 			return metrics.Reloads{

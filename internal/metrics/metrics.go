@@ -5,6 +5,7 @@ package metrics
 import (
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,7 +24,7 @@ type Sources struct {
 	Counters  *health.Counters
 	Spool     func() spool.Stats
 	Overrides func() []spool.Entry
-	Balancers func() []balancer.Balancer
+	Balancers func() balancer.Report
 	Refused   func() uint64 // POST /spool that was refused
 	Reloads   func() Reloads
 	// Services lists the services asked about lately, for a metric each; nil, or a nil list, shows none
@@ -88,11 +89,25 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	st := c.s.Spool()
 	overrides := desc("overrides", "Overrides in force, by state.", "state")
 	states := map[string]int{}
+	ofAll, oldest := spool.Ready, map[spool.State]time.Time{}
 	for _, e := range c.s.Overrides() {
 		states[e.State.String()]++
+		if e.Key == (spool.Key{Service: spool.All}) {
+			ofAll = e.State
+		}
+		// One that ends by itself cannot be forgotten, and of one without a creation nobody knows the age.
+		if old, ok := oldest[e.State]; e.Expires.IsZero() && !e.Created.IsZero() && (!ok || e.Created.Before(old)) {
+			oldest[e.State] = e.Created
+		}
 	}
+	all := desc("override_of_all", "1 when an override of the whole host (all) is in force, by state.", "state")
+	since := desc("override_oldest_timestamp_seconds", "When the oldest of the overrides in force that do not end by themselves was set, by state.", "state")
 	for _, s := range []spool.State{spool.ForceUp, spool.Drain, spool.Down, spool.Maint} {
 		gauge(overrides, float64(states[s.String()]), s.String())
+		gauge(all, truth(ofAll == s), s.String())
+		if at, ok := oldest[s]; ok {
+			gauge(since, float64(at.UnixMilli())/1e3, s.String())
+		}
 	}
 	counter(desc("spool_events_total", "Events the kernel told of the spool directory."), st.Events)
 	counter(desc("spool_reloads_total", "Spool files read."), st.Reloads)
@@ -104,7 +119,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 
 	balancers := desc("balancers", "Balancers' views of servers: those that ask, and those that have fallen silent.", "silent")
 	silent, asking := 0, 0
-	for _, b := range c.s.Balancers() {
+	report := c.s.Balancers()
+	for _, b := range report.Balancers {
 		if b.Silent {
 			silent++
 		} else {
@@ -113,6 +129,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(balancers, float64(asking), "false")
 	gauge(balancers, float64(silent), "true")
+	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.NotKept)
 
 	counter(desc("remote_changes_refused_total", "POST /spool requests that were refused."), c.s.Refused())
 	reloads, rl := desc("config_reloads_total", "Reloads of the configuration, by result.", "result"), c.s.Reloads()

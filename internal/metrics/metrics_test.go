@@ -48,12 +48,20 @@ func scrape(t *testing.T, services func() []Service) string {
 		Counters: counters,
 		Spool:    func() spool.Stats { return spool.Stats{Events: 7, Rescans: 2, Watching: true} },
 		Overrides: func() []spool.Entry {
-			return []spool.Entry{{State: spool.Down}, {State: spool.Down}, {State: spool.Maint}}
+			at := func(s int64) time.Time { return time.Unix(s, 0) }
+			return []spool.Entry{
+				{Key: spool.Key{Service: "all"}, State: spool.Down, Created: at(1700000200)},
+				{Key: spool.Key{Service: "web"}, State: spool.Down, Created: at(1700000100)},
+				{Key: spool.Key{Service: "web", Port: 80}, State: spool.Maint, Created: at(1700000000), Expires: at(4000000000)},
+				{Key: spool.Key{Service: "old"}, State: spool.Maint},
+			}
 		},
-		Balancers: func() []balancer.Balancer { return []balancer.Balancer{{Silent: true}, {}, {}} },
-		Refused:   func() uint64 { return 5 },
-		Reloads:   func() Reloads { return Reloads{Done: 3, Failed: 1, Last: 1795215735.5} },
-		Services:  services,
+		Balancers: func() balancer.Report {
+			return balancer.Report{Balancers: []balancer.Balancer{{Silent: true}, {}, {}}, NotKept: 9}
+		},
+		Refused:  func() uint64 { return 5 },
+		Reloads:  func() Reloads { return Reloads{Done: 3, Failed: 1, Last: 1795215735.5} },
+		Services: services,
 	})
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -82,7 +90,11 @@ func TestFigures(t *testing.T) {
 		`hacheck_check_duration_seconds_sum{protocol="tcp"} 20.003`,
 		`hacheck_overrides{state="down"} 2`,
 		`hacheck_overrides{state="drain"} 0`,
-		`hacheck_overrides{state="maint"} 1`,
+		`hacheck_overrides{state="maint"} 2`,
+		`hacheck_override_of_all{state="down"} 1`,
+		`hacheck_override_of_all{state="maint"} 0`,
+		`hacheck_override_oldest_timestamp_seconds{state="down"} 1.7000001e+09`,
+		`hacheck_balancer_requests_not_kept_total 9`,
 		`hacheck_spool_events_total 7`,
 		`hacheck_spool_watching 1`,
 		`hacheck_balancers{silent="false"} 2`,
@@ -99,6 +111,9 @@ func TestFigures(t *testing.T) {
 		if !strings.Contains(page, "\n"+line) {
 			t.Errorf("missing: %s", line)
 		}
+	}
+	if strings.Contains(page, `oldest_timestamp_seconds{state="maint"}`) {
+		t.Error("an override that ends by itself, or whose age nobody knows, is called the oldest")
 	}
 	if t.Failed() {
 		t.Log(page)
