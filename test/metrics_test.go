@@ -1,0 +1,445 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	rulesFile     = "../packaging/prometheus/hacheck.rules.yml"
+	rulesTestFile = "../packaging/prometheus/hacheck.rules.test.yml"
+	dashboardFile = "../packaging/grafana/hacheck.json"
+)
+
+// busyDaemon is a daemon to which a bit of everything has happened.
+func busyDaemon(t *testing.T) *daemon {
+	t.Helper()
+	d := startDaemon(t, "metrics_per_service: true\nhealthcheck_timeout: 1\ncache_max_entries: 1\n")
+	web := startService(t, "127.0.0.1", 0, ok)
+	sick := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	d.do("hadown", "down-now", "-r", "why")
+	d.do("hadown", "ends", "--for", "1h", "-r", "why")
+	for _, path := range []string{
+		"/spool/web/0/", "/spool/down-now/0/", "/http/web/%d/", "/http/web/%d/", "/http/web/%d/other", "/http/sick/%[2]d/",
+		"/tcp/web/%d/", "/tcp/web/1/", "/tcp/web/0/", "/smtp/web/%d/", "/redis/web/%d/", "/mysql/web/%d/", "/checks/web/0/",
+	} {
+		if strings.Contains(path, "%") {
+			path = fmt.Sprintf(path+"%[3]s", web.port, sick.port, "")
+		}
+		d.get(path)
+	}
+	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("%s/http/web/%d/", d.url, web.port), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Haproxy-Server-State", "UP; name=be/web; node=lb1; weight=1/2; scur=0/0; qcur=0")
+	resp, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	resp, err = client.PostForm(d.url+"/spool/web/0/", url.Values{"status": {"up"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	d.get("/spool/all/0/")
+	d.do("hadown", "all", "-r", "why")
+	eventually(t, func() error {
+		if page := d.get("/metrics").body; !strings.Contains(page, `hacheck_config_reloads_total{result="done"} 1`) {
+			return fmt.Errorf("not reloaded")
+		}
+		return nil
+	})
+	return d
+}
+
+// metricName is a metric of ours or of the two collectors, anywhere in a text.
+var metricName = regexp.MustCompile(`\b(?:hacheck|process|go|promhttp)_[a-z0-9_]+\b`)
+
+// family takes the parts of a histogram back to its name.
+func family(name string, page map[string]bool) string {
+	for _, part := range []string{"_bucket", "_sum", "_count"} {
+		if base := strings.TrimSuffix(name, part); base != name && page[base] {
+			return base
+		}
+	}
+	return name
+}
+
+// metricsOn returns the names of the metrics on a page at /metrics.
+func metricsOn(page string) map[string]bool {
+	names := map[string]bool{}
+	for line := range strings.Lines(page) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "#" && f[1] == "TYPE" {
+			names[f[2]] = true
+		}
+	}
+	return names
+}
+
+// read returns a file of the tree.
+func read(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// expressions returns every expression of the dashboard, with its variables filled in.
+func expressions(t *testing.T) []string {
+	t.Helper()
+	type target struct {
+		Expr string `json:"expr"`
+	}
+	var board struct {
+		Title  string `json:"title"`
+		Panels []struct {
+			ID      int      `json:"id"`
+			Type    string   `json:"type"`
+			Title   string   `json:"title"`
+			Targets []target `json:"targets"`
+		} `json:"panels"`
+	}
+	if err := json.Unmarshal([]byte(read(t, dashboardFile)), &board); err != nil {
+		t.Fatalf("%s: %v", dashboardFile, err)
+	}
+	fill := strings.NewReplacer("$job", "hacheck", "$instance", ".+", "$__rate_interval", "5m")
+	var list []string
+	ids := map[int]bool{}
+	for _, p := range board.Panels {
+		if ids[p.ID] {
+			t.Errorf("panel %d is there twice", p.ID)
+		}
+		ids[p.ID] = true
+		if p.Type != "row" && (p.Title == "" || len(p.Targets) == 0) {
+			t.Errorf("panel %d %q shows nothing", p.ID, p.Title)
+		}
+		for _, tg := range p.Targets {
+			e := fill.Replace(tg.Expr)
+			if strings.Contains(e, "$") {
+				t.Errorf("panel %q has a variable that nobody fills in: %s", p.Title, e)
+			}
+			list = append(list, e)
+		}
+	}
+	if len(list) < 20 {
+		t.Errorf("the dashboard has %d expressions only", len(list))
+	}
+	return list
+}
+
+// TestMetricsPage: Prometheus' own critic has nothing to say of the page of a daemon to which a bit of everything has
+// happened; docs/operating.md lists each of its metrics and no other; and rules, dashboard and documents name only
+// metrics that are there.
+func TestMetricsPage(t *testing.T) {
+	t.Parallel()
+	page := busyDaemon(t).get("/metrics").body
+	critic := exec.Command(tool(t, "promtool"), "check", "metrics")
+	critic.Stdin = strings.NewReader(page)
+	if out, err := critic.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+	there := metricsOn(page)
+	for _, file := range []string{rulesFile, rulesTestFile, dashboardFile, "../docs/operating.md", "../docs/security.md"} {
+		text := read(t, file)
+		named := 0
+		for _, name := range metricName.FindAllString(text, -1) {
+			if strings.HasSuffix(name, "_") { // process_*
+				continue
+			}
+			named++
+			if !there[family(name, there)] {
+				t.Errorf("%s names %s, which is not on the page at /metrics", file, name)
+			}
+		}
+		if named == 0 && file != "../docs/security.md" {
+			t.Errorf("%s names no metric: this test looks for the wrong thing", file)
+		}
+	}
+	listed := map[string]bool{}
+	for line := range strings.Lines(read(t, "../docs/operating.md")) {
+		if m := regexp.MustCompile("^\\| `(hacheck_[a-z_]+)").FindStringSubmatch(line); m != nil {
+			listed[m[1]] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(there)) {
+		if strings.HasPrefix(name, "hacheck_") && !listed[name] {
+			t.Errorf("docs/operating.md has no row for %s", name)
+		}
+	}
+}
+
+// TestRules: the alerts are valid and do what their tests say, and each has a test and says what to do.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}} {
+		if out, err := exec.Command(tool(t, "promtool"), args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	rules, tests := read(t, rulesFile), read(t, rulesTestFile)
+	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1)
+	if n := strings.Count(rules, "summary: "); n != len(alerts) || n == 0 {
+		t.Errorf("%d alerts, %d summaries", len(alerts), n)
+	}
+	for _, a := range alerts {
+		_, tested, ok := strings.Cut(tests, "alertname: "+a[1]+"\n")
+		tested, _, _ = strings.Cut(tested, "alertname: ")
+		if !ok || !strings.Contains(tested, "exp_labels") {
+			t.Errorf("no test has %s fire", a[1])
+		}
+		if doc := read(t, "../docs/operating.md"); !strings.Contains(doc, "`"+a[1]+"`") {
+			t.Errorf("docs/operating.md does not say what to do about %s", a[1])
+		}
+	}
+}
+
+// TestPrometheus: a real one scrapes a real daemon, takes the rules, and understands every expression of the dashboard.
+func TestPrometheus(t *testing.T) {
+	t.Parallel()
+	d := busyDaemon(t)
+	dir := t.TempDir()
+	rules, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(dir, "prometheus.yml")
+	text := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s]\nscrape_configs:\n"+
+		"  - {job_name: hacheck, static_configs: [{targets: [%q]}]}\n", rules, d.addr)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := "127.0.0.1:" + strconv.Itoa(freePort(t))
+	p := start(t, tool(t, "prometheus"), "--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+addr, "--log.level=warn")
+	p.ready(t, addr)
+
+	ask := func(path string, into any) error {
+		a, err := get("http://" + addr + path)
+		if err != nil {
+			return err
+		}
+		if a.code != 200 {
+			return fmt.Errorf("%s: %d %s", path, a.code, a.body)
+		}
+		return json.Unmarshal([]byte(a.body), into)
+	}
+	// query returns the value of an instant query that has one result.
+	query := func(expr string) (string, error) {
+		var q struct {
+			Status string
+			Data   struct {
+				ResultType string
+				Result     []struct{ Value [2]any }
+			}
+		}
+		if err := ask("/api/v1/query?query="+url.QueryEscape(expr), &q); err != nil {
+			return "", err
+		}
+		if q.Status != "success" {
+			return "", fmt.Errorf("%s: %s", expr, q.Status)
+		}
+		if len(q.Data.Result) != 1 {
+			return "", nil
+		}
+		return fmt.Sprint(q.Data.Result[0].Value[1]), nil
+	}
+	for expr, want := range map[string]string{
+		`up{job="hacheck"}`:                                                 "1",
+		`hacheck_build_info{version="1.2.3"}`:                               "1",
+		`hacheck_overrides{state="down"}`:                                   "3",
+		`hacheck_override_of_all{state="down"}`:                             "1",
+		`hacheck_answers_total{protocol="spool",reason="down"}`:             "1",
+		`hacheck_check_duration_seconds_count{protocol="tcp"} >= bool 2`:    "1",
+		`hacheck_service_up{service="sick"}`:                                "0",
+		`hacheck_balancers{silent="false"} + hacheck_balancers{silent="x"}`: "",
+		`hacheck_remote_changes_refused_total`:                              "1",
+	} {
+		eventually(t, func() error {
+			got, err := query(expr)
+			if err == nil && got != want {
+				err = fmt.Errorf("%s is %q, want %q", expr, got, want)
+			}
+			return err
+		})
+	}
+	for _, expr := range expressions(t) {
+		if _, err := query(expr); err != nil {
+			t.Errorf("the dashboard asks what Prometheus does not understand: %v", err)
+		}
+	}
+	eventually(t, func() error {
+		var r struct {
+			Data struct {
+				Groups []struct {
+					Rules []struct{ Name, Health, LastError string }
+				}
+			}
+		}
+		if err := ask("/api/v1/rules", &r); err != nil {
+			return err
+		}
+		n := 0
+		for _, g := range r.Data.Groups {
+			for _, rule := range g.Rules {
+				if n++; rule.Health != "ok" {
+					return fmt.Errorf("rule %s: %s %s", rule.Name, rule.Health, rule.LastError)
+				}
+			}
+		}
+		if want := strings.Count(read(t, rulesFile), "- alert: "); n != want {
+			return fmt.Errorf("%d rules, want %d", n, want)
+		}
+		return nil
+	})
+	if out := p.out.String(); out != "" {
+		t.Errorf("Prometheus complains:\n%s", out)
+	}
+}
+
+// TestMetricsPerServiceBounded: names of services are the asker's choice, so the figures for them are bounded.
+func TestMetricsPerServiceBounded(t *testing.T) {
+	t.Parallel()
+	const limit, asked = 10_000, 10_500
+	d := startDaemon(t, "metrics_per_service: true\n")
+	keep := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	defer keep.CloseIdleConnections()
+	for i := range asked {
+		resp, err := keep.Get(fmt.Sprintf("%s/spool/service-%d/0/", d.url, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	page := d.get("/metrics").body
+	for _, name := range []string{"hacheck_service_up{", "hacheck_service_answers_total{"} {
+		if n := strings.Count(page, "\n"+name); n != limit {
+			t.Errorf("%d of %s, want %d", n, name, limit)
+		}
+	}
+	if !strings.Contains(page, fmt.Sprintf("\nhacheck_balancer_requests_not_kept_total %d\n", asked-limit)) {
+		t.Errorf("the page does not say that %d requests were not remembered", asked-limit)
+	}
+}
+
+// figure returns a value on the daemon's page at /metrics.
+func (d *daemon) figure(name string) float64 {
+	d.t.Helper()
+	page := d.get("/metrics").body
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(page)
+	if m == nil {
+		d.t.Fatalf("no %s on the page:\n%s", name, page)
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return v
+}
+
+// TestScrapesLeaveNothing: who scrapes for years leaves no goroutine and no descriptor behind.
+func TestScrapesLeaveNothing(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t, "")
+	names := []string{"go_goroutines", "process_open_fds"}
+	before := map[string]float64{}
+	for _, name := range names {
+		before[name] = d.figure(name)
+	}
+	parallel(4, func(int) {
+		for range 250 {
+			// Four at a time are answered, a fifth one would be told to come back.
+			if a, err := get(d.url + "/metrics"); err != nil || a.code != 200 {
+				t.Errorf("%v %d %.200s", err, a.code, a.body)
+			}
+		}
+	})
+	for _, name := range names {
+		eventually(t, func() error {
+			if now := d.figure(name); now > before[name] {
+				return fmt.Errorf("%s was %v, and is %v after 1,000 scrapes", name, before[name], now)
+			}
+			return nil
+		})
+	}
+}
+
+// TestIdle: a daemon that nobody asks sleeps. HACHECK_LONG=1 watches it for a minute.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	// Once a minute or less the Go runtime looks after itself, with some 20 calls.
+	length, most := 10*time.Second, 30
+	if os.Getenv("HACHECK_LONG") != "" {
+		length, most = time.Minute, 60
+	}
+	d := startPlainDaemon(t)
+	if a := d.get("/spool/web/0/"); a.code != 200 {
+		t.Fatalf("got %d %s", a.code, a.body)
+	}
+	var log string
+	// The first look is for what still goes on behind that answer.
+	for _, l := range []time.Duration{2 * time.Second, length} {
+		file := filepath.Join(t.TempDir(), "strace")
+		s := exec.Command(tool(t, "strace"), "-f", "-o", file, "-p", strconv.Itoa(d.cmd.Process.Pid))
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// It is the time itself that is to pass.
+		<-time.After(l)
+		_ = s.Process.Signal(os.Interrupt)
+		_ = s.Wait()
+		log = read(t, file)
+	}
+	calls := 0
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, "resumed>") && !strings.Contains(line, "<detached") && !strings.Contains(line, "restart_syscall(") {
+			calls++
+		}
+	}
+	t.Logf("%d calls in %v", calls, length)
+	if log == "" || calls >= most {
+		t.Errorf("%d calls in %v, want fewer than %d:\n%s", calls, length, most, log)
+	}
+}
+
+// startPlainDaemon starts a daemon without the race detector, which has threads of its own.
+func startPlainDaemon(t *testing.T) *daemon {
+	t.Helper()
+	dir := t.TempDir()
+	plain := bin(t, "hacheck")
+	if underRace {
+		plain = filepath.Join(dir, "hacheck")
+		build := exec.Command("go", "build", "-buildvcs=false", "-o", plain, "./cmd/hacheck")
+		build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	port := freePort(t)
+	d := &daemon{t: t, port: port, spool: filepath.Join(dir, "spool"), addr: "127.0.0.1:" + strconv.Itoa(port)}
+	d.url = "http://" + d.addr
+	d.process = start(t, plain, "-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", d.spool)
+	d.ready(t, d.addr)
+	return d
+}
