@@ -1,6 +1,7 @@
 package health
 
 import (
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -10,18 +11,46 @@ import (
 	"hacheck/internal/check"
 )
 
-// maxRemembered bounds the targets whose last result, and the strangers whose refusal, is remembered for
-// the log. Past it the memory is begun anew: some lines may then come twice, none is lost.
-const maxRemembered = 10_000
+const (
+	// maxRemembered bounds the targets whose last result, and the strangers whose refusal, is remembered for
+	// the log. Past it the memory is begun anew: some lines may then come twice, none is lost by it.
+	maxRemembered = 10_000
+	// maxLines is how many lines a minute there may be about targets. Whoever may ask can ask for a new one
+	// each time, and a log that fills the disk takes more down than hacheck.
+	maxLines = 600
+	// maxShownURI is how much of a URI is in a line, in bytes.
+	maxShownURI = 200
+)
 
 // changes writes one log line when a target's own answer changes between healthy and not, and one for
 // each host that is asked for and may not be.
 type changes struct {
-	log *slog.Logger
+	log  *slog.Logger
+	seed maphash.Seed // so that no asker can foresee a hash
 
 	mu        sync.Mutex
-	last      map[string]change
+	last      map[uint64]change // by the hash of the key, which may be as long as a request
 	strangers map[string]struct{}
+
+	minute  time.Time // when the minute began whose lines are counted
+	lines   int
+	leftOut int
+}
+
+// line reports whether there may be a line about a target now, and says how many there were not. c.mu is held.
+func (c *changes) line(now time.Time) bool {
+	if now.Sub(c.minute) >= time.Minute {
+		if c.leftOut > 0 {
+			c.log.Warn("too many changes at once: not each service has had its line", "left_out", c.leftOut)
+		}
+		c.minute, c.lines, c.leftOut = now, 0, 0
+	}
+	if c.lines >= maxLines {
+		c.leftOut++
+		return false
+	}
+	c.lines++
+	return true
 }
 
 type change struct {
@@ -38,23 +67,24 @@ func (c *changes) note(key string, t *check.Target, r check.Result) {
 	healthy := r.Code == http.StatusOK
 	now := time.Now()
 
+	hash := maphash.String(c.seed, key)
 	c.mu.Lock()
-	was, known := c.last[key]
+	was, known := c.last[hash]
 	if known && was.healthy == healthy {
 		c.mu.Unlock()
 		return
 	}
 	if c.last == nil || len(c.last) >= maxRemembered {
-		c.last = make(map[string]change)
+		c.last = make(map[uint64]change)
 	}
-	c.last[key] = change{healthy, now}
+	c.last[hash] = change{healthy, now}
+	tell := (known || !healthy) && c.line(now)
 	c.mu.Unlock()
-
-	if !known && healthy {
+	if !tell {
 		return
 	}
 	args := []any{
-		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", t.URI,
+		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", cut(t.URI, maxShownURI),
 		"code", r.Code, "took", r.Took.Round(time.Microsecond),
 	}
 	if known {
@@ -80,9 +110,18 @@ func (c *changes) stranger(t *check.Target) {
 		}
 		c.strangers[strings.Clone(t.Host)] = struct{}{}
 	}
+	tell := !known && c.line(time.Now())
 	c.mu.Unlock()
-	if !known {
+	if tell {
 		c.log.Warn("refused to check another host; if it is meant, add it to check_hosts_allowed",
 			"host", t.Host, "service", t.Service, "port", t.Port)
 	}
+}
+
+// cut is s, with an end that says so when it is longer than n bytes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n] + "..."
 }

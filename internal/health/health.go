@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -38,6 +40,9 @@ type Options struct {
 	Timeout    time.Duration // of a check, waiting for its turn included, and of each asker's patience
 	MaxClients int           // checks at once
 
+	// Doors are the ports at which this daemon itself is asked. Few checks of them run at once: a URL of a
+	// check of a check of a check, and so on, would otherwise take all of MaxClients by one request.
+	Doors []uint16
 	// Allowed are the other hosts that may be asked (check_hosts_allowed).
 	Allowed []netip.Prefix
 	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool, force-up and whoever asks to Obey
@@ -80,6 +85,7 @@ type Judge struct {
 	checks  map[string]*protocol // with timeout and limit around them
 	results *cache.Cache[check.Result]
 	waiting atomic.Int64 // flights, in their turn or not
+	inward  atomic.Int64 // of these, those that ask this daemon itself
 	busy    atomic.Uint64
 	changes changes
 }
@@ -94,6 +100,9 @@ type protocol struct {
 // and a connection; past it the answer "busy" is better given at once.
 const maxWaiting = 4096
 
+// maxInward is how many checks of Options.Doors run at once.
+const maxInward = 16
+
 // patience is how much longer an asker waits than a check may take, so that it hears from the check
 // itself why it failed.
 const patience = 200 * time.Millisecond
@@ -101,7 +110,7 @@ const patience = 200 * time.Millisecond
 // New returns a Judge.
 func New(o Options) *Judge {
 	j := &Judge{o: o}
-	j.changes.log = o.Log
+	j.changes.log, j.changes.seed = o.Log, maphash.MakeSeed()
 	if j.o.Counters == nil {
 		j.o.Counters = NewCounters(o.Checks)
 	}
@@ -184,8 +193,9 @@ func (j *Judge) Answered(v *Verdict) { j.o.Counters.answered(v.protocol, v) }
 // query is what is to be asked of the service, as the cache knows it.
 type query struct {
 	*protocol
-	key string
-	at  cache.Epoch
+	key    string
+	at     cache.Epoch
+	inward bool
 }
 
 // decide returns the verdict, or else the query that leads to one.
@@ -217,7 +227,7 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *query) {
 			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}, nil
 		}
 	}
-	return Verdict{}, &query{p, string(key), at}
+	return Verdict{}, &query{p, string(key), at, a.Here && slices.Contains(j.o.Doors, t.Port)}
 }
 
 // pack puts a key and the body of its result next to each other, so that an answer from memory fetches
@@ -250,6 +260,12 @@ func (j *Judge) run(t check.Target, q *query) check.Result {
 		return busy("too many checks are waiting already")
 	}
 	defer j.waiting.Add(-1)
+	if q.inward {
+		defer j.inward.Add(-1)
+		if j.inward.Add(1) > maxInward {
+			return busy("too many checks ask hacheck itself")
+		}
+	}
 	began := time.Now()
 	r := q.Check(context.Background(), t)
 	if r.Reason != check.ReasonBusy && r.Reason != check.ReasonCancelled {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -316,6 +317,74 @@ func TestOneLineWhenAServiceChanges(t *testing.T) {
 		if log.count("refused, said the kernel") != 1 {
 			t.Errorf("the line does not say why:\n%s", log.b.String())
 		}
+	})
+}
+
+// TestManyNewTargets: whoever asks for a new target each time cannot fill the disk with lines, nor memory with URLs.
+func TestManyNewTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := func(context.Context, check.Target) check.Result { return check.Result{Code: 503} }
+		j, _, log := judge(t, f, nil)
+		long := strings.Repeat("x", 60_000)
+		ask := func(n int) {
+			for i := range n {
+				j.Verdict(context.Background(), target(func(a *Ask) { a.Target.URI = fmt.Sprintf("/%d-%d-%s", n, i, long) }))
+			}
+		}
+		ask(maxLines + 100)
+		if n := log.count("service is not up"); n != maxLines {
+			t.Errorf("%d lines in a minute, want %d", n, maxLines)
+		}
+		if n := len(log.b.String()); n > maxLines*600 {
+			t.Errorf("%d bytes of log for URLs of 60 kB", n)
+		}
+		if log.count("left_out") != 0 {
+			t.Error("the lines left out are told while there are still more")
+		}
+		time.Sleep(time.Minute)
+		ask(1)
+		if log.count("left_out=100") != 1 || log.count("service is not up") != maxLines+1 {
+			t.Errorf("a minute later: %s", log.b.String()[max(0, log.b.Len()-1000):])
+		}
+	})
+}
+
+// TestChecksOfOurselves: a check may ask this daemon, but one URL of checks within checks must not take all slots.
+func TestChecksOfOurselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running atomic.Int64
+		release := make(chan struct{})
+		f := func(context.Context, check.Target) check.Result {
+			running.Add(1)
+			<-release
+			return check.Result{Code: 200}
+		}
+		j, _, _ := judge(t, f, func(o *Options) { o.MaxClients, o.Doors = 100, []uint16{3333} })
+		var wg sync.WaitGroup
+		var refused atomic.Int64
+		ask := func(port uint16, here bool, n int) {
+			for i := range n {
+				wg.Go(func() {
+					v := j.Verdict(context.Background(), target(func(a *Ask) {
+						a.Target.Port, a.Target.URI, a.Here = port, fmt.Sprint("/", i), here
+					}))
+					if v.Result.Reason == check.ReasonBusy {
+						refused.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		ask(3333, true, maxInward+5)
+		if n, r := running.Load(), refused.Load(); n != maxInward || r != 5 {
+			t.Errorf("%d run and %d were refused, want %d and 5", n, r, maxInward)
+		}
+		ask(8080, true, 10)
+		if n := running.Load(); n != maxInward+10 {
+			t.Errorf("%d run, want 10 of another port besides", n)
+		}
+		close(release)
+		wg.Wait()
 	})
 }
 
