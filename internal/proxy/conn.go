@@ -20,7 +20,7 @@ func (s *Server) Listener(ln net.Listener) net.Listener {
 	if d, ok := s.direct(ln); ok {
 		return d
 	}
-	return listener{ln, s.shortcut}
+	return listener{ln, s}
 }
 
 // HostLines wraps ln for another door's server: the connections insert the Host line that HAProxy leaves out, as
@@ -32,15 +32,23 @@ type shortcutFunc func(out, head []byte, peer string) (answer []byte, last, answ
 
 type listener struct {
 	net.Listener
-	shortcut shortcutFunc // nil for none
+	s *Server // nil for neither shortcut nor bound
 }
 
 func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return newConn(tcp, l.shortcut), err
+	for {
+		c, err := l.Listener.Accept()
+		tcp, ok := c.(*net.TCPConn)
+		switch {
+		case !ok:
+			return c, err
+		case l.s == nil:
+			return newConn(tcp, nil), err
+		}
+		if out := newConn(tcp, l.s.shortcut); l.s.admit(out) {
+			return out, err
+		}
 	}
-	return c, err
 }
 
 // conn is one connection of a balancer, for use under net/http, which reads from one goroutine at a time.
@@ -57,7 +65,8 @@ type conn struct {
 	*net.TCPConn
 	peer     string // its address
 	shortcut shortcutFunc
-	served   bool // net/http has read a request, and so knows that the connection is kept
+	gone     func() // called once, by the first Close; nil for nothing
+	served   bool   // net/http has read a request, and so knows that the connection is kept
 
 	heads   headRewriter
 	pending []byte // rewritten bytes for which the last Read had no room
@@ -264,12 +273,16 @@ type writerOnly struct{ io.Writer }
 // Close ends a read that waits, too.
 func (c *conn) Close() error {
 	c.mu.Lock()
+	first := !c.closed
 	c.closed = true
 	if c.waiting {
 		c.wake.Signal()
 	}
 	short := c.short
 	c.mu.Unlock()
+	if first && c.gone != nil {
+		c.gone()
+	}
 	if short {
 		return nil // whoever writes the answer closes the socket behind it
 	}

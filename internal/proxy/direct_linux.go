@@ -183,7 +183,7 @@ func (l *directListener) work() {
 }
 
 // toNet makes a connection of package net of fd, whose first bytes were read already. It closes fd and returns
-// false when the client has reset the connection meanwhile.
+// false when the client has reset the connection meanwhile, or when whoever holds it has enough of them.
 func (l *directListener) toNet(fd int, read []byte) (handed, bool) {
 	f := os.NewFile(uintptr(fd), "")
 	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
@@ -200,6 +200,9 @@ func (l *directListener) toNet(fd int, read []byte) (handed, bool) {
 		return handed{c: c}, true
 	}
 	out := newConn(tcp, l.s.shortcut)
+	if !l.s.admit(out) {
+		return handed{}, false
+	}
 	if len(read) > 0 {
 		out.served = true // the shortcut has had its try
 		out.pending = append([]byte(nil), out.heads.rewrite(append([]byte(nil), read...))...)

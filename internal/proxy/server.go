@@ -40,6 +40,8 @@ type Options struct {
 	Balancers *balancer.Table // told of every check request
 	Metrics   http.Handler    // the page at /metrics
 	Overrides Overrides       // for the page
+	// PeerConns is how many connections one address (IPv6: one network of 64 bits) may hold; 0 is 4096.
+	PeerConns int
 }
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
@@ -54,12 +56,17 @@ type Server struct {
 	hosts     health.Hosts
 	date      dates
 	strangers strangers
+	crowd     crowd
+	crowded   strangers     // who has had as many connections as one may
 	refused   atomic.Uint64 // remote spool changes
 }
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
 	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides}
+	if srv.crowd.most = o.PeerConns; srv.crowd.most <= 0 {
+		srv.crowd.most = maxPeerConns
+	}
 	srv.Use(s)
 	return srv
 }

@@ -1,0 +1,73 @@
+package proxy
+
+import (
+	"net/netip"
+	"sync"
+)
+
+// maxPeerConns is how many connections one address may hold, where Options.PeerConns does not say otherwise.
+// A balancer holds one for each check of its that is under way.
+const maxPeerConns = 4096
+
+// crowd counts the connections that net/http has, by who holds them: a single stranger must not be able to
+// hold all the descriptors there are, since without one every balancer is refused and takes the host out.
+// Connections that end with an answer by the shortcut are not in it; they hold nobody up.
+type crowd struct {
+	most int
+
+	mu    sync.Mutex
+	holds map[netip.Prefix]int
+}
+
+// holderOf is whom a connection counts for: an address, or the network of one host where IPv6 gives it many.
+func holderOf(peer string) netip.Prefix {
+	a, err := netip.ParseAddr(peer)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	a = a.WithZone("").Unmap()
+	bits := a.BitLen()
+	if a.Is6() && !a.IsLoopback() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // never fails with that many
+	return p
+}
+
+// enter counts a connection, or reports that its holder has enough.
+func (c *crowd) enter(who netip.Prefix) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds[who] >= c.most {
+		return false
+	}
+	if c.holds == nil {
+		c.holds = make(map[netip.Prefix]int)
+	}
+	c.holds[who]++
+	return true
+}
+
+// leave takes back an enter.
+func (c *crowd) leave(who netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds[who]--; c.holds[who] <= 0 {
+		delete(c.holds, who)
+	}
+}
+
+// admit has the connection c counted, or closes it and returns false because its holder has enough.
+func (s *Server) admit(c *conn) bool {
+	who := holderOf(c.peer)
+	if s.crowd.enter(who) {
+		c.gone = func() { s.crowd.leave(who) }
+		return true
+	}
+	_ = c.TCPConn.Close()
+	if s.crowded.first(who.String()) {
+		s.log.Warn("an address holds as many connections as it may; more of its are closed unanswered",
+			"peer", c.peer, "connections", s.crowd.most)
+	}
+	return false
+}
