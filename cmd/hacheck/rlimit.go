@@ -36,3 +36,14 @@ func assign[T int64 | uint64](field *T, n int64, most T) bool {
 	*field = T(n)
 	return true
 }
+
+// peerConns is how many connections one caller may hold: half of the descriptors there are, and no more than
+// the door's own bound.
+func peerConns() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	const most = 4096
+	return int(min(max(limit.Cur/2, 1), most)) //nolint:gosec,unconvert // small, and of another type on some systems
+}

@@ -182,10 +182,11 @@ func start(o *options) (*daemon, error) {
 	if err := d.openAgents(); err != nil {
 		return nil, err
 	}
+	warnOfModes(d.log, d.dir.Root(), o.configFile, c)
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics()}, set)
+	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), PeerConns: peerConns()}, set)
 	d.services.log, d.services.door, d.services.agent, d.services.listen = d.log, d.door, d.agent, d.inherited.listenAt
 	if err := d.services.use(c.Services, set.Judge); err != nil {
 		return nil, err
@@ -223,6 +224,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		CacheMaxBytes:   c.CacheMaxBytes,
 		Timeout:         c.HealthcheckTimeout,
 		MaxClients:      c.MaxClients,
+		Doors:           d.ports(),
 		Allowed:         c.CheckHostsAllowed,
 		IgnoreOverrides: d.opts.noSpoolOnHTTP,
 		Counters:        d.counters,
@@ -247,6 +249,17 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 			Spool:   d.dir,
 		},
 	}
+}
+
+// ports are those of the HTTP door.
+func (d *daemon) ports() []uint16 {
+	var list []uint16
+	for _, ln := range d.listeners {
+		if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
+			list = append(list, uint16(tcp.Port)) //nolint:gosec // a port
+		}
+	}
+	return list
 }
 
 // run answers until a signal says otherwise.
