@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -226,9 +227,35 @@ func (s *logSink) run(t *logTarget) {
 func newHandler(format string, w io.Writer, level slog.Level) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
 	if format == "json" {
+		o.ReplaceAttr = harmless
 		return slog.NewJSONHandler(w, o)
 	}
 	return slog.NewTextHandler(w, o)
+}
+
+// harmless takes from a text what JSON leaves as it is and a terminal obeys when somebody looks at the log: the
+// control characters above ASCII, and the marks that reverse the writing direction. The text format quotes them.
+func harmless(_ []string, a slog.Attr) slog.Attr {
+	text := ""
+	switch a.Value.Kind() {
+	case slog.KindString:
+		text = a.Value.String()
+	case slog.KindAny:
+		err, ok := a.Value.Any().(error)
+		if !ok {
+			return a
+		}
+		text = err.Error()
+	default:
+		return a
+	}
+	a.Value = slog.StringValue(strings.Map(func(r rune) rune {
+		if r >= 0x7f && r <= 0x9f || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' {
+			return ' '
+		}
+		return r
+	}, text))
+	return a
 }
 
 // lostLine returns a function that makes the line about lost lines.
