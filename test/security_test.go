@@ -682,8 +682,7 @@ services:
 // docs/security.md admits; other hosts do not get it.
 func TestPasswordGoesToThePort(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "redis_password: s3cret
-")
+	d := startDaemon(t, "redis_password: s3cret\n")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -697,6 +696,8 @@ func TestPasswordGoesToThePort(t *testing.T) {
 		}
 		defer c.Close()
 		b := make([]byte, 1000)
+		_, _ = c.Read(b)
+		_, _ = io.WriteString(c, "-NOAUTH Authentication required.\r\n")
 		n, _ := c.Read(b)
 		heard <- string(b[:n])
 	}()

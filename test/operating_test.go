@@ -1,0 +1,157 @@
+package test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// logLines returns every message that the daemon's code logs, with its level.
+func logLines(t *testing.T) map[string]string {
+	t.Helper()
+	lines := map[string]string{}
+	for _, root := range []string{"../cmd/hacheck", "../internal"} {
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case e.IsDir() && slices.Contains([]string{"checktest", "servertest", "runner", "admin", "testdata"}, e.Name()):
+				return fs.SkipDir // they do not log
+			case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Body != nil {
+					logLinesOf(t, path, f, lines)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return lines
+}
+
+// logLinesOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
+// told.log(log, slog.LevelWarn, "message", ...).
+func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
+	texts := func(e ast.Expr) []string {
+		switch e := e.(type) {
+		case *ast.BasicLit:
+			if s, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
+				return []string{s}
+			}
+		case *ast.Ident: // a variable: every text that the function gives it
+			var all []string
+			ast.Inspect(f.Body, func(n ast.Node) bool {
+				a, ok := n.(*ast.AssignStmt)
+				if !ok || len(a.Lhs) == 0 || len(a.Rhs) == 0 {
+					return true
+				}
+				if to, ok := a.Lhs[0].(*ast.Ident); ok && to.Name == e.Name {
+					if lit, ok := a.Rhs[0].(*ast.BasicLit); ok {
+						if s, err := strconv.Unquote(lit.Value); err == nil {
+							all = append(all, s)
+						}
+					}
+				}
+				return true
+			})
+			return all
+		}
+		return nil
+	}
+	ast.Inspect(f.Body, func(n ast.Node) bool {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return true
+		}
+		sel, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		level, message := "", ast.Expr(nil)
+		switch sel.Sel.Name {
+		case "Debug", "Info", "Warn", "Error":
+			if len(call.Args) == 0 {
+				return true // the Error of an error
+			}
+			level, message = strings.ToUpper(sel.Sel.Name), call.Args[0]
+		case "log":
+			if len(call.Args) < 3 {
+				return true
+			}
+			l, ok := call.Args[1].(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			level, message = strings.ToUpper(strings.TrimPrefix(l.Sel.Name, "Level")), call.Args[2]
+		default:
+			return true
+		}
+		found := texts(message)
+		if len(found) == 0 && f.Name.Name != "log" {
+			t.Errorf("%s: %s: a message that this test cannot read", path, f.Name.Name)
+		}
+		for _, m := range found {
+			lines[m] = level
+		}
+		return true
+	})
+}
+
+// TestLogLines: docs/operating.md has a row for every line of the log, with its level, and for no other.
+func TestLogLines(t *testing.T) {
+	t.Parallel()
+	row := regexp.MustCompile("(?m)^\\| (DEBUG|INFO|WARN|ERROR) \\| `([^`]+)` \\|")
+	listed := map[string]string{}
+	for _, m := range row.FindAllStringSubmatch(read(t, "../docs/operating.md"), -1) {
+		if listed[m[2]] != "" {
+			t.Errorf("docs/operating.md has two rows for %q", m[2])
+		}
+		listed[m[2]] = m[1]
+	}
+	logged := logLines(t)
+	if len(logged) < 30 {
+		t.Errorf("found %d messages only: this test looks for the wrong thing", len(logged))
+	}
+	for _, m := range slices.Sorted(maps.Keys(logged)) {
+		if listed[m] != logged[m] {
+			t.Errorf("docs/operating.md has no row | %s | `%s` |", logged[m], m)
+		}
+		delete(listed, m)
+	}
+	for m := range listed {
+		t.Errorf("docs/operating.md has a row for %q, which nothing logs", m)
+	}
+}
+
+// TestSettingsAreNamed: what docs/operating.md calls a setting is one.
+func TestSettingsAreNamed(t *testing.T) {
+	t.Parallel()
+	help := read(t, "../internal/config/keys.go")
+	page := read(t, "../docs/operating.md") + read(t, "../docs/security.md")
+	for _, name := range regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?::[^`]*)?`").FindAllStringSubmatch(page, -1) {
+		if strings.HasPrefix(name[1], "hacheck_") || strings.HasPrefix(name[1], "process_") || strings.HasPrefix(name[1], "go_") ||
+			slices.Contains([]string{"agent_listen", "http_listen", "beacon_listen"}, name[1]) {
+			continue
+		}
+		if !strings.Contains(help, `"`+name[1]+`"`) {
+			t.Errorf("%s is no setting", name[0])
+		}
+	}
+}
