@@ -26,10 +26,10 @@ package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null
 package: export ARCHES  ?= amd64 arm64
 package: export FORMATS ?= deb rpm root
 
-.PHONY: help build run demo test lint fuzz bench package golden clean
+.PHONY: help build run demo test lint vulncheck fuzz bench package golden clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the commands into bin/
 	@mkdir -p $(BIN)
@@ -58,6 +58,12 @@ lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and Fr
 	CGO_ENABLED=0 GOOS=linux go vet ./...
 	CGO_ENABLED=0 GOOS=darwin go vet ./...
 	CGO_ENABLED=0 GOOS=freebsd go vet ./...
+
+vulncheck: ## ask Go's vulnerability database about all that is linked; needs https to vuln.go.dev, or VULNDB
+	@$(TOOL) govulncheck $(if $(VULNDB),-db $(VULNDB)) ./cmd/... || { code=$$?; \
+	if [ $$code != 3 ]; then echo "not checked: this needs https to vuln.go.dev (HTTPS_PROXY is obeyed), or a copy of" \
+		"the database: make vulncheck VULNDB=https://mirror or VULNDB=file:///directory" \
+		"(https://go.dev/security/vuln/database says what is in one)"; fi >&2; exit $$code; }
 
 fuzz: ## run every fuzz test for FUZZTIME (20s) each
 	test/fuzz.sh $(FUZZTIME)

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"maps"
 	"path/filepath"
 	"regexp"
@@ -153,5 +154,16 @@ func TestSettingsAreNamed(t *testing.T) {
 		if !strings.Contains(help, `"`+name[1]+`"`) {
 			t.Errorf("%s is no setting", name[0])
 		}
+	}
+}
+
+// TestVulncheckWithoutDatabase: a machine that cannot reach the database is told what is needed, and not that all is well.
+func TestVulncheckWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(tool(t, "make"), "-s", "vulncheck", "VULNDB=http://127.0.0.1:"+strconv.Itoa(freePort(t)))
+	cmd.Dir = ".."
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "not checked: ") || !strings.Contains(string(out), "VULNDB=file:///") {
+		t.Errorf("make vulncheck: %v\n%s", err, out)
 	}
 }
