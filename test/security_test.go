@@ -112,7 +112,10 @@ func TestStrangerRecursion(t *testing.T) {
 // TestStrangerConnections: one address cannot hold all the descriptors, so that the others are still answered.
 func TestStrangerConnections(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "rlimit_nofile: 400\n")
+	// On two doors, which have the same descriptors.
+	port := freePort(t)
+	d := startDaemon(t, fmt.Sprintf("rlimit_nofile: 400\nservices: {web: {http_listen: \"127.0.0.1:%d\", checks: [{type: tcp, port: %d}]}}\n", port, port))
+	doors := []string{d.addr, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	var held []net.Conn
 	defer func() {
 		for _, c := range held {
@@ -121,8 +124,8 @@ func TestStrangerConnections(t *testing.T) {
 	}()
 	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: patience}
 	closed := make(chan struct{}, 600)
-	for range 600 {
-		c, err := from.Dial("tcp", d.addr)
+	for i := range 600 {
+		c, err := from.Dial("tcp", doors[i%2])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -129,7 +129,7 @@ func (d *serviceDoors) aggregate(k doorKey) (*serviceDoor, error) {
 		Log: d.log,
 	}, time.Hour)) // the judge has its own patience, which a reload may change
 	go func() {
-		if err := srv.Serve(proxy.HostLines(ln)); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(d.door.Bounded(proxy.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("a service's listener ended", "service", k.service, "listen", k.addr, "err", err)
 		}
 	}()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"net/netip"
 	"sync"
 )
@@ -59,15 +60,59 @@ func (c *crowd) leave(who netip.Prefix) {
 
 // admit has the connection c counted, or closes it and returns false because its holder has enough.
 func (s *Server) admit(c *conn) bool {
-	who := holderOf(c.peer)
-	if s.crowd.enter(who) {
-		c.gone = func() { s.crowd.leave(who) }
-		return true
+	gone, ok := s.enter(c.peer)
+	if !ok {
+		_ = c.TCPConn.Close()
+		return false
 	}
-	_ = c.TCPConn.Close()
+	c.gone = gone
+	return true
+}
+
+// enter counts a connection of peer's until gone is called, or returns false because there are enough.
+func (s *Server) enter(peer string) (gone func(), ok bool) {
+	who := holderOf(peer)
+	if s.crowd.enter(who) {
+		return func() { s.crowd.leave(who) }, true
+	}
 	if s.crowded.first(who.String()) {
 		s.log.Warn("an address holds as many connections as it may; more of its are closed unanswered",
-			"peer", c.peer, "connections", s.crowd.most)
+			"peer", peer, "connections", s.crowd.most)
 	}
-	return false
+	return nil, false
+}
+
+// Bounded wraps the listener of another door of this process, whose connections then count together with those
+// of this one: the descriptors are the same.
+func (s *Server) Bounded(ln net.Listener) net.Listener { return bounded{ln, s} }
+
+type bounded struct {
+	net.Listener
+	s *Server
+}
+
+// Accept implements net.Listener.
+func (b bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if gone, ok := b.s.enter(hostOf(c.RemoteAddr().String())); ok {
+			return &counted{Conn: c, gone: sync.OnceFunc(gone)}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// counted is a connection that somebody holds.
+type counted struct {
+	net.Conn
+	gone func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	c.gone()
+	return c.Conn.Close()
 }
