@@ -85,7 +85,8 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 		if !ok {
 			return true
 		}
-		level, message := "", ast.Expr(nil)
+		var level string
+		var message ast.Expr
 		switch sel.Sel.Name {
 		case "Debug", "Info", "Warn", "Error":
 			if len(call.Args) == 0 {

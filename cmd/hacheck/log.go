@@ -236,7 +236,7 @@ func newHandler(format string, w io.Writer, level slog.Level) slog.Handler {
 // harmless takes from a text what JSON leaves as it is and a terminal obeys when somebody looks at the log: the
 // control characters above ASCII, and the marks that reverse the writing direction. The text format quotes them.
 func harmless(_ []string, a slog.Attr) slog.Attr {
-	text := ""
+	var text string
 	switch a.Value.Kind() {
 	case slog.KindString:
 		text = a.Value.String()

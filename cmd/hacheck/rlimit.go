@@ -45,5 +45,5 @@ func peerConns() int {
 		return 0
 	}
 	const most = 4096
-	return int(min(max(limit.Cur/2, 1), most)) //nolint:gosec,unconvert // small, and of another type on some systems
+	return int(min(max(limit.Cur/2, 1), most))
 }

@@ -256,7 +256,7 @@ func (d *daemon) ports() []uint16 {
 	var list []uint16
 	for _, ln := range d.listeners {
 		if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
-			list = append(list, uint16(tcp.Port)) //nolint:gosec // a port
+			list = append(list, uint16(tcp.Port))
 		}
 	}
 	return list

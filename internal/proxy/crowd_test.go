@@ -28,8 +28,13 @@ func TestCrowd(t *testing.T) {
 	t.Parallel()
 	c := crowd{most: 2}
 	a, b := holderOf("10.0.0.1"), holderOf("10.0.0.2")
-	if !c.enter(a) || !c.enter(a) || c.enter(a) || !c.enter(b) {
-		t.Error("two of each, and no more, may enter")
+	for i, may := range []bool{true, true, false, false} {
+		if c.enter(a) != may {
+			t.Errorf("connection %d of a: want entered %v", i+1, may)
+		}
+	}
+	if !c.enter(b) {
+		t.Error("what a holds keeps b out")
 	}
 	c.leave(a)
 	if !c.enter(a) || c.enter(a) {
