@@ -214,6 +214,25 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// TestDocumentedScrape: Prometheus takes the example of docs/operating.md, beside a copy of the rules.
+func TestDocumentedScrape(t *testing.T) {
+	t.Parallel()
+	_, example, ok := strings.Cut(read(t, "../docs/operating.md"), "```yml\n")
+	example, _, closed := strings.Cut(example, "```")
+	if !ok || !closed {
+		t.Fatal("docs/operating.md has no ```yml block")
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"prometheus.yml": example, "hacheck.rules.yml": read(t, rulesFile)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command(tool(t, "promtool"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput(); err != nil {
+		t.Errorf("promtool check config: %v\n%s", err, out)
+	}
+}
+
 // TestPrometheus: a real one scrapes a real daemon, takes the rules, and understands every expression of the dashboard.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()

@@ -116,6 +116,7 @@ func TestStrangerConnections(t *testing.T) {
 	port := freePort(t)
 	d := startDaemon(t, fmt.Sprintf("rlimit_nofile: 400\nservices: {web: {http_listen: \"127.0.0.1:%d\", checks: [{type: tcp, port: %d}]}}\n", port, port))
 	doors := []string{d.addr, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	d.ready(t, doors[1])
 	var held []net.Conn
 	defer func() {
 		for _, c := range held {
