@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -35,10 +34,6 @@ const (
 	// logPatience is how long the end of the process waits for the log to be written.
 	logPatience = time.Second
 )
-
-// gcPercent is how much the heap may grow between two collections. Answers from memory leave no garbage, so
-// that a daemon with many targets hardly ever collects, and Go's default of 100 would be memory that nobody uses.
-const gcPercent = 60
 
 // daemon is everything that lives until the process ends.
 type daemon struct {
@@ -148,9 +143,7 @@ func start(o *options) (*daemon, error) {
 	if o.procs > 0 && o.procs < runtime.GOMAXPROCS(0) {
 		runtime.GOMAXPROCS(o.procs)
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	tuneCollector()
 	target, err := openLog(c.LogPath)
 	if err != nil {
 		return nil, err
