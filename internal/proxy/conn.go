@@ -28,7 +28,7 @@ func (s *Server) Listener(ln net.Listener) net.Listener {
 func HostLines(ln net.Listener) net.Listener { return listener{ln, nil} }
 
 // shortcutFunc is Server.shortcut.
-type shortcutFunc func(out, head []byte, peer string) (answer []byte, last, answered bool)
+type shortcutFunc func(out, head []byte, peer string, closing bool) (answer []byte, last, answered bool)
 
 type listener struct {
 	net.Listener
@@ -162,7 +162,7 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	c.mu.Unlock()
 
 	b := shortAnswers.Get().(*[]byte)
-	if *b, last, answered = c.shortcut((*b)[:0], head, c.peer); answered {
+	if *b, last, answered = c.shortcut((*b)[:0], head, c.peer, !c.served); answered {
 		_ = c.SetWriteDeadline(time.Now().Add(shortWriteTimeout))
 		if _, err := c.Write(*b); err != nil {
 			last = true

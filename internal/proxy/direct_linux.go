@@ -165,7 +165,7 @@ func (l *directListener) work() {
 		n, err := unix.Read(fd, head)
 		if n > 0 && endsConnection(head[:n]) {
 			var answered, closes bool
-			if out, closes, answered = l.s.shortcut(out[:0], head[:n], last.of(sa)); answered && closes {
+			if out, closes, answered = l.s.shortcut(out[:0], head[:n], last.of(sa), true); answered && closes {
 				// An answer of this size always fits a fresh socket. Where it does not, the client has gone.
 				_, _ = unix.Write(fd, out)
 				_ = unix.Close(fd)

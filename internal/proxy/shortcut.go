@@ -205,8 +205,8 @@ type shortQuestion struct {
 var shortQuestions = sync.Pool{New: func() any { return new(shortQuestion) }}
 
 // shortcut appends the answer to head to out if it has one, and reports whether the connection ends with
-// it and whether it has. peer is who asks.
-func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, answered bool) {
+// it and whether it has. peer is who asks. With closing it answers only what ends the connection.
+func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer []byte, last, answered bool) {
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
 		return out, false, false // every request has its line then
 	}
@@ -215,7 +215,7 @@ func (s *Server) shortcut(out, head []byte, peer string) (answer []byte, last, a
 	h := &q.head
 	*h = plainHead{}
 	// A string of the bytes as they are: whoever keeps a part of it copies it.
-	if !h.parsePlain(unsafe.String(unsafe.SliceData(head), len(head))) || h.want.fresh { //nolint:gosec // see above
+	if !h.parsePlain(unsafe.String(unsafe.SliceData(head), len(head))) || h.want.fresh || closing && !h.close { //nolint:gosec // see above
 		return out, false, false
 	}
 	name, rest, ok := strings.Cut(h.target[1:], "/")

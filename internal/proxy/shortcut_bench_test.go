@@ -63,7 +63,7 @@ func BenchmarkShortcut(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				at = (at + 7919) % len(heads)
-				if _, _, ok := s.shortcut(out, heads[at], "127.0.0.1"); !ok {
+				if _, _, ok := s.shortcut(out, heads[at], "127.0.0.1", false); !ok {
 					b.Fatalf("%q is not answered", heads[at])
 				}
 			}
