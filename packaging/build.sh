@@ -56,7 +56,8 @@ for arch in $ARCHES; do
 	END
 	# nfpm takes over when a file was last changed.
 	find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-	for format in ${FORMATS/root/}; do
+	for format in $FORMATS; do
+		if [[ $format == root ]]; then continue; fi # is made below, and not by nfpm
 		ARCH=$arch PACKAGE_VERSION=$version ROOT=$root \
 			go tool -modfile=tools/go.mod nfpm package -f packaging/nfpm.yaml -p "$format" -t "$DIST/" >/dev/null
 	done

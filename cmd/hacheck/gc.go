@@ -8,8 +8,8 @@ import (
 )
 
 // How much the heap may grow between two collections, in percent. A small heap is collected so often, when every
-// request is a check, that Go's default of 100 costs a twentieth of the rate; of a large one, full of results that
-// leave no garbage when they are answered with, most of that growth would be memory that nobody uses.
+// request is a check, that 60 costs a twentieth of the rate against 200; of a large one, full of results that leave
+// no garbage when they are answered with, most of that growth would be memory that nobody uses.
 const (
 	gcSmall = 200
 	gcLarge = 60
@@ -32,9 +32,11 @@ func tuneCollector() {
 	c.choose()
 }
 
+// choose looks at the heap, sets what is right for it, and has itself called after the next collection.
 func (c *collector) choose() {
 	metrics.Read(c.live)
 	percent := gcSmall
+	// A runtime that does not know the figure has it of another kind.
 	if c.live[0].Value.Kind() == metrics.KindUint64 && c.live[0].Value.Uint64() > gcSmallHeap {
 		percent = gcLarge
 	}
