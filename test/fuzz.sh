@@ -1,6 +1,12 @@
 #!/bin/bash
-# Runs every fuzz test of the module for the given time, one after the other. A crasher's input is
-# left in the package's testdata/fuzz, where `go test` finds it from then on: commit it with the fix.
+# Runs every fuzz test of the module for the given time (a duration as timeout(1) takes it), one
+# after the other. A crasher's input is left in the package's testdata/fuzz, where `go test` finds
+# it from then on: commit it with the fix.
+#
+# The time is up by an interrupt, as a person would end it, not by -fuzztime: before Go 1.27 a fuzz
+# test whose -fuzztime is over can fail with "context deadline exceeded" and no input
+# (https://go.dev/issue/75804). The interrupt goes to the coordinator alone (--foreground): a worker
+# that hears it first would be taken for one that crashed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-20s}
@@ -13,7 +19,27 @@ if [ -z "$list" ]; then
 	exit 1
 fi
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cache=$(go env GOCACHE)/fuzz
+
+# inputs lists what has been found so far: an input that fails just as the time is up is written
+# down while the coordinator ends as if nothing were wrong.
+inputs() { ls "$1/testdata/fuzz/$2" 2>/dev/null || true; }
+
+built=
 while read -r package name; do
+	if [ "$built" != "$package" ]; then
+		go test -c -fuzz . -o "$work/fuzz.test" "$package"
+		dir=$(go list -f '{{.Dir}}' "$package")
+		built=$package
+	fi
 	echo "== $package $name"
-	go test "$package" -run '^$' -fuzz "^$name\$" -fuzztime "$time"
+	before=$(inputs "$dir" "$name")
+	(cd "$dir" && exec timeout --foreground --preserve-status --signal=INT --kill-after=60s "$time" \
+		"$work/fuzz.test" -test.run '^$' -test.fuzz "^$name\$" -test.fuzzcachedir "$cache/$package")
+	if [ "$(inputs "$dir" "$name")" != "$before" ]; then
+		echo "FAIL $package $name: a failing input was written to $dir/testdata/fuzz/$name" >&2
+		exit 1
+	fi
 done <<<"$list"
