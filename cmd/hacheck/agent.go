@@ -46,12 +46,10 @@ func (d *daemon) closeAgents() {
 	}
 }
 
-func (d *serviceDoors) agentDoor(k doorKey) (*serviceDoor, error) {
-	ln, err := d.listen(k.addr)
-	if err != nil {
-		return nil, err
-	}
-	door := d.agent.Open(&acceptLog{Listener: ln, log: d.log}, k.service)
-	d.log.Info("service listens", "service", k.service, "agent", ln.Addr().String())
-	return &serviceDoor{stop: func(context.Context) { door.Close() }}, nil
+func (d *serviceDoors) openAgent(s *serviceDoor, ln net.Listener) {
+	service := s.spec.Load().service
+	door := d.agent.Open(&acceptLog{Listener: ln, log: d.log}, service)
+	d.log.Info("service listens", "service", service, "agent", ln.Addr().String())
+	s.use = func() { door.SpeakOf(s.spec.Load().service) }
+	s.close = door.Close
 }

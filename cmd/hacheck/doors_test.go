@@ -127,6 +127,154 @@ services:
 	}
 }
 
+// TestDoorsNotReloaded: a listener that cannot be opened leaves everything as it was, also the ports that had been
+// closed to make room.
+func TestDoorsNotReloaded(t *testing.T) {
+	t.Parallel()
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	taken, kept, dropped, agent := listenTCP(t), freeAddr(t), freeAddr(t), freeAddr(t)
+	_, droppedPort, _ := net.SplitHostPort(dropped)
+	_, agentPort, _ := net.SplitHostPort(agent)
+	config := func(code int, rest string) string {
+		return fmt.Sprintf("cache_time: 0\nservices:\n  web: {checks: [{type: script, command: 'false'}], http_listen: %q, failure_code: %d}\n%s", kept, code, rest)
+	}
+	writeFile(t, conf, config(500, fmt.Sprintf("  old: {checks: [{type: script, command: 'false'}], http_listen: %q, agent_listen: %q, failure_code: 501}\n", dropped, agent)))
+	p := startDaemon(t, "-c", conf)
+	answers := func(addr string, want int) {
+		t.Helper()
+		if code, body := fetch(t, addr, ""); code != want {
+			t.Errorf("%s answers %d %q, want %d", addr, code, body, want)
+		}
+	}
+	agentSpeaks := func(addr string) {
+		t.Helper()
+		if got := agentSays(addr, "\n"); got != "up ready" {
+			t.Errorf("the agent says %q", got)
+		}
+	}
+	for i, rest := range []string{
+		fmt.Sprintf("  new: {checks: [{type: script, command: 'true'}], http_listen: %q}\n", taken.Addr()),
+		fmt.Sprintf("  new: {checks: [{type: script, command: 'true'}], http_listen: '0.0.0.0:%s', agent_listen: '0.0.0.0:%s', beacon_listen: %q}\n  too: {agent_listen: %q}\n",
+			droppedPort, agentPort, freeAddr(t), taken.Addr()),
+	} {
+		writeFile(t, conf, config(599, rest))
+		p.signal(syscall.SIGHUP)
+		until(t, "the reload has failed", func() bool {
+			return len(regexp.MustCompile(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*service (new|too): (http|agent)_listen: listen on 127\.0\.0\.1:\d+: address already in use; is another hacheck running\?`).FindAllString(p.said(), -1)) == i+1
+		})
+		answers(kept, 500)
+		answers(dropped, 501)
+		agentSpeaks(agent)
+	}
+	if n := strings.Count(p.said(), "level=ERROR"); n != 2 {
+		t.Errorf("%d errors for 2 reloads", n)
+	}
+	// The same ports on other addresses, kinds exchanged, and nothing in the way.
+	writeFile(t, conf, config(599, fmt.Sprintf("  new: {checks: [{type: script, command: 'false'}], http_listen: '0.0.0.0:%s', agent_listen: '0.0.0.0:%s', failure_code: 502}\n", agentPort, droppedPort)))
+	p.signal(syscall.SIGHUP)
+	p.wait(regexp.MustCompile(`msg="reloaded the configuration"`))
+	answers(kept, 599)
+	answers(agent, 502)
+	agentSpeaks(dropped)
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+}
+
+// TestDoorsKept: a reload that changes what a listener answers, and about whom, refuses nobody.
+func TestDoorsKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spoolRoot, conf := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	addr, agent, beacon := freeAddr(t), freeAddr(t), freeAddr(t)
+	config := func(name string, code int) string {
+		return fmt.Sprintf("services: {%s: {checks: [{type: script, command: 'true'}], http_listen: %q, failure_code: %d, agent_listen: %q, beacon_listen: %q, interval: 3600}}\n", name, addr, code, agent, beacon)
+	}
+	writeFile(t, conf, config("red", 500))
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	writeFile(t, filepath.Join(spoolRoot, "red"), "red")
+	writeFile(t, filepath.Join(spoolRoot, "blue"), "blue")
+	end, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-end:
+				ended <- nil
+				return
+			default:
+			}
+			if code, body := fetch(t, addr, ""); code != 500 && code != 501 {
+				ended <- fmt.Errorf("the listener answers %d %s", code, body)
+				return
+			}
+			if said := agentSays(agent, "\n"); said != "ready down #red" && said != "ready down #blue" {
+				ended <- fmt.Errorf("the agent says %q", said)
+				return
+			}
+		}
+	}()
+	for i := range 20 {
+		name := []string{"blue", "red"}[i%2]
+		writeFile(t, conf, config(name, 500+(i+1)%2))
+		p.signal(syscall.SIGHUP)
+		until(t, "it was reloaded", func() bool { return strings.Count(p.said(), "reloaded the configuration") > i })
+		if code, body := fetch(t, addr, ""); code != 500+(i+1)%2 || !strings.HasPrefix(body, "Service "+name) {
+			t.Errorf("after the reload: %d %s", code, body)
+		}
+		if got := agentSays(agent, "\n"); got != "ready down #"+name {
+			t.Errorf("after the reload the agent says %q", got)
+		}
+	}
+	close(end)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if beaconSays(beacon) != "" {
+		t.Error("the beacon of a service that is down is open")
+	}
+	if err := os.Remove(filepath.Join(spoolRoot, "red")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the beacon is open", func() bool { return beaconSays(beacon) == "OK\n" })
+	// Another service has it, which is down: its next round is an hour away.
+	writeFile(t, conf, config("blue", 500))
+	p.signal(syscall.SIGHUP)
+	until(t, "the beacon is closed", func() bool { return beaconSays(beacon) == "" })
+}
+
+// TestDoorClosedWhileAnswering: a listener that goes still answers what it was asked, and neither the reload nor an
+// override waits for that.
+func TestDoorClosedWhileAnswering(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	began, release := filepath.Join(dir, "began"), filepath.Join(dir, "release")
+	script, spoolRoot, conf := filepath.Join(dir, "slow.sh"), filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	addr := freeAddr(t)
+	with := fmt.Sprintf("healthcheck_timeout: 60\nservices: {web: {checks: [{type: script, command: %q, timeout: 60}], http_listen: %q}}\n", script, addr)
+	writeFile(t, conf, with)
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	code := make(chan int, 1)
+	go func() {
+		c, _ := fetch(t, addr, "")
+		code <- c
+	}()
+	until(t, "it was asked", func() bool { _, err := os.Stat(began); return err == nil })
+	writeFile(t, conf, "{}\n")
+	p.signal(syscall.SIGHUP)
+	p.wait(regexp.MustCompile(`msg="reloaded the configuration"`))
+	if c, _ := fetch(t, addr, ""); c != 0 {
+		t.Errorf("the listener that is gone answers %d", c)
+	}
+	writeFile(t, filepath.Join(spoolRoot, "web"), "why")
+	p.wait(regexp.MustCompile(`msg="override set" service=web`))
+	writeFile(t, release, "")
+	if c := <-code; c != 200 {
+		t.Errorf("who had asked before got %d", c)
+	}
+}
+
 // TestServiceBeacon: a beacon is closed until its first round has passed, and an override does not wait for
 // the next one, which here does not come.
 func TestServiceBeacon(t *testing.T) {

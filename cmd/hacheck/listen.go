@@ -74,14 +74,18 @@ func (in *inherited) listen(ctx context.Context, bind string, port uint16) (net.
 
 // listenAt is net.Listen for an address of the configuration, unless a socket was handed over for its port.
 func (in *inherited) listenAt(addr string) (net.Listener, error) {
-	if _, text, err := net.SplitHostPort(addr); err == nil {
-		if port, err := strconv.ParseUint(text, 10, 16); err == nil {
-			if s := in.on(uint16(port)); s != nil {
-				return in.take(s)
-			}
-		}
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
 	}
-	return net.Listen("tcp", addr)
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	if s := in.on(uint16(port)); s != nil {
+		return in.take(s)
+	}
+	return listenOn(context.Background(), "tcp", addr, uint16(port))
 }
 
 // on returns the socket on that port, or nil.
@@ -120,10 +124,6 @@ func portOf(s *systemd.Socket) uint16 {
 
 // listen opens one port.
 func listen(ctx context.Context, bind string, port uint16) (net.Listener, error) {
-	// No keep-alive probes: they would cost four system calls a connection to find what the server's idle
-	// timeout finds without any. No Multipath TCP either, which Go offers by default and no balancer asks for.
-	lc := net.ListenConfig{KeepAlive: -1}
-	lc.SetMultipathTCP(false)
 	network, host := "tcp", bind
 	switch bind {
 	case "0.0.0.0":
@@ -131,7 +131,16 @@ func listen(ctx context.Context, bind string, port uint16) (net.Listener, error)
 	case "::":
 		host = "" // IPv6 and IPv4; IPv4 alone on a machine that knows no other
 	}
-	ln, err := lc.Listen(ctx, network, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	return listenOn(ctx, network, net.JoinHostPort(host, strconv.Itoa(int(port))), port)
+}
+
+// listenOn opens addr, which has that port.
+func listenOn(ctx context.Context, network, addr string, port uint16) (net.Listener, error) {
+	// No keep-alive probes: they would cost four system calls a connection to find what the server's idle
+	// timeout finds without any. No Multipath TCP either, which Go offers by default and no balancer asks for.
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(ctx, network, addr)
 	if err == nil {
 		return ln, nil
 	}
@@ -144,7 +153,7 @@ func listen(ctx context.Context, bind string, port uint16) (net.Listener, error)
 	if errors.As(err, &call) {
 		err = call.Err
 	}
-	return nil, fmt.Errorf("listen on %s: %w%s", net.JoinHostPort(bind, strconv.Itoa(int(port))), err, hint(err, port))
+	return nil, fmt.Errorf("listen on %s: %w%s", addr, err, hint(err, port))
 }
 
 // hint says what to do about an error of listen.

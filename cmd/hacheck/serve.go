@@ -181,9 +181,11 @@ func start(o *options) (*daemon, error) {
 	set := d.settings(c)
 	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), PeerConns: peerConns()}, set)
 	d.services.log, d.services.door, d.services.agent, d.services.listen = d.log, d.door, d.agent, d.inherited.listenAt
-	if err := d.services.use(c.Services, set.Judge); err != nil {
+	doors, err := d.services.prepare(c.Services)
+	if err != nil {
 		return nil, err
 	}
+	doors.commit(set.Judge)
 	d.server = newServer(d.door.HTTPServer(c.HealthcheckTimeout))
 	d.patience.Handler, d.server.Handler = d.server.Handler, &d.patience
 	if unused := d.inherited.unused(); len(unused) > 0 {
@@ -331,18 +333,24 @@ func (d *daemon) reload() {
 	d.log.Info("reloaded the configuration", "config", d.opts.configFile)
 }
 
-// use puts c in force. What can fail comes first.
+// use puts c in force. What can fail comes first, and what it has done by then is undone.
 func (d *daemon) use(c *config.Config) error {
 	old := d.conf.Load()
+	doors, err := d.services.prepare(c.Services)
+	if err != nil {
+		return err
+	}
 	var target *logTarget
 	if c.LogPath != old.LogPath {
 		t, err := openLog(c.LogPath)
 		if err != nil {
+			doors.abandon()
 			return err
 		}
 		target = t
 	}
 	if err := setNoFile(c.RlimitNoFile); err != nil {
+		doors.abandon()
 		target.close()
 		return err
 	}
@@ -351,8 +359,9 @@ func (d *daemon) use(c *config.Config) error {
 	d.patience.raise(c.HealthcheckTimeout, d.server.Server)
 	set := d.settings(c)
 	d.door.Use(set)
+	doors.commit(set.Judge)
 	d.conf.Store(c)
-	return d.services.use(c.Services, set.Judge)
+	return nil
 }
 
 func (d *daemon) warn(warnings []config.Warning) {

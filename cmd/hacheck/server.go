@@ -59,9 +59,8 @@ func (s *server) Serve(ln net.Listener) error {
 	return err
 }
 
-// Shutdown accepts no more, answers one more request on every connection that has not been silent since its
-// last answer, and returns when all of them are closed, or the error of ctx when that ends first.
-func (s *server) Shutdown(ctx context.Context) error {
+// Refuse accepts no more. What was accepted is answered.
+func (s *server) Refuse() {
 	s.mu.Lock()
 	s.stopped = true
 	listeners := slices.Clone(s.listeners)
@@ -69,6 +68,12 @@ func (s *server) Shutdown(ctx context.Context) error {
 	for _, ln := range listeners {
 		_ = ln.Close()
 	}
+}
+
+// Shutdown accepts no more, answers one more request on every connection that has not been silent since its
+// last answer, and returns when all of them are closed, or the error of ctx when that ends first.
+func (s *server) Shutdown(ctx context.Context) error {
+	s.Refuse()
 	s.serving.Wait() // from now on, all connections are counted
 	wait := time.Millisecond
 	for {

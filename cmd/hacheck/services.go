@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"hacheck/internal/agent"
@@ -43,68 +45,189 @@ type serviceDoors struct {
 	listen func(addr string) (net.Listener, error)
 	judge  atomic.Pointer[health.Judge]
 
-	mu    sync.Mutex
-	doors map[doorKey]*serviceDoor
+	mu      sync.Mutex
+	doors   map[doorKey]*serviceDoor
+	stopped bool
 }
+
+// The kinds of doors, by the keys of the configuration.
+const (
+	httpDoor   = "http_listen"
+	beaconDoor = "beacon_listen"
+	agentDoor  = "agent_listen"
+)
 
 // doorKey is what makes a door the same after a reload.
 type doorKey struct {
-	service, kind, addr string
-	code                int
-	interval            time.Duration
+	kind, addr string
+	service    string        // where the port is 0: then others may have the same address
+	interval   time.Duration // of a beacon
 }
 
+// doorSpec is what a reload may change of a door that stays.
+type doorSpec struct {
+	service string
+	code    int // of http_listen, for a failure
+}
+
+// serviceDoor is one that is open.
 type serviceDoor struct {
-	stop    func(ctx context.Context)
+	spec atomic.Pointer[doorSpec]
+	// use takes up spec, where that is not read for each request anyway.
+	use func()
+	// close accepts nobody any more.
+	close func()
+	// drain returns when all that was accepted is answered, or ctx has ended.
+	drain   func(ctx context.Context)
 	changed chan struct{} // of a beacon; nil otherwise
 }
 
-// use opens and closes doors until they are what services say, and has them ask judge.
-func (d *serviceDoors) use(services []config.Service, judge *health.Judge) error {
-	d.judge.Store(judge)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	wanted := map[doorKey]bool{}
+// wantedDoors are the doors that services ask for. No two of them are the same: config has seen to that.
+func wantedDoors(services []config.Service) map[doorKey]doorSpec {
+	wanted := map[doorKey]doorSpec{}
 	for _, s := range services {
-		if s.HTTPListen != "" {
-			wanted[doorKey{service: s.Name, kind: "http_listen", addr: s.HTTPListen, code: s.FailureCode}] = true
-		}
-		if s.BeaconListen != "" {
-			wanted[doorKey{service: s.Name, kind: "beacon_listen", addr: s.BeaconListen, interval: s.Interval}] = true
-		}
-		if s.AgentListen != "" {
-			wanted[doorKey{service: s.Name, kind: "agent_listen", addr: s.AgentListen}] = true
+		for _, k := range []doorKey{
+			{kind: httpDoor, addr: s.HTTPListen},
+			{kind: beaconDoor, addr: s.BeaconListen, interval: s.Interval},
+			{kind: agentDoor, addr: s.AgentListen},
+		} {
+			if k.addr == "" {
+				continue
+			}
+			if strings.HasSuffix(k.addr, ":0") {
+				k.service = s.Name
+			}
+			wanted[k] = doorSpec{service: s.Name, code: s.FailureCode}
 		}
 	}
+	return wanted
+}
+
+// doorChange is a change of the doors that can no longer fail. Either commit or abandon ends it.
+type doorChange struct {
+	d      *serviceDoors
+	wanted map[doorKey]doorSpec
+	opened map[doorKey]net.Listener // nobody is answered yet
+	closed map[doorKey]*serviceDoor // had to make room
+}
+
+// prepare opens the ports that services ask for beside those that are open. When one cannot be opened, all is
+// as it was.
+func (d *serviceDoors) prepare(services []config.Service) (*doorChange, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := &doorChange{d: d, wanted: wantedDoors(services), opened: map[doorKey]net.Listener{}, closed: map[doorKey]*serviceDoor{}}
+	var errs []error
+	for k, spec := range c.wanted {
+		if k.kind == beaconDoor || d.doors[k] != nil { // a beacon opens its port by itself, and tries again
+			continue
+		}
+		ln, err := d.listen(k.addr)
+		if errors.Is(err, syscall.EADDRINUSE) && c.makeRoom(k.addr) {
+			ln, err = d.listen(k.addr)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("service %s: %s: %w", spec.service, k.kind, err))
+			continue
+		}
+		c.opened[k] = ln
+	}
+	if len(errs) > 0 {
+		c.undo()
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+// makeRoom closes the doors on the port of addr that are about to go. It reports whether there was one.
+func (c *doorChange) makeRoom(addr string) (made bool) {
+	_, port, _ := net.SplitHostPort(addr)
+	for k, door := range c.d.doors {
+		if _, stays := c.wanted[k]; stays || c.closed[k] != nil {
+			continue
+		}
+		if _, p, _ := net.SplitHostPort(k.addr); p == port {
+			door.close()
+			c.closed[k] = door
+			made = true
+		}
+	}
+	return made
+}
+
+// abandon leaves the doors as they were.
+func (c *doorChange) abandon() {
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	c.undo()
+}
+
+func (c *doorChange) undo() {
+	for _, ln := range c.opened {
+		_ = ln.Close()
+	}
+	for k, door := range c.closed {
+		if c.d.stopped {
+			return
+		}
+		go door.drain(context.Background())
+		delete(c.d.doors, k)
+		var ln net.Listener
+		if k.kind != beaconDoor {
+			var err error
+			if ln, err = c.d.listen(k.addr); err != nil {
+				c.d.log.Error("a service's listener had made room and cannot be opened again", "service", door.spec.Load().service, "listen", k.addr, "err", err)
+				continue
+			}
+		}
+		c.d.open(k, *door.spec.Load(), ln)
+	}
+}
+
+// commit has all doors ask judge, and answers at the new ones. Those that are no longer wanted answer what they
+// have accepted; nobody waits for that.
+func (c *doorChange) commit(judge *health.Judge) {
+	d := c.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped { // the process ends while a reload is under way
+		c.undo()
+		return
+	}
+	d.judge.Store(judge)
 	for k, door := range d.doors {
-		if !wanted[k] {
-			door.stop(context.Background())
+		if _, stays := c.wanted[k]; !stays {
+			door.close()
+			go door.drain(context.Background())
 			delete(d.doors, k)
 		}
+	}
+	for k, spec := range c.wanted {
+		if door := d.doors[k]; door != nil {
+			door.spec.Store(&spec)
+			door.use()
+		} else {
+			d.open(k, spec, c.opened[k])
+		}
+	}
+}
+
+// open answers at a door; ln is nil for a beacon.
+func (d *serviceDoors) open(k doorKey, spec doorSpec, ln net.Listener) {
+	door := &serviceDoor{use: func() {}, drain: func(context.Context) {}}
+	door.spec.Store(&spec)
+	switch k.kind {
+	case httpDoor:
+		d.aggregate(door, k, ln)
+	case beaconDoor:
+		d.beacon(door, k)
+	case agentDoor:
+		d.openAgent(door, ln)
 	}
 	if d.doors == nil {
 		d.doors = map[doorKey]*serviceDoor{}
 	}
-	var errs []error
-	for k := range wanted {
-		if d.doors[k] != nil {
-			continue
-		}
-		open := d.aggregate
-		switch k.kind {
-		case "beacon_listen":
-			open = d.beacon
-		case "agent_listen":
-			open = d.agentDoor
-		}
-		door, err := open(k)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("service %s: %s: %w", k.service, k.kind, err))
-			continue
-		}
-		d.doors[k] = door
-	}
-	return errors.Join(errs...)
+	d.doors[k] = door
 }
 
 // ask has the checks of a service judged, overrides first.
@@ -115,44 +238,44 @@ func (d *serviceDoors) ask(ctx context.Context, service string) health.Verdict {
 	})
 }
 
-func (d *serviceDoors) aggregate(k doorKey) (*serviceDoor, error) {
-	ln, err := d.listen(k.addr)
-	if err != nil {
-		return nil, err
-	}
+func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) {
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge:       func(ctx context.Context) health.Verdict { return d.ask(ctx, k.service) },
-		FailureCode: k.code,
+		Judge:       func(ctx context.Context) health.Verdict { return d.ask(ctx, door.spec.Load().service) },
+		FailureCode: func() int { return door.spec.Load().code },
 		Asked: func(r *http.Request, v *health.Verdict, code int) {
-			d.door.Note(k.service, "http://"+k.addr+r.RequestURI, r, v, code)
+			d.door.Note(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)
 		},
 		Log: d.log,
 	}, time.Hour)) // the judge has its own patience, which a reload may change
 	go func() {
 		if err := srv.Serve(d.door.Bounded(proxy.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
-			d.log.Error("a service's listener ended", "service", k.service, "listen", k.addr, "err", err)
+			d.log.Error("a service's listener ended", "service", door.spec.Load().service, "listen", k.addr, "err", err)
 		}
 	}()
-	d.log.Info("service listens", "service", k.service, "http", ln.Addr().String())
-	return &serviceDoor{stop: func(ctx context.Context) {
+	d.log.Info("service listens", "service", door.spec.Load().service, "http", ln.Addr().String())
+	door.close = srv.Refuse
+	door.drain = func(ctx context.Context) {
 		if err := srv.Shutdown(ctx); err != nil {
 			_ = srv.Close()
 		}
-	}}, nil
+	}
 }
 
-func (d *serviceDoors) beacon(k doorKey) (*serviceDoor, error) {
-	door := &serviceDoor{changed: make(chan struct{}, 1)}
+func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
+	door.changed = make(chan struct{}, 1)
+	door.use = door.look
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	log := d.log.With("service", k.service, "beacon", k.addr)
 	failing := false
 	go func() {
 		defer close(done)
 		_ = beacon.Run(ctx, beacon.Options{ // ends with ctx only
 			Addr: k.addr, Interval: k.interval, Changed: door.changed,
-			Healthy: func(ctx context.Context) bool { return d.ask(ctx, k.service).Result.Code == http.StatusOK },
+			Healthy: func(ctx context.Context) bool {
+				return d.ask(ctx, door.spec.Load().service).Result.Code == http.StatusOK
+			},
 			Observe: func(e beacon.Event, a net.Addr, err error) {
+				log := d.log.With("service", door.spec.Load().service, "beacon", k.addr)
 				switch e {
 				case beacon.Opened:
 					failing = false
@@ -171,11 +294,18 @@ func (d *serviceDoors) beacon(k doorKey) (*serviceDoor, error) {
 			},
 		})
 	}()
-	door.stop = func(context.Context) {
+	door.close = func() {
 		cancel()
 		<-done
 	}
-	return door, nil
+}
+
+// look has a beacon look at once.
+func (s *serviceDoor) look() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it is about to look anyway
+	}
 }
 
 // changed has the beacons look at once: an operator has said something.
@@ -183,12 +313,8 @@ func (d *serviceDoors) changed() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, door := range d.doors {
-		if door.changed == nil {
-			continue
-		}
-		select {
-		case door.changed <- struct{}{}:
-		default: // it is about to look anyway
+		if door.changed != nil {
+			door.look()
 		}
 	}
 }
@@ -196,11 +322,15 @@ func (d *serviceDoors) changed() {
 // stop closes all doors; requests in flight are answered until ctx ends.
 func (d *serviceDoors) stop(ctx context.Context) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	doors := d.doors
+	d.doors, d.stopped = nil, true
+	d.mu.Unlock()
 	var all sync.WaitGroup
-	for _, door := range d.doors {
-		all.Go(func() { door.stop(ctx) })
+	for _, door := range doors {
+		all.Go(func() {
+			door.close()
+			door.drain(ctx)
+		})
 	}
 	all.Wait()
-	d.doors = nil
 }

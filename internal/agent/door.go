@@ -41,7 +41,7 @@ const (
 type Door struct {
 	a   *Agent
 	ln  net.Listener
-	own spool.Key
+	own atomic.Pointer[spool.Key]
 
 	closed atomic.Bool
 	wg     sync.WaitGroup
@@ -50,10 +50,14 @@ type Door struct {
 // Open answers at ln, which belongs to the Door then; who does not say what it means is told about own,
 // spool.All for none. The Door owns the goroutine that accepts and one for each connection that waits.
 func (a *Agent) Open(ln net.Listener, own string) *Door {
-	d := &Door{a: a, ln: ln, own: spool.Key{Service: own}}
+	d := &Door{a: a, ln: ln}
+	d.SpeakOf(own)
 	d.wg.Go(d.accept)
 	return d
 }
+
+// SpeakOf changes who is spoken of to those who do not say what they mean.
+func (d *Door) SpeakOf(own string) { d.own.Store(&spool.Key{Service: own}) }
 
 // Close closes the port and every connection, without a word: what HAProxy was told last stands. It
 // returns when all goroutines have ended.
@@ -163,7 +167,7 @@ func readNow(c *net.TCPConn, p []byte) (n int, end bool) {
 // say answers what was read.
 func (d *Door) say(c *net.TCPConn, read []byte) {
 	text, _, _ := bytes.Cut(read, []byte("\n"))
-	k, ok := parse(text, d.own)
+	k, ok := parse(text, *d.own.Load())
 	if !ok {
 		d.a.stranger(c, text)
 		return

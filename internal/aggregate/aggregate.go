@@ -3,6 +3,7 @@
 package aggregate
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -21,7 +22,7 @@ const failed = "At least one health check failed"
 type Handler struct {
 	// Judge asks; it is called for each request.
 	Judge       func(ctx context.Context) health.Verdict
-	FailureCode int // 0 is DefaultFailureCode
+	FailureCode func() int // nil, or one that returns 0: DefaultFailureCode
 	// Asked is told of each request and its answer; nil: nobody is.
 	Asked func(r *http.Request, v *health.Verdict, code int)
 	Log   *slog.Logger
@@ -34,8 +35,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	code := http.StatusOK
 	if !healthy {
 		code = DefaultFailureCode
-		if h.FailureCode != 0 {
-			code = h.FailureCode
+		if h.FailureCode != nil {
+			code = cmp.Or(h.FailureCode(), code)
 		}
 	}
 	if h.Asked != nil {

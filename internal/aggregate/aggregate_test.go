@@ -96,7 +96,7 @@ func open(t *testing.T, failureCode int) *door {
 				Target: check.Target{Protocol: "checks", Service: "web", Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: true,
 			})
 		},
-		FailureCode: failureCode,
+		FailureCode: func() int { return failureCode },
 		Log:         slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	srv, ln := Server(h, 10*time.Second), listen(t)
