@@ -262,7 +262,7 @@ func (s *show) end() error {
 		return fmt.Errorf("%d of %d requests lost, the first: %w%s", lost, answered+lost, s.load.firstLoss(), s.logs())
 	}
 	s.print(nil, line{{fmt.Sprintf("%d requests, 0 lost, while web1 was taken out twice and replaced once.", answered), bold}})
-	s.prose("", "Next: README.md (hacheck beside your own HAProxy), bin/hadown --help, docs/migrating.md.")
+	s.prose("", "Next: README.md (hacheck beside your own HAProxy), docs/operating.md, bin/hadown --help.")
 	return s.err
 }
 
