@@ -182,6 +182,7 @@ func packageContents(t *testing.T, dist string) {
 		"/etc/default/hacheck", "/etc/logrotate.d/hacheck", "/usr/lib/systemd/system/hacheck.service", "/usr/lib/systemd/system/hacheck.socket",
 		"/usr/lib/sysusers.d/hacheck.conf", "/usr/lib/tmpfiles.d/hacheck.conf", "/usr/share/man/man5/hacheck.yaml.5.gz",
 		"/usr/share/man/man8/hacheck.8.gz", "/usr/share/man/man8/hacheck-run.8.gz", "/usr/share/doc/hacheck/examples/haproxy.cfg",
+		"/usr/share/doc/hacheck/examples/prometheus/hacheck.rules.yml", "/usr/share/doc/hacheck/examples/grafana/hacheck.json",
 	} {
 		want[path] = "-rw-r--r-- root/root"
 	}
@@ -461,6 +462,10 @@ func TestManPages(t *testing.T) {
 		}
 		if !strings.Contains(text, "\nNAME\n       "+name+" - ") || strings.Contains(text, "%!") {
 			t.Errorf("the page of %s begins %q", name, text[:200])
+		}
+		// What whatis and apropos show.
+		if brief := regexp.MustCompile(`\nNAME\n.* - (.*)`).FindStringSubmatch(text); brief == nil || len(strings.Fields(brief[1])) < 5 {
+			t.Errorf("the page of %s says of it no more than %q", name, brief)
 		}
 	}
 	text := must(t, "groff", "-ww", "-man", "-Tascii", "-P-cbou", filepath.Join(dir, "man/man5/hacheck.yaml.5"))

@@ -21,12 +21,12 @@ import (
 const firewallHelp = `Usage: hacheck firewall export [options] FILE [PATTERN...]
        hacheck firewall convert -t TYPE [options] FILE...
 
-export prints, as YAML, where the checks of FILE go: what the firewall has to let out. convert turns such
+export prints as YAML where the checks of FILE go: what the firewall has to let out. convert turns such
 files, also those of several machines, into commands for a firewall. See "hacheck firewall export --help"
 and "hacheck firewall convert --help".
 `
 
-const exportAbout = `Print, as YAML, where the checks of FILE go from this machine: what its firewall has to let out. Nothing
+const exportAbout = `Print as YAML where the checks of FILE go from this machine: what its firewall has to let out. Nothing
 is checked. The options are those of "hacheck run"; the ones that choose checks count here too, and
 --validate, the others change nothing.
 `
@@ -165,8 +165,8 @@ var tools = []tool{
 
 const convertSynopsis = "-t TYPE [options] FILE..."
 
-const convertAbout = `Turn the rules in FILEs, as "hacheck firewall export" prints them, into commands that let these connections
-out, sorted and each once. Nothing is changed: read the commands, then run them. Names are resolved here,
+const convertAbout = `Turn the rules in FILEs into commands that let these connections out, sorted and each once; FILEs are what
+"hacheck firewall export" prints. Nothing is changed: read the commands, then run them. Names are resolved here,
 to all their IPv4 addresses, or to the IPv6 ones of a name that has no others; iptables alone is given the
 names. "-" is standard input.
 `
