@@ -47,7 +47,8 @@ func (m *Remote) refused(r *http.Request) *refusal {
 			return nil
 		}
 	}
-	token, shown := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	shown := strings.EqualFold(scheme, "Bearer")
 	switch {
 	case m.Token == "":
 		return &refusal{http.StatusForbidden, caller + " may not change the spool: add it to remote_spool_allowed, or set remote_spool_token and send it as \"Authorization: Bearer TOKEN\""}
@@ -123,7 +124,7 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 	if no != nil {
 		return e, false, no
 	}
-	nerve := wanted{nerve: r.Header.Get(nerveHeader)}
+	nerve := wanted{nerve: wantedBy(r.Header).nerve} // X-Haproxy-Server-State means nothing here
 	to, no := nerve.place()
 	if no != nil {
 		return e, false, no
@@ -163,10 +164,9 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 		if !ok {
 			continue
 		}
-		// The bound keeps the sum in nanoseconds; it is in the year 2262.
-		const most = math.MaxInt64 / 1e9
+		const most = 253_402_300_800 // the year 10000, as for hadown: beyond it these are milliseconds
 		f, err := strconv.ParseFloat(v, 64)
-		if err != nil || math.IsNaN(f) || f < 0 || f > most {
+		if err != nil || math.IsNaN(f) || f < 0 || f >= most {
 			return bad("%s must be a time in unix seconds, as in %s=%d", name, name, time.Now().Unix())
 		}
 		whole, frac := math.Modf(f)

@@ -150,29 +150,35 @@ func (w *wanted) place() (p place, no *refusal) {
 		}
 		p.port = n
 	}
-	from, address := "X-Haproxy-Server-State: address=", w.address
-	if address == "" || address == "unix" {
-		from, address = "X-Nerve-Check-IP: ", strings.TrimSpace(w.nerve)
+	if w.address != "unix" {
+		if no := p.at("X-Haproxy-Server-State: address=", w.address); no != nil || p.host != "" {
+			return p, no
+		}
 	}
+	return p, p.at("X-Nerve-Check-IP: ", strings.TrimSpace(w.nerve))
+}
+
+// at sets the host to address, unless that names none. from is what stands before it in the headers.
+func (p *place) at(from, address string) *refusal {
 	switch address {
 	case "":
-		return p, nil
+		return nil
 	case "localhost":
 		address = "127.0.0.1"
 	}
 	addr, err := netip.ParseAddr(address)
 	if err != nil || addr.Zone() != "" {
-		return p, &refusal{http.StatusBadRequest, from + printable(address) + " is not an IP address (names, brackets and zones are not taken here)"}
+		return &refusal{http.StatusBadRequest, from + printable(address) + " is not an IP address (names, brackets and zones are not taken here)"}
 	}
 	addr = addr.Unmap()
 	if addr.IsUnspecified() {
-		return p, nil
+		return nil
 	}
 	p.addr = addr
 	if p.host = address; !canonicalIPv4(address, addr) {
 		p.host = addr.String()
 	}
-	return p, nil
+	return nil
 }
 
 // canonicalIPv4 saves the text that every IPv4 literal which netip accepts already is.

@@ -347,6 +347,8 @@ func TestWhereTheCheckGoes(t *testing.T) {
 		{"/http/a/0/", []string{state + "UP; address=127.0.0.1"}, 400, "send-state"},
 		{"/http/a/PORT/", []string{state + "UP; address=localhost"}, 200, "body"},
 		{"/http/a/PORT/", []string{state + "UP; address=0.0.0.0"}, 200, "body"},
+		{"/tcp/a/PORT", []string{state + "UP; address=0.0.0.0", "X-Nerve-Check-IP: 198.51.100.9"}, 403, "198.51.100.9"},
+		{"/tcp/a/PORT", []string{state + "UP; address=::", "X-Nerve-Check-IP: 198.51.100.9"}, 403, "198.51.100.9"},
 		{"/http/a/PORT/", []string{state + "UP; address=::"}, 200, "body"},
 		{"/http/a/PORT/", []string{state + "UP; address=::ffff:127.0.0.1"}, 200, "body"},
 		{"/http/a/PORT/", []string{state + "UP; address="}, 200, "body"},
