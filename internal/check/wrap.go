@@ -46,25 +46,35 @@ func (l *Limiter) Waiting() int { return int(l.waiting.Load()) }
 func (l *Limiter) Running() int { return len(l.slots) }
 
 // Wrap returns f behind the limiter. A check whose context ends while it waits for a slot never runs
-// and answers 503: ReasonBusy when its time is up, ReasonCancelled when its asker has left.
+// and answers 503: ReasonBusy when its time is up, ReasonCancelled when its asker has left. One whose time
+// is up after it has waited for the larger part of it answers ReasonBusy as well: the rest of a second says
+// nothing about a service that is given ten.
 func (l *Limiter) Wrap(f Func) Func {
 	return func(ctx context.Context, t Target) Result {
+		var start, ran time.Time
 		select {
 		case l.slots <- struct{}{}:
 		default:
-			if r, ok := l.wait(ctx); !ok {
+			start = time.Now()
+			if r, ok := l.wait(ctx, start); !ok {
 				return r
 			}
+			ran = time.Now()
 		}
 		// Deferred, because a slot lost to a panic that something above survives never comes back.
 		defer func() { <-l.slots }()
-		return f(ctx, t)
+		r := f(ctx, t)
+		if waited := ran.Sub(start); r.Reason == ReasonTimeout && ctx.Err() != nil && waited > time.Since(ran) {
+			r.Reason, r.Took = ReasonBusy, time.Since(start)
+			r.Body = fmt.Appendf(nil, "hacheck is busy: all %d slots (max_clients) were taken for %.2fs, and %.2fs were too short for the check",
+				cap(l.slots), waited.Seconds(), time.Since(ran).Seconds())
+		}
+		return r
 	}
 }
 
-// wait takes a slot once one is free; otherwise it says why there was none.
-func (l *Limiter) wait(ctx context.Context) (Result, bool) {
-	start := time.Now()
+// wait takes a slot once one is free; otherwise it says why there was none. It begins at start.
+func (l *Limiter) wait(ctx context.Context, start time.Time) (Result, bool) {
 	l.waiting.Add(1)
 	defer l.waiting.Add(-1)
 	select {

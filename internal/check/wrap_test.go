@@ -100,6 +100,29 @@ func TestLimitBusy(t *testing.T) {
 	})
 }
 
+// A check that is cut off because it waited for most of its time says nothing about the service; one that had
+// most of it does.
+func TestLimitTooLate(t *testing.T) {
+	for waited, want := range map[time.Duration]struct {
+		reason check.Reason
+		says   string
+	}{
+		9 * time.Second: {check.ReasonBusy, "hacheck is busy: all 1 slots (max_clients) were taken for 9.00s, and 1.00s were too short for the check"},
+		4 * time.Second: {check.ReasonTimeout, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			limit := check.Limit(1)
+			go limit(stub(waited))(t.Context(), check.Target{})
+			synctest.Wait()
+			start := time.Now()
+			r := check.Timeout(10*time.Second)(limit(stub(time.Minute)))(t.Context(), check.Target{})
+			if took := time.Since(start); r.Code != 503 || r.Reason != want.reason || string(r.Body) != want.says || r.Err == nil || took != 10*time.Second {
+				t.Errorf("waited %v: %d %s %v after %v: %q", waited, r.Code, r.Reason, r.Err, took, r.Body)
+			}
+		})
+	}
+}
+
 func TestLimitBusySentence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit := check.Limit(2)
