@@ -99,7 +99,8 @@ func (c *Cache[V]) Get(key string, at Epoch) (*Entry[V], bool) {
 		return nil, false
 	}
 	e := v.(*Entry[V])
-	return e, e.epoch >= at.Ended
+	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
+	return e, e.epoch >= at.Ended && time.Since(e.Taken) <= c.o.Life(e.Value)
 }
 
 // Do returns the answer of run for key: one that is in flight already, or else a new one, which is

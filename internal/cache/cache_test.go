@@ -65,6 +65,25 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 	})
 }
 
+// The clock is set back while a result is kept: by that clock it has long to live, by its age it has not.
+func TestAClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		var runs atomic.Int64
+		ask(c, "k", Epoch{}, false, val{"old", keep, 1}, &runs)
+		e, _ := c.Get("k", Epoch{})
+		c.items.Set("k", e, keep+time.Hour)
+		time.Sleep(keep)
+		if v, o := ask(c, "k", Epoch{}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
+			t.Errorf("in time: %v %v", v, o)
+		}
+		time.Sleep(time.Millisecond)
+		if v, o := ask(c, "k", Epoch{}, false, val{"new", keep, 1}, &runs); v.s != "new" || o != Miss {
+			t.Errorf("too old: %v %v, want a new one", v, o)
+		}
+	})
+}
+
 func TestAnEndedOverrideMakesOldResultsUseless(t *testing.T) {
 	c := newCache(10, 1000)
 	var runs atomic.Int64
