@@ -22,10 +22,12 @@ import (
 //   - spool, cache and check are of use without the rest, and are tested without it.
 //   - config holds plain values; cmd/hacheck turns them into options (see only, below). It is above check
 //     because a list of checks in a file is wrong where check says so, and config knows the line.
+//   - wording is how any of them says a thing to people.
 //   - cmdline reads options for every command, whatever they mean; terminal draws for those that take long.
 //   - balancer is fed by the doors; metrics shows what everyone below the doors has counted.
 //   - a door only translates a verdict into its own dialect.
 var layers = [][]string{
+	{"internal/wording"},
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},
@@ -131,9 +133,9 @@ func TestLayersComplain(t *testing.T) {
 		want string // part of the one complaint; "" when all is well
 	}{
 		{"well", []pkg{ours("internal/health", "internal/spool"), ours("internal/spool")}, ""},
-		{"up", []pkg{ours("internal/spool", "internal/health"), ours("internal/health")}, "internal/spool (layer 0) imports internal/health (layer 1)"},
-		{"sideways", []pkg{ours("internal/proxy", "internal/agent"), ours("internal/agent")}, "internal/proxy (layer 4) imports internal/agent"},
-		{"check knows no spool", []pkg{ours("internal/check", "internal/spool"), ours("internal/spool")}, "internal/check (layer 0) imports internal/spool"},
+		{"up", []pkg{ours("internal/spool", "internal/health"), ours("internal/health")}, "internal/spool (layer 1) imports internal/health (layer 2)"},
+		{"sideways", []pkg{ours("internal/proxy", "internal/agent"), ours("internal/agent")}, "internal/proxy (layer 5) imports internal/agent"},
+		{"check knows no spool", []pkg{ours("internal/check", "internal/spool"), ours("internal/spool")}, "internal/check (layer 1) imports internal/spool"},
 		{"no layer", []pkg{ours("internal/thing")}, "internal/thing is in no layer"},
 		{"util", []pkg{ours("internal/spool/util")}, "says nothing"},
 		{"yaml", []pkg{ours("internal/health", "go.yaml.in/yaml/v3")}, "internal/health imports go.yaml.in/yaml/v3"},

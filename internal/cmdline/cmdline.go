@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"hacheck/internal/wording"
 )
 
 // Parse reads args, without the command's name, into f. Options may stand after positionals, be glued to
@@ -81,6 +83,9 @@ func names(f *pflag.Flag) string {
 	return "-" + f.Shorthand + ", --" + f.Name
 }
 
+// maxName is how many bytes of a long option are looked at: none of ours is as long.
+const maxName = 50
+
 // unknownLong refuses a long option. What an abbreviation stands for would change the day another option
 // begins alike, so it is refused with the full name; anything else gets the nearest name.
 func unknownLong(f *pflag.FlagSet, name string) error {
@@ -90,7 +95,7 @@ func unknownLong(f *pflag.FlagSet, name string) error {
 		if strings.HasPrefix(f.Name, name) {
 			full = append(full, "--"+f.Name)
 		}
-		if d := editDistance(name, f.Name); d < distance {
+		if d := wording.Distance(name[:min(len(name), maxName)], f.Name); d < distance {
 			nearest, distance = f.Name, d
 		}
 	})
@@ -101,28 +106,4 @@ func unknownLong(f *pflag.FlagSet, name string) error {
 		return fmt.Errorf("no such option: --%s, did you mean --%s?", name, nearest)
 	}
 	return fmt.Errorf("no such option: --%s", name)
-}
-
-// editDistance is how many letters must be added, dropped or exchanged to make b of a.
-func editDistance(a, b string) int {
-	if len(a) > 50 {
-		return len(a) // no option is as long; and the work stays bounded
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -53,17 +53,3 @@ func TestPositionals(t *testing.T) {
 		t.Errorf("number %d, positionals (-want +got):\n%s", *n, d)
 	}
 }
-
-func TestEditDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"reason", "reason", 0}, {"resaon", "reason", 2}, {"raeson", "reason", 2}, {"prot", "port", 2}, {"jsn", "json", 1}, {"kitten", "sitting", 3}} {
-		if got := editDistance(c.a, c.b); got != c.want {
-			t.Errorf("editDistance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
-		}
-	}
-	if got := editDistance(strings.Repeat("a", 1<<20), "a"); got < 3 {
-		t.Errorf("a name of a megabyte is %d from one letter", got)
-	}
-}

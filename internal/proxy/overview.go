@@ -8,14 +8,13 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // Overrides tells all that operators have said; *spool.Index does.
@@ -372,9 +371,7 @@ func stateWord(s spool.State) string {
 
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
-// oneLine makes one harmless line of text that came from elsewhere: at most maxShown bytes, control characters
-// and the marks that reverse the writing direction as spaces. A reason can neither forge a second line nor
-// talk to a terminal.
+// oneLine is wording.OneLine of at most maxShown bytes of s.
 func oneLine(s string) string {
 	cut := ""
 	if most := maxShown; len(s) > most {
@@ -383,11 +380,5 @@ func oneLine(s string) string {
 		}
 		s, cut = s[:most], "…"
 	}
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsControl(r), r == '\u2028', r == '\u2029', r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
-			return ' '
-		}
-		return r
-	}, s) + cut
+	return wording.OneLine(s) + cut
 }

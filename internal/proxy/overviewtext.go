@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"hacheck/internal/wording"
 )
 
 // appendText appends the overview as a person reads it in a terminal. at is where it was asked for.
@@ -14,9 +16,9 @@ func (o *overview) appendText(b []byte, at string) []byte {
 	if o.Host != "" {
 		on = " on " + oneLine(o.Host)
 	}
-	said := "no overrides, " + count(len(o.Services), "service")
+	said := "no overrides, " + wording.Count(len(o.Services), "service")
 	if n := len(o.Overrides); n > 0 {
-		said = count(n, "override") + ", " + count(len(o.Services), "other service")
+		said = wording.Count(n, "override") + ", " + wording.Count(len(o.Services), "other service")
 	}
 	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, span(o.Uptime), said)
 	if o.SpoolLost {
@@ -104,7 +106,7 @@ func (r *overviewRow) below() []string {
 		default:
 			line += ": " + v.State
 			if v.Sessions != nil {
-				line += ", " + count(*v.Sessions, "session")
+				line += ", " + wording.Count(*v.Sessions, "session")
 			}
 			if v.Queued > 0 {
 				line += ", " + strconv.Itoa(v.Queued) + " waiting"
@@ -118,25 +120,9 @@ func (r *overviewRow) below() []string {
 	return lines
 }
 
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return strconv.Itoa(n) + " " + what + "s"
-}
-
-// span writes seconds as a person reads them: the two largest units that matter.
+// span is wording.Span of seconds; a Duration holds 9e9.
 func span(seconds float64) string {
-	switch s := int64(max(seconds, 0) + 0.5); {
-	case s < 60:
-		return fmt.Sprintf("%ds", s)
-	case s < 3600:
-		return fmt.Sprintf("%dm%02ds", s/60, s%60)
-	case s < 86400:
-		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
-	default:
-		return fmt.Sprintf("%dd%02dh", s/86400, s/3600%24)
-	}
+	return wording.Span(time.Duration(min(seconds, 9e9) * float64(time.Second)))
 }
 
 // textRow is one row of a table, and lines that belong to it.

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"hacheck/internal/check"
+	"hacheck/internal/wording"
 )
 
 const (
@@ -333,8 +333,7 @@ func (t *tally) state() state {
 	return s
 }
 
-// clean makes one harmless line of text that came from elsewhere: control characters, line separators and
-// marks that reverse the writing direction become blanks, and what is long is cut.
+// clean is wording.OneLine of at most that many bytes of s, with blanks for what is no UTF-8.
 func clean(s string, most int) string {
 	cut := len(s) > most
 	if cut {
@@ -344,14 +343,7 @@ func clean(s string, most int) string {
 		}
 		s = s[:n]
 	}
-	s = strings.TrimSpace(strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsControl(r), r == '\u2028', r == '\u2029', r == utf8.RuneError,
-			r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
-			return ' '
-		}
-		return r
-	}, s))
+	s = strings.TrimSpace(strings.ReplaceAll(wording.OneLine(s), string(utf8.RuneError), " "))
 	if cut {
 		s += "..."
 	}

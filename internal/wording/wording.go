@@ -1,0 +1,71 @@
+// Package wording holds what the commands and the pages say alike: a text that came from elsewhere on one
+// harmless line, a length of time, a count, and how far a misspelt name is from the right one.
+package wording
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// OneLine makes one harmless line of text that came from elsewhere: control characters, line and paragraph
+// separators and the marks that reverse the writing direction become spaces, bytes that are no UTF-8 become
+// U+FFFD. A reason can neither forge a second line nor talk to the terminal.
+func OneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029',
+			r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Span writes a length of time as a person reads it, in the two largest units that matter: 59s, 2m05s,
+// 1h00m, 3d07h. It is rounded to a second, and a negative one is 0s.
+func Span(d time.Duration) string {
+	d = max(d, 0).Round(time.Second) // what ends in two hours shall not read 1h59m
+	switch s := int64(d / time.Second); {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	case s < 86400:
+		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	default:
+		return fmt.Sprintf("%dd%02dh", s/86400, s/3600%24)
+	}
+}
+
+// Count counts things whose plural ends in s: "1 session", "2 sessions".
+func Count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
+}
+
+// Distance is how many bytes have to be put in, taken out or changed to make b of a (Levenshtein). The work
+// grows with the product of their lengths: bound what comes from elsewhere first.
+func Distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

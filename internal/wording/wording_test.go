@@ -1,0 +1,76 @@
+package wording
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+func TestOneLine(t *testing.T) {
+	t.Parallel()
+	const in, want = "a\tb\x1b[31m\r\nc\u2028d\u202ee\u2066\x00\xffä", "a b [31m  c d e  \ufffdä"
+	if got := OneLine(in); got != want {
+		t.Errorf("OneLine(%q) = %q, want %q", in, got, want)
+	}
+}
+
+func FuzzOneLine(f *testing.F) {
+	f.Add("a\tb\x1b[31m\xff\u2028\u202e")
+	f.Fuzz(func(t *testing.T, s string) {
+		out := OneLine(s)
+		if !utf8.ValidString(out) || strings.ContainsFunc(out, unicode.IsControl) || strings.ContainsAny(out, "\u2028\u2029\u202e\u2066") {
+			t.Fatalf("OneLine(%q) = %q", s, out)
+		}
+		if utf8.RuneCountInString(out) != utf8.RuneCountInString(s) {
+			t.Fatalf("OneLine(%q) = %q, of another length", s, out)
+		}
+	})
+}
+
+func TestSpan(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Hour:                         "0s",
+		0:                                  "0s",
+		59 * time.Second:                   "59s",
+		time.Minute - time.Millisecond:     "1m00s",
+		61 * time.Second:                   "1m01s",
+		time.Hour:                          "1h00m",
+		26*time.Hour - time.Microsecond:    "1d02h",
+		49*time.Hour + 59*time.Minute:      "2d01h",
+		time.Duration(math.MaxInt64):       "106751d23h",
+		time.Duration(math.MinInt64):       "0s",
+		23*time.Hour + 59*time.Minute + 29: "23h59m",
+	} {
+		if got := Span(d); got != want {
+			t.Errorf("Span(%v) = %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{0: "0 sessions", 1: "1 session", 2: "2 sessions"} {
+		if got := Count(n, "session"); got != want {
+			t.Errorf("Count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestDistance(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"reason", "reason", 0}, {"resaon", "reason", 2}, {"raeson", "reason", 2},
+		{"prot", "port", 2}, {"jsn", "json", 1}, {"kitten", "sitting", 3},
+	} {
+		if got := Distance(c.a, c.b); got != c.want {
+			t.Errorf("Distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
