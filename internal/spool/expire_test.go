@@ -46,6 +46,56 @@ func TestExpires(t *testing.T) {
 	})
 }
 
+// TestExpiresWhileSomebodyIsStuck: who looks at the directory may wait for a file server that hangs. What
+// expires meanwhile ends all the same, no result from before is used, and the counters can be read.
+func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
+	r := open(t, func(s *system) { s.verifyEvery = time.Hour })
+	r.put("web", expiring("web", r.clock.in(time.Hour)))
+	r.put("all", expiring("all", r.clock.in(2*time.Hour)))
+	r.put("web:80", `{"state": "up"}`)
+	r.want("web", "down all")
+	before := r.x.Lookup("web", "", 80, true)
+	r.x.mu.Lock()
+	defer r.x.mu.Unlock()
+	answers := make(chan View)
+	look := func(service string) (v View) {
+		t.Helper()
+		go func() { answers <- r.x.Lookup(service, "", 80, true) }()
+		select {
+		case v = <-answers:
+		case <-time.After(10 * time.Second):
+			r.x.mu.Unlock() // or the test would never end
+			<-answers
+			r.x.mu.Lock()
+			t.Fatalf("no answer about %s", service)
+		}
+		return v
+	}
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{
+		{30 * time.Minute, "down all"},
+		{90 * time.Minute, "down all"},
+		{150 * time.Minute, "up"},
+	} {
+		r.clock.set(step.after)
+		v := look("web")
+		if got := show(v.Override); got != step.want {
+			t.Errorf("after %v web is %q, want %q", step.after, got, step.want)
+		}
+		if step.want == "up" && v.Ended <= before.Epoch {
+			t.Errorf("after %v a result of epoch %d is still used: %+v", step.after, before.Epoch, v)
+		}
+	}
+	if v := look("other"); v.Override != nil {
+		t.Errorf("other is %q", show(v.Override))
+	}
+	if s := r.x.Stats(); s.Overrides != 3 {
+		t.Errorf("stats are %+v", s)
+	}
+}
+
 // TestExpiredIsRemoved for good after the grace, without anybody asking.
 func TestExpiredIsRemoved(t *testing.T) {
 	t.Parallel()

@@ -453,6 +453,30 @@ func TestRemovedWithManyFiles(t *testing.T) {
 	r.want("up", "")
 }
 
+// TestLiftedStaysLifted: what an operator has lifted before the directory goes does not come back with it,
+// however lively it was there.
+func TestLiftedStaysLifted(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, r *room) {
+		for n := range 3 {
+			r.down("web", fmt.Sprint(n))
+			r.want("web", fmt.Sprint("down ", n))
+			r.up("web")
+			r.want("web", "")
+		}
+		r.down("stays", "x")
+		r.want("stays", "down x")
+		must(t, os.Rename(r.d.Root(), r.d.Root()+".moved"))
+		r.told("lost", func(_ []Change, log string) bool {
+			r.x.Lookup("web", "", 0, true)
+			r.signal() // keep asking
+			return strings.Contains(log, "is lost")
+		})
+		r.want("web", "")
+		r.want("stays", "down x")
+	})
+}
+
 // TestNewDirectoryIsFollowed: also when it was made at once, and has the inode number of the old one, and
 // when nobody asks.
 func TestNewDirectoryIsFollowed(t *testing.T) {

@@ -92,6 +92,8 @@ type Index struct {
 	attention atomic.Uint32
 	snap      atomic.Pointer[snapshot]
 
+	shown atomic.Pointer[Stats] // as of the last round of work
+
 	mu        sync.Mutex
 	closed    bool
 	quiet     bool      // while opening: what is found is no change
@@ -163,6 +165,7 @@ func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 	x.told.wake = make(chan struct{}, 1)
 	x.fd.Store(-1)
 	x.snap.Store(&snapshot{})
+	x.shown.Store(&Stats{})
 	x.timer = time.AfterFunc(longestWait, x.onTimer)
 	x.due = time.AfterFunc(sys.verifyEvery, func() { x.attention.Or(attDue) })
 
@@ -235,18 +238,26 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 	}
 	t := target{service, host, port, here}
 	if fd := x.fd.Load(); (fd < 0 || !pending(fd)) && x.attention.Load() == 0 {
-		if v, turned := x.snap.Load().view(t, x.now); !turned {
+		v, turned := x.snap.Load().view(t, x.now)
+		if !turned {
 			return v
 		}
+		// The answer is right; what is left to do is the file's end. Whoever has the lock may be waiting for a
+		// file server that hangs, and nobody needs to wait with him.
+		if !x.mu.TryLock() {
+			v.Ended = v.Epoch + 1 // that the override has ended is not yet counted
+			return v
+		}
+		return x.lookupLocked(t)
 	}
-	return x.lookupNow(t)
+	x.mu.Lock()
+	return x.lookupLocked(t)
 }
 
-// lookupNow is Lookup when there may be news.
-func (x *Index) lookupNow(t target) View {
-	t.service, t.host = strings.Clone(t.service), strings.Clone(t.host) // entries that are read now are kept
-	x.mu.Lock()
+// lookupLocked is Lookup when there may be news. x.mu is held, and released.
+func (x *Index) lookupLocked(t target) View {
 	defer x.mu.Unlock()
+	t.service, t.host = strings.Clone(t.service), strings.Clone(t.host) // entries that are read now are kept
 	x.update(&t, 0)
 	now := x.now()
 	v, _ := x.snap.Load().view(t, func() time.Time { return now })
@@ -303,14 +314,8 @@ func (x *Index) List() []Entry {
 	return list
 }
 
-// Stats returns the counters. It does not look at the disk.
-func (x *Index) Stats() Stats {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	s := x.stats
-	s.Overrides, s.Watching, s.Lost = x.inForce, x.watch != nil, x.lost
-	return s
-}
+// Stats returns the counters. It does not look at the disk, nor wait for who does.
+func (x *Index) Stats() Stats { return *x.shown.Load() }
 
 // Close ends the goroutines of x, after the changes so far were told, and closes its descriptors. Lookup
 // answers from the last known overrides after it.

@@ -120,20 +120,23 @@ type verdict struct {
 
 func (v *verdict) add(s *slot) {
 	v.ended = max(v.ended, s.ended)
-	if s.entry != nil {
-		if !s.entry.Expires.IsZero() && s.entry.Expired(v.now()) {
-			v.turned = true
-		}
-		if v.best == nil || s.entry.State > v.best.State {
-			v.best = s.entry
-		}
+	entry := s.entry
+	if entry != nil && !entry.Expires.IsZero() && entry.Expired(v.now()) {
+		v.turned, entry = true, nil
 	}
 	if s.late != nil && !s.late.Expired(v.now()) {
 		v.turned = true
+		if entry == nil || outlasts(s.late, entry) {
+			entry = s.late
+		}
+	}
+	if entry != nil && (v.best == nil || entry.State > v.best.State) {
+		v.best = entry
 	}
 }
 
-// view answers for t. It does not allocate.
+// view answers for t; turned when that is more than the snapshot knew, because of the time. It does not
+// allocate.
 func (s *snapshot) view(t target, now func() time.Time) (View, bool) {
 	v := verdict{ended: s.floor, now: now}
 	v.add(&s.all)

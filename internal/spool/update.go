@@ -160,6 +160,7 @@ func (w *work) finish() {
 		x.snap.Store(&x.draft.snapshot)
 		x.draft = nil
 	}
+	x.show()
 	for _, c := range w.changed { // now that whoever is told can see it
 		x.told.changed(c)
 	}
@@ -198,6 +199,15 @@ func (w *work) finish() {
 		x.timer.Reset(max(wait, time.Millisecond))
 	default:
 		x.timer.Stop()
+	}
+}
+
+// show publishes the counters. It comes before whoever may look at them is told.
+func (x *Index) show() {
+	s := x.stats
+	s.Overrides, s.Watching, s.Lost = x.inForce, x.watch != nil, x.lost
+	if s != *x.shown.Load() {
+		x.shown.Store(&s)
 	}
 }
 
@@ -288,6 +298,7 @@ func (w *work) lose(err error) {
 		}
 	}
 	w.recent = nil
+	w.show()
 	w.told.log(w.log, slog.LevelError, "spool directory is lost: the last known overrides stand until it is back",
 		slog.String("directory", w.root), slog.String("error", err.Error()), slog.Int("overrides", w.inForce))
 	w.poke()
@@ -316,6 +327,7 @@ func (w *work) verify(todo uint32) {
 	if w.watch == nil {
 		if w.openWatch(); w.watch != nil {
 			w.dir = fileID{} // to be watched from now on
+			w.show()
 			w.told.log(w.log, slog.LevelInfo, "inotify is back", slog.String("directory", w.root))
 		}
 	}
@@ -412,6 +424,9 @@ func (w *work) put(name string, k Key, r *reading, e Entry, ok, told bool) {
 		w.drop(old)
 		w.resolve(k)
 		return
+	}
+	if old == nil {
+		w.recent = nil // no `rm -r` makes files
 	}
 	f := &file{name: name, key: k, via: r.via, deep: r.deep, gen: w.gen}
 	switch {
