@@ -36,7 +36,8 @@
 // mounted over: the last known overrides stand until the path leads to a directory again; a Lookup that
 // finds the last verification more than 4 s ago verifies first. No inotify instance left: every Lookup
 // compares the time stamps of the directory and reads the files of its target. A network or FUSE file
-// system: it is read every 2 s besides. Links that lead through subdirectories: read at every Lookup of
+// system, also one that is mounted later: it is read every 2 s besides; while its server hangs, the last
+// known overrides stand and end at their time. Links that lead through subdirectories: read at every Lookup of
 // their target. What nothing tells is a change made through a hard link in another directory or through
 // a shared memory mapping; it shows with the next event of the file.
 //

@@ -91,6 +91,16 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 	if v := look("other"); v.Override != nil {
 		t.Errorf("other is %q", show(v.Override))
 	}
+	listed := make(chan []Entry, 1)
+	go func() { listed <- r.x.List() }()
+	select {
+	case list := <-listed:
+		if len(list) != 1 || list[0].Key.Name() != "web:80" {
+			t.Errorf("the list is %+v", list)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("no list")
+	}
 	if s := r.x.Stats(); s.Overrides != 3 {
 		t.Errorf("stats are %+v", s)
 	}

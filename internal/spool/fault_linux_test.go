@@ -665,6 +665,29 @@ func TestRemoteFileSystem(t *testing.T) {
 	}
 }
 
+// TestRemoteFileSystemComesLater: mounted after the daemon has begun, as happens at boot.
+func TestRemoteFileSystemComesLater(t *testing.T) {
+	t.Parallel()
+	var remote atomic.Value
+	remote.Store("")
+	r := open(t, func(s *system) { s.remoteFS = func(string) string { return remote.Load().(string) } })
+	r.want("web", "")
+	other := r.d.Root() + ".new"
+	must(t, os.Mkdir(other, 0o750))
+	put(t, filepath.Join(other, "web"), "a")
+	behind := filepath.Join(t.TempDir(), "web") // no event tells of what is written through another link
+	must(t, os.Link(filepath.Join(other, "web"), behind))
+	remote.Store("nfs")
+	must(t, unix.Renameat2(unix.AT_FDCWD, other, unix.AT_FDCWD, r.d.Root(), unix.RENAME_EXCHANGE))
+	r.want("web", "down a")
+	r.told("said", func(_ []Change, log string) bool { return strings.Contains(log, "file_system=nfs") })
+	put(t, behind, "b")
+	r.soon("web", "down b")
+	if n := strings.Count(r.log(), "file_system=nfs"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, r.log())
+	}
+}
+
 // TestIdleSleeps: when nobody asks and nothing happens, the index does nothing at all.
 func TestIdleSleeps(t *testing.T) {
 	t.Parallel() // as all that mostly wait

@@ -184,12 +184,6 @@ func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 
 // start reads the directory for the first time.
 func (x *Index) start() error {
-	x.remote = x.system.remoteFS(x.root)
-	if x.remote != "" {
-		x.told.log(x.log, slog.LevelWarn, "spool directory is on a file system that others can write to unseen: their changes show within 5 s",
-			slog.String("directory", x.root), slog.String("file_system", x.remote))
-		x.due.Stop() // the background reads it often enough, and not while a request waits
-	}
 	x.openWatch()
 	x.quiet = true
 	w := x.begin()
@@ -295,19 +289,26 @@ func (x *Index) viewCrowded(t target, v *View, now time.Time) {
 
 // List returns every override in force now, sorted by name.
 func (x *Index) List() []Entry {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.update(nil, attDue|attExpiry)
-	list := make([]Entry, 0, x.inForce)
-	s := x.snap.Load()
-	if s.all.entry != nil {
-		list = append(list, *s.all.entry)
+	locked := x.mu.TryLock()
+	if fd := x.fd.Load(); !locked && (fd < 0 || pending(fd) || x.attention.Load() != 0) {
+		x.mu.Lock()
+		locked = true
 	}
+	if locked { // if not, who has it may wait for a file server that hangs: as in Lookup
+		x.update(nil, attDue|attExpiry)
+		x.mu.Unlock()
+	}
+	s := x.snap.Load()
+	var list []Entry
+	add := func(sl *slot) {
+		if e, _ := sl.at(x.now); e != nil {
+			list = append(list, *e)
+		}
+	}
+	add(&s.all)
 	for i := range s.shards {
 		for _, sl := range s.shards[i].slots {
-			if sl.entry != nil {
-				list = append(list, *sl.entry)
-			}
+			add(&sl)
 		}
 	}
 	sortByName(list)

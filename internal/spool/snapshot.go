@@ -120,19 +120,27 @@ type verdict struct {
 
 func (v *verdict) add(s *slot) {
 	v.ended = max(v.ended, s.ended)
-	entry := s.entry
-	if entry != nil && !entry.Expires.IsZero() && entry.Expired(v.now()) {
-		v.turned, entry = true, nil
+	entry, turned := s.at(v.now)
+	v.turned = v.turned || turned
+	if entry != nil && (v.best == nil || entry.State > v.best.State) {
+		v.best = entry
 	}
-	if s.late != nil && !s.late.Expired(v.now()) {
-		v.turned = true
+}
+
+// at returns the override in force at the time of now, which is asked only when that matters; turned when it
+// is another one than the snapshot knew.
+func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
+	entry = s.entry
+	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
+		entry, turned = nil, true
+	}
+	if s.late != nil && !s.late.Expired(now()) {
+		turned = true
 		if entry == nil || outlasts(s.late, entry) {
 			entry = s.late
 		}
 	}
-	if entry != nil && (v.best == nil || entry.State > v.best.State) {
-		v.best = entry
-	}
+	return entry, turned
 }
 
 // view answers for t; turned when that is more than the snapshot knew, because of the time. It does not

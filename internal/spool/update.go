@@ -258,6 +258,7 @@ func (w *work) adopt() bool {
 			if w.lost {
 				w.told.log(w.log, slog.LevelInfo, "spool directory is back", slog.String("directory", w.root))
 			}
+			w.place()
 			w.dir, w.lost, w.needScan, w.trusted = w.h.id, false, true, false
 			w.homes++
 			w.edit().raiseFloor() // what happened in between is not known
@@ -277,6 +278,21 @@ func (w *work) adopt() bool {
 	w.shut()
 	w.lose(w.err)
 	return false
+}
+
+// place looks what file system root is on now: one that belongs there may be mounted after we have begun.
+func (w *work) place() {
+	was := w.remote
+	w.remote = w.system.remoteFS(w.root)
+	if w.remote == "" {
+		w.due.Reset(w.system.verifyEvery)
+		return
+	}
+	w.due.Stop() // the background reads it often enough, and not while a request waits
+	if w.remote != was {
+		w.told.log(w.log, slog.LevelWarn, "spool directory is on a file system that others can write to unseen: their changes show within 5 s",
+			slog.String("directory", w.root), slog.String("file_system", w.remote))
+	}
 }
 
 // lose is when the directory is gone, or may not be read any more. What it said last stands: that a
