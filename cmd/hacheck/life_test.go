@@ -503,6 +503,25 @@ func TestOverrideIsLogged(t *testing.T) {
 	}
 }
 
+// TestFailedStartIsLogged: what was said before it failed may be why it did.
+func TestFailedStartIsLogged(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "hacheck.yaml")
+	if err := os.WriteFile(conf, []byte("cachetime: 5\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // a race between the log and the end of the process
+		out, err := exec.Command(binary, "-c", conf, "--spool-root", filepath.Join(dir, "no", "parent")).CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Fatalf("%v, want exit code 1\n%s", err, out)
+		}
+		if !strings.Contains(string(out), "did you mean cache_time?") || !strings.Contains(string(out), "create spool directory") {
+			t.Fatalf("it says\n%s", out)
+		}
+	}
+}
+
 func TestUnreadableSpool(t *testing.T) {
 	// Not below t.TempDir, into which no other user may look.
 	spool, err := os.MkdirTemp(filepath.Dir(binary), "spool")

@@ -126,8 +126,8 @@ func serve(o *options, sig signals) error {
 }
 
 // start brings everything up but the answering. What it has opened when it fails, the end of the process
-// closes.
-func start(o *options) (*daemon, error) {
+// closes; what it has logged is written before.
+func start(o *options) (_ *daemon, err error) {
 	manager, err := systemd.Take()
 	if err != nil {
 		return nil, err
@@ -149,6 +149,11 @@ func start(o *options) (*daemon, error) {
 		return nil, err
 	}
 	d := &daemon{opts: o, sink: newLogSink(target, lostLine(c.LogFormat)), scripts: check.NewScripts(check.DefaultScripts), manager: manager}
+	defer func() {
+		if err != nil {
+			d.sink.close(logPatience)
+		}
+	}()
 	d.inherited.sockets = manager.Sockets()
 	level := slog.LevelInfo
 	if o.verbose {
