@@ -291,6 +291,9 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		if err != nil {
 			return t, err
 		}
+		if writes && (ip == "0.0.0.0" || ip == "::") { // a balancer that names these has named none
+			return t, fmt.Errorf("option -H, --service-host: no instance is at %s, that would change nothing; leave -H away for port %d on this machine", ip, port)
+		}
 		if ip == loopback {
 			t.also = []spool.Key{{Service: name, Host: ip, Port: port}}
 		} else {
