@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -162,7 +163,7 @@ func (l *loader) parse(data []byte) *yaml.Node {
 	case root == nil, isNull(root) && root.Anchor == "":
 		return nil
 	case root.Kind != yaml.MappingNode:
-		l.errorf(root.Line, "", "expected lines of \"key: value\", got %s", found(root))
+		l.errorf(root.Line, "", "expected lines of \"key: value\", got %s", kind(root))
 		return nil
 	case !coreTag(root):
 		l.errorf(root.Line, "", "expected no tag, got %s", root.Tag)
@@ -267,7 +268,7 @@ func (l *loader) walk(c *Config, root *yaml.Node) {
 		}
 		seen[k.Value] = line
 		if key == nil {
-			l.unknown(line, shown)
+			l.unknown(line, k.Value)
 			continue
 		}
 		if key.nested != nil && !isNull(v) {
@@ -279,6 +280,7 @@ func (l *loader) walk(c *Config, root *yaml.Node) {
 	if c.CacheTimeDown < 0 {
 		c.CacheTimeDown = c.CacheTime
 	}
+	slices.SortStableFunc(l.errs, byLine)
 	l.countMore()
 	if l.moreWarn > 0 {
 		l.warnings = append(l.warnings, Warning{File: l.file, Text: fmt.Sprintf("and %d more unknown keys", l.moreWarn)})
@@ -329,10 +331,11 @@ func (l *loader) unknownIn(line int, key string, names ...string) {
 		return
 	}
 	text := "unknown key"
-	if n := nearest(key, names); n != "" {
+	name, _, _ := strings.Cut(key, ":")
+	if n := nearest(name, names); n != "" {
 		text += "; did you mean " + n + "?"
 	}
-	l.warnings = append(l.warnings, Warning{l.file, line, key, text})
+	l.warnings = append(l.warnings, Warning{l.file, line, short(key), text})
 }
 
 // target follows an alias. An alias stands for one node, never for a copy of many, so there is nothing
@@ -363,7 +366,7 @@ func coreTag(n *yaml.Node) bool {
 func found(n *yaml.Node) string {
 	switch {
 	case !coreTag(n):
-		return "a value with the tag " + short(n.Tag)
+		return "a value with the tag " + word(n.Tag)
 	case n.Kind == yaml.MappingNode:
 		return "a mapping"
 	case n.Kind == yaml.SequenceNode:
@@ -404,8 +407,17 @@ func cut(s string) string {
 	return strings.ToValidUTF8(s[:maxShown], "") + "..."
 }
 
-// short returns s as a message may show it: quoted unless it is a plain word.
+// short returns the key s as a message may show it: without what comes after a colon or the like. In
+// {type: redis, password:x} the value belongs to the key, for want of a blank.
 func short(s string) string {
+	if i := strings.IndexAny(s, ":= \t\r\n"); i >= 0 {
+		return strconv.Quote(cut(s[:i+1]) + "...")
+	}
+	return word(s)
+}
+
+// word returns s as a message may show it: quoted unless it is a plain word.
+func word(s string) string {
 	for _, r := range s {
 		if r <= ' ' || r == ':' || r == '"' || !strconv.IsPrint(r) {
 			return strconv.Quote(cut(s))
