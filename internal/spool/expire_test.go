@@ -53,7 +53,9 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 	r.put("web", expiring("web", r.clock.in(time.Hour)))
 	r.put("all", expiring("all", r.clock.in(2*time.Hour)))
 	r.put("web:80", `{"state": "up"}`)
+	r.put("db", fmt.Sprintf(`{"reason": "db", "state": "maint", "expiration": %f}`, unixSeconds(r.clock.in(time.Hour))))
 	r.want("web", "down all")
+	r.want("db", "maint db")
 	before := r.x.Lookup("web", "", 80, true)
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
@@ -88,8 +90,13 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 			t.Errorf("after %v a result of epoch %d is still used: %+v", step.after, before.Epoch, v)
 		}
 	}
-	if v := look("other"); v.Override != nil {
-		t.Errorf("other is %q", show(v.Override))
+	for _, service := range []string{"db", "other"} {
+		if v := look(service); v.Override != nil {
+			t.Errorf("%s is %q", service, show(v.Override))
+		}
+		if ended := r.x.MaintEnded(service, "", 80, true); ended.IsZero() != (service == "other") {
+			t.Errorf("maint of %s has ended at %v", service, ended)
+		}
 	}
 	listed := make(chan []Entry, 1)
 	go func() { listed <- r.x.List() }()
@@ -101,7 +108,7 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("no list")
 	}
-	if s := r.x.Stats(); s.Overrides != 3 {
+	if s := r.x.Stats(); s.Overrides != 4 {
 		t.Errorf("stats are %+v", s)
 	}
 }

@@ -240,12 +240,23 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 		// file server that hangs, and nobody needs to wait with him.
 		if !x.mu.TryLock() {
 			v.Ended = v.Epoch + 1 // that the override has ended is not yet counted
+			x.noteMaints(t)
 			return v
 		}
 		return x.lookupLocked(t)
 	}
 	x.mu.Lock()
 	return x.lookupLocked(t)
+}
+
+// noteMaints remembers which overrides that cover t said maint and have expired, for MaintEnded.
+func (x *Index) noteMaints(t target) {
+	s := x.snap.Load()
+	for _, k := range t.keys() {
+		if e := s.slot(k).entry; e != nil && e.State == Maint && e.Expired(x.now()) {
+			x.maints.end(e.Key, time.Now()) // not k, whose memory is the caller's
+		}
+	}
 }
 
 // lookupLocked is Lookup when there may be news. x.mu is held, and released.
