@@ -445,3 +445,98 @@ func TestBeaconPortTaken(t *testing.T) {
 	}
 	until(t, "it is tried again", func() bool { return beaconSays("127.0.0.1:"+tcpPort) == "OK\n" })
 }
+
+// slowScript writes a program that says at began that it runs, and runs until release exists.
+func slowScript(t *testing.T) (script, began, release string) {
+	t.Helper()
+	dir := t.TempDir()
+	script, began, release = filepath.Join(dir, "slow.sh"), filepath.Join(dir, "began"), filepath.Join(dir, "release")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return script, began, release
+}
+
+// askAny sends a request to addr and gives its answer when there is one.
+func askAny(t *testing.T, addr string) <-chan string {
+	t.Helper()
+	c := make(chan string, 1)
+	go func() {
+		code, body := fetch(t, addr, "")
+		c <- fmt.Sprint(code, " ", body)
+	}()
+	return c
+}
+
+// TestReloadBesideRequests: a reload that closes a door opens the others and has overrides obeyed while a
+// request is still in flight there, and that one is answered, also when the daemon ends.
+func TestReloadBesideRequests(t *testing.T) {
+	t.Parallel()
+	script, began, release := slowScript(t)
+	dir := t.TempDir()
+	spoolRoot, conf := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	old, moved, beacon := freeAddr(t), freeAddr(t), freeAddr(t)
+	config := func(addr string) string {
+		return fmt.Sprintf(`
+healthcheck_timeout: 60
+services:
+  slow:
+    checks: [{type: script, command: %q, timeout: 60}]
+    http_listen: %s
+  web:
+    checks: [{type: script, command: "true"}]
+    beacon_listen: %s
+    interval: 3600
+`, script, addr, beacon)
+	}
+	writeFile(t, conf, config(old))
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	until(t, "the beacon is open", func() bool { return beaconSays(beacon) == "OK\n" })
+	answered := askAny(t, old)
+	until(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
+	writeFile(t, conf, config(moved))
+	p.signal(syscall.SIGHUP)
+	until(t, "the new door is open", func() bool {
+		c, err := net.Dial("tcp", moved)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+	until(t, "the old door is closed", func() bool {
+		c, err := net.Dial("tcp", old)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	writeFile(t, filepath.Join(spoolRoot, "web"), "")
+	until(t, "the beacon obeys", func() bool { return beaconSays(beacon) == "" })
+	p.signal(syscall.SIGTERM)
+	p.wait(regexp.MustCompile(`stopping; requests in flight`))
+	writeFile(t, release, "")
+	if got := <-answered; got != "200 OK" {
+		t.Errorf("the request in flight is answered with %q", got)
+	}
+	p.stopped(0)
+}
+
+// TestStopWithSilentDoor: whoever connects to a service's door and says nothing does not keep the daemon.
+func TestStopWithSilentDoor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf, addr := filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
+	writeFile(t, conf, "services:\n  web:\n    checks: [{type: script, command: \"true\"}]\n    http_listen: "+addr+"\n")
+	p := startDaemon(t, "-c", conf, "--spool-root", filepath.Join(dir, "spool"))
+	silent, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+	if took := time.Since(began); took > 4*time.Second { // until the request is due it would be 10 s
+		t.Errorf("the end took %v", took)
+	}
+}
