@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path"
 	"strconv"
@@ -145,10 +144,10 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateChecks, Log: log,
 	})
 	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
-	srv := aggregate.Server(&aggregate.Handler{
+	srv := newServer(aggregate.Server(&aggregate.Handler{
 		Judge: func(ctx context.Context) health.Verdict { a := ask; return judge.Verdict(ctx, &a) },
 		Log:   log,
-	}, limit)
+	}, limit))
 	ln, err := net.Listen("tcp", o.listener)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.listener, err)
@@ -163,7 +162,8 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		log.Info("stopping; requests in flight are answered first", "signal", s.String())
 		ctx, cancel := context.WithTimeout(context.Background(), limit+stopMargin)
 		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		go whenQuiet(ctx, func() bool { return judge.Stats().InFlight > 0 }, func() { _ = srv.Close() })
+		if err := srv.Shutdown(ctx); err != nil {
 			_ = srv.Close()
 		}
 		return nil

@@ -540,3 +540,65 @@ func TestStopWithSilentDoor(t *testing.T) {
 		t.Errorf("the end took %v", took)
 	}
 }
+
+// TestAggregateStop: what was accepted before the signal is answered after it, also on connections whose
+// request comes only then; who says nothing does not keep it.
+func TestAggregateStop(t *testing.T) {
+	t.Parallel()
+	script, began, release := slowScript(t)
+	addr := freeAddr(t)
+	p := launchSub(t, "aggregate", "--listener", addr, "--script", script, "--script-timeout", "60", "--spool-root", filepath.Join(t.TempDir(), "none"))
+	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
+	answered := askAny(t, addr)
+	until(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
+	late, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	silent, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := io.WriteString(late, "GET / HTT"); err != nil {
+		t.Fatal(err)
+	}
+	// Who came later and needs no check has been answered: the others have been accepted.
+	last, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	if _, err := io.WriteString(last, "GET /%zz HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(last); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		t.Fatalf("%q, %v", got, err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.wait(regexp.MustCompile(`stopping; requests in flight`))
+	until(t, "it accepts no more", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	if _, err := io.WriteString(late, "P/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, release, "")
+	_ = late.SetDeadline(time.Now().Add(soon))
+	if got, err := io.ReadAll(late); err != nil || !strings.HasPrefix(string(got), "HTTP/1.0 200 OK\r\n") {
+		t.Errorf("the connection accepted before the signal: %q, %v", got, err)
+	}
+	if got := <-answered; got != "200 OK" {
+		t.Errorf("the request in flight is answered with %q", got)
+	}
+	ended := time.Now()
+	p.stopped(0)
+	if took := time.Since(ended); took > 4*time.Second {
+		t.Errorf("the silent connection kept it for %v", took)
+	}
+}
