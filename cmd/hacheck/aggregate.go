@@ -66,6 +66,9 @@ func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
 	if f.NArg() > 0 {
 		return usage(f, stderr, fmt.Errorf("unexpected argument %q; ports and scripts are named with --port and --script", f.Arg(0)))
 	}
+	if !isListener(o.listener) {
+		return usage(f, stderr, fmt.Errorf("--listener must be an address and a port, such as %s, got %q", aggregateListener, o.listener))
+	}
 	configured, err := o.checks()
 	if err != nil {
 		return usage(f, stderr, err)
@@ -85,6 +88,17 @@ func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// isListener reports whether s is an address, or none, and a port. Whether the address is one of this
+// machine is found out when it is listened on.
+func isListener(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil || port == "" {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil
 }
 
 // checks are what the command line asks for.

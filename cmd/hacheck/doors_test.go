@@ -382,6 +382,10 @@ func TestAggregateUsage(t *testing.T) {
 		{[]string{"--port", "1", "--service", "a/b"}, "--service"},
 		{[]string{"--port", "1", "stray"}, "stray"},
 		{[]string{"--listen", "x"}, "--listener"},
+		{[]string{"--port", "1", "--listener", ""}, "--listener must be an address and a port"},
+		{[]string{"--port", "1", "--listener", "127.0.0.1"}, "--listener must be"},
+		{[]string{"--port", "1", "--listener", "127.0.0.1:"}, "--listener must be"},
+		{[]string{"--port", "1", "--listener", "127.0.0.1:65536"}, "--listener must be"},
 	} {
 		p := launch(t, func(cmd *exec.Cmd) { cmd.Args = append([]string{cmd.Args[0], "aggregate"}, c.args...) })
 		if code := p.exit(); code != 2 || !strings.Contains(p.said(), c.says) {
