@@ -11,6 +11,8 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -184,21 +186,67 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 	}
 }
 
-// openOverrides follows the spool directory of a door that can do without one: when it does not exist,
+// openOverrides follows the spool directory of a door that can do without one: as long as it does not exist,
 // nothing is said about anything. One that cannot be read is an error, or an operator would be ignored.
 func openOverrides(root string, log *slog.Logger) (health.Overrides, error) {
-	if _, err := os.Lstat(path.Clean(root)); errors.Is(err, fs.ErrNotExist) {
+	late := &lateOverrides{root: root, log: log}
+	if late.missing() {
 		log.Info("no spool directory, so there are no overrides", "spool", root)
-		return nobody{}, nil
+		return late, nil
 	}
-	dir, err := spool.OpenDir(root)
+	return late.open()
+}
+
+// lateOverrides are those of a directory that did not exist at the start: none, until the first hadown on
+// this host makes it.
+type lateOverrides struct {
+	root  string
+	log   *slog.Logger
+	index atomic.Pointer[spool.Index] // nil until there is a directory
+
+	mu     sync.Mutex // of who opens it
+	failed bool       // it is there and could not be read, and the log has it
+}
+
+func (l *lateOverrides) missing() bool {
+	_, err := os.Lstat(path.Clean(l.root))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (l *lateOverrides) open() (*spool.Index, error) {
+	dir, err := spool.OpenDir(l.root)
 	if err != nil {
 		return nil, err
 	}
-	return spool.OpenIndex(dir, spool.IndexOptions{Log: log})
+	return spool.OpenIndex(dir, spool.IndexOptions{Log: l.log})
 }
 
-// nobody has said anything.
-type nobody struct{}
+// Lookup implements health.Overrides. It looks for the directory each time, so that what hadown has said
+// holds once it has returned.
+func (l *lateOverrides) Lookup(service, host string, port uint16, here bool) spool.View {
+	if l.index.Load() == nil {
+		l.appear()
+	}
+	if x := l.index.Load(); x != nil {
+		return x.Lookup(service, host, port, here)
+	}
+	return spool.View{}
+}
 
-func (nobody) Lookup(string, string, uint16, bool) spool.View { return spool.View{} }
+// appear opens the directory if it is there now.
+func (l *lateOverrides) appear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.index.Load() != nil || l.missing() {
+		return
+	}
+	x, err := l.open()
+	switch {
+	case err == nil:
+		l.index.Store(x)
+		l.log.Info("there is a spool directory now, its overrides are obeyed", "spool", l.root)
+	case !l.failed:
+		l.failed = true
+		l.log.Error("there is a spool directory now, but it cannot be read: its overrides are not obeyed", "spool", l.root, "err", err)
+	}
+}

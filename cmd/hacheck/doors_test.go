@@ -394,6 +394,33 @@ func TestAggregateUsage(t *testing.T) {
 	}
 }
 
+// TestLateSpool: the spool directory that hadown makes is obeyed by those that began without one.
+func TestLateSpool(t *testing.T) {
+	t.Parallel()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	addr, tcp := freeAddr(t), freeAddr(t)
+	p := launchSub(t, "aggregate", "--listener", addr, "--script", "true", "--spool-root", spoolRoot)
+	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
+	launchSub(t, "beacon", port(t, udp.LocalAddr().String()), port(t, tcp), "--spool-root", spoolRoot)
+	until(t, "the beacon is open", func() bool { return beaconSays(tcp) == "OK\n" })
+	if code, body := fetch(t, addr, ""); code != 200 {
+		t.Errorf("%d %q without a spool directory", code, body)
+	}
+	if err := os.Mkdir(spoolRoot, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(spoolRoot, "all"), "")
+	if code, body := fetch(t, addr, ""); code != 504 || body != "Service all in down state" {
+		t.Errorf("%d %q with an override", code, body)
+	}
+	until(t, "the beacon is closed", func() bool { return beaconSays(tcp) == "" })
+}
+
 // TestBeacon is a session with udp_healther.py, line by line.
 func TestBeacon(t *testing.T) {
 	dir := t.TempDir()
