@@ -633,3 +633,43 @@ func TestAggregateStop(t *testing.T) {
 		t.Errorf("the silent connection kept it for %v", took)
 	}
 }
+
+// TestBeaconBesideCheck: while a check takes its time the beacon obeys overrides, and the daemon ends without
+// waiting for it; what a script has started ends with it.
+func TestBeaconBesideCheck(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	script := "#!/bin/sh\ncd '" + dir + "'\ntest -e quick && exit 0\n(while test ! -e over; do touch alive; sleep 0.01; done) &\n: >began\nwait\n"
+	if err := os.WriteFile(file("check.sh"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer writeFile(t, file("over"), "")
+	writeFile(t, file("quick"), "")
+	addr := freeAddr(t)
+	writeFile(t, file("hacheck.yaml"), fmt.Sprintf("cache_time: 0\nhealthcheck_timeout: 60\nservices:\n  web:\n    checks: [{type: script, command: %q, timeout: 60}]\n    beacon_listen: %s\n    interval: 0.1\n", file("check.sh"), addr))
+	p := startDaemon(t, "-c", file("hacheck.yaml"), "--spool-root", file("spool"))
+	until(t, "open", func() bool { return beaconSays(addr) == "OK\n" })
+	if err := os.Remove(file("quick")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a check is under way", func() bool { _, err := os.Stat(file("began")); return err == nil })
+	if beaconSays(addr) != "OK\n" {
+		t.Error("closed although nothing is known yet")
+	}
+	writeFile(t, file("spool/web"), "")
+	until(t, "the override is obeyed", func() bool { return beaconSays(addr) == "" })
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	until(t, "what the script started has ended", func() bool {
+		if err := os.Remove(file("alive")); err != nil {
+			return os.IsNotExist(err)
+		}
+		<-time.After(100 * time.Millisecond) // ten times what it takes to say that it lives
+		return false
+	})
+}

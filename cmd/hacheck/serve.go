@@ -372,6 +372,7 @@ func (d *daemon) warn(warnings []config.Warning) {
 
 // stop answers the requests in flight and returns nil, or an error when the second signal cuts them off.
 func (d *daemon) stop(s os.Signal, sig signals) error {
+	defer d.scripts.Stop() // those whose askers have gone
 	limit := d.conf.Load().HealthcheckTimeout + stopMargin
 	d.log.Info("stopping; requests in flight are answered first", "signal", s.String(), "limit", limit)
 	d.told(d.manager.Stopping(limit+logPatience, "Answering the requests in flight"))

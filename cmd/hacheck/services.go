@@ -249,10 +249,14 @@ func (d *serviceDoors) open(k doorKey, spec doorSpec, ln net.Listener) {
 
 // ask has the checks of a service judged, overrides first.
 func (d *serviceDoors) ask(ctx context.Context, service string) health.Verdict {
-	return d.judge.Load().Verdict(ctx, &health.Ask{
+	return d.judge.Load().Verdict(ctx, question(service))
+}
+
+func question(service string) *health.Ask {
+	return &health.Ask{
 		Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true,
 		Obey: true, // -S is about the HTTP door: no agent speaks for these
-	})
+	}
 }
 
 func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) {
@@ -291,6 +295,10 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 			Healthy: func(ctx context.Context) bool {
 				return d.ask(ctx, door.spec.Load().service).Result.Code == http.StatusOK
 			},
+			Decided: func() (healthy, ok bool) {
+				v, ok := d.judge.Load().Known(question(door.spec.Load().service))
+				return v.Result.Code == http.StatusOK, ok
+			},
 			Observe: func(e beacon.Event, a net.Addr, err error) {
 				log := d.log.With("service", door.spec.Load().service, "beacon", k.addr)
 				switch e {
@@ -313,7 +321,7 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 	}()
 	door.close = func() {
 		cancel()
-		<-done
+		<-done // in a moment: it waits for no check
 	}
 }
 
