@@ -471,6 +471,15 @@ func TestBeaconPortTaken(t *testing.T) {
 	}
 	p := launchSub(t, "beacon", port(t, udp.LocalAddr().String()), tcpPort, "--spool-root", filepath.Join(t.TempDir(), "none"))
 	p.wait(regexp.MustCompile(`(?m)^Cant bind to socket$`))
+	udpAddr := udp.LocalAddr().String()
+	if err := udp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(regexp.MustCompile(`(?m)^UDP listener gone, killing TCP listener$`)) // as the original, which has tried
+	if udp, err = net.ListenPacket("udp", udpAddr); err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
