@@ -8,10 +8,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -67,6 +68,9 @@ func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
 	if f.NArg() > 0 {
 		return usage(f, stderr, fmt.Errorf("unexpected argument %q; ports and scripts are named with --port and --script", f.Arg(0)))
 	}
+	if !isListener(o.listener) {
+		return usage(f, stderr, fmt.Errorf("--listener must be an address and a port, such as %s, got %q", aggregateListener, o.listener))
+	}
 	configured, err := o.checks()
 	if err != nil {
 		return usage(f, stderr, err)
@@ -86,6 +90,17 @@ func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// isListener reports whether s is an address, or none, and a port. Whether the address is one of this
+// machine is found out when it is listened on.
+func isListener(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil || port == "" {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil
 }
 
 // checks are what the command line asks for.
@@ -145,10 +160,10 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateChecks, Log: log,
 	})
 	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
-	srv := aggregate.Server(&aggregate.Handler{
+	srv := newServer(aggregate.Server(&aggregate.Handler{
 		Judge: func(ctx context.Context) health.Verdict { a := ask; return judge.Verdict(ctx, &a) },
 		Log:   log,
-	}, limit)
+	}, limit))
 	ln, err := net.Listen("tcp", o.listener)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.listener, err)
@@ -163,28 +178,75 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		log.Info("stopping; requests in flight are answered first", "signal", s.String())
 		ctx, cancel := context.WithTimeout(context.Background(), limit+stopMargin)
 		defer cancel()
-		if err := srv.Shutdown(ctx); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		go whenQuiet(ctx, func() bool { return judge.Stats().InFlight > 0 }, func() { _ = srv.Close() })
+		if err := srv.Shutdown(ctx); err != nil {
 			_ = srv.Close()
 		}
 		return nil
 	}
 }
 
-// openOverrides follows the spool directory of a door that can do without one: when it does not exist,
+// openOverrides follows the spool directory of a door that can do without one: as long as it does not exist,
 // nothing is said about anything. One that cannot be read is an error, or an operator would be ignored.
 func openOverrides(root string, log *slog.Logger) (health.Overrides, error) {
-	if _, err := os.Lstat(path.Clean(root)); errors.Is(err, fs.ErrNotExist) {
+	late := &lateOverrides{root: root, log: log}
+	if late.missing() {
 		log.Info("no spool directory, so there are no overrides", "spool", root)
-		return nobody{}, nil
+		return late, nil
 	}
-	dir, err := spool.OpenDir(root)
+	return late.open()
+}
+
+// lateOverrides are those of a directory that did not exist at the start: none, until the first hadown on
+// this host makes it.
+type lateOverrides struct {
+	root  string
+	log   *slog.Logger
+	index atomic.Pointer[spool.Index] // nil until there is a directory
+
+	mu     sync.Mutex // of who opens it
+	failed bool       // it is there and could not be read, and the log has it
+}
+
+func (l *lateOverrides) missing() bool {
+	_, err := os.Lstat(path.Clean(l.root))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (l *lateOverrides) open() (*spool.Index, error) {
+	dir, err := spool.OpenDir(l.root)
 	if err != nil {
 		return nil, err
 	}
-	return spool.OpenIndex(dir, spool.IndexOptions{Log: log})
+	return spool.OpenIndex(dir, spool.IndexOptions{Log: l.log})
 }
 
-// nobody has said anything.
-type nobody struct{}
+// Lookup implements health.Overrides. It looks for the directory each time, so that what hadown has said
+// holds once it has returned.
+func (l *lateOverrides) Lookup(service, host string, port uint16, here bool) spool.View {
+	if l.index.Load() == nil {
+		l.appear()
+	}
+	if x := l.index.Load(); x != nil {
+		return x.Lookup(service, host, port, here)
+	}
+	return spool.View{}
+}
 
-func (nobody) Lookup(string, string, uint16, bool) spool.View { return spool.View{} }
+// appear opens the directory if it is there now.
+func (l *lateOverrides) appear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.index.Load() != nil || l.missing() {
+		return
+	}
+	x, err := l.open()
+	switch {
+	case err == nil:
+		l.index.Store(x)
+		l.log.Info("there is a spool directory now, its overrides are obeyed", "spool", l.root)
+	case !l.failed:
+		l.failed = true
+		l.log.Error("there is a spool directory now, but it cannot be read: its overrides are not obeyed", "spool", l.root, "err", err)
+	}
+}

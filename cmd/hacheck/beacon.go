@@ -69,7 +69,7 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 		case <-ctx.Done():
 		}
 	}()
-	opened := false
+	found := false
 	_ = beacon.Run(ctx, beacon.Options{ // it ends with ctx only
 		Addr:     net.JoinHostPort("", strconv.Itoa(int(ports[1]))),
 		Interval: beaconInterval,
@@ -90,16 +90,16 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 		Observe: func(e beacon.Event, a net.Addr, err error) {
 			switch e {
 			case beacon.Unhealthy:
-				if !opened {
+				if found {
+					say("UDP listener gone, killing TCP listener") // also one that could not bind
+				} else {
 					say("UDP listener not found. Waiting...")
 				}
-				opened = false
+				found = false
 			case beacon.Healthy:
+				found = true
 				say("UDP listener found, starting TCP listener")
-			case beacon.Opened:
-				opened = true
-			case beacon.Closed:
-				say("UDP listener gone, killing TCP listener")
+			case beacon.Opened, beacon.Closed:
 			case beacon.Connection:
 				host, port, _ := net.SplitHostPort(a.String())
 				say("Got a connection from ('%s', %s)", host, port)

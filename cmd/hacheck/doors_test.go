@@ -382,12 +382,43 @@ func TestAggregateUsage(t *testing.T) {
 		{[]string{"--port", "1", "--service", "a/b"}, "--service"},
 		{[]string{"--port", "1", "stray"}, "stray"},
 		{[]string{"--listen", "x"}, "--listener"},
+		{[]string{"--port", "1", "--listener", ""}, "--listener must be an address and a port"},
+		{[]string{"--port", "1", "--listener", "127.0.0.1"}, "--listener must be"},
+		{[]string{"--port", "1", "--listener", "127.0.0.1:"}, "--listener must be"},
+		{[]string{"--port", "1", "--listener", "127.0.0.1:65536"}, "--listener must be"},
 	} {
 		p := launch(t, func(cmd *exec.Cmd) { cmd.Args = append([]string{cmd.Args[0], "aggregate"}, c.args...) })
 		if code := p.exit(); code != 2 || !strings.Contains(p.said(), c.says) {
 			t.Errorf("%q: exit %d, %s; want 2 and %q", c.args, code, p.said(), c.says)
 		}
 	}
+}
+
+// TestLateSpool: the spool directory that hadown makes is obeyed by those that began without one.
+func TestLateSpool(t *testing.T) {
+	t.Parallel()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	addr, tcp := freeAddr(t), freeAddr(t)
+	p := launchSub(t, "aggregate", "--listener", addr, "--script", "true", "--spool-root", spoolRoot)
+	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
+	launchSub(t, "beacon", port(t, udp.LocalAddr().String()), port(t, tcp), "--spool-root", spoolRoot)
+	until(t, "the beacon is open", func() bool { return beaconSays(tcp) == "OK\n" })
+	if code, body := fetch(t, addr, ""); code != 200 {
+		t.Errorf("%d %q without a spool directory", code, body)
+	}
+	if err := os.Mkdir(spoolRoot, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(spoolRoot, "all"), "")
+	if code, body := fetch(t, addr, ""); code != 504 || body != "Service all in down state" {
+		t.Errorf("%d %q with an override", code, body)
+	}
+	until(t, "the beacon is closed", func() bool { return beaconSays(tcp) == "" })
 }
 
 // TestBeacon is a session with udp_healther.py, line by line.
@@ -440,8 +471,214 @@ func TestBeaconPortTaken(t *testing.T) {
 	}
 	p := launchSub(t, "beacon", port(t, udp.LocalAddr().String()), tcpPort, "--spool-root", filepath.Join(t.TempDir(), "none"))
 	p.wait(regexp.MustCompile(`(?m)^Cant bind to socket$`))
+	udpAddr := udp.LocalAddr().String()
+	if err := udp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(regexp.MustCompile(`(?m)^UDP listener gone, killing TCP listener$`)) // as the original, which has tried
+	if udp, err = net.ListenPacket("udp", udpAddr); err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "it is tried again", func() bool { return beaconSays("127.0.0.1:"+tcpPort) == "OK\n" })
+}
+
+// slowScript writes a program that says at began that it runs, and runs until release exists.
+func slowScript(t *testing.T) (script, began, release string) {
+	t.Helper()
+	dir := t.TempDir()
+	script, began, release = filepath.Join(dir, "slow.sh"), filepath.Join(dir, "began"), filepath.Join(dir, "release")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return script, began, release
+}
+
+// askAny sends a request to addr and gives its answer when there is one.
+func askAny(t *testing.T, addr string) <-chan string {
+	t.Helper()
+	c := make(chan string, 1)
+	go func() {
+		code, body := fetch(t, addr, "")
+		c <- fmt.Sprint(code, " ", body)
+	}()
+	return c
+}
+
+// TestReloadBesideRequests: a reload that closes a door opens the others and has overrides obeyed while a
+// request is still in flight there, and that one is answered, also when the daemon ends.
+func TestReloadBesideRequests(t *testing.T) {
+	t.Parallel()
+	script, began, release := slowScript(t)
+	dir := t.TempDir()
+	spoolRoot, conf := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	old, moved, beacon := freeAddr(t), freeAddr(t), freeAddr(t)
+	config := func(addr string) string {
+		return fmt.Sprintf(`
+healthcheck_timeout: 60
+services:
+  slow:
+    checks: [{type: script, command: %q, timeout: 60}]
+    http_listen: %s
+  web:
+    checks: [{type: script, command: "true"}]
+    beacon_listen: %s
+    interval: 3600
+`, script, addr, beacon)
+	}
+	writeFile(t, conf, config(old))
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	until(t, "the beacon is open", func() bool { return beaconSays(beacon) == "OK\n" })
+	answered := askAny(t, old)
+	until(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
+	writeFile(t, conf, config(moved))
+	p.signal(syscall.SIGHUP)
+	until(t, "the new door is open", func() bool {
+		c, err := net.Dial("tcp", moved)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+	until(t, "the old door is closed", func() bool {
+		c, err := net.Dial("tcp", old)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	writeFile(t, filepath.Join(spoolRoot, "web"), "")
+	until(t, "the beacon obeys", func() bool { return beaconSays(beacon) == "" })
+	p.signal(syscall.SIGTERM)
+	p.wait(regexp.MustCompile(`stopping; requests in flight`))
+	writeFile(t, release, "")
+	if got := <-answered; got != "200 OK" {
+		t.Errorf("the request in flight is answered with %q", got)
+	}
+	p.stopped(0)
+}
+
+// TestStopWithSilentDoor: whoever connects to a service's door and says nothing does not keep the daemon.
+func TestStopWithSilentDoor(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf, addr := filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
+	writeFile(t, conf, "services:\n  web:\n    checks: [{type: script, command: \"true\"}]\n    http_listen: "+addr+"\n")
+	p := startDaemon(t, "-c", conf, "--spool-root", filepath.Join(dir, "spool"))
+	silent, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+	if took := time.Since(began); took > 4*time.Second { // until the request is due it would be 10 s
+		t.Errorf("the end took %v", took)
+	}
+}
+
+// TestAggregateStop: what was accepted before the signal is answered after it, also on connections whose
+// request comes only then; who says nothing does not keep it.
+func TestAggregateStop(t *testing.T) {
+	t.Parallel()
+	script, began, release := slowScript(t)
+	addr := freeAddr(t)
+	p := launchSub(t, "aggregate", "--listener", addr, "--script", script, "--script-timeout", "60", "--spool-root", filepath.Join(t.TempDir(), "none"))
+	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
+	answered := askAny(t, addr)
+	until(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
+	late, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	silent, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := io.WriteString(late, "GET / HTT"); err != nil {
+		t.Fatal(err)
+	}
+	// Who came later and needs no check has been answered: the others have been accepted.
+	last, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	if _, err := io.WriteString(last, "GET /%zz HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(last); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		t.Fatalf("%q, %v", got, err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.wait(regexp.MustCompile(`stopping; requests in flight`))
+	until(t, "it accepts no more", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	if _, err := io.WriteString(late, "P/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, release, "")
+	_ = late.SetDeadline(time.Now().Add(soon))
+	if got, err := io.ReadAll(late); err != nil || !strings.HasPrefix(string(got), "HTTP/1.0 200 OK\r\n") {
+		t.Errorf("the connection accepted before the signal: %q, %v", got, err)
+	}
+	if got := <-answered; got != "200 OK" {
+		t.Errorf("the request in flight is answered with %q", got)
+	}
+	ended := time.Now()
+	p.stopped(0)
+	if took := time.Since(ended); took > 4*time.Second {
+		t.Errorf("the silent connection kept it for %v", took)
+	}
+}
+
+// TestBeaconBesideCheck: while a check takes its time the beacon obeys overrides, and the daemon ends without
+// waiting for it; what a script has started ends with it.
+func TestBeaconBesideCheck(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	script := "#!/bin/sh\ncd '" + dir + "'\ntest -e quick && exit 0\n(while test ! -e over; do touch alive; sleep 0.01; done) &\n: >began\nwait\n"
+	if err := os.WriteFile(file("check.sh"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer writeFile(t, file("over"), "")
+	writeFile(t, file("quick"), "")
+	addr := freeAddr(t)
+	writeFile(t, file("hacheck.yaml"), fmt.Sprintf("cache_time: 0\nhealthcheck_timeout: 60\nservices:\n  web:\n    checks: [{type: script, command: %q, timeout: 60}]\n    beacon_listen: %s\n    interval: 0.1\n", file("check.sh"), addr))
+	p := startDaemon(t, "-c", file("hacheck.yaml"), "--spool-root", file("spool"))
+	until(t, "open", func() bool { return beaconSays(addr) == "OK\n" })
+	if err := os.Remove(file("quick")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a check is under way", func() bool { _, err := os.Stat(file("began")); return err == nil })
+	if beaconSays(addr) != "OK\n" {
+		t.Error("closed although nothing is known yet")
+	}
+	writeFile(t, file("spool/web"), "")
+	until(t, "the override is obeyed", func() bool { return beaconSays(addr) == "" })
+	began := time.Now()
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	until(t, "what the script started has ended", func() bool {
+		if err := os.Remove(file("alive")); err != nil {
+			return os.IsNotExist(err)
+		}
+		<-time.After(100 * time.Millisecond) // ten times what it takes to say that it lives
+		return false
+	})
 }

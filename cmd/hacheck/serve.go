@@ -377,6 +377,7 @@ func (d *daemon) warn(warnings []config.Warning) {
 
 // stop answers the requests in flight and returns nil, or an error when the second signal cuts them off.
 func (d *daemon) stop(s os.Signal, sig signals) error {
+	defer d.scripts.Stop() // those whose askers have gone
 	limit := d.conf.Load().HealthcheckTimeout + stopMargin
 	d.log.Info("stopping; requests in flight are answered first", "signal", s.String(), "limit", limit)
 	d.told(d.manager.Stopping(limit+logPatience, "Answering the requests in flight"))
@@ -384,36 +385,32 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 	defer cancel()
 	done := make(chan error, 1)
 	d.closeAgents()
+	doors, cutDoors := context.WithCancel(ctx)
+	defer cutDoors()
 	go func() {
-		d.services.stop(ctx)
-		done <- d.server.Shutdown(ctx)
+		var all sync.WaitGroup
+		all.Go(func() { d.services.stop(doors) })
+		err := d.server.Shutdown(ctx)
+		all.Wait()
+		done <- err
 	}()
+	go whenQuiet(ctx, d.checking, func() {
+		cutDoors()
+		_ = d.server.Close()
+	})
 	// The spool and its watcher need no end of their own: the process is about to end, nothing there is
 	// ever half done, and a directory that hangs must not keep the port from whoever starts next.
-	tick := time.NewTicker(stopQuiet / 10)
-	defer tick.Stop()
-	quiet := time.Now()
-	for {
-		select {
-		case err := <-done:
-			if err != nil {
-				_ = d.server.Close()
-				d.log.Warn("stopped; some connections had to be cut off", "err", err)
-				return nil
-			}
-			d.log.Info("stopped")
+	select {
+	case err := <-done:
+		if err != nil {
+			_ = d.server.Close()
+			d.log.Warn("stopped; some connections had to be cut off", "err", err)
 			return nil
-		case s := <-sig.stop:
-			return fmt.Errorf("a second signal (%v): requests in flight were cut off", s)
-		case now := <-tick.C:
-			// Shutdown waits for a connection that has not sent a byte, and all that time the host would
-			// have no hacheck.
-			if d.checking() {
-				quiet = now
-			} else if now.Sub(quiet) >= stopQuiet {
-				_ = d.server.Close()
-			}
 		}
+		d.log.Info("stopped")
+		return nil
+	case s := <-sig.stop:
+		return fmt.Errorf("a second signal (%v): requests in flight were cut off", s)
 	}
 }
 

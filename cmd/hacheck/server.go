@@ -89,3 +89,24 @@ func (s *server) Shutdown(ctx context.Context) error {
 		}
 	}
 }
+
+// whenQuiet calls cut once nothing has been busy for stopQuiet, unless ctx ends before. Shutdown waits for
+// a connection that has not sent a byte, and all that time the host would have no hacheck.
+func whenQuiet(ctx context.Context, busy func() bool, cut func()) {
+	tick := time.NewTicker(stopQuiet / 10)
+	defer tick.Stop()
+	quiet := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if busy() {
+				quiet = now
+			} else if now.Sub(quiet) >= stopQuiet {
+				cut()
+				return
+			}
+		}
+	}
+}

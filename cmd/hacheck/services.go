@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +49,7 @@ type serviceDoors struct {
 
 	mu      sync.Mutex
 	doors   map[doorKey]*serviceDoor
+	leaving map[*serviceDoor]struct{} // closed by a reload, with requests in flight perhaps
 	stopped bool
 }
 
@@ -170,7 +173,7 @@ func (c *doorChange) undo() {
 		if c.d.stopped {
 			return
 		}
-		go door.drain(context.Background())
+		c.d.leave(door)
 		delete(c.d.doors, k)
 		var ln net.Listener
 		if k.kind != beaconDoor {
@@ -198,7 +201,7 @@ func (c *doorChange) commit(judge *health.Judge) {
 	for k, door := range d.doors {
 		if _, stays := c.wanted[k]; !stays {
 			door.close()
-			go door.drain(context.Background())
+			d.leave(door)
 			delete(d.doors, k)
 		}
 	}
@@ -210,6 +213,20 @@ func (c *doorChange) commit(judge *health.Judge) {
 			d.open(k, spec, c.opened[k])
 		}
 	}
+}
+
+// leave has a door that is closed answer what it has accepted. d.mu is held.
+func (d *serviceDoors) leave(door *serviceDoor) {
+	if d.leaving == nil {
+		d.leaving = map[*serviceDoor]struct{}{}
+	}
+	d.leaving[door] = struct{}{}
+	go func() {
+		door.drain(context.Background())
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.leaving, door)
+	}()
 }
 
 // open answers at a door; ln is nil for a beacon.
@@ -232,10 +249,14 @@ func (d *serviceDoors) open(k doorKey, spec doorSpec, ln net.Listener) {
 
 // ask has the checks of a service judged, overrides first.
 func (d *serviceDoors) ask(ctx context.Context, service string) health.Verdict {
-	return d.judge.Load().Verdict(ctx, &health.Ask{
+	return d.judge.Load().Verdict(ctx, question(service))
+}
+
+func question(service string) *health.Ask {
+	return &health.Ask{
 		Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true,
 		Obey: true, // -S is about the HTTP door: no agent speaks for these
-	})
+	}
 }
 
 func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) {
@@ -274,6 +295,10 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 			Healthy: func(ctx context.Context) bool {
 				return d.ask(ctx, door.spec.Load().service).Result.Code == http.StatusOK
 			},
+			Decided: func() (healthy, ok bool) {
+				v, ok := d.judge.Load().Known(question(door.spec.Load().service))
+				return v.Result.Code == http.StatusOK, ok
+			},
 			Observe: func(e beacon.Event, a net.Addr, err error) {
 				log := d.log.With("service", door.spec.Load().service, "beacon", k.addr)
 				switch e {
@@ -296,7 +321,7 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 	}()
 	door.close = func() {
 		cancel()
-		<-done
+		<-done // in a moment: it waits for no check
 	}
 }
 
@@ -322,7 +347,7 @@ func (d *serviceDoors) changed() {
 // stop closes all doors; requests in flight are answered until ctx ends.
 func (d *serviceDoors) stop(ctx context.Context) {
 	d.mu.Lock()
-	doors := d.doors
+	doors := slices.Concat(slices.Collect(maps.Values(d.doors)), slices.Collect(maps.Keys(d.leaving)))
 	d.doors, d.stopped = nil, true
 	d.mu.Unlock()
 	var all sync.WaitGroup

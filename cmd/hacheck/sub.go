@@ -11,16 +11,20 @@ import (
 )
 
 // parseSub reads the command line of a subcommand. done means that nothing is left to do: it was wrong, or
-// asked for help.
+// asked for help or the version.
 func parseSub(f *pflag.FlagSet, about string, args []string, stdout, stderr io.Writer) (done bool, code int) {
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
+	tell := f.Bool("version", false, "print the version")
 	switch err := cmdline.Parse(f, args); {
 	case errors.Is(err, pflag.ErrHelp):
 		_, _ = fmt.Fprint(stdout, about+"Options:\n"+f.FlagUsages())
 		return true, 0
 	case err != nil:
 		return true, usage(f, stderr, err)
+	case *tell:
+		_, _ = fmt.Fprintf(stdout, "%s %s\n", f.Name(), version)
+		return true, 0
 	}
 	return false, 0
 }

@@ -16,10 +16,14 @@ import (
 type Options struct {
 	Addr     string        // host:port to listen on; host "" is every address
 	Interval time.Duration // between two looks, counted from the end of the first; default 5 s
-	// Healthy looks. It obeys ctx.
+	// Healthy looks. It may take its time: nobody waits for it when ctx has ended, and the next look comes when
+	// it has returned.
 	Healthy func(ctx context.Context) bool
 	// Changed makes the beacon look at once when it receives. It may be nil.
 	Changed <-chan struct{}
+	// Decided tells what is known without a look, because an operator has said so, and whether anything is. It
+	// must not block. It may be nil. What it says counts at once, also while a look is under way, and more.
+	Decided func() (healthy, ok bool)
 	// Observe is told what happens. It may be nil; it must not block.
 	Observe func(Event, net.Addr, error)
 }
@@ -48,13 +52,16 @@ const (
 )
 
 // Run keeps the port open while healthy and closed otherwise, until ctx ends. Until the first look has
-// passed it is closed. It leaves no goroutine and no listener behind.
+// passed it is closed. It leaves no listener behind, and no goroutine but that of a look under way.
 func Run(ctx context.Context, o Options) error {
 	if o.Interval <= 0 {
 		o.Interval = DefaultInterval
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event, net.Addr, error) {}
+	}
+	if o.Decided == nil {
+		o.Decided = func() (bool, bool) { return false, false }
 	}
 	b := &beacon{o: o}
 	defer func() {
@@ -63,21 +70,43 @@ func Run(ctx context.Context, o Options) error {
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	first := true
+	var looking chan bool // nil while nobody looks
+	// doubted: something has changed since the look began. Another one follows, and if what was found would
+	// open the port it waits for that: it may be from before an override that has ended. It waits once, for
+	// things may change all the time.
+	first, doubted, waited := true, false, false
 	for {
+		var healthy, known, look bool
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
+			look = true
 		case <-o.Changed:
+			healthy, known = o.Decided()
+			look, doubted = !known, true
+		case healthy = <-looking:
+			looking, look = nil, doubted
+			said, ok := o.Decided() // since the look began
+			if ok {
+				healthy, look = said, false
+			}
+			known = ok || !healthy || !doubted || waited
+			waited = !known
 		}
-		healthy := o.Healthy(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err() // what a look found that was cut short means nothing
 		}
-		b.set(healthy, first)
-		first = false
-		timer.Reset(o.Interval)
+		if known {
+			b.set(healthy, first)
+			first = false
+			timer.Reset(o.Interval)
+		}
+		if look && looking == nil {
+			found := make(chan bool, 1)
+			go func() { found <- o.Healthy(ctx) }()
+			looking, doubted = found, false
+		}
 	}
 }
 

@@ -148,6 +148,54 @@ func TestALookThatIsCutShort(t *testing.T) {
 	}
 }
 
+// TestALookThatNobodyWaitsFor: while a look takes its time the port obeys what is decided, and Run ends.
+func TestALookThatNobodyWaitsFor(t *testing.T) {
+	var decided, healthy atomic.Bool
+	looking, release := make(chan struct{}), make(chan bool)
+	r := start(t, time.Hour, func(o *Options) {
+		o.Healthy = func(context.Context) bool {
+			looking <- struct{}{}
+			return <-release
+		}
+		o.Decided = func() (bool, bool) { return healthy.Load(), decided.Load() }
+	})
+	say := func(h, d bool) {
+		healthy.Store(h)
+		decided.Store(d)
+		r.changed <- struct{}{}
+	}
+	<-looking
+	release <- true
+	r.until(t, "open", r.open)
+	say(false, false)
+	<-looking
+	say(false, true)
+	r.until(t, "closed by an override while a look is under way", r.refused)
+	release <- true
+	if !r.refused() {
+		t.Error("what a look has found is stronger than an override")
+	}
+	say(true, true)
+	r.until(t, "forced open", r.open)
+	say(false, true)
+	r.until(t, "closed", r.refused)
+	say(false, false)
+	<-looking
+	say(false, true)
+	say(false, false) // down and up again since the look began
+	release <- true   // means nothing any more
+	<-looking
+	if !r.refused() {
+		t.Error("open by what was found before an override ended")
+	}
+	release <- true
+	r.until(t, "open", r.open)
+	say(false, false)
+	<-looking
+	r.stop() // does not wait for it
+	release <- false
+}
+
 // TestEvents: each change is told once, in this order, and a look that changes nothing tells nothing.
 func TestEvents(t *testing.T) {
 	r := start(t, time.Hour, nil)

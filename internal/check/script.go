@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -109,6 +111,21 @@ func NewScripts(n int) *Scripts {
 
 // Running is the number of scripts that run now.
 func (s *Scripts) Running() int { return len(s.slots) }
+
+// Stop kills the scripts that run, with their groups, and returns when they are gone, a second later at
+// most. It is for the end of a process, which kills no more than the scripts themselves.
+func (s *Scripts) Stop() {
+	s.mu.Lock()
+	runs := slices.Collect(maps.Values(s.running))
+	for _, run := range runs {
+		run.ending = true
+		run.cancel(context.Canceled)
+	}
+	s.mu.Unlock()
+	for _, run := range runs {
+		<-run.done
+	}
+}
 
 // script is one run of a command, for everybody who asks for it while it runs.
 type script struct {

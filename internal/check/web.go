@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -32,7 +33,7 @@ var httpType = Type{
 		{Name: "url", Want: "a URL that begins with http:// or https://", Required: true, Secret: true, Doc: "what to ask for; a user and password in it are used as auth and never shown"},
 		{Name: "method", Want: "an HTTP method", Default: "GET", Doc: "the method"},
 		{Name: "expected_code", Want: "a whole number from 100 to 599", Default: "200", Doc: "the healthy status code"},
-		{Name: "headers", Want: "a mapping of names to a text or a list of texts", Secret: true, Doc: "headers to send"},
+		{Name: "headers", Want: "a mapping of names to a text or a list of texts, or a list of pairs", Secret: true, Doc: "headers to send"},
 		{Name: "params", Want: "a mapping of names to a text or a list of texts", Secret: true, Doc: "what to add to the query"},
 		{Name: "cookies", Want: "a mapping of names to texts", Secret: true, Doc: "cookies to send"},
 		{Name: "body", Want: "a text", Secret: true, Doc: "the request's body"},
@@ -40,7 +41,7 @@ var httpType = Type{
 		{Name: "digest_auth", Want: "a list of a user name and a password", Secret: true, Doc: "digest authentication (MD5 or SHA-256)"},
 		{Name: "allow_redirects", Want: "true or false", Default: "false", Doc: "follow redirects, ten at most"},
 		{Name: "proxy_url", Want: "a URL that begins with http:// or https://", Secret: true, Doc: "the proxy to go by; a user and password in it are shown to the proxy"},
-		{Name: "proxy_host", Want: "an IP address or a host name", Doc: "the same in two options: an HTTP proxy"},
+		{Name: "proxy_host", Want: "an IP address or a host name", Doc: "the same in two options: an HTTP proxy; not looked at with proxy_url"},
 		portNamed("proxy_port", 8000, "its port"),
 		noVerifyOption,
 	},
@@ -88,7 +89,7 @@ func buildWeb(o *values, d Defaults) (*Configured, error) {
 	u := o.url("url", "http", "https")
 	shown := oneLine(hideUser(o.text("url", "")), 2<<10)
 	proxy, proxyEndpoint := o.proxy()
-	headers, params, cookies := o.texts("headers"), o.texts("params"), o.texts("cookies")
+	headers, params, cookies := o.fields("headers"), o.texts("params"), o.texts("cookies")
 	w.tls = tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
 	if u == nil || len(o.errs) > 0 {
 		return nil, nil // o knows why
@@ -107,7 +108,7 @@ func buildWeb(o *values, d Defaults) (*Configured, error) {
 		u.RawQuery = strings.TrimPrefix(u.RawQuery+"&"+query, "&")
 	}
 	w.url = u
-	for _, name := range sortedKeys(o.mapping("headers")) {
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		for _, value := range headers[name] {
 			if !validName(name) || !validValue(value) {
 				o.wrong("headers", "expected header lines, got one with a name or value that cannot be sent (not shown)")
@@ -455,10 +456,7 @@ func (o *values) proxy() (*url.URL, Endpoint) {
 	u := o.url("proxy_url", "http", "https")
 	host, port := o.host("proxy_host"), o.port("proxy_port", 8000)
 	switch {
-	case u != nil && host != "":
-		o.wrong("proxy_host", "expected either proxy_url or proxy_host, got both")
-		return nil, Endpoint{}
-	case u != nil:
+	case u != nil: // as in conn-check, whatever the other two say
 		return u, endpointOf(u)
 	case host == "":
 		return nil, Endpoint{}
@@ -489,6 +487,30 @@ func (o *values) pair(name string) *credentials {
 		two[i] = text
 	}
 	return &credentials{two[0], Secret(two[1])}
+}
+
+// fields is texts of a mapping or, as conn-check has them too, of a list of names and values in pairs.
+func (o *values) fields(name string) map[string][]string {
+	list, ok := o.spec.Options[name].([]any)
+	if !ok {
+		return o.texts(name)
+	}
+	all := map[string][]string{}
+	for _, v := range list {
+		pair, _ := v.([]any)
+		if len(pair) != 2 {
+			o.unexpected(name, list)
+			return nil
+		}
+		key, keyOK := scalar(pair[0])
+		text, ok := scalar(pair[1])
+		if !keyOK || !ok {
+			o.unexpected(name, list)
+			return nil
+		}
+		all[key] = append(all[key], text)
+	}
+	return all
 }
 
 // texts returns a mapping of names to texts, of which there may be several for one name.

@@ -49,6 +49,10 @@ func TestHTTPConfiguredRequest(t *testing.T) {
 			path: "/", options: map[string]any{"headers": map[string]any{"X-One": "1", "X-Two": []any{"a", 2, true}, "User-Agent": "mine", "host": "web.example"}},
 			want: "GET / HTTP/1.1\r\nHost: web.example\r\nUser-Agent: mine\r\nConnection: close\r\nX-One: 1\r\nX-Two: a\r\nX-Two: 2\r\nX-Two: true\r\n\r\n",
 		},
+		"headers in pairs": {
+			path: "/", options: map[string]any{"headers": []any{[]any{"foo", "bar"}, []any{"X-One", 1}, []any{"foo", "baz"}}},
+			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nFoo: bar\r\nFoo: baz\r\nX-One: 1\r\n\r\n",
+		},
 		"params": {
 			path: "/?x=1", options: map[string]any{"params": map[string]any{"q": "a b&c", "n": []any{1, 2}}},
 			want: "GET /?x=1&n=1&n=2&q=a+b%26c HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\n\r\n",
@@ -112,6 +116,7 @@ func TestHTTPConfiguredEndpoints(t *testing.T) {
 		"https://[::1]:8443/":         {nil, "tcp:::1:8443"},
 		"https://web.example/proxied": {map[string]any{"proxy_host": "proxy.example"}, "tcp:proxy.example:8000"},
 		"https://web.example/port":    {map[string]any{"proxy_host": "::1", "proxy_port": 3128}, "tcp:::1:3128"},
+		"http://web.example/both":     {map[string]any{"proxy_url": "http://one.example", "proxy_host": "two.example", "proxy_port": 3128}, "tcp:one.example:80"},
 		"http://web.example/by":       {map[string]any{"proxy_url": "http://u:s3cret@proxy.example"}, "tcp:proxy.example:80"},
 	} {
 		configured := httpCheck(t, check.Defaults{}, url, c.options)
@@ -144,7 +149,11 @@ func TestHTTPConfiguredOptions(t *testing.T) {
 		"auth  ":        {"url": url, "auth": []any{"", "s3cret"}},
 		"digest_auth":   {"url": url, "digest_auth": []any{"operator", []any{"s3cret"}}},
 		"proxy_url":     {"url": url, "proxy_url": "ftp://u:s3cret@proxy.example"},
-		"proxy_host":    {"url": url, "proxy_url": "http://u:s3cret@proxy.example", "proxy_host": "proxy.example"},
+		"headers    ":   {"url": url, "headers": []any{[]any{"X", "s3cret", "s3cret"}}},
+		"headers     ":  {"url": url, "headers": []any{[]any{"X", []any{"s3cret"}}}},
+		"headers      ": {"url": url, "headers": []any{[]any{"X Secret", "s3cret"}}},
+		"params ":       {"url": url, "params": []any{[]any{"q", "s3cret"}}},
+		"cookies ":      {"url": url, "cookies": []any{[]any{"X", "s3cret"}}},
 		"proxy_host ":   {"url": url, "proxy_host": "http://proxy.example"},
 		"proxy_port":    {"url": url, "proxy_host": "proxy.example", "proxy_port": 0},
 	} {

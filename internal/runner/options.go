@@ -89,9 +89,14 @@ func seconds(d *time.Duration, most float64) func(string) error {
 	}
 }
 
+// tagList returns a setter for a list of tags. An empty text is as good as none, as in conn-check: scripts
+// have --include-tags="$TAGS".
 func tagList(tags *[]string) func(string) error {
 	return func(s string) error {
 		*tags = nil
+		if s == "" {
+			return nil
+		}
 		for _, t := range strings.Split(s, ",") {
 			if t = strings.TrimSpace(t); t != "" {
 				*tags = append(*tags, t)

@@ -46,7 +46,7 @@ func inOrder(a, b outcome) int {
 
 func (p *printer) text(rep *report) {
 	if errors.Is(rep.ended, errMaxTimeout) {
-		_, _ = fmt.Fprintf(p.out, "Maximum timeout reached: %gs\n", rep.limit.Seconds())
+		_, _ = fmt.Fprintf(p.out, "Maximum timeout reached: %ss\n", pythonFloat(rep.limit.Seconds()))
 	}
 	if p.o.unbuffered && !rep.dry {
 		return
@@ -61,6 +61,15 @@ func (p *printer) text(rep *report) {
 		p.line(o)
 	}
 	p.started(started)
+}
+
+// pythonFloat writes a number as conn-check does, 10 as "10.0".
+func pythonFloat(f float64) string {
+	s := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
 }
 
 // event prints what -U wants to see at once.

@@ -129,6 +129,8 @@ func TestPatternsChooseSteps(t *testing.T) {
 		{[]string{"*:5432"}, "tls:db:5432 FAILED - wrong [2J password second line\ntcp:db:5432 OK\nSKIPPED: postgres:db:5432\n", 2},
 		{[]string{"tcp:*", "--exclude-tags", "a"}, "tcp:z:1 OK\n", 0},
 		{[]string{"tcp:*", "--include-tags", "x,a"}, "tcp:db:5432 OK\n", 0},
+		{[]string{"tcp:*", "--include-tags", "", "--exclude-tags", "a"}, "tcp:z:1 OK\n", 0}, // as good as not given
+		{[]string{"tcp:*", "--exclude-tags="}, "tcp:db:5432 OK\ntcp:z:1 OK\n", 0},
 		{[]string{"tcp:z:1", "redis:*:tcp:*"}, "redis:r:6379:tcp:r:6379 OK\ntcp:z:1 OK\n", 0},
 		{[]string{"none"}, "", 0},
 	} {
