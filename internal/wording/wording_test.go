@@ -66,8 +66,15 @@ func TestDistance(t *testing.T) {
 		a, b string
 		want int
 	}{
-		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"reason", "reason", 0}, {"resaon", "reason", 2}, {"raeson", "reason", 2},
-		{"prot", "port", 2}, {"jsn", "json", 1}, {"kitten", "sitting", 3},
+		{"", "", 0},
+		{"", "abc", 3},
+		{"abc", "", 3},
+		{"reason", "reason", 0},
+		{"resaon", "reason", 2},
+		{"raeson", "reason", 2},
+		{"prot", "port", 2},
+		{"jsn", "json", 1},
+		{"kitten", "sitting", 3},
 	} {
 		if got := Distance(c.a, c.b); got != c.want {
 			t.Errorf("Distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
