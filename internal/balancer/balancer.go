@@ -25,8 +25,9 @@ const (
 	maxRowsBeside = 100    // of one remote address about one service
 	maxCandidates = 16     // of one service, see candidate
 	maxHeader     = 1 << 10
-	maxName       = 256 // of a node, a server or a URL
-	maxAgents     = 10_000
+	maxName       = 256    // of a node, a server or a URL
+	maxAgents     = 10_000 // agent connections, told apart by address and by what they ask about
+	maxPeerAgents = 2_000  // of one remote address
 )
 
 const (
@@ -60,6 +61,7 @@ type Table struct {
 	swept    time.Time
 	agents   map[agentKey]*agentRow
 
+	agentPeers  map[string]int // agents of each remote address
 	agentsSwept time.Time
 }
 
@@ -70,6 +72,7 @@ func newTable(now func() time.Time) *Table {
 	return &Table{
 		now: now, started: now(), seed: maphash.MakeSeed(),
 		peers: map[string]int{}, services: map[string]*Service{}, agents: map[agentKey]*agentRow{},
+		agentPeers: map[string]int{},
 	}
 }
 

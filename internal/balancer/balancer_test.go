@@ -368,12 +368,19 @@ func TestAgents(t *testing.T) {
 	told("10.0.0.2", "web:80", "up drain")
 	told("10.0.0.2", "db", "up ready")
 	want := []Agent{
-		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Ago: 2, Since: 2},
-		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Ago: 3, Since: 4},
-		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Ago: 1, Since: 1},
+		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Ago: 2, Since: 2, Alike: 1},
+		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Ago: 3, Since: 4, Alike: 2},
+		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Ago: 1, Since: 1, Alike: 1},
 	}
 	if d := cmp.Diff(want, w.Report("web").Agents); d != "" {
 		t.Error(d)
+	}
+	// One that asks about ever other names leaves room for the others.
+	for i := range maxAgents + 100 {
+		w.Told("10.6.6.6", fmt.Sprintf("svc-%d", i), "up ready")
+	}
+	if got := len(w.Report("").Agents); got != 4+maxPeerAgents {
+		t.Errorf("%d agents after a flood from one address, want %d", got, 4+maxPeerAgents)
 	}
 	for i := range maxAgents + 100 {
 		w.Told(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
@@ -385,6 +392,10 @@ func TestAgents(t *testing.T) {
 	told("10.9.9.9", "web", "up ready")
 	if got := w.Report("").Agents; len(got) != 1 {
 		t.Errorf("%d agents after the others were forgotten", len(got))
+	}
+	told("10.6.6.6", "web", "up ready")
+	if got := w.Report("").Agents; len(got) != 2 || len(w.agentPeers) != 2 {
+		t.Errorf("%d agents of %d addresses after the flood", len(got), len(w.agentPeers))
 	}
 }
 
