@@ -275,6 +275,78 @@ func TestAgentOnly(t *testing.T) {
 	s.says("open sessions unknown: out")
 }
 
+// Under -S a server is out, or back, when all agent connections of an address that are about it have read so: those
+// that ask the same are told apart by nothing but their number.
+func TestAgentOnlyEveryConnection(t *testing.T) {
+	t.Parallel()
+	two := func(at float64) []balancer.Balancer {
+		return []balancer.Balancer{
+			row("lb1", "UP", 0, told(at, "ok"), told(at-2, "ok")),
+			with(row("lb1", "UP", 0, told(at, "ok"), told(at-2, "ok")), func(b *balancer.Balancer) { b.Server = "tls/web1" }),
+		}
+	}
+	agent := func(service, answer string, at float64, alike int) balancer.Agent {
+		return balancer.Agent{Service: service, Address: "10.0.0.1", Answer: answer, Ago: at, Alike: alike}
+	}
+	const in, drained = "up ready", "up drain"
+	for _, test := range []struct {
+		name   string
+		up     bool
+		target string
+		first  []balancer.Agent // that leave something to wait for
+		then   []balancer.Agent
+	}{
+		{
+			"the same twice", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 1)},
+			[]balancer.Agent{agent("web", drained, 5, 2)},
+		},
+		{
+			"back twice", true, "web",
+			[]balancer.Agent{agent("web", in, 3, 1)},
+			[]balancer.Agent{agent("web", in, 5, 2)},
+		},
+		{
+			"two names", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 1), agent("web:80", in, 0.5, 9)},
+			[]balancer.Agent{agent("web", drained, 5, 2), agent("web:80", drained, 5, 1)},
+		},
+		{
+			"all for another service", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 1), agent("all", in, 3, 9)},
+			[]balancer.Agent{agent("web", drained, 5, 2), agent("all", in, 5, 9)},
+		},
+		{
+			"one about all", false, "all",
+			[]balancer.Agent{agent("web", drained, 3, 2), agent("all", drained, 3, 1)},
+			[]balancer.Agent{agent("web", drained, 5, 2), agent("all", drained, 5, 2)},
+		},
+		{
+			"a person, half a minute ago", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 2), agent("web:80", in, -25, 1)},
+			[]balancer.Agent{agent("web", drained, 5, 3), agent("web:80", in, -25, 1)},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScript(t, test.up, test.target)
+			s.only = true
+			s.asked["web"] = 0
+			s.write()
+			s.rows, s.agents = two(4), test.first
+			s.at(4.1)
+			s.rows = two(4.2)
+			s.at(4.3)
+			s.want(waiting)
+			s.rows, s.agents = two(6), test.then
+			s.at(6.1)
+			s.rows = two(8)
+			s.at(8.1)
+			s.want(followed)
+		})
+	}
+}
+
 // forget makes the watcher forget a view.
 func (s *script) forget(i int) {
 	delete(s.w.index, s.w.views[i].key)
