@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
 )
 
 // safeFor is how long --safe listens for every balancer to ask.
@@ -109,6 +110,10 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 			s.names = append(s.names, name)
 		}
 	}
+	if a := agentAlone(targets, r); a != nil {
+		return fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
+			clean(a.Service), clean(a.Address), clean(a.Service), sendState), ""
+	}
 	for _, p := range order {
 		if s := pools[p]; s.total <= s.weight {
 			return fmt.Sprintf("%s: no other server would be left, weight %d of %d", strings.Join(s.names, " and "), s.weight, s.total), ""
@@ -131,6 +136,25 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		return "", "the daemon has not listened long enough to know who asks"
 	}
 	return "", ""
+}
+
+// agentAlone returns the first agent connection about a target from whose address no checks of it come, nil when
+// there is none: a balancer as well, of which nothing is known but that it asks.
+func agentAlone(targets []target, r *balancer.Report) *balancer.Agent {
+	checked := map[string][]balancer.Balancer{}
+	for _, row := range r.Balancers {
+		checked[row.Address] = append(checked[row.Address], row)
+	}
+	for i, a := range r.Agents {
+		key, err := spool.ParseKey(a.Service)
+		if err != nil || seconds(a.Ago) > agentFor || !slices.ContainsFunc(targets, func(t target) bool { return covers(t.key, key) }) {
+			continue
+		}
+		if !slices.ContainsFunc(checked[a.Address], func(row balancer.Balancer) bool { return concerns(key, row) }) {
+			return &r.Agents[i]
+		}
+	}
+	return nil
 }
 
 // asksFor says whether somebody has asked about a target lately, balancer or not.

@@ -810,6 +810,26 @@ func TestJudgeSafe(t *testing.T) {
 			}
 		})
 	}
+	for _, test := range []struct {
+		agent     balancer.Agent
+		objection string
+	}{
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3}, "web: 10.0.0.9 asks the agent and sends no state"},
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.9", Ago: 3}, `web:80: 10.0.0.9 asks the agent and sends no state, so that what it has left cannot be known; check web:80 by HTTP from there too, and add "http-check send-state"`},
+		{balancer.Agent{Service: "web", Address: "10.0.0.1", Ago: 3}, ""}, // checks come from there
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.1", Ago: 3}, ""},
+		{balancer.Agent{Service: "web:81", Address: "10.0.0.1", Ago: 3}, "web:81: 10.0.0.1 asks"},
+		{balancer.Agent{Service: "api", Address: "10.0.0.9", Ago: 3}, ""},
+		{balancer.Agent{Service: "all", Address: "10.0.0.9", Ago: 3}, ""}, // web is not all
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 31}, ""},
+	} {
+		s := newScript(t, false, "web")
+		r := &balancer.Report{Uptime: 100, Balancers: []balancer.Balancer{up("lb1", 1, 2)}, Agents: []balancer.Agent{test.agent}}
+		objection, missing := judgeSafe(s.w.targets, r, 5*time.Second)
+		if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") || missing != "" {
+			t.Errorf("%+v: objection %q, missing %q; want %q", test.agent, objection, missing, test.objection)
+		}
+	}
 	s := newScript(t, false, "web")
 	rows := []balancer.Balancer{up("lb1", 1, 2)}
 	if objection, missing := judgeSafe(s.w.targets, &balancer.Report{Uptime: 9, Balancers: rows}, 5*time.Second); objection != "" || !strings.Contains(missing, "not listened long enough") {
