@@ -511,14 +511,21 @@ func (w *watcher) about(t target, v *view) bool {
 
 // nobody says whether a target has not been asked about for quietFor, while the daemon was listening.
 func (w *watcher) nobody(t target) bool {
-	quiet := seconds(w.report.Uptime)
+	quiet, _ := w.quiet(t)
+	return quiet >= quietFor
+}
+
+// quiet is for how long a target has not been asked about, at most since the daemon listens; asked says that it has
+// been at all.
+func (w *watcher) quiet(t target) (quiet time.Duration, asked bool) {
+	quiet = seconds(w.report.Uptime)
 	for _, s := range w.report.Services {
 		if t.key.Service != spool.All && s.Service != t.key.Service || w.another(t, s) {
 			continue
 		}
-		quiet = min(quiet, seconds(s.Ago))
+		quiet, asked = min(quiet, seconds(s.Ago)), true
 	}
-	return quiet >= quietFor
+	return quiet, asked
 }
 
 // another says whether the latest question about a service was about an instance that is not t: the report
