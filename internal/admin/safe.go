@@ -110,9 +110,13 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 			s.names = append(s.names, name)
 		}
 	}
+	alone := ""
 	if a := agentAlone(targets, r); a != nil {
-		return fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
-			clean(a.Service), clean(a.Address), clean(a.Service), sendState), ""
+		alone = fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
+			clean(a.Service), clean(a.Address), clean(a.Service), sendState)
+		if a.Known {
+			return alone, ""
+		}
 	}
 	for _, p := range order {
 		if s := pools[p]; s.total <= s.weight {
@@ -120,6 +124,8 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		}
 	}
 	switch {
+	case alone != "":
+		return "", alone
 	case len(late) > 0:
 		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), span(safeFor))
 	case len(w.views) == 0 && slices.ContainsFunc(targets, func(t target) bool { return asksFor(t, r) }):
@@ -138,23 +144,28 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 	return "", ""
 }
 
-// agentAlone returns the first agent connection about a target from whose address no checks of it come, nil when
-// there is none: a balancer as well, of which nothing is known but that it asks.
+// agentAlone returns an agent connection about a target from whose address no checks of it come, nil when there is
+// none: a balancer as well, of which nothing is known but that it asks. One that is not known for a balancer's is
+// returned when there is no other.
 func agentAlone(targets []target, r *balancer.Report) *balancer.Agent {
 	checked := map[string][]balancer.Balancer{}
 	for _, row := range r.Balancers {
 		checked[row.Address] = append(checked[row.Address], row)
 	}
+	var alone *balancer.Agent
 	for i, a := range r.Agents {
 		key, err := spool.ParseKey(a.Service)
-		if err != nil || seconds(a.Ago) > agentFor || !slices.ContainsFunc(targets, func(t target) bool { return covers(t.key, key) }) {
+		if err != nil || a.Silent || !slices.ContainsFunc(targets, func(t target) bool { return covers(t.key, key) }) {
 			continue
 		}
-		if !slices.ContainsFunc(checked[a.Address], func(row balancer.Balancer) bool { return concerns(key, row) }) {
-			return &r.Agents[i]
+		if slices.ContainsFunc(checked[a.Address], func(row balancer.Balancer) bool { return concerns(key, row) }) {
+			continue
+		}
+		if alone = &r.Agents[i]; a.Known {
+			break
 		}
 	}
-	return nil
+	return alone
 }
 
 // asksFor says whether somebody has asked about a target lately, balancer or not.

@@ -81,6 +81,7 @@ type view struct {
 	since  time.Duration // when status became what it is
 	quiet  bool          // silent, or gone from the report
 	gone   bool          // gone from the report
+	chance bool          // an agent connection that has asked too few times to be known for a balancer's
 	from   time.Duration // when it was first found quiet
 	seen   bool          // in the report at hand
 }
@@ -264,7 +265,14 @@ func (w *watcher) seeBareAgents() {
 		if v == nil || !slices.ContainsFunc(w.targets, func(t target) bool { return covers(t.key, v.key) }) || w.checksFrom(k) {
 			continue
 		}
-		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}}, waiting)
+		at, known := waiting, w.index[k]
+		if a.Silent {
+			at = idle
+		}
+		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}, Silent: a.Silent}, at)
+		if view := w.index[k]; view != nil {
+			view.chance = (known == nil || known.chance) && !a.Known
+		}
 	}
 }
 
@@ -326,6 +334,8 @@ func (w *watcher) judge(v *view) {
 		next = idle
 	case v.status == followed || w.lastWords(v):
 		next = followed
+	case v.chance:
+		next = idle
 	case w.now-v.from >= v.grace():
 		next = lost
 	}

@@ -418,6 +418,55 @@ func TestAgentAlone(t *testing.T) {
 	s.says("UP, 2 sessions open")
 }
 
+// An agent connection alone is silent as a balancer is; one that has asked once or twice may be a person, and is waited
+// for until it is.
+func TestAgentAloneSilent(t *testing.T) {
+	t.Parallel()
+	asked := func(at float64, known, silent bool) []balancer.Agent {
+		return []balancer.Agent{{Service: "web", Address: "10.0.0.9", Answer: "up ready", Ago: at, Alike: 1, Known: known, Silent: silent}}
+	}
+	s := newScript(t, false, "web")
+	s.agents = asked(-6, true, true)
+	s.write()
+	s.at(2)
+	s.want(followed)
+	s.says("silent since before, not waited for")
+
+	s = newScript(t, false, "web")
+	s.agents = asked(0, true, false)
+	s.write()
+	s.at(2)
+	s.want(waiting)
+	s.agents = asked(0, true, true)
+	s.at(6)
+	s.want(waiting)
+	s.at(35.9)
+	s.want(waiting)
+	s.at(36.1)
+	s.want(lost)
+
+	s = newScript(t, false, "web")
+	s.agents = asked(0, false, false)
+	s.write()
+	s.at(2)
+	s.want(waiting)
+	s.agents = asked(0, false, true)
+	s.at(10.1)
+	s.want(followed)
+	s.says("not waited for")
+
+	// A daemon that was started anew has not forgotten for the command who is known.
+	s = newScript(t, false, "web")
+	s.agents = asked(0, true, false)
+	s.write()
+	s.at(2)
+	s.agents = asked(3, false, false)
+	s.at(3.1)
+	s.agents = asked(3, false, true)
+	s.at(14)
+	s.want(waiting)
+}
+
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	silent := func(b balancer.Balancer) balancer.Balancer {
@@ -811,23 +860,26 @@ func TestJudgeSafe(t *testing.T) {
 		})
 	}
 	for _, test := range []struct {
-		agent     balancer.Agent
-		objection string
+		agent              balancer.Agent
+		objection, missing string
 	}{
-		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3}, "web: 10.0.0.9 asks the agent and sends no state"},
-		{balancer.Agent{Service: "web:80", Address: "10.0.0.9", Ago: 3}, `web:80: 10.0.0.9 asks the agent and sends no state, so that what it has left cannot be known; check web:80 by HTTP from there too, and add "http-check send-state"`},
-		{balancer.Agent{Service: "web", Address: "10.0.0.1", Ago: 3}, ""}, // checks come from there
-		{balancer.Agent{Service: "web:80", Address: "10.0.0.1", Ago: 3}, ""},
-		{balancer.Agent{Service: "web:81", Address: "10.0.0.1", Ago: 3}, "web:81: 10.0.0.1 asks"},
-		{balancer.Agent{Service: "api", Address: "10.0.0.9", Ago: 3}, ""},
-		{balancer.Agent{Service: "all", Address: "10.0.0.9", Ago: 3}, ""}, // web is not all
-		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 31}, ""},
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3, Known: true}, "web: 10.0.0.9 asks the agent and sends no state", ""},
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.9", Ago: 3, Known: true}, `web:80: 10.0.0.9 asks the agent and sends no state, so that what it has left cannot be known; check web:80 by HTTP from there too, and add "http-check send-state"`, ""},
+		{balancer.Agent{Service: "web", Address: "10.0.0.1", Ago: 3, Known: true}, "", ""}, // checks come from there
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.1", Ago: 3, Known: true}, "", ""},
+		{balancer.Agent{Service: "web:81", Address: "10.0.0.1", Ago: 3, Known: true}, "web:81: 10.0.0.1 asks", ""},
+		{balancer.Agent{Service: "api", Address: "10.0.0.9", Ago: 3, Known: true}, "", ""},
+		{balancer.Agent{Service: "all", Address: "10.0.0.9", Ago: 3, Known: true}, "", ""}, // web is not all
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 6, Known: true, Silent: true}, "", ""},
+		// One that has asked once may be a person, who is waited for until that is clear.
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3}, "", "web: 10.0.0.9 asks the agent and sends no state"},
 	} {
 		s := newScript(t, false, "web")
 		r := &balancer.Report{Uptime: 100, Balancers: []balancer.Balancer{up("lb1", 1, 2)}, Agents: []balancer.Agent{test.agent}}
 		objection, missing := judgeSafe(s.w.targets, r, 5*time.Second)
-		if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") || missing != "" {
-			t.Errorf("%+v: objection %q, missing %q; want %q", test.agent, objection, missing, test.objection)
+		if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") ||
+			!strings.Contains(missing, test.missing) || (missing == "") != (test.missing == "") {
+			t.Errorf("%+v: objection %q, missing %q; want %q and %q", test.agent, objection, missing, test.objection, test.missing)
 		}
 	}
 	s := newScript(t, false, "web")

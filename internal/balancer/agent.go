@@ -14,6 +14,16 @@ type agentRow struct {
 	answer    string
 	at, since time.Time
 	alike     int // answers in a row, the last included, with its words
+	gaps      gaps
+	asked     uint // questions
+}
+
+// silence is after how long without a question a is silent.
+func (a *agentRow) silence() time.Duration {
+	if a.asked < agentKnown {
+		return silentAgent
+	}
+	return max(silentAtLeast, silentIntervals*a.gaps.median(a.asked))
 }
 
 // Told enters an answer of the agent door to peer about service, the name of a service or of an instance.
@@ -36,6 +46,10 @@ func (t *Table) Told(peer, service, answer string) {
 		t.agents[k] = a
 		t.agentPeers[k.peer]++
 	}
+	if a.asked > 0 {
+		a.gaps.add(a.asked, now.Sub(a.at))
+	}
+	a.asked++
 	if words(a.answer) != words(answer) {
 		a.since, a.alike = now, 0
 	}
@@ -81,7 +95,10 @@ func (t *Table) agentsOf(service string, now time.Time) []Agent {
 		if service != "" && name != service && name != "all" || now.Sub(a.at) > forgetAfter {
 			continue
 		}
-		list = append(list, Agent{Service: k.service, Address: k.peer, Answer: a.answer, Ago: ago(now, a.at), Since: ago(now, a.since), Alike: a.alike})
+		list = append(list, Agent{
+			Service: k.service, Address: k.peer, Answer: a.answer, Ago: ago(now, a.at), Since: ago(now, a.since), Alike: a.alike,
+			Known: a.asked >= agentKnown, Silent: now.Sub(a.at) > a.silence(),
+		})
 	}
 	slices.SortFunc(list, func(a, b Agent) int {
 		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Address, b.Address))
