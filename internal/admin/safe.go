@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
 )
 
 // safeFor is how long --safe listens for every balancer to ask.
@@ -109,12 +110,22 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 			s.names = append(s.names, name)
 		}
 	}
+	alone := ""
+	if a := agentAlone(targets, r); a != nil {
+		alone = fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
+			clean(a.Service), clean(a.Address), clean(a.Service), sendState)
+		if a.Known {
+			return alone, ""
+		}
+	}
 	for _, p := range order {
 		if s := pools[p]; s.total <= s.weight {
 			return fmt.Sprintf("%s: no other server would be left, weight %d of %d", strings.Join(s.names, " and "), s.weight, s.total), ""
 		}
 	}
 	switch {
+	case alone != "":
+		return "", alone
 	case len(late) > 0:
 		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), span(safeFor))
 	case len(w.views) == 0 && slices.ContainsFunc(targets, func(t target) bool { return asksFor(t, r) }):
@@ -131,6 +142,30 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		return "", "the daemon has not listened long enough to know who asks"
 	}
 	return "", ""
+}
+
+// agentAlone returns an agent connection about a target from whose address no checks of it come, nil when there is
+// none: a balancer as well, of which nothing is known but that it asks. One that is not known for a balancer's is
+// returned when there is no other.
+func agentAlone(targets []target, r *balancer.Report) *balancer.Agent {
+	checked := map[string][]balancer.Balancer{}
+	for _, row := range r.Balancers {
+		checked[row.Address] = append(checked[row.Address], row)
+	}
+	var alone *balancer.Agent
+	for i, a := range r.Agents {
+		key, err := spool.ParseKey(a.Service)
+		if err != nil || a.Silent || !slices.ContainsFunc(targets, func(t target) bool { return covers(t.key, key) }) {
+			continue
+		}
+		if slices.ContainsFunc(checked[a.Address], func(row balancer.Balancer) bool { return concerns(key, row) }) {
+			continue
+		}
+		if alone = &r.Agents[i]; a.Known {
+			break
+		}
+	}
+	return alone
 }
 
 // asksFor says whether somebody has asked about a target lately, balancer or not.

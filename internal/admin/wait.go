@@ -198,9 +198,14 @@ func (w *waitOn) open() string {
 	}
 	if len(list) == 0 {
 		for _, t := range w.targets {
-			if w.report != nil && !w.known(t) {
-				list = append(list, t.label+" is asked about, but by none that is known for a balancer yet")
+			if w.report == nil || w.known(t) {
+				continue
 			}
+			text := t.label + " is asked about, but by none that is known for a balancer yet"
+			if quiet, asked := w.quiet(t); !asked {
+				text = fmt.Sprintf("nobody has asked about %s yet, but the daemon has listened for %s only", t.label, span(quiet))
+			}
+			list = append(list, text)
 		}
 	}
 	const most = 10

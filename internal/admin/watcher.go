@@ -81,6 +81,7 @@ type view struct {
 	since  time.Duration // when status became what it is
 	quiet  bool          // silent, or gone from the report
 	gone   bool          // gone from the report
+	chance bool          // an agent connection that has asked too few times to be known for a balancer's
 	from   time.Duration // when it was first found quiet
 	seen   bool          // in the report at hand
 }
@@ -179,6 +180,7 @@ func (w *watcher) seeAgents() {
 		maps.DeleteFunc(list, func(_ string, a *agentView) bool { return w.now-a.last > agentFor })
 	}
 	maps.DeleteFunc(w.agents, func(_ string, list map[string]*agentView) bool { return len(list) == 0 })
+	connections := w.connections()
 	for _, a := range w.report.Agents {
 		key, err := spool.ParseKey(a.Service)
 		if err != nil || seconds(a.Ago) > agentFor {
@@ -195,7 +197,7 @@ func (w *watcher) seeAgents() {
 			list[a.Service] = v
 		}
 		v.last = w.now - seconds(a.Ago)
-		if !w.after(a.Ago) {
+		if !w.after(a.Ago) || a.Alike > 0 && a.Alike < connections[agentKey{a.Address, key}] {
 			continue
 		}
 		at := v.last
@@ -212,6 +214,48 @@ func (w *watcher) seeAgents() {
 	}
 }
 
+// agentKey is what is asked about from an address.
+type agentKey struct {
+	address string
+	key     spool.Key
+}
+
+// connections says how many agent connections may be behind each that can be told apart, 0 being one. Under -S
+// nothing but what they read takes a server out, and what one has read another has not; there is one for each server
+// that checks come for from the same address, if it asks about nothing else of the service.
+func (w *watcher) connections() map[agentKey]int {
+	if !w.report.AgentOnly {
+		return nil
+	}
+	rows := map[string][]balancer.Balancer{}
+	for _, row := range w.report.Balancers {
+		if !row.Silent {
+			rows[row.Address] = append(rows[row.Address], row)
+		}
+	}
+	servers, names := map[agentKey]int{}, map[agentKey]int{}
+	for _, a := range w.report.Agents {
+		key, err := spool.ParseKey(a.Service)
+		if err != nil || seconds(a.Ago) > agentFor {
+			continue
+		}
+		n := 0
+		for _, row := range rows[a.Address] {
+			if concerns(key, row) {
+				n++
+			}
+		}
+		if n > 0 {
+			servers[agentKey{a.Address, key}] = n
+			names[agentKey{a.Address, spool.Key{Service: key.Service}}]++
+		}
+	}
+	for k := range servers {
+		servers[k] -= names[agentKey{k.address, spool.Key{Service: k.key.Service}}] - 1
+	}
+	return servers
+}
+
 // seeBareAgents makes a view of each agent connection from which no checks come: a balancer that only
 // connects to the server, or only asks the agent.
 func (w *watcher) seeBareAgents() {
@@ -221,7 +265,14 @@ func (w *watcher) seeBareAgents() {
 		if v == nil || !slices.ContainsFunc(w.targets, func(t target) bool { return covers(t.key, v.key) }) || w.checksFrom(k) {
 			continue
 		}
-		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}}, waiting)
+		at, known := waiting, w.index[k]
+		if a.Silent {
+			at = idle
+		}
+		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}, Silent: a.Silent}, at)
+		if view := w.index[k]; view != nil {
+			view.chance = (known == nil || known.chance) && !a.Known
+		}
 	}
 }
 
@@ -283,6 +334,8 @@ func (w *watcher) judge(v *view) {
 		next = idle
 	case v.status == followed || w.lastWords(v):
 		next = followed
+	case v.chance:
+		next = idle
 	case w.now-v.from >= v.grace():
 		next = lost
 	}
@@ -335,16 +388,26 @@ func (w *watcher) told(row *balancer.Balancer) bool {
 	return row.Previous != nil && takesOut(row.Previous.Override) && w.after(row.Previous.Ago)
 }
 
-// agentOut returns when the first agent connection that speaks for a row has read that the server is out, nil
-// when none has.
+// agentOut returns when the agent connections that speak for a row had read that the server is out, nil when they
+// have not: all that are to read it because of the command, which one about more than its targets is not. Where
+// there are none of those, it is when the first of the others had.
 func (w *watcher) agentOut(row *balancer.Balancer) *time.Duration {
-	var first *time.Duration
+	var first, last *time.Duration
 	for _, a := range w.agentsOf(*row) {
-		if a.out != nil && (first == nil || *a.out < *first) {
+		ours := slices.ContainsFunc(w.targets, func(t target) bool { return covers(t.key, a.key) })
+		switch {
+		case ours && a.out == nil:
+			return nil
+		case ours && (last == nil || *a.out > *last):
+			last = a.out
+		case a.out != nil && (first == nil || *a.out < *first):
 			first = a.out
 		}
 	}
-	return first
+	if last == nil {
+		return first
+	}
+	return last
 }
 
 // isBack holds what a balancer says against what it was told. UP is UP with any fraction: at "UP 1/3" the
@@ -458,14 +521,21 @@ func (w *watcher) about(t target, v *view) bool {
 
 // nobody says whether a target has not been asked about for quietFor, while the daemon was listening.
 func (w *watcher) nobody(t target) bool {
-	quiet := seconds(w.report.Uptime)
+	quiet, _ := w.quiet(t)
+	return quiet >= quietFor
+}
+
+// quiet is for how long a target has not been asked about, at most since the daemon listens; asked says that it has
+// been at all.
+func (w *watcher) quiet(t target) (quiet time.Duration, asked bool) {
+	quiet = seconds(w.report.Uptime)
 	for _, s := range w.report.Services {
 		if t.key.Service != spool.All && s.Service != t.key.Service || w.another(t, s) {
 			continue
 		}
-		quiet = min(quiet, seconds(s.Ago))
+		quiet, asked = min(quiet, seconds(s.Ago)), true
 	}
-	return quiet >= quietFor
+	return quiet, asked
 }
 
 // another says whether the latest question about a service was about an instance that is not t: the report

@@ -275,6 +275,78 @@ func TestAgentOnly(t *testing.T) {
 	s.says("open sessions unknown: out")
 }
 
+// Under -S a server is out, or back, when all agent connections of an address that are about it have read so: those
+// that ask the same are told apart by nothing but their number.
+func TestAgentOnlyEveryConnection(t *testing.T) {
+	t.Parallel()
+	two := func(at float64) []balancer.Balancer {
+		return []balancer.Balancer{
+			row("lb1", "UP", 0, told(at, "ok"), told(at-2, "ok")),
+			with(row("lb1", "UP", 0, told(at, "ok"), told(at-2, "ok")), func(b *balancer.Balancer) { b.Server = "tls/web1" }),
+		}
+	}
+	agent := func(service, answer string, at float64, alike int) balancer.Agent {
+		return balancer.Agent{Service: service, Address: "10.0.0.1", Answer: answer, Ago: at, Alike: alike}
+	}
+	const in, drained = "up ready", "up drain"
+	for _, test := range []struct {
+		name   string
+		up     bool
+		target string
+		first  []balancer.Agent // that leave something to wait for
+		then   []balancer.Agent
+	}{
+		{
+			"the same twice", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 1)},
+			[]balancer.Agent{agent("web", drained, 5, 2)},
+		},
+		{
+			"back twice", true, "web",
+			[]balancer.Agent{agent("web", in, 3, 1)},
+			[]balancer.Agent{agent("web", in, 5, 2)},
+		},
+		{
+			"two names", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 1), agent("web:80", in, 0.5, 9)},
+			[]balancer.Agent{agent("web", drained, 5, 2), agent("web:80", drained, 5, 1)},
+		},
+		{
+			"all for another service", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 1), agent("all", in, 3, 9)},
+			[]balancer.Agent{agent("web", drained, 5, 2), agent("all", in, 5, 9)},
+		},
+		{
+			"one about all", false, "all",
+			[]balancer.Agent{agent("web", drained, 3, 2), agent("all", drained, 3, 1)},
+			[]balancer.Agent{agent("web", drained, 5, 2), agent("all", drained, 5, 2)},
+		},
+		{
+			"a person, half a minute ago", false, "web",
+			[]balancer.Agent{agent("web", drained, 3, 2), agent("web:80", in, -25, 1)},
+			[]balancer.Agent{agent("web", drained, 5, 3), agent("web:80", in, -25, 1)},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScript(t, test.up, test.target)
+			s.only = true
+			s.asked["web"] = 0
+			s.write()
+			s.rows, s.agents = two(4), test.first
+			s.at(4.1)
+			s.rows = two(4.2)
+			s.at(4.3)
+			s.want(waiting)
+			s.rows, s.agents = two(6), test.then
+			s.at(6.1)
+			s.rows = two(8)
+			s.at(8.1)
+			s.want(followed)
+		})
+	}
+}
+
 // forget makes the watcher forget a view.
 func (s *script) forget(i int) {
 	delete(s.w.index, s.w.views[i].key)
@@ -344,6 +416,55 @@ func TestAgentAlone(t *testing.T) {
 	s.at(4.1)
 	s.want(waiting)
 	s.says("UP, 2 sessions open")
+}
+
+// An agent connection alone is silent as a balancer is; one that has asked once or twice may be a person, and is waited
+// for until it is.
+func TestAgentAloneSilent(t *testing.T) {
+	t.Parallel()
+	asked := func(at float64, known, silent bool) []balancer.Agent {
+		return []balancer.Agent{{Service: "web", Address: "10.0.0.9", Answer: "up ready", Ago: at, Alike: 1, Known: known, Silent: silent}}
+	}
+	s := newScript(t, false, "web")
+	s.agents = asked(-6, true, true)
+	s.write()
+	s.at(2)
+	s.want(followed)
+	s.says("silent since before, not waited for")
+
+	s = newScript(t, false, "web")
+	s.agents = asked(0, true, false)
+	s.write()
+	s.at(2)
+	s.want(waiting)
+	s.agents = asked(0, true, true)
+	s.at(6)
+	s.want(waiting)
+	s.at(35.9)
+	s.want(waiting)
+	s.at(36.1)
+	s.want(lost)
+
+	s = newScript(t, false, "web")
+	s.agents = asked(0, false, false)
+	s.write()
+	s.at(2)
+	s.want(waiting)
+	s.agents = asked(0, false, true)
+	s.at(10.1)
+	s.want(followed)
+	s.says("not waited for")
+
+	// A daemon that was started anew has not forgotten for the command who is known.
+	s = newScript(t, false, "web")
+	s.agents = asked(0, true, false)
+	s.write()
+	s.at(2)
+	s.agents = asked(3, false, false)
+	s.at(3.1)
+	s.agents = asked(3, false, true)
+	s.at(14)
+	s.want(waiting)
 }
 
 func TestSilent(t *testing.T) {
@@ -737,6 +858,29 @@ func TestJudgeSafe(t *testing.T) {
 				t.Errorf("objection %q, missing %q; want %q and %q", objection, missing, test.objection, test.missing)
 			}
 		})
+	}
+	for _, test := range []struct {
+		agent              balancer.Agent
+		objection, missing string
+	}{
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3, Known: true}, "web: 10.0.0.9 asks the agent and sends no state", ""},
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.9", Ago: 3, Known: true}, `web:80: 10.0.0.9 asks the agent and sends no state, so that what it has left cannot be known; check web:80 by HTTP from there too, and add "http-check send-state"`, ""},
+		{balancer.Agent{Service: "web", Address: "10.0.0.1", Ago: 3, Known: true}, "", ""}, // checks come from there
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.1", Ago: 3, Known: true}, "", ""},
+		{balancer.Agent{Service: "web:81", Address: "10.0.0.1", Ago: 3, Known: true}, "web:81: 10.0.0.1 asks", ""},
+		{balancer.Agent{Service: "api", Address: "10.0.0.9", Ago: 3, Known: true}, "", ""},
+		{balancer.Agent{Service: "all", Address: "10.0.0.9", Ago: 3, Known: true}, "", ""}, // web is not all
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 6, Known: true, Silent: true}, "", ""},
+		// One that has asked once may be a person, who is waited for until that is clear.
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3}, "", "web: 10.0.0.9 asks the agent and sends no state"},
+	} {
+		s := newScript(t, false, "web")
+		r := &balancer.Report{Uptime: 100, Balancers: []balancer.Balancer{up("lb1", 1, 2)}, Agents: []balancer.Agent{test.agent}}
+		objection, missing := judgeSafe(s.w.targets, r, 5*time.Second)
+		if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") ||
+			!strings.Contains(missing, test.missing) || (missing == "") != (test.missing == "") {
+			t.Errorf("%+v: objection %q, missing %q; want %q and %q", test.agent, objection, missing, test.objection, test.missing)
+		}
 	}
 	s := newScript(t, false, "web")
 	rows := []balancer.Balancer{up("lb1", 1, 2)}

@@ -13,6 +13,17 @@ type agentKey struct{ peer, service string }
 type agentRow struct {
 	answer    string
 	at, since time.Time
+	alike     int // answers in a row, the last included, with its words
+	gaps      gaps
+	asked     uint // questions
+}
+
+// silence is after how long without a question a is silent.
+func (a *agentRow) silence() time.Duration {
+	if a.asked < agentKnown {
+		return silentAgent
+	}
+	return max(silentAtLeast, silentIntervals*a.gaps.median(a.asked))
 }
 
 // Told enters an answer of the agent door to peer about service, the name of a service or of an instance.
@@ -23,17 +34,32 @@ func (t *Table) Told(peer, service, answer string) {
 	k := agentKey{peer, service}
 	a := t.agents[k]
 	if a == nil {
-		if len(t.agents) >= maxAgents && !t.forgetAgents(now) {
+		if !t.roomForAgent(peer) {
+			t.forgetAgents(now)
+		}
+		if !t.roomForAgent(peer) {
 			t.notKept.add(t.age(now))
 			return
 		}
 		a = &agentRow{since: now}
-		t.agents[agentKey{strings.Clone(peer), strings.Clone(service)}] = a
+		k = agentKey{strings.Clone(peer), strings.Clone(service)}
+		t.agents[k] = a
+		t.agentPeers[k.peer]++
 	}
+	if a.asked > 0 {
+		a.gaps.add(a.asked, now.Sub(a.at))
+	}
+	a.asked++
 	if words(a.answer) != words(answer) {
-		a.since = now
+		a.since, a.alike = now, 0
 	}
 	a.answer, a.at = strings.Clone(answer), now
+	a.alike++
+}
+
+// roomForAgent reports whether one more row of peer's may be kept.
+func (t *Table) roomForAgent(peer string) bool {
+	return len(t.agents) < maxAgents && t.agentPeers[peer] < maxPeerAgents
 }
 
 // words are the two words of an answer, without the reason.
@@ -42,18 +68,21 @@ func words(answer string) string {
 	return w
 }
 
-// forgetAgents drops who has not asked for long, at most once a second, and reports whether there is room.
-func (t *Table) forgetAgents(now time.Time) bool {
+// forgetAgents drops who has not asked for long, at most once a second.
+func (t *Table) forgetAgents(now time.Time) {
 	if now.Sub(t.agentsSwept) < time.Second {
-		return false
+		return
 	}
 	t.agentsSwept = now
 	for k, a := range t.agents {
-		if now.Sub(a.at) > forgetAfter {
-			delete(t.agents, k)
+		if now.Sub(a.at) <= forgetAfter {
+			continue
+		}
+		delete(t.agents, k)
+		if t.agentPeers[k.peer]--; t.agentPeers[k.peer] <= 0 {
+			delete(t.agentPeers, k.peer)
 		}
 	}
-	return len(t.agents) < maxAgents
 }
 
 // agentsOf lists the answers about service and its instances and about all, or about anything when it is "".
@@ -66,7 +95,10 @@ func (t *Table) agentsOf(service string, now time.Time) []Agent {
 		if service != "" && name != service && name != "all" || now.Sub(a.at) > forgetAfter {
 			continue
 		}
-		list = append(list, Agent{Service: k.service, Address: k.peer, Answer: a.answer, Ago: ago(now, a.at), Since: ago(now, a.since)})
+		list = append(list, Agent{
+			Service: k.service, Address: k.peer, Answer: a.answer, Ago: ago(now, a.at), Since: ago(now, a.since), Alike: a.alike,
+			Known: a.asked >= agentKnown, Silent: now.Sub(a.at) > a.silence(),
+		})
 	}
 	slices.SortFunc(list, func(a, b Agent) int {
 		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Address, b.Address))

@@ -25,8 +25,9 @@ const (
 	maxRowsBeside = 100    // of one remote address about one service
 	maxCandidates = 16     // of one service, see candidate
 	maxHeader     = 1 << 10
-	maxName       = 256 // of a node, a server or a URL
-	maxAgents     = 10_000
+	maxName       = 256    // of a node, a server or a URL
+	maxAgents     = 10_000 // agent connections, told apart by address and by what they ask about
+	maxPeerAgents = 2_000  // of one remote address
 )
 
 const (
@@ -39,6 +40,9 @@ const (
 	silentIntervals = 3
 	// silentUnknown is the same for one whose interval is not known yet, since it has asked only once.
 	silentUnknown = 30 * time.Second
+	// silentAgent is the same for one that has asked the agent fewer than agentKnown times: it may be a person.
+	silentAgent = 10 * time.Second
+	agentKnown  = 3
 	// steadyAtLeast is the shortest interval by which one that sends no state is known for a balancer.
 	steadyAtLeast = 100 * time.Millisecond
 	// steadyRatio is how much longer than another a steady interval may be: HAProxy's spread-checks makes
@@ -60,6 +64,7 @@ type Table struct {
 	swept    time.Time
 	agents   map[agentKey]*agentRow
 
+	agentPeers  map[string]int // agents of each remote address
 	agentsSwept time.Time
 }
 
@@ -70,6 +75,7 @@ func newTable(now func() time.Time) *Table {
 	return &Table{
 		now: now, started: now(), seed: maphash.MakeSeed(),
 		peers: map[string]int{}, services: map[string]*Service{}, agents: map[agentKey]*agentRow{},
+		agentPeers: map[string]int{},
 	}
 }
 
@@ -127,8 +133,8 @@ type row struct {
 	out            int       // answers in a row, last included, by an override that takes the server out
 	alike          int       // answers in a row, last included, like the last
 	same           time.Time // of the first of the answers in a row that are like the last
-	gaps           [8]uint32 // the latest intervals in ms, a ring
-	asked          uint      // requests
+	gaps           gaps
+	asked          uint // requests
 }
 
 type answer struct {
@@ -369,8 +375,7 @@ func (s *Service) forget(now time.Time) {
 // enter enters a request in its row.
 func (w *row) enter(r *Request) {
 	if w.asked > 0 {
-		gap := max(r.At.Sub(w.last.at), 0)
-		w.gaps[(w.asked-1)%uint(len(w.gaps))] = uint32(min(gap/time.Millisecond, 1<<31))
+		w.gaps.add(w.asked, r.At.Sub(w.last.at))
 	}
 	w.asked++
 	w.sent = r.Sent
@@ -404,12 +409,22 @@ func takesOut(s spool.State) bool { return s == spool.Drain || s == spool.Down |
 
 // interval is the usual time between two requests: the median of the latest, since a balancer asks faster
 // or slower while a server is on its way up or down. It is 0 when there was one request.
-func (w *row) interval() time.Duration {
-	n := min(w.asked-1, uint(len(w.gaps)))
-	if n == 0 {
+func (w *row) interval() time.Duration { return w.gaps.median(w.asked) }
+
+// gaps are the latest intervals in ms, a ring.
+type gaps [8]uint32
+
+// add enters the interval after that many requests.
+func (g *gaps) add(asked uint, gap time.Duration) {
+	g[(asked-1)%uint(len(g))] = uint32(min(max(gap, 0)/time.Millisecond, 1<<31))
+}
+
+// median is that of the latest intervals after that many requests, 0 when there are none.
+func (g gaps) median(asked uint) time.Duration {
+	if asked < 2 {
 		return 0
 	}
-	g := w.gaps
+	n := min(asked-1, uint(len(g)))
 	slices.Sort(g[:n])
 	return time.Duration(g[n/2]) * time.Millisecond
 }

@@ -3,6 +3,7 @@ package balancer
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -368,12 +369,40 @@ func TestAgents(t *testing.T) {
 	told("10.0.0.2", "web:80", "up drain")
 	told("10.0.0.2", "db", "up ready")
 	want := []Agent{
-		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Ago: 2, Since: 2},
-		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Ago: 3, Since: 4},
-		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Ago: 1, Since: 1},
+		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Ago: 2, Since: 2, Alike: 1},
+		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Ago: 3, Since: 4, Alike: 2, Known: true},
+		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Ago: 1, Since: 1, Alike: 1},
 	}
 	if d := cmp.Diff(want, w.Report("web").Agents); d != "" {
 		t.Error(d)
+	}
+	// Silent after 10 s as long as it may be a person, after 3 intervals once it is known, but not before 5 s.
+	silent := func(after time.Duration, service string) bool {
+		now := w.at
+		defer func() { w.at = now }()
+		w.at = now.Add(after)
+		i := slices.IndexFunc(w.Report(service).Agents, func(a Agent) bool { return a.Service == service })
+		return w.Report(service).Agents[i].Silent
+	}
+	if silent(9*time.Second, "db") || !silent(11*time.Second, "db") { // the last one
+		t.Error("one that has asked once is silent before 10 s or not after them")
+	}
+	if silent(time.Second, "web") || !silent(3*time.Second, "web") { // 3 s ago
+		t.Error("one that asks every second is silent before 5 s or not after them")
+	}
+	for range 3 {
+		w.at = w.at.Add(4 * time.Second)
+		w.Told("10.0.0.3", "mail", "up ready")
+	}
+	if silent(11*time.Second, "mail") || !silent(13*time.Second, "mail") {
+		t.Error("one that asks every 4 s is silent before 12 s or not after them")
+	}
+	// One that asks about ever other names leaves room for the others.
+	for i := range maxAgents + 100 {
+		w.Told("10.6.6.6", fmt.Sprintf("svc-%d", i), "up ready")
+	}
+	if got := len(w.Report("").Agents); got != 5+maxPeerAgents {
+		t.Errorf("%d agents after a flood from one address, want %d", got, 5+maxPeerAgents)
 	}
 	for i := range maxAgents + 100 {
 		w.Told(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
@@ -385,6 +414,10 @@ func TestAgents(t *testing.T) {
 	told("10.9.9.9", "web", "up ready")
 	if got := w.Report("").Agents; len(got) != 1 {
 		t.Errorf("%d agents after the others were forgotten", len(got))
+	}
+	told("10.6.6.6", "web", "up ready")
+	if got := w.Report("").Agents; len(got) != 2 || len(w.agentPeers) != 2 {
+		t.Errorf("%d agents of %d addresses after the flood", len(got), len(w.agentPeers))
 	}
 }
 

@@ -75,4 +75,10 @@ type Agent struct {
 	Ago     float64 `json:"ago"`
 	// Since is for how many seconds the first two words of the answers have been the same.
 	Since float64 `json:"since"`
+	// Alike is how many answers in a row, the last included, have had those two words. Connections that ask the
+	// same from the same address cannot be told apart: when there are n of them, n answers are one for each.
+	Alike int `json:"alike"`
+	// Known says that it has asked three times; who has not may be a person.
+	Known  bool `json:"known"`
+	Silent bool `json:"silent"` // no question for 3 of its intervals, and for 5 s; for 10 s if it is not known
 }
