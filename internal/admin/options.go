@@ -15,6 +15,7 @@ import (
 
 	"hacheck/internal/cmdline"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // options is a command line that has been read but not yet been held against the rules.
@@ -194,6 +195,9 @@ func (o *options) check(now time.Time) ([]target, error) {
 		if err != nil {
 			return nil, err
 		}
+		if (o.action == actUp || o.action == actDown) && slices.ContainsFunc(targets, func(u target) bool { return u.key == t.key }) {
+			continue // named twice is once
+		}
 		targets = append(targets, t)
 	}
 	return targets, nil
@@ -310,7 +314,7 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		if _, err := parsePort(rest[strings.LastIndexByte(rest, ':')+1:]); err == nil {
 			hint = fmt.Sprintf("; one instance is written %s -P %s", service, rest[strings.LastIndexByte(rest, ':')+1:])
 		}
-		return t, fmt.Errorf("%q is no service name, it has a colon%s", clean(name), hint)
+		return t, fmt.Errorf("%q is no service name, it has a colon%s", wording.OneLine(name), hint)
 	}
 	err := t.key.Check()
 	if errors.Is(err, spool.ErrAllInstance) {

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // overrides is the spool directory as a command sees it. One that does not exist yet holds nothing.
@@ -123,14 +124,14 @@ func word(s spool.State) string {
 // label is a key as hastatus prints it; an instance without a host has an empty host field.
 func label(k spool.Key) string {
 	if k.Port == 0 {
-		return clean(k.Service)
+		return wording.OneLine(k.Service)
 	}
-	return clean(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
+	return wording.OneLine(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
 }
 
 // explain says what went wrong in the spool directory and what to do about it.
 func (c *command) explain(err error) string {
-	root := clean(c.opt.spoolRoot)
+	root := wording.OneLine(c.opt.spoolRoot)
 	var todo string
 	switch {
 	case errors.Is(err, fs.ErrPermission) && c.UID == 0:
@@ -146,7 +147,7 @@ func (c *command) explain(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		todo = "create " + filepath.Dir(root) + ", or name another directory with --spool-root"
 	default:
-		return clean(err.Error())
+		return wording.OneLine(err.Error())
 	}
-	return clean(err.Error()) + "; " + todo
+	return wording.OneLine(err.Error()) + "; " + todo
 }

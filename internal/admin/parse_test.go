@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/wording"
 )
 
 func TestParseFor(t *testing.T) {
@@ -125,7 +124,7 @@ func FuzzReadAnswer(f *testing.F) {
 		if err == nil && !bytes.Contains(answer, whole) {
 			t.Fatalf("a body that was not sent: %q", whole)
 		}
-		if err != nil && (whole != nil || clean(err.Error()) != err.Error()) {
+		if err != nil && (whole != nil || wording.OneLine(err.Error()) != err.Error()) {
 			t.Fatalf("body %q, error %q", whole, err)
 		}
 		// However the bytes arrive, the answer is the same one.
@@ -273,40 +272,6 @@ func FuzzPythonJSON(f *testing.F) {
 			}
 		}
 	})
-}
-
-func FuzzClean(f *testing.F) {
-	f.Add("a\tb\x1b[31m\xff\u2028\u202e")
-	f.Fuzz(func(t *testing.T, s string) {
-		out := clean(s)
-		if !utf8.ValidString(out) || strings.ContainsFunc(out, unicode.IsControl) || strings.ContainsAny(out, "\u2028\u2029\u202e") {
-			t.Fatalf("clean(%q) = %q", s, out)
-		}
-		if utf8.RuneCountInString(out) != utf8.RuneCountInString(s) {
-			t.Fatalf("clean(%q) = %q, of another length", s, out)
-		}
-	})
-}
-
-func TestSpan(t *testing.T) {
-	t.Parallel()
-	for d, want := range map[time.Duration]string{
-		-time.Hour:                         "0s",
-		0:                                  "0s",
-		59 * time.Second:                   "59s",
-		time.Minute - time.Millisecond:     "1m00s",
-		61 * time.Second:                   "1m01s",
-		time.Hour:                          "1h00m",
-		26*time.Hour - time.Microsecond:    "1d02h",
-		49*time.Hour + 59*time.Minute:      "2d01h",
-		time.Duration(math.MaxInt64):       "106751d23h",
-		time.Duration(math.MinInt64):       "0s",
-		23*time.Hour + 59*time.Minute + 29: "23h59m",
-	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%v) = %s, want %s", d, got, want)
-		}
-	}
 }
 
 // failing is a standard output that is gone.

@@ -15,6 +15,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 const (
@@ -73,7 +74,7 @@ type refusal struct {
 	line string // code and reason phrase
 }
 
-func (r *refusal) Error() string { return "it answers " + clean(r.line) }
+func (r *refusal) Error() string { return "it answers " + wording.OneLine(r.line) }
 
 // balancers asks the daemon what it knows of the balancers that ask about service, of all when it is spool.All.
 // Like recent it believes nothing; an age of a thousand years is the caller's to survive, see seconds.
@@ -193,7 +194,7 @@ func readAnswer(r io.Reader) ([]byte, error) {
 			}
 			length = int64(n)
 		case "transfer-encoding":
-			return nil, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", clean(value))
+			return nil, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", wording.OneLine(value))
 		}
 	}
 	if code != "200" {
@@ -239,5 +240,5 @@ func cutShort(err error) error {
 // unreachable is what to say when the daemon could not be asked.
 func (c *command) unreachable(err error) string {
 	return fmt.Sprintf("the daemon on %s cannot be asked: %s; is hacheck running? If it listens elsewhere, say where with -p [HOST:]PORT",
-		c.opt.daemon, clean(err.Error()))
+		c.opt.daemon, wording.OneLine(err.Error()))
 }

@@ -9,6 +9,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // safeFor is how long --safe listens for every balancer to ask.
@@ -96,7 +97,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 			late = append(late, name)
 		case out(row.State):
 		case !in(row.State) || row.Weight == nil || row.TotalWeight == nil:
-			return fmt.Sprintf("%s says %q and no weights, so that what it has left cannot be known", name, clean(row.State)), ""
+			return fmt.Sprintf("%s says %q and no weights, so that what it has left cannot be known", name, wording.OneLine(row.State)), ""
 		default:
 			backend, _, _ := strings.Cut(row.Server, "/")
 			p := pool{row.Address, row.Node, backend}
@@ -113,7 +114,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 	alone := ""
 	if a := agentAlone(targets, r); a != nil {
 		alone = fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
-			clean(a.Service), clean(a.Address), clean(a.Service), sendState)
+			wording.OneLine(a.Service), wording.OneLine(a.Address), wording.OneLine(a.Service), sendState)
 		if a.Known {
 			return alone, ""
 		}
@@ -127,15 +128,15 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 	case alone != "":
 		return "", alone
 	case len(late) > 0:
-		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), span(safeFor))
+		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), wording.Span(safeFor))
 	case len(w.views) == 0 && slices.ContainsFunc(targets, func(t target) bool { return asksFor(t, r) }):
 		return "", fmt.Sprintf("no balancer that asks sends a state, so that what they have left cannot be known; %s", strings.Replace(sendState, "its", "the", 1))
 	case len(w.views) == 0:
-		return "", fmt.Sprintf("no balancer has asked within %s, so that what they have left is not known", span(safeFor))
+		return "", fmt.Sprintf("no balancer has asked within %s, so that what they have left is not known", wording.Span(safeFor))
 	}
 	for _, t := range targets {
 		if !slices.ContainsFunc(w.views, func(v *view) bool { return concerns(t.key, v.row) }) {
-			return "", fmt.Sprintf("%s: no balancer has asked about it within %s, so that what they have left is not known", t.label, span(safeFor))
+			return "", fmt.Sprintf("%s: no balancer has asked about it within %s, so that what they have left is not known", t.label, wording.Span(safeFor))
 		}
 	}
 	if seconds(r.Uptime) < quietFor {

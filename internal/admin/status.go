@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // override is one override, or the lack of one, in a JSON document.
@@ -54,14 +55,14 @@ func (c *command) document(v any) {
 // line prints one service as the original does: tabs between, a reason that stays on its line.
 func (c *command) line(label string, e spool.Entry) {
 	if !isDown(e.State) {
-		c.printf("UP\t%s\n", clean(e.Key.Service))
+		c.printf("UP\t%s\n", wording.OneLine(e.Key.Service))
 		return
 	}
 	until := "inf"
 	if !e.Expires.IsZero() {
 		until = strconv.FormatFloat(unix(e.Expires), 'f', 6, 64)
 	}
-	c.printf("DOWN\t%s\t%s\t%s\n", until, label, clean(e.Reason))
+	c.printf("DOWN\t%s\t%s\t%s\n", until, label, wording.OneLine(e.Reason))
 }
 
 // status is hastatus with names: what is said about each of them and about nothing wider, as in the
@@ -126,7 +127,7 @@ func (c *command) status(targets []target) int {
 		if t.key.Service != spool.All {
 			covers = "every instance of it"
 		}
-		reason := clean(e.Reason)
+		reason := wording.OneLine(e.Reason)
 		if reason != "" {
 			reason = ": " + reason
 		}
@@ -142,7 +143,7 @@ func (c *command) status(targets []target) int {
 // it is also what a wrong --spool-root looks like.
 func (c *command) noteMissing(o overrides) {
 	if o.dir == nil {
-		c.errorf("%s does not exist yet, so nothing is down", clean(c.opt.spoolRoot))
+		c.errorf("%s does not exist yet, so nothing is down", wording.OneLine(c.opt.spoolRoot))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 const (
@@ -572,7 +573,7 @@ func (w *watcher) names() map[*view]string {
 		case which == "":
 			which = v.row.URL
 		}
-		names[v] = clean(who + " (" + which + ")")
+		names[v] = wording.OneLine(who + " (" + which + ")")
 	}
 	return names
 }
@@ -594,7 +595,7 @@ func (w *watcher) says(v *view) string {
 	case row.State == "":
 		said = fmt.Sprintf("told %d of %d times, open sessions unknown", min(row.Out, w.fall), w.fall)
 	default:
-		said = clean(row.State) + ", " + sessions(row)
+		said = wording.OneLine(row.State) + ", " + sessions(row)
 	}
 	switch {
 	case v.status == idle:
@@ -640,18 +641,10 @@ func toldWord(a balancer.Answer) string {
 func sessions(row *balancer.Balancer) string {
 	text := "open sessions unknown"
 	if row.Sessions != nil {
-		text = plural(*row.Sessions, "session") + " open"
+		text = wording.Count(*row.Sessions, "session") + " open"
 	}
 	if row.Queued != nil && *row.Queued > 0 {
 		text += fmt.Sprintf(", %d waiting", *row.Queued)
 	}
 	return text
-}
-
-// plural counts things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }

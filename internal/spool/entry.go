@@ -63,8 +63,9 @@ func (e Entry) Expired(now time.Time) bool {
 }
 
 // ParseEntry reads the content of k's spool file. It never fails: whatever the content is, an operator
-// put a file there and meant down. A JSON object gives its fields, each ignored when its type is wrong;
-// anything else, plain text, a JSON scalar or half an object, is the reason as it stands.
+// put a file there and meant down. A JSON object gives its fields, each ignored when its type is wrong, and
+// the state "up" too when it is the expiration's; anything else, plain text, a JSON scalar or half an object,
+// is the reason as it stands.
 func ParseEntry(k Key, content []byte) Entry {
 	e := Entry{Key: k, State: Down}
 	if len(content) > maxContent {
@@ -96,7 +97,20 @@ func ParseEntry(k Key, content []byte) Entry {
 	}
 	e.Created = unixTime(fields["creation"])
 	e.Expires = unixTime(fields["expiration"])
+	if e.State == ForceUp && !isTime(fields["expiration"]) {
+		e.State = Down // when it was to end is not known, and a file that is odd forces nothing up
+	}
 	return e
+}
+
+// isTime reports whether raw says a time, or that there is none.
+func isTime(raw json.RawMessage) bool {
+	return len(raw) == 0 || string(raw) == "null" || isNumber(raw)
+}
+
+// isNumber tells a number from other JSON.
+func isNumber(raw json.RawMessage) bool {
+	return len(raw) > 0 && (raw[0] == '-' || '0' <= raw[0] && raw[0] <= '9')
 }
 
 // object reads content as a JSON object, with what Python's json adds to JSON.
@@ -282,7 +296,7 @@ const (
 
 // unixTime reads a JSON number of unix seconds. What is no number is the zero time: not known, or never.
 func unixTime(raw json.RawMessage) time.Time {
-	if len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+	if !isNumber(raw) {
 		return time.Time{}
 	}
 	f, _ := strconv.ParseFloat(string(raw), 64) // out of range gives ±Inf, which is what Python reads

@@ -35,6 +35,9 @@ func TestParseEntry(t *testing.T) {
 		{`{"reason": "", "expiration": null, "creation": null, "state": "drain"}`, Entry{State: Drain}},
 		{`{"state": "maint"}`, Entry{State: Maint}},
 		{`{"state": "up"}`, Entry{State: ForceUp}},
+		{`{"state": "up", "expiration": null}`, Entry{State: ForceUp}},
+		{`{"state": "up", "expiration": Infinity}`, Entry{State: ForceUp}},
+		{`{"state": "up", "expiration": 4e9}`, Entry{State: ForceUp, Expires: at(4e9)}},
 		{`{"state": "down"}`, Entry{State: Down}},
 		{" \n{\"reason\": \"r\"}\n", Entry{State: Down, Reason: "r"}},
 		{`{"reason": "\u00e9\ud83d\ude00\n"}`, Entry{State: Down, Reason: "é😀\n"}},
@@ -53,6 +56,8 @@ func TestParseEntry(t *testing.T) {
 		{`{"expiration": -1e300}`, Entry{State: Down, Expires: at(earliest)}},
 		// Wrong types count as not given.
 		{`{"reason": null, "expiration": "soon", "creation": [1], "state": 7}`, Entry{State: Down}},
+		{`{"reason": "r", "expiration": "4000000000", "state": "up"}`, Entry{State: Down, Reason: "r"}},
+		{`{"expiration": [4000000000], "state": "up"}`, Entry{State: Down}},
 		{`{"reason": 17, "state": "sideways"}`, Entry{State: Down, Reason: "17"}},
 		{`{"reason": {"a": [1]}, "state": null, "expiration": true}`, Entry{State: Down, Reason: `{"a": [1]}`}},
 		{`{"Reason": "no", "STATE": "up"}`, Entry{State: Down}},
