@@ -33,9 +33,9 @@ func TestExpires(t *testing.T) {
 		r.want("web", "down two hours")
 		r.clock.set(2*time.Hour + time.Second)
 		r.want("web", "up")
-		r.want("other", "")
+		r.ended("other")
 		r.put("late", expiring("already over", r.clock.in(-time.Second)))
-		r.want("late", "")
+		r.ended("late")
 		for _, name := range r.names() {
 			if name != "web:80" && !isOwn(name) {
 				t.Errorf("%s is still there", name)
@@ -238,7 +238,7 @@ func writeLate(t *testing.T, r *room) {
 	f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
 	must(t, err)
 	r.clock.set(2 * time.Hour)
-	r.want("web", "")
+	r.ended("web")
 	if got := r.names(); len(got) != 1 || !isOwn(got[0]) {
 		t.Fatalf("files are %q", got)
 	}
@@ -270,7 +270,7 @@ func TestOpenFileIsNotRemoved(t *testing.T) {
 	f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
 	must(t, err)
 	r.clock.set(2 * time.Hour)
-	r.want("web", "")
+	r.ended("web")
 	aside := r.names()
 	if len(aside) != 1 || !isOwn(aside[0]) {
 		t.Fatalf("files are %q", aside)

@@ -162,7 +162,7 @@ func TestReadOnly(t *testing.T) {
 		r.clock.set(0)
 		r.want("web", "down x")
 		r.clock.set(2 * time.Hour)
-		r.want("web", "")
+		r.ended("web")
 		r.want("web", "")
 	}
 	v := r.x.Lookup("web", "", 0, true)
@@ -732,7 +732,7 @@ func TestLostSleeps(t *testing.T) {
 	r.put("stays", "y")
 	r.want("web", "down x")
 	r.clock.set(2 * time.Hour)
-	r.want("web", "") // and its file is moved aside, to be looked at in a second
+	r.ended("web") // and its file is moved aside, to be looked at in a second
 	must(t, os.Rename(r.d.Root(), r.d.Root()+".moved"))
 	r.want("stays", "down y")
 	r.told("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })

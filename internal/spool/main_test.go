@@ -207,6 +207,15 @@ func (r *room) want(service, want string) {
 	}
 }
 
+// ended fails unless the override of the service has expired, and has what follows done: a lookup leaves that to
+// whoever is at work.
+func (r *room) ended(service string) {
+	r.t.Helper()
+	r.want(service, "")
+	r.x.mu.Lock()
+	r.x.lookupLocked(target{service, "127.0.0.1", 80, true})
+}
+
 // soon asks for the service, as requests do, until it says so, for at most 5 s.
 func (r *room) soon(service, want string) {
 	r.t.Helper()
