@@ -8,11 +8,16 @@ import (
 	"maps"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/balancer"
 )
 
 // logLines returns every message that the daemon's code logs, with its level.
@@ -166,5 +171,42 @@ func TestVulncheckWithoutDatabase(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not checked: ") || !strings.Contains(string(out), "VULNDB=file:///") {
 		t.Errorf("make vulncheck: %v\n%s", err, out)
+	}
+}
+
+// TestBalancersDocumented: docs/operating.md names every key of /balancers, and no other.
+func TestBalancersDocumented(t *testing.T) {
+	t.Parallel()
+	_, rows, _ := strings.Cut(read(t, "../docs/operating.md"), "### What balancers think\n")
+	rows, _, _ = strings.Cut(rows, "\n### ")
+	documented := map[string]bool{}
+	for row := range strings.Lines(rows) {
+		if !strings.HasPrefix(row, "| `") {
+			continue
+		}
+		for i, text := range strings.Split(row, "`") {
+			if i%2 == 1 && regexp.MustCompile(`^[a-z_]+$`).MatchString(text) && text != "null" {
+				documented[text] = true
+			}
+		}
+	}
+	keys := map[string]bool{}
+	var walk func(typ reflect.Type)
+	walk = func(typ reflect.Type) {
+		switch typ.Kind() {
+		case reflect.Pointer, reflect.Slice:
+			walk(typ.Elem())
+		case reflect.Struct:
+			for f := range typ.Fields() {
+				name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+				keys[name] = true
+				walk(f.Type)
+			}
+		default:
+		}
+	}
+	walk(reflect.TypeFor[balancer.Report]())
+	if d := cmp.Diff(keys, documented); d != "" {
+		t.Errorf("keys of /balancers in docs/operating.md (-want +got):\n%s", d)
 	}
 }

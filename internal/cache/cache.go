@@ -39,10 +39,12 @@ type Epoch struct {
 
 // Entry is one kept result. It is never changed once it is stored.
 type Entry[V any] struct {
+	// What every request looks at comes first: with many entries each line of memory is one to wait for.
 	epoch uint64
 	Taken time.Time // the end of the check; the age counts from here
-	Value V
+	life  time.Duration
 	size  int64
+	Value V
 }
 
 // Options say what is kept and how much of it.
@@ -100,7 +102,7 @@ func (c *Cache[V]) Get(key string, at Epoch) (*Entry[V], bool) {
 	}
 	e := v.(*Entry[V])
 	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
-	return e, e.epoch >= at.Ended && time.Since(e.Taken) <= c.o.Life(e.Value)
+	return e, e.epoch >= at.Ended && time.Since(e.Taken) <= e.life
 }
 
 // Do returns the answer of run for key: one that is in flight already, or else a new one, which is
@@ -156,6 +158,7 @@ func outcome(fresh, ran bool) Outcome {
 func (c *Cache[V]) store(key string, e *Entry[V]) {
 	e.Taken = time.Now()
 	life := c.o.Life(e.Value)
+	e.life = life
 	if life < 0 {
 		return
 	}
