@@ -67,7 +67,7 @@ func TestConnectNow(t *testing.T) {
 	if c, err := dialTCP(ctx, addr); err == nil {
 		_ = c.Close()
 		t.Error("connected to who has no room")
-	} else if timeout := (net.Error)(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
+	} else if timeout := net.Error(nil); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Errorf("it did not wait: %v", err)
 	}
 	got := make(chan error, 1)
