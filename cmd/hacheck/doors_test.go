@@ -49,6 +49,17 @@ func beaconSays(addr string) string {
 	return string(b)
 }
 
+// slowScript writes a program that says at began that it runs, and runs until release exists.
+func slowScript(t *testing.T) (script, began, release string) {
+	t.Helper()
+	dir := t.TempDir()
+	script, began, release = filepath.Join(dir, "slow.sh"), filepath.Join(dir, "began"), filepath.Join(dir, "release")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return script, began, release
+}
+
 // TestServiceDoors has one service behind its three doors, and one override that covers them all.
 func TestServiceDoors(t *testing.T) {
 	dir := t.TempDir()
@@ -241,50 +252,13 @@ func TestDoorsKept(t *testing.T) {
 	until(t, "the beacon is closed", func() bool { return beaconSays(beacon) == "" })
 }
 
-// TestDoorClosedWhileAnswering: a listener that goes still answers what it was asked, and neither the reload nor an
-// override waits for that.
-func TestDoorClosedWhileAnswering(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	began, release := filepath.Join(dir, "began"), filepath.Join(dir, "release")
-	script, spoolRoot, conf := filepath.Join(dir, "slow.sh"), filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	addr := freeAddr(t)
-	with := fmt.Sprintf("healthcheck_timeout: 60\nservices: {web: {checks: [{type: script, command: %q, timeout: 60}], http_listen: %q}}\n", script, addr)
-	writeFile(t, conf, with)
-	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
-	code := make(chan int, 1)
-	go func() {
-		c, _ := fetch(t, addr, "")
-		code <- c
-	}()
-	until(t, "it was asked", func() bool { _, err := os.Stat(began); return err == nil })
-	writeFile(t, conf, "{}\n")
-	p.signal(syscall.SIGHUP)
-	p.wait(regexp.MustCompile(`msg="reloaded the configuration"`))
-	if c, _ := fetch(t, addr, ""); c != 0 {
-		t.Errorf("the listener that is gone answers %d", c)
-	}
-	writeFile(t, filepath.Join(spoolRoot, "web"), "why")
-	p.wait(regexp.MustCompile(`msg="override set" service=web`))
-	writeFile(t, release, "")
-	if c := <-code; c != 200 {
-		t.Errorf("who had asked before got %d", c)
-	}
-}
-
 // TestServiceBeacon: a beacon is closed until its first round has passed, and an override does not wait for
 // the next one, which here does not come.
 func TestServiceBeacon(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	release, began, spoolRoot, conf := filepath.Join(dir, "release"), filepath.Join(dir, "began"), filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
-	script := filepath.Join(dir, "slow.sh")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	script, began, release := slowScript(t)
+	spoolRoot, conf := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
 	addr := freeAddr(t)
 	writeFile(t, conf, fmt.Sprintf("healthcheck_timeout: 60\nservices:\n  web:\n    checks:\n      - {type: script, command: %q, timeout: 60}\n    beacon_listen: %s\n    interval: 3600\n", script, addr))
 	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
@@ -484,17 +458,6 @@ func TestBeaconPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "it is tried again", func() bool { return beaconSays("127.0.0.1:"+tcpPort) == "OK\n" })
-}
-
-// slowScript writes a program that says at began that it runs, and runs until release exists.
-func slowScript(t *testing.T) (script, began, release string) {
-	t.Helper()
-	dir := t.TempDir()
-	script, began, release = filepath.Join(dir, "slow.sh"), filepath.Join(dir, "began"), filepath.Join(dir, "release")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n: >'"+began+"'\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return script, began, release
 }
 
 // askAny sends a request to addr and gives its answer when there is one.
