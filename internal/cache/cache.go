@@ -5,6 +5,7 @@ package cache
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -42,10 +43,13 @@ type Entry[V any] struct {
 	// What every request looks at comes first: with many entries each line of memory is one to wait for.
 	epoch uint64
 	Taken time.Time // the end of the check; the age counts from here
-	life  time.Duration
-	size  int64
+	life  uint32    // how long it is kept, in ms, which is 49 days at most
+	size  uint32    // bytes that count; both are small, for there are 100,000 of them
 	Value V
 }
+
+// keptFor is how long e is kept.
+func (e *Entry[V]) keptFor() time.Duration { return time.Duration(e.life) * time.Millisecond }
 
 // Options say what is kept and how much of it.
 type Options[V any] struct {
@@ -87,7 +91,7 @@ func New[V any](o Options[V]) *Cache[V] {
 	// collector only, and would wake an idle host.
 	c := &Cache[V]{o: o, items: gocache.New(gocache.NoExpiration, 0)}
 	c.items.OnEvicted(func(_ string, v any) {
-		c.bytes -= v.(*Entry[V]).size
+		c.bytes -= int64(v.(*Entry[V]).size)
 		c.expirations.Add(1)
 	})
 	return c
@@ -102,7 +106,7 @@ func (c *Cache[V]) Get(key string, at Epoch) (*Entry[V], bool) {
 	}
 	e := v.(*Entry[V])
 	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
-	return e, e.epoch >= at.Ended && time.Since(e.Taken) <= e.life
+	return e, e.epoch >= at.Ended && time.Since(e.Taken) <= e.keptFor()
 }
 
 // Do returns the answer of run for key: one that is in flight already, or else a new one, which is
@@ -158,11 +162,12 @@ func outcome(fresh, ran bool) Outcome {
 func (c *Cache[V]) store(key string, e *Entry[V]) {
 	e.Taken = time.Now()
 	life := c.o.Life(e.Value)
-	e.life = life
 	if life < 0 {
 		return
 	}
-	e.size = int64(c.o.Size(key, e.Value))
+	const ms = time.Millisecond
+	e.life = uint32(min((life+ms-1)/ms, math.MaxUint32))
+	e.size = uint32(c.o.Size(key, e.Value))
 	if c.o.Pack != nil && life > 0 {
 		key, e.Value = c.o.Pack(key, e.Value)
 	}
@@ -184,13 +189,13 @@ func (c *Cache[V]) store(key string, e *Entry[V]) {
 
 // put stores e if it fits and reports whether nothing is left to do.
 func (c *Cache[V]) put(key string, e *Entry[V], life time.Duration) bool {
-	more, places := e.size, 1
+	more, places := int64(e.size), 1
 	if v, ok := c.items.Get(key); ok {
 		old := v.(*Entry[V])
 		if old.epoch > e.epoch {
 			return true // what is kept is from after a later end of an override
 		}
-		more, places = more-old.size, 0
+		more, places = more-int64(old.size), 0
 	} else {
 		c.items.Delete(key) // an expired one that is still there would be overwritten without OnEvicted
 	}

@@ -237,7 +237,7 @@ func TestBytesAreKeptInStep(t *testing.T) {
 	wg.Wait()
 	var sum int64
 	for _, it := range c.items.Items() {
-		sum += it.Object.(*Entry[val]).size
+		sum += int64(it.Object.(*Entry[val]).size)
 	}
 	c.storeMu.Lock()
 	c.items.DeleteExpired()
