@@ -407,10 +407,11 @@ func TestScrapesLeaveNothing(t *testing.T) {
 // TestIdle: a daemon that nobody asks sleeps. HACHECK_LONG=1 watches it for a minute.
 func TestIdle(t *testing.T) {
 	t.Parallel()
-	// Once a minute or less the Go runtime looks after itself, with some 20 calls.
-	length, most := 10*time.Second, 30
+	// Once a minute the Go runtime looks after itself, with some 20 calls. Where the machine is busy its monitor
+	// takes some naps of 20 µs besides until all is quiet again, as many as that takes: the short look counts none.
+	length, most, naps := 10*time.Second, 30, "nanosleep("
 	if os.Getenv("HACHECK_LONG") != "" {
-		length, most = time.Minute, 60
+		length, most, naps = time.Minute, 60, "no naps"
 	}
 	d := startPlainDaemon(t)
 	if a := d.get("/spool/web/0/"); a.code != 200 {
@@ -432,7 +433,7 @@ func TestIdle(t *testing.T) {
 	}
 	calls := 0
 	for line := range strings.Lines(log) {
-		if !strings.Contains(line, "resumed>") && !strings.Contains(line, "<detached") && !strings.Contains(line, "restart_syscall(") {
+		if !strings.Contains(line, "resumed>") && !strings.Contains(line, "<detached") && !strings.Contains(line, "restart_syscall(") && !strings.Contains(line, naps) {
 			calls++
 		}
 	}

@@ -283,7 +283,7 @@ func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, [
 			if len(packet) == 1 {
 				name = []byte("mysql_old_password") // the form from before methods had names
 			}
-			return string(name), slices.Clone(bytes.TrimSuffix(data, []byte{0})), nil
+			return string(name), switchNonce(data), nil
 		case mysqlMore:
 			reply, err := l.more(method, nonce, packet[1:])
 			if err != nil {
@@ -301,6 +301,16 @@ func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, [
 		}
 	}
 	return "", nil, mysqlMalformed("a login without an end")
+}
+
+// switchNonce is the nonce in data, which comes with the name of another method: 20 bytes or 32, and mostly a 0
+// behind them. Where there is none, a last byte that is 0 by chance belongs to it, as one of MariaDB's for
+// Ed25519 in 256 does.
+func switchNonce(data []byte) []byte {
+	if n := len(data) - 1; (n == 20 || n == 32) && data[n] == 0 {
+		data = data[:n]
+	}
+	return slices.Clone(data)
 }
 
 // answer is the password as a method wants it said. An empty password is an empty answer in all of them.
