@@ -134,9 +134,14 @@ func Run(t *testing.T, row Row) {
 		long := bytes.Repeat([]byte("a"), 1<<20)
 		s := on(t, func(conn net.Conn) { _, _ = conn.Write(long) })
 		var before, after runtime.MemStats
+		here := goleak.IgnoreCurrent()
 		runtime.ReadMemStats(&before)
-		r := row.atOnce(t, s.Host, s.Port)
+		r := row.once(t.Context(), t, s.Host, s.Port)
 		runtime.ReadMemStats(&after)
+		left(t, here) // each of its looks takes memory as well
+		if r.Took > patience {
+			t.Errorf("took %v for what is known at once: %s", r.Took, show(r))
+		}
 		row.wantOr(t, r, check.ReasonProtocol)
 		allowed := uint64(768 << 10)
 		if row.Wrap != nil {
@@ -253,11 +258,17 @@ func (row Row) ask(ctx context.Context, t *testing.T, host string, port uint16) 
 	t.Helper()
 	here := goleak.IgnoreCurrent()
 	r := row.once(ctx, t, host, port)
-	// The servers' goroutines are among those looked at: they end when the client has closed.
+	left(t, here)
+	return r
+}
+
+// left fails the test when a check has left a goroutine. The servers' are among those looked at: they end when
+// the client has closed.
+func left(t *testing.T, here goleak.Option) {
+	t.Helper()
 	if err := goleak.Find(here); err != nil {
 		t.Errorf("the check left a goroutine or a connection: %v", err)
 	}
-	return r
 }
 
 // once is ask without the look at goroutines, for checks beside each other.
