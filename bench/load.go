@@ -159,7 +159,7 @@ func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error
 		})
 	}
 	for i := range n {
-		time.Sleep(time.Until(at(i)))
+		time.Sleep(time.Until(at(i))) // the rate is what is held: nothing is waited for
 		due <- i
 	}
 	close(due)

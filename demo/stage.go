@@ -197,7 +197,7 @@ type process struct {
 }
 
 func (s *stage) start(program string, args ...string) error {
-	p := &process{name: filepath.Base(program), cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:gosec // ours, or what the user has named
+	p := &process{name: filepath.Base(program), cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:gosec // by the flags and PATH of whoever runs the demo, and nobody else's word
 	p.cmd.Dir = s.dir
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = ofItsOwn()
@@ -273,7 +273,7 @@ type lbServer struct {
 
 // servers asks HAProxy about its servers.
 func (s *stage) servers() (map[string]lbServer, error) {
-	conn, err := net.DialTimeout("unix", s.lbSocket, askTime) //nolint:gosec // a socket of ours
+	conn, err := net.DialTimeout("unix", s.lbSocket, askTime) //nolint:gosec // a path in the directory that the demo has made for itself
 	if err != nil {
 		return nil, err
 	}
@@ -313,11 +313,11 @@ func (s *stage) servers() (map[string]lbServer, error) {
 // report asks hacheck who asks it and what it has answered. To ask for the answer itself would make the demo a
 // balancer as well, that hadown --wait waits for.
 func (s *stage) report(ctx context.Context) (*balancer.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers", http.NoBody) //nolint:gosec // an address of ours
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers", http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.client.Do(req) //nolint:gosec // as above
+	resp, err := s.client.Do(req) //nolint:gosec // to that address
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +350,7 @@ func (c *command) ended() bool {
 
 // run gives a command line to a shell. What it prints goes to lines, which somebody has to take.
 func (s *stage) run(ctx context.Context, commandLine string, lines chan<- string) (*command, error) {
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", commandLine) //nolint:gosec // written in this program
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", commandLine) //nolint:gosec // the lines are constants of this program, shown as they are typed
 	cmd.Env = append(os.Environ(), "PATH="+s.path)
 	cmd.Dir = s.dir
 	cmd.SysProcAttr = ofItsOwn()

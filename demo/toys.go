@@ -90,7 +90,7 @@ func download(ctx context.Context, url string) (<-chan error, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req) //nolint:bodyclose // closed when all of it came
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req) //nolint:bodyclose // the goroutine below reads all of it and closes it
 	if err != nil {
 		return nil, err
 	}

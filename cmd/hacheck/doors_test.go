@@ -60,6 +60,26 @@ func slowScript(t *testing.T) (script, began, release string) {
 	return script, began, release
 }
 
+// accepts reports whether somebody listens at addr.
+func accepts(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
+}
+
+// dial connects to addr for as long as the test lasts.
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // TestServiceDoors has one service behind its three doors, and one override that covers them all.
 func TestServiceDoors(t *testing.T) {
 	dir := t.TempDir()
@@ -499,20 +519,8 @@ services:
 	until(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
 	writeFile(t, conf, config(moved))
 	p.signal(syscall.SIGHUP)
-	until(t, "the new door is open", func() bool {
-		c, err := net.Dial("tcp", moved)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	})
-	until(t, "the old door is closed", func() bool {
-		c, err := net.Dial("tcp", old)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	until(t, "the new door is open", func() bool { return accepts(moved) })
+	until(t, "the old door is closed", func() bool { return !accepts(old) })
 	writeFile(t, filepath.Join(spoolRoot, "web"), "")
 	until(t, "the beacon obeys", func() bool { return beaconSays(beacon) == "" })
 	p.signal(syscall.SIGTERM)
@@ -531,11 +539,7 @@ func TestStopWithSilentDoor(t *testing.T) {
 	conf, addr := filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
 	writeFile(t, conf, "services:\n  web:\n    checks: [{type: script, command: \"true\"}]\n    http_listen: "+addr+"\n")
 	p := startDaemon(t, "-c", conf, "--spool-root", filepath.Join(dir, "spool"))
-	silent, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
+	dial(t, addr) // and says nothing
 	began := time.Now()
 	p.signal(syscall.SIGTERM)
 	p.stopped(0)
@@ -554,25 +558,13 @@ func TestAggregateStop(t *testing.T) {
 	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
 	answered := askAny(t, addr)
 	until(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
-	late, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer late.Close()
-	silent, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
+	late := dial(t, addr)
+	dial(t, addr) // and says nothing
 	if _, err := io.WriteString(late, "GET / HTT"); err != nil {
 		t.Fatal(err)
 	}
 	// Who came later and needs no check has been answered: the others have been accepted.
-	last, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer last.Close()
+	last := dial(t, addr)
 	if _, err := io.WriteString(last, "GET /%zz HTTP/1.0\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -581,13 +573,7 @@ func TestAggregateStop(t *testing.T) {
 	}
 	p.signal(syscall.SIGTERM)
 	p.wait(regexp.MustCompile(`stopping; requests in flight`))
-	until(t, "it accepts no more", func() bool {
-		c, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err != nil
-	})
+	until(t, "it accepts no more", func() bool { return !accepts(addr) })
 	if _, err := io.WriteString(late, "P/1.0\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}

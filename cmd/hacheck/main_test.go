@@ -276,7 +276,7 @@ func (p *process) mustGet(path string, want int) string {
 	return body
 }
 
-// until polls for a condition that nothing announces.
+// until polls for a condition that nothing announces; the sleep is the pace of the polling, up to a deadline.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(soon); !ok(); time.Sleep(2 * time.Millisecond) {

@@ -172,6 +172,7 @@ func (s *sim) start() error {
 			}
 		})
 	}
+	// Polled, for a table announces nothing; the sleep is the pace.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		n := len(s.table.Report("").Balancers)

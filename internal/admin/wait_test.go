@@ -53,7 +53,7 @@ func (w *transcript) String() string {
 	return w.b.String()
 }
 
-// await returns when the transcript has text.
+// await returns when the transcript has text; the sleep is the pace of looking, up to a deadline.
 func (w *transcript) await(t *testing.T, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(w.String(), text); time.Sleep(time.Millisecond) {

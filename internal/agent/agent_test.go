@@ -104,7 +104,7 @@ func TestComingBack(t *testing.T) {
 				s.say(k.Service, spool.Maint, "disk")
 				want("in maint", "maint down #disk")
 				early := time.Now()
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) // by the clock of synctest, as the others here
 				s.back(k.Service)
 				want("at once", "ready down #coming back")
 				time.Sleep(time.Second)

@@ -97,16 +97,17 @@ func New[V any](o Options[V]) *Cache[V] {
 	return c
 }
 
-// Get returns the kept result for key, if there is one from after the last end of an override. What is
-// answered with is counted by whoever answers.
-func (c *Cache[V]) Get(key string, at Epoch) (*Entry[V], bool) {
+// Get returns the kept result for key and its age, if there is one from after the last end of an override. What
+// is answered with is counted by whoever answers.
+func (c *Cache[V]) Get(key string, at Epoch) (e *Entry[V], age time.Duration, ok bool) {
 	v, ok := c.items.Get(key)
 	if !ok {
-		return nil, false
+		return nil, 0, false
 	}
-	e := v.(*Entry[V])
+	e = v.(*Entry[V])
+	age = time.Since(e.Taken)
 	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
-	return e, e.epoch >= at.Ended && time.Since(e.Taken) <= e.keptFor()
+	return e, age, e.epoch >= at.Ended && age <= e.keptFor()
 }
 
 // Do returns the answer of run for key: one that is in flight already, or else a new one, which is
@@ -125,7 +126,7 @@ func (c *Cache[V]) Do(ctx context.Context, key string, at Epoch, fresh bool, run
 		ch := c.flights.DoChan(flight, func() (any, error) {
 			// Another flight may have landed between the caller's Get and here.
 			if !fresh {
-				if e, ok := c.Get(key, at); ok {
+				if e, _, ok := c.Get(key, at); ok {
 					return e, nil
 				}
 			}

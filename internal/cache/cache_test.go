@@ -31,7 +31,7 @@ const keep = 15 * time.Second
 // ask gets or finds out key as the judge does, and counts the runs.
 func ask(c *Cache[val], key string, at Epoch, fresh bool, v val, runs *atomic.Int64) (val, Outcome) {
 	if !fresh {
-		if e, ok := c.Get(key, at); ok {
+		if e, _, ok := c.Get(key, at); ok {
 			return e.Value, Hit
 		}
 	}
@@ -51,7 +51,7 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 			t.Fatalf("first: %v, want miss", o)
 		}
 		time.Sleep(keep - time.Millisecond)
-		e, ok := c.Get("k", Epoch{})
+		e, _, ok := c.Get("k", Epoch{})
 		if !ok {
 			t.Fatal("gone before its time, counted from the end of the check")
 		}
@@ -59,7 +59,7 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 			t.Errorf("age %v", age)
 		}
 		time.Sleep(2 * time.Millisecond)
-		if _, ok := c.Get("k", Epoch{}); ok {
+		if _, _, ok := c.Get("k", Epoch{}); ok {
 			t.Fatal("still there after its time")
 		}
 	})
@@ -71,7 +71,7 @@ func TestAClockSetBack(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
 		ask(c, "k", Epoch{}, false, val{"old", keep, 1}, &runs)
-		e, _ := c.Get("k", Epoch{})
+		e, _, _ := c.Get("k", Epoch{})
 		c.items.Set("k", e, keep+time.Hour)
 		time.Sleep(keep)
 		if v, o := ask(c, "k", Epoch{}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
@@ -110,7 +110,7 @@ func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
 			t.Fatalf("joined the older check: %v %v", e.Value, o)
 		}
 		time.Sleep(5 * time.Second)
-		if e, ok := c.Get("k", Epoch{Now: 2, Ended: 2}); !ok || e.Value.s != "after" {
+		if e, _, ok := c.Get("k", Epoch{Now: 2, Ended: 2}); !ok || e.Value.s != "after" {
 			t.Fatalf("the older check replaced the newer result: %v %v", e, ok)
 		}
 	})
@@ -176,13 +176,13 @@ func TestFresh(t *testing.T) {
 		}
 		// A failure that may not be kept still ends what was kept before.
 		ask(c, "k", Epoch{}, true, val{"down", 0, 1}, &runs)
-		if e, ok := c.Get("k", Epoch{}); ok {
+		if e, _, ok := c.Get("k", Epoch{}); ok {
 			t.Fatalf("%v is older than a failure that is known", e.Value)
 		}
 		// What says nothing leaves it.
 		ask(c, "k", Epoch{}, false, val{"5", keep, 1}, &runs)
 		ask(c, "k", Epoch{}, true, val{"busy", -1, 1}, &runs)
-		if e, ok := c.Get("k", Epoch{}); !ok || e.Value.s != "5" {
+		if e, _, ok := c.Get("k", Epoch{}); !ok || e.Value.s != "5" {
 			t.Fatal("a result that says nothing replaced one that does")
 		}
 	})
@@ -203,7 +203,7 @@ func TestBounds(t *testing.T) {
 		}
 		// A larger result for a key that is there does not fit either, and the older one must not answer.
 		ask(c, "0", Epoch{}, true, val{"large", keep, 7}, &runs)
-		if _, ok := c.Get("0", Epoch{}); ok {
+		if _, _, ok := c.Get("0", Epoch{}); ok {
 			t.Fatal("an older result is served although a newer one is known")
 		}
 		time.Sleep(keep + time.Second)
@@ -256,7 +256,7 @@ func BenchmarkGet(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, ok := c.Get("http\x00/status/77", Epoch{}); !ok {
+			if _, _, ok := c.Get("http\x00/status/77", Epoch{}); !ok {
 				b.Fatal("miss")
 			}
 		}

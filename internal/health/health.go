@@ -223,8 +223,8 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *query) {
 	if !a.Fresh && !a.Alone {
 		// A string of the bytes as they are: Get keeps none, and a copy would be the only garbage that an
 		// answer from memory leaves behind.
-		if e, ok := j.results.Get(unsafe.String(unsafe.SliceData(key), len(key)), at); ok { //nolint:gosec // see above
-			return Verdict{Result: e.Value, Cache: cache.Hit, Age: time.Since(e.Taken)}, nil
+		if e, age, ok := j.results.Get(unsafe.String(unsafe.SliceData(key), len(key)), at); ok { //nolint:gosec // see above
+			return Verdict{Result: e.Value, Cache: cache.Hit, Age: age}, nil
 		}
 	}
 	return Verdict{}, &query{p, string(key), at, a.Here && slices.Contains(j.o.Doors, t.Port)}

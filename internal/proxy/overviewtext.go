@@ -20,7 +20,7 @@ func (o *overview) appendText(b []byte, at string) []byte {
 	if n := len(o.Overrides); n > 0 {
 		said = wording.Count(n, "override") + ", " + wording.Count(len(o.Services), "other service")
 	}
-	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, span(o.Uptime), said)
+	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, wording.Seconds(o.Uptime), said)
 	if o.SpoolLost {
 		b = append(b, "The spool directory is not where it was: these are the last known overrides.\n"...)
 	}
@@ -45,10 +45,10 @@ Nobody has asked about a service in the last 10 minutes, and nothing is overridd
 			r := &o.Overrides[i]
 			row := []string{r.State, r.label(), "-", "lifted", r.Reason}
 			if r.Since != nil {
-				row[2] = span(o.Now-*r.Since) + " ago"
+				row[2] = wording.Seconds(o.Now-*r.Since) + " ago"
 			}
 			if r.Until != nil {
-				row[3] = "in " + span(*r.Until-o.Now)
+				row[3] = "in " + wording.Seconds(*r.Until-o.Now)
 			}
 			rows = append(rows, textRow{row, r.below()})
 		}
@@ -63,7 +63,7 @@ Nobody has asked about a service in the last 10 minutes, and nothing is overridd
 				row[0] += " (" + r.By + ")"
 			}
 			if a := r.Last; a != nil {
-				row[2] = span(a.Ago) + " ago"
+				row[2] = wording.Seconds(a.Ago) + " ago"
 				if a.Took != nil {
 					row[3] = time.Duration(*a.Took * float64(time.Second)).Round(10 * time.Microsecond).String()
 				}
@@ -100,7 +100,7 @@ func (r *overviewRow) below() []string {
 		}
 		switch {
 		case v.Silent:
-			line += ": silent for " + span(v.Ago)
+			line += ": silent for " + wording.Seconds(v.Ago)
 		case v.State == "":
 			line += ": sends no state, was told " + strconv.Itoa(v.Code)
 		default:
@@ -118,11 +118,6 @@ func (r *overviewRow) below() []string {
 		lines = append(lines, a.Address+": agent check, was told "+a.Answer)
 	}
 	return lines
-}
-
-// span is wording.Span of seconds; a Duration holds 9e9.
-func span(seconds float64) string {
-	return wording.Span(time.Duration(min(seconds, 9e9) * float64(time.Second)))
 }
 
 // textRow is one row of a table, and lines that belong to it.

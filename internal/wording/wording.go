@@ -24,11 +24,14 @@ func OneLine(s string) string {
 	}, s)
 }
 
-// Span writes a length of time as a person reads it, in the two largest units that matter: 59s, 2m05s,
-// 1h00m, 3d07h. It is rounded to a second, and a negative one is 0s.
-func Span(d time.Duration) string {
-	d = max(d, 0).Round(time.Second) // what ends in two hours shall not read 1h59m
-	switch s := int64(d / time.Second); {
+// Span is Seconds of a duration.
+func Span(d time.Duration) string { return Seconds(d.Seconds()) }
+
+// Seconds writes a length of time as a person reads it, in the two largest units that matter: 59s, 2m05s,
+// 1h00m, 3d07h. It is rounded to a second, for what ends in two hours shall not read 1h59m, and a negative one
+// is 0s.
+func Seconds(seconds float64) string {
+	switch s := int64(max(seconds, 0) + 0.5); {
 	case s < 60:
 		return fmt.Sprintf("%ds", s)
 	case s < 3600:

@@ -49,6 +49,10 @@ func TestSpan(t *testing.T) {
 			t.Errorf("Span(%v) = %s, want %s", d, got, want)
 		}
 	}
+	// The year 9999 is further away than a Duration reaches.
+	if got, want := Seconds(251_600_000_000), "2912037d00h"; got != want {
+		t.Errorf("Seconds of 8000 years are %s, want %s", got, want)
+	}
 }
 
 func TestCount(t *testing.T) {
@@ -74,6 +78,8 @@ func TestDistance(t *testing.T) {
 		{"raeson", "reason", 2},
 		{"prot", "port", 2},
 		{"jsn", "json", 1},
+		{"jsonn", "json", 1},
+		{"ajson", "json", 1},
 		{"kitten", "sitting", 3},
 	} {
 		if got := Distance(c.a, c.b); got != c.want {
