@@ -132,7 +132,11 @@ func freePort(t testing.TB) int {
 // portsTaken are the ports that freePort has looked at.
 var portsTaken sync.Map
 
+// canListen tells whether the port is free. No process is started meanwhile: until it has become another program, it
+// would hold a copy of the listener, and the port would be taken when it is to be listened on.
 func canListen(host string, port int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return false

@@ -171,8 +171,10 @@ func TestDaemonAway(t *testing.T) {
 		s, root := simulate(t, "node=lb1 open=1 hold")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=2s")
 		out.await(t, "lb1")
+		syscall.ForkLock.RLock() // a process that is being started would hold the port a moment longer
 		s.server.Close()
 		l, err := net.Listen("tcp", s.addr)
+		syscall.ForkLock.RUnlock()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -122,7 +122,7 @@ backend web.broken
 	server s1 127.0.0.1:%d check inter 10ms fall 1
 backend empty
 	server s1 127.0.0.1:1 disabled
-`, port, up.Addr(), checktest.FreePort(t))
+`, port, up.Addr(), checktest.ClosedPort(t))
 	})
 	for service, want := range map[string]string{"web": "web is UP", "empty": "empty is DOWN", "stats": "stats is UP", "web2": "web2 is not found"} {
 		r := ask(t, check.Options{}, check.Target{Protocol: "haproxy", Service: service, Host: servertest.Host, Port: h.Port})

@@ -304,7 +304,7 @@ func TestHTTPTimeoutNamesPhase(t *testing.T) {
 }
 
 func TestRefusedSentence(t *testing.T) {
-	port := checktest.FreePort(t)
+	port := checktest.ClosedPort(t)
 	for _, protocol := range []string{"http", "tcp"} {
 		r := ask(t, check.Options{}, check.Target{Protocol: protocol, Host: "127.0.0.1", Port: port})
 		if want := fmt.Sprintf("Connection refused by 127.0.0.1:%d", port); string(r.Body) != want {

@@ -78,7 +78,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestTLSRefused(t *testing.T) {
-	c := build(t, check.Defaults{}, "tls", map[string]any{"host": "127.0.0.1", "port": int(checktest.FreePort(t))})
+	c := build(t, check.Defaults{}, "tls", map[string]any{"host": "127.0.0.1", "port": int(checktest.ClosedPort(t))})
 	if r := c.Check(t.Context(), check.Target{}); r.Reason != check.ReasonRefused {
 		t.Errorf("%s %s", r.Reason, r.Body)
 	}

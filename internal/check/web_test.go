@@ -236,9 +236,9 @@ func TestHTTPConfiguredNginx(t *testing.T) {
 		"proxy, wrong password":       {trusting, "http://" + plain.Addr() + "/", map[string]any{"proxy_url": by("operator:wr0ng@", closed)}, 503, "Unexpected response code: 40"},
 		"proxy, wrong password, TLS":  {trusting, "https://" + secure.Addr() + "/", map[string]any{"proxy_url": by("operator:wr0ng@", closed)}, 503, "The proxy " + closed.Addr() + " answers CONNECT with 40"},
 		"proxy, no login":             {trusting, "http://" + plain.Addr() + "/", map[string]any{"proxy_url": by("", closed)}, 503, "Unexpected response code: 407"},
-		"proxy gone":                  {trusting, "http://" + plain.Addr() + "/", map[string]any{"proxy_url": fmt.Sprint("http://u:s3cret@127.0.0.1:", checktest.FreePort(t))}, 503, "Connection refused by 127.0.0.1:"},
-		"service gone":                {trusting, fmt.Sprintf("http://u:s3cret@127.0.0.1:%d/", checktest.FreePort(t)), nil, 503, "Connection refused by 127.0.0.1:"},
-		"service gone behind a proxy": {trusting, fmt.Sprintf("http://127.0.0.1:%d/", checktest.FreePort(t)), proxied, 503, "Unexpected response code: 50"},
+		"proxy gone":                  {trusting, "http://" + plain.Addr() + "/", map[string]any{"proxy_url": fmt.Sprint("http://u:s3cret@127.0.0.1:", checktest.ClosedPort(t))}, 503, "Connection refused by 127.0.0.1:"},
+		"service gone":                {trusting, fmt.Sprintf("http://u:s3cret@127.0.0.1:%d/", checktest.ClosedPort(t)), nil, 503, "Connection refused by 127.0.0.1:"},
+		"service gone behind a proxy": {trusting, fmt.Sprintf("http://127.0.0.1:%d/", checktest.ClosedPort(t)), proxied, 503, "Unexpected response code: 50"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			configured := httpCheck(t, c.defaults, c.url, c.options)
@@ -282,7 +282,7 @@ func TestHTTPConfiguredRedirectBody(t *testing.T) {
 
 // A failure is that of the server to which a redirect has led.
 func TestHTTPConfiguredRedirectElsewhere(t *testing.T) {
-	gone := checktest.FreePort(t)
+	gone := checktest.ClosedPort(t)
 	s := answering(t, fmt.Sprintf("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n\r\n", gone))
 	r := httpCheck(t, check.Defaults{}, "http://"+s.Addr()+"/", map[string]any{"allow_redirects": true}).Check(t.Context(), check.Target{})
 	if want := fmt.Sprintf("Connection refused by 127.0.0.1:%d", gone); r.Reason != check.ReasonRefused || string(r.Body) != want {

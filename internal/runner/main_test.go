@@ -13,12 +13,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hacheck/internal/check/checktest"
 )
 
 var update = flag.Bool("update", false, "write the golden files and the golden parts of the scripts anew")
@@ -175,48 +175,11 @@ func portOf(t testing.TB, a net.Addr) string {
 	return port
 }
 
-// bound returns a TCP socket that has a port, so that nobody else gets it, but does not listen.
-func bound(t testing.TB) (fd int, port string) {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd, strconv.Itoa(name.(*syscall.SockaddrInet4).Port)
-}
-
 // closedPort refuses connections.
-func closedPort(t testing.TB) string {
-	t.Helper()
-	_, port := bound(t)
-	return port
-}
+func closedPort(t testing.TB) string { return strconv.Itoa(int(checktest.ClosedPort(t))) }
 
-// hangingPort neither accepts nor refuses: its queue is full and nobody takes from it.
-func hangingPort(t testing.TB) string {
-	t.Helper()
-	fd, port := bound(t)
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
-	for range 1000 {
-		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, 200*time.Millisecond)
-		if err != nil {
-			return port
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-	}
-	t.Fatal("the queue of a port that nobody accepts from is never full")
-	return ""
-}
+// hangingPort neither accepts nor refuses.
+func hangingPort(t testing.TB) string { return strconv.Itoa(int(checktest.BlackHole(t))) }
 
 func golden(t *testing.T, file, got string) {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"hacheck/internal/check"
+	"hacheck/internal/check/checktest"
 	"hacheck/internal/terminal"
 )
 
@@ -273,7 +275,8 @@ func (w *onLine) Write(p []byte) (int, error) {
 // TestWatch repeats until a port listens that did not at first.
 func TestWatch(t *testing.T) {
 	for _, unbuffered := range []bool{false, true} {
-		fd, port := bound(t)
+		fd, n := checktest.Bound(t)
+		port := strconv.Itoa(int(n))
 		var out bytes.Buffer
 		env := System("")
 		stderr := &onLine{text: "round 2", f: func() {

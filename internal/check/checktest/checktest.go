@@ -64,7 +64,7 @@ func Run(t *testing.T, row Row) {
 	})
 	t.Run("50 at once", func(t *testing.T) { row.fifty(t) })
 	t.Run("refused", func(t *testing.T) {
-		r := row.atOnce(t, "127.0.0.1", FreePort(t))
+		r := row.atOnce(t, "127.0.0.1", ClosedPort(t))
 		row.want(t, r, check.ReasonRefused)
 	})
 	t.Run("unresolvable", func(t *testing.T) {

@@ -1,7 +1,6 @@
 package checktest
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -121,38 +120,40 @@ func (s *Server) stop(t testing.TB) {
 	<-done
 }
 
-// FreePort returns a port of 127.0.0.1 on which nothing listens.
-func FreePort(t testing.TB) uint16 {
+// ClosedPort returns a port of 127.0.0.1 that refuses connections, until the test ends: it is taken, so that nobody
+// else gets it, and nothing listens on it.
+func ClosedPort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Addr().String()).Port()
+	_, port := Bound(t)
+	return port
 }
 
-// BlackHole returns a port of 127.0.0.1 to which connections never complete: its queue is full and
-// nobody accepts, so the kernel drops what comes. It ends with the test.
-func BlackHole(t testing.TB) uint16 {
+// Bound returns a TCP socket that has a port of 127.0.0.1 until the test ends, and does not listen.
+func Bound(t testing.TB) (fd int, port uint16) {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	syscall.CloseOnExec(fd)
 	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := errors.Join(
-		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
-		syscall.Listen(fd, 0),
-	); err != nil {
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
 	name, err := syscall.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := name.(*syscall.SockaddrInet4).Port
+	return fd, uint16(name.(*syscall.SockaddrInet4).Port)
+}
+
+// BlackHole returns a port of 127.0.0.1 to which connections never complete: its queue is full and
+// nobody accepts, so the kernel drops what comes. It ends with the test.
+func BlackHole(t testing.TB) uint16 {
+	t.Helper()
+	fd, port := Bound(t)
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
 	for failed := 0; failed < 2; { // once may be this machine's fault
 		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 100*time.Millisecond)
 		if err != nil {
@@ -162,5 +163,5 @@ func BlackHole(t testing.TB) uint16 {
 		failed = 0
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	return uint16(port)
+	return port
 }
