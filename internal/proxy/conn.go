@@ -168,7 +168,9 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 			last = true
 		}
 	}
-	shortAnswers.Put(b)
+	if cap(*b) <= maxKeptAnswer {
+		shortAnswers.Put(b)
+	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,6 +184,9 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	}
 	return answered, last
 }
+
+// maxKeptAnswer is how long a buffer may have become that is kept for the next answer.
+const maxKeptAnswer = 8 << 10
 
 // shortAnswers are buffers for answers by the shortcut.
 var shortAnswers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}

@@ -21,6 +21,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/check/checktest"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
 )
@@ -85,6 +86,7 @@ type service struct {
 	port  int
 	http  *http.Server
 	asked atomic.Int64
+	hold  chan struct{} // when not nil, each answer waits until it has received from it twice
 	mu    sync.Mutex
 	last  string // the request line and the headers of interest
 }
@@ -108,6 +110,19 @@ func newService(t *testing.T) *service {
 		s.mu.Lock()
 		s.last = fmt.Sprintf("%s %s Host=%s X-Copy=%q", r.Method, r.RequestURI, r.Host, r.Header["X-Copy"])
 		s.mu.Unlock()
+		if s.hold != nil {
+			<-s.hold
+			<-s.hold
+		}
+		switch r.URL.Path {
+		case "/empty":
+			return
+		case "/large":
+			_, _ = io.WriteString(w, strings.Repeat("0123456789", 10_000))
+			return
+		case "/type":
+			w.Header().Set("Content-Type", "text/x-\t\u00e9; charset=latin1")
+		}
 		var code int
 		if _, err := fmt.Sscanf(r.URL.Path, "/code/%d", &code); err == nil {
 			w.Header().Set("Location", "/elsewhere")
@@ -570,5 +585,86 @@ func TestShortcutIsTaken(t *testing.T) {
 	}
 	if n := d.slow.Load() - before; n != 0 {
 		t.Errorf("%d of %d plain heads went through net/http", n, len(heads))
+	}
+}
+
+// kept opens a connection on which net/http has answered once, so that the shortcut takes what follows.
+func (d *door) kept(t *testing.T) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	br := bufio.NewReader(c)
+	if _, err := io.WriteString(c, "GET /spool/first/0/ HTTP/1.1\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if r := readReply(t, br, "GET"); r.Code != 200 {
+		t.Fatalf("first request: %+v", r)
+	}
+	return c, br
+}
+
+// TestShortcutChecks: on a kept connection the shortcut waits for checks itself, and says what net/http would have.
+func TestShortcutChecks(t *testing.T) {
+	quick, slow := newDoor(t, slog.LevelInfo), newDoor(t, slog.LevelDebug) // debug: no shortcut
+	closed := checktest.ClosedPort(t)
+	questions := []string{
+		"GET /http/web/PORT/plain", "HEAD /http/web/PORT/head", "OPTIONS /http/web/PORT/options",
+		"GET /http/web/PORT/plain", // a hit now
+		"GET /http/web/PORT/code/204", "GET /http/web/PORT/code/304", "HEAD /http/web/PORT/code/204",
+		"GET /http/web/PORT/code/302", "GET /http/web/PORT/code/404", "GET /http/web/PORT/code/500", "GET /http/web/PORT/code/499",
+		"GET /http/web/PORT/empty", "HEAD /http/web/PORT/empty", "GET /http/web/PORT/empty",
+		"GET /http/web/PORT/large", "GET /http/web/PORT/large", "HEAD /http/web/PORT/large",
+		"GET /http/web/PORT/type",
+		"GET /tcp/web/PORT/", "GET /redis/web/PORT/",
+		fmt.Sprintf("GET /http/web/%d/", closed), fmt.Sprintf("GET /tcp/web/%d", closed),
+		"GET /http/web/0/", "GET /mysql/web/PORT/",
+	}
+	ask := func(d *door) (replies []reply) {
+		c, br := d.kept(t)
+		before := d.slow.Load()
+		for _, q := range questions {
+			q = strings.ReplaceAll(q, "PORT", fmt.Sprint(quick.service.port))
+			if _, err := io.WriteString(c, q+" HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			method, _, _ := strings.Cut(q, " ")
+			replies = append(replies, readReply(t, br, method))
+		}
+		if n := d.slow.Load() - before; d == quick && n != 0 {
+			t.Errorf("%d of %d plain heads went through net/http", n, len(questions))
+		}
+		return replies
+	}
+	byShortcut, byNetHTTP := ask(quick), ask(slow)
+	for i, q := range questions {
+		// How long a connection took is in the text.
+		if d := cmp.Diff(byNetHTTP[i], byShortcut[i]); d != "" && !strings.HasPrefix(byShortcut[i].Body, "Connected in ") {
+			t.Errorf("%s\nby net/http (-), by the shortcut (+):\n%s", q, d)
+		}
+	}
+	if d := cmp.Diff(slow.asked(), quick.asked()); d != "" {
+		t.Errorf("remembered by net/http (-), by the shortcut (+):\n%s", d)
+	}
+}
+
+// TestShortcutIsClosedBehindItsAnswer: a connection that net/http takes for idle, while the shortcut waits for a
+// check on it, is closed by it when the server stops; the answer is written first.
+func TestShortcutIsClosedBehindItsAnswer(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	c, br := d.kept(t)
+	d.service.hold = make(chan struct{})
+	fmt.Fprintf(c, "GET /http/web/%d/held HTTP/1.1\r\n\r\n", d.service.port)
+	d.service.hold <- struct{}{}       // its check is under way
+	d.http.SetKeepAlivesEnabled(false) // closes idle connections, as a stop does
+	close(d.service.hold)
+	if r := readReply(t, br, "GET"); r.Code != 200 || r.Body != "body of /held" {
+		t.Errorf("%+v", r)
+	}
+	if b, err := br.ReadByte(); err != io.EOF {
+		t.Errorf("the connection was left open: %q, %v", b, err)
 	}
 }

@@ -12,13 +12,15 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/health"
 )
 
 // A balancer asks the same few questions every two seconds for years, in heads that are plain, and nearly
 // all of the answers are in memory. The shortcut answers those right from the bytes that were read, which
 // takes less than half of what net/http and its router need. It takes nothing but heads whose reading is
-// beyond doubt, and verdicts that need no check; everything else goes on to net/http as if the shortcut
-// did not exist. FuzzShortcut holds the two ways against each other.
+// beyond doubt; everything else goes on to net/http as if the shortcut did not exist. On a kept connection it
+// also waits for the check where one is needed: half of what net/http adds to a check is spared there.
+// FuzzShortcut holds the two ways against each other.
 
 // plainHead is a request head as the shortcut understands it. Its strings are parts of the bytes that were
 // read, whose memory is used again for the next head.
@@ -35,8 +37,8 @@ type plainHead struct {
 }
 
 const (
-	maxShortBody      = 4 << 10          // a longer one is left to net/http
-	shortWriteTimeout = 10 * time.Second // for an answer that fits any socket's buffer
+	maxShortBody      = 4 << 10          // what fits any fresh socket's buffer, for a connection that ends
+	shortWriteTimeout = 10 * time.Second // for an answer, of check.MaxBody at most
 )
 
 // parsePlain reads head, which must be one whole head with nothing behind it. It returns false whenever it
@@ -158,15 +160,6 @@ func (h *plainHead) header(line string) bool {
 	return true
 }
 
-func printableASCII(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
 // plainHost reports whether net/http takes s as a Host for certain.
 func plainHost(s string) bool {
 	for i := range len(s) {
@@ -205,7 +198,9 @@ type shortQuestion struct {
 var shortQuestions = sync.Pool{New: func() any { return new(shortQuestion) }}
 
 // shortcut appends the answer to head to out if it has one, and reports whether the connection ends with
-// it and whether it has. peer is who asks. With closing it answers only what ends the connection.
+// it and whether it has. peer is who asks. With closing it answers only what ends the connection, needs no
+// check and is short, and does not block; without, it may wait for a check, and head must stay as it is
+// until it returns.
 func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer []byte, last, answered bool) {
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
 		return out, false, false // every request has its line then
@@ -239,18 +234,29 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 		return out, false, false
 	}
 	v, ok := set.Judge.Known(&q.ask)
-	if !ok || !bodyAllowed(v.Result.Code) || len(v.Result.Body) > maxShortBody || !printableASCII(v.Result.ContentType) {
+	if closing && (!ok || len(v.Result.Body) > maxShortBody) {
 		return out, false, false
 	}
-	set.Judge.Answered(&v)
-
 	now := time.Now()
-	s.recent.answer(s.recent.see(service, now), &balancer.Request{
+	row := s.recent.see(service, now)
+	var came time.Time
+	if ok {
+		set.Judge.Answered(&v)
+	} else {
+		came = now
+		v = set.Judge.Verdict(context.Background(), &q.ask)
+		now = time.Now()
+	}
+	s.recent.answer(row, &balancer.Request{
 		Peer: peer, Sent: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
-		Code: v.Result.Code, Override: v.State, At: now,
+		Came: came, Code: v.Result.Code, Override: v.State, At: now,
 	}, &v)
-	b := out
+	return s.appendAnswer(out, h, &v, now), h.close, true
+}
+
+// appendAnswer appends what net/http would have written.
+func (s *Server) appendAnswer(b []byte, h *plainHead, v *health.Verdict, now time.Time) []byte {
 	if h.http10 {
 		b = append(b, "HTTP/1.0 "...)
 	} else {
@@ -261,24 +267,29 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 	b = append(b, http.StatusText(v.Result.Code)...)
 	b = append(b, "\r\nAge: "...)
 	b = append(b, ageValue(v.Age)[0]...)
-	b = append(b, "\r\nContent-Type: "...)
-	if v.Result.ContentType != "" {
-		b = append(b, v.Result.ContentType...)
-	} else {
-		b = append(b, textType[0]...)
-	}
 	b = append(b, "\r\nDate: "...)
 	b = append(b, s.date.value(now)[0]...)
 	b = append(b, "\r\nX-Hacheck-Cache: "...)
 	b = append(b, outcomes[v.Cache][0]...)
-	b = append(b, "\r\nContent-Length: "...)
-	b = strconv.AppendInt(b, int64(len(v.Result.Body)), 10)
+	body := v.Result.Body
+	if bodyAllowed(v.Result.Code) {
+		b = append(b, "\r\nContent-Type: "...)
+		if v.Result.ContentType != "" {
+			b = append(b, v.Result.ContentType...)
+		} else {
+			b = append(b, textType[0]...)
+		}
+		b = append(b, "\r\nContent-Length: "...)
+		b = strconv.AppendInt(b, int64(len(body)), 10)
+	} else {
+		body = nil
+	}
 	if h.close && !h.http10 {
 		b = append(b, "\r\nConnection: close"...)
 	}
 	b = append(b, "\r\n\r\n"...)
 	if h.method != http.MethodHead {
-		b = append(b, v.Result.Body...)
+		b = append(b, body...)
 	}
-	return b, h.close, true
+	return b
 }
