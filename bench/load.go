@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -93,14 +92,15 @@ func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][
 	return figures, nil
 }
 
-// script writes a wrk script that asks for the given paths, round about, each thread beginning elsewhere. Every
-// request is a string of its own, also where paths repeat: a load generator that holds few strings would be faster than
-// one that holds many, and the difference would be taken for the contestant's.
-func (b *bench) script(name string, paths []string) (string, error) {
-	list, file := filepath.Join(b.tmp, name+".paths"), filepath.Join(b.tmp, name+".lua")
-	if err := os.WriteFile(list, []byte(strings.Join(paths, "\n")+"\n"), 0o600); err != nil {
-		return "", err
-	}
+// script writes a wrk script that makes n different requests, round about, each thread beginning elsewhere. path is
+// the body of a function in Lua that returns the path of request i, from 0 to n-1.
+//
+// Requests are made when they are sent: 100,000 of them kept in memory would compete with the contestant's own data for
+// the processor's cache, the more so the more data that has. And every request is a string of its own, also where
+// paths repeat: one that Lua has already costs it less than a new one, and the difference would be taken for the
+// contestant's.
+func (b *bench) script(name string, n int, path string) (string, error) {
+	file := filepath.Join(b.tmp, name+".lua")
 	return file, os.WriteFile(file, fmt.Appendf(nil, `
 local threads = 0
 function setup(thread)
@@ -108,21 +108,19 @@ function setup(thread)
     threads = threads + 1
 end
 
-local requests, n = {}, 0
-function init(args)
-    for path in io.lines(%q) do
-        n = n + 1
-        requests[n] = wrk.format("GET", path, {["Host"] = "x", ["X-Number"] = string.format("%%07d", n)})
-    end
+local format, floor = string.format, math.floor
+local function path(i)
+%s
 end
 
 local asked = 0
 function request()
     -- In steps of a prime: neighbours in the list are not neighbours in time.
     asked = asked + 7919
-    return requests[(first + asked) %% n + 1]
+    local i = (first + asked) %% %d
+    return format("GET %%s HTTP/1.1\r\nHost: x\r\nX-Number: %%07d\r\n\r\n", path(i), i)
 end
-`, list), 0o600)
+`, path, n), 0o600)
 }
 
 // held asks at a steady rate, whatever the answers do, each time on a new connection as HAProxy does, and returns how

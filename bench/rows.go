@@ -247,15 +247,14 @@ func (b *bench) manyTargets() error {
 		if err := b.fill(daemons[k], size.targets, "Host: x\r\n", target); err != nil {
 			return err
 		}
-		paths := make([]string, requests)
-		for i := range paths {
-			if n := i / each; i%each == each-1 {
-				paths[i] = fmt.Sprintf("/http/down-%d/%d/%06d", n%size.overrides, service.port, n)
-			} else {
-				paths[i] = target((n*(each-1) + i%each) % size.targets)
-			}
-		}
-		if scripts[k], err = b.script(fmt.Sprintf("targets-%d", size.targets), paths); err != nil {
+		path := fmt.Sprintf(`
+    local n, k = floor(i / %d), i %% %[1]d
+    if k == %d then
+        return format("/http/down-%%d/%d/%%06d", n %% %d, n)
+    end
+    local target = (n * %[2]d + k) %% %[5]d
+    return format("/http/service-%%06d/%[3]d/%%06d", target, target)`, each, each-1, service.port, size.overrides, size.targets)
+		if scripts[k], err = b.script(fmt.Sprintf("targets-%d", size.targets), requests, path); err != nil {
 			return err
 		}
 	}
@@ -296,11 +295,7 @@ func (b *bench) uncached() error {
 		return err
 	}
 	defer h.stop()
-	paths := make([]string, 100000)
-	for i := range paths {
-		paths[i] = fmt.Sprintf("/http/web/%s/%d", port, i)
-	}
-	script, err := b.script("uncached", paths)
+	script, err := b.script("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
 	if err != nil {
 		return err
 	}
