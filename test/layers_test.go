@@ -50,7 +50,6 @@ var only = []struct {
 	{"go.yaml.in/yaml/", []string{"internal/config"}, "files are read in one place, the rest gets values"},
 	{"github.com/go-chi/chi/", []string{"internal/proxy"}, "routes are the HTTP door's business"},
 	{"github.com/patrickmn/go-cache", []string{"internal/cache"}, "it is an implementation detail of the cache"},
-	{"golang.org/x/sync/", []string{"internal/cache"}, "one question at a time is the cache's promise"},
 	{"github.com/fsnotify/fsnotify", []string{"internal/spool"}, "the index alone knows when a file has changed"},
 	{"github.com/spf13/cobra", []string{"internal/admin", "cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"}, "options belong to commands"},
 	{"github.com/go-sql-driver/", []string{"internal/check"}, "drivers belong to checks"},

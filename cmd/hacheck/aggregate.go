@@ -161,7 +161,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 	})
 	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge: func(ctx context.Context) health.Verdict { a := ask; return judge.Verdict(ctx, &a) },
+		Judge: func() health.Verdict { a := ask; return judge.Verdict(&a) },
 		Log:   log,
 	}, limit))
 	ln, err := net.Listen("tcp", o.listener)

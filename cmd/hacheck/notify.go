@@ -80,7 +80,7 @@ func (d *daemon) look(limit time.Duration) error {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		d.services.judge.Load().Verdict(ctx, &health.Ask{
+		d.services.judge.Load().Verdict(&health.Ask{
 			Target: check.Target{Protocol: "spool", Service: spool.All, Host: "127.0.0.1"}, Here: true,
 		})
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/status", nil)

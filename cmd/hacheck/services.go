@@ -248,8 +248,8 @@ func (d *serviceDoors) open(k doorKey, spec doorSpec, ln net.Listener) {
 }
 
 // ask has the checks of a service judged, overrides first.
-func (d *serviceDoors) ask(ctx context.Context, service string) health.Verdict {
-	return d.judge.Load().Verdict(ctx, question(service))
+func (d *serviceDoors) ask(service string) health.Verdict {
+	return d.judge.Load().Verdict(question(service))
 }
 
 func question(service string) *health.Ask {
@@ -261,7 +261,7 @@ func question(service string) *health.Ask {
 
 func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) {
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge:       func(ctx context.Context) health.Verdict { return d.ask(ctx, door.spec.Load().service) },
+		Judge:       func() health.Verdict { return d.ask(door.spec.Load().service) },
 		FailureCode: func() int { return door.spec.Load().code },
 		Asked: func(r *http.Request, v *health.Verdict, code int) {
 			d.door.Note(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)
@@ -292,12 +292,12 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 		defer close(done)
 		_ = beacon.Run(ctx, beacon.Options{ // ends with ctx only
 			Addr: k.addr, Interval: k.interval, Changed: door.changed,
-			Healthy: func(ctx context.Context) bool {
-				return d.ask(ctx, door.spec.Load().service).Result.Code == http.StatusOK
+			Healthy: func(context.Context) bool {
+				return d.ask(door.spec.Load().service).Result.Code == http.StatusOK
 			},
 			Decided: func() (healthy, ok bool) {
-				v, ok := d.judge.Load().Known(question(door.spec.Load().service))
-				return v.Result.Code == http.StatusOK, ok
+				v, open := d.judge.Load().Known(question(door.spec.Load().service))
+				return v.Result.Code == http.StatusOK, open == nil
 			},
 			Observe: func(e beacon.Event, a net.Addr, err error) {
 				log := d.log.With("service", door.spec.Load().service, "beacon", k.addr)

@@ -4,7 +4,6 @@ package aggregate
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -21,7 +20,7 @@ const failed = "At least one health check failed"
 // Handler answers every request with the state of one service. Judge must be set.
 type Handler struct {
 	// Judge asks; it is called for each request.
-	Judge       func(ctx context.Context) health.Verdict
+	Judge       func() health.Verdict
 	FailureCode func() int // nil, or one that returns 0: DefaultFailureCode
 	// Asked is told of each request and its answer; nil: nobody is.
 	Asked func(r *http.Request, v *health.Verdict, code int)
@@ -30,7 +29,7 @@ type Handler struct {
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	v := h.Judge(r.Context())
+	v := h.Judge()
 	healthy := v.Result.Code == http.StatusOK
 	code := http.StatusOK
 	if !healthy {

@@ -4,15 +4,14 @@
 package cache
 
 import (
-	"context"
 	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	gocache "github.com/patrickmn/go-cache"
-	"golang.org/x/sync/singleflight"
 )
 
 // Outcome says where an answer came from. Its String is the value of X-Hacheck-Cache.
@@ -38,18 +37,19 @@ type Epoch struct {
 	Ended uint64 // a result stored with a smaller Now is too old
 }
 
-// Entry is one kept result. It is never changed once it is stored.
-type Entry[V any] struct {
-	// What every request looks at comes first: with many entries each line of memory is one to wait for.
+// entry is one kept result. It is never changed once it is stored. There may be 100,000 of them, each looked at
+// once in a while: what the cache itself adds is 24 bytes, so that with a value of 40 a hit waits for one line of
+// memory here and not for three.
+type entry[V any] struct {
 	epoch uint64
-	Taken time.Time // the end of the check; the age counts from here
-	life  uint32    // how long it is kept, in ms, which is 49 days at most
-	size  uint32    // bytes that count; both are small, for there are 100,000 of them
-	Value V
+	taken time.Duration // the end of the check, counted from Cache.began; the age counts from here
+	life  uint32        // how long it is kept, in ms, which is 49 days at most
+	size  uint32        // bytes that count
+	value V
 }
 
 // keptFor is how long e is kept.
-func (e *Entry[V]) keptFor() time.Duration { return time.Duration(e.life) * time.Millisecond }
+func (e *entry[V]) keptFor() time.Duration { return time.Duration(e.life) * time.Millisecond }
 
 // Options say what is kept and how much of it.
 type Options[V any] struct {
@@ -58,9 +58,8 @@ type Options[V any] struct {
 	Life func(v V) time.Duration
 	// Size returns the bytes that count against MaxBytes.
 	Size func(key string, v V) int
-	// Pack returns key and v with what they point to moved next to each other in memory, or as they are.
-	// nil leaves them. The key must stay the same text.
-	Pack func(key string, v V) (string, V)
+	// Text returns where v has a text, which is then kept next to the key in memory; nil: v has none.
+	Text func(v *V) *string
 	// MaxEntries and MaxBytes bound what is kept. A result beyond them is served, counted in
 	// Stats.Uncached and forgotten.
 	MaxEntries int
@@ -71,12 +70,13 @@ type Options[V any] struct {
 // expired entries are swept by whoever stores the next one.
 type Cache[V any] struct {
 	o       Options[V]
+	began   time.Time
 	items   *gocache.Cache
-	flights singleflight.Group
+	flights flights[V]
 
-	storeMu sync.Mutex // one writer at a time keeps bytes and items in step
-	bytes   int64      // guarded by storeMu, as the evictions that change it are
-	swept   time.Time  // guarded by storeMu
+	storeMu sync.Mutex    // one writer at a time keeps bytes and items in step
+	bytes   int64         // guarded by storeMu, as the evictions that change it are
+	swept   time.Duration // guarded by storeMu; counted from began
 
 	sets, expirations, uncached atomic.Uint64
 }
@@ -89,63 +89,83 @@ const sweepEvery = 10 * time.Second
 func New[V any](o Options[V]) *Cache[V] {
 	// No default expiry and no janitor: the janitor of go-cache can be stopped by the garbage
 	// collector only, and would wake an idle host.
-	c := &Cache[V]{o: o, items: gocache.New(gocache.NoExpiration, 0)}
+	c := &Cache[V]{o: o, began: time.Now(), swept: -sweepEvery, items: gocache.New(gocache.NoExpiration, 0)}
 	c.items.OnEvicted(func(_ string, v any) {
-		c.bytes -= int64(v.(*Entry[V]).size)
+		c.bytes -= int64(v.(*entry[V]).size)
 		c.expirations.Add(1)
 	})
 	return c
 }
 
-// Get returns the kept result for key and its age, if there is one from after the last end of an override. What
-// is answered with is counted by whoever answers.
-func (c *Cache[V]) Get(key string, at Epoch) (e *Entry[V], age time.Duration, ok bool) {
+// Get returns the kept result for key and its age, if there is one from after the last end of an override. It is
+// not to be changed. What is answered with is counted by whoever answers.
+func (c *Cache[V]) Get(key string, at Epoch) (v *V, age time.Duration, ok bool) {
+	e, age, ok := c.get(key, at)
+	if !ok {
+		return nil, 0, false
+	}
+	return &e.value, age, true
+}
+
+func (c *Cache[V]) get(key string, at Epoch) (e *entry[V], age time.Duration, ok bool) {
 	v, ok := c.items.Get(key)
 	if !ok {
 		return nil, 0, false
 	}
-	e = v.(*Entry[V])
-	age = time.Since(e.Taken)
+	e = v.(*entry[V])
+	age = c.now() - e.taken
 	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
 	return e, age, e.epoch >= at.Ended && age <= e.keptFor()
 }
 
-// Do returns the answer of run for key: one that is in flight already, or else a new one, which is
-// kept as Options.Life says. With fresh, a kept result does not count. run gets no context of the
-// caller's: it lives on when ctx ends, for whoever else has joined and for the next one to ask. When
-// ctx ends first, Do returns its error and no entry. run must not panic.
-func (c *Cache[V]) Do(ctx context.Context, key string, at Epoch, fresh bool, run func() V) (*Entry[V], Outcome, error) {
+// now is how long the cache has been there, which no clock that is set changes.
+func (c *Cache[V]) now() time.Duration { return time.Since(c.began) }
+
+// Do returns the answer of run for key and its age: one that is in flight already, or else a new one, which
+// is kept as Options.Life says. With fresh, a kept result does not count.
+//
+// Whoever finds none in flight runs run, to its end: it gets no context of the caller's, since others may have
+// joined, or come to. Who joins waits for patience; when that ends first, Do returns false and no answer.
+func (c *Cache[V]) Do(key string, at Epoch, fresh bool, patience time.Duration, run func() V) (v *V, age time.Duration, o Outcome, ok bool) {
 	// A check that began before an override ended must not answer who asks after it: they fly apart.
-	flight := key
+	name := key
 	if at.Ended > 0 {
-		flight = key + "\x00" + strconv.FormatUint(at.Ended, 36)
+		name = key + "\x00" + strconv.FormatUint(at.Ended, 36)
 	}
-	asked := time.Now()
+	asked := c.now()
+	var tired <-chan time.Time
 	for {
-		var ran atomic.Bool
-		ch := c.flights.DoChan(flight, func() (any, error) {
-			// Another flight may have landed between the caller's Get and here.
-			if !fresh {
-				if e, _, ok := c.Get(key, at); ok {
-					return e, nil
-				}
-			}
-			ran.Store(true)
-			e := &Entry[V]{Value: run(), epoch: at.Now}
-			c.store(key, e)
-			return e, nil
-		})
+		f, first := c.flights.join(name)
+		if first {
+			e, ran := c.fly(f, key, at, fresh, run)
+			return &e.value, c.now() - e.taken, outcome(fresh, ran), true
+		}
+		if tired == nil {
+			t := time.NewTimer(patience)
+			defer t.Stop()
+			tired = t.C
+		}
 		select {
-		case r := <-ch:
-			e := r.Val.(*Entry[V])
-			if fresh && e.Taken.Before(asked) {
-				continue // joined a flight that had only found a kept result
-			}
-			return e, outcome(fresh, ran.Load()), nil
-		case <-ctx.Done():
-			return nil, outcome(fresh, ran.Load()), ctx.Err()
+		case <-f.landed:
+		case <-tired:
+			return nil, 0, outcome(fresh, false), false
+		}
+		if f.e == nil || fresh && f.e.taken < asked {
+			continue // run has panicked, or had only found a kept result
+		}
+		return &f.e.value, c.now() - f.e.taken, outcome(fresh, false), true
+	}
+}
+
+// fly runs run for all that are aboard f, unless a flight has landed since the caller's Get. It reports whether it did.
+func (c *Cache[V]) fly(f *flight[V], key string, at Epoch, fresh bool, run func() V) (e *entry[V], ran bool) {
+	defer func() { c.flights.land(f, e) }()
+	if !fresh {
+		if e, _, ok := c.get(key, at); ok {
+			return e, false
 		}
 	}
+	return c.store(key, run(), at.Now), true
 }
 
 func outcome(fresh, ran bool) Outcome {
@@ -158,41 +178,80 @@ func outcome(fresh, ran bool) Outcome {
 	return Shared
 }
 
-// store keeps e under key unless it may not be kept, would be too much, or a result from after a later
-// end of an override is there already.
-func (c *Cache[V]) store(key string, e *Entry[V]) {
-	e.Taken = time.Now()
-	life := c.o.Life(e.Value)
-	if life < 0 {
-		return
+// store keeps v under key unless it may not be kept, would be too much, or a result from after a later
+// end of an override is there already. It returns v's entry, kept or not.
+func (c *Cache[V]) store(key string, v V, epoch uint64) *entry[V] {
+	taken, life, size := c.now(), c.o.Life(v), c.o.Size(key, v)
+	e := new(entry[V])
+	if life > 0 {
+		e, key, v = c.together(key, v)
 	}
 	const ms = time.Millisecond
-	e.life = uint32(min((life+ms-1)/ms, math.MaxUint32))
-	e.size = uint32(c.o.Size(key, e.Value))
-	if c.o.Pack != nil && life > 0 {
-		key, e.Value = c.o.Pack(key, e.Value)
+	*e = entry[V]{value: v, epoch: epoch, taken: taken, life: uint32(min((max(life, 0)+ms-1)/ms, math.MaxUint32)), size: uint32(size)}
+	if life < 0 {
+		return e
 	}
 
 	c.storeMu.Lock()
 	defer c.storeMu.Unlock()
 	if life == 0 {
 		c.items.Delete(key)
-		return
+		return e
 	}
-	if e.Taken.Sub(c.swept) >= sweepEvery {
-		c.sweep(e.Taken)
+	if e.taken-c.swept >= sweepEvery {
+		c.sweep(e.taken)
 	}
 	// Once a second a full cache looks for room, so that a burst does not fill it for long.
-	if !c.put(key, e, life) && (e.Taken.Sub(c.swept) < time.Second || !c.sweep(e.Taken) || !c.put(key, e, life)) {
+	if !c.put(key, e, life) && (e.taken-c.swept < time.Second || !c.sweep(e.taken) || !c.put(key, e, life)) {
 		c.uncached.Add(1)
 	}
+	return e
+}
+
+// together returns room for an entry of v, and key and v with their texts right behind it in memory: a hit reads all
+// of them, and with many entries each line of memory is one to wait for, and each page of it another.
+func (c *Cache[V]) together(key string, v V) (*entry[V], string, V) {
+	text := new(string)
+	if c.o.Text != nil {
+		text = c.o.Text(&v)
+	}
+	var e *entry[V]
+	var room []byte
+	switch n := len(key) + len(*text); {
+	case n <= 32:
+		e, room = roomy[V, [32]byte]()
+	case n <= 48:
+		e, room = roomy[V, [48]byte]()
+	case n <= 64:
+		e, room = roomy[V, [64]byte]()
+	case n <= 96:
+		e, room = roomy[V, [96]byte]()
+	case n <= 128:
+		e, room = roomy[V, [128]byte]()
+	default:
+		e, room = new(entry[V]), make([]byte, n)
+	}
+	n := copy(room, key)
+	n += copy(room[n:], *text)
+	both := unsafe.String(unsafe.SliceData(room), n) //nolint:gosec // room is never written again
+	key, *text = both[:len(key)], both[len(key):]
+	return e, key, v
+}
+
+// roomy returns an entry with R, an array of bytes, right behind it.
+func roomy[V, R any]() (*entry[V], []byte) {
+	var x struct {
+		entry[V]
+		room R
+	}
+	return &x.entry, unsafe.Slice((*byte)(unsafe.Pointer(&x.room)), unsafe.Sizeof(x.room)) //nolint:gosec // R has that size
 }
 
 // put stores e if it fits and reports whether nothing is left to do.
-func (c *Cache[V]) put(key string, e *Entry[V], life time.Duration) bool {
+func (c *Cache[V]) put(key string, e *entry[V], life time.Duration) bool {
 	more, places := int64(e.size), 1
 	if v, ok := c.items.Get(key); ok {
-		old := v.(*Entry[V])
+		old := v.(*entry[V])
 		if old.epoch > e.epoch {
 			return true // what is kept is from after a later end of an override
 		}
@@ -211,7 +270,7 @@ func (c *Cache[V]) put(key string, e *Entry[V], life time.Duration) bool {
 }
 
 // sweep drops what has expired and reports whether that made room.
-func (c *Cache[V]) sweep(now time.Time) bool {
+func (c *Cache[V]) sweep(now time.Duration) bool {
 	c.swept = now
 	before := c.items.ItemCount()
 	c.items.DeleteExpired()

@@ -1,8 +1,6 @@
 package cache
 
 import (
-	"context"
-	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,20 +24,23 @@ func newCache(entries int, bytes int64) *Cache[val] {
 	})
 }
 
-const keep = 15 * time.Second
+const (
+	keep = 15 * time.Second
+	ever = time.Hour // nobody waits as long
+)
 
 // ask gets or finds out key as the judge does, and counts the runs.
 func ask(c *Cache[val], key string, at Epoch, fresh bool, v val, runs *atomic.Int64) (val, Outcome) {
 	if !fresh {
-		if e, _, ok := c.Get(key, at); ok {
-			return e.Value, Hit
+		if v, _, ok := c.Get(key, at); ok {
+			return *v, Hit
 		}
 	}
-	e, o, err := c.Do(context.Background(), key, at, fresh, func() val { runs.Add(1); return v })
-	if err != nil {
-		panic(err)
+	got, _, o, ok := c.Do(key, at, fresh, ever, func() val { runs.Add(1); return v })
+	if !ok {
+		panic("nobody's patience ends here")
 	}
-	return e.Value, o
+	return *got, o
 }
 
 func TestKeptFromTheEndOfTheCheck(t *testing.T) {
@@ -47,15 +48,15 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 		c := newCache(10, 1000)
 		runs := 0
 		slow := func() val { runs++; time.Sleep(10 * time.Second); return val{"a", keep, 1} }
-		if _, o, _ := c.Do(context.Background(), "k", Epoch{}, false, slow); o != Miss {
+		if _, _, o, _ := c.Do("k", Epoch{}, false, ever, slow); o != Miss {
 			t.Fatalf("first: %v, want miss", o)
 		}
 		time.Sleep(keep - time.Millisecond)
-		e, _, ok := c.Get("k", Epoch{})
+		_, age, ok := c.Get("k", Epoch{})
 		if !ok {
 			t.Fatal("gone before its time, counted from the end of the check")
 		}
-		if age := time.Since(e.Taken); age != keep-time.Millisecond {
+		if age != keep-time.Millisecond {
 			t.Errorf("age %v", age)
 		}
 		time.Sleep(2 * time.Millisecond)
@@ -71,7 +72,7 @@ func TestAClockSetBack(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
 		ask(c, "k", Epoch{}, false, val{"old", keep, 1}, &runs)
-		e, _, _ := c.Get("k", Epoch{})
+		e, _, _ := c.get("k", Epoch{})
 		c.items.Set("k", e, keep+time.Hour)
 		time.Sleep(keep)
 		if v, o := ask(c, "k", Epoch{}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
@@ -102,16 +103,16 @@ func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		go func() {
-			_, _, _ = c.Do(context.Background(), "k", Epoch{Now: 1}, false, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
+			_, _, _, _ = c.Do("k", Epoch{Now: 1}, false, ever, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
 		}()
 		time.Sleep(time.Second)
-		e, o, _ := c.Do(context.Background(), "k", Epoch{Now: 2, Ended: 2}, false, func() val { return val{"after", keep, 1} })
-		if e.Value.s != "after" || o != Miss {
-			t.Fatalf("joined the older check: %v %v", e.Value, o)
+		v, _, o, _ := c.Do("k", Epoch{Now: 2, Ended: 2}, false, ever, func() val { return val{"after", keep, 1} })
+		if v.s != "after" || o != Miss {
+			t.Fatalf("joined the older check: %v %v", *v, o)
 		}
 		time.Sleep(5 * time.Second)
-		if e, _, ok := c.Get("k", Epoch{Now: 2, Ended: 2}); !ok || e.Value.s != "after" {
-			t.Fatalf("the older check replaced the newer result: %v %v", e, ok)
+		if v, _, ok := c.Get("k", Epoch{Now: 2, Ended: 2}); !ok || v.s != "after" {
+			t.Fatalf("the older check replaced the newer result: %v %v", v, ok)
 		}
 	})
 }
@@ -136,18 +137,42 @@ func TestAThousandAskersOneRun(t *testing.T) {
 	}
 }
 
-func TestAnAskerThatLeavesDoesNotStopTheCheck(t *testing.T) {
+// TestPatience: who joins a flight waits as long as he will, which changes nothing for the others.
+func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_, _, err := c.Do(ctx, "k", Epoch{}, false, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("err %v", err)
+		go c.Do("k", Epoch{}, false, ever, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
+		synctest.Wait()
+		again := func() val { t.Error("ran again"); return val{} }
+		for _, fresh := range []bool{false, true} {
+			began := time.Now()
+			if _, _, o, ok := c.Do("k", Epoch{}, fresh, time.Second, again); ok || o != outcome(fresh, false) || time.Since(began) != time.Second {
+				t.Fatalf("%v %v after %v, want no answer in a second", ok, o, time.Since(began))
+			}
 		}
-		e, o, err := c.Do(context.Background(), "k", Epoch{}, false, func() val { t.Error("ran again"); return val{} })
-		if err != nil || o != Shared || e.Value.s != "a" {
-			t.Fatalf("%v %v %v, want the first one's check shared", e, o, err)
+		v, _, o, ok := c.Do("k", Epoch{}, false, ever, again)
+		if !ok || o != Shared || v.s != "a" {
+			t.Fatalf("%v %v %v, want the first one's check shared", v, o, ok)
+		}
+	})
+}
+
+// TestAPanicHoldsNobodyUp: who has joined a flight that crashed asks himself.
+func TestAPanicHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		go func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was lost")
+				}
+			}()
+			c.Do("k", Epoch{}, false, ever, func() val { time.Sleep(time.Second); panic("boom") })
+		}()
+		synctest.Wait()
+		v, _, o, ok := c.Do("k", Epoch{}, false, ever, func() val { return val{"a", keep, 1} })
+		if !ok || o != Miss || v.s != "a" {
+			t.Fatalf("%v %v %v, want an answer of one's own", v, o, ok)
 		}
 	})
 }
@@ -167,7 +192,7 @@ func TestFresh(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				_, _, _ = c.Do(context.Background(), "k", Epoch{}, true, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
+				_, _, _, _ = c.Do("k", Epoch{}, true, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
 			})
 		}
 		wg.Wait()
@@ -176,13 +201,13 @@ func TestFresh(t *testing.T) {
 		}
 		// A failure that may not be kept still ends what was kept before.
 		ask(c, "k", Epoch{}, true, val{"down", 0, 1}, &runs)
-		if e, _, ok := c.Get("k", Epoch{}); ok {
-			t.Fatalf("%v is older than a failure that is known", e.Value)
+		if v, _, ok := c.Get("k", Epoch{}); ok {
+			t.Fatalf("%v is older than a failure that is known", *v)
 		}
 		// What says nothing leaves it.
 		ask(c, "k", Epoch{}, false, val{"5", keep, 1}, &runs)
 		ask(c, "k", Epoch{}, true, val{"busy", -1, 1}, &runs)
-		if e, _, ok := c.Get("k", Epoch{}); !ok || e.Value.s != "5" {
+		if v, _, ok := c.Get("k", Epoch{}); !ok || v.s != "5" {
 			t.Fatal("a result that says nothing replaced one that does")
 		}
 	})
@@ -230,14 +255,14 @@ func TestBytesAreKeptInStep(t *testing.T) {
 				if i%3 == 0 {
 					life = time.Hour
 				}
-				_, _, _ = c.Do(context.Background(), strconv.Itoa((i*7+g)%80), Epoch{}, true, func() val { return val{"", life, i % 100} })
+				_, _, _, _ = c.Do(strconv.Itoa((i*7+g)%80), Epoch{}, true, ever, func() val { return val{"", life, i % 100} })
 			}
 		})
 	}
 	wg.Wait()
 	var sum int64
 	for _, it := range c.items.Items() {
-		sum += int64(it.Object.(*Entry[val]).size)
+		sum += int64(it.Object.(*entry[val]).size)
 	}
 	c.storeMu.Lock()
 	c.items.DeleteExpired()

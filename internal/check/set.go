@@ -16,6 +16,8 @@ type Protocol struct {
 	PerService bool
 	// NoPort: it can be asked without a port (spool, checks).
 	NoPort bool
+	// Outlasts: a check may outlast its context, as one does that starts a program on a file server which hangs.
+	Outlasts bool
 }
 
 // Set holds the protocols by name.
@@ -62,7 +64,7 @@ func All(o Options) Set {
 		{Name: "redis-info", Check: newRedisInfo(o), URI: true},
 		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true},
 		{Name: "haproxy", Check: newHAProxy(o), PerService: true},
-		{Name: "checks", Check: newChecks(o), PerService: true, NoPort: true},
+		{Name: "checks", Check: newChecks(o), PerService: true, NoPort: true, Outlasts: true},
 	}, typeProtocols(o)...)...)
 }
 

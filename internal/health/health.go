@@ -83,7 +83,7 @@ type Verdict struct {
 type Judge struct {
 	o       Options
 	checks  map[string]*protocol // with timeout and limit around them
-	results *cache.Cache[check.Result]
+	results *cache.Cache[kept]
 	waiting atomic.Int64 // flights, in their turn or not
 	inward  atomic.Int64 // of these, those that ask this daemon itself
 	busy    atomic.Uint64
@@ -103,10 +103,6 @@ const maxWaiting = 4096
 // maxInward is how many checks of Options.Doors run at once.
 const maxInward = 16
 
-// patience is how much longer an asker waits than a check may take, so that it hears from the check
-// itself why it failed.
-const patience = 200 * time.Millisecond
-
 // New returns a Judge.
 func New(o Options) *Judge {
 	j := &Judge{o: o}
@@ -118,23 +114,8 @@ func New(o Options) *Judge {
 	for name, p := range o.Checks.Wrap(j.guard, check.Timeout(o.Timeout), check.Limit(o.MaxClients)) {
 		j.checks[name] = &protocol{p, j.o.Counters.protocols[name]}
 	}
-	j.results = cache.New(cache.Options[check.Result]{
-		Life: func(r check.Result) time.Duration {
-			switch {
-			case r.Reason == check.ReasonBusy || r.Reason == check.ReasonCancelled:
-				return -1
-			case r.Code == http.StatusOK:
-				return o.CacheTime
-			}
-			return o.CacheTimeDown
-		},
-		Size: func(key string, r check.Result) int {
-			// The bound is one of bodies; a key counts only where it is long enough to be abused as one.
-			return len(r.Body) + max(0, len(key)-256)
-		},
-		Pack:       pack,
-		MaxEntries: o.CacheMaxEntries,
-		MaxBytes:   o.CacheMaxBytes,
+	j.results = cache.New(cache.Options[kept]{
+		Life: j.o.life, Size: size, Text: func(k *kept) *string { return &k.body }, MaxEntries: o.CacheMaxEntries, MaxBytes: o.CacheMaxBytes,
 	})
 	return j
 }
@@ -156,42 +137,50 @@ func (j *Judge) guard(f check.Func) check.Func {
 	}
 }
 
-// Verdict judges a. It returns when it knows or when Options.Timeout has passed, and does not hurry when
-// ctx ends: a check answers whoever still listens.
-func (j *Judge) Verdict(ctx context.Context, a *Ask) Verdict {
-	p := j.checks[a.Target.Protocol]
-	if p == nil {
-		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+a.Target.Protocol)
+// Verdict judges a. It returns when it knows or when Options.Timeout has passed, whether its asker still listens or
+// not: others may have come to wait for the same check.
+func (j *Judge) Verdict(a *Ask) Verdict {
+	v, q := j.Known(a)
+	if q != nil {
+		return j.Settle(a, q)
 	}
-	v, q := j.decide(a, p)
-	switch {
-	case q == nil:
-	case a.Alone:
-		v = Verdict{Result: j.run(a.Target.Clone(), q), Cache: cache.Bypass}
-	default:
-		v = j.ask(ctx, a.Target.Clone(), q, a.Fresh)
-	}
-	j.o.Counters.answered(p, &v)
+	j.Answered(&v)
 	return v
 }
 
-// Known judges a if that needs no check, because an override, a refusal or a kept result decides; otherwise it
-// returns false. Whoever answers with the verdict calls Answered. It does not block.
-func (j *Judge) Known(a *Ask) (Verdict, bool) {
+// Known judges a if that needs no check, because an override, a refusal or a kept result decides; whoever answers with
+// the verdict then calls Answered. Otherwise it returns a query, for Settle. It does not block.
+func (j *Judge) Known(a *Ask) (Verdict, *Query) {
 	p := j.checks[a.Target.Protocol]
 	if p == nil {
-		return Verdict{}, false
+		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+a.Target.Protocol), nil
 	}
 	v, q := j.decide(a, p)
 	v.protocol = p
-	return v, q == nil
+	return v, q
 }
 
 // Answered counts an answer with a verdict of Known.
-func (j *Judge) Answered(v *Verdict) { j.o.Counters.answered(v.protocol, v) }
+func (j *Judge) Answered(v *Verdict) {
+	if v.protocol != nil {
+		j.o.Counters.answered(v.protocol, v)
+	}
+}
 
-// query is what is to be asked of the service, as the cache knows it.
-type query struct {
+// Settle is Verdict once Known has returned q for a.
+func (j *Judge) Settle(a *Ask, q *Query) (v Verdict) {
+	if a.Alone {
+		v = Verdict{Result: j.run(a.Target.Clone(), q), Cache: cache.Bypass}
+	} else {
+		v = j.ask(a.Target.Clone(), q, a.Fresh)
+	}
+	v.protocol = q.protocol
+	j.Answered(&v)
+	return v
+}
+
+// Query is what is to be asked of the service, as the cache knows it.
+type Query struct {
 	*protocol
 	key    string
 	at     cache.Epoch
@@ -199,7 +188,7 @@ type query struct {
 }
 
 // decide returns the verdict, or else the query that leads to one.
-func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *query) {
+func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *Query) {
 	t := &a.Target
 	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Here)
 	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || a.Obey || p.Check == nil || o.State == spool.ForceUp) {
@@ -223,38 +212,63 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *query) {
 	if !a.Fresh && !a.Alone {
 		// A string of the bytes as they are: Get keeps none, and a copy would be the only garbage that an
 		// answer from memory leaves behind.
-		if e, age, ok := j.results.Get(unsafe.String(unsafe.SliceData(key), len(key)), at); ok { //nolint:gosec // see above
-			return Verdict{Result: e.Value, Cache: cache.Hit, Age: age}, nil
+		if k, age, ok := j.results.Get(unsafe.String(unsafe.SliceData(key), len(key)), at); ok { //nolint:gosec // see above
+			return Verdict{Result: k.result(), Cache: cache.Hit, Age: age}, nil
 		}
 	}
-	return Verdict{}, &query{p, string(key), at, a.Here && slices.Contains(j.o.Doors, t.Port)}
+	return Verdict{}, &Query{p, string(key), at, a.Here && slices.Contains(j.o.Doors, t.Port)}
 }
 
-// pack puts a key and the body of its result next to each other, so that an answer from memory fetches
-// one place less from it.
-func pack(key string, r check.Result) (string, check.Result) {
-	b := make([]byte, 0, len(key)+len(r.Body))
-	b = append(append(b, key...), r.Body...)
-	key, r.Body = unsafe.String(unsafe.SliceData(b), len(key)), b[len(key):] //nolint:gosec // b is never written again
-	return key, r
+// ask has the cache answer q, and waits no longer than an asker's patience lasts.
+func (j *Judge) ask(t check.Target, q *Query, fresh bool) (v Verdict) {
+	if q.Outlasts {
+		v = j.askApart(t, q, fresh)
+	} else {
+		v = j.askHere(t, q, fresh)
+	}
+	if v.Result.Reason == check.ReasonBusy {
+		j.busy.Add(1)
+	}
+	return v
 }
 
-func (j *Judge) ask(ctx context.Context, t check.Target, q *query, fresh bool) Verdict {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.o.Timeout+patience)
-	defer cancel()
-	e, outcome, err := j.results.Do(ctx, q.key, q.at, fresh, func() check.Result { return j.run(t, q) })
-	if err != nil {
-		j.busy.Add(1)
-		return Verdict{Result: busy("no answer from the check within " + j.o.Timeout.String()), Cache: outcome}
+// askHere asks the service, which takes no longer than a check may, or joins who does.
+func (j *Judge) askHere(t check.Target, q *Query, fresh bool) Verdict {
+	k, age, outcome, ok := j.results.Do(q.key, q.at, fresh, j.patience(), func() kept { return keep(j.run(t, q)) })
+	if !ok {
+		return j.tired(outcome)
 	}
-	if e.Value.Reason == check.ReasonBusy {
-		j.busy.Add(1)
+	return Verdict{Result: k.result(), Cache: outcome, Age: age}
+}
+
+// askApart is askHere for checks that may take longer than they may.
+func (j *Judge) askApart(t check.Target, q *Query, fresh bool) Verdict {
+	answer := make(chan Verdict, 1)
+	go func() { answer <- j.askHere(t, q, fresh) }()
+	tired := time.NewTimer(j.patience())
+	defer tired.Stop()
+	select {
+	case v := <-answer:
+		return v
+	case <-tired.C:
+		if fresh {
+			return j.tired(cache.Bypass)
+		}
+		return j.tired(cache.Miss)
 	}
-	return Verdict{Result: e.Value, Cache: outcome, Age: time.Since(e.Taken)}
+}
+
+// patience is how long an asker waits: longer than a check may take, so that it hears from the check itself why it
+// failed.
+func (j *Judge) patience() time.Duration { return j.o.Timeout + 200*time.Millisecond }
+
+// tired is for who has waited that long.
+func (j *Judge) tired(o cache.Outcome) Verdict {
+	return Verdict{Result: busy("no answer from the check within " + j.o.Timeout.String()), Cache: o}
 }
 
 // run asks the service.
-func (j *Judge) run(t check.Target, q *query) check.Result {
+func (j *Judge) run(t check.Target, q *Query) check.Result {
 	if j.waiting.Add(1) > int64(j.o.MaxClients+maxWaiting) {
 		j.waiting.Add(-1)
 		return busy("too many checks are waiting already")

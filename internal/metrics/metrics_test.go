@@ -40,7 +40,7 @@ func scrape(t *testing.T, services func() []Service) string {
 		CacheMaxBytes: 1 << 20, Timeout: time.Minute, MaxClients: 2, Counters: counters, Log: slog.New(slog.DiscardHandler),
 	})
 	for _, port := range []uint16{80, 80, 81} {
-		judge.Verdict(context.Background(), &health.Ask{Target: check.Target{Protocol: "tcp", Service: "web", Host: "127.0.0.1", Port: port}, Here: true})
+		judge.Verdict(&health.Ask{Target: check.Target{Protocol: "tcp", Service: "web", Host: "127.0.0.1", Port: port}, Here: true})
 	}
 	h := Handler(Sources{
 		Version:  "1.2.3",

@@ -162,8 +162,10 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	c.mu.Unlock()
 
 	b := shortAnswers.Get().(*[]byte)
+	var now time.Time
 	if *b, last, answered = c.shortcut((*b)[:0], head, c.peer, !c.served); answered {
-		_ = c.SetWriteDeadline(time.Now().Add(shortWriteTimeout))
+		now = time.Now()
+		_ = c.SetWriteDeadline(now.Add(shortWriteTimeout))
 		if _, err := c.Write(*b); err != nil {
 			last = true
 		}
@@ -180,7 +182,7 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		return answered, true
 	}
 	if answered {
-		c.until = time.Now().Add(idleTimeout)
+		c.until = now.Add(idleTimeout)
 	}
 	return answered, last
 }

@@ -53,7 +53,7 @@ func BenchmarkShortcut(b *testing.B) {
 				heads[i] = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: x\r\nX-Number: %07d\r\n\r\n", path, i)
 			}
 			for i := range n {
-				judge.Verdict(context.Background(), &health.Ask{Here: true, Target: check.Target{
+				judge.Verdict(&health.Ask{Here: true, Target: check.Target{
 					Protocol: "http", Service: fmt.Sprintf("service-%06d", i), Host: "127.0.0.1", Port: 8080,
 					URI: fmt.Sprintf("/%06d", i), Header: []check.Field{{Name: "Host", Value: "x"}},
 				}})
