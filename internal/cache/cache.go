@@ -218,14 +218,8 @@ func (c *Cache[V]) together(key string, v V) (*entry[V], string, V) {
 	var e *entry[V]
 	var room []byte
 	switch n := len(key) + len(*text); {
-	case n <= 32:
-		e, room = roomy[V, [32]byte]()
-	case n <= 48:
-		e, room = roomy[V, [48]byte]()
-	case n <= 64:
+	case n <= 64: // two or three lines in all, where entry is one
 		e, room = roomy[V, [64]byte]()
-	case n <= 96:
-		e, room = roomy[V, [96]byte]()
 	case n <= 128:
 		e, room = roomy[V, [128]byte]()
 	default:

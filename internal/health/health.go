@@ -96,7 +96,7 @@ type protocol struct {
 	*protocolCounters
 }
 
-// maxWaiting is how many checks beyond MaxClients may wait for their turn. Each costs two goroutines
+// maxWaiting is how many checks beyond MaxClients may wait for their turn. Each costs a goroutine
 // and a connection; past it the answer "busy" is better given at once.
 const maxWaiting = 4096
 
