@@ -131,7 +131,12 @@ func ClosedPort(t testing.TB) uint16 {
 // Bound returns a TCP socket that has a port of 127.0.0.1 until the test ends, and does not listen.
 func Bound(t testing.TB) (fd int, port uint16) {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	syscall.ForkLock.RLock() // no process is started until it is known not to inherit the socket
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
