@@ -95,8 +95,9 @@ func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][
 // script writes a wrk script that makes n different requests, round about, each thread beginning elsewhere. path is
 // the body of a function in Lua that returns the path of request i, from 0 to n-1.
 //
-// Requests are made when they are sent: 100,000 of them kept in memory would compete with the contestant's own data for
-// the processor's cache, the more so the more data that has. And every request is a string of its own, also where
+// Requests are made when they are sent, not before: wrk lets a thread begin before it has read the next one's script,
+// and counts what that thread asks meanwhile but not the time. And 100,000 of them kept in memory would compete with
+// the contestant's own data for the processor's cache, the more so the more data that has. Every request is a string of its own, also where
 // paths repeat: one that Lua has already costs it less than a new one, and the difference would be taken for the
 // contestant's.
 func (b *bench) script(name string, n int, path string) (string, error) {

@@ -2,9 +2,9 @@ package cache
 
 import "sync"
 
-// flights are the questions that are being asked. A flight is flown by the goroutine that first wanted its answer:
-// one of its own, as golang.org/x/sync/singleflight has for those who will not wait for ever, cost a check of a
-// service on this machine 4 % of its rate.
+// flights are the questions that are being asked. A flight is flown by the goroutine that first wanted its answer.
+// One of its own, as golang.org/x/sync/singleflight has for those who will not wait for ever, is handed to and handed
+// back from: uncached checks ran at 0.86 of a bare client's rate with it and at 0.93 without, measured in turns.
 type flights[V any] struct {
 	mu sync.Mutex
 	of map[string]*flight[V]

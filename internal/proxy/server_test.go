@@ -668,3 +668,36 @@ func TestShortcutIsClosedBehindItsAnswer(t *testing.T) {
 		t.Errorf("the connection was left open: %q, %v", b, err)
 	}
 }
+
+// TestAnAskerThatHangsUp: its check lives on, and whoever asks next has the answer, however the first one was served.
+func TestAnAskerThatHangsUp(t *testing.T) {
+	for name, connect := range map[string]func(*testing.T, *door) net.Conn{
+		"the shortcut": func(t *testing.T, d *door) net.Conn {
+			c, _ := d.kept(t)
+			return c
+		},
+		"net/http": func(t *testing.T, d *door) net.Conn {
+			c, err := net.Dial("tcp", d.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDoor(t, slog.LevelInfo)
+			d.service.hold = make(chan struct{})
+			c := connect(t, d)
+			fmt.Fprintf(c, "GET /http/web/%d/held HTTP/1.1\r\n\r\n", d.service.port)
+			d.service.hold <- struct{}{} // its check is under way
+			_ = c.Close()
+			close(d.service.hold)
+			if r := d.get(t, "/http/web/PORT/held"); r.Code != 200 || r.Body != "body of /held" {
+				t.Errorf("who asks next gets %+v", r)
+			}
+			if n := d.service.asked.Load(); n != 1 {
+				t.Errorf("%d checks, want the first one's", n)
+			}
+		})
+	}
+}
