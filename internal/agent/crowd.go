@@ -103,13 +103,3 @@ func (c *crowd) disperse(d *Door) {
 		}
 	}
 }
-
-// network is who an address counts as: itself, or the 64 bits that one IPv6 host may use as it likes.
-func network(a netip.Addr) netip.Prefix {
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits) // fails for no address, which the zero prefix stands for
-	return p
-}

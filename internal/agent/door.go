@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/spool"
 )
 
@@ -95,7 +96,7 @@ func (d *Door) meet(c *net.TCPConn, buf []byte) {
 		_ = c.Close()
 		return
 	}
-	v := &visitor{door: d, TCPConn: c, from: network(peerOf(c))}
+	v := &visitor{door: d, TCPConn: c, from: clients.Network(peerOf(c))}
 	n = copy(v.text[:], buf[:n])
 	if !d.a.crowd.enter(v) {
 		_ = c.Close()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/spool"
 )
 
@@ -326,7 +326,7 @@ func TestPushedWithItsLineRead(t *testing.T) {
 	h := open(t, spool.All)
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "web:80": "", "": ""} {
 		client, server := accepted(t, text)
-		v := &visitor{door: h.door, TCPConn: server, from: network(peerOf(server))}
+		v := &visitor{door: h.door, TCPConn: server, from: clients.Network(peerOf(server))}
 		if !h.agent.crowd.enter(v) {
 			t.Fatal("no room")
 		}
@@ -374,17 +374,6 @@ func TestTooManyAlive(t *testing.T) {
 	h.agent.crowd.mu.Unlock()
 	if got := h.hear(h.dial("127.0.0.1")); got != "" {
 		t.Errorf("answered %q", got)
-	}
-}
-
-func TestNetwork(t *testing.T) {
-	t.Parallel()
-	for addr, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "::1": "::/64",
-	} {
-		if got := network(netip.MustParseAddr(addr)).String(); got != want {
-			t.Errorf("%s counts as %s, want %s", addr, got, want)
-		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"hacheck/internal/clients"
 )
 
 // maxPeerConns is how many connections one address may hold, where Options.PeerConns does not say otherwise.
@@ -18,21 +20,6 @@ type crowd struct {
 
 	mu    sync.Mutex
 	holds map[netip.Prefix]int
-}
-
-// holderOf is whom a connection counts for: an address, or the network of one host where IPv6 gives it many.
-func holderOf(peer string) netip.Prefix {
-	a, err := netip.ParseAddr(peer)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	a = a.WithZone("").Unmap()
-	bits := a.BitLen()
-	if a.Is6() && !a.IsLoopback() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits) // never fails with that many
-	return p
 }
 
 // enter counts a connection, or reports that its holder has enough.
@@ -71,7 +58,7 @@ func (s *Server) admit(c *conn) bool {
 
 // enter counts a connection of peer's until gone is called, or returns false because there are enough.
 func (s *Server) enter(peer string) (gone func(), ok bool) {
-	who := holderOf(peer)
+	who := clients.NetworkOf(peer)
 	if s.crowd.enter(who) {
 		return func() { s.crowd.leave(who) }, true
 	}
