@@ -30,7 +30,7 @@ inputs() { ls "$1/testdata/fuzz/$2" 2>/dev/null || true; }
 built=
 while read -r package name; do
 	if [ "$built" != "$package" ]; then
-		go test -c -fuzz . -o "$work/fuzz.test" "$package"
+		go test -tags poison -c -fuzz . -o "$work/fuzz.test" "$package"
 		dir=$(go list -f '{{.Dir}}' "$package")
 		built=$package
 	fi

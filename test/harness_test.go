@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func bin(t testing.TB, name string) string {
 			return
 		}
 		build := func(flags ...string) {
-			args := append([]string{"build", "-buildvcs=false", "-ldflags", "-X main.version=1.2.3", "-o", built.dir + "/"}, flags...)
+			args := append([]string{"build", "-buildvcs=false", "-tags", buildTags(), "-ldflags", "-X main.version=1.2.3", "-o", built.dir + "/"}, flags...)
 			cmd := exec.Command("go", args...)
 			cmd.Dir = ".."
 			if !slices.Contains(flags, "-race") {
@@ -84,6 +85,17 @@ func bin(t testing.TB, name string) string {
 		t.Fatal(built.err)
 	}
 	return filepath.Join(built.dir, name)
+}
+
+// buildTags are the build tags of this test, which the commands that it builds get too: "poison" in particular.
+func buildTags() string {
+	info, _ := debug.ReadBuildInfo()
+	for _, s := range info.Settings {
+		if s.Key == "-tags" {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // tool returns the path of a server or tool that the test needs. It fails the test when there is none:

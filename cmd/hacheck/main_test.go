@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		binary = filepath.Join(dir, "hacheck")
-		args := []string{"build", "-ldflags", "-X main.version=1.2.3-test", "-o", binary}
+		args := []string{"build", "-tags", buildSetting("-tags"), "-ldflags", "-X main.version=1.2.3-test", "-o", binary}
 		env := append(os.Environ(), "CGO_ENABLED=0")
 		if underRace() {
 			args, env = append(args, "-race"), append(os.Environ(), "CGO_ENABLED=1")
@@ -63,9 +63,17 @@ func TestMain(m *testing.M) {
 }
 
 // underRace reports whether this test was built with -race.
-func underRace() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "-race" && s.Value == "true" })
+func underRace() bool { return buildSetting("-race") == "true" }
+
+// buildSetting is the value of a flag with which this test was built, "" where it was not given.
+func buildSetting(flag string) string {
+	info, _ := debug.ReadBuildInfo()
+	for _, s := range info.Settings {
+		if s.Key == flag {
+			return s.Value
+		}
+	}
+	return ""
 }
 
 // TestScripts runs testdata/script/*.txtar: a new case is a new file or a few lines in one.

@@ -8,6 +8,7 @@ package check
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -27,9 +28,16 @@ type Target struct {
 // Field is one header line to copy.
 type Field struct{ Name, Value string }
 
-// Clone returns a copy that shares no memory with t that t's owner may reuse.
+// Clone returns a deep copy of t: neither the memory of t's Header nor that of its strings, which may be parts of a
+// whole request, is in it. Whatever outlives the request keeps a clone.
 func (t Target) Clone() Target {
-	t.Header = append([]Field(nil), t.Header...)
+	t.Protocol, t.Service = strings.Clone(t.Protocol), strings.Clone(t.Service)
+	t.Host, t.URI = strings.Clone(t.Host), strings.Clone(t.URI)
+	header := make([]Field, len(t.Header))
+	for i, f := range t.Header {
+		header[i] = Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value)}
+	}
+	t.Header = header
 	return t
 }
 

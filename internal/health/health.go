@@ -15,7 +15,6 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
@@ -208,15 +207,13 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *Query) {
 
 	at := cache.Epoch{Now: view.Epoch, Ended: view.Ended}
 	var buf [256]byte
-	key := j.key(buf[:0], t, p.PerService)
+	key := string(j.key(buf[:0], t, p.PerService))
 	if !a.Fresh && !a.Alone {
-		// A string of the bytes as they are: Get keeps none, and a copy would be the only garbage that an
-		// answer from memory leaves behind.
-		if k, age, ok := j.results.Get(unsafe.String(unsafe.SliceData(key), len(key)), at); ok { //nolint:gosec // see above
+		if k, age, ok := j.results.Get(key, at); ok {
 			return Verdict{Result: k.result(), Cache: cache.Hit, Age: age}, nil
 		}
 	}
-	return Verdict{}, &Query{p, string(key), at, a.Here && slices.Contains(j.o.Doors, t.Port)}
+	return Verdict{}, &Query{p, key, at, a.Here && slices.Contains(j.o.Doors, t.Port)}
 }
 
 // ask has the cache answer q, and waits no longer than an asker's patience lasts.

@@ -116,7 +116,10 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, service string, port uint16, uri string, began time.Time) (health.Verdict, time.Time) {
 	set := s.settings.Load()
 	q := questions.Get().(*question)
-	defer questions.Put(q)
+	defer func() {
+		q.poison()
+		questions.Put(q)
+	}()
 	var fields []check.Field
 	if p.URI {
 		fields = copied(q.fields[:0], r, set.HeadersToCopy)

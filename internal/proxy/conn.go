@@ -169,6 +169,8 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		if _, err := c.Write(*b); err != nil {
 			last = true
 		}
+		poison(head)
+		poison(*b)
 	}
 	if cap(*b) <= maxKeptAnswer {
 		shortAnswers.Put(b)

@@ -164,6 +164,8 @@ func (l *directListener) work() {
 				// An answer of this size always fits a fresh socket. Where it does not, the client has gone.
 				_, _ = unix.Write(fd, out)
 				_ = unix.Close(fd)
+				poison(head[:n])
+				poison(out)
 				continue
 			}
 		}
