@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/spool"
 )
 
@@ -421,7 +423,7 @@ func TestAgents(t *testing.T) {
 	for i := range 3_000 {
 		w.Told(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
 	}
-	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3_000+2 {
+	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3_000+3 {
 		t.Errorf("%d agents, %d of web", got, len(w.Report("web").Agents))
 	}
 	w.at = w.at.Add(forgetAfter + time.Second)
@@ -446,5 +448,103 @@ func BenchmarkAsked(b *testing.B) {
 				s.Asked(&r)
 			}
 		})
+	}
+}
+
+// TestCandidates: askers without a state from one address leave room for one from another to become known.
+func TestCandidates(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	for round := range 3 {
+		w.ask(2*time.Second, Request{Peer: "10.0.0.1", URL: "/http/web/80/"})
+		for i := range 100 {
+			w.ask(0, Request{Peer: "10.6.6.6", URL: fmt.Sprintf("/http/web/80/%d-%d", round, i)})
+		}
+	}
+	if got := w.Report("web").Balancers; len(got) != 1 || got[0].Address != "10.0.0.1" {
+		t.Errorf("the balancer is not known: %+v", got)
+	}
+}
+
+// TestUnrecorded: who asked without a row is named until it has one, or has been silent for minutes; beyond a number
+// of names it is only said that there was somebody, to services that had no row at that time.
+func TestUnrecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.NotKept("web", "10.0.0.1")
+	w.Missed("api", "2001:db8::1", w.at.Add(-5*time.Second))
+	w.Missed("old", "10.0.0.1", w.at.Add(-3*time.Minute))
+	want := []Unrecorded{{Service: "web", Client: "10.0.0.1"}, {Service: "api", Client: "2001:db8::/64", Ago: 5}}
+	if d := cmp.Diff(want, w.Report("").Unrecorded); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want[:1], w.Report("web").Unrecorded); d != "" {
+		t.Error(d)
+	}
+	w.at = w.at.Add(time.Minute)
+	w.Recorded("web", clients.NetworkOf("10.0.0.1"))
+	w.at = w.at.Add(relearnFor)
+	if got := w.Report("web").Unrecorded; len(got) != 1 {
+		t.Errorf("not long enough after it is recorded: %+v", got)
+	}
+	w.at = w.at.Add(time.Second)
+	if got := w.Report("").Unrecorded; len(got) != 1 || got[0].Service != "api" {
+		t.Errorf("after one is recorded: %+v", got)
+	}
+	w.at = w.at.Add(time.Minute)
+	if got := w.Report("").Unrecorded; len(got) != 0 {
+		t.Errorf("after minutes of silence: %+v", got)
+	}
+	if got := w.OtherUnrecorded(time.Time{}); len(got) != 0 {
+		t.Errorf("all were remembered by name, and yet: %+v", got)
+	}
+
+	for i := range 2 * maxUnrecordedOf {
+		w.NotKept(fmt.Sprintf("invented-%d", i), "10.6.6.6")
+	}
+	w.NotKept("web", "10.0.0.1")
+	if got := w.Report("web").Unrecorded; len(got) != 1 || got[0].Client != "10.0.0.1" {
+		t.Errorf("the names of one client leave no room for another: %+v", got)
+	}
+	if got := len(w.Report("").Unrecorded); got != maxUnrecordedOf+1 {
+		t.Errorf("%d are remembered, want %d", got, maxUnrecordedOf+1)
+	}
+	if got := w.OtherUnrecorded(w.at.Add(-time.Minute)); len(got) != 0 {
+		t.Errorf("a service that has had a row for a minute: %+v", got)
+	}
+	for _, since := range []time.Time{{}, w.at.Add(-time.Second), w.at.Add(time.Second)} {
+		if got := w.OtherUnrecorded(since); len(got) != 1 || got[0].Client != "10.6.6.6" || got[0].Service != "" {
+			t.Errorf("row since %v: %+v", since, got)
+		}
+	}
+	for i := range 100_000 {
+		w.NotKept(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
+	}
+	if got := len(w.Report("").Unrecorded); got != maxUnrecorded {
+		t.Errorf("%d are remembered, want %d", got, maxUnrecorded)
+	}
+	w.at = w.at.Add(relearnFor + time.Second)
+	if got := w.OtherUnrecorded(time.Time{}); len(got) != 0 {
+		t.Errorf("long after: %+v", got)
+	}
+}
+
+// TestFullIsLogged: a full table has its line once a minute.
+func TestFullIsLogged(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	var log strings.Builder
+	w.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	for range 3 {
+		w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
+		w.Full("agents", clients.NetworkOf("2001:db8::1"), 10_000)
+		w.at = w.at.Add(25 * time.Second)
+	}
+	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "table=services client=10.6.6.6 rows=10000") || !strings.Contains(got, "client=2001:db8::/64") {
+		t.Errorf("logged within a minute:\n%s", got)
+	}
+	w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
+	if got := log.String(); strings.Count(got, "\n") != 3 {
+		t.Errorf("logged after it:\n%s", got)
 	}
 }
