@@ -177,6 +177,7 @@ func start(o *options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.balancers = balancer.New()
+	d.balancers.LogTo(d.log)
 	if err := d.openAgents(); err != nil {
 		return nil, err
 	}

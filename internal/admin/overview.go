@@ -114,6 +114,9 @@ func (c *command) overview() int {
 		c.printf("\n")
 		c.balancersTable(report)
 	}
+	if report != nil && len(report.Unrecorded) > 0 {
+		c.printf("\nNot every balancer is known: %s\n", unrecordedText(report.Unrecorded[0]))
+	}
 	return code
 }
 

@@ -72,9 +72,6 @@ type pool struct{ address, node, backend string }
 // A balancer has nothing against losing servers that it has out already, or whose weights together are less
 // than that of all that are usable in the backend: then another one is left.
 func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objection, missing string) {
-	if r.NotKept > 0 {
-		return "more balancers ask than the daemon remembers, so that not all of them can be heard; see /balancers, and try again ten minutes after what asked so often is gone", ""
-	}
 	w := newWatcher(targets, false, 1)
 	for _, row := range r.Balancers {
 		if !row.Silent && slices.ContainsFunc(targets, func(t target) bool { return concerns(t.key, row) }) {
@@ -138,6 +135,9 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		if !slices.ContainsFunc(w.views, func(v *view) bool { return concerns(t.key, v.row) }) {
 			return "", fmt.Sprintf("%s: no balancer has asked about it within %s, so that what they have left is not known", t.label, wording.Span(safeFor))
 		}
+	}
+	if u := unrecorded(targets, r); len(u) > 0 {
+		return "", unrecordedText(u[0])
 	}
 	if seconds(r.Uptime) < quietFor {
 		return "", "the daemon has not listened long enough to know who asks"

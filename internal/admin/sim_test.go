@@ -30,7 +30,8 @@ type sim struct {
 	server   *http.Server
 	service  map[string]*simService
 	balancer []*simBalancer
-	notKept  uint64
+	notKept  uint64 // of a daemon that does not say whom it has not recorded
+	missing  []balancer.Unrecorded
 
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -103,6 +104,8 @@ func newSim(dir *spool.Dir, specs []string) (*sim, error) {
 			case "nobody":
 			case "notkept":
 				s.notKept = 7
+			case "unrecorded":
+				s.missing = append(s.missing, balancer.Unrecorded{Service: value, Client: "10.0.0.7", Ago: 3})
 			case "young":
 				s.age = 0
 			default:
@@ -138,7 +141,9 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 	service := r.URL.Query().Get("service")
 	report := s.table.Report(service)
 	report.Uptime += s.age
-	report.NotKept += s.notKept
+	if report.Unrecorded = append(report.Unrecorded, s.missing...); s.notKept > 0 {
+		report.NotKept, report.Unrecorded = s.notKept, nil
+	}
 	for name, asked := range s.service {
 		if (service == "" || name == service) && !asked.at.IsZero() {
 			report.Services = append(report.Services, balancer.Asked{Service: name, Ago: time.Since(asked.at).Seconds()})

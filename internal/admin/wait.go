@@ -213,6 +213,14 @@ func (w *waitOn) open() string {
 	if n := len(list) - most; n > 0 {
 		list = append(list[:most], fmt.Sprintf("and %d more", n))
 	}
+	if w.report != nil {
+		if missing := unrecorded(w.targets, w.report); len(missing) > 0 {
+			list = append(list, unrecordedText(missing[0]))
+		}
+	}
+	if w.crowded {
+		list = append(list, fmt.Sprintf("more than %d balancers ask, and not all are watched", maxViews))
+	}
 	if list == nil {
 		return ""
 	}
@@ -270,7 +278,7 @@ type reporter struct {
 	remind   time.Duration // when the next reminder is due
 	trouble  string        // why the daemon cannot be asked now
 	restarts int           // that were told
-	crowded  bool          // that was told
+	missing  bool          // clients that are not recorded were named
 }
 
 // saying is the latest that was said of a view.
@@ -369,9 +377,9 @@ func (r *reporter) update() {
 		r.restarts = w.restarts
 		r.note("the daemon was started anew, and learns again who asks")
 	}
-	if w.crowded && !r.crowded {
-		r.crowded = true
-		r.note("more balancers ask than the daemon remembers; of those beyond nothing is known")
+	if missing := unrecorded(w.targets, w.report); len(missing) > 0 && !r.missing {
+		r.missing = true
+		r.note(unrecordedText(missing[0]) + "; waiting until it is known who asks")
 	}
 	if !r.screen.Live() {
 		r.changes()

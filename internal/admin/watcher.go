@@ -51,7 +51,7 @@ type watcher struct {
 	started  time.Duration // when the daemon had begun to listen, at the latest
 	restarts int           // of the daemon, since the first report
 	learned  bool          // the daemon has listened long enough to know who asks
-	crowded  bool          // there are balancers that are not watched, here or in the daemon
+	crowded  bool          // there are more balancers than maxViews
 }
 
 // status is how far a balancer has followed.
@@ -116,7 +116,6 @@ func (w *watcher) see(r *balancer.Report, asked, now time.Duration) {
 	}
 	w.report, w.asked, w.now, w.started = r, asked, now, now-seconds(r.Uptime)
 	w.learned = w.learned || seconds(r.Uptime) >= quietFor
-	w.crowded = w.crowded || r.NotKept > 0
 	w.seeAgents()
 
 	for _, v := range w.views {
@@ -500,10 +499,40 @@ func (w *watcher) verdict() status {
 			return waiting
 		}
 	}
-	if !w.learned {
+	if !w.learned || end == followed && (w.crowded || len(unrecorded(w.targets, w.report)) > 0) {
 		return waiting
 	}
 	return end
+}
+
+// unrecorded returns the clients that the daemon has no row for although they have asked about a target, or may have.
+func unrecorded(targets []target, r *balancer.Report) []balancer.Unrecorded {
+	if r.Unrecorded == nil && r.NotKept > 0 { // a daemon that is older than this command does not say who
+		return []balancer.Unrecorded{{}}
+	}
+	var list []balancer.Unrecorded
+	for _, u := range r.Unrecorded {
+		about := func(t target) bool {
+			return t.key.Service == u.Service || t.key.Service == spool.All || u.Service == spool.All || u.Service == ""
+		}
+		if slices.ContainsFunc(targets, about) {
+			list = append(list, u)
+		}
+	}
+	return list
+}
+
+// unrecordedText says which client the daemon has no row for, and what to do.
+func unrecordedText(u balancer.Unrecorded) string {
+	client, about := "a client", "a service, perhaps this one,"
+	if u.Client != "" {
+		client = wording.OneLine(u.Client)
+	}
+	if u.Service != "" {
+		about = wording.OneLine(u.Service)
+	}
+	return fmt.Sprintf("%s asked about %s %s ago and the daemon could not record it, because too many services or balancers were asked about: the daemon's log names the client that asked so much; keep it away by a firewall and run the command again",
+		client, about, wording.Span(seconds(u.Ago)))
 }
 
 // known says whether there is a balancer that is waited for, or was, for a target.

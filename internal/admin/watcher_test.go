@@ -887,7 +887,19 @@ func TestJudgeSafe(t *testing.T) {
 	if objection, missing := judgeSafe(s.w.targets, &balancer.Report{Uptime: 9, Balancers: rows}, 5*time.Second); objection != "" || !strings.Contains(missing, "not listened long enough") {
 		t.Errorf("a daemon that has just started: %q, %q", objection, missing)
 	}
-	if objection, _ := judgeSafe(s.w.targets, &balancer.Report{Uptime: 100, Balancers: rows, NotKept: 1}, 5*time.Second); !strings.Contains(objection, "more balancers ask") {
-		t.Errorf("balancers that are not remembered: %q", objection)
+	for name, r := range map[string]*balancer.Report{
+		"of an older daemon": {NotKept: 1},
+		"of web":             {Unrecorded: []balancer.Unrecorded{{Service: "web", Client: "10.0.0.7"}}},
+		"of all":             {Unrecorded: []balancer.Unrecorded{{Service: "all", Client: "10.0.0.7"}}},
+		"of any":             {Unrecorded: []balancer.Unrecorded{{Client: "10.0.0.7"}}},
+	} {
+		r.Uptime, r.Balancers = 100, rows
+		if objection, missing := judgeSafe(s.w.targets, r, 5*time.Second); objection != "" || !strings.Contains(missing, "the daemon could not record it") {
+			t.Errorf("a client that is not recorded, %s: %q, %q", name, objection, missing)
+		}
+	}
+	r := &balancer.Report{Uptime: 100, Balancers: rows, NotKept: 1, Unrecorded: []balancer.Unrecorded{{Service: "api"}}}
+	if objection, missing := judgeSafe(s.w.targets, r, 5*time.Second); objection != "" || missing != "" {
+		t.Errorf("a client that is not recorded, of another service: %q, %q", objection, missing)
 	}
 }

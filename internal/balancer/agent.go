@@ -2,15 +2,21 @@ package balancer
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"hacheck/internal/clients"
+	"hacheck/internal/share"
 )
 
 // agentKey is who asked the agent about what.
 type agentKey struct{ peer, service string }
 
 type agentRow struct {
+	key       agentKey
+	place     *share.Place[*agentRow]
 	answer    string
 	at, since time.Time
 	alike     int // answers in a row, the last included, with its words
@@ -31,20 +37,13 @@ func (t *Table) Told(peer, service, answer string) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	k := agentKey{peer, service}
-	a := t.agents[k]
+	a := t.agents[agentKey{peer, service}]
 	if a == nil {
-		if !t.roomForAgent(peer) {
-			t.forgetAgents(now)
-		}
-		if !t.roomForAgent(peer) {
+		if a = t.addAgent(peer, service, now); a == nil {
 			t.notKept.add(t.age(now))
+			t.missAgent(service, clients.NetworkOf(peer), now, now)
 			return
 		}
-		a = &agentRow{since: now}
-		k = agentKey{strings.Clone(peer), strings.Clone(service)}
-		t.agents[k] = a
-		t.agentPeers[k.peer]++
 	}
 	if a.asked > 0 {
 		a.gaps.add(a.asked, now.Sub(a.at))
@@ -57,9 +56,34 @@ func (t *Table) Told(peer, service, answer string) {
 	a.alike++
 }
 
-// roomForAgent reports whether one more row of peer's may be kept.
-func (t *Table) roomForAgent(peer string) bool {
-	return len(t.agents) < maxAgents && t.agentPeers[peer] < maxPeerAgents
+// addAgent makes a row, or returns nil when there is no room. t.mu is held.
+func (t *Table) addAgent(peer, service string, now time.Time) *agentRow {
+	client := clients.NetworkOf(peer)
+	for len(t.agents) >= maxAgents {
+		if t.forgetAgents(now); len(t.agents) < maxAgents {
+			break
+		}
+		old, ok := t.agentRows.Displace(client)
+		if !ok {
+			return nil
+		}
+		delete(t.agents, old.key)
+		if now.Sub(old.at) <= old.silence() {
+			t.missAgent(old.key.service, clients.NetworkOf(old.key.peer), old.at, now)
+		}
+	}
+	a := &agentRow{key: agentKey{strings.Clone(peer), strings.Clone(service)}, since: now}
+	t.agents[a.key] = a
+	a.place = t.agentRows.Add(client, a)
+	name, _, _ := strings.Cut(service, ":")
+	t.missedAgents.recorded(name, client, now)
+	return a
+}
+
+// missAgent remembers that a client asked the agent about a service, or an instance of it, without having a row.
+func (t *Table) missAgent(service string, client netip.Prefix, at, now time.Time) {
+	name, _, _ := strings.Cut(service, ":")
+	t.missedAgents.add(name, client, at, now)
 }
 
 // words are the two words of an answer, without the reason.
@@ -68,20 +92,20 @@ func words(answer string) string {
 	return w
 }
 
-// forgetAgents drops who has not asked for long, at most once a second.
+// forgetAgents drops who has not asked for long, at most once a second. t.mu is held.
 func (t *Table) forgetAgents(now time.Time) {
 	if now.Sub(t.agentsSwept) < time.Second {
 		return
 	}
 	t.agentsSwept = now
 	for k, a := range t.agents {
-		if now.Sub(a.at) <= forgetAfter {
-			continue
+		if now.Sub(a.at) > forgetAfter {
+			delete(t.agents, k)
+			t.agentRows.Remove(a.place)
 		}
-		delete(t.agents, k)
-		if t.agentPeers[k.peer]--; t.agentPeers[k.peer] <= 0 {
-			delete(t.agentPeers, k.peer)
-		}
+	}
+	if len(t.agents) >= maxAgents {
+		t.Full("agents", t.agentRows.Largest(), len(t.agents))
 	}
 }
 

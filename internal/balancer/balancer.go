@@ -7,27 +7,29 @@ package balancer
 
 import (
 	"hash/maphash"
-	"maps"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"hacheck/internal/clients"
+	"hacheck/internal/share"
 	"hacheck/internal/spool"
 )
 
-// The bounds. What is remembered is chosen by whoever sends requests, so that no client may have more than
-// its share, and what nobody has asked about for long makes room.
+// The bounds. What is remembered is chosen by whoever sends requests, so that what nobody has asked about for long
+// makes room, and then the client that fills the table; see the package share.
 const (
 	maxRows       = 10_000 // all together
-	maxPeerRows   = 2_000  // of one remote address
-	maxRowsBeside = 100    // of one remote address about one service
+	maxRowsBeside = 100    // of one client about one service
 	maxCandidates = 16     // of one service, see candidate
+	maxServices   = 2 * maxRows
 	maxHeader     = 1 << 10
 	maxName       = 256    // of a node, a server or a URL
 	maxAgents     = 10_000 // agent connections, told apart by address and by what they ask about
-	maxPeerAgents = 2_000  // of one remote address
 )
 
 const (
@@ -57,15 +59,20 @@ type Table struct {
 	seed    maphash.Seed
 	notKept missed // requests about services that are not remembered, and agents
 
+	log  *slog.Logger
+	full map[string]*atomic.Int64 // when a full table was logged last, by its name; the age of this Table
+
+	// mu guards the rest, and which rows there are. It is locked before the lock of a Service.
 	mu       sync.Mutex
-	rows     int
-	peers    map[string]int // rows of each remote address
+	rows     *share.Shares[*row]
 	services map[string]*Service
 	swept    time.Time
-	agents   map[agentKey]*agentRow
 
-	agentPeers  map[string]int // agents of each remote address
+	agents      map[agentKey]*agentRow
+	agentRows   *share.Shares[*agentRow]
 	agentsSwept time.Time
+
+	missedServices, missedAgents unrecorded
 }
 
 // New returns an empty table.
@@ -73,10 +80,25 @@ func New() *Table { return newTable(time.Now) }
 
 func newTable(now func() time.Time) *Table {
 	return &Table{
-		now: now, started: now(), seed: maphash.MakeSeed(),
-		peers: map[string]int{}, services: map[string]*Service{}, agents: map[agentKey]*agentRow{},
-		agentPeers: map[string]int{},
+		now: now, started: now(), seed: maphash.MakeSeed(), log: slog.New(slog.DiscardHandler),
+		full: map[string]*atomic.Int64{"services": {}, "balancers": {}, "agents": {}},
+		rows: share.New((*row).questions), services: map[string]*Service{},
+		agents: map[agentKey]*agentRow{}, agentRows: share.New(func(a *agentRow) uint64 { return uint64(a.asked) }),
 	}
+}
+
+// LogTo has the table log when it is full. It must be called before all else.
+func (t *Table) LogTo(log *slog.Logger) { t.log = log }
+
+// Full logs, once a minute at most, that a table has no more room for the client that fills it. table is "services",
+// "balancers" or "agents".
+func (t *Table) Full(table string, largest netip.Prefix, rows int) {
+	now, last := int64(t.age(t.now())), t.full[table].Load()
+	if last != 0 && now-last < int64(time.Minute) || !t.full[table].CompareAndSwap(last, max(now, 1)) {
+		return
+	}
+	t.log.Warn("a table of who asks is full: the client that fills it gets no more rows, and loses some to others; if it is no balancer, keep it away by a firewall",
+		"table", table, "client", clientName(largest), "rows", rows)
 }
 
 // Request is one check request and its answer. Its memory is the caller's again when Asked returns.
@@ -101,7 +123,11 @@ type Service struct {
 	t    *Table
 	name string
 
-	missed     missed
+	missed missed
+	// lost is when a client asked last that then had no row, and lostBy is that client; Table.mu guards them.
+	lost   time.Time
+	lostBy netip.Prefix
+
 	mu         sync.Mutex
 	rows       []*row
 	index      map[rowKey]*row // when there are more than a few
@@ -120,6 +146,10 @@ type rowKey struct {
 
 // row is one balancer's view of one server.
 type row struct {
+	service *Service
+	client  netip.Prefix
+	place   *share.Place[*row]
+
 	key   rowKey
 	sent  bool
 	state []byte // the header as it came, cut at maxHeader; read when somebody wants to know
@@ -146,9 +176,10 @@ type answer struct {
 // candidate is an asker that sends no state and may be a balancer: it is one from its third request at a
 // steady interval on. Of two whose hashes are the same the second is mistaken for the first.
 type candidate struct {
-	hash uint64
-	at   time.Time
-	gap  time.Duration // between the two requests before; 0 when there was one
+	hash   uint64
+	client uint64 // hash of the client's network
+	at     time.Time
+	gap    time.Duration // between the two requests before; 0 when there was one
 }
 
 // Service returns what is known of the service with that name, for its requests to be entered.
@@ -160,9 +191,6 @@ func (t *Table) Service(name string) *Service {
 	}
 	return &Service{t: t, name: name}
 }
-
-// Missed counts a request that is not entered for want of room for its service.
-func (t *Table) Missed() { t.notKept.add(t.age(t.now())) }
 
 // age is how long the table has been there, which no clock that is set changes.
 func (t *Table) age(now time.Time) time.Duration { return now.Sub(t.started) }
@@ -192,32 +220,27 @@ func (s *Service) Asked(r *Request) {
 		key.url = cut(r.URL, maxName)
 	}
 	if !s.enter(&key, r) {
-		s.t.miss(s, r.At)
-		s.t.sweep() // so that there is room the next time
+		s.t.miss(s, clients.NetworkOf(r.Peer), r.At)
 	}
 }
 
 // enter enters r in its row and returns true, or returns false when there is no room for one.
 func (s *Service) enter(key *rowKey, r *Request) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.find(key)
-	if w == nil {
-		var gap time.Duration
-		if !r.Sent {
-			if gap = s.steady(r); gap == 0 {
-				return true
-			}
-		}
-		if w = s.add(key); w == nil {
-			return false
-		}
-		if gap > 0 {
-			w.asked, w.last.at = 1, r.At.Add(-gap)
+	if w := s.find(key); w != nil {
+		w.enter(r)
+		s.mu.Unlock()
+		return true
+	}
+	var gap time.Duration
+	if !r.Sent {
+		if gap = s.steady(r); gap == 0 {
+			s.mu.Unlock()
+			return true
 		}
 	}
-	w.enter(r)
-	return true
+	s.mu.Unlock()
+	return s.t.add(s, key, gap, r)
 }
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
@@ -243,29 +266,53 @@ func (s *Service) steady(r *Request) time.Duration {
 	_, _ = h.WriteString(r.URL)
 	hash := h.Sum64()
 	if s.candidate.at.IsZero() {
-		s.candidate = candidate{hash: hash, at: r.At}
+		s.candidate = candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.At}
 		return 0
 	}
-	oldest := &s.candidate
-	if oldest.hash == hash {
-		return oldest.again(r.At)
+	if s.candidate.hash == hash {
+		return s.candidate.again(r.At)
 	}
 	for i := range s.candidates {
-		c := &s.candidates[i]
-		if c.hash == hash {
+		if c := &s.candidates[i]; c.hash == hash {
 			return c.again(r.At)
 		}
-		if c.at.Before(oldest.at) {
-			oldest = c
-		}
 	}
-	c := candidate{hash: hash, at: r.At}
+	c := candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.At}
 	if len(s.candidates) < maxCandidates-1 {
 		s.candidates = append(s.candidates, c)
 	} else {
-		*oldest = c
+		*s.leastCandidate(c.client) = c
 	}
 	return 0
+}
+
+// leastCandidate returns the candidate that makes room for one of a client: the oldest of the client that has the
+// most, or of its own when it has as many.
+func (s *Service) leastCandidate(client uint64) *candidate {
+	all := make([]*candidate, 0, maxCandidates)
+	all = append(all, &s.candidate)
+	for i := range s.candidates {
+		all = append(all, &s.candidates[i])
+	}
+	count := func(client uint64) (n int) {
+		for _, c := range all {
+			if c.client == client {
+				n++
+			}
+		}
+		return n
+	}
+	var least *candidate
+	most := max(count(client), 1)
+	for _, c := range all {
+		n := count(c.client)
+		switch {
+		case n < most || n == most && most == count(client) && c.client != client:
+		case n > most || least == nil || c.at.Before(least.at):
+			least, most = c, n
+		}
+	}
+	return least
 }
 
 // again enters another request and returns the interval when it is the third at a steady one, else 0.
@@ -282,18 +329,52 @@ func (c *candidate) again(at time.Time) time.Duration {
 	return 0
 }
 
-// add makes a row, or returns nil when there is no room. s.mu is held.
-func (s *Service) add(key *rowKey) *row {
-	beside := 0
-	for _, w := range s.rows {
-		if w.key.peer == key.peer {
-			beside++
+// add makes a row of s and enters r in it, or returns false when there is no room. gap is what steady returned.
+func (t *Table) add(s *Service, key *rowKey, gap time.Duration, r *Request) bool {
+	client := clients.NetworkOf(key.peer)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if other := t.services[s.name]; other != nil && other != s {
+		return false // the HTTP server has dropped its row meanwhile, and made another one
+	}
+	if s.beside(client) >= maxRowsBeside {
+		return false
+	}
+	for t.rows.Len() >= maxRows {
+		if !t.makeRoom(client) {
+			return false
 		}
 	}
-	if !s.t.room(s, key.peer, beside) {
-		return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.find(key)
+	if w == nil {
+		w = &row{service: s, client: client, key: rowKey{strings.Clone(key.peer), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
+		if gap > 0 {
+			w.asked, w.last.at = 1, r.At.Add(-gap)
+		}
+		w.place = t.rows.Add(client, w)
+		s.insert(w)
+		t.services[s.name] = s
 	}
-	w := &row{key: rowKey{strings.Clone(key.peer), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
+	w.enter(r)
+	return true
+}
+
+// beside returns how many rows of s a client has.
+func (s *Service) beside(client netip.Prefix) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.rows {
+		if w.client == client {
+			n++
+		}
+	}
+	return n
+}
+
+// insert enters a row. s.mu is held.
+func (s *Service) insert(w *row) {
 	s.rows = append(s.rows, w)
 	if s.index != nil {
 		s.index[w.key] = w
@@ -303,72 +384,82 @@ func (s *Service) add(key *rowKey) *row {
 			s.index[w.key] = w
 		}
 	}
-	return w
 }
 
-// room takes a place for a row of peer's in s, which has that many of it already.
-func (t *Table) room(s *Service, peer string, beside int) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if beside >= maxRowsBeside || t.rows >= maxRows || t.peers[peer] >= maxPeerRows {
+// makeRoom forgets what has been silent for long, or else one row of the client that has the most. It returns false
+// if there is nothing to forget for the sake of client. t.mu is held.
+func (t *Table) makeRoom(client netip.Prefix) bool {
+	now := t.now()
+	if now.Sub(t.swept) >= time.Second {
+		t.swept = now
+		for _, s := range t.services {
+			t.forget(s, now)
+		}
+		if t.rows.Len() < maxRows {
+			return true
+		}
+		t.Full("balancers", t.rows.Largest(), t.rows.Len())
+	}
+	w, ok := t.rows.Displace(client)
+	if !ok {
 		return false
 	}
-	t.rows++
-	t.peers[strings.Clone(peer)]++
-	t.services[s.name] = s
+	s := w.service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows = slices.DeleteFunc(s.rows, func(other *row) bool { return other == w })
+	delete(s.index, w.key)
+	if now.Sub(w.last.at) <= w.silence() {
+		s.lose(w.client, w.last.at)
+	}
 	return true
 }
 
-// miss counts a request about s that is not entered for want of room.
-func (t *Table) miss(s *Service, now time.Time) {
-	s.missed.add(t.age(now))
+// questions is how often w's balancer has asked.
+func (w *row) questions() uint64 {
+	w.service.mu.Lock()
+	defer w.service.mu.Unlock()
+	return uint64(w.asked)
+}
+
+// lose remembers that a client asked at that time which is in no row. Table.mu is held.
+func (s *Service) lose(client netip.Prefix, at time.Time) {
+	if at.After(s.lost) {
+		s.lost, s.lostBy = at, client
+	}
+}
+
+// miss counts a request of a client about s that is not entered for want of room.
+func (t *Table) miss(s *Service, client netip.Prefix, at time.Time) {
+	s.missed.add(t.age(at))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.services[s.name] = s
-}
-
-// sweep forgets what has been silent for long, at most once a second.
-func (t *Table) sweep() {
-	now := t.now()
-	t.mu.Lock()
-	if now.Sub(t.swept) < time.Second {
-		t.mu.Unlock()
+	if known := t.services[s.name]; known != nil {
+		known.lose(client, at)
 		return
 	}
-	t.swept = now
-	services := slices.Collect(maps.Values(t.services))
-	t.mu.Unlock()
-	for _, s := range services {
-		s.forget(now)
+	if len(t.services) >= maxServices {
+		t.missedAgents.other, t.missedAgents.otherBy = at, client
+		return
 	}
+	t.services[s.name] = s
+	s.lose(client, at)
 }
 
-// forget drops the rows that are to be forgotten.
-func (s *Service) forget(now time.Time) {
+// forget drops the rows of s that are to be forgotten, and s when there is nothing left. t.mu is held.
+func (t *Table) forget(s *Service, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var gone []*row
 	s.rows = slices.DeleteFunc(s.rows, func(w *row) bool {
 		if !w.forgotten(now) {
 			return false
 		}
-		gone = append(gone, w)
+		delete(s.index, w.key)
+		t.rows.Remove(w.place)
 		return true
 	})
-	if gone == nil && len(s.rows) > 0 {
-		return
-	}
-	s.t.mu.Lock()
-	defer s.t.mu.Unlock()
-	for _, w := range gone {
-		delete(s.index, w.key)
-		s.t.rows--
-		if s.t.peers[w.key.peer]--; s.t.peers[w.key.peer] <= 0 {
-			delete(s.t.peers, w.key.peer)
-		}
-	}
-	if len(s.rows) == 0 && s.missed.count(s.t.age(now)) == 0 {
-		delete(s.t.services, s.name)
+	if len(s.rows) == 0 && s.missed.count(t.age(now)) == 0 && now.Sub(s.lost) > unrecordedFor {
+		delete(t.services, s.name)
 	}
 }
 

@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/spool"
 )
 
@@ -269,8 +271,8 @@ func TestForgets(t *testing.T) {
 		t.Errorf("%d balancers before their time, want 50", got)
 	}
 	w.at = w.at.Add(time.Second)
-	if got := len(w.Report("").Balancers); got != 0 || w.rows != 0 || len(w.peers) != 0 || len(w.services) != 0 {
-		t.Errorf("%d balancers, %d rows, %d peers, %d services are left", got, w.rows, len(w.peers), len(w.services))
+	if got := len(w.Report("").Balancers); got != 0 || w.rows.Len() != 0 || len(w.services) != 0 {
+		t.Errorf("%d balancers, %d rows, %d services are left", got, w.rows.Len(), len(w.services))
 	}
 	// The row is used again.
 	w.ask(0, Request{Sent: true, Node: "1", Name: "be/s"})
@@ -295,30 +297,41 @@ func TestBounds(t *testing.T) {
 	if b := w.Report("").Balancers; b[0].Node != "lb1" || b[0].Interval != 2 {
 		t.Errorf("the first one: %+v", b[0])
 	}
+	if u := w.Report("web").Unrecorded; len(u) != 1 || u[0].Client != "10.6.6.6" || len(w.Report("other").Unrecorded) != 0 {
+		t.Errorf("not recorded: %+v", u)
+	}
 	for s := range 1000 {
 		for i := range 30 {
 			w.Service(fmt.Sprintf("svc-%d", s)).Asked(&Request{Peer: "10.6.6.6", Sent: true, Node: fmt.Sprint(i), Name: "be/s", At: w.at})
 		}
 	}
-	if got := w.peers["10.6.6.6"]; got != maxPeerRows {
-		t.Errorf("%d rows of one client, want %d", got, maxPeerRows)
+	if got := w.rows.Len(); got != maxRows {
+		t.Errorf("%d rows, want %d", got, maxRows)
 	}
-	for i := range 20_000 {
+	// The client that fills the table gets no more; others get room from it, and one another's rows are safe.
+	for i := range 3_000 {
 		w.Service(fmt.Sprintf("svc-%d", i%500)).Asked(&Request{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), Sent: true, Node: "n", Name: "be/s", At: w.at})
 	}
-	if w.rows != maxRows {
-		t.Errorf("%d rows, want %d", w.rows, maxRows)
+	others := 0
+	for _, b := range w.Report("").Balancers {
+		if b.Address != "10.6.6.6" {
+			others++
+		}
+	}
+	if w.rows.Len() != maxRows || others != 3_001 {
+		t.Errorf("%d rows, %d of them of others, want %d and %d", w.rows.Len(), others, maxRows, 3_001)
+	}
+	if b := w.Report("web").Balancers; b[0].Node != "lb1" {
+		t.Errorf("the first one is gone: %+v", b[0])
 	}
 	// What was missed is said of the service it was missed of, and of all.
 	if own, all := w.Report("web").NotKept, w.Report("").NotKept; own != 10_000-maxRowsBeside || all <= own {
 		t.Errorf("not kept: %d of web, %d of all", own, all)
 	}
-	// Once the flood is over and forgotten, a newcomer finds room at its second request.
+	// Once the flood is over and forgotten, a newcomer finds room.
 	w.at = w.at.Add(forgetAfter + time.Minute)
-	for range 2 {
-		w.ask(0, Request{Peer: "10.0.0.9", Sent: true, Node: "new", Name: "be/s"})
-	}
-	if got := w.Report("web").Balancers; len(got) != 1 || got[0].Node != "new" {
+	w.ask(0, Request{Peer: "10.0.0.9", Sent: true, Node: "new", Name: "be/s"})
+	if got := w.Report("web"); len(got.Balancers) != 1 || got.Balancers[0].Node != "new" || len(got.Unrecorded) != 0 {
 		t.Errorf("after the flood: %+v", got)
 	}
 	w.at = w.at.Add(forgetAfter + time.Second)
@@ -397,27 +410,26 @@ func TestAgents(t *testing.T) {
 	if silent(11*time.Second, "mail") || !silent(13*time.Second, "mail") {
 		t.Error("one that asks every 4 s is silent before 12 s or not after them")
 	}
-	// One that asks about ever other names leaves room for the others.
+	// One that asks about ever other names leaves room for the others, and takes none of their rows.
 	for i := range maxAgents + 100 {
 		w.Told("10.6.6.6", fmt.Sprintf("svc-%d", i), "up ready")
 	}
-	if got := len(w.Report("").Agents); got != 5+maxPeerAgents {
-		t.Errorf("%d agents after a flood from one address, want %d", got, 5+maxPeerAgents)
+	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3 {
+		t.Errorf("%d agents after a flood from one address, %d of web", got, len(w.Report("web").Agents))
 	}
-	for i := range maxAgents + 100 {
+	if u := w.Report("svc-10050").Unrecorded; len(u) != 1 || u[0].Service != "svc-10050" || u[0].Client != "10.6.6.6" {
+		t.Errorf("not recorded: %+v", u)
+	}
+	for i := range 3_000 {
 		w.Told(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
 	}
-	if got := len(w.Report("").Agents); got != maxAgents {
-		t.Errorf("%d agents, want %d", got, maxAgents)
+	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3_000+3 {
+		t.Errorf("%d agents, %d of web", got, len(w.Report("web").Agents))
 	}
 	w.at = w.at.Add(forgetAfter + time.Second)
 	told("10.9.9.9", "web", "up ready")
 	if got := w.Report("").Agents; len(got) != 1 {
 		t.Errorf("%d agents after the others were forgotten", len(got))
-	}
-	told("10.6.6.6", "web", "up ready")
-	if got := w.Report("").Agents; len(got) != 2 || len(w.agentPeers) != 2 {
-		t.Errorf("%d agents of %d addresses after the flood", len(got), len(w.agentPeers))
 	}
 }
 
@@ -436,5 +448,103 @@ func BenchmarkAsked(b *testing.B) {
 				s.Asked(&r)
 			}
 		})
+	}
+}
+
+// TestCandidates: askers without a state from one address leave room for one from another to become known.
+func TestCandidates(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	for round := range 3 {
+		w.ask(2*time.Second, Request{Peer: "10.0.0.1", URL: "/http/web/80/"})
+		for i := range 100 {
+			w.ask(0, Request{Peer: "10.6.6.6", URL: fmt.Sprintf("/http/web/80/%d-%d", round, i)})
+		}
+	}
+	if got := w.Report("web").Balancers; len(got) != 1 || got[0].Address != "10.0.0.1" {
+		t.Errorf("the balancer is not known: %+v", got)
+	}
+}
+
+// TestUnrecorded: who asked without a row is named until it has one, or has been silent for minutes; beyond a number
+// of names it is only said that there was somebody, to services that had no row at that time.
+func TestUnrecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.NotKept("web", "10.0.0.1")
+	w.Missed("api", "2001:db8::1", w.at.Add(-5*time.Second))
+	w.Missed("old", "10.0.0.1", w.at.Add(-3*time.Minute))
+	want := []Unrecorded{{Service: "web", Client: "10.0.0.1"}, {Service: "api", Client: "2001:db8::/64", Ago: 5}}
+	if d := cmp.Diff(want, w.Report("").Unrecorded); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(want[:1], w.Report("web").Unrecorded); d != "" {
+		t.Error(d)
+	}
+	w.at = w.at.Add(time.Minute)
+	w.Recorded("web", clients.NetworkOf("10.0.0.1"))
+	w.at = w.at.Add(relearnFor)
+	if got := w.Report("web").Unrecorded; len(got) != 1 {
+		t.Errorf("not long enough after it is recorded: %+v", got)
+	}
+	w.at = w.at.Add(time.Second)
+	if got := w.Report("").Unrecorded; len(got) != 1 || got[0].Service != "api" {
+		t.Errorf("after one is recorded: %+v", got)
+	}
+	w.at = w.at.Add(time.Minute)
+	if got := w.Report("").Unrecorded; len(got) != 0 {
+		t.Errorf("after minutes of silence: %+v", got)
+	}
+	if got := w.OtherUnrecorded(time.Time{}); len(got) != 0 {
+		t.Errorf("all were remembered by name, and yet: %+v", got)
+	}
+
+	for i := range 2 * maxUnrecordedOf {
+		w.NotKept(fmt.Sprintf("invented-%d", i), "10.6.6.6")
+	}
+	w.NotKept("web", "10.0.0.1")
+	if got := w.Report("web").Unrecorded; len(got) != 1 || got[0].Client != "10.0.0.1" {
+		t.Errorf("the names of one client leave no room for another: %+v", got)
+	}
+	if got := len(w.Report("").Unrecorded); got != maxUnrecordedOf+1 {
+		t.Errorf("%d are remembered, want %d", got, maxUnrecordedOf+1)
+	}
+	if got := w.OtherUnrecorded(w.at.Add(-time.Minute)); len(got) != 0 {
+		t.Errorf("a service that has had a row for a minute: %+v", got)
+	}
+	for _, since := range []time.Time{{}, w.at.Add(-time.Second), w.at.Add(time.Second)} {
+		if got := w.OtherUnrecorded(since); len(got) != 1 || got[0].Client != "10.6.6.6" || got[0].Service != "" {
+			t.Errorf("row since %v: %+v", since, got)
+		}
+	}
+	for i := range 100_000 {
+		w.NotKept(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
+	}
+	if got := len(w.Report("").Unrecorded); got != maxUnrecorded {
+		t.Errorf("%d are remembered, want %d", got, maxUnrecorded)
+	}
+	w.at = w.at.Add(relearnFor + time.Second)
+	if got := w.OtherUnrecorded(time.Time{}); len(got) != 0 {
+		t.Errorf("long after: %+v", got)
+	}
+}
+
+// TestFullIsLogged: a full table has its line once a minute.
+func TestFullIsLogged(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	var log strings.Builder
+	w.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	for range 3 {
+		w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
+		w.Full("agents", clients.NetworkOf("2001:db8::1"), 10_000)
+		w.at = w.at.Add(25 * time.Second)
+	}
+	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "table=services client=10.6.6.6 rows=10000") || !strings.Contains(got, "client=2001:db8::/64") {
+		t.Errorf("logged within a minute:\n%s", got)
+	}
+	w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
+	if got := log.String(); strings.Count(got, "\n") != 3 {
+		t.Errorf("logged after it:\n%s", got)
 	}
 }

@@ -15,6 +15,16 @@ type Report struct {
 	// been none for ten minutes. Of one service when the report is about one, and of services that were not
 	// remembered themselves.
 	NotKept uint64 `json:"not_kept"`
+	// Unrecorded are clients that have asked lately and are in no row, because a table was full; the newest first.
+	// As long as there are any about a service, silence about it means nothing.
+	Unrecorded []Unrecorded `json:"unrecorded"`
+}
+
+// Unrecorded is a client that is in no row.
+type Unrecorded struct {
+	Service string  `json:"service"` // it asked about; "" for any, when there were too many to remember
+	Client  string  `json:"client"`  // its address, or its network of IPv6
+	Ago     float64 `json:"ago"`     // since it asked
 }
 
 // Asked says when a service was last asked about, by a balancer or anybody else.

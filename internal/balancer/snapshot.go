@@ -14,16 +14,9 @@ func (t *Table) Report(service string) Report {
 	now := t.now()
 	r := Report{
 		Uptime: now.Sub(t.started).Seconds(), NotKept: t.notKept.count(t.age(now)),
-		Services: []Asked{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now),
+		Services: []Asked{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now), Unrecorded: []Unrecorded{},
 	}
-	t.mu.Lock()
-	services := slices.Collect(maps.Values(t.services))
-	t.mu.Unlock()
-	for _, s := range services {
-		if service != "" && s.name != service {
-			continue
-		}
-		s.forget(now)
+	for _, s := range t.take(service, now, &r) {
 		r.NotKept += s.missed.count(t.age(now))
 		s.mu.Lock()
 		for _, w := range s.rows {
@@ -31,11 +24,35 @@ func (t *Table) Report(service string) Report {
 		}
 		s.mu.Unlock()
 	}
+	slices.SortFunc(r.Unrecorded, func(a, b Unrecorded) int {
+		return cmp.Or(cmp.Compare(a.Ago, b.Ago), strings.Compare(a.Service, b.Service), strings.Compare(a.Client, b.Client))
+	})
 	slices.SortFunc(r.Balancers, func(a, b Balancer) int {
 		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Node, b.Node),
 			strings.Compare(a.Address, b.Address), strings.Compare(a.Server, b.Server), strings.Compare(a.URL, b.URL))
 	})
 	return r
+}
+
+// take returns what is known of service, or of all, and appends to r what is not known.
+func (t *Table) take(service string, now time.Time, r *Report) []*Service {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r.Unrecorded = t.missedServices.list(r.Unrecorded, service, now)
+	r.Unrecorded = t.missedAgents.list(r.Unrecorded, service, now)
+	r.Unrecorded = append(r.Unrecorded, t.missedAgents.others(time.Time{}, now)...)
+	services := []*Service{t.services[service]}
+	if service == "" {
+		services = slices.Collect(maps.Values(t.services))
+	} else if services[0] == nil {
+		return nil
+	}
+	for _, s := range services {
+		if t.forget(s, now); now.Sub(s.lost) <= unrecordedFor {
+			r.Unrecorded = append(r.Unrecorded, Unrecorded{Service: s.name, Client: clientName(s.lostBy), Ago: ago(now, s.lost)})
+		}
+	}
+	return services
 }
 
 // report is w as the document shows it.

@@ -98,7 +98,7 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 		}
 
 		began := time.Now()
-		row := s.recent.see(service, began)
+		row := s.recent.see(service, hostOf(r.RemoteAddr), began)
 		v, now := s.judge(r, &p, row, service, port, uri, began)
 		w.Header()["Date"] = s.date.value(now)
 		if p.Name == "checks" && health.WantsJSON(r.Header) {
@@ -136,7 +136,7 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 	if v.Cache != cache.Hit {
 		now = time.Now()
 	}
-	s.recent.answer(row, &balancer.Request{
+	s.recent.answer(row, service, &balancer.Request{
 		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
 		Came: began, Code: v.Result.Code, Override: v.State, At: now,

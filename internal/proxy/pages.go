@@ -75,6 +75,11 @@ func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 func (s *Server) balancers(service string) balancer.Report {
 	report := s.recent.balancers.Report(service)
 	report.AgentOnly = s.settings.Load().AgentOnly
+	var since time.Time // when the row of the service was made
+	if row := s.recent.services.get(service); row != nil {
+		since = row.since
+	}
+	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.OtherUnrecorded(since)...)
 	now := time.Now()
 	for _, row := range s.recent.since(now.Add(-recentFor)) {
 		if service == "" || row.service == service {

@@ -2,19 +2,21 @@ package proxy
 
 import (
 	"net/http"
+	"net/netip"
 	"sort"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
+	"hacheck/internal/share"
 )
 
-// The tables behind /recent and /status/count are filled by whoever sends requests, so they are bounded:
-// past these numbers new services and new callers are not entered, until the ones that nobody has asked
-// about for recentFor are dropped.
+// The tables behind /recent and /status/count are filled by whoever sends requests, so they are bounded. When one
+// is full, rows that nobody has asked about for recentFor are dropped, then rows of the client that fills it, see
+// the package share.
 const (
 	maxServices = 10_000
 	maxPeers    = 50_000 // pairs of service and caller
@@ -22,17 +24,42 @@ const (
 )
 
 // recent remembers for each service the last answer, who asked how often, and the balancers among them.
+//
+// Each caller of a service counts for the client that it belongs to, and a service stays in the table as long as it
+// has a caller. So a client that asks for ever new services loses those that it alone asks about.
 type recent struct {
 	balancers *balancer.Table
 	services  *services
-	n, peers  atomic.Int64
-	swept     atomic.Int64 // unix nanoseconds
+
+	// mu guards the rest, and which rows and callers there are. It is locked before the locks of services and rows.
+	mu      sync.Mutex
+	n       int // services
+	callers *share.Shares[*caller]
+	swept   time.Time
 }
 
-func newRecent(b *balancer.Table) *recent { return &recent{balancers: b, services: newServices()} }
+func newRecent(b *balancer.Table) *recent {
+	return &recent{balancers: b, services: newServices(), callers: share.New((*caller).asked)}
+}
+
+// caller is an address that has asked about a service.
+type caller struct {
+	row   *seenService
+	peer  string
+	n     uint64 // its answers; row.mu guards it
+	place *share.Place[*caller]
+}
+
+func (c *caller) asked() uint64 {
+	c.row.mu.Lock()
+	defer c.row.mu.Unlock()
+	return c.n
+}
 
 // seenService is one service's row.
 type seenService struct {
+	name      string
+	since     time.Time // when it was entered
 	balancers *balancer.Service
 
 	mu       sync.Mutex
@@ -41,99 +68,185 @@ type seenService struct {
 	code     int
 	at       time.Time
 	peer     string  // of the last answer
-	count    *uint64 // the answers it had
+	caller   *caller // of the last answer; in no table if there was no room
+	past     uint64  // answers to callers that were displaced
 
 	history history
 
-	first  string // caller; most services have no other
-	firstN uint64
-	others map[string]*uint64
+	first  *caller // most services have no other
+	others map[string]*caller
 }
 
-// peers is how many callers are in the row.
-func (s *seenService) peers() int64 {
-	if s.first == "" {
-		return 0
+// find returns the caller with that address, or nil. s.mu is held.
+func (s *seenService) find(peer string) *caller {
+	if s.first != nil && s.first.peer == peer {
+		return s.first
 	}
-	return int64(1 + len(s.others))
+	return s.others[peer]
 }
 
-// counter returns where the answers for peer are counted.
-func (s *seenService) counter(t *recent, peer string) *uint64 {
-	if peer == s.first {
-		return &s.firstN
-	}
-	if c := s.others[peer]; c != nil {
-		return c
-	}
-	if s.gone || t.peers.Load() >= maxPeers {
-		return new(uint64)
-	}
-	t.peers.Add(1)
-	if s.first == "" {
-		s.first = strings.Clone(peer)
-		return &s.firstN
+// has reports whether peer is among the callers of a service that is in the table.
+func (s *seenService) has(peer string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(peer) != nil
+}
+
+// add enters a caller. s.mu is held.
+func (s *seenService) add(c *caller) {
+	if s.first == nil {
+		s.first = c
+		return
 	}
 	if s.others == nil {
-		s.others = make(map[string]*uint64, 1)
+		s.others = make(map[string]*caller, 1)
 	}
-	c := new(uint64)
-	s.others[strings.Clone(peer)] = c
-	return c
+	s.others[c.peer] = c
 }
 
-// see returns the row of a service that is asked about now, or nil when the table is full.
-func (t *recent) see(service string, now time.Time) *seenService {
+// remove removes a caller, and reports whether it was the last one; the row is gone then. s.mu is held.
+func (s *seenService) remove(c *caller) (last bool) {
+	s.past += c.n
+	if s.caller == c {
+		s.caller = nil
+	}
+	if s.first == c {
+		s.first = nil
+	} else {
+		delete(s.others, c.peer)
+	}
+	s.gone = s.first == nil && len(s.others) == 0
+	return s.gone
+}
+
+// each calls f for each caller. s.mu is held.
+func (s *seenService) each(f func(c *caller)) {
+	if s.first != nil {
+		f(s.first)
+	}
+	for _, c := range s.others {
+		f(c)
+	}
+}
+
+// see returns the row of a service that peer asks about now, or nil when the table has no room for it.
+func (t *recent) see(service, peer string, now time.Time) *seenService {
 	if row := t.services.get(service); row != nil {
 		return row
 	}
-	if t.n.Load() >= maxServices && !t.sweep(now) {
-		return nil
+	return t.enter(service, peer, now)
+}
+
+// enter returns the row of a service after it has entered peer among its callers, if there is room for it. It
+// returns nil when there is no row and no room for one.
+func (t *recent) enter(service, peer string, now time.Time) *seenService {
+	client := clients.NetworkOf(peer)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	row := t.services.get(service)
+	for t.callers.Len() >= maxPeers || row == nil && t.n >= maxServices {
+		if row != nil && row.has(peer) {
+			return row
+		}
+		if !t.makeRoom(client, now) {
+			return row
+		}
+		row = t.services.get(service) // it may be what made room
 	}
-	service = strings.Clone(service)
-	row, added := t.services.add(service, &seenService{at: now, balancers: t.balancers.Service(service)})
-	if added {
-		t.n.Add(1)
+	if row == nil {
+		name := strings.Clone(service)
+		row = t.services.add(&seenService{name: name, since: now, at: now, balancers: t.balancers.Service(name)})
+		t.n++
+	}
+	row.mu.Lock()
+	defer row.mu.Unlock()
+	if row.find(peer) == nil {
+		c := &caller{row: row, peer: strings.Clone(peer)}
+		c.place = t.callers.Add(client, c)
+		row.add(c)
+		t.balancers.Recorded(row.name, client)
 	}
 	return row
 }
 
-// sweep drops services that were not asked about lately, at most once a second, and reports whether
-// there is room now.
-func (t *recent) sweep(now time.Time) bool {
-	last := t.swept.Load()
-	if now.UnixNano()-last < int64(time.Second) || !t.swept.CompareAndSwap(last, now.UnixNano()) {
+// makeRoom removes what is old, or else one caller of the client that has the most. It returns false if there is
+// nothing to remove for the sake of client. t.mu is held.
+func (t *recent) makeRoom(client netip.Prefix, now time.Time) bool {
+	if now.Sub(t.swept) >= time.Second {
+		t.swept = now
+		t.sweep(now)
+		if t.n < maxServices && t.callers.Len() < maxPeers {
+			return true
+		}
+	}
+	t.balancers.Full("services", t.callers.Largest(), t.n)
+	c, ok := t.callers.Displace(client)
+	if !ok {
 		return false
 	}
+	s := c.row
+	s.mu.Lock()
+	last, at := s.remove(c), s.at
+	s.mu.Unlock()
+	if last {
+		t.services.remove(s.name)
+		t.n--
+		t.balancers.Missed(s.name, c.peer, at)
+	}
+	return true
+}
+
+// sweep drops services that were not asked about lately. t.mu is held.
+func (t *recent) sweep(now time.Time) {
 	t.services.each(func(_ string, s *seenService) (keep bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if now.Sub(s.at) <= recentFor {
 			return true
 		}
-		t.n.Add(-1)
-		t.peers.Add(-s.peers())
+		t.n--
 		s.gone = true
+		s.each(func(c *caller) { t.callers.Remove(c.place) })
 		return false
 	})
-	return t.n.Load() < maxServices
 }
 
-// answer enters the answer v to the request r. s may be nil.
-func (t *recent) answer(s *seenService, r *balancer.Request, v *health.Verdict) {
+// answer enters the answer v to the request r about service. s is its row, or nil when there is none.
+func (t *recent) answer(s *seenService, service string, r *balancer.Request, v *health.Verdict) {
+	if s != nil {
+		s = t.count(s, r, v)
+	}
 	if s == nil {
-		t.balancers.Missed()
+		t.balancers.NotKept(service, r.Peer)
 		return
 	}
-	s.mu.Lock()
-	s.answered, s.code, s.at = true, r.Code, r.At
-	s.history.add(r.At, v)
-	if s.count == nil || s.peer != r.Peer {
-		s.peer, s.count = r.Peer, s.counter(t, r.Peer)
-	}
-	*s.count++
-	s.mu.Unlock()
 	s.balancers.Asked(r)
+}
+
+// count enters an answer in the row s, or in the one that has taken its place, and returns the row, or nil when
+// there is none.
+func (t *recent) count(s *seenService, r *balancer.Request, v *health.Verdict) *seenService {
+	s.mu.Lock()
+	if s.gone || s.caller == nil || s.peer != r.Peer {
+		if c := s.find(r.Peer); c != nil && !s.gone {
+			s.caller = c
+		} else {
+			name := s.name
+			s.mu.Unlock()
+			if s = t.enter(name, r.Peer, r.At); s == nil {
+				return nil
+			}
+			s.mu.Lock()
+			if s.caller = s.find(r.Peer); s.caller == nil {
+				s.caller = &caller{} // there is no room to count it
+			}
+		}
+	}
+	s.answered, s.code, s.at, s.peer = true, r.Code, r.At, r.Peer
+	s.history.add(r.At, v)
+	s.caller.n++
+	s.mu.Unlock()
+	return s
 }
 
 // Note enters an answer that another door has given, so that /recent and /balancers know of it. url is what tells
@@ -141,8 +254,9 @@ func (t *recent) answer(s *seenService, r *balancer.Request, v *health.Verdict) 
 func (s *Server) Note(service, url string, r *http.Request, v *health.Verdict, code int) {
 	now := time.Now()
 	w := wantedBy(r.Header)
-	s.recent.answer(s.recent.see(service, now), &balancer.Request{
-		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
+	peer := hostOf(r.RemoteAddr)
+	s.recent.answer(s.recent.see(service, peer, now), service, &balancer.Request{
+		Peer: peer, Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
 		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, At: now,
 	}, v)
 }
@@ -201,17 +315,13 @@ type Seen struct {
 
 // Seen lists the services that were asked about in the last ten minutes, by name.
 func (s *Server) Seen() []Seen {
-	counts := s.recent.counts()
+	answers := s.recent.answers()
 	var list []Seen
 	for _, row := range s.recent.since(time.Now().Add(-recentFor)) {
 		if row.last == nil {
 			continue
 		}
-		n := Seen{Service: row.service, Code: row.last.Code}
-		for _, c := range counts[row.service] {
-			n.Answers += c
-		}
-		list = append(list, n)
+		list = append(list, Seen{Service: row.service, Code: row.last.Code, Answers: answers[row.service]})
 	}
 	return list
 }
@@ -219,19 +329,32 @@ func (s *Server) Seen() []Seen {
 // Refused is how many remote spool changes were refused.
 func (s *Server) Refused() uint64 { return s.refused.Load() }
 
+// answers returns how often each service was asked about, by callers that were displaced as well.
+func (t *recent) answers() map[string]uint64 {
+	all := make(map[string]uint64)
+	t.services.each(func(name string, s *seenService) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n := s.past
+		s.each(func(c *caller) { n += c.n })
+		all[name] = n
+		return true
+	})
+	return all
+}
+
 // counts returns how often each caller has asked about each service.
 func (t *recent) counts() map[string]map[string]uint64 {
 	all := make(map[string]map[string]uint64)
 	t.services.each(func(name string, s *seenService) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		m := make(map[string]uint64, s.peers())
-		if s.first != "" {
-			m[s.first] = s.firstN
-		}
-		for peer, n := range s.others {
-			m[peer] = *n
-		}
+		m := make(map[string]uint64, 1+len(s.others))
+		s.each(func(c *caller) {
+			if c.n > 0 {
+				m[c.peer] = c.n
+			}
+		})
 		all[name] = m
 		return true
 	})

@@ -41,20 +41,23 @@ func (t *services) get(name string) *seenService {
 	return p.rows[name]
 }
 
-// add enters row unless another was quicker, and returns the one that is there and whether it is row.
-func (t *services) add(name string, row *seenService) (*seenService, bool) {
-	p, word, bit := t.part(name)
+// add enters the row of a service that has none, and returns it.
+func (t *services) add(row *seenService) *seenService {
+	p, word, bit := t.part(row.name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if there := p.rows[name]; there != nil {
-		return there, false
-	}
 	if p.rows == nil {
 		p.rows = make(map[string]*seenService)
 	}
-	p.rows[name] = row
+	p.rows[row.name] = row
 	p.among[word].Or(bit)
-	return row, true
+	return row
+}
+
+// remove drops the row of a service.
+func (t *services) remove(name string) {
+	p, _, _ := t.part(name)
+	p.each(t, func(other string, _ *seenService) (keep bool) { return other != name })
 }
 
 // each calls f for every row, in no order, and drops those for which it returns false.

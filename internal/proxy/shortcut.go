@@ -249,7 +249,7 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 		return out, false, false
 	}
 	now := time.Now()
-	row := s.recent.see(service, now)
+	row := s.recent.see(service, peer, now)
 	var came time.Time
 	if query == nil {
 		set.Judge.Answered(&v)
@@ -258,7 +258,7 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 		v = set.Judge.Settle(&q.ask, query)
 		now = time.Now()
 	}
-	s.recent.answer(row, &balancer.Request{
+	s.recent.answer(row, service, &balancer.Request{
 		Peer: peer, Sent: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
 		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
 		Came: came, Code: v.Result.Code, Override: v.State, At: now,
