@@ -85,8 +85,8 @@ func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
 	if o.service != "" && !spool.ValidService(o.service) {
 		return usage(f, stderr, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", o.service))
 	}
-	if err := o.serve(configured, slog.New(slog.NewTextHandler(stdout, &slog.HandlerOptions{Level: level})), sig); err != nil {
-		_, _ = fmt.Fprintf(stderr, "hacheck aggregate: %v\n", err)
+	if err := o.serve(configured, slog.New(newHandler("text", stdout, level)), sig); err != nil {
+		complain(stderr, "hacheck aggregate: %v", err)
 		return 1
 	}
 	return 0

@@ -51,10 +51,10 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 	} else if !spool.ValidService(service) {
 		return usage(f, stderr, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", service))
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(newHandler("text", stderr, slog.LevelWarn))
 	overrides, err := openOverrides(root, log)
 	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "hacheck beacon: %v\n", err)
+		complain(stderr, "hacheck beacon: %v", err)
 		return 1
 	}
 

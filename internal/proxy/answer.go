@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/wording"
 )
 
 // Header values that every answer shares. net/http only reads them.
@@ -192,11 +194,11 @@ func bodyAllowed(code int) bool {
 	return code != http.StatusNoContent && code != http.StatusNotModified
 }
 
-// sentence answers with a line of our own for whoever reads it.
+// sentence answers with one line of our own.
 func sentence(w http.ResponseWriter, code int, text string) {
 	w.Header()["Content-Type"] = textType
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(text))
+	_, _ = io.WriteString(w, wording.OneLine(text))
 }
 
 func notFound(w http.ResponseWriter) {
