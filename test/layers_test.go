@@ -22,12 +22,13 @@ import (
 //   - spool, cache and check are of use without the rest, and are tested without it.
 //   - config holds plain values; cmd/hacheck turns them into options (see only, below). It is above check
 //     because a list of checks in a file is wrong where check says so, and config knows the line.
-//   - wording is how any of them says a thing to people; clients is who counts as one client for every limit.
+//   - wording is how any of them says a thing to people; clients is who counts as one client for every limit;
+//     loglimit limits the log lines of all of them.
 //   - cmdline reads options for every command, whatever they mean; terminal draws for those that take long.
 //   - balancer is fed by the doors; metrics shows what everyone below the doors has counted.
 //   - a door only translates a verdict into its own dialect.
 var layers = [][]string{
-	{"internal/wording", "internal/clients"},
+	{"internal/wording", "internal/clients", "internal/loglimit"},
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 	"hacheck/internal/wording"
 )
@@ -29,6 +30,7 @@ type Options struct {
 	Overrides Overrides
 	Passes    *Passes
 	Log       *slog.Logger
+	LogLimit  *loglimit.Limiter // of the lines that a client can cause; nil: they are not limited
 
 	// Noted is told of each answer: to which address, about what, and the line without its newline. It is
 	// called from many goroutines and must not block. It may be nil.
@@ -41,7 +43,6 @@ type Agent struct {
 	o     Options
 	hosts health.Hosts
 	crowd crowd
-	once  once
 }
 
 // New returns an Agent.

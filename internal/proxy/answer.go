@@ -129,6 +129,7 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 		v.Result = check.Result{Code: no.code, Reason: check.ReasonConfig, Body: []byte(no.sentence)}
 		q.ask.Target.Host, q.ask.Target.Port = "", 0
 	} else {
+		q.ask.Client = hostOf(r.RemoteAddr)
 		v = set.Judge.Verdict(&q.ask)
 	}
 	now := began
