@@ -214,6 +214,9 @@ func most(reports []report) []report {
 
 // Flush reports at once what was left out and not reported yet: no tick comes after the end of the process.
 func (l *Limiter) Flush() {
+	if l == nil {
+		return
+	}
 	l.mu.Lock()
 	var reports []report
 	for c := range l.classes {
