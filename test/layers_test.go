@@ -23,12 +23,12 @@ import (
 //   - config holds plain values; cmd/hacheck turns them into options (see only, below). It is above check
 //     because a list of checks in a file is wrong where check says so, and config knows the line.
 //   - wording is how any of them says a thing to people; clients is who counts as one client for every limit,
-//     share divides a table among them.
+//     share divides a table among them, loglimit limits the log lines of all of them.
 //   - cmdline reads options for every command, whatever they mean; terminal draws for those that take long.
 //   - balancer is fed by the doors; metrics shows what everyone below the doors has counted.
 //   - a door only translates a verdict into its own dialect.
 var layers = [][]string{
-	{"internal/wording", "internal/clients", "internal/share"},
+	{"internal/wording", "internal/clients", "internal/share", "internal/loglimit"},
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},

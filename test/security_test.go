@@ -315,13 +315,13 @@ func TestStrangerSmuggles(t *testing.T) {
 }
 
 // nasty is text that forges lines, talks to terminals, and turns writing round.
-const nasty = "a\ntime=2020-01-01 level=INFO msg=forged\r\x1b[2J\x1b]0;owned\x07\u009b31m\u202eback\u2028<script>alert(1)</script>\"'`"
+const nasty = "a\ntime=2020-01-01 level=INFO msg=forged\r\x1b[2J\x1b]0;owned\x07\u009b31m\u202eback\u2028\u00ad\u061c\u200b\u200d\u200f\u2060\ufeff\U000e0041<script>alert(1)</script>\"'`"
 
 // plainText fails unless s is lines of text that no terminal obeys.
 func plainText(t *testing.T, what, s string) {
 	t.Helper()
 	for _, r := range s {
-		if r != '\n' && r != '\t' && (unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069') {
+		if r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			t.Errorf("%s has %U: %q", what, r, s)
 			return
 		}
@@ -379,7 +379,16 @@ func TestForgedText(t *testing.T) {
 				}
 			}
 		}
-		for _, command := range [][]string{{"hastatus", "-p", d.addr}, {"hastatus", "posted", "filed"}, {"hashowdowned"}, {"halist", "-p", d.addr}} {
+		for _, command := range [][]string{
+			{"hastatus", "-p", d.addr},
+			{"hastatus", "posted", "filed"},
+			{"hashowdowned"},
+			{"halist", "-p", d.addr},
+			{"hastatus", "--json", "-p", d.addr},
+			{"hastatus", "--json", "posted", "filed"},
+			{"hashowdowned", "--json"},
+			{"halist", "--json", "-p", d.addr},
+		} {
 			out, _ := d.try(command[0], command[1:]...) // exit 1: they are down
 			if out == "" {
 				t.Errorf("%v says nothing", command)

@@ -20,6 +20,7 @@ import (
 	"hacheck/internal/aggregate"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
 )
@@ -85,8 +86,8 @@ func runAggregate(args []string, sig signals, stdout, stderr io.Writer) int {
 	if o.service != "" && !spool.ValidService(o.service) {
 		return usage(f, stderr, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", o.service))
 	}
-	if err := o.serve(configured, slog.New(slog.NewTextHandler(stdout, &slog.HandlerOptions{Level: level})), sig); err != nil {
-		_, _ = fmt.Fprintf(stderr, "hacheck aggregate: %v\n", err)
+	if err := o.serve(configured, slog.New(newHandler("text", stdout, level)), sig); err != nil {
+		complain(stderr, "hacheck aggregate: %v", err)
 		return 1
 	}
 	return 0
@@ -157,7 +158,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		Overrides: overrides,
 		Checks:    check.All(check.Options{Version: version, Services: map[string][]*check.Configured{service: configured}}),
 		// Nothing is kept; the judge is there for overrides, limits and the log.
-		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateChecks, Log: log,
+		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateChecks, Log: log, LogLimit: loglimit.New(log),
 	})
 	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
 	srv := newServer(aggregate.Server(&aggregate.Handler{
@@ -218,7 +219,7 @@ func (l *lateOverrides) open() (*spool.Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	return spool.OpenIndex(dir, spool.IndexOptions{Log: l.log})
+	return spool.OpenIndex(dir, spool.IndexOptions{Log: l.log, LogLimit: loglimit.New(l.log)})
 }
 
 // Lookup implements health.Overrides. It looks for the directory each time, so that what hadown has said

@@ -13,6 +13,8 @@ import (
 
 	"hacheck/internal/beacon"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 )
 
@@ -51,10 +53,16 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 	} else if !spool.ValidService(service) {
 		return usage(f, stderr, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", service))
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(newHandler("text", stderr, slog.LevelWarn))
+	limit := loglimit.New(log)
+	warn := func(message string, err error) {
+		if limit.Allow(loglimit.Service, message, message) {
+			log.Warn(message, "err", err)
+		}
+	}
 	overrides, err := openOverrides(root, log)
 	if err != nil {
-		_, _ = fmt.Fprintf(stderr, "hacheck beacon: %v\n", err)
+		complain(stderr, "hacheck beacon: %v", err)
 		return 1
 	}
 
@@ -83,7 +91,7 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 			}
 			listening, err := check.UDPListening(ports[0])
 			if err != nil {
-				log.Warn("cannot tell which UDP ports are in use", "err", err)
+				warn("cannot tell which UDP ports are in use", err)
 			}
 			return listening
 		},
@@ -102,11 +110,13 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 			case beacon.Opened, beacon.Closed:
 			case beacon.Connection:
 				host, port, _ := net.SplitHostPort(a.String())
-				say("Got a connection from ('%s', %s)", host, port)
+				if limit.Allow(loglimit.Connection, clients.NetworkOf(host).String(), "Got a connection") {
+					say("Got a connection from ('%s', %s)", host, port)
+				}
 			case beacon.BindFailed:
 				say("Cant bind to socket")
 			case beacon.AcceptFailed:
-				log.Warn("cannot accept connections", "err", err)
+				warn("cannot accept connections", err)
 			}
 		},
 	})

@@ -8,11 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"hacheck/internal/wording"
 )
 
 const (
@@ -223,18 +224,21 @@ func (s *logSink) run(t *logTarget) {
 	}
 }
 
+// maxLogged is how much of one text a log line shows, in bytes. What an operator has to read is shorter; the
+// stack of a panic may be as long.
+const maxLogged = 8 << 10
+
 // newHandler returns the handler for a log_format of the configuration.
 func newHandler(format string, w io.Writer, level slog.Level) slog.Handler {
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: harmless}
 	if format == "json" {
-		o.ReplaceAttr = harmless
-		return slog.NewJSONHandler(w, o)
+		return slog.NewJSONHandler(escapedJSON{w}, o)
 	}
 	return slog.NewTextHandler(w, o)
 }
 
-// harmless takes from a text what JSON leaves as it is and a terminal obeys when somebody looks at the log: the
-// control characters above ASCII, and the marks that reverse the writing direction. The text format quotes them.
+// harmless makes a text that somebody else may have written harmless for the terminal that shows the log, and
+// cuts it when it is too long. Newlines and tabs stay: both formats escape them.
 func harmless(_ []string, a slog.Attr) slog.Attr {
 	var text string
 	switch a.Value.Kind() {
@@ -249,13 +253,21 @@ func harmless(_ []string, a slog.Attr) slog.Attr {
 	default:
 		return a
 	}
-	a.Value = slog.StringValue(strings.Map(func(r rune) rune {
-		if r >= 0x7f && r <= 0x9f || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' {
-			return ' '
-		}
-		return r
-	}, text))
+	if len(text) > maxLogged {
+		text = text[:maxLogged] + "..."
+	}
+	a.Value = slog.StringValue(wording.Lines(text))
 	return a
+}
+
+// escapedJSON writes lines of JSON with what is harmful in them escaped: lists are made JSON without harmless.
+type escapedJSON struct{ io.Writer }
+
+func (w escapedJSON) Write(line []byte) (int, error) {
+	if _, err := w.Writer.Write(wording.EscapeJSON(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // lostLine returns a function that makes the line about lost lines.

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"hacheck/internal/wording"
 )
 
 // version is set by the linker: -ldflags '-X main.version=1.2.3'.
@@ -51,14 +53,19 @@ func run(args []string, s signals, stdout, stderr io.Writer) int {
 	)
 	switch {
 	case errors.As(err, &conf):
-		_, _ = fmt.Fprintln(stderr, err) // a line for each error, which begins with the file's name
+		complain(stderr, "%v", err) // a line for each error, which begins with the file's name
 		return 2
 	case errors.As(err, &usage):
-		_, _ = fmt.Fprintf(stderr, "hacheck: %v\nTry \"hacheck --help\".\n", err)
+		complain(stderr, "hacheck: %v\nTry \"hacheck --help\".", err)
 		return 2
 	}
-	_, _ = fmt.Fprintf(stderr, "hacheck: %v\n", err)
+	complain(stderr, "hacheck: %v", err)
 	return 1
+}
+
+// complain prints a message to the operator, which may repeat what the command line or a file says.
+func complain(stderr io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintln(stderr, wording.Lines(fmt.Sprintf(format, args...)))
 }
 
 // usageError means that the command line is wrong, configError that the configuration file is.

@@ -21,9 +21,11 @@ import (
 	"hacheck/internal/check"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
 	"hacheck/internal/systemd"
+	"hacheck/internal/wording"
 )
 
 const (
@@ -39,6 +41,7 @@ const (
 type daemon struct {
 	opts      *options
 	log       *slog.Logger
+	logLimit  *loglimit.Limiter
 	handler   *switchHandler
 	sink      *logSink
 	dir       *spool.Dir
@@ -161,6 +164,7 @@ func start(o *options) (_ *daemon, err error) {
 	}
 	d.handler = newSwitchHandler(level, newHandler(c.LogFormat, d.sink, level))
 	d.log = slog.New(d.handler)
+	d.logLimit = loglimit.New(d.log)
 	d.warn(warnings)
 	if len(o.ignored) > 0 {
 		d.log.Warn("arguments on the command line that mean nothing were ignored", "arguments", o.ignored)
@@ -169,7 +173,7 @@ func start(o *options) (_ *daemon, err error) {
 	if d.dir, err = spool.OpenDir(o.spoolRoot); err != nil {
 		return nil, err
 	}
-	d.index, err = spool.OpenIndex(d.dir, spool.IndexOptions{Log: d.log, OnChange: d.overrideChanged})
+	d.index, err = spool.OpenIndex(d.dir, spool.IndexOptions{Log: d.log, LogLimit: d.logLimit, OnChange: d.overrideChanged})
 	if err != nil {
 		return nil, err
 	}
@@ -185,8 +189,9 @@ func start(o *options) (_ *daemon, err error) {
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), PeerConns: peerConns()}, set)
+	d.door = proxy.New(proxy.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), PeerConns: peerConns()}, set)
 	d.services.log, d.services.door, d.services.agent, d.services.listen = d.log, d.door, d.agent, d.inherited.listenAt
+	d.services.logLimit = d.logLimit
 	doors, err := d.services.prepare(c.Services)
 	if err != nil {
 		return nil, err
@@ -231,6 +236,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		Counters:        d.counters,
 		OnResult:        d.passes.Result,
 		Log:             d.log,
+		LogLimit:        d.logLimit,
 	})
 	d.judge.Store(judge)
 	d.mu.Lock()
@@ -278,6 +284,7 @@ func (d *daemon) run(sig signals) error {
 		"config", d.opts.configFile, "pid", os.Getpid())
 	d.tellReady(addrs)
 	defer d.sink.close(logPatience)
+	defer d.logLimit.Flush()
 
 	for {
 		select {
@@ -427,6 +434,9 @@ func (d *daemon) checking() bool {
 	return false
 }
 
+// maxLoggedReason is how much of a reason is in a line of the log, in bytes; hastatus shows all of it.
+const maxLoggedReason = 300
+
 // overrideChanged writes one line about a change in the spool. Who did it is in the reason, as far as
 // anybody knows: hadown puts the user's name there.
 func (d *daemon) overrideChanged(c spool.Change) {
@@ -443,7 +453,10 @@ func (d *daemon) overrideChanged(c spool.Change) {
 	case c.Old != nil: // by somebody, or because a stronger one expired
 		what = "override changed"
 	}
-	args := []any{"service", c.Key.Name(), "state", e.State.String(), "reason", e.Reason}
+	if !d.logLimit.Allow(loglimit.Override, c.Key.Service, what) {
+		return
+	}
+	args := []any{"service", c.Key.Name(), "state", e.State.String(), "reason", wording.Excerpt(e.Reason, maxLoggedReason)}
 	if !e.Created.IsZero() {
 		args = append(args, "since", e.Created.Format(time.RFC3339))
 	}

@@ -21,6 +21,7 @@ import (
 	"hacheck/internal/check"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/proxy"
 )
 
@@ -41,11 +42,12 @@ func configured(c *config.Config, o check.Options, scripts *check.Scripts) map[s
 // serviceDoors are the listeners of services: http_listen, beacon_listen and agent_listen. A reload keeps those whose
 // address stays, opens the new ones and closes the others.
 type serviceDoors struct {
-	log    *slog.Logger
-	door   *proxy.Server // told of who asks
-	agent  *agent.Agent
-	listen func(addr string) (net.Listener, error)
-	judge  atomic.Pointer[health.Judge]
+	log      *slog.Logger
+	logLimit *loglimit.Limiter
+	door     *proxy.Server // told of who asks
+	agent    *agent.Agent
+	listen   func(addr string) (net.Listener, error)
+	judge    atomic.Pointer[health.Judge]
 
 	mu      sync.Mutex
 	doors   map[doorKey]*serviceDoor
@@ -300,16 +302,23 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 				return v.Result.Code == http.StatusOK, open == nil
 			},
 			Observe: func(e beacon.Event, a net.Addr, err error) {
-				log := d.log.With("service", door.spec.Load().service, "beacon", k.addr)
+				service := door.spec.Load().service
+				log := d.log.With("service", service, "beacon", k.addr)
+				allow := func(message string) bool { return d.logLimit.Allow(loglimit.Service, service, message) }
 				switch e {
 				case beacon.Opened:
 					failing = false
-					log.Info("beacon is open", "listen", a.String())
+					if allow("beacon is open") {
+						log.Info("beacon is open", "listen", a.String())
+					}
 				case beacon.Closed:
-					log.Info("beacon is closed")
+					if allow("beacon is closed") {
+						log.Info("beacon is closed")
+					}
 				case beacon.BindFailed:
-					if !failing {
-						log.Error("beacon cannot listen; it is tried again at each look", "err", err)
+					const message = "beacon cannot listen; it is tried again at each look"
+					if !failing && allow(message) {
+						log.Error(message, "err", err)
 					}
 					failing = true
 				case beacon.AcceptFailed:

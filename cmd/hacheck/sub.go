@@ -30,6 +30,6 @@ func parseSub(f *pflag.FlagSet, about string, args []string, stdout, stderr io.W
 }
 
 func usage(f *pflag.FlagSet, stderr io.Writer, err error) int {
-	_, _ = fmt.Fprintf(stderr, "%s: %v\nTry \"%s --help\".\n", f.Name(), err, f.Name())
+	complain(stderr, "%s: %v\nTry \"%s --help\".", f.Name(), err, f.Name())
 	return 2
 }

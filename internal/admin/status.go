@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -45,9 +46,14 @@ func (o overrides) describe(t target) override {
 
 // document prints the one JSON document of --json.
 func (c *command) document(v any) {
-	enc := json.NewEncoder(c.out)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // reasons are read by people, not by browsers
-	if err := enc.Encode(v); err != nil {
+	err := enc.Encode(v)
+	if err == nil {
+		_, err = c.out.Write(wording.EscapeJSON(b.Bytes()))
+	}
+	if err != nil {
 		c.errorf("write JSON: %v", err)
 	}
 }

@@ -10,13 +10,12 @@ import (
 	"bytes"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // Overrides tells what operators have said and, where they say nothing now, when they last took back a
@@ -31,6 +30,7 @@ type Options struct {
 	Overrides Overrides
 	Passes    *Passes
 	Log       *slog.Logger
+	LogLimit  *loglimit.Limiter // of the lines that a client can cause; nil: they are not limited
 
 	// Noted is told of each answer: to which address, about what, and the line without its newline. It is
 	// called from many goroutines and must not block. It may be nil.
@@ -43,7 +43,6 @@ type Agent struct {
 	o     Options
 	hosts health.Hosts
 	crowd crowd
-	once  once
 }
 
 // New returns an Agent.
@@ -90,26 +89,10 @@ func (a *Agent) answer(k spool.Key) string {
 // because adds the reason. HAProxy reads it from the '#', which must have a blank before it, to the end of
 // the line, whatever is in it, further '#' included; a line without one is one without a reason.
 func because(words, reason string) string {
-	if reason = oneLine(reason); reason == "" {
+	if reason = wording.Begin(reason, maxReason); reason == "" {
 		return words
 	}
 	return words + " #" + reason
-}
-
-// oneLine returns reason with control characters and line separators as spaces, and what is no UTF-8 as
-// U+FFFD, cut at a character to maxReason bytes.
-func oneLine(reason string) string {
-	var b strings.Builder
-	for _, r := range strings.TrimSpace(reason) {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			r = ' '
-		}
-		if b.Len()+utf8.RuneLen(r) > maxReason {
-			break
-		}
-		b.WriteRune(r)
-	}
-	return strings.TrimSpace(b.String())
 }
 
 // maxText is how much of what is sent is read, in bytes; no key is that long.

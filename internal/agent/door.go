@@ -11,14 +11,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"hacheck/internal/clients"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 const (
@@ -27,8 +28,7 @@ const (
 	dropTime     = 250 * time.Millisecond // for what a client sends behind its line
 	maxDropped   = 64 << 10               // how much of that is read
 	acceptAgain  = 50 * time.Millisecond  // after a failure; the kernel holds the connections meanwhile
-	maxTold      = 256                    // texts that are no key and were logged
-	maxToldBytes = 80                     // of one, as it is logged
+	maxShownText = 80                     // bytes in the log of a text that is no key
 
 	// A client that says nothing has a place among those that wait. When there is none left, the one that
 	// has waited longest is asked for the last time and goes. Who has said what it means, as HAProxy with
@@ -170,7 +170,7 @@ func (d *Door) say(c *net.TCPConn, read []byte) {
 	text, _, _ := bytes.Cut(read, []byte("\n"))
 	k, ok := parse(text, *d.own.Load())
 	if !ok {
-		d.a.stranger(c, text)
+		d.a.noService(c, text)
 		return
 	}
 	answer := d.a.answer(k)
@@ -189,47 +189,12 @@ func (d *Door) say(c *net.TCPConn, read []byte) {
 	}
 }
 
-// stranger logs once that somebody means what is no key.
-func (a *Agent) stranger(c net.Conn, text []byte) {
-	first, last := a.once.tell(string(text))
-	if !first {
-		return
+// noService logs once for each client that a text names no service.
+func (a *Agent) noService(c net.Conn, text []byte) {
+	const message = `agent: what was sent names no service, and gets no answer; agent-send wants "web\n" or "web:8080\n"`
+	if a.o.LogLimit.AllowOnce(loglimit.Client, clients.Network(peerOf(c)).String(), message, string(text)) {
+		a.o.Log.Warn(message, "text", wording.Excerpt(text, maxShownText), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
 	}
-	shown := text[:min(len(text), maxToldBytes)]
-	a.o.Log.Warn(`agent: what was sent names no service, and gets no answer; agent-send wants "web\n" or "web:8080\n"`,
-		"text", printable(shown), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
-	if last {
-		a.o.Log.Warn("agent: no more is said of such texts", "texts", maxTold)
-	}
-}
-
-func printable(b []byte) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
-			return '?'
-		}
-		return r
-	}, string(b))
-}
-
-// once remembers what was told.
-type once struct {
-	mu   sync.Mutex
-	told map[string]struct{}
-}
-
-// tell reports whether text is new, and whether it is the last for which that is said.
-func (o *once) tell(text string) (first, last bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if _, told := o.told[text]; told || len(o.told) >= maxTold {
-		return false, false
-	}
-	if o.told == nil {
-		o.told = map[string]struct{}{}
-	}
-	o.told[text] = struct{}{}
-	return true, len(o.told) == maxTold
 }
 
 // peerOf returns who a connection is from.

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 )
 
@@ -103,6 +104,7 @@ type house struct {
 	tb    testing.TB
 	said  said
 	log   lines
+	limit *loglimit.Limiter
 	noted noted
 	agent *Agent
 	door  *Door
@@ -116,8 +118,10 @@ func open(tb testing.TB, own string) *house { return openFor(tb, own, soon) }
 func openFor(tb testing.TB, own string, patience time.Duration) *house {
 	tb.Helper()
 	h := &house{tb: tb}
+	log := slog.New(slog.NewTextHandler(&h.log, nil))
+	h.limit = loglimit.New(log)
 	h.agent = New(Options{
-		Overrides: &h.said, Passes: new(Passes), Log: slog.New(slog.NewTextHandler(&h.log, nil)),
+		Overrides: &h.said, Passes: new(Passes), Log: log, LogLimit: h.limit,
 		Noted: func(peer string, k spool.Key, answer string) {
 			h.noted.mu.Lock()
 			defer h.noted.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"hacheck/internal/wording"
 )
 
 // exchange is one conversation with a service over a connection of its own. It knows how far the
@@ -178,29 +178,5 @@ func isNetwork(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &timeout)
 }
 
-// oneLine makes a server's words fit to be shown in a line of ours: control characters and bytes that
-// are no UTF-8 become blanks, blanks at the ends go, and what is longer than limit bytes is cut at a character.
-func oneLine[T string | []byte](s T, limit int) string {
-	out := make([]byte, 0, min(len(s), limit)+len("..."))
-	blanks := 0 // written once something follows them
-	for i := 0; i < len(s); {
-		// A window of a few bytes keeps the cost at what is shown, whatever the length of s.
-		r, n := utf8.DecodeRuneInString(string(s[i:min(len(s), i+utf8.UTFMax)]))
-		i += n
-		if r == ' ' || r == utf8.RuneError && n <= 1 || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			blanks++
-			continue
-		}
-		if len(out) == 0 {
-			blanks = 0
-		}
-		if len(out)+blanks+utf8.RuneLen(r) > limit {
-			return string(out) + "..."
-		}
-		for ; blanks > 0; blanks-- {
-			out = append(out, ' ')
-		}
-		out = utf8.AppendRune(out, r)
-	}
-	return string(out)
-}
+// oneLine makes a server's words fit to be shown in a line of ours.
+func oneLine[T string | []byte](s T, limit int) string { return wording.Excerpt(s, limit) }

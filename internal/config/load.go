@@ -44,7 +44,7 @@ func (e *Error) Error() string {
 	if e.Key != "" {
 		s += ": " + e.Key
 	}
-	return s + ": " + e.Text
+	return wording.OneLine(s + ": " + e.Text)
 }
 
 // Errors are all the errors of one file, in the order of its lines. At most 20 are kept; a last one then

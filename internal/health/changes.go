@@ -4,53 +4,35 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
+	"hacheck/internal/loglimit"
+	"hacheck/internal/wording"
 )
 
 const (
-	// maxRemembered bounds the targets whose last result, and the strangers whose refusal, is remembered for
-	// the log. Past it the memory is begun anew: some lines may then come twice, none is lost by it.
+	// maxRemembered is how many targets' last results are remembered for the log, at least. Twice as many may be
+	// in memory.
 	maxRemembered = 10_000
-	// maxLines is how many lines a minute there may be about targets. Whoever may ask can ask for a new one
-	// each time, and a log that fills the disk takes more down than hacheck.
-	maxLines = 600
-	// maxShownURI is how much of a URI is in a line, in bytes.
+	// maxShownURI and maxShownErr are how much of a URI and of an error is in a line, in bytes.
 	maxShownURI = 200
+	maxShownErr = 1000
 )
 
 // changes writes one log line when a target's own answer changes between healthy and not, and one for
 // each host that is asked for and may not be.
 type changes struct {
-	log  *slog.Logger
-	seed maphash.Seed // so that no asker can foresee a hash
+	log   *slog.Logger
+	limit *loglimit.Limiter
+	seed  maphash.Seed // so that no asker can foresee a hash
 
-	mu        sync.Mutex
-	last      map[uint64]change // by the hash of the key, which may be as long as a request
-	strangers map[string]struct{}
-
-	minute  time.Time // when the minute began whose lines are counted
-	lines   int
-	leftOut int
-}
-
-// line reports whether there may be a line about a target now, and says how many there were not. c.mu is held.
-func (c *changes) line(now time.Time) bool {
-	if now.Sub(c.minute) >= time.Minute {
-		if c.leftOut > 0 {
-			c.log.Warn("too many changes at once: not each service has had its line", "left_out", c.leftOut)
-		}
-		c.minute, c.lines, c.leftOut = now, 0, 0
-	}
-	if c.lines >= maxLines {
-		c.leftOut++
-		return false
-	}
-	c.lines++
-	return true
+	mu sync.Mutex
+	// By the hash of the key, which may be as long as a request. When last is full it becomes before, so a target
+	// that is asked about steadily stays known whatever else is asked for.
+	last, before map[uint64]change
 }
 
 type change struct {
@@ -74,54 +56,61 @@ func (c *changes) note(key string, t *check.Target, r check.Result) {
 		c.mu.Unlock()
 		return
 	}
-	if c.last == nil || len(c.last) >= maxRemembered {
-		c.last = make(map[uint64]change)
+	if !known {
+		was, known = c.before[hash]
 	}
-	c.last[hash] = change{healthy, now}
-	tell := (known || !healthy) && c.line(now)
+	changed := !known || was.healthy != healthy
+	if changed {
+		c.remember(hash, change{healthy, now})
+	} else {
+		c.remember(hash, was)
+	}
 	c.mu.Unlock()
-	if !tell {
+	if !changed || !known && healthy {
+		return
+	}
+	class, message := loglimit.Service, "service is not up"
+	if !known {
+		class = loglimit.Target
+	}
+	if healthy {
+		message = "service is up"
+	}
+	if !c.limit.Allow(class, t.Service, message) {
 		return
 	}
 	args := []any{
-		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", cut(t.URI, maxShownURI),
+		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", wording.Excerpt(t.URI, maxShownURI),
 		"code", r.Code, "took", r.Took.Round(time.Microsecond),
 	}
 	if known {
 		args = append(args, "after", now.Sub(was.since).Round(time.Second))
 	}
 	if healthy {
-		c.log.Info("service is up", args...)
+		c.log.Info(message, args...)
 		return
 	}
 	if r.Err != nil {
-		args = append(args, "err", r.Err)
+		args = append(args, "err", wording.Excerpt(r.Err.Error(), maxShownErr))
 	}
-	c.log.Warn("service is not up", args...)
+	c.log.Warn(message, args...)
 }
 
-// stranger notes that a check of another host was refused.
-func (c *changes) stranger(t *check.Target) {
-	c.mu.Lock()
-	_, known := c.strangers[t.Host]
-	if !known {
-		if c.strangers == nil || len(c.strangers) >= maxRemembered {
-			c.strangers = make(map[string]struct{})
-		}
-		c.strangers[strings.Clone(t.Host)] = struct{}{}
+// remember enters a target's last result. c.mu is held.
+func (c *changes) remember(hash uint64, now change) {
+	if len(c.last) >= maxRemembered {
+		c.before, c.last = c.last, nil
 	}
-	tell := !known && c.line(time.Now())
-	c.mu.Unlock()
-	if tell {
-		c.log.Warn("refused to check another host; if it is meant, add it to check_hosts_allowed",
-			"host", t.Host, "service", t.Service, "port", t.Port)
+	if c.last == nil {
+		c.last = make(map[uint64]change)
 	}
+	c.last[hash] = now
 }
 
-// cut is s, with an end that says so when it is longer than n bytes.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
+// refusedHost logs once for each client that a check of another host was refused.
+func (c *changes) refusedHost(a *Ask) {
+	t, message := &a.Target, "refused to check another host; if it is meant, add it to check_hosts_allowed"
+	if network := clients.NetworkOf(a.Client).String(); c.limit.AllowOnce(loglimit.Client, network, message, t.Host) {
+		c.log.Warn(message, "host", t.Host, "service", t.Service, "port", t.Port, "client", network)
 	}
-	return s[:n] + "..."
 }

@@ -18,6 +18,7 @@ import (
 
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 )
 
@@ -56,6 +57,8 @@ type Options struct {
 	Counters *Counters
 
 	Log *slog.Logger
+	// LogLimit limits the lines about services; nil: they are not limited.
+	LogLimit *loglimit.Limiter
 }
 
 // Ask is one question to the Judge.
@@ -65,6 +68,7 @@ type Ask struct {
 	Fresh  bool         // a kept result does not count
 	Alone  bool         // besides, no other asker's check is joined, and the result is not kept
 	Obey   bool         // overrides count whatever Options.IgnoreOverrides says
+	Client string       // the address that asks, without a port, for the log; "" if it is not known
 }
 
 // Verdict is the answer.
@@ -105,7 +109,7 @@ const maxInward = 16
 // New returns a Judge.
 func New(o Options) *Judge {
 	j := &Judge{o: o}
-	j.changes.log, j.changes.seed = o.Log, maphash.MakeSeed()
+	j.changes.log, j.changes.limit, j.changes.seed = o.Log, o.LogLimit, maphash.MakeSeed()
 	if j.o.Counters == nil {
 		j.o.Counters = NewCounters(o.Checks)
 	}
@@ -124,8 +128,11 @@ func (j *Judge) guard(f check.Func) check.Func {
 	return func(ctx context.Context, t check.Target) (r check.Result) {
 		defer func() {
 			if p := recover(); p != nil {
-				j.o.Log.Error("check panicked; this is a bug in hacheck or a driver", "protocol", t.Protocol,
-					"service", t.Service, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				const message = "check panicked; this is a bug in hacheck or a driver"
+				if j.o.LogLimit.Allow(loglimit.Target, "the protocol "+t.Protocol, message) {
+					j.o.Log.Error(message, "protocol", t.Protocol,
+						"service", t.Service, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				}
 				r = check.Result{
 					Code: http.StatusServiceUnavailable, Reason: check.ReasonProtocol,
 					Body: []byte("The check failed inside hacheck; its log says where"), Err: fmt.Errorf("panic: %v", p),
@@ -200,7 +207,7 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *Query) {
 		return refuse(http.StatusBadRequest, check.ReasonConfig,
 			"No port to check: the URL says 0 and no X-Haproxy-Server-State header gives one; add \"http-check send-state\" to the HAProxy backend, or name the port in the URL"), nil
 	case !a.Here && !j.allowed(t.Host):
-		j.changes.stranger(t)
+		j.changes.refusedHost(a)
 		return refuse(http.StatusForbidden, check.ReasonForbidden,
 			t.Host+" is not an address of this machine; to have it checked, add it to check_hosts_allowed"), nil
 	}

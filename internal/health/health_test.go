@@ -17,6 +17,7 @@ import (
 
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 )
 
@@ -62,6 +63,7 @@ func judge(t *testing.T, f check.Func, change func(*Options)) (*Judge, *said, *l
 		Timeout: 10 * time.Second, MaxClients: 2,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
+	o.LogLimit = loglimit.New(o.Log)
 	if change != nil {
 		change(&o)
 	}
@@ -325,31 +327,83 @@ func TestOneLineWhenAServiceChanges(t *testing.T) {
 	})
 }
 
-// TestManyNewTargets: whoever asks for a new target each time cannot fill the disk with lines, nor memory with URLs.
+// TestManyNewTargets: a client that asks for a new target each time can fill neither the disk with lines, nor memory
+// with URLs, nor keep out the line about a service that was up.
 func TestManyNewTargets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := func(context.Context, check.Target) check.Result { return check.Result{Code: 503} }
-		j, _, log := judge(t, f, nil)
-		long := strings.Repeat("x", 60_000)
-		ask := func(n int) {
-			for i := range n {
-				j.Verdict(target(func(a *Ask) { a.Target.URI = fmt.Sprintf("/%d-%d-%s", n, i, long) }))
+		var down atomic.Bool
+		f := func(_ context.Context, t check.Target) check.Result {
+			if t.Service != "real" || down.Load() {
+				return check.Result{Code: 503, Err: errors.New(strings.Repeat("e", 4000))}
+			}
+			return check.Result{Code: 200}
+		}
+		j, _, log := judge(t, f, func(o *Options) { o.MaxClients = 100 })
+		long := strings.Repeat("x", 4000)
+		real := func() {
+			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI, a.Fresh = "real", "/real", true }))
+		}
+		real()
+		const asked = maxRemembered + maxRemembered/2
+		for i := range asked {
+			j.Verdict(target(func(a *Ask) {
+				a.Target.Service, a.Target.URI = fmt.Sprint("invented", i/100), fmt.Sprintf("/%d-%s", i, long)
+			}))
+			if i%1000 == 0 {
+				real()
 			}
 		}
-		ask(maxLines + 100)
-		if n := log.count("service is not up"); n != maxLines {
-			t.Errorf("%d lines in a minute, want %d", n, maxLines)
+		first := log.count("service is not up")
+		if first == 0 || first > 100 || log.b.Len() > 200_000 {
+			t.Errorf("%d lines of %d bytes for %d new targets", first, log.b.Len(), asked)
 		}
-		if n := len(log.b.String()); n > maxLines*600 {
-			t.Errorf("%d bytes of log for URLs of 60 kB", n)
-		}
-		if log.count("left_out") != 0 {
-			t.Error("the lines left out are told while there are still more")
+		down.Store(true)
+		real()
+		if n := log.count("service=real"); n != 1 {
+			t.Errorf("%d lines about a service that was up", n)
 		}
 		time.Sleep(time.Minute)
-		ask(1)
-		if log.count("left_out=100") != 1 || log.count("service is not up") != maxLines+1 {
-			t.Errorf("a minute later: %s", log.b.String()[max(0, log.b.Len()-1000):])
+		synctest.Wait()
+		if log.count("left_out=") == 0 {
+			t.Error("a minute later the log does not say how many lines were left out")
+		}
+		if n := len(j.changes.last) + len(j.changes.before); n > 2*maxRemembered {
+			t.Errorf("%d results are remembered", n)
+		}
+	})
+}
+
+// TestAFlappingServiceSilencesNoOther: it has fewer lines than there may be.
+func TestAFlappingServiceSilencesNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := map[string]*atomic.Bool{"flapping": {}, "web": {}}
+		f := func(_ context.Context, t check.Target) check.Result {
+			if up[t.Service].Load() {
+				return check.Result{Code: 200}
+			}
+			return check.Result{Code: 503, Err: errors.New("refused")}
+		}
+		j, _, log := judge(t, f, nil)
+		ask := func(service string, healthy bool) {
+			up[service].Store(healthy)
+			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI, a.Fresh = service, "/"+service, true }))
+		}
+		ask("web", true)
+		for i := range 5000 {
+			ask("flapping", i%2 == 0)
+		}
+		ask("web", false)
+		ask("web", true)
+		if n := log.count("service=web"); n != 2 {
+			t.Errorf("%d lines about web, want 2", n)
+		}
+		if n := log.count("service=flapping"); n == 0 || n > 100 {
+			t.Errorf("%d lines about the flapping service", n)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if log.count("about=flapping") != 1 {
+			t.Error("a minute later the log does not say that lines about it were left out")
 		}
 	})
 }

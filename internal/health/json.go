@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+
+	"hacheck/internal/wording"
 )
 
 // verdictJSON is a verdict on configured checks for clients that accept JSON.
@@ -37,7 +39,7 @@ func (v *Verdict) JSON() []byte {
 	if err != nil { // of strings and numbers: cannot happen
 		return []byte(`{"healthy":false}`)
 	}
-	return b
+	return wording.EscapeJSON(b)
 }
 
 // WantsJSON reports whether a client accepts JSON.

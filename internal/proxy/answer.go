@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/wording"
 )
 
 // Header values that every answer shares. net/http only reads them.
@@ -130,6 +132,7 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 		v.Result = check.Result{Code: no.code, Reason: check.ReasonConfig, Body: []byte(no.sentence)}
 		q.ask.Target.Host, q.ask.Target.Port = "", 0
 	} else {
+		q.ask.Client = hostOf(r.RemoteAddr)
 		v = set.Judge.Verdict(&q.ask)
 	}
 	now := began
@@ -195,11 +198,11 @@ func bodyAllowed(code int) bool {
 	return code != http.StatusNoContent && code != http.StatusNotModified
 }
 
-// sentence answers with a line of our own for whoever reads it.
+// sentence answers with one line of our own.
 func sentence(w http.ResponseWriter, code int, text string) {
 	w.Header()["Content-Type"] = textType
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(text))
+	_, _ = io.WriteString(w, wording.OneLine(text))
 }
 
 func notFound(w http.ResponseWriter) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"hacheck/internal/clients"
+	"hacheck/internal/loglimit"
 )
 
 // maxPeerConns is how many connections one address may hold, where Options.PeerConns does not say otherwise.
@@ -62,9 +63,9 @@ func (s *Server) enter(peer string) (gone func(), ok bool) {
 	if s.crowd.enter(who) {
 		return func() { s.crowd.leave(who) }, true
 	}
-	if s.crowded.first(who.String()) {
-		s.log.Warn("an address holds as many connections as it may; more of its are closed unanswered",
-			"peer", peer, "connections", s.crowd.most)
+	const message = "an address holds as many connections as it may; more of its are closed unanswered"
+	if s.limit.AllowOnce(loglimit.Client, who.String(), message, "") {
+		s.log.Warn(message, "peer", peer, "connections", s.crowd.most)
 	}
 	return nil, false
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
@@ -205,7 +204,7 @@ func (o *overview) writeJSON(w io.Writer) error {
 			if err != nil {
 				return err
 			}
-			_, _ = b.Write(row)
+			_, _ = b.Write(wording.EscapeJSON(row))
 		}
 		return b.WriteByte(']') // the writer keeps its first error
 	}
@@ -220,7 +219,7 @@ func (o *overview) writeJSON(w io.Writer) error {
 		return err
 	}
 	_ = b.WriteByte(',')
-	_, _ = b.Write(head[1:])
+	_, _ = b.Write(wording.EscapeJSON(head[1:]))
 	return b.Flush()
 }
 
@@ -371,14 +370,10 @@ func stateWord(s spool.State) string {
 
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
-// oneLine is wording.OneLine of at most maxShown bytes of s.
+// oneLine is what a page shows of a text from elsewhere.
 func oneLine(s string) string {
-	cut := ""
-	if most := maxShown; len(s) > most {
-		for most > 0 && !utf8.RuneStart(s[most]) {
-			most--
-		}
-		s, cut = s[:most], "…"
+	if len(s) <= maxShown {
+		return wording.OneLine(s)
 	}
-	return wording.OneLine(s) + cut
+	return wording.Begin(s, maxShown) + "…"
 }

@@ -10,6 +10,7 @@ import (
 	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // status answers /status: the counters of the original, and some of our own behind them.
@@ -96,5 +97,5 @@ func writeJSON(w http.ResponseWriter, v any) {
 		return
 	}
 	w.Header()["Content-Type"] = jsonType
-	_, _ = w.Write(b)
+	_, _ = w.Write(wording.EscapeJSON(b))
 }

@@ -12,10 +12,11 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
+	"hacheck/internal/clients"
+	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 )
 
@@ -75,10 +76,12 @@ func fromWebPage(h http.Header) bool {
 // changeSpool answers POST /spool/<service>/<port>/: an operator's word by HTTP, as PaaSTA sends it.
 func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	remote := &s.settings.Load().Remote
+	network := clients.NetworkOf(hostOf(r.RemoteAddr)).String()
 	if no := remote.refused(r); no != nil {
 		s.refused.Add(1)
-		if s.strangers.first(hostOf(r.RemoteAddr)) {
-			s.log.Warn("refused a remote spool change", "peer", r.RemoteAddr, "uri", printable(r.RequestURI), "why", no.sentence)
+		const message = "refused a remote spool change"
+		if s.limit.AllowOnce(loglimit.Client, network, message, "") {
+			s.log.Warn(message, "peer", r.RemoteAddr, "uri", printable(r.RequestURI), "why", no.sentence)
 		}
 		sentence(w, no.code, no.sentence)
 		return
@@ -96,9 +99,15 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case errors.Is(err, spool.ErrNotDurable):
-		s.log.Warn("remote spool change may not survive a power cut", "service", e.Key.Name(), "err", err)
+		const message = "remote spool change may not survive a power cut"
+		if s.limit.Allow(loglimit.Override, network, message) {
+			s.log.Warn(message, "service", e.Key.Name(), "err", err)
+		}
 	case err != nil:
-		s.log.Error("remote spool change failed", "service", e.Key.Name(), "peer", r.RemoteAddr, "err", err)
+		const message = "remote spool change failed"
+		if s.limit.Allow(loglimit.Override, network, message) {
+			s.log.Error(message, "service", e.Key.Name(), "peer", r.RemoteAddr, "err", err)
+		}
 		sentence(w, http.StatusInternalServerError, "the change failed: "+err.Error())
 		return
 	}
@@ -106,8 +115,11 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	if up {
 		status = "up"
 	}
-	s.log.Info("remote spool change", "service", e.Key.Name(), "status", status, "peer", r.RemoteAddr,
-		"user_agent", printable(r.UserAgent()), "reason", printable(e.Reason))
+	const message = "remote spool change"
+	if s.limit.Allow(loglimit.Override, network, message) {
+		s.log.Info(message, "service", e.Key.Name(), "status", status, "peer", r.RemoteAddr,
+			"user_agent", printable(r.UserAgent()), "reason", printable(e.Reason))
+	}
 	w.Header()["Content-Type"] = textType
 	w.WriteHeader(http.StatusOK)
 }
@@ -207,26 +219,4 @@ func formOf(w http.ResponseWriter, r *http.Request) (map[string]string, error) {
 		}
 	}
 	return args, nil
-}
-
-// strangers remembers who was refused, so that the log has one line for each.
-type strangers struct {
-	mu   sync.Mutex
-	seen map[string]struct{}
-}
-
-const maxStrangers = 10_000
-
-// first reports whether name is seen for the first time, or again after very many others.
-func (s *strangers) first(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, ok := s.seen[name]; ok {
-		return false
-	}
-	if s.seen == nil || len(s.seen) >= maxStrangers {
-		s.seen = make(map[string]struct{})
-	}
-	s.seen[name] = struct{}{}
-	return true
 }

@@ -7,6 +7,7 @@ import (
 
 	"hacheck/internal/check"
 	"hacheck/internal/spool"
+	"hacheck/internal/wording"
 )
 
 // The headers of a check request that mean something, in Go's canonical spelling.
@@ -212,16 +213,4 @@ func copied(dst []check.Field, r *http.Request, names []string) []check.Field {
 }
 
 // printable returns a bounded quotation of what a client sent.
-func printable(s string) string {
-	const most = 80
-	cut := ""
-	if len(s) > most {
-		s, cut = s[:most], "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
-			return '?'
-		}
-		return r
-	}, s) + cut
-}
+func printable(s string) string { return wording.Excerpt(s, 80) }

@@ -19,6 +19,7 @@ import (
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
 )
 
 // Settings are what a reload of the configuration may change.
@@ -40,6 +41,8 @@ type Options struct {
 	Balancers *balancer.Table // told of every check request
 	Metrics   http.Handler    // the page at /metrics
 	Overrides Overrides       // for the page
+	// LogLimit limits the lines that a client can cause; nil: they are not limited.
+	LogLimit *loglimit.Limiter
 	// PeerConns is how many connections one address (IPv6: one network of 64 bits) may hold; 0 is 4096.
 	PeerConns int
 }
@@ -55,15 +58,14 @@ type Server struct {
 	overrides Overrides
 	hosts     health.Hosts
 	date      dates
-	strangers strangers
+	limit     *loglimit.Limiter
 	crowd     crowd
-	crowded   strangers     // who has had as many connections as one may
 	refused   atomic.Uint64 // remote spool changes
 }
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides}
+	srv := &Server{log: o.Log, limit: o.LogLimit, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides}
 	if srv.crowd.most = o.PeerConns; srv.crowd.most <= 0 {
 		srv.crowd.most = maxPeerConns
 	}

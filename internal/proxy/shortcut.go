@@ -244,6 +244,7 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 	if no := s.fill(&q.ask, set, &p, service, port, uri, &h.want, fields); no != nil {
 		return out, false, false
 	}
+	q.ask.Client = peer
 	v, query := set.Judge.Known(&q.ask)
 	if closing && (query != nil || len(v.Result.Body) > maxShortBody) {
 		return out, false, false

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"hacheck/internal/check"
 	"hacheck/internal/wording"
@@ -333,19 +331,5 @@ func (t *tally) state() state {
 	return s
 }
 
-// clean is wording.OneLine of at most that many bytes of s, with blanks for what is no UTF-8.
-func clean(s string, most int) string {
-	cut := len(s) > most
-	if cut {
-		n := most
-		for !utf8.RuneStart(s[n]) {
-			n--
-		}
-		s = s[:n]
-	}
-	s = strings.TrimSpace(strings.ReplaceAll(wording.OneLine(s), string(utf8.RuneError), " "))
-	if cut {
-		s += "..."
-	}
-	return s
-}
+// clean is what a report shows of a text from elsewhere, about that many bytes at most.
+func clean(s string, most int) string { return wording.Excerpt(s, most) }

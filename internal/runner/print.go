@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"encoding/xml"
@@ -12,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hacheck/internal/wording"
 )
 
 // printer writes reports in the form that --output names.
@@ -189,10 +192,15 @@ func (rep *report) summary() summary {
 }
 
 func (p *printer) json(rep *report) error {
-	e := json.NewEncoder(p.out)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(rep.summary())
+	if err := e.Encode(rep.summary()); err != nil {
+		return err
+	}
+	_, err := p.out.Write(wording.EscapeJSON(b.Bytes()))
+	return err
 }
 
 // The elements of a JUnit report as the readers in use agree on them.

@@ -6,6 +6,8 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+
+	"hacheck/internal/loglimit"
 )
 
 // maxLetters is how many changes wait to be told before those of one key are put together.
@@ -22,13 +24,22 @@ type letter struct {
 type courier struct {
 	onChange func(Change)
 	wake     chan struct{}
+	lines    *loglimit.Limiter
 
 	mu      sync.Mutex
 	letters []letter
 	limit   int
 }
 
+// log writes a line unless there were too many of the same message lately.
 func (c *courier) log(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
+	if c.lines.Allow(loglimit.Override, "spool directory: "+msg, msg) {
+		c.write(log, level, msg, attrs...)
+	}
+}
+
+// write is log for lines whose number is bounded otherwise.
+func (c *courier) write(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
 	if log.Enabled(context.Background(), level) {
 		c.post(letter{log: func() { log.LogAttrs(context.Background(), level, msg, attrs...) }})
 	}

@@ -7,9 +7,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"hacheck/internal/wording"
 )
 
 // MaxReason is the longest reason that is kept, in bytes; a longer one is cut at a character and ends
@@ -413,20 +414,10 @@ func (e Entry) Line() string {
 	}
 	since(" since ", e.Created)
 	since(" until ", e.Expires)
-	if reason := shownReason(e.Reason); reason != "" {
+	if reason := wording.OneLine(e.Reason); reason != "" {
 		out = append(out, plainReason(": "+reason)...)
 	}
 	return string(out)
-}
-
-// shownReason returns reason on one line of valid UTF-8: control characters and line separators as spaces.
-func shownReason(reason string) string {
-	return strings.Map(func(r rune) rune { // a byte that is no UTF-8 comes and goes as U+FFFD
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
-			return ' '
-		}
-		return r
-	}, reason)
 }
 
 // plainReason rewrites each " state" in tail, the line from its last ": " on, that PaaSTA's greedy

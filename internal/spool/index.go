@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"hacheck/internal/loglimit"
 )
 
 // The times and bounds of an Index.
@@ -46,6 +48,8 @@ const (
 // IndexOptions are the options of OpenIndex; the zero value is usable.
 type IndexOptions struct {
 	Log *slog.Logger // nil discards; what overrides say is not logged here, see OnChange
+	// LogLimit limits the lines of Log; nil: they are not limited.
+	LogLimit *loglimit.Limiter
 
 	// OnChange is told of every change after OpenIndex, in order and from one goroutine, with or without
 	// a request in between. It may call the Index, Close excepted. A change that is undone before it was
@@ -162,6 +166,7 @@ func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 		x.log = slog.New(slog.DiscardHandler)
 	}
 	x.told.onChange = o.OnChange
+	x.told.lines = o.LogLimit
 	x.told.wake = make(chan struct{}, 1)
 	x.fd.Store(-1)
 	x.snap.Store(&snapshot{})

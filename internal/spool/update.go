@@ -620,10 +620,10 @@ func (w *work) ignore(name, why string) {
 	w.ignored[name] = true
 	w.stats.Ignored++
 	if len(w.ignored) > maxIgnored {
-		w.told.log(w.log, slog.LevelWarn, "more files in the spool directory are no overrides; no more is said of them", slog.String("directory", w.root))
+		w.told.write(w.log, slog.LevelWarn, "more files in the spool directory are no overrides; no more is said of them", slog.String("directory", w.root))
 		return
 	}
-	w.told.log(w.log, slog.LevelWarn, "file in the spool directory is ignored", slog.String("name", name), slog.String("why", why))
+	w.told.write(w.log, slog.LevelWarn, "file in the spool directory is ignored", slog.String("name", name), slog.String("why", why))
 }
 
 // scanIfNeeded reads the whole directory when that is due, and reports whether it did.

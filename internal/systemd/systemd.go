@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacheck/internal/wording"
 )
 
 const (
@@ -169,7 +171,7 @@ func (m *Manager) send(fields ...string) error {
 		return nil
 	}
 	for i, f := range fields {
-		fields[i] = strings.ReplaceAll(f, "\n", "; ") // one field is one line
+		fields[i] = wording.OneLine(strings.ReplaceAll(f, "\n", "; ")) // one field is one line
 	}
 	if err := sendTo(m.notify, []byte(strings.Join(fields, "\n"))); err != nil {
 		return fmt.Errorf("tell the service manager: %w", err)

@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"hacheck/internal/wording"
 )
 
 // What a terminal has that does not say how large it is.
@@ -69,8 +71,7 @@ func (b *Block) Rows() int {
 }
 
 // Draw replaces the block by these lines, each cut to the width of the terminal. Those that Rows has no
-// room for are left out: what has scrolled away cannot be drawn over. A line must not hold control
-// characters.
+// room for are left out: what has scrolled away cannot be drawn over.
 func (b *Block) Draw(lines ...string) {
 	if b.w == nil {
 		return
@@ -82,7 +83,7 @@ func (b *Block) Draw(lines ...string) {
 	lines = lines[:min(len(lines), b.Rows())]
 	cut := make([]string, len(lines))
 	for i, line := range lines {
-		cut[i] = fit(line, columns-1) // in the last column some terminals begin a new line
+		cut[i] = fit(wording.OneLine(line), columns-1) // in the last column some terminals begin a new line
 	}
 	_, _ = io.WriteString(b.w, b.erase()+strings.Join(cut, "\r\n"))
 	b.drawn = len(lines)

@@ -1,28 +1,12 @@
-// Package wording holds what the commands and the pages say alike: a text that came from elsewhere on one
-// harmless line, a length of time, a count, and how far a misspelt name is from the right one.
+// Package wording holds what the commands and the pages say alike: a text that came from elsewhere as harmless
+// text, a length of time, a count, and how far a misspelt name is from the right one.
 package wording
 
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
 )
-
-// OneLine makes one harmless line of text that came from elsewhere: control characters, line and paragraph
-// separators and the marks that reverse the writing direction become spaces, bytes that are no UTF-8 become
-// U+FFFD. A reason can neither forge a second line nor talk to the terminal.
-func OneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsControl(r), r == '\u2028', r == '\u2029',
-			r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069':
-			return ' '
-		}
-		return r
-	}, s)
-}
 
 // Span is Seconds of a duration.
 func Span(d time.Duration) string { return Seconds(d.Seconds()) }

@@ -2,33 +2,9 @@ package wording
 
 import (
 	"math"
-	"strings"
 	"testing"
 	"time"
-	"unicode"
-	"unicode/utf8"
 )
-
-func TestOneLine(t *testing.T) {
-	t.Parallel()
-	const in, want = "a\tb\x1b[31m\r\nc\u2028d\u202ee\u2066\x00\xffä", "a b [31m  c d e  \ufffdä"
-	if got := OneLine(in); got != want {
-		t.Errorf("OneLine(%q) = %q, want %q", in, got, want)
-	}
-}
-
-func FuzzOneLine(f *testing.F) {
-	f.Add("a\tb\x1b[31m\xff\u2028\u202e")
-	f.Fuzz(func(t *testing.T, s string) {
-		out := OneLine(s)
-		if !utf8.ValidString(out) || strings.ContainsFunc(out, unicode.IsControl) || strings.ContainsAny(out, "\u2028\u2029\u202e\u2066") {
-			t.Fatalf("OneLine(%q) = %q", s, out)
-		}
-		if utf8.RuneCountInString(out) != utf8.RuneCountInString(s) {
-			t.Fatalf("OneLine(%q) = %q, of another length", s, out)
-		}
-	})
-}
 
 func TestSpan(t *testing.T) {
 	t.Parallel()
