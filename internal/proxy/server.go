@@ -28,7 +28,7 @@ type Settings struct {
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
 	Remote        Remote
-	// StatusAllowed are the callers that may see what is no check, besides this machine; nil: everybody.
+	// StatusAllowed are the clients that may see what is no check, besides this machine. Nil is nobody else.
 	StatusAllowed []netip.Prefix
 	// AgentOnly says that Judge ignores overrides (-S); /balancers tells those who wait.
 	AgentOnly bool
@@ -127,16 +127,12 @@ func (s *Server) forPeople(page http.HandlerFunc) http.HandlerFunc {
 }
 
 func (s *Server) statusAllowed(caller string) bool {
-	allowed := s.settings.Load().StatusAllowed
-	if allowed == nil {
-		return true
-	}
 	a, err := netip.ParseAddr(caller)
 	if err != nil {
 		return false
 	}
 	a = a.WithZone("").Unmap()
-	return s.hosts.Own(a) || contains(allowed, a)
+	return contains(s.settings.Load().StatusAllowed, a) || s.hosts.Own(a)
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {
