@@ -382,7 +382,7 @@ func fileSays(t *testing.T, path, text string) {
 	})
 }
 
-// TestLogRotation: a log file that was moved away is made anew by SIGHUP and without it.
+// TestLogRotation: a log file that was moved away is made anew by SIGHUP and without it, and never for all to read.
 func TestLogRotation(t *testing.T) {
 	dir := t.TempDir()
 	log, conf := filepath.Join(dir, "log"), filepath.Join(dir, "hacheck.yaml")
@@ -394,6 +394,9 @@ func TestLogRotation(t *testing.T) {
 
 	rotate := func(n int) {
 		t.Helper()
+		if info, err := os.Stat(log); err != nil || info.Mode() != 0o640 {
+			t.Errorf("before rotation %d the log has mode %v, %v, want 0640", n, info.Mode(), err)
+		}
 		if err := os.Rename(log, log+"."+strconv.Itoa(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -413,6 +416,9 @@ func TestLogRotation(t *testing.T) {
 	// Every line is in one of the files: nothing was lost on the way.
 	p.mustGet("/spool/last/0/", 200)
 	fileSays(t, log, "/spool/last/0/")
+	if info, err := os.Stat(log); err != nil || info.Mode() != 0o640 {
+		t.Errorf("a log that was made anew without a signal has mode %v, %v, want 0640", info.Mode(), err)
+	}
 	var all strings.Builder
 	for _, f := range []string{log + ".2", log} {
 		b, err := os.ReadFile(f)

@@ -149,8 +149,10 @@ func notCheckURL(w http.ResponseWriter, r *http.Request) {
 	notAllowed(w, "GET, HEAD")
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP answers one request. Every answer tells browsers to take its Content-Type as it is: a body may come from a
+// service, and text must not become a page of this origin.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header()["X-Content-Type-Options"] = nosniff
 	// A request line may begin with more than one slash; some balancers are configured so.
 	if strings.HasPrefix(r.RequestURI, "//") {
 		r.RequestURI = "/" + strings.TrimLeft(r.RequestURI, "/")
