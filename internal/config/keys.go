@@ -173,7 +173,7 @@ var keys = []Key{
 	},
 	{
 		Name: "log_path", Default: "stderr", Want: "stdout, stderr or the absolute path of a file",
-		Doc: "where the log goes; a file is opened again after it was rotated",
+		Doc: "where the log goes; a file is made with mode 0640, and opened again after it was rotated",
 		set: text(isLogPath, func(c *Config) *string { return &c.LogPath }),
 	},
 	{
