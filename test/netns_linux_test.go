@@ -23,15 +23,19 @@ const insideNetns = "HACHECK_TEST_NETNS"
 // TestNetns proves that nothing is dialled for strangers, in a network namespace in which every connection attempt
 // and every datagram is counted, and which has addresses that come and go. It needs no root where users may have
 // namespaces of their own.
-func TestNetns(t *testing.T) {
+func TestNetns(t *testing.T) { inOwnNetwork(t, inNetns) }
+
+// inOwnNetwork runs f, which is all of the test t, in a child process that has a network namespace of its own.
+func inOwnNetwork(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
 	if dir := os.Getenv(insideNetns); dir != "" {
 		built.once.Do(func() { built.dir = dir })
 		t.Cleanup(func() { built.dir = "" }) // the parent's to remove
-		inNetns(t)
+		f(t)
 		return
 	}
 	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNetns$", "-test.v", "-test.timeout=3m")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), insideNetns+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if uid := os.Geteuid(); uid != 0 {

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -442,6 +443,61 @@ func TestServiceHTML(t *testing.T) {
 	}
 	if a.body != "<script>alert(1)</script>" {
 		t.Errorf("got %q", a.body)
+	}
+}
+
+// TestNosniff: every answer of every HTTP listener keeps browsers from guessing what a body is, whichever way the answer
+// goes. The only answers without the header are those of net/http to what is not HTTP (a URL that it cannot parse, say), which no
+// handler sees.
+func TestNosniff(t *testing.T) {
+	t.Parallel()
+	service := startService(t, "127.0.0.1", 0, ok)
+	own, port := freePort(t), freePort(t)
+	d := startDaemon(t, fmt.Sprintf("services: {web: {checks: [{type: tcp, port: %d}], http_listen: \"127.0.0.1:%d\"}}\n", service.port, own))
+	aggregate := "127.0.0.1:" + strconv.Itoa(port)
+	start(t, bin(t, "hacheck"), "aggregate", "--listener", aggregate, "--port", strconv.Itoa(service.port), "--spool-root", d.spool).ready(t, aggregate)
+	d.do("hadown", "downed", "-r", "why")
+
+	check := fmt.Sprintf("/http/web/%d/", service.port)
+	var requests []string
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "POST", "DELETE", "TRACE"} {
+		for _, path := range []string{check, check + "?twice", check + "?twice", "/spool/downed/0/", "/checks/web/0/", "/tcp/web/1", "/tcp/web/x", "/status", "/status/count", "/recent", "/recent?threshold=x", "/balancers", "/overview", "/metrics", "/", "/no/such", "//", "*"} {
+			requests = append(requests, method+" "+path)
+		}
+	}
+	for _, addr := range []string{d.addr, "127.0.0.1:" + strconv.Itoa(own), aggregate} {
+		for _, request := range requests {
+			method, _, _ := strings.Cut(request, " ")
+			// The first kind of head is answered on the bare descriptor where it can be, the second by net/http.
+			for _, rest := range []string{" HTTP/1.0\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n"} {
+				a, err := raw(addr, method, request+rest)
+				if err != nil {
+					t.Errorf("%s %s: %v", addr, request, err)
+				} else if !slices.Contains(a.head, "X-Content-Type-Options: nosniff") {
+					t.Errorf("%s %q: the answer has no X-Content-Type-Options: nosniff:\n%s", addr, request+rest, strings.Join(a.head, "\n"))
+				}
+			}
+		}
+	}
+	// On a kept connection the second request takes the shortcut, and waits for its check there.
+	c, err := dial(d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for r := bufio.NewReader(c); len(requests) > 0 && strings.HasPrefix(requests[0], "GET "); requests = requests[1:] {
+		if _, err := io.WriteString(c, requests[0]+" HTTP/1.1\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if got := resp.Header.Values("X-Content-Type-Options"); len(got) != 1 || got[0] != "nosniff" {
+			t.Errorf("%s on a kept connection: X-Content-Type-Options %q", requests[0], got)
+		}
 	}
 }
 

@@ -141,6 +141,16 @@ func (o *aggregateOptions) checks() ([]*check.Configured, error) {
 	return list, nil
 }
 
+// commands are the scripts, which checks has split without an error.
+func (o *aggregateOptions) commands(service string) (commands []command) {
+	for _, s := range o.scripts {
+		if argv, err := check.SplitCommand(s); err == nil {
+			commands = append(commands, command{service, argv})
+		}
+	}
+	return commands
+}
+
 func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logger, sig signals) error {
 	service := o.service
 	if service == "" {
@@ -169,6 +179,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.listener, err)
 	}
+	go warnOfScripts(log, o.commands(service)) // a script may be on a file server that hangs
 	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(proxy.HostLines(ln)) }()
@@ -219,6 +230,7 @@ func (l *lateOverrides) open() (*spool.Index, error) {
 	if err != nil {
 		return nil, err
 	}
+	warnOfSpool(l.log, dir.Root())
 	return spool.OpenIndex(dir, spool.IndexOptions{Log: l.log, LogLimit: loglimit.New(l.log)})
 }
 

@@ -281,7 +281,7 @@ func TestReload(t *testing.T) {
 	writeFile(t, conf, "service_name_header: X-Two\ncache_time: x\nmysql_password: [hunter2]\n")
 	p.signal(syscall.SIGHUP)
 	p.wait(regexp.MustCompile(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*hacheck\.yaml:2: cache_time: .*; .*hacheck\.yaml:3: mysql_password: `))
-	writeFile(t, conf, "service_name_header: X-Two\nlog_path: /nonexistent/log\n")
+	writeFile(t, conf, "service_name_header: X-Two\nlog_path: /dev/null/log\n")
 	p.signal(syscall.SIGHUP)
 	p.wait(regexp.MustCompile(`level=ERROR .*open log_path`))
 	writeFile(t, conf, "service_name_header: X-Two\nrlimit_nofile: 1073741824\n")
@@ -382,7 +382,7 @@ func fileSays(t *testing.T, path, text string) {
 	})
 }
 
-// TestLogRotation: a log file that was moved away is made anew by SIGHUP and without it.
+// TestLogRotation: a log file that was moved away is made anew by SIGHUP and without it, and never for all to read.
 func TestLogRotation(t *testing.T) {
 	dir := t.TempDir()
 	log, conf := filepath.Join(dir, "log"), filepath.Join(dir, "hacheck.yaml")
@@ -394,6 +394,9 @@ func TestLogRotation(t *testing.T) {
 
 	rotate := func(n int) {
 		t.Helper()
+		if info, err := os.Stat(log); err != nil || info.Mode() != 0o640 {
+			t.Errorf("before rotation %d the log has mode %v, %v, want 0640", n, info.Mode(), err)
+		}
 		if err := os.Rename(log, log+"."+strconv.Itoa(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -413,6 +416,9 @@ func TestLogRotation(t *testing.T) {
 	// Every line is in one of the files: nothing was lost on the way.
 	p.mustGet("/spool/last/0/", 200)
 	fileSays(t, log, "/spool/last/0/")
+	if info, err := os.Stat(log); err != nil || info.Mode() != 0o640 {
+		t.Errorf("a log that was made anew without a signal has mode %v, %v, want 0640", info.Mode(), err)
+	}
 	var all strings.Builder
 	for _, f := range []string{log + ".2", log} {
 		b, err := os.ReadFile(f)

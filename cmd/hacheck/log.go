@@ -50,9 +50,13 @@ func openLog(path string) (*logTarget, error) {
 	return &logTarget{file: f, path: path, looked: time.Now()}, nil
 }
 
+// logMode is the mode of a log file that the daemon creates. The log names services, hosts and the reasons of
+// operators, which are not for every user of the machine.
+const logMode = 0o640
+
 func openLogFile(path string) (*os.File, error) {
 	// O_NONBLOCK: a FIFO that nobody reads is an error instead of a wait without end.
-	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o644)
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, logMode)
 }
 
 // follow opens the file anew when path no longer names the one that is open. When that fails, the open

@@ -67,6 +67,8 @@ type daemon struct {
 	agents  []agentPort    // of -A
 	scripts *check.Scripts // one for all, also across reloads: never two of the same script
 
+	modes sync.Mutex // held while warnOfModes looks at files
+
 	mu     sync.Mutex
 	judges []*health.Judge // the one in force, last, and those before it that still have checks under way
 }
@@ -185,7 +187,7 @@ func start(o *options) (_ *daemon, err error) {
 	if err := d.openAgents(); err != nil {
 		return nil, err
 	}
-	warnOfModes(d.log, d.dir.Root(), o.configFile, c)
+	d.warnOfModes(c)
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
@@ -344,6 +346,7 @@ func (d *daemon) reload() {
 	d.reloads.done.Add(1)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	d.log.Info("reloaded the configuration", "config", d.opts.configFile)
+	d.warnOfModes(c)
 }
 
 // use puts c in force. What can fail comes first, and what it has done by then is undone.

@@ -12,6 +12,9 @@ import (
 )
 
 // Config holds every setting of the configuration file. Default returns the defaults.
+//
+// A list of networks names everybody whom it lets in. An empty one lets nobody in, whether it is nil or not; "everybody"
+// is the list of Everybody. So a list that was lost on its way opens nothing.
 type Config struct {
 	CacheTime          time.Duration // cache_time, seconds, default 15; 0 keeps nothing
 	CacheTimeDown      time.Duration // cache_time_down, seconds, default cache_time
@@ -35,7 +38,7 @@ type Config struct {
 	RedisUsername string // redis_username, default none
 	RedisPassword Secret // redis_password, default none
 
-	StatusAllowed     []netip.Prefix // status_allowed, nil (default): everybody
+	StatusAllowed     []netip.Prefix // status_allowed, default Everybody(); this machine is let in besides
 	MetricsPerService bool           // metrics_per_service, default false
 
 	Services []Service // services, in the file's order; default none
@@ -48,6 +51,11 @@ type Config struct {
 // RlimitMax is the RlimitNoFile that stands for max.
 const RlimitMax = -1
 
+// Everybody returns the networks that hold every address, of IPv4 and of IPv6.
+func Everybody() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+}
+
 // Default returns what holds where the configuration file says nothing.
 func Default() *Config {
 	return &Config{
@@ -58,12 +66,14 @@ func Default() *Config {
 		HealthcheckTimeout: 10 * time.Second,
 		MaxClients:         512,
 		CheckHost:          "127.0.0.1",
+		CheckHostsAllowed:  []netip.Prefix{},
 		HTTPHeadersToCopy:  []string{"Host"},
 		RemoteSpoolAllowed: []netip.Prefix{
 			netip.MustParsePrefix("127.0.0.0/8"),
 			netip.MustParsePrefix("::1/128"),
 		},
-		LogPath:   "stderr",
-		LogFormat: "text",
+		StatusAllowed: Everybody(),
+		LogPath:       "stderr",
+		LogFormat:     "text",
 	}
 }

@@ -19,7 +19,8 @@ type Key struct {
 	Each    string // what each element of a list has to be; "" when it is no list
 	Doc     string // what it is for, one sentence without a full stop
 
-	// null: "key:" and "key: null" mean the default, which is none.
+	// null: "key:" and "key: null" mean the default, which is none. A key whose default lets somebody in does not
+	// have it: nothing behind the colon must not read as permission.
 	null bool
 	// secret: no message may show the value.
 	secret bool
@@ -90,7 +91,7 @@ var keys = []Key{
 	},
 	{
 		Name: "check_hosts_allowed", Default: "[]",
-		Want: "a list of networks and addresses",
+		Want: "a list of networks and addresses ([] for none)",
 		Each: network,
 		Doc:  "other hosts that a balancer may have checked; an address of this machine needs no permission",
 		null: true,
@@ -134,9 +135,10 @@ var keys = []Key{
 		set: secret(isToken, func(c *Config) *Secret { return &c.RemoteSpoolToken }),
 	},
 	{
-		Name: "status_allowed", Want: "a list of networks and addresses ([] for this machine alone)", null: true,
+		Name: "status_allowed", Default: "[0.0.0.0/0, \"::/0\"]",
+		Want: "a list of networks and addresses ([] for this machine alone)",
 		Each: network,
-		Doc:  "who may see what is no check: the page, /status, /recent, /balancers, /metrics; without it everybody",
+		Doc:  "who may see what is no check: the page, /status, /recent, /balancers, /metrics; by default everybody",
 		set:  prefixes(func(c *Config) *[]netip.Prefix { return &c.StatusAllowed }),
 	},
 	{
@@ -171,7 +173,7 @@ var keys = []Key{
 	},
 	{
 		Name: "log_path", Default: "stderr", Want: "stdout, stderr or the absolute path of a file",
-		Doc: "where the log goes; a file is opened again after it was rotated",
+		Doc: "where the log goes; a file is made with mode 0640, and opened again after it was rotated",
 		set: text(isLogPath, func(c *Config) *string { return &c.LogPath }),
 	},
 	{
@@ -339,7 +341,7 @@ func headers(c *Config, n *yaml.Node) (wrong []*yaml.Node) {
 	}
 	names := make([]string, 0, len(list))
 	for _, e := range list {
-		if e.Kind != yaml.ScalarNode || !isHeader(e.Value) {
+		if e.Kind != yaml.ScalarNode || isNull(e) || !isHeader(e.Value) { // "null" and "~" would be names, too
 			wrong = append(wrong, e)
 			continue
 		}
@@ -374,9 +376,6 @@ func prefixes(field func(*Config) *[]netip.Prefix) func(*Config, *yaml.Node) []*
 				continue
 			}
 			nets = append(nets, p)
-		}
-		if len(nets) == 0 {
-			nets = nil
 		}
 		*field(c) = nets
 		return wrong

@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
 
 	"go.yaml.in/yaml/v3"
+
+	"hacheck/internal/check"
 )
 
 // TestSecretLeaks prints a secret in every way a daemon prints things, by itself and inside others.
@@ -61,5 +64,43 @@ func TestSecretLeaks(t *testing.T) {
 	}
 	if none := NewSecret(""); none.IsSet() || none.Reveal() != "" || none.String() != "" || none != (Secret{}) {
 		t.Error("an empty text is a secret")
+	}
+}
+
+// TestSecrets: every key that is a secret is named where it is set, and so is every secret option of a check.
+func TestSecrets(t *testing.T) {
+	c, _, err := Load("testdata/good/every-key.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := c.Secrets()
+	for _, k := range keys {
+		if k.secret && !slices.Contains(places, k.Name) {
+			t.Errorf("%s is a secret, and Secrets returns %q", k.Name, places)
+		}
+	}
+	for _, typ := range check.Types() {
+		for _, o := range typ.Options {
+			if o.Secret && !holdsSecret(o.Name, []any{[]any{"X-Api-Key", secretText}}) {
+				t.Errorf("a secret %s of %s is not seen", o.Name, typ.Name)
+			}
+		}
+	}
+	if got := (&Config{}).Secrets(); got != nil {
+		t.Errorf("an empty configuration has secrets: %q", got)
+	}
+}
+
+// TestSecretWords: arguments of a script that are clearly no password are not taken for one.
+func TestSecretWords(t *testing.T) {
+	for args, want := range map[string]bool{
+		"": false, "--port 2191": false, "-t 5s -n 3 --quiet": false, "/etc/x.conf ./y": false, "127.0.0.1:80 ::1 localhost:80": false,
+		"http://127.0.0.1/x": false, "--port=80 --file=/x": false, "-verbose": false, "-p2191": false, "--name=": false,
+		secretText: true, "--password 1234": true, "--password=1": true, "-p" + secretText: true, "http://u:p@h/": true, "http://h/?key=1": true,
+		"PGPASSWORD=/x": true, "--community public": true, "-H x": true,
+	} {
+		if got := hasSecretWord(strings.Fields(args)); got != want {
+			t.Errorf("hasSecretWord(%q) = %v, want %v", args, got, want)
+		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 var (
 	textType = []string{"text/plain; charset=utf-8"}
 	jsonType = []string{"application/json; charset=utf-8"}
+	nosniff  = []string{"nosniff"}
 	outcomes = [cache.Outcomes][]string{
 		{cache.Override.String()}, {cache.Hit.String()}, {cache.Miss.String()}, {cache.Shared.String()}, {cache.Bypass.String()},
 	}

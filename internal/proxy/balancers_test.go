@@ -129,7 +129,11 @@ func TestStatusAllowed(t *testing.T) {
 		peer    string
 		code    int
 	}{
-		{nil, "192.0.2.7", 200},
+		{[]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, "192.0.2.7", 200},
+		{[]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, "2001:db8::7", 200},
+		{[]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, "fe80::1%eth0", 200},
+		{nil, "192.0.2.7", 403},
+		{nil, "127.0.0.1", 200},
 		{[]netip.Prefix{}, "192.0.2.7", 403},
 		{[]netip.Prefix{}, "127.0.0.1", 200},
 		{[]netip.Prefix{}, "::1", 200},

@@ -28,7 +28,6 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	}
 	h := w.Header()
 	h["Vary"] = []string{"Accept"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
 	if !strings.Contains(strings.Join(accept, ","), "text/html") {
 		h["Cache-Control"] = []string{"no-store"}
 		h["Content-Type"] = textType
@@ -51,7 +50,6 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 func (s *Server) overviewPage(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h["Cache-Control"] = []string{"no-store"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
 	h["Content-Type"] = jsonType
 	_ = s.overview().writeJSON(w) // who has hung up needs no answer

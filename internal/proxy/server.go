@@ -29,7 +29,7 @@ type Settings struct {
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
 	Remote        Remote
-	// StatusAllowed are the callers that may see what is no check, besides this machine; nil: everybody.
+	// StatusAllowed are the clients that may see what is no check, besides this machine. Nil is nobody else.
 	StatusAllowed []netip.Prefix
 	// AgentOnly says that Judge ignores overrides (-S); /balancers tells those who wait.
 	AgentOnly bool
@@ -129,16 +129,12 @@ func (s *Server) forPeople(page http.HandlerFunc) http.HandlerFunc {
 }
 
 func (s *Server) statusAllowed(caller string) bool {
-	allowed := s.settings.Load().StatusAllowed
-	if allowed == nil {
-		return true
-	}
 	a, err := netip.ParseAddr(caller)
 	if err != nil {
 		return false
 	}
 	a = a.WithZone("").Unmap()
-	return s.hosts.Own(a) || contains(allowed, a)
+	return contains(s.settings.Load().StatusAllowed, a) || s.hosts.Own(a)
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {
@@ -155,8 +151,10 @@ func notCheckURL(w http.ResponseWriter, r *http.Request) {
 	notAllowed(w, "GET, HEAD")
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP answers one request. Every answer tells browsers to take its Content-Type as it is: a body may come from a
+// service, and text must not become a page of this origin.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header()["X-Content-Type-Options"] = nosniff
 	// A request line may begin with more than one slash; some balancers are configured so.
 	if strings.HasPrefix(r.RequestURI, "//") {
 		r.RequestURI = "/" + strings.TrimLeft(r.RequestURI, "/")

@@ -281,7 +281,7 @@ func (s *Server) appendAnswer(b []byte, h *plainHead, v *health.Verdict, now tim
 	b = append(b, ageValue(v.Age)[0]...)
 	b = append(b, "\r\nDate: "...)
 	b = append(b, s.date.value(now)[0]...)
-	b = append(b, "\r\nX-Hacheck-Cache: "...)
+	b = append(b, "\r\nX-Content-Type-Options: nosniff\r\nX-Hacheck-Cache: "...)
 	b = append(b, outcomes[v.Cache][0]...)
 	body := v.Result.Body
 	if bodyAllowed(v.Result.Code) {

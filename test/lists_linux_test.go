@@ -1,0 +1,318 @@
+package test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"hacheck/internal/check"
+	"hacheck/internal/config"
+)
+
+// stranger is an address that is not one of this machine's interfaces, and reaches the daemon all the same.
+const stranger = "192.0.2.7"
+
+// listKey is a key of the configuration whose value may be a list.
+type listKey struct {
+	// file is the configuration file: ENTRY stands for "key: value", PORT for the port of a service that answers 200.
+	file   string
+	filled string
+	empty  []string // spellings of the empty value; nil: "[]"
+	// observe returns what a client sees of the value. last is the last request that the service has got.
+	observe func(l *listTest) string
+
+	// What observe returns for no key, an empty list, "null" and filled. Refused is for a daemon that does not start.
+	absent, emptied, null, full string
+}
+
+const refused = "the daemon exits with 2 and names the key"
+
+// listTest is one daemon with one value of one key.
+type listTest struct {
+	*testing.T
+	d       *daemon
+	service *service
+	last    atomic.Pointer[http.Request]
+}
+
+// from returns the status code that a client at an address gets.
+func (l *listTest) from(address, method, path string, headers ...string) int {
+	l.Helper()
+	local := &net.TCPAddr{IP: net.ParseIP(address)}
+	c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: local}).DialContext}}
+	var form url.Values
+	if method == http.MethodPost {
+		form = url.Values{"status": {"up"}}
+	}
+	return ask(l.T, c, method, l.d.url+path, form, headers...).code
+}
+
+// fromBoth returns the status codes for a stranger and for this machine.
+func (l *listTest) fromBoth(method, path string) string {
+	l.Helper()
+	return fmt.Sprintf("stranger %d, this machine %d", l.from(stranger, method, path), l.from("127.0.0.1", method, path))
+}
+
+// checked has the checks of web run, and returns what the service was sent.
+func (l *listTest) checked(part func(r *http.Request) string) string {
+	l.Helper()
+	if a := l.d.get("/checks/web/0/"); a.code != 200 {
+		return fmt.Sprint(a.code, a.body)
+	}
+	return part(l.last.Load())
+}
+
+const (
+	httpFile   = `services: {web: {checks: [{type: http, url: "http://127.0.0.1:PORT/", ENTRY}]}}`
+	digestFile = `services: {web: {checks: [{type: http, url: "http://127.0.0.1:PORT/digest", ENTRY}]}}`
+)
+
+// listKeys has a row for every key of the configuration whose value may be a list; checks are "type.option".
+var listKeys = map[string]listKey{
+	"check_hosts_allowed": {
+		file: "ENTRY\n", filled: "[192.0.2.0/24]",
+		observe: func(l *listTest) string {
+			return fmt.Sprint(l.from("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, stranger, 0, ok).port), "X-Nerve-Check-IP: "+stranger))
+		},
+		absent: "403", emptied: "403", null: "403", full: "200",
+	},
+	"http_headers_to_copy": {
+		file: "ENTRY\n", filled: "[X-One]",
+		observe: func(l *listTest) string {
+			l.from("127.0.0.1", "GET", fmt.Sprintf("/http/web/%d/", l.service.port), "Host: balancer.example", "X-One: 1")
+			r := l.last.Load()
+			return strings.ReplaceAll(r.Host, fmt.Sprint(l.service.port), "PORT") + " " + r.Header.Get("X-One")
+		},
+		absent: "balancer.example ", emptied: "127.0.0.1:PORT ", null: refused, full: "127.0.0.1:PORT 1",
+	},
+	"remote_spool_allowed": {
+		file: "allow_remote_spool_changes: true\nENTRY\n", filled: "[192.0.2.0/24]",
+		observe: func(l *listTest) string { return l.fromBoth("POST", "/spool/web/0/") },
+		absent:  "stranger 403, this machine 200", emptied: "stranger 403, this machine 403",
+		null: refused, full: "stranger 200, this machine 403",
+	},
+	"status_allowed": {
+		file: "ENTRY\n", filled: "[192.0.2.0/24]",
+		observe: func(l *listTest) string {
+			seen := l.fromBoth("GET", "/status")
+			for _, page := range []string{"/", "/overview", "/recent", "/status/count", "/balancers", "/metrics"} {
+				if other := l.fromBoth("GET", page); other != seen {
+					return page + ": " + other
+				}
+			}
+			return seen
+		},
+		absent: "stranger 200, this machine 200", emptied: "stranger 403, this machine 200",
+		null: refused, full: "stranger 200, this machine 200",
+	},
+	"services.checks": {
+		file: "services: {web: {ENTRY}}", filled: "[{type: tcp, port: PORT}]",
+		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
+		absent:  refused, emptied: refused, null: refused, full: "200",
+	},
+	"services.checks.tags": {
+		file: "services: {web: {checks: [{type: tcp, port: PORT, ENTRY}]}}", filled: "[a]",
+		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
+		absent:  "200", emptied: "200", null: "200", full: "200",
+	},
+	"script.command": {
+		file: "services: {web: {checks: [{type: script, ENTRY}]}}", filled: "[/bin/sh, -c, exit 0]",
+		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
+		absent:  refused, emptied: refused, null: refused, full: "200",
+	},
+	"http.headers": {
+		file: httpFile, filled: "[[X-One, 1]]", empty: []string{"[]", "{}"},
+		observe: func(l *listTest) string {
+			return l.checked(func(r *http.Request) string { return "X-One: " + r.Header.Get("X-One") })
+		},
+		absent: "X-One: ", emptied: "X-One: ", null: "X-One: ", full: "X-One: 1",
+	},
+	"http.params": {
+		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
+		observe: func(l *listTest) string {
+			return l.checked(func(r *http.Request) string { return "?" + r.URL.RawQuery })
+		},
+		absent: "?", emptied: "?", null: "?", full: "?a=1&a=2",
+	},
+	"http.cookies": {
+		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
+		observe: func(l *listTest) string {
+			return l.checked(func(r *http.Request) string { return "Cookie: " + r.Header.Get("Cookie") })
+		},
+		absent: "Cookie: ", emptied: "Cookie: ", null: "Cookie: ", full: "Cookie: a=1; a=2",
+	},
+	"http.auth": {
+		file: httpFile, filled: "[u, p]",
+		observe: func(l *listTest) string {
+			return l.checked(func(r *http.Request) string { return "Authorization: " + r.Header.Get("Authorization") })
+		},
+		absent: "Authorization: ", emptied: refused, null: "Authorization: ", full: "Authorization: Basic dTpw",
+	},
+	"http.digest_auth": {
+		file: digestFile, filled: "[u, p]",
+		observe: func(l *listTest) string {
+			return fmt.Sprint(l.d.get("/checks/web/0/").code)
+		},
+		absent: "503", emptied: refused, null: "503", full: "200",
+	},
+}
+
+// TestLists: every key of the configuration that may be a list means what its documentation says when it is absent,
+// empty, null and filled, from the file to the answer. An empty list never lets anybody in.
+func TestLists(t *testing.T) {
+	if os.Getenv(insideNetns) == "" {
+		keys := keysWithLists(t)
+		for _, key := range keys {
+			if _, ok := listKeys[key]; !ok {
+				t.Errorf("the configuration takes a list for %s, and this test has no row for it", key)
+			}
+		}
+		for key := range listKeys {
+			if !slices.Contains(keys, key) {
+				t.Errorf("this test has a row for %s, and the configuration takes no list for it", key)
+			}
+		}
+	}
+	inOwnNetwork(t, func(t *testing.T) {
+		ip(t, "link set lo up")
+		ip(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
+		for key, row := range listKeys {
+			_, name, _ := cutLast(key, ".")
+			t.Run(key, func(t *testing.T) {
+				t.Parallel()
+				row.is(t, name, "", row.absent)
+				row.is(t, name, name+": null", row.null)
+				row.is(t, name, name+": "+row.filled, row.full)
+				empty := row.empty
+				if empty == nil {
+					empty = []string{"[]"}
+				}
+				for _, value := range empty {
+					row.is(t, name, name+": "+value, row.emptied)
+				}
+			})
+		}
+	})
+}
+
+// cutLast is strings.Cut at the last sep; without one, all is after it.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return "", s, false
+}
+
+// is starts a daemon whose file has an entry, and compares what a client sees.
+func (k listKey) is(t *testing.T, name, entry, want string) {
+	t.Helper()
+	l := &listTest{T: t}
+	l.service = startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
+		l.last.Store(r)
+		if r.URL.Path == "/digest" && r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Digest realm="r", nonce="n", qop="auth"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = io.WriteString(w, "OK")
+	})
+	file := strings.NewReplacer("ENTRY", entry).Replace(k.file)
+	file = strings.ReplaceAll(file, "PORT", fmt.Sprint(l.service.port))
+	got := ""
+	if said := refusedFile(t, file); said == "" {
+		l.d = startDaemon(t, file)
+		got = k.observe(l)
+	} else {
+		got = refused
+		if !strings.Contains(said, name) {
+			t.Errorf("%s: the error does not name %s: %s", file, name, said)
+		}
+	}
+	if got != want {
+		t.Errorf("with the file\n%s\ngot %q, want %q", file, got, want)
+	}
+}
+
+// refusedFile returns what a daemon says that does not start with a configuration file; "" for one that would start.
+func refusedFile(t *testing.T, file string) string {
+	t.Helper()
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	if err := os.WriteFile(conf, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command(bin(t, "hacheck"), "--check-config", "-c", conf).Run(); err == nil {
+		return ""
+	}
+	out, err := exec.Command(bin(t, "hacheck"), "-B", "127.0.0.1", "-p", "0", "--spool-root", filepath.Join(t.TempDir(), "spool"), "-c", conf).CombinedOutput()
+	if code(err) != 2 {
+		t.Errorf("the daemon ended with %v, want 2\n%s", err, out)
+	}
+	return string(out)
+}
+
+// keysWithLists returns the keys and options of the configuration that take a list.
+func keysWithLists(t *testing.T) (keys []string) {
+	t.Helper()
+	for _, k := range config.Keys() {
+		if k.Each != "" {
+			keys = append(keys, k.Name)
+		}
+	}
+	fields := 0
+	for i := range reflect.TypeFor[config.Config]().NumField() {
+		if f := reflect.TypeFor[config.Config]().Field(i); f.Type.Kind() == reflect.Slice && f.Name != "Services" {
+			fields++
+		}
+	}
+	if fields != len(keys) {
+		t.Errorf("config.Config has %d lists, and %d keys say what each element has to be (Key.Each)", fields, len(keys))
+	}
+	for name, in := range map[string]reflect.Type{"services": reflect.TypeFor[config.Service](), "services.checks": reflect.TypeFor[check.Spec]()} {
+		for i := range in.NumField() {
+			if f := in.Field(i); f.Type.Kind() == reflect.Slice {
+				keys = append(keys, name+"."+strings.ToLower(f.Name))
+			}
+		}
+	}
+	for _, typ := range check.Types() {
+		for _, o := range typ.Options {
+			if takesList(typ.Name, o.Name) {
+				keys = append(keys, typ.Name+"."+o.Name)
+			}
+		}
+	}
+	return keys
+}
+
+// takesList tries whether an option of a check may be a list, or a mapping of names to lists.
+func takesList(typ, option string) bool {
+	words := []any{"a", "b"}
+	for _, value := range []any{words, []any{words}, map[string]any{"a": words}} {
+		options := map[string]any{"use_tls": true, option: value} // some options are read with TLS only
+		_, err := check.Build(check.Spec{Type: typ, Options: options}, check.Defaults{Host: "127.0.0.1"})
+		if !complains(err, option) {
+			return true
+		}
+	}
+	return false
+}
+
+// complains reports whether an error of check.Build is about an option.
+func complains(err error, option string) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return complains(err, option) })
+	}
+	var wrong *check.OptionError
+	return errors.As(err, &wrong) && wrong.Option == option
+}
