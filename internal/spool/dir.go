@@ -95,6 +95,22 @@ func (d *Dir) Root() string { return d.root }
 // Made reports whether OpenDir has created the directory.
 func (d *Dir) Made() bool { return d.made }
 
+// Give makes uid and gid the owner of the directory that OpenDir has created. It follows no link: the parent
+// may belong to somebody else.
+func (d *Dir) Give(uid, gid int) error {
+	fd, err := retryInterrupted(func() (int, error) {
+		return unix.Open(d.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err == nil {
+		defer func() { _ = unix.Close(fd) }()
+		err = unix.Fchown(fd, uid, gid)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "chown", Path: d.root, Err: err}
+	}
+	return nil
+}
+
 // Close ends the use of d. It never fails; a Dir holds nothing open between two calls.
 func (d *Dir) Close() error { return nil }
 
