@@ -275,6 +275,20 @@ func TestMounts(t *testing.T) {
 			s.want("web", "")
 			s.lost(false)
 		}},
+		{"a link to another directory of the mount", func(s *scene) {
+			s.dir("one")
+			put(s.t, filepath.Join(s.dir("two"), "other"), "b")
+			link := filepath.Join(s.base, "spool")
+			must(s.t, os.Symlink("one", link))
+			s.follow(link)
+			s.down("web", "a")
+			s.want("web", "down a")
+			must(s.t, os.Symlink("two", link+".new"))
+			must(s.t, os.Rename(link+".new", link))
+			s.soon("other", "down b")
+			s.want("web", "")
+			s.lost(false)
+		}},
 		{"remounted read-only", func(s *scene) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
