@@ -18,18 +18,20 @@ func (d daemon) home() (*spool.Home, error) {
 		return nil, nil
 	}
 	body, err := d.getWithin("/status/spool", homeTimeout)
-	var refused *refusal
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &refused), errors.Is(err, errNotHTTP):
-		return nil, nil
-	case err != nil:
+	if err != nil && !saysNothing(err) {
 		return nil, err
 	}
-	var h spool.Home
-	if json.Unmarshal(body, &h) != nil || h.Directory == "" {
-		return nil, nil
+	h := &spool.Home{}
+	if json.Unmarshal(body, h) != nil || h.Directory == "" { // also what is no JSON, and no answer at all
+		h = nil
 	}
-	return &h, nil
+	return h, nil
+}
+
+// saysNothing reports whether err means that no daemon is there, or none that knows the question.
+func saysNothing(err error) bool {
+	var refused *refusal
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &refused) || errors.Is(err, errNotHTTP)
 }
 
 // notObeyed asks the daemon whether it reads the directory that the command works on, and says why not; "" when

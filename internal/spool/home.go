@@ -141,7 +141,11 @@ func (x *Index) Home() Home {
 		return *x.home.Load()
 	}
 	defer x.mu.Unlock()
-	x.update(nil, attDue)
+	var todo uint32
+	if id, err := statRoot(x.root); err != nil || x.lost || !id.is(x.dir) {
+		todo = attDue
+	}
+	x.update(nil, todo)
 	return *x.home.Load()
 }
 

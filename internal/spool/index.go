@@ -108,27 +108,27 @@ type Index struct {
 	problem   error     // why the directory is lost
 	// loggedLost and loggedAstray say that the log has it that the directory is lost, and that it is astray.
 	loggedLost, loggedAstray bool
-	remote     string // its file system, when others write to it behind our back
-	lost       bool
-	stamp      dirStamp // without inotify: the directory when it was last listed
-	trusted    bool     // and whether a later change must show in the stamp
-	files      map[string]*file
-	aliases    map[Key][]string           // file names about a key other than Key.Name
-	links      map[string]map[string]bool // file name to the names of symbolic links that lead there
-	restless   map[string]bool            // names of files with again or deep
-	parked     map[string]*parked
-	recent     []*file // deleted in a row just now: to be taken back if their directory goes too
-	recentAt   time.Time
-	goneCheck  time.Time // when to ask whether the directory went with them, zero for no need
-	ignored    map[string]bool
-	crowded    bool
-	crowdSaid  bool
-	needScan   bool
-	gen        uint64 // of the last full reading
-	inForce    int
-	draft      *draft // the next snapshot, nil while nothing has changed
-	expiry     time.Time
-	stats      Stats
+	remote                   string // its file system, when others write to it behind our back
+	lost                     bool
+	stamp                    dirStamp // without inotify: the directory when it was last listed
+	trusted                  bool     // and whether a later change must show in the stamp
+	files                    map[string]*file
+	aliases                  map[Key][]string           // file names about a key other than Key.Name
+	links                    map[string]map[string]bool // file name to the names of symbolic links that lead there
+	restless                 map[string]bool            // names of files with again or deep
+	parked                   map[string]*parked
+	recent                   []*file // deleted in a row just now: to be taken back if their directory goes too
+	recentAt                 time.Time
+	goneCheck                time.Time // when to ask whether the directory went with them, zero for no need
+	ignored                  map[string]bool
+	crowded                  bool
+	crowdSaid                bool
+	needScan                 bool
+	gen                      uint64 // of the last full reading
+	inForce                  int
+	draft                    *draft // the next snapshot, nil while nothing has changed
+	expiry                   time.Time
+	stats                    Stats
 
 	timer  *time.Timer // sets attExpiry and updates
 	due    *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps

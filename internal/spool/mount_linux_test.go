@@ -24,9 +24,15 @@ func (s *scene) dir(names ...string) string {
 	return path
 }
 
-func (s *scene) tmpfs(path string) { s.t.Helper(); must(s.t, unix.Mount("tmpfs", path, "tmpfs", 0, "size=1m")) }
+func (s *scene) tmpfs(path string) {
+	s.t.Helper()
+	must(s.t, unix.Mount("tmpfs", path, "tmpfs", 0, "size=1m"))
+}
 
-func (s *scene) bind(from, to string) { s.t.Helper(); must(s.t, unix.Mount(from, to, "", unix.MS_BIND, "")) }
+func (s *scene) bind(from, to string) {
+	s.t.Helper()
+	must(s.t, unix.Mount(from, to, "", unix.MS_BIND, ""))
+}
 
 // unmount takes the mount at path away. The index keeps it busy only while it has the directory open.
 func (s *scene) unmount(path string, flags int) {

@@ -433,7 +433,7 @@ func (w *work) put(name string, k Key, r *reading, e Entry, ok, told bool) {
 	if r.found == noFile {
 		w.ignore(name, r.why)
 	}
-	if old != nil && old.from != nil && !ok && !(told && r.found == absent) {
+	if old != nil && old.from != nil && !ok && (!told || r.found != absent) {
 		return // carried: that another directory has no such file is no word of an operator
 	}
 	if !ok && len(r.via) == 0 && !r.deep { // nothing there that could become an override without an event
