@@ -286,6 +286,9 @@ func (d *daemon) do(name string, args ...string) string {
 func (d *daemon) try(name string, args ...string) (string, error) {
 	d.t.Helper()
 	args = append(args, "--spool-root", d.spool)
+	if !slices.Contains(args, "-p") { // else the one on 3333 would be asked, if this machine has one
+		args = append(args, "-p", strconv.Itoa(d.port))
+	}
 	out, err := exec.Command(bin(d.t, name), args...).CombinedOutput()
 	return string(out), err
 }

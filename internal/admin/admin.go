@@ -32,6 +32,7 @@ type Env struct {
 	UID            int              // effective user id
 	Passwd         string           // path of the user database in passwd(5) format
 	Nonhumans      string           // path of the list of shared accounts, one a line, # for comments
+	daemon         daemon           // who is asked when there is no -p, --port
 	Now            func() time.Time // what "in the past" and "how long ago" are measured against
 }
 
@@ -44,6 +45,7 @@ func System(version string) Env {
 		Getenv:    os.Getenv,
 		UID:       os.Geteuid(),
 		Passwd:    "/etc/passwd",
+		daemon:    defaultDaemon,
 		Nonhumans: "/etc/nonhumans",
 		Now:       time.Now,
 	}
@@ -100,6 +102,9 @@ func (c *command) run(args []string) int {
 	opt, err := parse(c.name, args)
 	if err != nil {
 		return c.usage(err)
+	}
+	if !opt.hasDaemon {
+		opt.daemon = c.daemon
 	}
 	c.opt = opt
 	switch {

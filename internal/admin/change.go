@@ -64,7 +64,7 @@ type changed struct {
 
 // apply writes entry for each target, or lifts what is said of it, and tells what became of each.
 func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]outcome, int) {
-	code := ExitOK
+	code, failed := ExitOK, 0
 	var done []outcome
 	for _, t := range targets {
 		var err error
@@ -77,11 +77,24 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]out
 		var why string
 		if err != nil {
 			code = ExitFailed
+			failed++
 			why = c.explain(err)
 			c.errorf("%s: %s; %s", t.label, why, o.now(t))
 		}
 		if c.opt.json {
 			done = append(done, outcome{o.describe(t), why})
+		}
+	}
+	if failed == len(targets) {
+		return done, code
+	}
+	if why := c.notObeyed(); why != "" {
+		code = ExitFailed
+		c.errorf("%s", why)
+		for i := range done {
+			if done[i].Error == "" {
+				done[i].Error = why
+			}
 		}
 	}
 	return done, code

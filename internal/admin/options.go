@@ -39,8 +39,8 @@ type options struct {
 	wait         time.Duration // for the balancers; 0: not at all
 	fall         int           // answers after which a balancer that sends no state has it down
 
-	hasReason, hasExpiration, hasLasts, hasFall bool
-	bareWait                                    bool // --wait without a length of time behind "="
+	hasReason, hasExpiration, hasLasts, hasFall, hasDaemon bool
+	bareWait                                               bool // --wait without a length of time behind "="
 }
 
 // The defaults of --wait and --fall, and what --fall may be.
@@ -100,8 +100,12 @@ func flagSet(o *options) *pflag.FlagSet {
 		return errors.New("want up, down, status, status_downed or list")
 	})
 	fs.StringVar(&o.spoolRoot, "spool-root", DefaultSpoolRoot, "`DIR` that holds the overrides")
-	o.daemon = daemon{host: "127.0.0.1", port: 3333}
-	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N`, for --wait, --safe, halist and\nthe overview of hastatus (default 127.0.0.1:3333)", func(s string) (err error) {
+	o.daemon = defaultDaemon
+	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N` (default 127.0.0.1:3333) for --wait,\n--safe, halist, the overview of hastatus, and whether it reads the\noverrides in DIR; -p '' asks none", func(s string) (err error) {
+		if o.hasDaemon = true; s == "" {
+			o.daemon = daemon{}
+			return nil
+		}
 		o.daemon, err = parseDaemon(s)
 		return err
 	})
@@ -179,6 +183,9 @@ func (o *options) check(now time.Time) ([]target, error) {
 	}
 	if err := o.checkWays(); err != nil {
 		return nil, err
+	}
+	if o.daemon.none() && (o.wait != 0 || o.safe || o.action == actList) {
+		return nil, errors.New("option -p, --port: it says to ask no daemon, and --wait, --safe and halist are about what the daemon knows")
 	}
 	if o.action == actDown {
 		if o.hasExpiration && o.hasLasts {

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"hacheck/internal/spool"
@@ -17,10 +19,50 @@ type overrides struct {
 	dir *spool.Dir // nil: does not exist
 }
 
-// openToWrite opens the spool directory and creates it if need be.
+// openToWrite opens the spool directory and creates it if need be, for the daemon to read.
 func (c *command) openToWrite() (overrides, error) {
 	dir, err := spool.OpenDir(c.opt.spoolRoot)
+	if err == nil && dir.Made() {
+		c.giveToDaemon(dir)
+	}
 	return overrides{dir}, err
+}
+
+// daemonUser is the user that the packages run the daemon as.
+const daemonUser = "hacheck"
+
+// giveToDaemon makes the owner of the parent the owner of a directory that was just created by root, and where
+// that is root as well, the daemon's user. It says that there is a new directory: it may be a mistyped one.
+func (c *command) giveToDaemon(dir *spool.Dir) {
+	uid, gid, owner := os.Geteuid(), os.Getegid(), "the user of this command"
+	var parent syscall.Stat_t
+	switch err := syscall.Stat(filepath.Dir(dir.Root()), &parent); {
+	case uid != 0:
+	case err == nil && parent.Uid != 0:
+		uid, gid, owner = int(parent.Uid), int(parent.Gid), "the owner of its parent"
+	default:
+		owner = "root"
+		_ = eachLine(c.Passwd, func(line string) bool { // what cannot be read has no such user
+			field := strings.SplitN(line, ":", 5) // name:password:uid:gid:...
+			if len(field) < 5 || field[0] != daemonUser {
+				return true
+			}
+			u, err := strconv.ParseUint(field[2], 10, 31)
+			g, groupErr := strconv.ParseUint(field[3], 10, 31)
+			if err == nil && groupErr == nil {
+				uid, gid, owner = int(u), int(g), "user "+daemonUser
+			}
+			return false
+		})
+	}
+	root := wording.OneLine(dir.Root())
+	if uid != os.Geteuid() || gid != os.Getegid() {
+		if err := dir.Give(uid, gid); err != nil {
+			c.errorf("warning: %s did not exist and was created, and the daemon may not be able to read it: %s", root, wording.OneLine(err.Error()))
+			return
+		}
+	}
+	c.errorf("%s did not exist and was created with mode 0750, it belongs to %s", root, owner)
 }
 
 // openToRead opens the spool directory without creating it: a command that only looks, or lifts what

@@ -20,6 +20,8 @@ type service struct {
 	LastResponse json.RawMessage `json:"last_response"` // as the daemon said it; null when no check has finished
 }
 
+var errNoneAsked = errors.New("-p '' says to ask none")
+
 // overview is hastatus without names: what an operator who has just logged in wants to know. It exits
 // with ExitFailed only when the spool directory cannot be read; a daemon that does not answer is part
 // of the picture.
@@ -47,10 +49,15 @@ func (c *command) overview() int {
 		// To be seen before the daemon is asked, which may take its three seconds.
 		_ = c.out.Flush() // an error stays in the writer, see printf
 	}
-	services, askErr := c.opt.daemon.recent()
+	var services []seen
+	askErr := errNoneAsked
+	if !c.opt.daemon.none() {
+		services, askErr = c.opt.daemon.recent()
+	}
 	var report *balancer.Report
 	var reportErr error
 	if askErr == nil {
+		defer c.warnNotObeyed() // last, since it is on standard error
 		// A daemon that is older than this command knows nothing of balancers, and that is all there is to it.
 		if report, reportErr = c.opt.daemon.balancers(spool.All); errors.Is(reportErr, errNoBalancers) {
 			reportErr = nil
@@ -83,6 +90,9 @@ func (c *command) overview() int {
 		}
 		if askErr != nil {
 			doc.DaemonErr = c.unreachable(askErr)
+		}
+		if c.opt.daemon.none() {
+			doc.Daemon = ""
 		}
 		c.document(doc)
 		return code

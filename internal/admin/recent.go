@@ -20,8 +20,10 @@ import (
 
 const (
 	askTimeout = 3 * time.Second // for the whole question, as in the original
-	maxHead    = 64 << 10        // bytes of status line and headers
-	maxAnswer  = 64 << 20        // bytes of body: about half a million services
+	// homeTimeout is the same for the question which directory the daemon reads: every hadown waits for it.
+	homeTimeout = time.Second
+	maxHead     = 64 << 10 // bytes of status line and headers
+	maxAnswer   = 64 << 20 // bytes of body: about half a million services
 )
 
 // daemon is where the daemon answers.
@@ -29,6 +31,12 @@ type daemon struct {
 	host string
 	port uint16
 }
+
+// defaultDaemon is where the daemon answers unless --port says otherwise.
+var defaultDaemon = daemon{host: "127.0.0.1", port: 3333}
+
+// none reports whether no daemon is to be asked: -p ”.
+func (d daemon) none() bool { return d.port == 0 }
 
 func (d daemon) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }
 
@@ -143,8 +151,16 @@ func (d daemon) recent() ([]seen, error) {
 
 // get fetches one page. It is an HTTP/1.0 GET on a connection of its own, never through a proxy: the
 // daemon is on this machine, and net/http would cost every hadown a millisecond it does not need.
-func (d daemon) get(path string) ([]byte, error) {
-	deadline := time.Now().Add(askTimeout)
+func (d daemon) get(path string) ([]byte, error) { return d.getWithin(path, askTimeout) }
+
+// getWithin is get for another time than askTimeout.
+func (d daemon) getWithin(path string, timeout time.Duration) (_ []byte, err error) {
+	defer func() {
+		if slow := (&slowError{}); errors.As(err, &slow) {
+			slow.within = timeout
+		}
+	}()
+	deadline := time.Now().Add(timeout)
 	conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", d.String())
 	if err != nil {
 		return nil, cutShort(err)
@@ -222,13 +238,18 @@ func readAnswer(r io.Reader) ([]byte, error) {
 	return all, nil
 }
 
+// slowError is an answer that did not arrive in time.
+type slowError struct{ within time.Duration }
+
+func (e *slowError) Error() string { return fmt.Sprintf("no whole answer within %v", e.within) }
+
 // cutShort says in words why an answer did not arrive in full.
 func cutShort(err error) error {
 	var timeout net.Error
 	var op *net.OpError
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("no whole answer within %v", askTimeout)
+		return &slowError{askTimeout}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("it closed the connection before its answer was complete")
 	case errors.As(err, &op):
@@ -239,6 +260,9 @@ func cutShort(err error) error {
 
 // unreachable is what to say when the daemon could not be asked.
 func (c *command) unreachable(err error) string {
+	if errors.Is(err, errNoneAsked) {
+		return "no daemon was asked, as -p '' says"
+	}
 	return fmt.Sprintf("the daemon on %s cannot be asked: %s; is hacheck running? If it listens elsewhere, say where with -p [HOST:]PORT",
 		c.opt.daemon, wording.OneLine(err.Error()))
 }

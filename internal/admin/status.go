@@ -142,6 +142,8 @@ func (c *command) status(targets []target) int {
 	if c.opt.json {
 		c.document(doc)
 	}
+	_ = c.out.Flush() // an error stays in the writer, see printf
+	c.warnNotObeyed()
 	return code
 }
 
@@ -170,11 +172,13 @@ func (c *command) showDowned() int {
 	list = slices.DeleteFunc(list, func(e spool.Entry) bool { return !isDown(e.State) })
 	if c.opt.json {
 		c.document(map[string]any{"overrides": describeAll(list)})
-		return ExitOK
+	} else {
+		for _, e := range list {
+			c.line(label(e.Key), e)
+		}
 	}
-	for _, e := range list {
-		c.line(label(e.Key), e)
-	}
+	_ = c.out.Flush() // an error stays in the writer, see printf
+	c.warnNotObeyed()
 	return ExitOK
 }
 

@@ -156,3 +156,21 @@ func TestStatusAllowed(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusSpool: where the spool directory is, this machine alone may see, whoever may see the other pages.
+func TestStatusSpool(t *testing.T) {
+	d := newDoor(t, slog.LevelInfo)
+	for peer, want := range map[string]string{
+		"127.0.0.1":   `{"directory":"/spool","device":0,"inode":7,"read":true,"lost":false}`,
+		"::1":         `{"directory":"/spool","device":0,"inode":7,"read":true,"lost":false}`,
+		"203.0.113.9": "only this machine may see this",
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/status/spool", nil)
+		r.RemoteAddr = net.JoinHostPort(peer, "4711")
+		w := httptest.NewRecorder()
+		d.ServeHTTP(w, r)
+		if got := w.Body.String(); got != want {
+			t.Errorf("%s sees %d %q, want %q", peer, w.Code, got, want)
+		}
+	}
+}

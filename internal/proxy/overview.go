@@ -20,6 +20,7 @@ import (
 type Overrides interface {
 	List() []spool.Entry // in force now, by name
 	Stats() spool.Stats
+	Home() spool.Home
 }
 
 // overview is the document at /overview, which the page at / shows. Ages are seconds before Now.

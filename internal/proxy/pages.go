@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -28,6 +29,17 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 		"outbound_request_queue_size": st.InFlight,
 		"busy":                        st.Busy,
 	})
+}
+
+// statusSpool answers /status/spool: which directory the overrides are read from. The commands ask, on this
+// machine alone: elsewhere the path and the numbers mean nothing, and are nobody's business.
+func (s *Server) statusSpool(w http.ResponseWriter, r *http.Request) {
+	caller, err := netip.ParseAddr(hostOf(r.RemoteAddr))
+	if err != nil || !s.hosts.Own(caller.WithZone("").Unmap()) {
+		sentence(w, http.StatusForbidden, "only this machine may see this")
+		return
+	}
+	writeJSON(w, s.overrides.Home())
 }
 
 // statusCount answers /status/count: who has asked about which service how often.

@@ -92,6 +92,7 @@ func (s *Server) Use(set Settings) {
 	}
 	page("/status", s.status)
 	page("/status/count", s.statusCount)
+	page("/status/spool", s.statusSpool)
 	page("/recent", s.recentPage)
 	page("/balancers", s.balancersPage)
 	if s.metrics != nil {

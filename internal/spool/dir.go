@@ -25,6 +25,7 @@ var ErrNotDurable = errors.New("done, but it may not survive a power cut")
 const (
 	ownPrefix  = "#hacheck-"
 	newPrefix  = ownPrefix + "new." // being written, not yet an override
+	endPrefix  = ownPrefix + "end." // made and removed at once: the override of the file name that follows is over
 	parkPrefix = ownPrefix + "old." // moved aside as expired: parkPrefix, 16 hex digits, "#", the file's name
 )
 
@@ -51,6 +52,7 @@ func parkedName(name string) (string, bool) {
 // processes.
 type Dir struct {
 	root string
+	made bool
 	now  func() time.Time
 }
 
@@ -62,8 +64,9 @@ func OpenDir(root string) (*Dir, error) {
 		return nil, fmt.Errorf("open spool directory: %w", err)
 	}
 	err = os.Mkdir(path, 0o750)
+	made := err == nil
 	switch {
-	case err == nil:
+	case made:
 		// Whatever the umask; and on disk, or a power cut would take the first override with it.
 		if err := errors.Join(os.Chmod(path, 0o750), syncPath(filepath.Dir(path))); err != nil {
 			return nil, fmt.Errorf("create spool directory: %w", err)
@@ -73,7 +76,7 @@ func OpenDir(root string) (*Dir, error) {
 			return nil, fmt.Errorf("create spool directory: %w", err)
 		}
 	}
-	d := &Dir{root: path, now: time.Now}
+	d := &Dir{root: path, made: made, now: time.Now}
 	h, err := openHandle(path)
 	if err != nil {
 		return nil, fmt.Errorf("open spool directory: %w", err)
@@ -88,6 +91,25 @@ func OpenDir(root string) (*Dir, error) {
 
 // Root returns the absolute path of the directory.
 func (d *Dir) Root() string { return d.root }
+
+// Made reports whether OpenDir has created the directory.
+func (d *Dir) Made() bool { return d.made }
+
+// Give makes uid and gid the owner of the directory that OpenDir has created. It follows no link: the parent
+// may belong to somebody else.
+func (d *Dir) Give(uid, gid int) error {
+	fd, err := retryInterrupted(func() (int, error) {
+		return unix.Open(d.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err == nil {
+		defer func() { _ = unix.Close(fd) }()
+		err = unix.Fchown(fd, uid, gid)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "chown", Path: d.root, Err: err}
+	}
+	return nil
+}
 
 // Close ends the use of d. It never fails; a Dir holds nothing open between two calls.
 func (d *Dir) Close() error { return nil }
@@ -221,8 +243,12 @@ func (d *Dir) Remove(k Key) error {
 		}
 		defer h.close()
 		removed, err := h.removeAll(k, "")
-		if err != nil || !removed {
+		if err != nil {
 			return err
+		}
+		if !removed {
+			h.announceEnd(k)
+			return nil
 		}
 		return h.sync()
 	}()
@@ -230,6 +256,19 @@ func (d *Dir) Remove(k Key) error {
 		return fmt.Errorf("remove override of %s: %w", k.Name(), err)
 	}
 	return nil
+}
+
+// announceEnd tells the daemon that nothing is said about k any more, though there was no file to remove: it
+// may know of one from a file system that is no longer mounted. The event is all that counts, so that an error
+// says nothing: who may not write here had nothing to remove.
+func (h *handle) announceEnd(k Key) {
+	name := endPrefix + k.Name()
+	fd, err := unix.Openat(h.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return
+	}
+	_ = unix.Close(fd)
+	_ = unix.Unlinkat(h.fd, name, 0)
 }
 
 // unlink removes the file name. It is renamed first, so that the daemon can tell an operator's word from the

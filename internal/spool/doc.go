@@ -32,9 +32,9 @@
 // makes a reader see neither. A snapshot is immutable and behind one pointer for the same reason.
 //
 // What the kernel does not tell this machine is found otherwise. Events that it dropped: it says so, and
-// the whole directory is read before the next answer. A directory that was removed, moved, replaced or
-// mounted over: the last known overrides stand until the path leads to a directory again; a Lookup that
-// finds the last verification more than 4 s ago verifies first. No inotify instance left: every Lookup
+// the whole directory is read before the next answer. A directory that was removed or moved: the last known
+// overrides stand until the path leads to a directory again; a Lookup that finds the last verification more
+// than 4 s ago verifies first. One that was mounted, unmounted or mounted over ends no override: see home.go. No inotify instance left: every Lookup
 // compares the time stamps of the directory and reads the files of its target. A network or FUSE file
 // system, also one that is mounted later: it is read every 2 s besides; while its server hangs, the last
 // known overrides stand and end at their time. Links that lead through subdirectories: read at every Lookup of

@@ -62,6 +62,10 @@ func (w *work) expire(t *target, todo uint32) {
 	}
 	for _, f := range turned {
 		w.drop(f)
+		if f.from != nil { // there is no file here that could be removed, or be renewed
+			w.resolve(f.key)
+			continue
+		}
 		f.over = !f.over
 		w.store(f)
 		w.resolve(f.key)

@@ -27,7 +27,7 @@ type handle struct {
 	fd   int      // AT_FDCWD when no descriptor was to be had
 	dir  string   // then root and a slash, to put before names; "" otherwise
 	file *os.File // around fd once the directory is listed
-	id   fileID
+	id   dirID
 	buf  []byte
 }
 
@@ -40,12 +40,12 @@ func openHandle(root string) (*handle, error) {
 		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
 	}
 	h := &handle{root: root, fd: fd}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	st, err := statDir(fd, "")
+	if err != nil {
 		h.close()
 		return nil, &fs.PathError{Op: "stat", Path: root, Err: err}
 	}
-	h.id = idOf(&st)
+	h.id = st.id
 	return h, nil
 }
 
@@ -79,15 +79,9 @@ func (h *handle) close() {
 }
 
 // statRoot returns the identity of the directory that root names now.
-func statRoot(root string) (fileID, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(root, &st); err != nil {
-		return fileID{}, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fileID{}, unix.ENOTDIR
-	}
-	return idOf(&st), nil
+func statRoot(root string) (dirID, error) {
+	st, err := statDir(unix.AT_FDCWD, root)
+	return st.id, err
 }
 
 // retryInterrupted repeats a system call that a signal interrupted, which the Go runtime sends itself.
@@ -301,7 +295,7 @@ func (h *handle) follow(name string) (target string, deep bool, err error) {
 		parent = filepath.Join(h.root, parent)
 	}
 	// The parent decides, however it is spelled: an absolute link may name this directory too.
-	if id, err := statRoot(parent); err == nil && id == h.id && filepath.Base(target) != ".." {
+	if id, err := statRoot(parent); err == nil && id.fileID == h.id.fileID && filepath.Base(target) != ".." {
 		return filepath.Base(target), false, nil
 	}
 	if filepath.IsAbs(target) {
@@ -354,10 +348,6 @@ func underlying(err error) error {
 		return pe.Err
 	}
 	return err
-}
-
-func idOf(st *unix.Stat_t) fileID {
-	return fileID{dev: uint64(st.Dev), ino: uint64(st.Ino)} //nolint:unconvert // the types differ between systems
 }
 
 // fileType returns the type of a file as fs.DirEntry has it.

@@ -34,6 +34,7 @@ func (x *Index) follow() {
 	for {
 		x.mu.Lock()
 		home, lost, remote, polling := x.homes, x.lost, x.remote != "", x.watch == nil
+		astray := x.astray()
 		x.mu.Unlock()
 		if watcher != nil && (lost || home != watched) {
 			drop()
@@ -51,7 +52,7 @@ func (x *Index) follow() {
 		}
 		want := time.Duration(0) // a healthy local directory needs no looking after
 		switch {
-		case lost:
+		case lost, astray:
 			want = lostEvery
 		case remote:
 			want = remoteEvery

@@ -81,7 +81,7 @@ type Stats struct {
 	Errors    uint64 // files or directories that could not be read
 	Ignored   uint64 // names that are not overrides, each counted once, up to a bound
 	Watching  bool   // inotify is in use
-	Lost      bool   // the directory is not where it was; the last known overrides stand
+	Lost      bool   // the directory is not where it was, or another one is there that was mounted; the last known overrides stand
 }
 
 // Index is the live view of a directory in memory. It is safe for concurrent use.
@@ -97,34 +97,42 @@ type Index struct {
 	snap      atomic.Pointer[snapshot]
 
 	shown atomic.Pointer[Stats] // as of the last round of work
+	home  atomic.Pointer[Home]  // the same
 
 	mu        sync.Mutex
 	closed    bool
 	quiet     bool      // while opening: what is found is no change
 	watch     *rawWatch // nil: no inotify
-	dir       fileID    // the directory that is watched
+	dir       dirID     // the directory that is watched
 	homes     uint64    // how many there have been: a new one can have the number of the old
-	remote    string    // its file system, when others write to it behind our back
-	lost      bool
-	stamp     dirStamp // without inotify: the directory when it was last listed
-	trusted   bool     // and whether a later change must show in the stamp
-	files     map[string]*file
-	aliases   map[Key][]string           // file names about a key other than Key.Name
-	links     map[string]map[string]bool // file name to the names of symbolic links that lead there
-	restless  map[string]bool            // names of files with again or deep
-	parked    map[string]*parked
-	recent    []*file // deleted in a row just now: to be taken back if their directory goes too
-	recentAt  time.Time
-	goneCheck time.Time // when to ask whether the directory went with them, zero for no need
-	ignored   map[string]bool
-	crowded   bool
-	crowdSaid bool
-	needScan  bool
-	gen       uint64 // of the last full reading
-	inForce   int
-	draft     *draft // the next snapshot, nil while nothing has changed
-	expiry    time.Time
-	stats     Stats
+	mount     mount     // the mount that dir is on, as the kernel's table has it; the zero value when not known
+	unmounted bool      // the kernel has said that the file system of dir is gone
+	below     bool      // dir lies below a mount that was the spool, and that is gone
+	carried   int       // overrides in force that come from a directory of another mount: see home.go
+	problem   error     // why the directory is lost
+	// loggedLost and loggedAstray say that the log has it that the directory is lost, and that it is astray.
+	loggedLost, loggedAstray bool
+	remote                   string // its file system, when others write to it behind our back
+	lost                     bool
+	stamp                    dirStamp // without inotify: the directory when it was last listed
+	trusted                  bool     // and whether a later change must show in the stamp
+	files                    map[string]*file
+	aliases                  map[Key][]string           // file names about a key other than Key.Name
+	links                    map[string]map[string]bool // file name to the names of symbolic links that lead there
+	restless                 map[string]bool            // names of files with again or deep
+	parked                   map[string]*parked
+	recent                   []*file // deleted in a row just now: to be taken back if their directory goes too
+	recentAt                 time.Time
+	goneCheck                time.Time // when to ask whether the directory went with them, zero for no need
+	ignored                  map[string]bool
+	crowded                  bool
+	crowdSaid                bool
+	needScan                 bool
+	gen                      uint64 // of the last full reading
+	inForce                  int
+	draft                    *draft // the next snapshot, nil while nothing has changed
+	expiry                   time.Time
+	stats                    Stats
 
 	timer  *time.Timer // sets attExpiry and updates
 	due    *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps
@@ -171,6 +179,7 @@ func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 	x.fd.Store(-1)
 	x.snap.Store(&snapshot{})
 	x.shown.Store(&Stats{})
+	x.home.Store(&Home{Directory: d.root})
 	x.timer = time.AfterFunc(longestWait, x.onTimer)
 	x.due = time.AfterFunc(sys.verifyEvery, func() { x.attention.Or(attDue) })
 

@@ -10,28 +10,20 @@ import (
 
 // dirStamp changes when a name is added to or taken from a directory.
 type dirStamp struct {
-	id           fileID
-	mtime, ctime unix.Timespec
-}
-
-func stampOf(root string) (dirStamp, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(root, &st); err != nil {
-		return dirStamp{}, err
-	}
-	return dirStamp{idOf(&st), st.Mtim, st.Ctim}, nil
+	id           dirID
+	mtime, ctime time.Time
 }
 
 // settled reports whether a change after began must give the directory another stamp. The kernel's clock
 // for time stamps ticks: two changes within one tick leave the same stamp, so that a listing only counts
 // when it began clearly after the last change it can have seen.
 func (s dirStamp) settled(began time.Time) bool {
-	for _, ts := range []unix.Timespec{s.mtime, s.ctime} {
+	for _, ts := range []time.Time{s.mtime, s.ctime} {
 		tick := mtimeTick
-		if ts.Nsec == 0 {
+		if ts.Nanosecond() == 0 {
 			tick = secondTick
 		}
-		if began.Sub(time.Unix(ts.Unix())) < tick {
+		if began.Sub(ts) < tick {
 			return false
 		}
 	}
@@ -42,9 +34,9 @@ func (s dirStamp) settled(began time.Time) bool {
 // one came or went, or when it cannot tell. What is in the files of a target is read for each lookup.
 func (w *work) poll() {
 	began := time.Now() // the clock of the stamps, whatever clock expirations go by
-	stamp, err := stampOf(w.root)
+	stamp, err := statDir(unix.AT_FDCWD, w.root)
 	switch {
-	case err != nil || stamp.id != w.dir:
+	case err != nil || !stamp.id.is(w.dir):
 		w.shut()
 		if !w.open() {
 			return

@@ -1,10 +1,87 @@
 package spool
 
 import (
+	"bufio"
 	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// statDir returns the identity and the time stamps of the directory that path names, or that fd is when
+// path is "".
+func statDir(fd int, path string) (dirStamp, error) {
+	flags := 0
+	if path == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	var st unix.Statx_t
+	// Kernels from 6.8 number mounts so that no number is used twice; older ones ignore that bit.
+	const mask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID | unix.STATX_MNT_ID_UNIQUE
+	_, err := retryInterrupted(func() (int, error) { return 0, unix.Statx(fd, path, flags, mask, &st) })
+	if err != nil {
+		return dirStamp{}, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return dirStamp{}, unix.ENOTDIR
+	}
+	id := dirID{fileID: fileID{dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino}}
+	id.mount = id.dev // Linux before 5.8
+	if st.Mask&(unix.STATX_MNT_ID|unix.STATX_MNT_ID_UNIQUE) != 0 {
+		id.mount = st.Mnt_id
+	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	}
+	id.mountRoot = st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0
+	at := func(ts unix.StatxTimestamp) time.Time { return time.Unix(ts.Sec, int64(ts.Nsec)) }
+	return dirStamp{id, at(st.Mtime), at(st.Ctime)}, nil
+}
+
+// mountOf returns the mount on which root is now; false when the kernel does not say.
+func mountOf(root string) (mount, bool) {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, root, 0, unix.STATX_MNT_ID, &st) != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return mount{}, false
+	}
+	id := strconv.FormatUint(st.Mnt_id, 10)
+	var found mount
+	ok := eachMount(func(m mount) bool {
+		found = m
+		return m.id == id
+	})
+	return found, ok
+}
+
+// isMounted reports whether m is mounted where it was. Without /proc, it is.
+func isMounted(m mount) bool {
+	if _, err := os.Stat(mountTable); err != nil {
+		return true
+	}
+	return eachMount(func(other mount) bool { return other == m })
+}
+
+// mountTable lists the mounts of this process, as proc(5) says.
+const mountTable = "/proc/self/mountinfo"
+
+// eachMount calls f with one mount after the other until f returns true, and reports whether it did.
+func eachMount(f func(mount) bool) bool {
+	file, err := os.Open(mountTable)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > 4 && f(mount{id: fields[0], parent: fields[1], device: fields[2], root: fields[3], point: fields[4]}) {
+			return true
+		}
+	}
+	return false
+}
 
 // remoteFS returns the name of root's file system when others may write to it without this kernel
 // knowing, so that no event tells; "" when it is local.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type file struct {
 	deep  bool     // behind a subdirectory, which no event of ours tells about
 	via   []string // the names in the directory that the link leads over
 	kept  bool     // expired, and could not be removed, which has been said
+	from  *dirID   // of a carried override: the directory where it was; nil for the one that is watched
 	gen   uint64   // of the last full reading that saw it
 }
 
@@ -34,7 +36,9 @@ type file struct {
 type batch struct {
 	names    map[string]bool // whether the last event of the name was a plain deletion
 	overflow bool
-	count    uint64 // also of those about the directory itself
+	// unmounted says that the file system of the directory is gone.
+	unmounted bool
+	count     uint64 // also of those about the directory itself
 }
 
 func (b *batch) note(name string, deleted bool) {
@@ -81,7 +85,7 @@ func (w *work) run(t *target, todo uint32) {
 	}
 	for round := range maxRounds {
 		w.last = round == maxRounds-1 || round > 0 && time.Since(w.mono) > longestRun
-		before := w.changes
+		before, home := w.changes, w.homes
 		b := w.events()
 		again := b.count > 0
 		switch {
@@ -92,7 +96,9 @@ func (w *work) run(t *target, todo uint32) {
 			w.open() // whether it is still our directory has to be asked before its files are believed
 		}
 		if !w.lost {
-			w.take(&b)
+			if w.homes == home { // else they are about files of the directory before
+				w.take(&b)
+			}
 			again = w.scanIfNeeded() || again
 			w.lookAgain(t, todo)
 		}
@@ -123,6 +129,7 @@ func (w *work) events() (b batch) {
 		w.needScan = true
 	}
 	w.stats.Events += b.count
+	w.unmounted = w.unmounted || b.unmounted
 	if b.overflow {
 		w.stats.Overflows++
 		w.needScan = true
@@ -160,6 +167,7 @@ func (w *work) finish() {
 		x.snap.Store(&x.draft.snapshot)
 		x.draft = nil
 	}
+	w.logHome()
 	x.show()
 	for _, c := range w.changed { // now that whoever is told can see it
 		x.told.changed(c)
@@ -205,10 +213,11 @@ func (w *work) finish() {
 // show publishes the counters. It comes before whoever may look at them is told.
 func (x *Index) show() {
 	s := x.stats
-	s.Overrides, s.Watching, s.Lost = x.inForce, x.watch != nil, x.lost
+	s.Overrides, s.Watching, s.Lost = x.inForce, x.watch != nil, x.lost || x.astray()
 	if s != *x.shown.Load() {
 		x.shown.Store(&s)
 	}
+	x.showHome()
 }
 
 // open opens the directory unless it is open, and sees whether it is still the one that is watched.
@@ -227,7 +236,7 @@ func (w *work) open() bool {
 		return false
 	}
 	w.h = h
-	if w.dir != h.id || w.lost || w.watch != nil && w.watch.wd < 0 {
+	if !h.id.is(w.dir) || w.lost || w.watch != nil && w.watch.wd < 0 {
 		return w.adopt()
 	}
 	return true
@@ -254,12 +263,10 @@ func (w *work) adopt() bool {
 			}
 		}
 		// The watch was added by path: only when the path still leads to what we have open, both are one.
-		if id, err := statRoot(w.root); err == nil && id == w.h.id {
-			if w.lost {
-				w.told.log(w.log, slog.LevelInfo, "spool directory is back", slog.String("directory", w.root))
-			}
+		if id, err := statRoot(w.root); err == nil && id.is(w.h.id) {
+			w.moveTo(w.h.id)
 			w.place()
-			w.dir, w.lost, w.needScan, w.trusted = w.h.id, false, true, false
+			w.lost, w.needScan, w.trusted = false, true, false
 			w.homes++
 			w.edit().raiseFloor() // what happened in between is not known
 			w.poke()
@@ -298,11 +305,12 @@ func (w *work) place() {
 // lose is when the directory is gone, or may not be read any more. What it said last stands: that a
 // directory is missing is no word of an operator.
 func (w *work) lose(err error) {
+	w.problem = err
 	if w.lost || w.quiet {
 		w.lost = true
 		return
 	}
-	w.lost = true
+	w.lost, w.loggedLost = true, true
 	w.stats.Errors++
 	if errors.Is(err, unix.ENOENT) && w.mono.Sub(w.recentAt) <= goneWindow {
 		// `rm -r` removes the files first. Those it took go back with the rest.
@@ -315,7 +323,7 @@ func (w *work) lose(err error) {
 	}
 	w.recent = nil
 	w.show()
-	w.told.log(w.log, slog.LevelError, "spool directory is lost: the last known overrides stand until it is back",
+	w.told.log(w.log, slog.LevelError, "spool directory is lost: the last known overrides stand until it is back; mount it or make it again, readable for hacheck's user",
 		slog.String("directory", w.root), slog.String("error", err.Error()), slog.Int("overrides", w.inForce))
 	w.poke()
 }
@@ -327,7 +335,7 @@ func (w *work) stillThere() bool {
 		return true
 	}
 	w.ended = false
-	if id, err := statRoot(w.root); err == nil && id == w.dir {
+	if id, err := statRoot(w.root); err == nil && id.is(w.dir) {
 		return true
 	}
 	w.shut()
@@ -342,8 +350,7 @@ func (w *work) verify(todo uint32) {
 	}
 	if w.watch == nil {
 		if w.openWatch(); w.watch != nil {
-			w.dir = fileID{} // to be watched from now on
-			w.show()
+			w.show() // to be watched from now on: it has no directory yet
 			w.told.log(w.log, slog.LevelInfo, "inotify is back", slog.String("directory", w.root))
 		}
 	}
@@ -391,6 +398,10 @@ func (w *work) event(name string) {
 		}
 		return
 	}
+	if lifted, ok := strings.CutPrefix(name, endPrefix); ok {
+		w.lift(lifted)
+		return
+	}
 	before := w.files[name]
 	w.load(name, true)
 	if f := w.files[name]; f != nil && f.kept && before != nil && before.kept {
@@ -422,6 +433,9 @@ func (w *work) put(name string, k Key, r *reading, e Entry, ok, told bool) {
 	if r.found == noFile {
 		w.ignore(name, r.why)
 	}
+	if old != nil && old.from != nil && !ok && (!told || r.found != absent) {
+		return // carried: that another directory has no such file is no word of an operator
+	}
 	if !ok && len(r.via) == 0 && !r.deep { // nothing there that could become an override without an event
 		if old == nil {
 			if told && w.slotOf(k).entry == nil {
@@ -450,7 +464,7 @@ func (w *work) put(name string, k Key, r *reading, e Entry, ok, told bool) {
 		w.stats.Errors++
 		f.again = true
 		if old != nil && old.entry != nil { // it was known before it could not be read
-			f.entry = old.entry
+			f.entry, f.from = old.entry, old.from
 		} else {
 			f.entry = &e
 		}
@@ -526,6 +540,9 @@ func (w *work) store(f *file) {
 	if f.again || f.deep {
 		w.restless[f.name] = true
 	}
+	if f.from != nil {
+		w.carried++
+	}
 	if f.entry != nil && !f.over {
 		w.inForce++
 		if e := f.entry.Expires; !e.IsZero() && (w.expiry.IsZero() || e.Before(w.expiry)) {
@@ -537,6 +554,9 @@ func (w *work) store(f *file) {
 func (w *work) drop(f *file) {
 	delete(w.files, f.name)
 	delete(w.restless, f.name)
+	if f.from != nil {
+		w.carried--
+	}
 	if f.name != f.key.Name() {
 		names := slices.DeleteFunc(w.aliases[f.key], func(name string) bool { return name == f.name })
 		if w.aliases[f.key] = names; len(names) == 0 {

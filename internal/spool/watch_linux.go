@@ -72,6 +72,7 @@ func (w *rawWatch) drain(b *batch) error {
 				if mask&unix.IN_IGNORED != 0 {
 					w.wd = -1
 				}
+				b.unmounted = b.unmounted || mask&unix.IN_UNMOUNT != 0
 			case name == "": // the directory's own attributes: it may have become unreadable, or readable
 			default:
 				b.note(name, mask&unix.IN_DELETE != 0)
