@@ -19,6 +19,7 @@ import (
 	"hacheck/internal/agent"
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/proxy"
@@ -44,6 +45,7 @@ type daemon struct {
 	dir       *spool.Dir
 	index     *spool.Index
 	door      *proxy.Server
+	conns     *clients.ConnLimiter // of all listeners
 	server    *server
 	manager   *systemd.Manager
 	inherited inherited
@@ -177,6 +179,7 @@ func start(o *options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.balancers = balancer.New()
+	d.conns = newConnLimiter(d.log)
 	if err := d.openAgents(); err != nil {
 		return nil, err
 	}
@@ -184,8 +187,8 @@ func start(o *options) (_ *daemon, err error) {
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), PeerConns: peerConns()}, set)
-	d.services.log, d.services.door, d.services.agent, d.services.listen = d.log, d.door, d.agent, d.inherited.listenAt
+	d.door = proxy.New(proxy.Options{Log: d.log, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), Conns: d.conns}, set)
+	d.services.log, d.services.door, d.services.agent, d.services.conns, d.services.listen = d.log, d.door, d.agent, d.conns, d.inherited.listenAt
 	doors, err := d.services.prepare(c.Services)
 	if err != nil {
 		return nil, err

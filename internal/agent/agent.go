@@ -15,6 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
 )
@@ -31,6 +32,8 @@ type Options struct {
 	Overrides Overrides
 	Passes    *Passes
 	Log       *slog.Logger
+	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
+	Conns *clients.ConnLimiter
 
 	// Noted is told of each answer: to which address, about what, and the line without its newline. It is
 	// called from many goroutines and must not block. It may be nil.
@@ -48,6 +51,9 @@ type Agent struct {
 
 // New returns an Agent.
 func New(o Options) *Agent {
+	if o.Conns == nil {
+		o.Conns = clients.NewConnLimiter(clients.ConnLimits{})
+	}
 	return &Agent{o: o, crowd: newCrowd(maxWaiting, maxWaitingPeer, maxAlive)}
 }
 

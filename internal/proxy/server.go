@@ -18,6 +18,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
 )
 
@@ -40,8 +41,8 @@ type Options struct {
 	Balancers *balancer.Table // told of every check request
 	Metrics   http.Handler    // the page at /metrics
 	Overrides Overrides       // for the page
-	// PeerConns is how many connections one address (IPv6: one network of 64 bits) may hold; 0 is 4096.
-	PeerConns int
+	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
+	Conns *clients.ConnLimiter
 }
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
@@ -56,16 +57,15 @@ type Server struct {
 	hosts     health.Hosts
 	date      dates
 	strangers strangers
-	crowd     crowd
-	crowded   strangers     // who has had as many connections as one may
+	conns     *clients.ConnLimiter
 	refused   atomic.Uint64 // remote spool changes
 }
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides}
-	if srv.crowd.most = o.PeerConns; srv.crowd.most <= 0 {
-		srv.crowd.most = maxPeerConns
+	srv := &Server{log: o.Log, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides, conns: o.Conns}
+	if srv.conns == nil {
+		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
 	srv.Use(s)
 	return srv
@@ -186,6 +186,7 @@ func (s *Server) HTTPServer(checkTimeout time.Duration) *http.Server {
 	return &http.Server{
 		Handler:                      s,
 		DisableGeneralOptionsHandler: true, // OPTIONS * must not look healthy
+		ReadHeaderTimeout:            headTimeout,
 		ReadTimeout:                  headTimeout,
 		WriteTimeout:                 checkTimeout + 2*headTimeout,
 		IdleTimeout:                  idleTimeout,
