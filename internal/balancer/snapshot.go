@@ -16,13 +16,15 @@ func (t *Table) Report(service string) Report {
 		Uptime: now.Sub(t.started).Seconds(), NotKept: t.notKept.count(t.age(now)),
 		Services: []Asked{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now),
 	}
+	var services []*Service
 	t.mu.Lock()
-	services := slices.Collect(maps.Values(t.services))
+	if service == "" {
+		services = slices.Collect(maps.Values(t.services))
+	} else if s := t.services[service]; s != nil {
+		services = []*Service{s}
+	}
 	t.mu.Unlock()
 	for _, s := range services {
-		if service != "" && s.name != service {
-			continue
-		}
 		s.forget(now)
 		r.NotKept += s.missed.count(t.age(now))
 		s.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,11 @@ type Server struct {
 	strangers strangers
 	conns     *clients.ConnLimiter
 	refused   atomic.Uint64 // remote spool changes
+
+	pages         pages
+	readers       readers    // of pages
+	reportReaders readers    // of the report about one service
+	reportTurn    sync.Mutex // held by the report that is made
 }
 
 // New returns a Server that answers by s.
@@ -67,6 +73,7 @@ func New(o Options, s Settings) *Server {
 	if srv.conns == nil {
 		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
+	srv.sharePages()
 	srv.Use(s)
 	return srv
 }
@@ -93,7 +100,7 @@ func (s *Server) Use(set Settings) {
 	page("/recent", s.recentPage)
 	page("/balancers", s.balancersPage)
 	if s.metrics != nil {
-		page("/metrics", s.metrics.ServeHTTP)
+		page("/metrics", s.metricsPage)
 	}
 	page("/overview", s.overviewPage)
 	page("/", s.index)

@@ -447,7 +447,7 @@ func TestTablesAreBounded(t *testing.T) {
 	for i := range maxServices + 1000 {
 		answer(tab.see(fmt.Sprintf("svc%d", i), now), "127.0.0.1")
 	}
-	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices {
+	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	s := tab.see("svc1", now)
@@ -461,7 +461,7 @@ func TestTablesAreBounded(t *testing.T) {
 	tab.services.each(func(_ string, s *seenService) bool { s.at = now.Add(-recentFor - time.Second); return true })
 	tab.swept.Store(0)
 	answer(tab.see("new", now), "127.0.0.1")
-	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {
+	if rows := tab.since(now.Add(-time.Minute), ""); len(rows) != 1 || rows[0].service != "new" || tab.peers.Load() != 1 {
 		t.Errorf("%d rows and %d callers after the old ones were dropped", len(rows), tab.peers.Load())
 	}
 }
