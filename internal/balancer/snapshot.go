@@ -19,7 +19,8 @@ func (t *Table) Report(service string) Report {
 	var services []*Service
 	t.mu.Lock()
 	if service == "" {
-		services = slices.Collect(maps.Values(t.services))
+		services = slices.AppendSeq(make([]*Service, 0, len(t.services)), maps.Values(t.services))
+		r.Balancers = make([]Balancer, 0, t.rows)
 	} else if s := t.services[service]; s != nil {
 		services = []*Service{s}
 	}

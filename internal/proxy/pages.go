@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"hacheck/internal/balancer"
@@ -48,7 +47,7 @@ type pages struct {
 
 // sharePages sets up the pages of s.
 func (s *Server) sharePages() {
-	turn := new(sync.Mutex)
+	turn := newSemaphore()
 	s.pages = pages{
 		overview: newSharedPage(turn, func() ([]byte, error) {
 			var b bytes.Buffer
@@ -67,6 +66,7 @@ func (s *Server) sharePages() {
 	}
 	for i, encoding := range []string{"identity", "gzip"} {
 		s.pages.metrics[i] = newSharedPage(turn, func() (*recordedAnswer, error) { return record(s.metrics, encoding), nil })
+		s.pages.metrics[i].cheap = true
 	}
 }
 

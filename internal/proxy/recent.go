@@ -190,6 +190,7 @@ func (t *recent) since(then time.Time, service string) []seenRow {
 		return true
 	}
 	if service == "" {
+		rows = make([]seenRow, 0, max(t.n.Load(), 0))
 		t.services.each(add)
 	} else if s := t.services.get(service); s != nil {
 		add(service, s)

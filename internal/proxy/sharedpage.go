@@ -26,6 +26,7 @@ import (
 // its readers are counted by themselves, so that nobody who reads pages keeps an operator from taking a service out.
 const (
 	pageInterval = time.Second      // between two beginnings of the same page, at least
+	pageShare    = 20               // a cheap page is made in a twentieth of the time at most
 	pageReadTime = 10 * time.Second // for a client to take a whole page
 
 	maxReaders          = 32 // of all pages together
@@ -35,15 +36,27 @@ const (
 )
 
 // sharedPage makes one document for all who ask for it at the same time. It is safe for concurrent use. It owns a
-// goroutine while somebody waits for a document.
+// goroutine while a document is made and one while clients wait for the next.
 type sharedPage[T any] struct {
 	make func() (T, error) // its result is never changed afterwards
-	turn *sync.Mutex       // held by the page that is made
+	turn semaphore         // held while any page is made
+	// cheap has a document begun sooner than pageInterval after the last one if that took less than a pageShare of it.
+	// It is for /metrics, which scripts ask for one figure after the other.
+	cheap bool
 
-	mu    sync.Mutex
-	next  *pageCall[T] // not begun yet; nil if nobody waits
-	begun time.Time    // when the last document was begun
+	mu   sync.Mutex
+	next *pageCall[T] // not begun yet; nil if no client waits
+
+	running   semaphore // held from the wait for the interval to the end of the making
+	notBefore time.Time // when a document may be begun; guarded by running
 }
+
+// semaphore is a mutex that testing/synctest knows how to wait for.
+type semaphore chan struct{}
+
+func newSemaphore() semaphore { return make(semaphore, 1) }
+func (s semaphore) lock()     { s <- struct{}{} }
+func (s semaphore) unlock()   { <-s }
 
 // pageCall is one making of a document.
 type pageCall[T any] struct {
@@ -52,8 +65,8 @@ type pageCall[T any] struct {
 	err  error
 }
 
-func newSharedPage[T any](turn *sync.Mutex, build func() (T, error)) *sharedPage[T] {
-	return &sharedPage[T]{make: build, turn: turn}
+func newSharedPage[T any](turn semaphore, build func() (T, error)) *sharedPage[T] {
+	return &sharedPage[T]{make: build, turn: turn, running: newSemaphore()}
 }
 
 // get returns a document that was begun after the call, or an error if it cannot be made or ctx ends.
@@ -63,7 +76,7 @@ func (p *sharedPage[T]) get(ctx context.Context) (doc T, err error) {
 	if call == nil {
 		call = &pageCall[T]{done: make(chan struct{})}
 		p.next = call
-		go p.run(call, time.Until(p.begun.Add(pageInterval)))
+		go p.run(call)
 	}
 	p.mu.Unlock()
 	select {
@@ -74,19 +87,27 @@ func (p *sharedPage[T]) get(ctx context.Context) (doc T, err error) {
 	}
 }
 
-// run makes the document of call after wait. Clients join call until the document is begun.
-func (p *sharedPage[T]) run(call *pageCall[T], wait time.Duration) {
+// run makes the document of call when it is time. Clients join call until the document is begun.
+func (p *sharedPage[T]) run(call *pageCall[T]) {
+	p.running.lock()
+	defer p.running.unlock()
 	defer close(call.done)
-	time.Sleep(wait)
-	p.turn.Lock()
-	defer p.turn.Unlock()
+	time.Sleep(time.Until(p.notBefore))
+	p.turn.lock()
+	defer p.turn.unlock()
 	p.mu.Lock()
-	p.next, p.begun = nil, time.Now()
+	p.next = nil
 	p.mu.Unlock()
+	begun := time.Now()
 	defer func() {
 		if fault := recover(); fault != nil {
 			call.err = fmt.Errorf("panic: %v", fault)
 		}
+		rest := pageInterval
+		if p.cheap {
+			rest = min(rest, pageShare*time.Since(begun))
+		}
+		p.notBefore = begun.Add(rest)
 	}()
 	call.doc, call.err = p.make()
 }
