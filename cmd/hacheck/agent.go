@@ -17,7 +17,7 @@ type agentPort struct {
 // openAgents opens the ports of -A, which do not answer yet.
 func (d *daemon) openAgents() error {
 	d.agent = agent.New(agent.Options{
-		Overrides: d.index, Passes: &d.passes, Log: d.log, LogLimit: d.logLimit,
+		Overrides: d.index, Passes: &d.passes, Log: d.log, LogLimit: d.logLimit, Conns: d.conns,
 		Noted: func(peer string, k spool.Key, answer string) { d.balancers.Told(peer, k.Name(), answer) },
 	})
 	for _, port := range d.opts.agentPorts {

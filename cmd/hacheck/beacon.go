@@ -81,6 +81,7 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 	_ = beacon.Run(ctx, beacon.Options{ // it ends with ctx only
 		Addr:     net.JoinHostPort("", strconv.Itoa(int(ports[1]))),
 		Interval: beaconInterval,
+		Conns:    newConnLimiter(log),
 		Healthy: func(context.Context) bool {
 			switch o := overrides.Lookup(service, "", ports[0], true).Override; {
 			case o == nil:

@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"syscall"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/config"
 )
 
@@ -37,13 +40,30 @@ func assign[T int64 | uint64](field *T, n int64, most T) bool {
 	return true
 }
 
-// peerConns is how many connections one caller may hold: half of the descriptors there are, and no more than
-// the door's own bound.
-func peerConns() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 0
+// newConnLimiter returns the bounds of all connections that clients hold to this process. One client has half of the
+// descriptors at most, and all clients three quarters: the rest is for what the answers need (the connections and pipes
+// of checks, the spool directory, the log).
+func newConnLimiter(log *slog.Logger) *clients.ConnLimiter {
+	limits := clients.ConnLimits{
+		PerClient: clients.DefaultConnsPerClient, Total: clients.DefaultConnsTotal,
+		OnLimit: func(client netip.Prefix, held int, total bool) {
+			const room = "; those that wait for a request are closed to make room, and new ones if none waits"
+			if total {
+				log.Warn("all clients together hold as many connections as they may"+room+"; raise rlimit_nofile or keep strangers out", "client", client)
+				return
+			}
+			log.Warn("a client holds as many connections as it may"+room+"; find out what it does there", "client", client, "connections", held)
+		},
 	}
-	const most = 4096
-	return int(min(max(limit.Cur/2, 1), most))
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		limits.PerClient = share(limits.PerClient, limit.Cur/2)
+		limits.Total = share(limits.Total, limit.Cur/4*3)
+	}
+	return clients.NewConnLimiter(limits)
+}
+
+// share is n of descriptors, at least one and at most most. The fields of Rlimit are signed on some systems.
+func share[T int64 | uint64](most int, n T) int {
+	return int(min(max(n, 1), T(most)))
 }

@@ -19,6 +19,7 @@ import (
 	"hacheck/internal/agent"
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
@@ -47,6 +48,7 @@ type daemon struct {
 	dir       *spool.Dir
 	index     *spool.Index
 	door      *proxy.Server
+	conns     *clients.ConnLimiter // of all listeners
 	server    *server
 	manager   *systemd.Manager
 	inherited inherited
@@ -184,6 +186,7 @@ func start(o *options) (_ *daemon, err error) {
 	}
 	d.balancers = balancer.New()
 	d.balancers.LogTo(d.log)
+	d.conns = newConnLimiter(d.log)
 	if err := d.openAgents(); err != nil {
 		return nil, err
 	}
@@ -191,8 +194,8 @@ func start(o *options) (_ *daemon, err error) {
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
 	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), PeerConns: peerConns()}, set)
-	d.services.log, d.services.door, d.services.agent, d.services.listen = d.log, d.door, d.agent, d.inherited.listenAt
+	d.door = proxy.New(proxy.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), Conns: d.conns}, set)
+	d.services.log, d.services.door, d.services.agent, d.services.conns, d.services.listen = d.log, d.door, d.agent, d.conns, d.inherited.listenAt
 	d.services.logLimit = d.logLimit
 	doors, err := d.services.prepare(c.Services)
 	if err != nil {

@@ -26,13 +26,17 @@ type server struct {
 
 func newServer(h *http.Server) *server {
 	s := &server{Server: h}
-	h.ConnState = func(_ net.Conn, state http.ConnState) {
+	h.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
 			s.open.Add(1)
 		case http.StateClosed, http.StateHijacked:
 			s.open.Add(-1)
 		case http.StateActive, http.StateIdle:
+			// A connection of a clients.ConnLimiter, which closes those that wait for a request first.
+			if limited, ok := c.(interface{ SetWaiting(waiting bool) }); ok {
+				limited.SetWaiting(state == http.StateIdle)
+			}
 		}
 	}
 	return s

@@ -19,6 +19,7 @@ import (
 	"hacheck/internal/aggregate"
 	"hacheck/internal/beacon"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
@@ -46,6 +47,7 @@ type serviceDoors struct {
 	logLimit *loglimit.Limiter
 	door     *proxy.Server // told of who asks
 	agent    *agent.Agent
+	conns    *clients.ConnLimiter
 	listen   func(addr string) (net.Listener, error)
 	judge    atomic.Pointer[health.Judge]
 
@@ -271,7 +273,7 @@ func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) 
 		Log: d.log,
 	}, time.Hour)) // the judge has its own patience, which a reload may change
 	go func() {
-		if err := srv.Serve(d.door.Bounded(proxy.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(d.conns.Listener(proxy.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("a service's listener ended", "service", door.spec.Load().service, "listen", k.addr, "err", err)
 		}
 	}()
@@ -293,7 +295,7 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 	go func() {
 		defer close(done)
 		_ = beacon.Run(ctx, beacon.Options{ // ends with ctx only
-			Addr: k.addr, Interval: k.interval, Changed: door.changed,
+			Addr: k.addr, Interval: k.interval, Changed: door.changed, Conns: d.conns,
 			Healthy: func(context.Context) bool {
 				return d.ask(door.spec.Load().service).Result.Code == http.StatusOK
 			},

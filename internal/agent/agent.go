@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"time"
 
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
@@ -31,6 +32,8 @@ type Options struct {
 	Passes    *Passes
 	Log       *slog.Logger
 	LogLimit  *loglimit.Limiter // of the lines that a client can cause; nil: they are not limited
+	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
+	Conns *clients.ConnLimiter
 
 	// Noted is told of each answer: to which address, about what, and the line without its newline. It is
 	// called from many goroutines and must not block. It may be nil.
@@ -47,6 +50,9 @@ type Agent struct {
 
 // New returns an Agent.
 func New(o Options) *Agent {
+	if o.Conns == nil {
+		o.Conns = clients.NewConnLimiter(clients.ConnLimits{})
+	}
 	return &Agent{o: o, crowd: newCrowd(maxWaiting, maxWaitingPeer, maxAlive)}
 }
 

@@ -73,6 +73,15 @@ func (c *crowd) push(v *visitor) {
 	_ = v.SetReadDeadline(time.Unix(1, 0))
 }
 
+// pushOut has v go, unless it has gone.
+func (c *crowd) pushOut(v *visitor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, alive := c.alive[v]; alive {
+		c.push(v)
+	}
+}
+
 func (c *crowd) displace(v *visitor) {
 	if v.among == nil {
 		return

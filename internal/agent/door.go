@@ -102,7 +102,16 @@ func (d *Door) meet(c *net.TCPConn, buf []byte) {
 		_ = c.Close()
 		return
 	}
+	// A connection that the limiter closes to make room goes as one that has no place any more: it is asked for the
+	// last time.
+	slot := d.a.o.Conns.Acquire(clients.AddrOf(c), func() { d.a.crowd.pushOut(v) })
+	if slot == nil {
+		d.a.crowd.leave(v)
+		_ = c.Close()
+		return
+	}
 	d.wg.Go(func() {
+		defer slot.Release()
 		defer d.a.crowd.leave(v)
 		defer func() { _ = v.Close() }()
 		d.attend(v, n)

@@ -76,6 +76,7 @@ const (
 func Server(h *Handler, checkTimeout time.Duration) *http.Server {
 	return &http.Server{
 		Handler:                      h,
+		ReadHeaderTimeout:            headTimeout,
 		ReadTimeout:                  headTimeout,
 		WriteTimeout:                 checkTimeout + 2*headTimeout,
 		IdleTimeout:                  idleTimeout,

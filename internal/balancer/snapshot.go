@@ -43,7 +43,8 @@ func (t *Table) take(service string, now time.Time, r *Report) []*Service {
 	r.Unrecorded = append(r.Unrecorded, t.missedAgents.others(time.Time{}, now)...)
 	services := []*Service{t.services[service]}
 	if service == "" {
-		services = slices.Collect(maps.Values(t.services))
+		services = slices.AppendSeq(make([]*Service, 0, len(t.services)), maps.Values(t.services))
+		r.Balancers = make([]Balancer, 0, t.rows.Len())
 	} else if services[0] == nil {
 		return nil
 	}

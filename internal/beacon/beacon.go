@@ -10,6 +10,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"hacheck/internal/clients"
 )
 
 // Options are what a Beacon needs. Addr and Healthy must be set.
@@ -24,6 +26,8 @@ type Options struct {
 	// Decided tells what is known without a look, because an operator has said so, and whether anything is. It
 	// must not block. It may be nil. What it says counts at once, also while a look is under way, and more.
 	Decided func() (healthy, ok bool)
+	// Conns bounds the connections; nil: one with its default bounds.
+	Conns *clients.ConnLimiter
 	// Observe is told what happens. It may be nil; it must not block.
 	Observe func(Event, net.Addr, error)
 }
@@ -46,9 +50,8 @@ const (
 const DefaultInterval = 5 * time.Second
 
 const (
-	sendTimeout    = time.Second           // for "OK\n", which fits any socket's buffer
-	acceptAgain    = 50 * time.Millisecond // after a failure; the kernel holds the connections meanwhile
-	maxConnections = 256                   // being answered at once; a further one waits in the kernel
+	sendTimeout = time.Second           // for "OK\n", which fits any socket's buffer, and for what the client sends
+	acceptAgain = 50 * time.Millisecond // after a failure; the kernel holds the connections meanwhile
 )
 
 // Run keeps the port open while healthy and closed otherwise, until ctx ends. Until the first look has
@@ -62,6 +65,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if o.Decided == nil {
 		o.Decided = func() (bool, bool) { return false, false }
+	}
+	if o.Conns == nil {
+		o.Conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
 	b := &beacon{o: o}
 	defer func() {
@@ -156,7 +162,6 @@ func (b *beacon) shut() {
 
 // accept answers connections until ln is closed.
 func (b *beacon) accept(ln net.Listener) {
-	slots := make(chan struct{}, maxConnections)
 	for {
 		c, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -168,21 +173,33 @@ func (b *beacon) accept(ln net.Listener) {
 			continue
 		}
 		b.o.Observe(Connection, c.RemoteAddr(), nil)
-		slots <- struct{}{}
-		b.wg.Go(func() {
-			defer func() { <-slots }()
-			answer(c)
-		})
+		b.answer(c)
 	}
 }
 
-func answer(c net.Conn) {
-	defer c.Close()
+// answer sends OK, which never blocks, and leaves the rest to a goroutine. Every client has its OK then; the connection
+// is of no further use, so that the limiter may close it at any time to make room for another.
+func (b *beacon) answer(c net.Conn) {
 	_ = c.SetDeadline(time.Now().Add(sendTimeout))
 	if _, err := io.WriteString(c, "OK\n"); err != nil {
+		_ = c.Close()
 		return
 	}
-	// What the client had sent, unread, would turn the close into a reset that may overtake the "OK".
+	slot := b.o.Conns.Acquire(clients.AddrOf(c), func() { _ = c.Close() })
+	if slot == nil {
+		_ = c.Close()
+		return
+	}
+	b.wg.Go(func() {
+		defer slot.Release()
+		finish(c)
+	})
+}
+
+// finish closes c once the client has, or after sendTimeout. What the client had sent, unread, would turn the close into a
+// reset that may overtake the OK.
+func finish(c net.Conn) {
+	defer c.Close()
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.CloseWrite()
 		_, _ = io.Copy(io.Discard, io.LimitReader(c, 4<<10))

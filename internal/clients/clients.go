@@ -1,5 +1,5 @@
 // Package clients says which connections and requests count as one client's, wherever something is limited by
-// client. It knows no protocol and holds no state.
+// client, and bounds how many connections a client has. It knows no protocol.
 package clients
 
 import "net/netip"

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"hacheck/internal/clients"
 )
 
 // Listener wraps ln so that net/http accepts what balancers send: HAProxy's "option httpchk GET /x
@@ -45,9 +47,10 @@ func (l listener) Accept() (net.Conn, error) {
 		case l.s == nil:
 			return newConn(tcp, nil), err
 		}
-		if out := newConn(tcp, l.s.shortcut); l.s.admit(out) {
+		if out := newConn(tcp, l.s.shortcut); out.limit(l.s.conns) {
 			return out, err
 		}
+		_ = tcp.Close()
 	}
 }
 
@@ -65,8 +68,8 @@ type conn struct {
 	*net.TCPConn
 	peer     string // its address
 	shortcut shortcutFunc
-	gone     func() // called once, by the first Close; nil for nothing
-	served   bool   // net/http has read a request, and so knows that the connection is kept
+	slot     *clients.Slot // nil on a listener that counts connections by itself
+	served   bool          // net/http has read a request, and so knows that the connection is kept
 
 	heads   headRewriter
 	pending []byte // rewritten bytes for which the last Read had no room
@@ -82,6 +85,18 @@ type conn struct {
 
 	writeUntil, writeSet time.Time // the same for writing, which is up to one goroutine
 }
+
+// limit counts c in l until it is closed, and reports whether it may stay open.
+func (c *conn) limit(l *clients.ConnLimiter) bool {
+	slot := l.Acquire(clients.AddrOf(c.TCPConn), func() { _ = c.Close() })
+	c.mu.Lock() // l may close c already
+	defer c.mu.Unlock()
+	c.slot = slot
+	return slot != nil
+}
+
+// SetWaiting says whether the connection waits for a request; see clients.Slot.
+func (c *conn) SetWaiting(waiting bool) { c.slot.SetWaiting(waiting) }
 
 func newConn(tcp *net.TCPConn, shortcut shortcutFunc) *conn {
 	return &conn{TCPConn: tcp, shortcut: shortcut, peer: hostOf(tcp.RemoteAddr().String())}
@@ -184,6 +199,7 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		return answered, true
 	}
 	if answered {
+		c.slot.Use()
 		c.until = now.Add(idleTimeout)
 	}
 	return answered, last
@@ -282,16 +298,13 @@ type writerOnly struct{ io.Writer }
 // Close ends a read that waits, too.
 func (c *conn) Close() error {
 	c.mu.Lock()
-	first := !c.closed
 	c.closed = true
 	if c.waiting {
 		c.wake.Signal()
 	}
-	short := c.short
+	short, slot := c.short, c.slot
 	c.mu.Unlock()
-	if first && c.gone != nil {
-		c.gone()
-	}
+	slot.Release()
 	if short {
 		return nil // whoever writes the answer closes the socket behind it
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,10 +31,23 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	h["Vary"] = []string{"Accept"}
 	if !strings.Contains(strings.Join(accept, ","), "text/html") {
 		h["Cache-Control"] = []string{"no-store"}
-		h["Content-Type"] = textType
-		_, _ = w.Write(s.overview().appendText(nil, askedAt(r)))
+		servePage(s, w, r, s.pages.text, func(t overviewText) {
+			if t.empty {
+				t.body = appendFirstSteps(slices.Clone(t.body), askedAt(r))
+			}
+			writeBody(w, textType, t.body)
+		})
 		return
 	}
+	s.readers.read(w, r, func() {
+		limitReading(w)
+		serveIndex(w, r)
+	})
+}
+
+// serveIndex answers with the page for a browser.
+func serveIndex(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
 	h["Content-Type"] = []string{"text/html; charset=utf-8"}
 	h["Content-Security-Policy"] = []string{contentPolicy(indexHTML)}
 	h["X-Frame-Options"] = []string{"DENY"} // frame-ancestors, for old browsers
@@ -47,12 +61,11 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 }
 
 // overviewPage answers /overview.
-func (s *Server) overviewPage(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h["Cache-Control"] = []string{"no-store"}
 	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
-	h["Content-Type"] = jsonType
-	_ = s.overview().writeJSON(w) // who has hung up needs no answer
+	servePage(s, w, r, s.pages.overview, func(body []byte) { writeBody(w, jsonType, body) })
 }
 
 // contentPolicy allows the one style and the one script of a page, and what that script asks us for;

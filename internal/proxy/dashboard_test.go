@@ -357,7 +357,10 @@ func TestOverviewText(t *testing.T) {
 			},
 		},
 	} {
-		got := o.appendText(nil, "app1:3333")
+		got := o.appendText(nil)
+		if o.empty() {
+			got = appendFirstSteps(got, "app1:3333")
+		}
 		golden := filepath.Join("testdata", "overview-"+name+".golden")
 		if *update {
 			if err := os.WriteFile(golden, got, 0o644); err != nil {

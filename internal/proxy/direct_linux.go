@@ -197,7 +197,8 @@ func (l *directListener) toNet(fd int, read []byte) (handed, bool) {
 		return handed{c: c}, true
 	}
 	out := newConn(tcp, l.s.shortcut)
-	if !l.s.admit(out) {
+	if !out.limit(l.s.conns) {
+		_ = tcp.Close()
 		return handed{}, false
 	}
 	if len(read) > 0 {

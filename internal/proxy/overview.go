@@ -3,7 +3,6 @@ package proxy
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"io"
 	"maps"
 	"os"
@@ -201,11 +200,11 @@ func (o *overview) writeJSON(w io.Writer) error {
 			if i > 0 {
 				_ = b.WriteByte(',')
 			}
-			row, err := json.Marshal(&rows[i])
+			row, err := marshal(&rows[i])
 			if err != nil {
 				return err
 			}
-			_, _ = b.Write(wording.EscapeJSON(row))
+			_, _ = b.Write(row)
 		}
 		return b.WriteByte(']') // the writer keeps its first error
 	}
@@ -215,12 +214,12 @@ func (o *overview) writeJSON(w io.Writer) error {
 	if err := list(`,"services":`, o.Services); err != nil {
 		return err
 	}
-	head, err := json.Marshal(&o.overviewHead)
+	head, err := marshal(&o.overviewHead)
 	if err != nil {
 		return err
 	}
 	_ = b.WriteByte(',')
-	_, _ = b.Write(wording.EscapeJSON(head[1:]))
+	_, _ = b.Write(head[1:])
 	return b.Flush()
 }
 

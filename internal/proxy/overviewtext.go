@@ -10,8 +10,32 @@ import (
 	"hacheck/internal/wording"
 )
 
-// appendText appends the overview as a person reads it in a terminal. at is where it was asked for.
-func (o *overview) appendText(b []byte, at string) []byte {
+// overviewText is the overview as a person reads it in a terminal. If it is empty, appendFirstSteps follows, which is
+// about the address that each client has asked.
+type overviewText struct {
+	body  []byte
+	empty bool
+}
+
+// empty reports whether there is no override and no service to show.
+func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services) == 0 }
+
+// appendFirstSteps appends what to do with a daemon that nobody has asked anything. at is its address.
+func appendFirstSteps(b []byte, at string) []byte {
+	return fmt.Appendf(b, `
+Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
+  curl http://%s/tcp/web/8080
+      asks whether something listens on port 8080, as the service web
+  option httpchk GET /http/web/8080/status
+  http-check send-state
+      in an HAProxy backend, with "check port 3333" at its servers, lets HAProxy ask
+  hadown web -r "why"
+      takes web out, and haup web puts it back
+`, at)
+}
+
+// appendText appends the overview as text.
+func (o *overview) appendText(b []byte) []byte {
 	on := ""
 	if o.Host != "" {
 		on = " on " + oneLine(o.Host)
@@ -26,18 +50,6 @@ func (o *overview) appendText(b []byte, at string) []byte {
 	}
 	if o.AgentOnly {
 		b = append(b, "Started with -S: overrides reach balancers through the agent alone.\n"...)
-	}
-	if len(o.Overrides)+len(o.Services) == 0 {
-		return fmt.Appendf(b, `
-Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
-  curl http://%s/tcp/web/8080
-      asks whether something listens on port 8080, as the service web
-  option httpchk GET /http/web/8080/status
-  http-check send-state
-      in an HAProxy backend, with "check port 3333" at its servers, lets HAProxy ask
-  hadown web -r "why"
-      takes web out, and haup web puts it back
-`, at)
 	}
 	if len(o.Overrides) > 0 {
 		rows := []textRow{{cells: []string{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}}

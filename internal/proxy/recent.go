@@ -286,10 +286,10 @@ type lastAnswer struct {
 	TS       float64 `json:"ts"` // unix seconds
 }
 
-// since lists the services asked about since then, by name.
-func (t *recent) since(then time.Time) []seenRow {
+// since lists the services asked about since then, by name: service alone, or all when it is "".
+func (t *recent) since(then time.Time, service string) []seenRow {
 	rows := []seenRow{}
-	t.services.each(func(name string, s *seenService) bool {
+	add := func(name string, s *seenService) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.at.Before(then) {
@@ -301,9 +301,61 @@ func (t *recent) since(then time.Time) []seenRow {
 		}
 		rows = append(rows, row)
 		return true
-	})
+	}
+	if service == "" {
+		t.services.each(add)
+	} else if s := t.services.get(service); s != nil {
+		add(service, s)
+	}
 	sort.Slice(rows, func(i, j int) bool { return rows[i].service < rows[j].service })
 	return rows
+}
+
+// recentRows are the rows of /recent as JSON, by name, one behind the other in text.
+type recentRows struct {
+	text []byte
+	rows []recentRow
+}
+
+type recentRow struct {
+	at  time.Time
+	end int // of its text, which begins with a comma where the row before ends
+}
+
+// rows returns the rows of all services in the table.
+func (t *recent) rows() (recentRows, error) {
+	list := t.since(time.Time{}, "")
+	r := recentRows{rows: make([]recentRow, len(list))}
+	for i, row := range list {
+		b, err := marshal([2]any{row.service, row.last})
+		if err != nil {
+			return recentRows{}, err
+		}
+		r.text = append(append(r.text, ','), b...)
+		r.rows[i] = recentRow{row.at, len(r.text)}
+	}
+	return r, nil
+}
+
+// since appends the text of the rows that are not from before then, without the comma of the first.
+func (r *recentRows) since(parts [][]byte, then time.Time) [][]byte {
+	begin, first := 0, 1 // begin is that of the rows in a row that are taken
+	take := func(end int) {
+		if begin < end {
+			parts = append(parts, r.text[begin+first:end])
+			first = 0
+		}
+	}
+	end := 0
+	for _, row := range r.rows {
+		if row.at.Before(then) {
+			take(end)
+			begin = row.end
+		}
+		end = row.end
+	}
+	take(end)
+	return parts
 }
 
 // Seen is a service that was asked about lately.
@@ -317,7 +369,7 @@ type Seen struct {
 func (s *Server) Seen() []Seen {
 	answers := s.recent.answers()
 	var list []Seen
-	for _, row := range s.recent.since(time.Now().Add(-recentFor)) {
+	for _, row := range s.recent.since(time.Now().Add(-recentFor), "") {
 		if row.last == nil {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
 )
@@ -43,8 +45,8 @@ type Options struct {
 	Overrides Overrides       // for the page
 	// LogLimit limits the lines that a client can cause; nil: they are not limited.
 	LogLimit *loglimit.Limiter
-	// PeerConns is how many connections one address (IPv6: one network of 64 bits) may hold; 0 is 4096.
-	PeerConns int
+	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
+	Conns *clients.ConnLimiter
 }
 
 // Server is the http.Handler of the door. It is safe for concurrent use.
@@ -59,16 +61,24 @@ type Server struct {
 	hosts     health.Hosts
 	date      dates
 	limit     *loglimit.Limiter
-	crowd     crowd
+	conns     *clients.ConnLimiter
 	refused   atomic.Uint64 // remote spool changes
+
+	pages         pages
+	readers       readers    // of pages
+	reportReaders readers    // of the report about one service
+	reportTurn    sync.Mutex // held by the report that is made
 }
 
 // New returns a Server that answers by s.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, limit: o.LogLimit, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides}
-	if srv.crowd.most = o.PeerConns; srv.crowd.most <= 0 {
-		srv.crowd.most = maxPeerConns
+	srv := &Server{
+		log: o.Log, limit: o.LogLimit, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides, conns: o.Conns,
 	}
+	if srv.conns == nil {
+		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
+	}
+	srv.sharePages()
 	srv.Use(s)
 	return srv
 }
@@ -96,7 +106,7 @@ func (s *Server) Use(set Settings) {
 	page("/recent", s.recentPage)
 	page("/balancers", s.balancersPage)
 	if s.metrics != nil {
-		page("/metrics", s.metrics.ServeHTTP)
+		page("/metrics", s.metricsPage)
 	}
 	page("/overview", s.overviewPage)
 	page("/", s.index)
@@ -187,6 +197,7 @@ func (s *Server) HTTPServer(checkTimeout time.Duration) *http.Server {
 	return &http.Server{
 		Handler:                      s,
 		DisableGeneralOptionsHandler: true, // OPTIONS * must not look healthy
+		ReadHeaderTimeout:            headTimeout,
 		ReadTimeout:                  headTimeout,
 		WriteTimeout:                 checkTimeout + 2*headTimeout,
 		IdleTimeout:                  idleTimeout,

@@ -452,13 +452,13 @@ func TestTablesAreBounded(t *testing.T) {
 	for i := range maxServices + 1000 {
 		ask(fmt.Sprintf("svc%d", i), "127.0.0.1")
 	}
-	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices || tab.n != n {
+	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices || tab.n != n {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	for i := range 2000 {
 		ask(fmt.Sprintf("late%d", i), "10.0.0.2")
 	}
-	if n := len(tab.since(now.Add(-time.Minute))); n != maxServices || tab.n != n {
+	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices || tab.n != n {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	for _, name := range []string{"web", "svc7", "late0", "late1999", "svc9000"} {
@@ -485,7 +485,7 @@ func TestTablesAreBounded(t *testing.T) {
 	tab.services.each(func(_ string, s *seenService) bool { s.at = now.Add(-recentFor - time.Second); return true })
 	tab.swept = time.Time{}
 	ask("new", "127.0.0.1")
-	if rows := tab.since(now.Add(-time.Minute)); len(rows) != 1 || rows[0].service != "new" || tab.callers.Len() != 1 {
+	if rows := tab.since(now.Add(-time.Minute), ""); len(rows) != 1 || rows[0].service != "new" || tab.callers.Len() != 1 {
 		t.Errorf("%d rows and %d callers after the old ones were dropped", len(rows), tab.callers.Len())
 	}
 }

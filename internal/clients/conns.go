@@ -1,0 +1,267 @@
+package clients
+
+import (
+	"container/list"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The bounds of a ConnLimiter whose ConnLimits do not say otherwise. A balancer holds one connection for each check
+// that runs; every connection of net/http takes about 20 kB.
+const (
+	DefaultConnsPerClient = 4096
+	DefaultConnsTotal     = 2 * DefaultConnsPerClient
+)
+
+// limitReportEvery is how often OnLimit is called at most, for each of the two bounds.
+const limitReportEvery = time.Minute
+
+// ConnLimits are the bounds of a ConnLimiter.
+type ConnLimits struct {
+	PerClient int // connections of one client; 0 is DefaultConnsPerClient
+	Total     int // connections of all clients; 0 is DefaultConnsTotal
+	// OnLimit is called when a bound is reached, at most once a minute for each bound. held is how many connections
+	// the client has; total says that the bound of all clients is meant. It may be nil.
+	OnLimit func(client netip.Prefix, held int, total bool)
+}
+
+// ConnLimiter bounds how many connections are open at once, for each client and in total. All listeners of a process
+// share one ConnLimiter, because they share its descriptors. It is safe for concurrent use and owns no goroutine.
+//
+// At a bound it makes room: it closes the connection that has waited longest for a request, of the same client at the
+// bound per client, of any client at the total. A silent connection, half a request head and an idle keep-alive
+// connection all wait; a balancer's request arrives with its connection, so silent connections from the same address
+// do not keep it out. If no connection waits, the new one is refused.
+type ConnLimiter struct {
+	limits ConnLimits
+
+	mu           sync.Mutex
+	open         int
+	clients      map[netip.Prefix]*connsOfClient
+	waiting      *list.List // of *Slot, the longest waiting first
+	reported     time.Time  // when OnLimit was last called for a client
+	reportedFull time.Time  // when OnLimit was last called for the total
+}
+
+type connsOfClient struct {
+	open    int
+	waiting *list.List // as ConnLimiter.waiting
+}
+
+// NewConnLimiter returns a ConnLimiter with these bounds.
+func NewConnLimiter(limits ConnLimits) *ConnLimiter {
+	if limits.PerClient <= 0 {
+		limits.PerClient = DefaultConnsPerClient
+	}
+	if limits.Total <= 0 {
+		limits.Total = DefaultConnsTotal
+	}
+	if limits.OnLimit == nil {
+		limits.OnLimit = func(netip.Prefix, int, bool) {}
+	}
+	return &ConnLimiter{limits: limits, clients: map[netip.Prefix]*connsOfClient{}, waiting: list.New()}
+}
+
+// Slot is one open connection of a ConnLimiter. It waits for a request until SetWaiting(false). Its methods are safe
+// for concurrent use, and do nothing on a nil Slot.
+type Slot struct {
+	l      *ConnLimiter
+	client netip.Prefix
+	close  func()
+	used   atomic.Bool // since the limiter last looked
+
+	released      bool
+	inAll, inSame *list.Element // in the two lists of waiting connections; nil while it does not wait
+}
+
+// Acquire counts one connection from addr until its Slot is released. It returns nil if the connection is refused;
+// the caller then closes it. The limiter calls closeConn, once at most and from another goroutine, to make room for
+// another connection; the Slot is released by then.
+func (l *ConnLimiter) Acquire(addr netip.Addr, closeConn func()) *Slot {
+	network := Network(addr)
+	l.mu.Lock()
+	among, total := l.bound(network)
+	report, held := among != nil && l.mayReport(total), l.held(network)
+	var victim, s *Slot
+	if among != nil {
+		if victim = l.longestWaiting(among); victim != nil {
+			l.remove(victim)
+		}
+	}
+	if among == nil || victim != nil {
+		s = &Slot{l: l, client: network, close: closeConn}
+		l.add(s)
+	}
+	l.mu.Unlock()
+	if report {
+		l.limits.OnLimit(network, held, total)
+	}
+	if victim != nil {
+		victim.close()
+	}
+	return s
+}
+
+// bound returns the waiting connections of which one must go before client may have another, nil if no bound is
+// reached. total says that the bound of all clients is reached, and not that of client. l.mu is held.
+func (l *ConnLimiter) bound(client netip.Prefix) (among *list.List, total bool) {
+	switch {
+	case l.held(client) >= l.limits.PerClient:
+		return l.clients[client].waiting, false
+	case l.open >= l.limits.Total:
+		return l.waiting, true
+	}
+	return nil, false
+}
+
+// held returns how many connections client has. l.mu is held.
+func (l *ConnLimiter) held(client netip.Prefix) int {
+	if c := l.clients[client]; c != nil {
+		return c.open
+	}
+	return 0
+}
+
+// longestWaiting returns the slot of the list that has waited longest, nil if it is empty. A slot that was used since
+// it came into the list goes to the end of it, once. l.mu is held.
+func (l *ConnLimiter) longestWaiting(slots *list.List) *Slot {
+	for range slots.Len() {
+		s := slots.Front().Value.(*Slot)
+		if !s.used.Swap(false) {
+			return s
+		}
+		l.waiting.MoveToBack(s.inAll)
+		l.clients[s.client].waiting.MoveToBack(s.inSame)
+	}
+	if e := slots.Front(); e != nil {
+		return e.Value.(*Slot)
+	}
+	return nil
+}
+
+// mayReport reports whether OnLimit is to be called. l.mu is held.
+func (l *ConnLimiter) mayReport(total bool) bool {
+	last := &l.reported
+	if total {
+		last = &l.reportedFull
+	}
+	now := time.Now()
+	if !last.IsZero() && now.Sub(*last) < limitReportEvery {
+		return false
+	}
+	*last = now
+	return true
+}
+
+func (l *ConnLimiter) add(s *Slot) {
+	c := l.clients[s.client]
+	if c == nil {
+		c = &connsOfClient{waiting: list.New()}
+		l.clients[s.client] = c
+	}
+	c.open++
+	l.open++
+	s.inAll, s.inSame = l.waiting.PushBack(s), c.waiting.PushBack(s)
+}
+
+func (l *ConnLimiter) remove(s *Slot) {
+	s.released = true
+	l.stopWaiting(s)
+	c := l.clients[s.client]
+	l.open--
+	if c.open--; c.open == 0 {
+		delete(l.clients, s.client)
+	}
+}
+
+func (l *ConnLimiter) stopWaiting(s *Slot) {
+	if s.inAll != nil {
+		l.waiting.Remove(s.inAll)
+		l.clients[s.client].waiting.Remove(s.inSame)
+		s.inAll, s.inSame = nil, nil
+	}
+}
+
+// SetWaiting says whether the connection waits for a request. One that does not is never closed to make room.
+func (s *Slot) SetWaiting(waiting bool) {
+	if s == nil {
+		return
+	}
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if s.released {
+		return
+	}
+	s.l.stopWaiting(s)
+	if waiting {
+		s.inAll, s.inSame = s.l.waiting.PushBack(s), s.l.clients[s.client].waiting.PushBack(s)
+	}
+}
+
+// Use says that a request was answered on a connection that still counts as waiting. It takes no lock.
+func (s *Slot) Use() {
+	if s != nil && !s.used.Load() {
+		s.used.Store(true)
+	}
+}
+
+// Release ends the count. Further calls do nothing.
+func (s *Slot) Release() {
+	if s == nil {
+		return
+	}
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if !s.released {
+		s.l.remove(s)
+	}
+}
+
+// Listener returns ln with its connections counted and bounded by l. The connections have a method SetWaiting, for the
+// server that answers on them.
+func (l *ConnLimiter) Listener(ln net.Listener) net.Listener { return limitedListener{ln, l} }
+
+type limitedListener struct {
+	net.Listener
+	limiter *ConnLimiter
+}
+
+// Accept implements net.Listener.
+func (l limitedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		limited := &limitedConn{Conn: c}
+		if limited.slot = l.limiter.Acquire(AddrOf(c), func() { _ = c.Close() }); limited.slot != nil {
+			return limited, nil
+		}
+		_ = c.Close()
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	slot *Slot
+}
+
+// SetWaiting is that of the connection's Slot.
+func (c *limitedConn) SetWaiting(waiting bool) { c.slot.SetWaiting(waiting) }
+
+// Close implements net.Conn.
+func (c *limitedConn) Close() error {
+	c.slot.Release()
+	return c.Conn.Close()
+}
+
+// AddrOf returns the remote address of a TCP connection, the zero Addr of any other.
+func AddrOf(c net.Conn) netip.Addr {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr()
+	}
+	return netip.Addr{}
+}
