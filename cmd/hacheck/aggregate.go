@@ -167,7 +167,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 			a.Target.Hops = hops
 			return judge.Verdict(&a)
 		},
-		Log:   log,
+		Log: log,
 	}, limit))
 	ln, err := net.Listen("tcp", o.listener)
 	if err != nil {
