@@ -28,8 +28,9 @@ import (
 const (
 	aggregateListener = "0.0.0.0:5500"
 	portTimeout       = 5 * time.Second // health-checker's, for a TCP port
-	// aggregateChecks is how many requests are looked into at once; each runs all checks.
-	aggregateChecks = 512
+	// aggregateChecks is twice the number of requests that are checked at once, each with all checks: all of them are
+	// for one service, and that may have half of the slots.
+	aggregateChecks = 1024
 )
 
 const aggregateAbout = `Usage: hacheck aggregate [options]
@@ -172,8 +173,12 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 	})
 	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge: func() health.Verdict { a := ask; return judge.Verdict(&a) },
-		Log:   log,
+		Judge: func(hops uint8) health.Verdict {
+			a := ask
+			a.Target.Hops = hops
+			return judge.Verdict(&a)
+		},
+		Log: log,
 	}, limit))
 	ln, err := net.Listen("tcp", o.listener)
 	if err != nil {

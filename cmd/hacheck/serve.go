@@ -235,7 +235,6 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		CacheMaxBytes:   c.CacheMaxBytes,
 		Timeout:         c.HealthcheckTimeout,
 		MaxClients:      c.MaxClients,
-		Doors:           d.ports(),
 		Allowed:         c.CheckHostsAllowed,
 		IgnoreOverrides: d.opts.noSpoolOnHTTP,
 		Counters:        d.counters,
@@ -251,7 +250,7 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		Judge:         judge,
 		Checks:        checks,
 		CheckHost:     c.CheckHost,
-		HeadersToCopy: c.HTTPHeadersToCopy,
+		HeadersToCopy: options.HeadersToCopy(c.HTTPHeadersToCopy),
 		AgentOnly:     d.opts.noSpoolOnHTTP,
 		StatusAllowed: c.StatusAllowed,
 		Remote: proxy.Remote{
@@ -261,17 +260,6 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 			Spool:   d.dir,
 		},
 	}
-}
-
-// ports are those of the HTTP door.
-func (d *daemon) ports() []uint16 {
-	var list []uint16
-	for _, ln := range d.listeners {
-		if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
-			list = append(list, uint16(tcp.Port))
-		}
-	}
-	return list
 }
 
 // run answers until a signal says otherwise.

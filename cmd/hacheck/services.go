@@ -265,7 +265,11 @@ func question(service string) *health.Ask {
 
 func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) {
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge:       func() health.Verdict { return d.ask(door.spec.Load().service) },
+		Judge: func(hops uint8) health.Verdict {
+			q := question(door.spec.Load().service)
+			q.Target.Hops = hops
+			return d.judge.Load().Verdict(q)
+		},
 		FailureCode: func() int { return door.spec.Load().code },
 		Asked: func(r *http.Request, v *health.Verdict, code int) {
 			d.door.Note(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)

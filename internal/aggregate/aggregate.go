@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"hacheck/internal/check"
 	"hacheck/internal/health"
 )
 
@@ -19,8 +20,8 @@ const failed = "At least one health check failed"
 
 // Handler answers every request with the state of one service. Judge must be set.
 type Handler struct {
-	// Judge asks; it is called for each request.
-	Judge       func() health.Verdict
+	// Judge asks; it is called for each request, with the checks that the request came through (check.HopsHeader).
+	Judge       func(hops uint8) health.Verdict
 	FailureCode func() int // nil, or one that returns 0: DefaultFailureCode
 	// Asked is told of each request and its answer; nil: nobody is.
 	Asked func(r *http.Request, v *health.Verdict, code int)
@@ -30,7 +31,7 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w.Header().Set("X-Content-Type-Options", "nosniff") // part of the text comes from services
-	v := h.Judge()
+	v := h.Judge(check.WorstHops(r.Header[check.HopsHeader]))
 	healthy := v.Result.Code == http.StatusOK
 	code := http.StatusOK
 	if !healthy {

@@ -126,6 +126,9 @@ func (c *Cache[V]) now() time.Duration { return time.Since(c.began) }
 //
 // Whoever finds none in flight runs run, to its end: it gets no context of the caller's, since others may have
 // joined, or come to. Who joins waits for patience; when that ends first, Do returns false and no answer.
+//
+// Answers to fresh begin forcedEvery apart for one key, however many callers demand them: a caller that comes too
+// early waits, and its answer serves all that come while it waits.
 func (c *Cache[V]) Do(key string, at Epoch, fresh bool, patience time.Duration, run func() V) (v *V, age time.Duration, o Outcome, ok bool) {
 	// A check that began before an override ended must not answer who asks after it: they fly apart.
 	name := key
@@ -135,7 +138,19 @@ func (c *Cache[V]) Do(key string, at Epoch, fresh bool, patience time.Duration, 
 	asked := c.now()
 	var tired <-chan time.Time
 	for {
-		f, first := c.flights.join(name)
+		var f *flight[V]
+		var first bool
+		var wait time.Duration
+		if fresh {
+			f, first, wait = c.flights.demand(name)
+		} else {
+			f, first = c.flights.join(name)
+		}
+		if first && fresh {
+			if e := c.await(f, wait, asked); e != nil {
+				return &e.value, c.now() - e.taken, Bypass, true
+			}
+		}
 		if first {
 			e, ran := c.fly(f, key, at, fresh, run)
 			return &e.value, c.now() - e.taken, outcome(fresh, ran), true
@@ -154,6 +169,23 @@ func (c *Cache[V]) Do(key string, at Epoch, fresh bool, patience time.Duration, 
 			continue // run has panicked, or had only found a kept result
 		}
 		return &f.e.value, c.now() - f.e.taken, outcome(fresh, false), true
+	}
+}
+
+// await waits until a flight that was demanded may begin. It returns nil if the caller is to fly f. If another flight
+// of its name is under way by then, it lands f with the answer of that one and returns it.
+func (c *Cache[V]) await(f *flight[V], wait, asked time.Duration) *entry[V] {
+	time.Sleep(wait)
+	for {
+		other := c.flights.depart(f)
+		if other == nil {
+			return nil
+		}
+		<-other.landed
+		if other.e != nil && other.e.taken >= asked {
+			c.flights.land(f, other.e)
+			return other.e
+		}
 	}
 }
 

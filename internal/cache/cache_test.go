@@ -213,6 +213,81 @@ func TestFresh(t *testing.T) {
 	})
 }
 
+// TestFreshHasABound: however many demand fresh answers, their checks begin forcedEvery apart, each demand is answered
+// by a check that ended after it, and nobody else waits for that.
+func TestFreshHasABound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		var runs atomic.Int64
+		run := func() val { return val{strconv.FormatInt(runs.Add(1), 10), 0, 1} }
+		demand := func(key string) (string, time.Duration) {
+			began := time.Now()
+			v, age, o, ok := c.Do(key, Epoch{}, true, ever, run)
+			if !ok || o != Bypass || age != 0 {
+				t.Errorf("%v %v after %v", ok, o, age)
+			}
+			return v.s, time.Since(began)
+		}
+		if s, took := demand("k"); s != "1" || took != 0 {
+			t.Fatalf("the first: check %s after %v", s, took)
+		}
+		// A hundred clients for two seconds.
+		const askers, rounds = 100, 10
+		var wg sync.WaitGroup
+		for range askers {
+			wg.Go(func() {
+				for range rounds {
+					if _, took := demand("k"); took > forcedEvery {
+						t.Errorf("waited %v", took)
+					}
+				}
+			})
+		}
+		synctest.Wait()
+		if s, took := demand("other"); s != "2" || took != 0 {
+			t.Errorf("another key: check %s after %v", s, took)
+		}
+		if v, _, o, ok := c.Do("k", Epoch{}, false, ever, run); !ok || o != Miss || v.s != "3" {
+			t.Errorf("who demands nothing: %v %v %v, want a check at once", ok, o, v)
+		}
+		began := time.Now()
+		wg.Wait()
+		if n, took := runs.Load()-3, time.Since(began); n != rounds || took != rounds*forcedEvery {
+			t.Errorf("%d checks in %v, want %d in %v", n, took, rounds, rounds*forcedEvery)
+		}
+		time.Sleep(forcedEvery)
+		if _, took := demand("k"); took != 0 {
+			t.Errorf("later: waited %v", took)
+		}
+		if f := &c.flights; len(f.of) != 0 || len(f.next) != 0 || len(f.forced) > 2 {
+			t.Errorf("left behind: %d, %d and %d", len(f.of), len(f.next), len(f.forced))
+		}
+	})
+}
+
+// TestFreshJoinsWhatBeganMeanwhile: a check that somebody else has started while a demand waits answers it.
+func TestFreshJoinsWhatBeganMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(10, 1000)
+		var runs atomic.Int64
+		ask(c, "k", Epoch{}, true, val{"1", 0, 1}, &runs)
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if v, o := ask(c, "k", Epoch{}, true, val{"mine", 0, 1}, &runs); v.s != "2" || o != Bypass {
+					t.Errorf("%s %v", v.s, o)
+				}
+			})
+		}
+		synctest.Wait()
+		c.Do("k", Epoch{}, false, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"2", 0, 1} })
+		wg.Wait()
+		if n := runs.Load(); n != 2 {
+			t.Errorf("%d checks, want 2", n)
+		}
+	})
+}
+
 func TestBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(3, 10)
@@ -255,7 +330,7 @@ func TestBytesAreKeptInStep(t *testing.T) {
 				if i%3 == 0 {
 					life = time.Hour
 				}
-				_, _, _, _ = c.Do(strconv.Itoa((i*7+g)%80), Epoch{}, true, ever, func() val { return val{"", life, i % 100} })
+				c.store(strconv.Itoa((i*7+g)%80), val{"", life, i % 100}, 0)
 			}
 		})
 	}

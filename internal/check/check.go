@@ -16,8 +16,9 @@ import (
 type Target struct {
 	Protocol string
 	Service  string
-	Host     string // an IP address in canonical text or a name; never empty when a check runs
+	Host     string // an IP address in canonical text or a name; empty for a check whose configuration says whom to ask
 	Port     uint16 // 0: no port was given
+	Hops     uint8  // the checks that the request came through; see HopsHeader
 	// URI is the escaped path and query for the service exactly as the balancer sent them, with the
 	// leading slash ("/status?x=1"). Port-only protocols ignore it.
 	URI string

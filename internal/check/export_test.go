@@ -30,8 +30,10 @@ func (s *Scripts) Askers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
-	for _, run := range s.running {
-		n += run.askers
+	for _, c := range s.commands {
+		for _, run := range append([]*script{c.running}, c.next...) {
+			n += run.askers
+		}
 	}
 	return n
 }

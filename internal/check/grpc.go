@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -119,7 +120,7 @@ func (g *grpcCheck) check(x *exchange) Result {
 	framer.SetMaxReadFrameSize(grpcFrame)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	framer.MaxHeaderListSize = maxGRPCHeaders
-	if _, err := x.conn.Write(g.request(x.addr(), g.tls != nil)); err != nil && x.ctx.Err() != nil {
+	if _, err := x.conn.Write(g.request(x, g.tls != nil)); err != nil && x.ctx.Err() != nil {
 		return x.fail(err)
 	}
 	answer, r, ok := x.readGRPC(framer, limited)
@@ -133,7 +134,7 @@ func (g *grpcCheck) check(x *exchange) Result {
 }
 
 // request is all that there is to say: what opens a connection, and one call of Health.Check.
-func (g *grpcCheck) request(authority string, secure bool) []byte {
+func (g *grpcCheck) request(x *exchange, secure bool) []byte {
 	scheme := "http"
 	if secure {
 		scheme = "https"
@@ -144,10 +145,11 @@ func (g *grpcCheck) request(authority string, secure bool) []byte {
 		{":method", "POST"},
 		{":scheme", scheme},
 		{":path", "/grpc.health.v1.Health/Check"},
-		{":authority", authority},
+		{":authority", x.addr()},
 		{"content-type", "application/grpc"},
 		{"te", "trailers"},
 		{"user-agent", g.userAgent},
+		{strings.ToLower(HopsHeader), nextHops(&x.t)},
 	} {
 		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // into memory
 	}

@@ -97,7 +97,7 @@ func TestHAProxyRequest(t *testing.T) {
 	ask(t, check.Options{Version: "1.2.3", ServiceNameHeader: "X-Service"}, check.Target{
 		Protocol: "haproxy", Service: "web", Host: s.Host, Port: s.Port, Header: []check.Field{{Name: "Host", Value: "web.example"}},
 	})
-	if want := "GET /;csv HTTP/1.1\r\nHost: " + s.Addr() + "\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\n\r\n"; <-got != want {
+	if want := "GET /;csv HTTP/1.1\r\nHost: " + s.Addr() + "\r\nUser-Agent: hacheck/1.2.3\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n"; <-got != want {
 		t.Errorf("request is not %q", want)
 	}
 }

@@ -40,6 +40,9 @@ func newHTTP(o Options) Func {
 
 func newHTTPClient(o Options) *httpClient {
 	c := &httpClient{userAgent: "hacheck", serviceHeader: o.ServiceNameHeader}
+	if strings.EqualFold(c.serviceHeader, HopsHeader) {
+		c.serviceHeader = "" // it has a meaning of its own
+	}
 	if o.Version != "" {
 		c.userAgent += "/" + o.Version
 	}
@@ -236,6 +239,7 @@ func (c *httpClient) appendHead(b []byte, x *exchange, uri string) []byte {
 		b = appendHostPort(b, x.t.Host, x.t.Port)
 	}
 	b = appendField(b, "User-Agent", agent)
+	b = appendField(b, HopsHeader, nextHops(&x.t))
 	for _, f := range x.t.Header {
 		if c.copied(f) {
 			b = appendField(b, f.Name, f.Value)
@@ -271,22 +275,31 @@ func appendHostPort(b []byte, host string, port uint16) []byte {
 // that get and appendHead write themselves. A coding the client accepts would come back as a body that
 // nothing marks as coded.
 var notCopied = []string{
-	"Host", "User-Agent",
+	"Host", "User-Agent", HopsHeader,
 	"Accept-Encoding", "Connection", "Content-Length", "Expect", "Keep-Alive", "Proxy-Connection",
 	"TE", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
-// copied tells whether a client's field goes to the service.
+// copied tells whether appendHead copies a client's field to the service.
 func (c *httpClient) copied(f Field) bool {
-	if !validName(f.Name) || !validValue(f.Value) || strings.EqualFold(f.Name, c.serviceHeader) {
-		return false
-	}
-	for _, name := range notCopied {
-		if strings.EqualFold(f.Name, name) {
-			return false
+	return validName(f.Name) && validValue(f.Value) && !strings.EqualFold(f.Name, c.serviceHeader) && !isNotCopied(f.Name)
+}
+
+func isNotCopied(name string) bool {
+	return slices.ContainsFunc(notCopied, func(n string) bool { return strings.EqualFold(n, name) })
+}
+
+// HeadersToCopy returns those of names whose fields reach HTTP services when a client sends them. A name that does not
+// reach them must not be copied into a Target, or each value of it would be another check of the same thing.
+func (o Options) HeadersToCopy(names []string) []string {
+	var reach []string
+	for _, name := range names {
+		written := strings.EqualFold(name, "Host") || strings.EqualFold(name, "User-Agent")
+		if written || !isNotCopied(name) && !strings.EqualFold(name, o.ServiceNameHeader) {
+			reach = append(reach, name)
 		}
 	}
-	return true
+	return reach
 }
 
 // validName tells whether s is a field name (a token of RFC 9110).

@@ -59,45 +59,54 @@ func TestHTTPRequest(t *testing.T) {
 		"plain": {
 			options: check.Options{Version: "1.2.3"},
 			target:  check.Target{URI: "/status"},
-			want:    "GET /status HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\n\r\n",
+			want:    "GET /status HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck/1.2.3\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"every byte of path and query": {
 			target: check.Target{URI: "//a%20b%2Fc/../%66;p?x=%zz&&y=?/#\xff\xc3\xa9"},
-			want:   "GET //a%20b%2Fc/../%66;p?x=%zz&&y=?/#\xff\xc3\xa9 HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nConnection: close\r\n\r\n",
+			want:   "GET //a%20b%2Fc/../%66;p?x=%zz&&y=?/#\xff\xc3\xa9 HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"empty path": {
-			want: "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nConnection: close\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"query alone": {
 			target: check.Target{URI: "?x"},
-			want:   "GET /?x HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nConnection: close\r\n\r\n",
+			want:   "GET /?x HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"IPv6": {
 			host:   "::1",
 			target: check.Target{URI: "/"},
-			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nConnection: close\r\n\r\n",
+			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"copied headers": {
 			target: check.Target{URI: "/", Header: copied("host", "web.example:81", "X-Trace", "a b\tc", "Cookie", "a=1", "Cookie", "b=2")},
-			want:   "GET / HTTP/1.1\r\nHost: web.example:81\r\nUser-Agent: hacheck\r\nX-Trace: a b\tc\r\nCookie: a=1\r\nCookie: b=2\r\nConnection: close\r\n\r\n",
+			want:   "GET / HTTP/1.1\r\nHost: web.example:81\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nX-Trace: a b\tc\r\nCookie: a=1\r\nCookie: b=2\r\nConnection: close\r\n\r\n",
 		},
 		"copied user agent": {
 			target: check.Target{URI: "/", Header: copied("User-Agent", "HAProxy")},
-			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: HAProxy\r\nConnection: close\r\n\r\n",
+			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: HAProxy\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"headers that are never copied": {
-			target: check.Target{URI: "/", Header: copied("Connection", "keep-alive", "Content-Length", "5", "transfer-encoding", "chunked", "Upgrade", "h2c",
+			target: check.Target{URI: "/", Header: copied("x-hacheck-hops", "0", "Connection", "keep-alive", "Content-Length", "5", "transfer-encoding", "chunked", "Upgrade", "h2c",
 				"TE", "trailers", "Trailer", "X", "Keep-Alive", "5", "Proxy-Connection", "close", "Expect", "100-continue", "Accept-Encoding", "gzip")},
-			want: "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nConnection: close\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"headers that would break the head": {
 			target: check.Target{URI: "/", Header: copied("Host", "a\r\nX: 1", "X-A", "b\nc", "X-B", "\x00", "X:C", "d", "", "e", "X D", "f", "User-Agent", "a\rb")},
-			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nConnection: close\r\n\r\n",
+			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
+		},
+		"the hops of the request": {
+			target: check.Target{URI: "/", Hops: 3},
+			want:   "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 4\r\nConnection: close\r\n\r\n",
+		},
+		"hops as a service name header": {
+			options: check.Options{ServiceNameHeader: "X-Hacheck-hops"},
+			target:  check.Target{Service: "0", URI: "/"},
+			want:    "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nConnection: close\r\n\r\n",
 		},
 		"service name header": {
 			options: check.Options{ServiceNameHeader: "X-Service"},
 			target:  check.Target{Service: "web.main", URI: "/", Header: copied("x-service", "other")},
-			want:    "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Service: web.main\r\nConnection: close\r\n\r\n",
+			want:    "GET / HTTP/1.1\r\nHost: ADDR\r\nUser-Agent: hacheck\r\nX-Hacheck-Hops: 1\r\nX-Service: web.main\r\nConnection: close\r\n\r\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

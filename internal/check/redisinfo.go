@@ -31,13 +31,27 @@ func newRedisInfo(o Options) Func {
 			if len(info) == 0 {
 				return x.protocol("Sent INFO, got back no fields from %s", x.addr())
 			}
-			path, query, _ := strings.Cut(t.URI, "?")
-			if strings.Trim(path, "/") == "match" {
+			if query, ok := matchQuery(t.URI); ok {
 				return x.matchInfo(info, query)
 			}
 			return Result{Code: 200, Body: encodeInfo(info, MaxBody), ContentType: "application/json"}
 		})
 	}
+}
+
+// matchQuery returns the query of /match?field=value, and false for any other URI.
+func matchQuery(uri string) (query string, ok bool) {
+	path, query, _ := strings.Cut(uri, "?")
+	return query, strings.Trim(path, "/") == "match"
+}
+
+// reduceInfo implements Protocol.Reduce: no header reaches the server, and all URIs but /match mean the same.
+func reduceInfo(t Target) Target {
+	t.Header = nil
+	if _, ok := matchQuery(t.URI); !ok {
+		t.URI = "/"
+	}
+	return t
 }
 
 // infoField is a field of INFO.

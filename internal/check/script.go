@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -19,8 +19,8 @@ import (
 const (
 	// maxOutput is how much a script's output is kept and shown, in bytes; the rest is read and thrown away.
 	maxOutput = 4 << 10
-	// DefaultScripts is how many scripts run at once where nobody says otherwise.
-	DefaultScripts = 32
+	// DefaultScripts is how many scripts run at once where nobody says otherwise. One service has half of them at most.
+	DefaultScripts = 64
 	// defaultScriptTimeout is a script's time if it names none.
 	defaultScriptTimeout = 5 * time.Second
 	// reapTime is how long a killed script is waited for. One that sits in the kernel, on a dead disk, dies
@@ -35,9 +35,10 @@ var scriptType = Type{
 	Options: []Option{
 		{Name: "command", Want: "a list of words, or a text that is split into words as a shell does", Required: true, Doc: "the program and its arguments"},
 		{Name: "timeout", Want: "a number of seconds above 0 and up to 3600", Default: "5", Doc: "when it is killed"},
+		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request the script is told, besides those of the service's other checks"},
 	},
 	build: func(o *values, d Defaults) (*Configured, error) {
-		argv := o.command("command")
+		argv, ports := o.command("command"), o.ports("ports")
 		if len(argv) == 0 {
 			return nil, nil // o knows why
 		}
@@ -46,7 +47,7 @@ var scriptType = Type{
 			scripts = NewScripts(1)
 		}
 		// The arguments are not part of the name: a password may be among them.
-		c := &Configured{Name: "script:" + oneLine(argv[0], 300), Timeout: o.seconds("timeout", defaultScriptTimeout)}
+		c := &Configured{Name: "script:" + oneLine(argv[0], 300), Timeout: o.seconds("timeout", defaultScriptTimeout), ports: ports}
 		c.Steps = []Step{{Name: c.Name, Run: func(ctx context.Context, t Target) Result {
 			return scripts.ask(ctx, &script{
 				argv: argv, service: t.Service, port: t.Port, timeout: c.Timeout,
@@ -94,10 +95,16 @@ func (o *values) command(name string) []string {
 // Scripts runs the scripts of the checks that were built with it: so many at once, and never one command
 // twice at a time. One serves a whole process, reloads of its configuration included.
 type Scripts struct {
-	slots chan struct{}
+	slots *slots // divided among services
 
-	mu      sync.Mutex
-	running map[string]*script // by command; from before it waits for a slot until it is reaped
+	mu       sync.Mutex
+	commands map[string]*command // those that run
+}
+
+// command is a program with its arguments while it runs.
+type command struct {
+	running *script   // from before it waits for a slot until it is reaped
+	next    []*script // what is run after it, in order of arrival: one run for each service and port, for all who ask
 }
 
 // NewScripts returns a runner of at most n scripts at once. It panics when n is less than 1: nothing could
@@ -106,20 +113,31 @@ func NewScripts(n int) *Scripts {
 	if n < 1 {
 		panic(fmt.Sprintf("check: a limit of %d scripts", n))
 	}
-	return &Scripts{slots: make(chan struct{}, n), running: map[string]*script{}}
+	// One of each command waits at most, so that places need no bound.
+	return &Scripts{slots: newSlots(n, math.MaxInt), commands: map[string]*command{}}
 }
 
 // Running is the number of scripts that run now.
-func (s *Scripts) Running() int { return len(s.slots) }
+func (s *Scripts) Running() int {
+	running, _, _ := s.slots.count(share{})
+	return running
+}
 
 // Stop kills the scripts that run, with their groups, and returns when they are gone, a second later at
-// most. It is for the end of a process, which kills no more than the scripts themselves.
+// most. Those that wait for another run of their command are not run. It is for the end of a process, which kills no more than the scripts themselves.
 func (s *Scripts) Stop() {
 	s.mu.Lock()
-	runs := slices.Collect(maps.Values(s.running))
-	for _, run := range runs {
-		run.ending = true
-		run.cancel(context.Canceled)
+	var runs []*script
+	for _, c := range s.commands {
+		c.running.ending = true
+		c.running.cancel(context.Canceled)
+		runs = append(runs, c.running)
+		for _, run := range c.next {
+			run.ending = true
+			run.result = run.gaveUp(context.Canceled, time.Now(), "")
+			close(run.done)
+		}
+		c.next = nil
 	}
 	s.mu.Unlock()
 	for _, run := range runs {
@@ -127,19 +145,19 @@ func (s *Scripts) Stop() {
 	}
 }
 
-// script is one run of a command, for everybody who asks for it while it runs.
+// script is one run of a command, for everybody who asks for it until it has ended.
 type script struct {
 	argv    []string
 	service string
 	port    uint16
 	timeout time.Duration
 
-	began  time.Time
-	cancel context.CancelCauseFunc // ends the run
-	done   chan struct{}           // closed when result is there
-	gone   chan struct{}           // closed when it is reaped
+	done   chan struct{} // closed when result is there
 	result Result
 
+	// Under Scripts.mu until it has begun:
+	began  time.Time               // zero while another run of the command has not ended
+	cancel context.CancelCauseFunc // ends the run
 	// Under Scripts.mu:
 	askers int
 	ending bool // its last asker has left, or it has ended: nobody may join
@@ -151,9 +169,14 @@ func (run *script) key() string { return strings.Join(run.argv, "\x00") }
 // name is the program, to be shown; its arguments are not.
 func (run *script) name() string { return oneLine(run.argv[0], 200) }
 
-// ask runs a script and returns what came of it. If the same command runs already for the same service and
-// port, which is all it is told, that run's result serves; if for others, ask waits until it is gone. A
-// script that nobody waits for any more is killed.
+// serves tells whether a run answers an asker who would have started mine.
+func (run *script) serves(mine *script) bool {
+	return !run.ending && run.service == mine.service && run.port == mine.port
+}
+
+// ask runs a script and returns what came of it. If the same command runs already for the same service and port, which
+// is all it is told, the result of that run serves. If it runs for others, the next run for that service and port
+// serves everybody who has asked for it by then. A script that nobody waits for any more is killed.
 func (s *Scripts) ask(ctx context.Context, mine *script) Result {
 	start := time.Now()
 	r := s.answer(ctx, mine)
@@ -162,81 +185,107 @@ func (s *Scripts) ask(ctx context.Context, mine *script) Result {
 }
 
 func (s *Scripts) answer(ctx context.Context, mine *script) Result {
+	const notRun = "was not run: another run of it has not ended"
 	start := time.Now()
-	for {
-		if ctx.Err() != nil {
-			return mine.gaveUp(ctx.Err(), start, "was not run: another run of it has not ended")
-		}
-		run, joined := s.join(mine)
-		if !joined {
-			select {
-			case <-run.gone:
-			case <-ctx.Done():
-			}
-			continue
-		}
-		select {
-		case <-run.done:
-			return run.result
-		case <-ctx.Done():
-		}
-		if s.leave(run, ctx.Err()) {
-			<-run.done // it has been killed, and is waited for no longer than reapTime
-			return run.result
-		}
-		select {
-		case <-run.done: // just now
-			return run.result
-		default:
-		}
-		r := mine.gaveUp(ctx.Err(), start, "has not ended and runs on for somebody else")
-		if r.Reason == ReasonBusy {
-			r.Reason = ReasonTimeout // it was run, and had the time that there was
-		}
-		return r
+	if ctx.Err() != nil {
+		return mine.gaveUp(ctx.Err(), start, notRun)
 	}
+	run := s.join(mine)
+	select {
+	case <-run.done:
+		return run.result
+	case <-ctx.Done():
+	}
+	began, last := s.leave(run, ctx.Err())
+	switch {
+	case began.IsZero():
+		return mine.gaveUp(ctx.Err(), start, notRun)
+	case last:
+		<-run.done // it has been killed, and is waited for no longer than reapTime
+		if r := run.result; r.Reason == ReasonTimeout && began.Sub(start) > time.Since(began) {
+			// It had less than half of the time, which says nothing about it.
+			return mine.gaveUp(ctx.Err(), start, fmt.Sprintf("had %.2fs only, because another run of it had not ended,", time.Since(began).Seconds()))
+		}
+		return run.result
+	}
+	select {
+	case <-run.done: // just now
+		return run.result
+	default:
+	}
+	r := mine.gaveUp(ctx.Err(), start, "has not ended and runs on for somebody else")
+	if r.Reason == ReasonBusy && began.Sub(start) <= time.Since(began) {
+		r.Reason = ReasonTimeout // it was run, and had the time that there was
+	}
+	return r
 }
 
-// join returns the run of mine's command that is under way, or starts mine. It returns false for a run
-// that cannot be shared.
-func (s *Scripts) join(mine *script) (run *script, joined bool) {
+// join returns the run that answers who asks for mine: one of its command that runs or is to run next, or mine.
+func (s *Scripts) join(mine *script) *script {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	run = s.running[mine.key()]
-	switch {
-	case run == nil:
-		run = mine
-		run.began, run.done, run.gone = time.Now(), make(chan struct{}), make(chan struct{})
-		s.running[run.key()] = run
-		// Its time is its own: askers may come and go as long as it runs, but it may not run on with them.
-		timed, stop := context.WithTimeout(context.Background(), run.timeout)
-		ctx, cancel := context.WithCancelCause(timed)
-		run.cancel = cancel
-		go func() {
-			defer stop()
-			s.run(ctx, run)
-		}()
-	case run.ending || run.service != mine.service || run.port != mine.port:
-		return run, false
+	c := s.commands[mine.key()]
+	if c != nil {
+		for _, run := range append([]*script{c.running}, c.next...) {
+			if run.serves(mine) {
+				run.askers++
+				return run
+			}
+		}
 	}
-	run.askers++
-	return run, true
+	mine.askers, mine.done = 1, make(chan struct{})
+	if c != nil {
+		c.next = append(c.next, mine)
+		return mine
+	}
+	c = &command{}
+	s.commands[mine.key()] = c
+	s.start(c, mine)
+	return mine
 }
 
-// leave takes an asker from a run before there is a result, and ends the run if it was the last.
-func (s *Scripts) leave(run *script, cause error) (last bool) {
+// start begins a run of c. s.mu is held.
+func (s *Scripts) start(c *command, run *script) {
+	c.running, run.began = run, time.Now()
+	// Its time is its own: askers may come and go as long as it runs, but it may not run on with them.
+	timed, stop := context.WithTimeout(context.Background(), run.timeout)
+	ctx, cancel := context.WithCancelCause(timed)
+	run.cancel = cancel
+	go func() {
+		defer stop()
+		s.run(ctx, run)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		run.cancel(nil)
+		if len(c.next) == 0 {
+			delete(s.commands, run.key())
+			return
+		}
+		next := c.next[0]
+		c.next = slices.Delete(c.next, 0, 1)
+		s.start(c, next)
+	}()
+}
+
+// leave takes an asker from a run before there is a result, and ends the run if it was the last. It returns when the
+// run has begun; one that has not, and that nobody waits for now, never will.
+func (s *Scripts) leave(run *script, cause error) (began time.Time, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	run.askers--
 	if run.askers > 0 {
-		return false
+		return run.began, false
 	}
 	run.ending = true
-	run.cancel(cause)
-	return true
+	if c := s.commands[run.key()]; c != nil && run.began.IsZero() {
+		c.next = slices.DeleteFunc(c.next, func(r *script) bool { return r == run })
+	} else {
+		run.cancel(cause)
+	}
+	return run.began, true
 }
 
-// run waits for a slot, runs the script, and sees to it that it is gone.
+// run waits for a slot, runs the script, and returns when it is gone.
 func (s *Scripts) run(ctx context.Context, run *script) {
 	publish := func(r Result) {
 		s.mu.Lock()
@@ -245,21 +294,21 @@ func (s *Scripts) run(ctx context.Context, run *script) {
 		run.result = r
 		close(run.done)
 	}
-	defer func() {
-		s.mu.Lock()
-		delete(s.running, run.key())
-		s.mu.Unlock()
-		run.cancel(nil)
-		close(run.gone)
-	}()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		publish(run.gaveUp(context.Cause(ctx), run.began, fmt.Sprintf("was not run: %d scripts, as many as may, run already", cap(s.slots))))
+	of := share{service: run.service}
+	if err := s.slots.acquire(ctx, of); err != nil {
+		publish(run.gaveUp(context.Cause(ctx), run.began, s.full(of)))
 		return
 	}
-	defer func() { <-s.slots }()
+	defer s.slots.release(of)
 	run.exec(ctx, publish)
+}
+
+// full says why a service's script got no slot.
+func (s *Scripts) full(of share) string {
+	if running, mine, _ := s.slots.count(of); running < s.slots.size && mine > 0 {
+		return fmt.Sprintf("was not run: %d scripts of its service, as many as may, run already", mine)
+	}
+	return fmt.Sprintf("was not run: %d scripts, as many as may, run already", s.slots.size)
 }
 
 // gaveUp is the result of a script that could not be waited for.

@@ -313,6 +313,46 @@ func TestScriptNeverTwice(t *testing.T) {
 	}
 }
 
+// Those who wait for a run that they cannot share are served by the next one, all of them, in order of arrival.
+func TestScriptNextRunIsShared(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "runs")
+	path, release := fifo(t)
+	scripts := check.NewScripts(8)
+	c := shell(t, scripts, 20, `echo $HACHECK_SERVICE >>$1; test $HACHECK_SERVICE != a || cat $2`, file, path)
+	var all sync.WaitGroup
+	asked := 0
+	ask := func(service string, n int) {
+		for range n {
+			all.Go(func() {
+				if r := c.Check(t.Context(), check.Target{Service: service}); r.Code != 200 {
+					t.Errorf("%s: %d %s", service, r.Code, r.Body)
+				}
+			})
+		}
+		for asked += n; scripts.Askers() < asked; {
+			runtime.Gosched()
+		}
+	}
+	ask("a", 1)
+	ask("b", 20)
+	ask("c", 20)
+	ask("b", 20)
+	// One who leaves before its run has begun takes nothing with it.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if r := c.Check(ctx, check.Target{Service: "d"}); r.Reason != check.ReasonBusy {
+		t.Errorf("%s %s", r.Reason, r.Body)
+	}
+	release()
+	all.Wait()
+	if runs, _ := os.ReadFile(file); string(runs) != "a\nb\nc\n" {
+		t.Errorf("runs %q, want one for each of a, b and c", runs)
+	}
+	if scripts.Askers() != 0 {
+		t.Errorf("%d still wait", scripts.Askers())
+	}
+}
+
 // One who cannot wait so long is told, and the run goes on for the others.
 func TestScriptStillRunning(t *testing.T) {
 	path, release := fifo(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,6 +95,56 @@ func newChecks(o Options) Func {
 	}
 }
 
+// reach is what of a request reaches the configured checks of a service.
+type reach struct {
+	ports []uint16 // that its scripts are told; any other port counts as none
+	hops  bool     // one of the checks passes Target.Hops on
+}
+
+// reachOf returns what reaches these checks. Only scripts are told a port, as HACHECK_PORT: one that the configuration
+// names, as the port of another check of the service or in the option ports. Otherwise a client would have a script run
+// once for each of 65,536 ports.
+func reachOf(checks []*Configured) (r reach) {
+	script := false
+	for _, c := range checks {
+		r.ports = append(r.ports, c.ports...)
+		if c.Endpoint.Port != 0 {
+			r.ports = append(r.ports, c.Endpoint.Port)
+		}
+		script = script || c.Type == scriptType.Name
+		r.hops = r.hops || passesHops(c.Type)
+	}
+	if !script {
+		r.ports = nil
+	}
+	return r
+}
+
+// passesHops reports whether the checks of a type pass Target.Hops on.
+func passesHops(typ string) bool {
+	return typ == httpType.Name || typ == grpcType.Name || typ == haproxyType.Name
+}
+
+// newReduceChecks returns Protocol.Reduce of the protocol checks: whom to ask is in the configuration, so that the
+// host does not matter, and the port and the hops only as far as reach says.
+func newReduceChecks(o Options) func(Target) Target {
+	services := make(map[string]reach, len(o.Services))
+	for name, checks := range o.Services {
+		services[name] = reachOf(checks)
+	}
+	return func(t Target) Target {
+		r := services[t.Service]
+		t.Host = ""
+		if !slices.Contains(r.ports, t.Port) {
+			t.Port = 0
+		}
+		if !r.hops {
+			t.Hops = 0
+		}
+		return t
+	}
+}
+
 // notConfigured says what to write to have a service checked, in one line, as YAML allows.
 func notConfigured(service, what, example string) Result {
 	service = oneLine(service, 200)
@@ -122,7 +173,10 @@ func typeProtocols(o Options) []Protocol {
 	var list []Protocol
 	for _, p := range typed {
 		if t := typeNamed(p.name); t != nil {
-			list = append(list, Protocol{Name: p.name, Check: newTyped(o, p.name, t, p.bare), PerService: true})
+			list = append(list, Protocol{
+				Name: p.name, Check: newTyped(o, p.name, t, p.bare), PerService: true, PassesHops: passesHops(t.Name),
+				Reduce: newReduceTyped(o, t, p.bare),
+			})
 		}
 	}
 	return list
@@ -141,15 +195,12 @@ func newTyped(o Options, name string, typ *Type, bare bool) Func {
 	return func(ctx context.Context, t Target) Result {
 		start := time.Now()
 		r := func() Result {
-			c := unconfigured
-			for _, configured := range o.Services[t.Service] {
-				if configured.Type == typ.Name {
-					c = configured
-					break
-				}
-			}
-			if c == unconfigured && !bare {
+			c := firstOf(o.Services[t.Service], typ)
+			switch {
+			case c == nil && !bare:
 				return notConfigured(t.Service, "No check of type "+name+" is", typ.example(name, t.Port))
+			case c == nil:
+				c = unconfigured
 			}
 			at, err := c.At(t.Host, t.Port)
 			if err != nil {
@@ -159,6 +210,27 @@ func newTyped(o Options, name string, typ *Type, bare bool) Func {
 		}()
 		r.Took = time.Since(start)
 		return r
+	}
+}
+
+// firstOf returns the first check of a type, nil if there is none.
+func firstOf(checks []*Configured, typ *Type) *Configured {
+	for _, c := range checks {
+		if c.Type == typ.Name {
+			return c
+		}
+	}
+	return nil
+}
+
+// newReduceTyped returns Protocol.Reduce of a configured type: the name of a service that has no check of the type
+// does not matter where the type means something without one.
+func newReduceTyped(o Options, typ *Type, bare bool) func(Target) Target {
+	return func(t Target) Target {
+		if bare && firstOf(o.Services[t.Service], typ) == nil {
+			t.Service = ""
+		}
+		return t
 	}
 }
 

@@ -254,3 +254,65 @@ func TestTypes(t *testing.T) {
 		t.Errorf("no such type: %v", err)
 	}
 }
+
+// TestReach: what a request says reaches the checks of a service as far as one of them uses it, and no further.
+func TestReach(t *testing.T) {
+	script := map[string]any{"command": "true", "ports": []any{7001}}
+	services := map[string][]*check.Configured{
+		"script": {build(t, check.Defaults{}, "script", map[string]any{"command": "true"})},
+		"both":   {build(t, check.Defaults{}, "script", script), build(t, check.Defaults{}, "tcp", map[string]any{"host": "127.0.0.1", "port": 80})},
+		"tcp":    {build(t, check.Defaults{}, "tcp", map[string]any{"host": "127.0.0.1", "port": 80})},
+		"http":   {build(t, check.Defaults{}, "http", map[string]any{"url": "http://127.0.0.1:80/"})},
+		"tls":    {build(t, check.Defaults{}, "tls", map[string]any{"host": "127.0.0.1", "port": 80})},
+	}
+	set := check.All(check.Options{Services: services})
+	reduce := func(target check.Target) check.Target {
+		p := set[target.Protocol]
+		if p.Reduce != nil {
+			target = p.Reduce(target)
+		}
+		if !p.PassesHops {
+			target.Hops = 0 // as the cache key has it
+		}
+		return target
+	}
+	type row struct {
+		service string
+		port    uint16
+		hops    uint8
+	}
+	for in, want := range map[row]row{
+		{"script", 80, 1}: {"script", 0, 0},
+		{"both", 80, 1}:   {"both", 80, 0},
+		{"both", 7001, 1}: {"both", 7001, 0},
+		{"both", 7002, 1}: {"both", 0, 0},
+		{"tcp", 80, 1}:    {"tcp", 0, 0},
+		{"http", 80, 1}:   {"http", 0, 1},
+		{"none", 80, 1}:   {"none", 0, 0},
+	} {
+		got := reduce(check.Target{Protocol: "checks", Service: in.service, Host: "192.0.2.1", Port: in.port, Hops: in.hops})
+		if diff := cmp.Diff(check.Target{Protocol: "checks", Service: want.service, Port: want.port, Hops: want.hops}, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", in, diff)
+		}
+	}
+	header := []check.Field{{Name: "Host", Value: "a"}}
+	for _, c := range []struct{ in, want check.Target }{
+		{check.Target{Protocol: "tls", Service: "tls", Hops: 2}, check.Target{Protocol: "tls", Service: "tls"}},
+		{check.Target{Protocol: "tls", Service: "invented"}, check.Target{Protocol: "tls"}},
+		{check.Target{Protocol: "grpc", Service: "invented", Hops: 2}, check.Target{Protocol: "grpc", Hops: 2}},
+		{check.Target{Protocol: "postgres", Service: "invented"}, check.Target{Protocol: "postgres", Service: "invented"}}, // it is in the answer
+		{check.Target{Protocol: "redis-info", URI: "/a?b", Header: header}, check.Target{Protocol: "redis-info", URI: "/"}},
+		{check.Target{Protocol: "redis-info", URI: "//match/?a=b", Header: header}, check.Target{Protocol: "redis-info", URI: "//match/?a=b"}},
+		{check.Target{Protocol: "http", URI: "/a?b", Header: header, Hops: 1}, check.Target{Protocol: "http", URI: "/a?b", Header: header, Hops: 1}},
+		{check.Target{Protocol: "tcp", Hops: 1}, check.Target{Protocol: "tcp"}},
+	} {
+		c.in.Host, c.in.Port, c.want.Host, c.want.Port = "192.0.2.1", 80, "192.0.2.1", 80
+		if diff := cmp.Diff(c.want, reduce(c.in)); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", c.in, diff)
+		}
+	}
+	copied := check.Options{ServiceNameHeader: "X-Service"}.HeadersToCopy([]string{"Host", "x-service", "user-agent", "Accept-Encoding", "x-hacheck-hops", "Cookie"})
+	if diff := cmp.Diff([]string{"Host", "user-agent", "Cookie"}, copied); diff != "" {
+		t.Errorf("headers that are copied (-want +got):\n%s", diff)
+	}
+}

@@ -39,6 +39,8 @@ type Configured struct {
 	Steps    []Step
 	Endpoint Endpoint
 
+	ports []uint16 // that a request may name to a script, besides those of other checks
+
 	// What it was built from, for At.
 	typ      *Type
 	spec     Spec
@@ -68,7 +70,7 @@ func (s Spec) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "check of t
 type Step struct {
 	Name string
 	Info string // what conn-check adds to the name where it says that a step begins: "user shop"; may be ""
-	Run  Func   // Target is ignored but for Service and Port, which scripts are told
+	Run  Func   // Target is ignored but for Service and Port, which scripts are told, and Hops
 }
 
 // Endpoint is where a check goes, for firewall rules.

@@ -174,6 +174,19 @@ func (o *values) whole(name string, def, least, most int) int {
 	return def
 }
 
+// ports returns a list of ports from 1 to 65535, nil when there is none.
+func (o *values) ports(name string) (ports []uint16) {
+	for _, v := range o.list(name) {
+		n, ok := v.(int)
+		if !ok || n < 1 || n > math.MaxUint16 {
+			o.unexpected(name, o.spec.Options[name])
+			return nil
+		}
+		ports = append(ports, uint16(n))
+	}
+	return ports
+}
+
 // flag returns a boolean. A string is none: "false" in quotes must never come out true.
 func (o *values) flag(name string, def bool) bool {
 	switch v := o.spec.Options[name].(type) {

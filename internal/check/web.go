@@ -234,7 +234,7 @@ func (h *hops) do(method string, at *url.URL, authorization string) (*http.Respo
 		}
 		return nil
 	}}
-	resp, err := h.web.send(h.x.ctx, client, method, at, authorization)
+	resp, err := h.web.send(h.x, client, method, at, authorization)
 	var failure *webFailure
 	switch {
 	case errors.As(err, &failure):
@@ -328,7 +328,9 @@ func (h *hops) connect(target Endpoint) (Result, bool) {
 	x := h.x
 	x.phase = phaseWait
 	to := net.JoinHostPort(target.Host, strconv.Itoa(int(target.Port)))
-	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: to}, Host: to, Header: http.Header{"User-Agent": {h.web.userAgent}}}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: to}, Host: to, Header: http.Header{
+		"User-Agent": {h.web.userAgent}, HopsHeader: {nextHops(&x.t)},
+	}}
 	setProxyAuth(req, h.web.proxy)
 	var request bytes.Buffer
 	if err := req.Write(&request); err != nil {
@@ -373,12 +375,12 @@ func (h *hops) close() {
 }
 
 // send makes one request with the client.
-func (w *web) send(ctx context.Context, client *http.Client, method string, at *url.URL, authorization string) (*http.Response, error) {
+func (w *web) send(x *exchange, client *http.Client, method string, at *url.URL, authorization string) (*http.Response, error) {
 	var body io.Reader
 	if w.body != "" && method == w.method { // a redirect may have made a GET of it
 		body = strings.NewReader(w.body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, at.String(), body)
+	req, err := http.NewRequestWithContext(x.ctx, method, at.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -390,6 +392,7 @@ func (w *web) send(ctx context.Context, client *http.Client, method string, at *
 	if req.Header.Get("User-Agent") == "" {
 		req.Header.Set("User-Agent", w.userAgent)
 	}
+	req.Header.Set(HopsHeader, nextHops(&x.t)) // whatever the configuration says
 	switch {
 	case authorization != "":
 		req.Header.Set("Authorization", authorization)

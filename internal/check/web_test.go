@@ -39,35 +39,35 @@ func TestHTTPConfiguredRequest(t *testing.T) {
 	}{
 		"plain": {
 			path: "/status?x=1#part",
-			want: "GET /status?x=1 HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\n\r\n",
+			want: "GET /status?x=1 HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nX-Hacheck-Hops: 1\r\n\r\n",
 		},
 		"method and body": {
 			path: "/", options: map[string]any{"method": "post", "body": "a=b"},
-			want: "POST / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nContent-Length: 3\r\n\r\na=b",
+			want: "POST / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nContent-Length: 3\r\nX-Hacheck-Hops: 1\r\n\r\na=b",
 		},
 		"headers": {
-			path: "/", options: map[string]any{"headers": map[string]any{"X-One": "1", "X-Two": []any{"a", 2, true}, "User-Agent": "mine", "host": "web.example"}},
-			want: "GET / HTTP/1.1\r\nHost: web.example\r\nUser-Agent: mine\r\nConnection: close\r\nX-One: 1\r\nX-Two: a\r\nX-Two: 2\r\nX-Two: true\r\n\r\n",
+			path: "/", options: map[string]any{"headers": map[string]any{"X-One": "1", "X-Two": []any{"a", 2, true}, "User-Agent": "mine", "x-hacheck-hops": []any{"0", "x"}, "host": "web.example"}},
+			want: "GET / HTTP/1.1\r\nHost: web.example\r\nUser-Agent: mine\r\nConnection: close\r\nX-Hacheck-Hops: 1\r\nX-One: 1\r\nX-Two: a\r\nX-Two: 2\r\nX-Two: true\r\n\r\n",
 		},
 		"headers in pairs": {
 			path: "/", options: map[string]any{"headers": []any{[]any{"foo", "bar"}, []any{"X-One", 1}, []any{"foo", "baz"}}},
-			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nFoo: bar\r\nFoo: baz\r\nX-One: 1\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nFoo: bar\r\nFoo: baz\r\nX-Hacheck-Hops: 1\r\nX-One: 1\r\n\r\n",
 		},
 		"params": {
 			path: "/?x=1", options: map[string]any{"params": map[string]any{"q": "a b&c", "n": []any{1, 2}}},
-			want: "GET /?x=1&n=1&n=2&q=a+b%26c HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\n\r\n",
+			want: "GET /?x=1&n=1&n=2&q=a+b%26c HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nX-Hacheck-Hops: 1\r\n\r\n",
 		},
 		"cookies": {
 			path: "/", options: map[string]any{"cookies": map[string]any{"session": "abc", "lang": "en"}},
-			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nCookie: lang=en; session=abc\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nCookie: lang=en; session=abc\r\nX-Hacheck-Hops: 1\r\n\r\n",
 		},
 		"auth": {
 			path: "/", options: map[string]any{"auth": []any{"operator", "s3cret"}},
-			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nAuthorization: Basic b3BlcmF0b3I6czNjcmV0\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nAuthorization: Basic b3BlcmF0b3I6czNjcmV0\r\nX-Hacheck-Hops: 1\r\n\r\n",
 		},
 		"auth in the URL": {
 			path: "/", user: "operator:s3cret@",
-			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nAuthorization: Basic b3BlcmF0b3I6czNjcmV0\r\n\r\n",
+			want: "GET / HTTP/1.1\r\nHost: AT\r\nUser-Agent: hacheck/1.2.3\r\nConnection: close\r\nAuthorization: Basic b3BlcmF0b3I6czNjcmV0\r\nX-Hacheck-Hops: 1\r\n\r\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,8 +3,8 @@ package check
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,74 +25,87 @@ func Timeout(d time.Duration) func(Func) Func {
 // together; see Limiter.
 func Limit(n int) func(Func) Func { return NewLimiter(n).Wrap }
 
-// Limiter has a number of slots; a check that it wraps needs one to run. It starts no goroutine.
-type Limiter struct {
-	slots   chan struct{}
-	waiting atomic.Int64
-}
+// maxWaiting is how many checks may wait for a slot of a Limiter. Each costs a goroutine and a connection; past it
+// the answer "busy" is better given at once.
+const maxWaiting = 4096
+
+// Limiter has a number of slots; a check that it wraps needs one to run. The slots are divided among what is checked:
+// a host and port, or a service whose configuration says what to ask. One of them has at most half of the slots, and
+// a slot that becomes free goes to the one with the fewest checks running; see slots. It starts no goroutine.
+type Limiter struct{ slots *slots }
 
 // NewLimiter returns a limiter of n slots. It panics when n is less than 1: nothing could ever run.
 func NewLimiter(n int) *Limiter {
 	if n < 1 {
 		panic(fmt.Sprintf("check: a limit of %d checks", n))
 	}
-	return &Limiter{slots: make(chan struct{}, n)}
+	return &Limiter{newSlots(n, maxWaiting)}
 }
 
 // Waiting is the number of checks that wait for a slot now.
-func (l *Limiter) Waiting() int { return int(l.waiting.Load()) }
+func (l *Limiter) Waiting() int {
+	_, _, waiting := l.slots.count(share{})
+	return waiting
+}
 
 // Running is the number of slots taken now.
-func (l *Limiter) Running() int { return len(l.slots) }
+func (l *Limiter) Running() int {
+	running, _, _ := l.slots.count(share{})
+	return running
+}
 
 // Wrap returns f behind the limiter. A check whose context ends while it waits for a slot never runs
 // and answers 503: ReasonBusy when its time is up, ReasonCancelled when its asker has left. One whose time
 // is up after it has waited for the larger part of it answers ReasonBusy as well: the rest of a second says
-// nothing about a service that is given ten.
+// nothing about a service that is given ten. One that finds too many waiting already answers ReasonBusy at once.
 func (l *Limiter) Wrap(f Func) Func {
 	return func(ctx context.Context, t Target) Result {
-		var start, ran time.Time
-		select {
-		case l.slots <- struct{}{}:
-		default:
-			start = time.Now()
-			if r, ok := l.wait(ctx, start); !ok {
-				return r
-			}
-			ran = time.Now()
+		of := shareOf(&t)
+		if l.slots.tryAcquire(of) {
+			// Deferred, because a slot lost to a panic that something above survives never comes back.
+			defer l.slots.release(of)
+			return f(ctx, t)
 		}
-		// Deferred, because a slot lost to a panic that something above survives never comes back.
-		defer func() { <-l.slots }()
+		start, why := time.Now(), l.why(of)
+		if err := l.slots.acquire(ctx, of); err != nil {
+			return l.notRun(err, time.Since(start), why)
+		}
+		defer l.slots.release(of)
+		if end, ok := ctx.Deadline(); ctx.Err() != nil || ok && !time.Now().Before(end) {
+			// The slot and the end came together: a check that is run now would blame the service.
+			return l.notRun(cmp.Or(ctx.Err(), context.DeadlineExceeded), time.Since(start), why)
+		}
+		ran := time.Now()
 		r := f(ctx, t)
 		if waited := ran.Sub(start); r.Reason == ReasonTimeout && ctx.Err() != nil && waited > time.Since(ran) {
 			r.Reason, r.Took = ReasonBusy, time.Since(start)
-			r.Body = fmt.Appendf(nil, "hacheck is busy: all %d slots (max_clients) were taken for %.2fs, and %.2fs were too short for the check",
-				cap(l.slots), waited.Seconds(), time.Since(ran).Seconds())
+			r.Body = fmt.Appendf(nil, "hacheck is busy: %s for %.2fs, and %.2fs were too short for the check",
+				why, waited.Seconds(), time.Since(ran).Seconds())
 		}
 		return r
 	}
 }
 
-// wait takes a slot once one is free; otherwise it says why there was none. It begins at start.
-func (l *Limiter) wait(ctx context.Context, start time.Time) (Result, bool) {
-	l.waiting.Add(1)
-	defer l.waiting.Add(-1)
-	select {
-	case l.slots <- struct{}{}:
-		if end, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Now().Before(end)) {
-			return Result{}, true
-		}
-		// The slot and the end came together: a check that is run now would blame the service.
-		<-l.slots
-	case <-ctx.Done():
+// why says what keeps a share from a slot.
+func (l *Limiter) why(of share) string {
+	running, mine, _ := l.slots.count(of)
+	if running < l.slots.size && mine > 0 {
+		return fmt.Sprintf("checks of %s had their share of the %d slots (max_clients), %d of them,", of, l.slots.size, mine)
 	}
-	took := time.Since(start)
-	r := Result{Code: 503, Reason: ReasonBusy, Took: took, Err: fmt.Errorf("wait for one of %d slots: %w", cap(l.slots), cmp.Or(ctx.Err(), context.DeadlineExceeded))}
-	if ctx.Err() == context.Canceled {
+	return fmt.Sprintf("all %d slots (max_clients) were taken", l.slots.size)
+}
+
+// notRun is the result of a check that got no slot.
+func (l *Limiter) notRun(err error, took time.Duration, why string) Result {
+	r := Result{Code: 503, Reason: ReasonBusy, Took: took, Err: fmt.Errorf("wait for one of %d slots: %w", l.slots.size, err)}
+	switch {
+	case errors.Is(err, errNoPlace):
+		r.Body = []byte("hacheck is busy: too many checks are waiting already")
+	case errors.Is(err, context.Canceled):
 		r.Reason = ReasonCancelled
-		r.Body = fmt.Appendf(nil, "Check cancelled after %.2fs (waiting for one of %d slots)", took.Seconds(), cap(l.slots))
-		return r, false
+		r.Body = fmt.Appendf(nil, "Check cancelled after %.2fs (waiting for one of %d slots)", took.Seconds(), l.slots.size)
+	default:
+		r.Body = fmt.Appendf(nil, "hacheck is busy: %s for %.2fs", why, took.Seconds())
 	}
-	r.Body = fmt.Appendf(nil, "hacheck is busy: all %d slots (max_clients) were taken for %.2fs", cap(l.slots), took.Seconds())
-	return r, false
+	return r
 }

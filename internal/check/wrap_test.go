@@ -2,6 +2,8 @@ package check_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,6 +24,9 @@ func stub(d time.Duration) check.Func {
 		}
 	}
 }
+
+// at is a target of its own for each i.
+func at(i int) check.Target { return check.Target{Host: "192.0.2.1", Port: uint16(1 + i)} }
 
 func TestTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -50,9 +55,9 @@ func TestLimit(t *testing.T) {
 		f, g := limiter.Wrap(count), limiter.Wrap(count)
 		start := time.Now()
 		var all sync.WaitGroup
-		for range 10 {
-			all.Go(func() { f(t.Context(), check.Target{}) })
-			all.Go(func() { g(t.Context(), check.Target{}) })
+		for i := range 10 {
+			all.Go(func() { f(t.Context(), at(i)) })
+			all.Go(func() { g(t.Context(), at(10+i)) })
 		}
 		synctest.Wait()
 		if limiter.Running() != 5 || limiter.Waiting() != 15 {
@@ -127,8 +132,8 @@ func TestLimitBusySentence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit := check.Limit(2)
 		hang := limit(stub(time.Hour))
-		for range 2 {
-			go hang(t.Context(), check.Target{})
+		for i := range 2 {
+			go hang(t.Context(), at(i))
 		}
 		synctest.Wait()
 		asked := false
@@ -139,6 +144,138 @@ func TestLimitBusySentence(t *testing.T) {
 		}
 		if asked {
 			t.Error("asked without a slot")
+		}
+	})
+}
+
+// holding is a limiter with checks that hold their slots until they are told to end.
+type holding struct {
+	limiter *check.Limiter
+	running sync.Map // channels that end a check, by its URI
+}
+
+// ask asks for a check of target and returns when it runs or waits. Its result goes to results, which may be nil.
+func (h *holding) ask(t *testing.T, target check.Target, results chan<- check.Result) {
+	t.Helper()
+	f := check.Timeout(10 * time.Second)(h.limiter.Wrap(func(ctx context.Context, target check.Target) check.Result {
+		end := make(chan struct{})
+		h.running.Store(target.URI, end)
+		defer h.running.Delete(target.URI)
+		select {
+		case <-end:
+			return check.Result{Code: 200}
+		case <-ctx.Done():
+			return check.Result{Code: 503, Reason: check.ReasonTimeout, Err: ctx.Err()}
+		}
+	}))
+	go func() {
+		r := f(t.Context(), target)
+		if results != nil {
+			results <- r
+		}
+	}()
+	synctest.Wait()
+}
+
+// runs reports whether the check with this URI has a slot.
+func (h *holding) runs(uri string) bool {
+	_, ok := h.running.Load(uri)
+	return ok
+}
+
+// end ends the check with this URI.
+func (h *holding) end(t *testing.T, uri string) {
+	t.Helper()
+	end, ok := h.running.Load(uri)
+	if !ok {
+		t.Fatalf("%s does not run", uri)
+	}
+	close(end.(chan struct{}))
+	synctest.Wait()
+}
+
+// However many checks of one target are asked for, half of the slots are left, and half of the places in which to wait.
+func TestLimitShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := holding{limiter: check.NewLimiter(64)}
+		results := make(chan check.Result, 5000)
+		for i := range 4096/2 + 64/2 + 1 {
+			host := fmt.Sprintf("127.%d.0.1", i%200) // all of them are the same service, if it listens on every address
+			h.ask(t, check.Target{Host: host, Port: 80, URI: fmt.Sprint("/greedy", i)}, results)
+		}
+		if n, waiting := h.limiter.Running(), h.limiter.Waiting(); n != 32 || waiting != 2048 {
+			t.Fatalf("%d run and %d wait, want 32 and 2048", n, waiting)
+		}
+		if r := <-results; r.Reason != check.ReasonBusy || string(r.Body) != "hacheck is busy: too many checks are waiting already" {
+			t.Errorf("%s %q", r.Reason, r.Body)
+		}
+		// Others find a slot at once, until each has one.
+		for i := range 31 {
+			target := at(i)
+			target.URI = fmt.Sprint("/", i)
+			if h.ask(t, target, nil); !h.runs(target.URI) {
+				t.Errorf("another target, number %d, waits", i+1)
+			}
+		}
+		h.ask(t, check.Target{Service: "db", URI: "/db"}, nil) // a service whose configuration says whom to ask
+		if !h.runs("/db") {
+			t.Error("a service waits")
+		}
+		for len(results) < 2048+32 {
+			time.Sleep(time.Second)
+		}
+		for range 32 {
+			<-results // those that ran
+		}
+		if r := <-results; string(r.Body) != "hacheck is busy: checks of localhost:80 had their share of the 64 slots (max_clients), 32 of them, for 10.00s" {
+			t.Errorf("%s %q", r.Reason, r.Body)
+		}
+	})
+}
+
+// A slot that becomes free goes to the target with the fewest checks running; among equals, in order of arrival.
+func TestLimitOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := holding{limiter: check.NewLimiter(4)}
+		named := func(port int, uri string) check.Target {
+			target := at(port)
+			target.URI = uri
+			return target
+		}
+		// Target 1 has two slots, which is its half, targets 2 and 3 have one each.
+		for _, w := range []struct {
+			port int
+			uri  string
+		}{{1, "1a"}, {1, "1b"}, {2, "2a"}, {3, "3a"}, {1, "1c"}, {2, "2b"}, {4, "4a"}, {5, "5a"}, {4, "4b"}} {
+			h.ask(t, named(w.port, w.uri), nil)
+		}
+		waiting := []string{"1c", "2b", "4a", "5a", "4b"}
+		end := func(uri string, begins ...string) {
+			t.Helper()
+			h.end(t, uri)
+			var began []string
+			waiting = slices.DeleteFunc(waiting, func(w string) bool {
+				if h.runs(w) {
+					began = append(began, w)
+					return true
+				}
+				return false
+			})
+			if !slices.Equal(began, begins) {
+				t.Errorf("when %s ends, %q begin, want %q", uri, began, begins)
+			}
+		}
+		end("3a", "4a") // targets 4 and 5 run none, and 4 came first
+		end("1a", "5a") // 5 still runs none, 1 and 4 run one each
+		end("4a", "4b") // 4 runs none now; so it comes before 1 and 2, which run one each
+		end("1b", "1c") // 1 runs none, 2 runs one
+		end("5a")       // 2 runs one, and one is free: the last one is for a target that runs none
+		end("4b", "2b")
+		end("1c")
+		end("2a")
+		end("2b")
+		if h.limiter.Running() != 0 || h.limiter.Waiting() != 0 {
+			t.Errorf("%d run and %d wait at the end", h.limiter.Running(), h.limiter.Waiting())
 		}
 	})
 }

@@ -81,7 +81,7 @@ var keys = []Key{
 	},
 	{
 		Name: "max_clients", Default: "512", Want: "a whole number from 1 to 100000",
-		Doc: "how many checks run at once; a further one waits",
+		Doc: "how many checks run at once, half of them at most for one target; a further one waits",
 		set: whole(1, maxChecks, func(c *Config, v int64) { c.MaxClients = int(v) }),
 	},
 	{

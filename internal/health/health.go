@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -40,9 +39,6 @@ type Options struct {
 	Timeout    time.Duration // of a check, waiting for its turn included, and of each asker's patience
 	MaxClients int           // checks at once
 
-	// Doors are the ports at which this daemon itself is asked. Few checks of them run at once: a URL of a
-	// check of a check of a check, and so on, would otherwise take all of MaxClients by one request.
-	Doors []uint16
 	// Allowed are the other hosts that may be asked (check_hosts_allowed).
 	Allowed []netip.Prefix
 	// IgnoreOverrides leaves Drain, Down and Maint to the agent (-S); spool, force-up and whoever asks to Obey
@@ -50,7 +46,7 @@ type Options struct {
 	IgnoreOverrides bool
 
 	// OnResult is told of each check that has run, and when that began to wait for its turn; never of a
-	// kept result. It may be nil, is called from many goroutines, must not block and must not keep t.
+	// kept result. t has what reached the check: no port if the check does not depend on it. It may be nil, is called from many goroutines, must not block and must not keep t.
 	OnResult func(t *check.Target, r check.Result, began time.Time)
 
 	// Counters are told of every answer and every check; nil: of none.
@@ -87,8 +83,8 @@ type Judge struct {
 	o       Options
 	checks  map[string]*protocol // with timeout and limit around them
 	results *cache.Cache[kept]
-	waiting atomic.Int64 // flights, in their turn or not
-	inward  atomic.Int64 // of these, those that ask this daemon itself
+	limiter *check.Limiter
+	flying  atomic.Int64 // checks that run or wait for a slot
 	busy    atomic.Uint64
 	changes changes
 }
@@ -99,22 +95,15 @@ type protocol struct {
 	*protocolCounters
 }
 
-// maxWaiting is how many checks beyond MaxClients may wait for their turn. Each costs a goroutine
-// and a connection; past it the answer "busy" is better given at once.
-const maxWaiting = 4096
-
-// maxInward is how many checks of Options.Doors run at once.
-const maxInward = 16
-
 // New returns a Judge.
 func New(o Options) *Judge {
-	j := &Judge{o: o}
+	j := &Judge{o: o, limiter: check.NewLimiter(o.MaxClients)}
 	j.changes.log, j.changes.limit, j.changes.seed = o.Log, o.LogLimit, maphash.MakeSeed()
 	if j.o.Counters == nil {
 		j.o.Counters = NewCounters(o.Checks)
 	}
 	j.checks = make(map[string]*protocol, len(o.Checks))
-	for name, p := range o.Checks.Wrap(j.guard, check.Timeout(o.Timeout), check.Limit(o.MaxClients)) {
+	for name, p := range o.Checks.Wrap(j.guard, check.Timeout(o.Timeout), j.limiter.Wrap) {
 		j.checks[name] = &protocol{p, j.o.Counters.protocols[name]}
 	}
 	j.results = cache.New(cache.Options[kept]{
@@ -188,9 +177,8 @@ func (j *Judge) Settle(a *Ask, q *Query) (v Verdict) {
 // Query is what is to be asked of the service, as the cache knows it.
 type Query struct {
 	*protocol
-	key    string
-	at     cache.Epoch
-	inward bool
+	key string
+	at  cache.Epoch
 }
 
 // decide returns the verdict, or else the query that leads to one.
@@ -210,18 +198,24 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *Query) {
 		j.changes.refusedHost(a)
 		return refuse(http.StatusForbidden, check.ReasonForbidden,
 			t.Host+" is not an address of this machine; to have it checked, add it to check_hosts_allowed"), nil
+	case t.Hops > check.MaxHops:
+		return refuse(http.StatusServiceUnavailable, check.ReasonForbidden, tooManyHops), nil
 	}
 
 	at := cache.Epoch{Now: view.Epoch, Ended: view.Ended}
 	var buf [256]byte
-	key := string(j.key(buf[:0], t, p.PerService))
+	key := string(appendKey(buf[:0], p, t))
 	if !a.Fresh && !a.Alone {
 		if k, age, ok := j.results.Get(key, at); ok {
 			return Verdict{Result: k.result(), Cache: cache.Hit, Age: age}, nil
 		}
 	}
-	return Verdict{}, &Query{p, key, at, a.Here && slices.Contains(j.o.Doors, t.Port)}
+	return Verdict{}, &Query{p, key, at}
 }
+
+// tooManyHops is the answer to a request that came through more checks than check.MaxHops.
+var tooManyHops = fmt.Sprintf("Nothing was asked: too many checks ask hacheck itself, one for the other (%s is above %d, or is not a number); ask the service itself",
+	check.HopsHeader, check.MaxHops)
 
 // ask has the cache answer q, and waits no longer than an asker's patience lasts.
 func (j *Judge) ask(t check.Target, q *Query, fresh bool) (v Verdict) {
@@ -273,38 +267,45 @@ func (j *Judge) tired(o cache.Outcome) Verdict {
 
 // run asks the service.
 func (j *Judge) run(t check.Target, q *Query) check.Result {
-	if j.waiting.Add(1) > int64(j.o.MaxClients+maxWaiting) {
-		j.waiting.Add(-1)
-		return busy("too many checks are waiting already")
-	}
-	defer j.waiting.Add(-1)
-	if q.inward {
-		defer j.inward.Add(-1)
-		if j.inward.Add(1) > maxInward {
-			return busy("too many checks ask hacheck itself")
-		}
+	j.flying.Add(1)
+	defer j.flying.Add(-1)
+	reached := t
+	if q.Reduce != nil {
+		reached = q.Reduce(t)
 	}
 	began := time.Now()
-	r := q.Check(context.Background(), t)
+	r := q.Check(context.Background(), reached)
 	if r.Reason != check.ReasonBusy && r.Reason != check.ReasonCancelled {
 		q.ran(r.Took)
 	}
 	j.changes.note(q.key, &t, r)
 	if j.o.OnResult != nil {
-		j.o.OnResult(&t, r, began)
+		j.o.OnResult(&reached, r, began)
 	}
 	return r
 }
 
-// key identifies what is asked, whoever asks: everything that reaches the service. The parts are
+// appendKey appends what identifies a check, whoever asks for it: everything that reaches the service. The parts are
 // separated by bytes that no part can hold.
-func (j *Judge) key(b []byte, t *check.Target, perService bool) []byte {
+func appendKey(b []byte, p *protocol, t *check.Target) []byte {
+	if p.Reduce == nil {
+		return appendParts(b, p, t)
+	}
+	reached := p.Reduce(*t)
+	return appendParts(b, p, &reached)
+}
+
+func appendParts(b []byte, p *protocol, t *check.Target) []byte {
+	hops := t.Hops
+	if !p.PassesHops {
+		hops = 0
+	}
 	b = append(b, t.Protocol...)
-	b = append(b, 0, byte(t.Port>>8), byte(t.Port))
+	b = append(b, 0, hops, byte(t.Port>>8), byte(t.Port))
 	b = append(b, t.Host...)
 	b = append(b, 0)
 	b = append(b, t.URI...)
-	if perService {
+	if p.PerService {
 		b = append(b, 0)
 		b = append(b, t.Service...)
 	}
@@ -341,8 +342,7 @@ type Stats struct {
 
 // Stats returns the counters.
 func (j *Judge) Stats() Stats {
-	s := Stats{Cache: j.results.Stats(), InFlight: int(j.waiting.Load()), Busy: j.busy.Load()}
-	s.Waiting = max(0, s.InFlight-j.o.MaxClients)
+	s := Stats{Cache: j.results.Stats(), InFlight: int(j.flying.Load()), Waiting: j.limiter.Waiting(), Busy: j.busy.Load()}
 	for i := range s.Answers {
 		s.Answers[i] = j.o.Counters.cache[i].Load()
 	}

@@ -267,6 +267,7 @@ func TestAskersPatience(t *testing.T) {
 		}
 		j, _, _ := judge(t, deaf, func(o *Options) {
 			o.Checks["slow"] = check.Protocol{Name: "slow", Check: deaf, Outlasts: true}
+			o.MaxClients = 3 // one target may have two of them
 		})
 		tired := func(change func(*Ask)) {
 			t.Helper()
@@ -408,43 +409,67 @@ func TestAFlappingServiceSilencesNoOther(t *testing.T) {
 	})
 }
 
-// TestChecksOfOurselves: a check may ask this daemon, but one URL of checks within checks must not take all slots.
-func TestChecksOfOurselves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var running atomic.Int64
-		release := make(chan struct{})
-		f := func(context.Context, check.Target) check.Result {
-			running.Add(1)
-			<-release
-			return check.Result{Code: 200}
-		}
-		j, _, _ := judge(t, f, func(o *Options) { o.MaxClients, o.Doors = 100, []uint16{3333} })
-		var wg sync.WaitGroup
-		var refused atomic.Int64
-		ask := func(port uint16, here bool, n int) {
-			for i := range n {
-				wg.Go(func() {
-					v := j.Verdict(target(func(a *Ask) {
-						a.Target.Port, a.Target.URI, a.Here = port, fmt.Sprint("/", i), here
-					}))
-					if v.Result.Reason == check.ReasonBusy {
-						refused.Add(1)
-					}
-				})
-			}
-			synctest.Wait()
-		}
-		ask(3333, true, maxInward+5)
-		if n, r := running.Load(), refused.Load(); n != maxInward || r != 5 {
-			t.Errorf("%d run and %d were refused, want %d and 5", n, r, maxInward)
-		}
-		ask(8080, true, 10)
-		if n := running.Load(); n != maxInward+10 {
-			t.Errorf("%d run, want 10 of another port besides", n)
-		}
-		close(release)
-		wg.Wait()
+// TestHops: a request that came through too many checks is refused and nothing is asked, after the overrides; the others
+// have a result of their own for each number of hops, where the check passes the number on.
+func TestHops(t *testing.T) {
+	f, n := counted()
+	j, said, _ := judge(t, f, func(o *Options) {
+		o.Checks["passes"] = check.Protocol{Name: "passes", Check: f, PassesHops: true}
 	})
+	ask := func(protocol string, hops uint8) Verdict {
+		return j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Target.Hops = protocol, hops }))
+	}
+	for _, protocol := range []string{"stub", "passes"} {
+		v := ask(protocol, check.MaxHops+1)
+		if v.Result.Code != 503 || v.Result.Reason != check.ReasonForbidden || n.Load() != 0 || !strings.Contains(string(v.Result.Body), "X-Hacheck-Hops is above 4") {
+			t.Errorf("%s: %d %s, %d checks", protocol, v.Result.Code, v.Result.Body, n.Load())
+		}
+	}
+	for protocol, want := range map[string]int64{"stub": 1, "passes": check.MaxHops + 1} {
+		n.Store(0)
+		for hops := range uint8(check.MaxHops + 1) {
+			for range 2 {
+				if v := ask(protocol, hops); v.Result.Code != 200 {
+					t.Errorf("%s: %+v", protocol, v)
+				}
+			}
+		}
+		if n.Load() != want {
+			t.Errorf("%s: %d checks, want %d", protocol, n.Load(), want)
+		}
+	}
+	if v := ask("spool", check.MaxHops+1); v.Result.Code != 200 {
+		t.Errorf("spool, which asks nothing: %+v", v)
+	}
+	said.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}})
+	if v := ask("stub", check.MaxHops+1); v.Override == nil {
+		t.Errorf("%+v, want the override", v)
+	}
+}
+
+// TestReduce: what does not reach the check makes no check of its own.
+func TestReduce(t *testing.T) {
+	f, n := counted()
+	var seen check.Target
+	j, _, _ := judge(t, f, func(o *Options) {
+		o.Checks["reduced"] = check.Protocol{Name: "reduced", Check: f, NoPort: true, PerService: true, Reduce: func(t check.Target) check.Target {
+			t.Host, t.Port = "", 0
+			return t
+		}}
+		o.OnResult = func(t *check.Target, _ check.Result, _ time.Time) { seen = *t }
+	})
+	for port := range uint16(100) {
+		for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
+			j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Target.Host, a.Target.Port = "reduced", host, port }))
+		}
+	}
+	if n.Load() != 1 || seen.Service != "web" || seen.Host != "" || seen.Port != 0 {
+		t.Errorf("%d checks, the last of %+v", n.Load(), seen)
+	}
+	j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Target.Service = "reduced", "other" }))
+	if n.Load() != 2 {
+		t.Errorf("%d checks", n.Load())
+	}
 }
 
 func TestOwnAddresses(t *testing.T) {

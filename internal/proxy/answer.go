@@ -155,7 +155,7 @@ func (s *Server) fill(a *health.Ask, set *Settings, p *check.Protocol, service s
 		return no
 	}
 	*a = health.Ask{
-		Target: check.Target{Protocol: p.Name, Service: service, Host: to.host, Port: port},
+		Target: check.Target{Protocol: p.Name, Service: service, Host: to.host, Port: port, Hops: w.hops},
 		Here:   to.host == "" || s.hosts.Own(to.addr),
 		Fresh:  w.fresh,
 	}

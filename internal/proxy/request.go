@@ -14,6 +14,7 @@ import (
 const (
 	stateHeader = "X-Haproxy-Server-State"
 	nerveHeader = "X-Nerve-Check-Ip"
+	hopsHeader  = check.HopsHeader
 )
 
 // refusal is why a request is not answered as asked: a status and a sentence for whoever reads it.
@@ -85,6 +86,7 @@ type wanted struct {
 	sent          bool   // there was one
 	nerve         string // X-Nerve-Check-IP
 	fresh         bool   // a kept result does not count
+	hops          uint8  // the largest X-Hacheck-Hops
 }
 
 // wantedBy reads the headers that net/http has parsed.
@@ -95,6 +97,7 @@ func wantedBy(h http.Header) (w wanted) {
 	if v := h[nerveHeader]; len(v) > 0 {
 		w.nerve = v[len(v)-1]
 	}
+	w.hops = check.WorstHops(h[hopsHeader])
 	for _, v := range h["Pragma"] {
 		w.fresh = w.fresh || hasNoCache(v)
 	}

@@ -151,7 +151,10 @@ func (h *plainHead) header(line string) bool {
 		if is("Cache-Control") {
 			h.want.fresh = h.want.fresh || hasNoCache(value)
 		}
-	case len("Content-Length"):
+	case len(hopsHeader): // and Content-Length
+		if is(hopsHeader) {
+			h.want.hops = max(h.want.hops, check.ParseHops(value))
+		}
 		return !is("Content-Length")
 	case len(nerveHeader):
 		if is(nerveHeader) {
