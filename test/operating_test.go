@@ -53,9 +53,10 @@ func logLines(t *testing.T) map[string]string {
 }
 
 // logLinesOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
-// told.log(log, slog.LevelWarn, "message", ...).
+// told.log and told.write(log, slog.LevelWarn, "message", ...).
 func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
-	texts := func(e ast.Expr) []string {
+	var texts func(e ast.Expr) []string
+	texts = func(e ast.Expr) []string {
 		switch e := e.(type) {
 		case *ast.BasicLit:
 			if s, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
@@ -64,6 +65,13 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 		case *ast.Ident: // a variable: every text that the function gives it
 			var all []string
 			ast.Inspect(f.Body, func(n ast.Node) bool {
+				if c, ok := n.(*ast.ValueSpec); ok { // a constant
+					for i, name := range c.Names {
+						if name.Name == e.Name && i < len(c.Values) {
+							all = append(all, texts(c.Values[i])...)
+						}
+					}
+				}
 				a, ok := n.(*ast.AssignStmt)
 				if !ok || len(a.Lhs) == 0 || len(a.Rhs) == 0 {
 					return true
@@ -98,7 +106,7 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 				return true // the Error of an error
 			}
 			level, message = strings.ToUpper(sel.Sel.Name), call.Args[0]
-		case "log":
+		case "log", "write":
 			if len(call.Args) < 3 {
 				return true
 			}

@@ -55,11 +55,6 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 	}
 	log := slog.New(newHandler("text", stderr, slog.LevelWarn))
 	limit := loglimit.New(log)
-	warn := func(message string, err error) {
-		if limit.Allow(loglimit.Service, message, message) {
-			log.Warn(message, "err", err)
-		}
-	}
 	overrides, err := openOverrides(root, log)
 	if err != nil {
 		complain(stderr, "hacheck beacon: %v", err)
@@ -92,7 +87,10 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 			}
 			listening, err := check.UDPListening(ports[0])
 			if err != nil {
-				warn("cannot tell which UDP ports are in use", err)
+				const unknown = "cannot tell which UDP ports are in use"
+				if limit.Allow(loglimit.Service, unknown, unknown) {
+					log.Warn(unknown, "err", err)
+				}
 			}
 			return listening
 		},
@@ -117,7 +115,10 @@ func runBeacon(args []string, sig signals, stdout, stderr io.Writer) int {
 			case beacon.BindFailed:
 				say("Cant bind to socket")
 			case beacon.AcceptFailed:
-				warn("cannot accept connections", err)
+				const failed = "cannot accept connections"
+				if limit.Allow(loglimit.Service, failed, failed) {
+					log.Warn(failed, "err", err)
+				}
 			}
 		},
 	})

@@ -69,12 +69,13 @@ func (c *changes) note(key string, t *check.Target, r check.Result) {
 	if !changed || !known && healthy {
 		return
 	}
-	class, message := loglimit.Service, "service is not up"
+	const isUp, isNotUp = "service is up", "service is not up"
+	class, message := loglimit.Service, isUp
+	if !healthy {
+		message = isNotUp
+	}
 	if !known {
 		class = loglimit.Target
-	}
-	if healthy {
-		message = "service is up"
 	}
 	if !c.limit.Allow(class, t.Service, message) {
 		return
@@ -87,13 +88,13 @@ func (c *changes) note(key string, t *check.Target, r check.Result) {
 		args = append(args, "after", now.Sub(was.since).Round(time.Second))
 	}
 	if healthy {
-		c.log.Info(message, args...)
+		c.log.Info(isUp, args...)
 		return
 	}
 	if r.Err != nil {
 		args = append(args, "err", wording.Excerpt(r.Err.Error(), maxShownErr))
 	}
-	c.log.Warn(message, args...)
+	c.log.Warn(isNotUp, args...)
 }
 
 // remember enters a target's last result. c.mu is held.
@@ -109,7 +110,8 @@ func (c *changes) remember(hash uint64, now change) {
 
 // refusedHost logs once for each client that a check of another host was refused.
 func (c *changes) refusedHost(a *Ask) {
-	t, message := &a.Target, "refused to check another host; if it is meant, add it to check_hosts_allowed"
+	const message = "refused to check another host; if it is meant, add it to check_hosts_allowed"
+	t := &a.Target
 	if network := clients.NetworkOf(a.Client).String(); c.limit.AllowOnce(loglimit.Client, network, message, t.Host) {
 		c.log.Warn(message, "host", t.Host, "service", t.Service, "port", t.Port, "client", network)
 	}

@@ -79,9 +79,9 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	network := clients.NetworkOf(hostOf(r.RemoteAddr)).String()
 	if no := remote.refused(r); no != nil {
 		s.refused.Add(1)
-		const message = "refused a remote spool change"
-		if s.limit.AllowOnce(loglimit.Client, network, message, "") {
-			s.log.Warn(message, "peer", r.RemoteAddr, "uri", printable(r.RequestURI), "why", no.sentence)
+		const refused = "refused a remote spool change"
+		if s.limit.AllowOnce(loglimit.Client, network, refused, "") {
+			s.log.Warn(refused, "peer", r.RemoteAddr, "uri", printable(r.RequestURI), "why", no.sentence)
 		}
 		sentence(w, no.code, no.sentence)
 		return
@@ -99,14 +99,14 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case errors.Is(err, spool.ErrNotDurable):
-		const message = "remote spool change may not survive a power cut"
-		if s.limit.Allow(loglimit.Override, network, message) {
-			s.log.Warn(message, "service", e.Key.Name(), "err", err)
+		const notDurable = "remote spool change may not survive a power cut"
+		if s.limit.Allow(loglimit.Override, network, notDurable) {
+			s.log.Warn(notDurable, "service", e.Key.Name(), "err", err)
 		}
 	case err != nil:
-		const message = "remote spool change failed"
-		if s.limit.Allow(loglimit.Override, network, message) {
-			s.log.Error(message, "service", e.Key.Name(), "peer", r.RemoteAddr, "err", err)
+		const failed = "remote spool change failed"
+		if s.limit.Allow(loglimit.Override, network, failed) {
+			s.log.Error(failed, "service", e.Key.Name(), "peer", r.RemoteAddr, "err", err)
 		}
 		sentence(w, http.StatusInternalServerError, "the change failed: "+err.Error())
 		return
@@ -115,9 +115,9 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	if up {
 		status = "up"
 	}
-	const message = "remote spool change"
-	if s.limit.Allow(loglimit.Override, network, message) {
-		s.log.Info(message, "service", e.Key.Name(), "status", status, "peer", r.RemoteAddr,
+	const changed = "remote spool change"
+	if s.limit.Allow(loglimit.Override, network, changed) {
+		s.log.Info(changed, "service", e.Key.Name(), "status", status, "peer", r.RemoteAddr,
 			"user_agent", printable(r.UserAgent()), "reason", printable(e.Reason))
 	}
 	w.Header()["Content-Type"] = textType
