@@ -66,6 +66,9 @@ func runAs() {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	refused := refusingPort(t)
+	// Other users read the files of the scripts, whatever the umask of whoever runs the tests.
+	syscall.Umask(0o022)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *update,
@@ -81,6 +84,7 @@ func TestScripts(t *testing.T) {
 			// Under the race detector every process would wait a second before it ends.
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			e.Setenv("TZ", "UTC")
+			e.Setenv("REFUSED", refused)
 			e.Setenv("NEWLINE", "a\nb")
 			e.Setenv("LONG", strings.Repeat("a", 200))
 			e.Setenv("LONGER", strings.Repeat("a", 4097))
@@ -97,6 +101,27 @@ func TestScripts(t *testing.T) {
 			"mask":      cmdMask,
 		},
 	})
+}
+
+// refusingPort returns a port of 127.0.0.1 that refuses connections until the test has ended: it is taken, by the
+// client's end of a connection.
+func refusingPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() }) // the scripts run after the function that starts them
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // cmdExits is `exits CODE COMMAND ARG...`: the command must end with exactly that code.
