@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hacheck/internal/servertest"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/script anew")
@@ -32,6 +34,11 @@ func TestMain(m *testing.M) {
 	for name := range commands {
 		// The name of last resort is a wrong one: what the command was called as must win.
 		mains[name] = func() { os.Exit(Main("halist", os.Args, scriptEnv())) }
+	}
+	if _, command := mains[filepath.Base(os.Args[0])]; !command {
+		servertest.Detach()
+		// Other users read the files of the scripts, whatever the umask of whoever runs the tests.
+		syscall.Umask(0o022)
 	}
 	testscript.Main(m, mains)
 }
@@ -67,8 +74,6 @@ func runAs() {
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	refused := refusingPort(t)
-	// Other users read the files of the scripts, whatever the umask of whoever runs the tests.
-	syscall.Umask(0o022)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *update,
