@@ -45,7 +45,7 @@ demo: build ## watch a minute of it: HAProxy, hacheck and two toy services on fr
 	@go run ./demo -bin $(BIN)
 
 # With the tag "poison" the daemon overwrites each buffer once its request is answered: see internal/proxy/poison_on.go.
-test: ## install the servers the tests need (as root), then run every test under the race detector
+test: ## install the servers the tests need (as root), then run every test under the race detector; HAPROXY=/path takes another HAProxy
 	test/install.sh
 	@# sbin is where Debian keeps servers, and not on the PATH of a user who is not root.
 	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison ./...

@@ -1,5 +1,6 @@
 // Command bench measures what hacheck promises about its speed and its size, beside the least that could do the same:
-// a constant answer by bare net/http, by nginx and by HAProxy, a bare client, an empty program. It writes
+// a constant answer by bare net/http, by nginx and by HAProxy, a bare client, an empty program, one that reads files. It
+// writes
 // bench/RESULTS.md and exits with 1 when a floor is missed.
 //
 // Machines differ and none is quiet for long. So nothing is compared with a number from another time or place: the
@@ -11,6 +12,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -31,6 +33,7 @@ type bench struct {
 	tmp  string // everything that is written
 	bare string // the program of bench/bare
 	nop  string // the program of bench/empty
+	list string // the program of bench/list
 
 	pairs    int           // how many times each contestant has its turn
 	duration time.Duration // of one turn; whole seconds, as wrk counts them
@@ -110,7 +113,7 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		for _, res := range b.results[n:] {
-			fmt.Printf("%-80s %s (%s)  floor %s, goal %s: %s\n", res.what, res.figure, res.spread, res.floor, res.goal, res.met)
+			fmt.Printf("%-80s %s (%s)  floor %s: %s\n", res.what, res.figure, res.spread, cmp.Or(res.floor, "none"), res.verdict())
 			for _, note := range res.notes {
 				fmt.Println("    " + note)
 			}
@@ -130,7 +133,7 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 		return nil
 	}
 	for _, r := range b.results {
-		if r.met == missed {
+		if r.missed {
 			return errors.New("a floor is missed, see " + out)
 		}
 	}
@@ -139,11 +142,11 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 
 // build builds what hacheck is compared with, as hacheck itself is built.
 func (b *bench) build() error {
-	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.tmp+"/", "./bench/bare", "./bench/empty")
+	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.tmp+"/", "./bench/bare", "./bench/empty", "./bench/list")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
-	b.bare, b.nop = filepath.Join(b.tmp, "bare"), filepath.Join(b.tmp, "empty")
+	b.bare, b.nop, b.list = filepath.Join(b.tmp, "bare"), filepath.Join(b.tmp, "empty"), filepath.Join(b.tmp, "list")
 	return nil
 }

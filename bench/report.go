@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -14,70 +15,52 @@ import (
 
 // result is a row of the table.
 type result struct {
-	what             string
-	figure, spread   string
-	floor, goal, met string
-	notes            []string // absolute figures, and what else a reader wants to know
-
-	// What add decides by.
-	measured, floorIs, goalIs float64
-	higherIsBetter            bool
+	what           string
+	figure, spread string
+	floor          string   // empty: the figure is information
+	missed         bool     // the figure is on the wrong side of the floor
+	notes          []string // absolute figures, and what else a reader wants to know
 }
 
-// The three outcomes.
-const (
-	metGoal  = "goal met"
-	metFloor = "floor met"
-	missed   = "**missed**"
-)
-
-// add judges a figure by its floor and goal.
-func (b *bench) add(r result) {
-	better := func(a, b float64) bool {
-		if r.higherIsBetter {
-			return a >= b
-		}
-		return a <= b
-	}
+// verdict is what the last column says of a row.
+func (r result) verdict() string {
 	switch {
-	case better(r.measured, r.goalIs):
-		r.met = metGoal
-	case better(r.measured, r.floorIs):
-		r.met = metFloor
-	default:
-		r.met = missed
+	case r.floor == "":
+		return "-"
+	case r.missed:
+		return "**missed**"
 	}
-	b.results = append(b.results, r)
+	return "held"
 }
 
-// addRatio adds a row whose figure is the median of ratios. higher tells whether more is better.
-func (b *bench) addRatio(what string, ratios []float64, floor, goal float64, higher bool, notes ...string) {
-	sign := "≤"
-	if higher {
-		sign = "≥"
-	}
-	b.add(result{
+// addAtLeast adds a row whose figure is the median of ratios, which may not be lower than floor.
+func (b *bench) addAtLeast(what string, ratios []float64, floor float64, notes ...string) {
+	b.results = append(b.results, result{
 		what: what, figure: fmt.Sprintf("%.3f ×", median(ratios)), spread: spread(ratios, "%.3f"),
-		floor: fmt.Sprintf("%s %.2f ×", sign, floor), goal: fmt.Sprintf("%.2f ×", goal),
-		measured: median(ratios), floorIs: floor, goalIs: goal, higherIsBetter: higher, notes: notes,
+		floor: fmt.Sprintf("≥ %.2f ×", floor), missed: !(median(ratios) >= floor), notes: notes,
 	})
 }
 
-// addMost adds a row whose figure, the median of values, is to be low.
-func (b *bench) addMost(what string, values []float64, unit string, floor, goal float64, notes ...string) {
-	b.add(result{
-		what: what, figure: fmt.Sprintf("%.2f %s", median(values), unit), spread: spread(values, "%.2f"),
-		floor: fmt.Sprintf("≤ %g %s", floor, unit), goal: fmt.Sprintf("%g %s", goal, unit),
-		measured: median(values), floorIs: floor, goalIs: goal, notes: notes,
+// addAtMost adds a row whose figure is the median of values, ratios ("×") or in another unit, which may not be higher
+// than floor.
+func (b *bench) addAtMost(what string, values []float64, floor float64, unit string, notes ...string) {
+	b.results = append(b.results, result{
+		what: what, figure: fmt.Sprintf("%.3g %s", median(values), unit), spread: spread(values, "%.3g"),
+		floor: fmt.Sprintf("≤ %g %s", floor, unit), missed: !(median(values) <= floor), notes: notes,
 	})
 }
 
 // addExact adds a row whose figure has to be one number.
 func (b *bench) addExact(what string, got, want int, notes ...string) {
-	off := math.Abs(float64(got - want))
-	b.add(result{
-		what: what, figure: fmt.Sprint(got), spread: "-", floor: fmt.Sprint(want), goal: fmt.Sprint(want),
-		measured: off, notes: notes,
+	b.results = append(b.results, result{
+		what: what, figure: fmt.Sprint(got), spread: "-", floor: fmt.Sprint(want), missed: got != want, notes: notes,
+	})
+}
+
+// addInformation adds a row that has no floor.
+func (b *bench) addInformation(what string, values []float64, unit string, notes ...string) {
+	b.results = append(b.results, result{
+		what: what, figure: fmt.Sprintf("%.3g %s", median(values), unit), spread: spread(values, "%.3g"), notes: notes,
 	})
 }
 
@@ -120,17 +103,17 @@ func (b *bench) write(file string, took time.Duration) error {
 	fmt.Fprintf(&w, `# How fast, and how large
 
 Written by `+"`%s`"+` on %s, in %.0f minutes. %d turns of %v for each contestant; every ratio is the median of the
-ratios of neighbouring turns, and in brackets is the middle half of them. See the comments in bench/ for what each
-row does.
+ratios of neighbouring turns, and the spread is the middle half of them. A floor is a ratio wherever two programs can
+be compared on the same machine; a row without a floor is information. See the comments in bench/ for what each row does.
 
 Machine: %s, %d cores, Linux %s, %s.
 
-| what | measured | spread | floor | goal | |
-|---|---|---|---|---|---|
+| what | measured | spread | floor | |
+|---|---|---|---|---|
 `, command(), time.Now().UTC().Format("2 January 2006"), took.Minutes(), b.pairs, b.duration,
 		cpu(), runtime.NumCPU(), kernel(), runtime.Version())
 	for _, r := range b.results {
-		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, r.floor, r.goal, r.met)
+		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, cmp.Or(r.floor, "-"), r.verdict())
 	}
 	fmt.Fprintf(&w, "\nThe figures behind them:\n\n")
 	for _, r := range b.results {

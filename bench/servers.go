@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -174,7 +175,7 @@ frontend constant
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
-	return b.start("HAProxy", port, "haproxy", "-db", "-f", file)
+	return b.start("HAProxy", port, cmp.Or(os.Getenv("HAPROXY"), "haproxy"), "-db", "-f", file)
 }
 
 // hacheck is a daemon with a spool directory of its own.

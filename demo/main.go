@@ -11,6 +11,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -66,7 +67,7 @@ func (s signalled) Error() string { return s.String() + ", all is cleaned up" }
 func run(ctx context.Context) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	bin := flags.String("bin", "bin", "`directory` of the commands")
-	haproxy := flags.String("haproxy", "haproxy", "HAProxy's `program`")
+	haproxy := flags.String("haproxy", cmp.Or(os.Getenv("HAPROXY"), "haproxy"), "HAProxy's `program`; by default $HAPROXY, or the installed haproxy")
 	pace := flags.String("pace", os.Getenv("DEMO_PACE"), "how long everything stays to be read, as a `factor`: 0 not at all; by default $DEMO_PACE, or 1")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

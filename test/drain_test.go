@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hacheck/internal/servertest"
 )
 
 // farm is two HAProxy processes in front of one service on two hosts. Both balancers have a backend "web" that
@@ -87,12 +89,12 @@ defaults
     timeout server 90s
     timeout check 5s
     default-server inter %[2]s fastinter %[2]s downinter %[2]s rise 1 fall %[10]d
-frontend web
+frontend front-web
     bind 127.0.0.1:%[3]d
     stats uri /stats
     stats show-legends
     default_backend web
-frontend raw
+frontend front-raw
     mode tcp
     bind 127.0.0.1:%[4]d
     default_backend raw
@@ -405,7 +407,7 @@ func testCookie(t *testing.T, both []*host) {
 func (h *haproxy) reload(t testing.TB) *haproxy {
 	t.Helper()
 	n := &haproxy{t: t, sock: h.sock}
-	n.process = start(t, tool(t, "haproxy"), "-db", "-f", filepath.Join(filepath.Dir(h.sock), "haproxy.cfg"), "-sf", strconv.Itoa(h.cmd.Process.Pid))
+	n.process = start(t, servertest.FindHAProxy(t), "-db", "-f", filepath.Join(filepath.Dir(h.sock), "haproxy.cfg"), "-sf", strconv.Itoa(h.cmd.Process.Pid))
 	pid := "Pid: " + strconv.Itoa(n.cmd.Process.Pid) + "\n"
 	eventually(t, func() error {
 		c, err := net.Dial("unix", n.sock)

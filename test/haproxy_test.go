@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"hacheck/internal/servertest"
 )
 
 // haproxy is a running HAProxy, asked over its admin socket.
@@ -49,10 +51,11 @@ defaults
     # A check every 200 ms, and the first one decides: the tests need not wait for HAProxy's patience.
     default-server inter 200ms fastinter 200ms downinter 200ms rise 1 fall 1
 ` + proxies
+	servertest.CheckHAProxyNames(t, text)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.process = start(t, tool(t, "haproxy"), "-db", "-f", conf)
+	h.process = start(t, servertest.FindHAProxy(t), "-db", "-f", conf)
 	eventually(t, func() error {
 		select {
 		case <-h.done:

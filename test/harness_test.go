@@ -23,6 +23,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hacheck/internal/servertest"
 )
 
 // patience bounds every wait for another process. It is long because machines that test are busy; nothing
@@ -42,6 +44,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"MAKEFLAGS", "MAKELEVEL", "MFLAGS"} {
 		_ = os.Unsetenv(name)
 	}
+	servertest.Detach()
 	code := m.Run()
 	if built.dir != "" {
 		_ = os.RemoveAll(built.dir)

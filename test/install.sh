@@ -39,6 +39,15 @@ zsh                 zsh
 logrotate           logrotate
 '
 
+# HAPROXY names another HAProxy to test with, which has to be there already.
+if [ -n "${HAPROXY:-}" ]; then
+	if ! command -v "$HAPROXY" >/dev/null; then
+		echo "HAPROXY=$HAPROXY is no program: give the path of an HAProxy, or unset HAPROXY to test the installed one" >&2
+		exit 1
+	fi
+	needed=${needed/haproxy             haproxy$'\n'/}
+fi
+
 missing=$(while read -r package command; do
 	if [ -n "$package" ] && ! command -v "$command" >/dev/null; then echo "$package"; fi
 done <<<"$needed")

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hacheck/internal/config"
+	"hacheck/internal/servertest"
 )
 
 // commandNames are the commands of a package.
@@ -636,7 +637,8 @@ func TestUnits(t *testing.T) {
 // TestHAProxyExample: HAProxy takes the example.
 func TestHAProxyExample(t *testing.T) {
 	t.Parallel()
-	if out := must(t, "haproxy", "-c", "-f", "../packaging/haproxy.cfg"); strings.Contains(out, "WARN") {
+	servertest.CheckHAProxyNames(t, read(t, "../packaging/haproxy.cfg"))
+	if out := must(t, servertest.FindHAProxy(t), "-c", "-f", "../packaging/haproxy.cfg"); strings.Contains(out, "WARN") {
 		t.Error(out)
 	}
 }

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hacheck/internal/servertest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -35,6 +37,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	servertest.Detach()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "hacheck-test-")
 		if err != nil {
@@ -56,6 +59,11 @@ func TestMain(m *testing.M) {
 		build.Env = env
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+			return 1
+		}
+		// The daemon runs as other users too, whatever the umask of whoever runs the tests.
+		if err := os.Chmod(binary, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()

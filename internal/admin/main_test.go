@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hacheck/internal/servertest"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/script anew")
@@ -32,6 +34,11 @@ func TestMain(m *testing.M) {
 	for name := range commands {
 		// The name of last resort is a wrong one: what the command was called as must win.
 		mains[name] = func() { os.Exit(Main("halist", os.Args, scriptEnv())) }
+	}
+	if _, command := mains[filepath.Base(os.Args[0])]; !command {
+		servertest.Detach()
+		// Other users read the files of the scripts, whatever the umask of whoever runs the tests.
+		syscall.Umask(0o022)
 	}
 	testscript.Main(m, mains)
 }
@@ -67,6 +74,7 @@ func runAs() {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	refused := refusingPort(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		UpdateScripts:       *update,
@@ -82,6 +90,7 @@ func TestScripts(t *testing.T) {
 			// Under the race detector every process would wait a second before it ends.
 			e.Setenv("GORACE", "atexit_sleep_ms=0")
 			e.Setenv("TZ", "UTC")
+			e.Setenv("REFUSED", refused)
 			e.Setenv("NEWLINE", "a\nb")
 			e.Setenv("LONG", strings.Repeat("a", 200))
 			e.Setenv("LONGER", strings.Repeat("a", 4097))
@@ -98,6 +107,27 @@ func TestScripts(t *testing.T) {
 			"mask":      cmdMask,
 		},
 	})
+}
+
+// refusingPort returns a port of 127.0.0.1 that refuses connections until the test has ended: it is taken, by the
+// client's end of a connection.
+func refusingPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() }) // the scripts run after the function that starts them
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // cmdExits is `exits CODE COMMAND ARG...`: the command must end with exactly that code.

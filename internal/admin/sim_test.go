@@ -32,6 +32,7 @@ type sim struct {
 	balancer []*simBalancer
 	notKept  uint64 // of a daemon that does not say whom it has not recorded
 	missing  []balancer.Unrecorded
+	reports  int // how often /balancers was answered
 
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -53,6 +54,7 @@ type simBalancer struct {
 	stateless             bool
 	silent                bool // it has stopped asking
 	gone                  bool // it stops once it has been told
+	late                  bool // it hears of an override only when the daemon has been asked about it once
 	interval              time.Duration
 
 	level int // HAProxy's health: at or above rise it is up
@@ -95,6 +97,8 @@ func newSim(dir *spool.Dir, specs []string) (*sim, error) {
 				b.silent = true
 			case "gone":
 				b.gone = true
+			case "late":
+				b.late = true
 			case "every":
 				d, err := time.ParseDuration(value)
 				if err != nil {
@@ -138,6 +142,7 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reports++
 	service := r.URL.Query().Get("service")
 	report := s.table.Report(service)
 	report.Uptime += s.age
@@ -217,6 +222,9 @@ func (s *sim) ask(b *simBalancer) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if b.late && s.reports == 0 {
+		said = spool.Ready
+	}
 	asked := s.service[b.service]
 	if asked == nil {
 		asked = &simService{Service: s.table.Service(b.service)}

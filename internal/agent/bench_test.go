@@ -15,9 +15,6 @@ import (
 	"hacheck/internal/spool"
 )
 
-// wanted is how many answers a second an agent gives at least.
-const wanted = 5000
-
 // question asks as HAProxy does, from one of many addresses: one has ports for no more than 28,000 connections
 // a minute. The error says what is wrong with the answer.
 func question(addr string) error {

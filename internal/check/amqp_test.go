@@ -203,10 +203,11 @@ func TestRabbitMQ(t *testing.T) {
 
 	t.Run("a client that does not understand the reason", func(t *testing.T) { rabbitLate(t, s.Addr()) })
 
+	wantGone(t, check.Defaults{}, "amqp", s, user("use_tls", false)...)
+	// The log of a broker that has ended is complete.
 	if log := s.Log(); strings.Contains(log, "client unexpectedly closed") || strings.Contains(log, "handshake_timeout") {
 		t.Errorf("the broker complains of its clients:\n%s", tail(log))
 	}
-	wantGone(t, check.Defaults{}, "amqp", s, user("use_tls", false)...)
 }
 
 // rabbitLate: RabbitMQ tells a wrong password after three seconds to a client that does not say that it

@@ -231,8 +231,8 @@ func TestHTTPRedirectNotFollowed(t *testing.T) {
 		}
 	})
 	r := ask(t, check.Options{}, check.Target{Protocol: "http", Host: s.Host, Port: s.Port, URI: "/"})
-	if r.Code != 302 || s.Accepted() != 1 {
-		t.Errorf("code %d after %d requests", r.Code, s.Accepted())
+	if n := s.Settled(t); r.Code != 302 || n != 1 {
+		t.Errorf("code %d after %d requests", r.Code, n)
 	}
 }
 

@@ -338,12 +338,13 @@ host      all all       127.0.0.1/32 scram-sha-256
 	if r := buildAt(t, verify, "postgres", servertest.Host, s.Port, right...).Check(t.Context(), check.Target{}); r.Code != 503 || !strings.Contains(string(r.Body), "certificate") {
 		t.Errorf("certificate of another authority: %d %s", r.Code, r.Body)
 	}
+	wantGone(t, check.Defaults{}, "postgres", s, right...)
+	// The log of a server that has ended is complete.
 	for _, complaint := range []string{"could not receive", "unexpected EOF", "invalid length", "unsupported"} {
 		if log := s.Log(); strings.Contains(log, complaint) {
 			t.Errorf("the server complains of its clients:\n%s", tail(log))
 		}
 	}
-	wantGone(t, check.Defaults{}, "postgres", s, right...)
 }
 
 func FuzzPostgresAnswer(f *testing.F) {

@@ -19,12 +19,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hacheck/internal/check/checktest"
+	"hacheck/internal/servertest"
 )
 
 var update = flag.Bool("update", false, "write the golden files and the golden parts of the scripts anew")
 
 // TestMain makes the test binary act as hacheck, so that the scripts run real processes.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "hacheck" {
+		servertest.Detach()
+	}
 	testscript.Main(m, map[string]func(){"hacheck": func() {
 		env := System("1.2.3")
 		env.Hostname = func() string { return "web1.example.com" }

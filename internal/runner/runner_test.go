@@ -146,7 +146,8 @@ func TestPatternsChooseSteps(t *testing.T) {
 	}
 }
 
-// TestSlowest: 200 checks of which 20 hang take as long as the slowest, and 10 % more at most.
+// TestSlowest: 200 checks of which 20 hang take as long as the slowest, and less than two of those would one after the
+// other.
 func TestSlowest(t *testing.T) {
 	const timeout = 2 * time.Second
 	open, silent := openPort(t), hangingPort(t)
@@ -164,8 +165,8 @@ func TestSlowest(t *testing.T) {
 	if ok, bad := strings.Count(out.String(), " OK\n"), strings.Count(out.String(), " FAILED - Connection timed out"); code != 2 || ok != 180 || bad != 20 {
 		t.Errorf("exit %d, %d OK, %d timed out; want 2, 180, 20\n%s", code, ok, bad, &errs)
 	}
-	if took < timeout || took > timeout*11/10 {
-		t.Errorf("took %v, want %v to %v", took, timeout, timeout*11/10)
+	if took < timeout || took >= 2*timeout {
+		t.Errorf("took %v, want %v and less than twice that", took, timeout)
 	}
 }
 

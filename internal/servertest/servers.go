@@ -38,7 +38,7 @@ func Sentinel(t testing.TB, master *Server, config string) *Server {
 // listens on a socket DIR/sock as well, where root needs no password; see [Server.SQL].
 func MariaDB(t testing.TB, sql string, options ...string) *Server {
 	t.Helper()
-	install := Find(t, "mariadb-install-db", "mariadb-server")
+	install, client := Find(t, "mariadb-install-db", "mariadb-server"), Find(t, "mariadb", "mariadb-client")
 	var asRoot []string
 	if os.Geteuid() == 0 {
 		asRoot = []string{"--user=root"} // mariadbd refuses to run as root by accident
@@ -60,31 +60,32 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 			}, asRoot...)
 			return append(args, options...), os.WriteFile(script, []byte(sql), 0o600)
 		},
+		// A login over the socket: a connection without one would be an aborted connection, which the server counts
+		// at some time after it says that it is ready, and so in the midst of a test.
+		Ready: func(s *Server) error {
+			_, err := s.sql(client, "SELECT 1")
+			return err
+		},
 	})
 }
 
 // SQL executes a statement as MariaDB's root and returns its rows, columns separated by tabs.
 func (s *Server) SQL(t testing.TB, statement string) string {
 	t.Helper()
-	client := Find(t, "mariadb", "mariadb-client")
+	rows, err := s.sql(Find(t, "mariadb", "mariadb-client"), statement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func (s *Server) sql(client, statement string) (string, error) {
 	//nolint:gosec // a statement of a test
 	out, err := exec.Command(client, "--no-defaults", "--socket="+filepath.Join(s.Dir, "sock"), "--user=root", "--skip-column-names", "--batch", "--execute="+statement).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", statement, err, out)
+		return "", fmt.Errorf("%s: %w\n%s", statement, err, out)
 	}
-	return strings.TrimSpace(string(out))
-}
-
-// HAProxy starts an HAProxy with a configuration that has to bind 127.0.0.1:<port>.
-func HAProxy(t testing.TB, config func(port uint16) string) *Server {
-	t.Helper()
-	return Start(t, Spec{
-		Binary: "haproxy", Package: "haproxy",
-		Args: func(port uint16, dir string) ([]string, error) {
-			file := filepath.Join(dir, "haproxy.cfg")
-			return []string{"-db", "-f", file}, os.WriteFile(file, []byte(config(port)), 0o600)
-		},
-	})
+	return strings.TrimSpace(string(out)), nil
 }
 
 // Exim starts an exim4 that greets with banner, which may have several lines, and accepts no mail.

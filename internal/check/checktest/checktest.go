@@ -50,7 +50,7 @@ func Run(t *testing.T, row Row) {
 	t.Run("healthy", func(t *testing.T) {
 		s := row.serve(t, row.Healthy)
 		row.wantHealthy(t, row.ask(t.Context(), t, s.Host, s.Port))
-		if got := s.WaitAccepted(1); got != 1 {
+		if got := s.Settled(t); got != 1 {
 			t.Errorf("%d connections for one check", got)
 		}
 	})
@@ -89,7 +89,7 @@ func Run(t *testing.T, row Row) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		row.want(t, row.ask(ctx, t, s.Host, s.Port), check.ReasonCancelled)
-		if got := s.Accepted(); got != 0 {
+		if got := s.Settled(t); got != 0 {
 			t.Error("connected although nobody waits for the answer")
 		}
 	})
@@ -381,7 +381,7 @@ func (row Row) fifty(t *testing.T) {
 		all.Go(func() { row.wantHealthy(t, row.once(t.Context(), t, s.Host, s.Port)) })
 	}
 	all.Wait()
-	if got := s.WaitAccepted(n); got != n {
+	if got := s.Settled(t); got != n {
 		t.Errorf("%d connections for %d checks", got, n)
 	}
 	s.stop(t)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -24,9 +25,9 @@ type Server struct {
 	listener net.Listener
 	handlers sync.WaitGroup
 
-	mu       sync.Mutex
-	accepted int
-	open     map[net.Conn]struct{}
+	mu      sync.Mutex
+	clients []string // the addresses of all that have been accepted, in order
+	open    map[net.Conn]struct{}
 }
 
 // Serve listens on a free port of 127.0.0.1 and calls handle for every connection, each in a goroutine
@@ -55,27 +56,35 @@ func ServeAt(t testing.TB, host string, handle func(conn net.Conn)) *Server {
 // Addr is "<host>:<port>".
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Accepted is the number of connections so far.
-func (s *Server) Accepted() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.accepted
-}
-
-// WaitAccepted waits until n connections have been accepted, which may be after the clients have gone,
-// and returns how many have been: fewer than n when that takes too long.
-func (s *Server) WaitAccepted(n int) int {
+// Settled returns how many connections clients have made so far, those included that are not accepted yet. It makes
+// one more, which is not counted, and waits until that is accepted: the kernel hands out connections in their order.
+func (s *Server) Settled(t testing.TB) int {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", s.Addr(), patience)
+	if err != nil {
+		t.Fatalf("connect to a server of the test: %v", err)
+	}
+	defer conn.Close()
+	own := conn.LocalAddr().String()
 	late, again := time.NewTimer(patience), time.NewTicker(time.Millisecond)
 	defer late.Stop()
 	defer again.Stop()
-	for s.Accepted() < n {
+	for {
+		s.mu.Lock()
+		n := slices.Index(s.clients, own)
+		if n >= 0 {
+			s.clients = slices.Delete(s.clients, n, n+1)
+		}
+		s.mu.Unlock()
+		if n >= 0 {
+			return n
+		}
 		select {
 		case <-late.C:
-			return s.Accepted()
+			t.Fatalf("the server of the test has accepted nothing for %v", patience)
 		case <-again.C:
 		}
 	}
-	return s.Accepted()
 }
 
 func (s *Server) accept(handle func(net.Conn)) {
@@ -85,7 +94,7 @@ func (s *Server) accept(handle func(net.Conn)) {
 			return
 		}
 		s.mu.Lock()
-		s.accepted++
+		s.clients = append(s.clients, conn.RemoteAddr().String())
 		s.open[conn] = struct{}{}
 		s.mu.Unlock()
 		s.handlers.Go(func() {
@@ -112,7 +121,7 @@ func (s *Server) stop(t testing.TB) {
 	case <-time.After(patience):
 	}
 	s.mu.Lock()
-	t.Errorf("%d of %d connections were not closed by the check", len(s.open), s.accepted)
+	t.Errorf("%d of %d connections were not closed by the check", len(s.open), len(s.clients))
 	for conn := range s.open {
 		_ = conn.Close()
 	}

@@ -99,13 +99,14 @@ func ServeUDP(t testing.TB, host string, answer func(datagram []byte) []byte) (p
 	return netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
 }
 
-// freeUDPPort returns a port of 127.0.0.1 on which nothing listens.
+// freeUDPPort returns a port of 127.0.0.1 that refuses datagrams, until the test ends: the port is taken, so that no
+// other program gets it, by a socket that is connected elsewhere and receives nothing from anywhere else.
 func freeUDPPort(t testing.TB) uint16 {
 	t.Helper()
-	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { _ = conn.Close() })
 	return netip.MustParseAddrPort(conn.LocalAddr().String()).Port()
 }

@@ -16,6 +16,10 @@ cp "$script" "$@" tmp/
 # As in a chroot of an installer: no systemd runs, and nothing may be started.
 printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d
 chmod 755 usr/sbin/policy-rc.d
+# A unit of another package that systemd complains about, as any machine may have one: it is none of the test's business.
+printf '[Unit]\nOdd=1\n[Service]\nType=odd\nExecStart=/no/such/program\n' >usr/lib/systemd/system/stranger.service
+mkdir -p etc/systemd/system/multi-user.target.wants
+ln -sf /usr/lib/systemd/system/stranger.service etc/systemd/system/multi-user.target.wants/
 rm -f var/lib/man-db/auto-update # an index of all manuals at each step: seconds for nothing
 ip link set lo up
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \

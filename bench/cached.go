@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+)
+
+// The contestants of the rows about a cached check, in the order in which constants starts them.
+const (
+	bareConstant = iota
+	nginxConstant
+	haproxyConstant
+	hacheckAnswers
+)
+
+// constants starts everyone who answers a constant, and hacheck with one service whose result is cached. path is what
+// all of them are asked for.
+func (b *bench) constants() (contestants []*server, h *hacheck, path string, stop func(), err error) {
+	service, err := startToy(nil)
+	if err != nil {
+		return nil, nil, "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			stopAll(contestants)
+			service.stop()
+		}
+	}()
+	for _, start := range []func() (*server, error){b.startBare, b.startNginx, b.startHAProxy} {
+		s, err := start()
+		if err != nil {
+			return contestants, nil, "", nil, err
+		}
+		contestants = append(contestants, s)
+	}
+	if h, err = b.startHacheck("", forLong); err != nil {
+		return contestants, nil, "", nil, err
+	}
+	contestants = append(contestants, h.server)
+	path = fmt.Sprintf("/http/web/%d/status", service.port)
+	for _, s := range contestants {
+		if err = s.expect(path); err != nil {
+			return contestants, nil, "", nil, err
+		}
+	}
+	return contestants, h, path, func() { stopAll(contestants); service.stop() }, nil
+}
+
+// rates is the row of a cached check, in turns with the constants.
+func (b *bench) rates(args ...string) (rates [][]float64, notes []string, err error) {
+	contestants, h, path, stop, err := b.constants()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer stop()
+	before, err := h.counters()
+	if err != nil {
+		return nil, nil, err
+	}
+	asked := 0
+	rates, err = b.inTurns(len(contestants), func(i int) (float64, error) {
+		if contestants[i] != h.server {
+			return b.rate("http://"+contestants[i].addr+path, args...)
+		}
+		l, err := b.wrk("http://"+h.addr+path, args...)
+		if asked += l.requests; err == nil && l.not2xx > 0 {
+			err = fmt.Errorf("hacheck: %d of %d answers were not 2xx", l.not2xx, l.requests)
+		}
+		return l.rate, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	// Is what wrk counts what was answered, and from the cache? Each turn ends with requests in flight.
+	after, err := h.counters()
+	if err != nil {
+		return nil, nil, err
+	}
+	hits, most := after.Hits-before.Hits, asked+(b.pairs+1)*2*connections
+	if hits < asked || hits > most || after.Misses != before.Misses {
+		return nil, nil, fmt.Errorf("wrk counted %d answers, hacheck %d hits and %d misses", asked, hits, after.Misses-before.Misses)
+	}
+	for i, s := range contestants {
+		notes = append(notes, fmt.Sprintf("%s %.0f requests/s (%s)", s.name, median(rates[i]), spread(rates[i], "%.0f")))
+	}
+	return rates, notes, nil
+}
+
+// newConnections: a balancer opens a connection for each check.
+func (b *bench) newConnections() error {
+	r, notes, err := b.rates("-H", "Connection: close")
+	if err != nil {
+		return err
+	}
+	const what = "cached check, a new connection each, × "
+	b.addAtLeast(what+"HAProxy's constant", divide(r[hacheckAnswers], r[haproxyConstant]), 0.90, notes...)
+	b.addAtLeast(what+"nginx's constant", divide(r[hacheckAnswers], r[nginxConstant]), 0.90)
+	b.addAtLeast(what+"bare net/http", divide(r[hacheckAnswers], r[bareConstant]), 1.15)
+	return nil
+}
+
+// keepAlive: what the code itself costs shows where the kernel has least to do.
+func (b *bench) keepAlive() error {
+	r, notes, err := b.rates()
+	if err != nil {
+		return err
+	}
+	const what = "cached check, keep-alive, × "
+	b.addAtLeast(what+"HAProxy's constant", divide(r[hacheckAnswers], r[haproxyConstant]), 0.78, notes...)
+	b.addAtLeast(what+"bare net/http", divide(r[hacheckAnswers], r[bareConstant]), 1.2)
+	return nil
+}

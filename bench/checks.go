@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// toy is the service that is checked: it answers OK and counts.
+type toy struct {
+	port  int
+	asked atomic.Int64
+	srv   *http.Server
+	hold  chan struct{} // when not nil, answers wait until it is closed
+}
+
+func startToy(hold chan struct{}) (*toy, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	addr, ok := ln.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil, fmt.Errorf("listening on %v", ln.Addr())
+	}
+	s := &toy{port: addr.Port, hold: hold}
+	s.srv = &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			s.asked.Add(1)
+			if s.hold != nil {
+				<-s.hold
+			}
+			_, _ = io.WriteString(w, "OK") // a daemon that has hung up needs no answer
+		}),
+	}
+	go func() { _ = s.srv.Serve(ln) }() // returns when it is closed
+	return s, nil
+}
+
+func (s *toy) stop() { _ = s.srv.Close() }
+
+// uncached: hacheck is asked over kept connections and makes a check for each request; the bare client makes the
+// same GET, on a new connection each, as checks are. Both of nginx, which costs least; no two checks are the same, or
+// they would be answered together.
+func (b *bench) uncached() error {
+	nginx, err := b.startNginx()
+	if err != nil {
+		return err
+	}
+	defer nginx.stop()
+	_, port, err := net.SplitHostPort(nginx.addr)
+	if err != nil {
+		return err
+	}
+	h, err := b.startHacheck("", "cache_time: 0\n")
+	if err != nil {
+		return err
+	}
+	defer h.stop()
+	script, err := b.script("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
+	if err != nil {
+		return err
+	}
+	before, err := h.counters()
+	if err != nil {
+		return err
+	}
+	asked := 0
+	rates, err := b.inTurns(2, func(i int) (float64, error) {
+		if i == 0 {
+			out, err := exec.CommandContext(b.ctx, b.bare, "-get", "http://"+nginx.addr+"/", "-clients", strconv.Itoa(connections), "-for", b.duration.String()).Output()
+			if err != nil {
+				return 0, fmt.Errorf("the bare client: %w", err)
+			}
+			var n int
+			var rate float64
+			_, err = fmt.Sscan(string(out), &n, &rate)
+			return rate, err
+		}
+		l, err := b.wrk("http://"+h.addr, "-s", script)
+		if asked += l.requests; err == nil && l.not2xx > 0 {
+			err = fmt.Errorf("%d of %d checks failed", l.not2xx, l.requests)
+		}
+		return l.rate, err
+	})
+	if err != nil {
+		return err
+	}
+	after, err := h.counters()
+	if err != nil {
+		return err
+	}
+	if n := after.Misses - before.Misses; n < asked || after.Hits != before.Hits {
+		return fmt.Errorf("%d answers, but %d misses and %d hits of the cache", asked, n, after.Hits-before.Hits)
+	}
+	b.addAtLeast("uncached http check, × the same GET by a bare client", divide(rates[1], rates[0]), 0.85,
+		fmt.Sprintf("%.0f checks/s (%s), the bare client %.0f GETs/s (%s)", median(rates[1]), spread(rates[1], "%.0f"), median(rates[0]), spread(rates[0], "%.0f")))
+	return nil
+}
+
+// serviceChecks: what the daemon costs that is asked, much more often than balancers do, about a service of ten
+// checks whose result is kept for a second. It is the daemon's own time that counts, not how fast it is.
+func (b *bench) serviceChecks() error {
+	const rate, checks, workers = 1000, 10, 16
+	config := "cache_time: 1\nservices:\n  web:\n    checks:\n"
+	var accepted atomic.Int64
+	for range checks {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer ln.Close()
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return // it is closed
+				}
+				accepted.Add(1)
+				conn.Close()
+			}
+		}()
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			return err
+		}
+		config += fmt.Sprintf("      - {type: tcp, port: %s}\n", port)
+	}
+	h, err := b.startHacheck("", config)
+	if err != nil {
+		return err
+	}
+	defer h.stop()
+	const path = "/checks/web/0/"
+	if err := h.expect(path); err != nil {
+		return err
+	}
+	bare, err := b.startBare()
+	if err != nil {
+		return err
+	}
+	defer bare.stop()
+	// Long turns: the kernel counts the time of a process in hundredths of a second.
+	turn, turns := 5*time.Second, max(b.pairs/5, 1)
+	share := func(s *server, ask func(s *server, d time.Duration) error) (float64, error) {
+		before, err := s.cpu()
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := ask(s, turn); err != nil {
+			return 0, err
+		}
+		after, err := s.cpu()
+		return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+	}
+	for _, way := range []struct {
+		what string
+		ask  func(s *server, d time.Duration) error
+	}{
+		{"a new connection each", func(s *server, d time.Duration) error {
+			_, err := b.held(s.addr, rate, d, func(int) string { return path })
+			return err
+		}},
+		{"keep-alive", func(s *server, d time.Duration) error {
+			kept := make([]*asker, workers)
+			for i := range kept {
+				var err error
+				if kept[i], err = newAsker(s); err != nil {
+					return err
+				}
+				defer kept[i].conn.Close()
+			}
+			_, err := paced(rate, d, workers, func(worker, _ int) error {
+				code, err := kept[worker].get(path, "Host: x\r\n")
+				if err == nil && code != http.StatusOK {
+					err = fmt.Errorf("%s answered %d", path, code)
+				}
+				return err
+			})
+			return err
+		}},
+	} {
+		before, began := accepted.Load(), time.Now()
+		var shares, bares []float64
+		for range turns {
+			ours, err := share(h.server, way.ask)
+			if err != nil {
+				return err
+			}
+			theirs, err := share(bare, way.ask)
+			if err != nil {
+				return err
+			}
+			shares, bares = append(shares, ours), append(bares, theirs)
+		}
+		// Were the checks made once a second while it was asked, all of them?
+		least, most := int64(checks*turns*int(turn.Seconds()-1)), int64(checks*(time.Since(began).Seconds()+2))
+		if n := accepted.Load() - before; n < least || n > most || n%checks != 0 {
+			return fmt.Errorf("%d connections of the checks in %.0f s, want %d to %d", n, time.Since(began).Seconds(), least, most)
+		}
+		b.addInformation(fmt.Sprintf("%d /checks requests/s on %d TCP checks, `cache_time: 1`, %s: processor", rate, checks, way.what), shares, "% of a core",
+			fmt.Sprintf("%.0f µs for each request, the checks included; bare net/http at the same rate, without any check, %.2f %% (%s); %d turns of %s each",
+				median(shares)/100/rate*1e6, median(bares), spread(bares, "%.2f"), turns, turn))
+	}
+	return nil
+}
+
+// askers: a thousand ask about a target that has never been checked, before its service has answered any of them.
+func (b *bench) askers() error {
+	const n = 1000
+	hold := make(chan struct{})
+	service, err := startToy(hold)
+	if err != nil {
+		return err
+	}
+	defer service.stop()
+	h, err := b.startHacheck("", "")
+	if err != nil {
+		return err
+	}
+	defer h.stop()
+	var sent, done sync.WaitGroup
+	sent.Add(n)
+	var good atomic.Int64
+	for range n {
+		done.Go(func() {
+			conn, err := net.Dial("tcp", h.addr)
+			if err == nil {
+				defer conn.Close()
+				_, err = fmt.Fprintf(conn, "GET /http/web/%d/cold HTTP/1.0\r\n\r\n", service.port)
+			}
+			sent.Done()
+			if err != nil {
+				return
+			}
+			if answer, err := io.ReadAll(conn); err == nil && bytes.Contains(answer, []byte(" 200 OK\r\n")) {
+				good.Add(1)
+			}
+		})
+	}
+	sent.Wait()
+	close(hold)
+	done.Wait()
+	if good.Load() != n {
+		return fmt.Errorf("%d of %d askers were answered 200", good.Load(), n)
+	}
+	b.addExact("1,000 askers of one cold target: checks", int(service.asked.Load()), 1)
+	return nil
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"hacheck/internal/spool"
+)
+
+// stale: as soon as a writer has returned, the daemon is asked, and must know. Writers are the package that
+// the commands use (most tries: no process to start) and the commands themselves; other clients keep the daemon busy.
+func (b *bench) stale() error {
+	h, err := b.startHacheck("", forLong)
+	if err != nil {
+		return err
+	}
+	defer h.stop()
+	dir, err := spool.OpenDir(h.spool)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	key := spool.Key{Service: "web"}
+	command := func(name string, args ...string) error {
+		out, err := exec.CommandContext(b.ctx, filepath.Join(b.bin, name), append(args, "--spool-root", h.spool, "web")...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", name, err, out)
+		}
+		return nil
+	}
+	writers := []struct {
+		what     string
+		tries    int
+		down, up func() error
+	}{
+		{
+			"stale answers after a writer in this process returned", 95000 / b.share,
+			func() error { return dir.Write(spool.Entry{Key: key, State: spool.Down, Reason: "bench"}) },
+			func() error { return dir.Remove(key) },
+		},
+		{
+			"stale answers after hadown or haup returned", 5000 / b.share,
+			func() error { return command("hadown", "-r", "bench") },
+			func() error { return command("haup") },
+		},
+	}
+
+	a, err := newAsker(h.server)
+	if err != nil {
+		return err
+	}
+	defer a.conn.Close()
+	busy := exec.CommandContext(b.ctx, "wrk", "-t", "1", "-c", "4", "-d", "3600s", "http://"+h.addr+"/spool/other/0/")
+	if err := busy.Start(); err != nil {
+		return err
+	}
+	defer func() {
+		_ = busy.Process.Kill() // it is to end, and Wait would only say that it was killed
+		_ = busy.Wait()
+	}()
+	for _, w := range writers {
+		began, stale := time.Now(), 0
+		for i := range w.tries {
+			isDown := i%2 == 0
+			write := w.up
+			if isDown {
+				write = w.down
+			}
+			if err := write(); err != nil {
+				return err
+			}
+			code, err := a.get("/spool/web/0/", "")
+			if err != nil {
+				return err
+			}
+			switch {
+			case code != http.StatusOK && code != http.StatusServiceUnavailable:
+				return fmt.Errorf("/spool answered %d", code)
+			case isDown != (code == http.StatusServiceUnavailable):
+				stale++
+			}
+		}
+		b.addExact(fmt.Sprintf("%s, of %d", w.what, w.tries), stale, 0, fmt.Sprintf("%.0f tries/s beside the other clients", float64(w.tries)/time.Since(began).Seconds()))
+	}
+	return nil
+}
+
+// hadown: what an operator's loop over many hosts waits for.
+func (b *bench) hadown() error {
+	root, err := os.MkdirTemp(b.tmp, "spool-")
+	if err != nil {
+		return err
+	}
+	run := func(name string, args ...string) (float64, error) {
+		cmd := exec.CommandContext(b.ctx, name, args...)
+		began := time.Now()
+		err := cmd.Run()
+		return float64(time.Since(began)) / float64(time.Millisecond), err
+	}
+	tries := max(400/b.share, 40)
+	hadown, empty := make([]float64, tries), make([]float64, tries)
+	for i := range tries {
+		// Another service each time, as an operator does; by turns one and the other goes first.
+		for k := range 2 {
+			if (i+k)%2 == 0 {
+				empty[i], err = run(b.nop)
+			} else {
+				hadown[i], err = run(filepath.Join(b.bin, "hadown"), "--spool-root", root, "-r", "kernel upgrade", fmt.Sprintf("web-%d", i))
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	b.addAtMost("`hadown svc`, whole process, × an empty Go program", divide(hadown, empty), 3, "×",
+		fmt.Sprintf("%.2f ms (%s), an empty Go program %.2f ms (%s), %d runs of each", median(hadown), spread(hadown, "%.2f"), median(empty), spread(empty, "%.2f"), tries))
+	return nil
+}

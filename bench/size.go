@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// memory: one daemon, measured as it grows.
+func (b *bench) memory() error {
+	service, err := startToy(nil)
+	if err != nil {
+		return err
+	}
+	defer service.stop()
+	h, err := b.startHacheck("", forLong)
+	if err != nil {
+		return err
+	}
+	defer h.stop()
+	private, all, err := b.atRest(h)
+	if err != nil {
+		return err
+	}
+	const what, unit = "private memory (RssAnon) ", "MB"
+	rss := func(all float64) string { return fmt.Sprintf("whole RSS %.1f MB", all) }
+	b.addAtMost(what+"idle", []float64{private}, 6, unit)
+	b.addAtMost("whole RSS idle", []float64{all}, 26, unit)
+
+	path := fmt.Sprintf("/http/web/%d/status", service.port)
+	if err := h.expect(path); err != nil {
+		return err
+	}
+	for range 3 {
+		for _, args := range [][]string{{}, {"-H", "Connection: close"}} {
+			if _, err := b.rate("http://"+h.addr+path, args...); err != nil {
+				return err
+			}
+		}
+	}
+	if private, all, err = b.atRest(h); err != nil {
+		return err
+	}
+	b.addInformation(what+"after load", []float64{private}, unit, rss(all))
+
+	filled := 0
+	for _, size := range []struct {
+		targets int
+		floor   float64
+	}{{10000, 30}, {100000, 110}} {
+		from := filled
+		err := b.fill(h, size.targets-from, "", func(i int) string {
+			return fmt.Sprintf("/http/service-%06d/%d/status?%06d", from+i, service.port, from+i)
+		})
+		if err != nil {
+			return err
+		}
+		filled = size.targets
+		if private, all, err = b.atRest(h); err != nil {
+			return err
+		}
+		b.addAtMost(fmt.Sprintf("%swith %d targets cached", what, size.targets), []float64{private}, size.floor, unit, rss(all))
+	}
+	return nil
+}
+
+// atRest returns the memory of a daemon, private and all, a second after its last answer.
+func (b *bench) atRest(h *hacheck) (private, all float64, err error) {
+	select {
+	case <-time.After(time.Second):
+	case <-b.ctx.Done():
+		return 0, 0, b.ctx.Err()
+	}
+	return h.memory()
+}
+
+// startUp: from the start of the process to its first answer, with as many overrides as a host may have, beside a
+// program that lists and reads the same files and ends.
+func (b *bench) startUp() error {
+	const files = 10000
+	dir, err := b.overrides(files)
+	if err != nil {
+		return err
+	}
+	took, err := b.inTurns(2, func(i int) (float64, error) {
+		if i == 1 {
+			return b.firstAnswer(dir, fmt.Sprintf("/spool/down-%d/0/", files-1))
+		}
+		began := time.Now()
+		out, err := exec.CommandContext(b.ctx, b.list, dir).CombinedOutput()
+		ms := float64(time.Since(began)) / float64(time.Millisecond)
+		if want := fmt.Sprintf("%d files, %d bytes\n", files, files*len(override)); err != nil || string(out) != want {
+			return 0, fmt.Errorf("the program that lists and reads printed %q, want %q: %w", out, want, err)
+		}
+		return ms, nil
+	})
+	if err != nil {
+		return err
+	}
+	b.addAtMost("from start to first answer, 10,000 spool files, × a program that lists and reads them", divide(took[1], took[0]), 3, "×",
+		fmt.Sprintf("%.1f ms (%s), the program %.1f ms (%s)", median(took[1]), spread(took[1], "%.1f"), median(took[0]), spread(took[0], "%.1f")))
+	return nil
+}
+
+// firstAnswer starts a daemon and returns how many milliseconds later it has answered, rightly.
+func (b *bench) firstAnswer(spoolRoot, path string) (float64, error) {
+	port, err := freePort()
+	if err != nil {
+		return 0, err
+	}
+	addr := "127.0.0.1:" + strconv.Itoa(port)
+	cmd := exec.CommandContext(b.ctx, filepath.Join(b.bin, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", spoolRoot)
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	defer func() {
+		_ = cmd.Process.Kill() // it is to end, and Wait would only say that it was killed
+		_ = cmd.Wait()
+	}()
+	for time.Since(began) < 30*time.Second {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			time.Sleep(200 * time.Microsecond) // the port is tried so often that the first answer is known to a fifth of a millisecond
+			continue
+		}
+		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path)
+		var answer []byte
+		if err == nil {
+			answer, err = io.ReadAll(conn)
+		}
+		took := time.Since(began)
+		conn.Close()
+		if err != nil || !strings.Contains(string(answer), "503 Service Unavailable\r\n") {
+			return 0, fmt.Errorf("the first answer is %q: %w", answer, err)
+		}
+		return float64(took) / float64(time.Millisecond), nil
+	}
+	return 0, errors.New("no answer in 30 s")
+}

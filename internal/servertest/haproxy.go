@@ -1,0 +1,58 @@
+package servertest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// FindHAProxy returns the path of the HAProxy that the tests run: the program that the environment variable
+// HAPROXY names, or the installed one if the variable is not set.
+func FindHAProxy(t testing.TB) string {
+	t.Helper()
+	name := os.Getenv("HAPROXY")
+	if name == "" {
+		return Find(t, "haproxy", "haproxy")
+	}
+	// Each test runs in the directory of its package, so a relative path would mean another file in each.
+	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
+		t.Fatalf("HAPROXY=%s is a relative path: give an absolute one", name)
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("HAPROXY=%s: %v: give the path of an HAProxy, or unset HAPROXY to test the installed one", name, err)
+	}
+	return path
+}
+
+// HAProxy starts an HAProxy with a configuration that has to bind 127.0.0.1:<port>.
+func HAProxy(t testing.TB, config func(port uint16) string) *Server {
+	t.Helper()
+	return Start(t, Spec{
+		Binary: FindHAProxy(t), Package: "haproxy",
+		Args: func(port uint16, dir string) ([]string, error) {
+			file, text := filepath.Join(dir, "haproxy.cfg"), config(port)
+			CheckHAProxyNames(t, text)
+			return []string{"-db", "-f", file}, os.WriteFile(file, []byte(text), 0o600)
+		},
+	})
+}
+
+// haproxySection matches the line that begins a named proxy in HAProxy's configuration.
+var haproxySection = regexp.MustCompile(`(?m)^(?:frontend|backend|listen)[ \t]+(\S+)`)
+
+// CheckHAProxyNames fails the test if two proxies of a configuration have the same name, be one a frontend and the
+// other a backend. HAProxy takes that up to 3.2 and refuses it from 3.3 on.
+func CheckHAProxyNames(t testing.TB, config string) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, m := range haproxySection.FindAllStringSubmatch(config, -1) {
+		if seen[m[1]] {
+			t.Fatalf("two proxies of this configuration are called %s, which HAProxy 3.3 refuses:\n%s", m[1], config)
+		}
+		seen[m[1]] = true
+	}
+}
