@@ -164,7 +164,8 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		Judge: func() health.Verdict { a := ask; return judge.Verdict(&a) },
 		Log:   log,
 	}, limit))
-	ln, err := net.Listen("tcp", o.listener)
+	host, _, _ := net.SplitHostPort(o.listener) // isListener has seen it
+	ln, err := net.Listen(networkOf(host), o.listener)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.listener, err)
 	}
