@@ -180,7 +180,8 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		},
 		Log: log,
 	}, limit))
-	ln, err := net.Listen("tcp", o.listener)
+	host, _, _ := net.SplitHostPort(o.listener) // isListener has seen it
+	ln, err := net.Listen(networkOf(host), o.listener)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", o.listener, err)
 	}

@@ -3,7 +3,8 @@
 //
 // It exits with 0 after SIGTERM, SIGINT or SIGQUIT, once the requests in flight are answered; with 1 when
 // the machine does not let it start (a port that is taken, a spool that cannot be read) or when a second
-// signal cuts requests off; with 2 when the command line or the configuration file is wrong.
+// signal cuts requests off; with 2 when the command line or the configuration file is wrong. A crash ends it by a
+// signal, SIGABRT (see crashBySignal).
 package main
 
 import (
@@ -29,6 +30,7 @@ func main() {
 	// First of all: a signal that comes while the daemon still starts must find somebody who knows what
 	// it means. The original could be told to stop in its first milliseconds and never did.
 	s := catchSignals()
+	crashBySignal()
 	os.Exit(run(os.Args[1:], s, os.Stdout, os.Stderr))
 }
 

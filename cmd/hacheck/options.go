@@ -29,6 +29,7 @@ type options struct {
 	ports         []uint16
 	agentPorts    []uint16
 	bind          string
+	bindGiven     bool // on the command line
 	spoolRoot     string
 	procs         int // 0: as many processors as there are
 	verbose       bool
@@ -99,6 +100,7 @@ func parseOptions(args []string, stdout, stderr io.Writer) (*options, error) {
 	if !run {
 		return nil, nil
 	}
+	o.bindGiven = f.Changed("bind-address")
 	if err := o.check(); err != nil {
 		return nil, &usageError{err}
 	}

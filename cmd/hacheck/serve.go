@@ -162,6 +162,9 @@ func start(o *options) (_ *daemon, err error) {
 		}
 	}()
 	d.inherited.sockets = manager.Sockets()
+	if o.bindGiven {
+		d.inherited.bind = o.bind
+	}
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug

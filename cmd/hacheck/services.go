@@ -299,7 +299,7 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 	go func() {
 		defer close(done)
 		_ = beacon.Run(ctx, beacon.Options{ // ends with ctx only
-			Addr: k.addr, Interval: k.interval, Changed: door.changed, Conns: d.conns,
+			Addr: k.addr, Interval: k.interval, Changed: door.changed, Conns: d.conns, Listen: listenBeacon,
 			Healthy: func(context.Context) bool {
 				return d.ask(door.spec.Load().service).Result.Code == http.StatusOK
 			},

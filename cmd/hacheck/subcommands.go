@@ -10,8 +10,15 @@ import (
 // word belongs to the daemon, which ignores positional arguments as the original did. Each is given what
 // follows its name and returns the exit code.
 var subcommands = map[string]func(args []string) int{
-	"aggregate": func(args []string) int { return runAggregate(args, catchSignals(), os.Stdout, os.Stderr) },
-	"beacon":    func(args []string) int { return runBeacon(args, catchSignals(), os.Stdout, os.Stderr) },
+	"aggregate": func(args []string) int { return runAggregate(args, serviceSignals(), os.Stdout, os.Stderr) },
+	"beacon":    func(args []string) int { return runBeacon(args, serviceSignals(), os.Stdout, os.Stderr) },
 	"run":       func(args []string) int { return runner.Run(args, runner.System(version)) },
 	"firewall":  func(args []string) int { return runner.Firewall(args, runner.System(version)) },
+}
+
+// serviceSignals prepares the process for a subcommand that runs as a service, as main does for the daemon.
+func serviceSignals() signals {
+	s := catchSignals()
+	crashBySignal()
+	return s
 }

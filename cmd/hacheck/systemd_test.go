@@ -106,6 +106,142 @@ func TestInheritedSockets(t *testing.T) {
 	}
 }
 
+// listenOnPort opens a port of its own, or that one, at a host.
+func listenOnPort(t *testing.T, network, host, port string) *net.TCPListener {
+	t.Helper()
+	ln, err := net.Listen(network, net.JoinHostPort(host, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln.(*net.TCPListener)
+}
+
+// TestSocketsAreNoWider: a socket that is handed over is not used where the command line or the configuration names
+// fewer or other addresses. The daemon says so and does not start.
+func TestSocketsAreNoWider(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, network, host string   // of the socket
+		args                []string // PORT is its port
+		config              string
+		refused             string // "" if it is used
+	}{
+		{"-B is narrower", "tcp4", "0.0.0.0", []string{"-B", "127.0.0.1"}, "", `-B says 127\.0\.0\.1`},
+		{"-B is IPv4", "tcp", "", []string{"-B", "0.0.0.0"}, "", `-B says 0\.0\.0\.0`},
+		{"-B is another address", "tcp4", "127.0.0.2", []string{"-B", "127.0.0.1"}, "", `-B says 127\.0\.0\.1`},
+		{"-B is a name", "tcp4", "0.0.0.0", []string{"-B", "localhost"}, "", `-B says localhost`},
+		{"-B and the agent", "tcp4", "0.0.0.0", []string{"-B", "127.0.0.1", "-p", "0", "-A", "PORT"}, "", `-B says 127\.0\.0\.1`},
+		{"http_listen", "tcp4", "0.0.0.0", []string{"-p", "0"}, "http_listen: '127.0.0.1:PORT'", `the configuration says 127\.0\.0\.1:`},
+		{"agent_listen", "tcp", "", []string{"-p", "0"}, "agent_listen: '0.0.0.0:PORT'", `the configuration says 0\.0\.0\.0:`},
+		{"the same address", "tcp4", "127.0.0.1", []string{"-B", "127.0.0.1"}, "", ""},
+		{"the same name", "tcp4", "127.0.0.1", []string{"-B", "localhost"}, "", ""},
+		{"narrower than -B", "tcp4", "127.0.0.1", []string{"-B", "0.0.0.0"}, "", ""},
+		{"narrower than ::", "tcp4", "127.0.0.1", []string{"-B", "::"}, "", ""},
+		{"no -B", "tcp", "", nil, "", ""},
+		{"narrower than http_listen", "tcp4", "127.0.0.1", []string{"-p", "0"}, "http_listen: ':PORT'", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			ln := listenOnPort(t, test.network, test.host, "0")
+			n := port(t, ln.Addr().String())
+			name := "hacheck.socket"
+			args := []string{}
+			for _, a := range test.args {
+				if a == "-p" { // then the socket is for another port
+					name = "other"
+				}
+				args = append(args, strings.ReplaceAll(a, "PORT", n))
+			}
+			if test.config != "" {
+				conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+				writeFile(t, conf, "services: {web: {checks: [{type: tcp, port: 1}], "+strings.ReplaceAll(test.config, "PORT", n)+"}}\n")
+				args = append(args, "-c", conf)
+			}
+			p := supervised(t, []*net.TCPListener{ln}, name, nil, args...)
+			if test.refused == "" {
+				p.ready()
+				if strings.Contains(p.said(), "nothing listens on") {
+					t.Error("the socket is not used")
+				}
+				return
+			}
+			p.stopped(1)
+			want := `socket ` + name + ` listens on \S+:` + n + `, but ` + test.refused + `.*: change ListenStream= in the socket unit, or `
+			if !regexp.MustCompile(want).MatchString(p.said()) {
+				t.Errorf("it says %q, want %s", p.said(), want)
+			}
+		})
+	}
+}
+
+// TestSocketsByAddress: of the sockets on one port, each service listens on the one with its address, and one without a
+// socket opens its own address.
+func TestSocketsByAddress(t *testing.T) {
+	t.Parallel()
+	first := listenOnPort(t, "tcp4", "127.0.0.2", "0")
+	n := port(t, first.Addr().String())
+	second := listenOnPort(t, "tcp4", "127.0.0.3", n)
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	text := "services:\n"
+	for i, host := range []string{"127.0.0.3", "127.0.0.2", "127.0.0.4"} {
+		text += fmt.Sprintf("  web%d: {checks: [{type: tcp, port: 1}], failure_code: %d, http_listen: '%s:%s'}\n", i, 551+i, host, n)
+	}
+	writeFile(t, conf, text)
+	p := supervised(t, []*net.TCPListener{first, second}, "a:b", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p.ready()
+	for i, host := range []string{"127.0.0.3", "127.0.0.2", "127.0.0.4"} {
+		r, err := http.Get("http://" + net.JoinHostPort(host, n) + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != 551+i {
+			t.Errorf("%s answers %d, want %d", host, r.StatusCode, 551+i)
+		}
+	}
+	if strings.Contains(p.said(), "nothing listens on") {
+		t.Error("a socket is not used")
+	}
+}
+
+// TestZeroIsIPv4: 0.0.0.0 is no address of IPv6, wherever it is said.
+func TestZeroIsIPv4(t *testing.T) {
+	t.Parallel()
+	probe, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Logf("this machine has no IPv6: %v", err)
+		return
+	}
+	probe.Close()
+	service := listenTCP(t)
+	ports := map[string]string{}
+	text := "services: {web: {interval: 0.1, checks: [{type: tcp, port: " + port(t, service.Addr().String()) + "}]"
+	for _, key := range []string{"http_listen", "agent_listen", "beacon_listen"} {
+		ports[key] = port(t, freeAddr(t))
+		text += ", " + key + ": '0.0.0.0:" + ports[key] + "'"
+	}
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	writeFile(t, conf, text+"}}\n")
+	startDaemon(t, "-c", conf)
+	ports["hacheck aggregate"] = port(t, freeAddr(t))
+	launch(t, nil, "aggregate", "--listener", "0.0.0.0:"+ports["hacheck aggregate"], "--port", "1")
+	for what, n := range ports {
+		until(t, what+" listens", func() bool {
+			c, err := net.Dial("tcp4", "127.0.0.1:"+n)
+			if err != nil {
+				return false
+			}
+			c.Close()
+			return true
+		})
+		if c, err := net.Dial("tcp6", "[::1]:"+n); err == nil {
+			c.Close()
+			t.Errorf("%s at 0.0.0.0 answers on IPv6", what)
+		}
+	}
+}
+
 // A service's own listener is handed over as well, and stays so when a reload takes it away and puts it back.
 func TestInheritedServiceListener(t *testing.T) {
 	t.Parallel()

@@ -18,6 +18,8 @@ import (
 type Options struct {
 	Addr     string        // host:port to listen on; host "" is every address
 	Interval time.Duration // between two looks, counted from the end of the first; default 5 s
+	// Listen opens Addr. It may be nil: then net.Listen does, for which 0.0.0.0 is IPv6 too.
+	Listen func(addr string) (net.Listener, error)
 	// Healthy looks. It may take its time: nobody waits for it when ctx has ended, and the next look comes when
 	// it has returned.
 	Healthy func(ctx context.Context) bool
@@ -68,6 +70,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if o.Conns == nil {
 		o.Conns = clients.NewConnLimiter(clients.ConnLimits{})
+	}
+	if o.Listen == nil {
+		o.Listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
 	}
 	b := &beacon{o: o}
 	defer func() {
@@ -143,7 +148,7 @@ func (b *beacon) set(healthy, first bool) {
 	if b.ln != nil {
 		return
 	}
-	ln, err := net.Listen("tcp", b.o.Addr)
+	ln, err := b.o.Listen(b.o.Addr)
 	if err != nil {
 		b.o.Observe(BindFailed, nil, fmt.Errorf("open beacon: %w", err))
 		return

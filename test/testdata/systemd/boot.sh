@@ -1,0 +1,71 @@
+# boot.sh DIR SCRIPT UNITS HACHECK runs SCRIPT under a systemd of its own, process 1 of namespaces of which nothing is
+# left, with the units of the directory UNITS and the binary HACHECK. DIR/out is what SCRIPT prints, and /out there.
+set -eu
+dir=$1
+case ${5-} in
+"")
+	# A control group of its own, whose root systemd takes for that of the machine.
+	mount --make-rprivate /
+	mkdir -p "$dir/out" "$dir/group" "$dir/root"
+	mount -t cgroup2 cgroup2 "$dir/group"
+	group=$dir/group$(sed -n 's/^0:://p' /proc/self/cgroup)/hacheck-test-$$
+	mkdir "$group"
+	trap 'find "$group" -depth -type d -exec rmdir {} +' EXIT
+	sh -c 'echo $$ >"$0/cgroup.procs"; exec "$@"' "$group" unshare --mount --pid --fork --kill-child --cgroup --net --uts --ipc bash "$0" "$@" boot
+	exit
+	;;
+esac
+root=$dir/root
+mount -t tmpfs tmpfs "$root"
+mkdir "$root/upper" "$root/work" "$root/all"
+mount -t overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/work" overlay "$root/all"
+cd "$root/all"
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+mount -t tmpfs -o mode=755 tmpfs dev
+for device in null zero full random urandom tty; do cp -a "/dev/$device" dev/; done
+mkdir -p dev/shm dev/pts dev/mqueue dev/hugepages out
+mount -t devpts devpts dev/pts
+ln -s pts/ptmx dev/ptmx
+mount --bind "$dir/out" out
+ip link set lo up
+
+# Only these units exist, so that it does not matter which are installed on this machine.
+units=run/units
+mkdir -p $units/default.target.wants $units/hacheck.service.d
+for target in default sysinit basic sockets multi-user network shutdown umount; do
+	printf '[Unit]\nDefaultDependencies=no\n' >"$units/$target.target"
+done
+cp "$3"/* $units/
+cp "$2" run/script.sh
+cp "$4" usr/bin/hacheck
+cat >$units/script.service <<END
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/bash -eu /run/script.sh
+ExecStopPost=systemctl --force --force poweroff
+StandardOutput=file:/out/out
+StandardError=file:/out/out
+END
+ln -s ../script.service $units/default.target.wants/
+# There is no journal.
+printf '[Service]\nStandardOutput=append:/out/log\nStandardError=append:/out/log\n' >$units/hacheck.service.d/log.conf
+# The administrator's own, which come first.
+mount -t tmpfs tmpfs etc/systemd/system
+grep -q ^hacheck: etc/passwd || echo 'hacheck:x:64333:64333::/:/usr/sbin/nologin' >>etc/passwd
+grep -q ^hacheck: etc/group || echo 'hacheck:x:64333:' >>etc/group
+chroot . install -d -m 0750 -o hacheck -g hacheck /var/spool/hacheck
+printf 'rlimit_nofile: 1000\n' >etc/hacheck.yaml
+rm -f etc/default/hacheck
+# systemd makes mount namespaces for its services, which needs a root that is one itself.
+mkdir -p old
+pivot_root . old
+umount -l old
+exec env -i container=test SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/units PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	/lib/systemd/systemd --system --show-status=no --log-target=null
