@@ -229,7 +229,7 @@ func (k listKey) is(t *testing.T, name, entry, want string) {
 	})
 	file := strings.NewReplacer("ENTRY", entry).Replace(k.file)
 	file = strings.ReplaceAll(file, "PORT", fmt.Sprint(l.service.port))
-	got := ""
+	var got string
 	if said := refusedFile(t, file); said == "" {
 		l.d = startDaemon(t, file)
 		got = k.observe(l)
