@@ -47,12 +47,11 @@ func newConnLimiter(log *slog.Logger) *clients.ConnLimiter {
 	limits := clients.ConnLimits{
 		PerClient: clients.DefaultConnsPerClient, Total: clients.DefaultConnsTotal,
 		OnLimit: func(client netip.Prefix, held int, total bool) {
-			const room = "; those that wait for a request are closed to make room, and new ones if none waits"
 			if total {
-				log.Warn("all clients together hold as many connections as they may"+room+"; raise rlimit_nofile or keep strangers out", "client", client)
+				log.Warn("all clients together hold as many connections as they may: idle ones are closed for new ones; keep strangers out or raise rlimit_nofile", "client", client)
 				return
 			}
-			log.Warn("a client holds as many connections as it may"+room+"; find out what it does there", "client", client, "connections", held)
+			log.Warn("a client holds as many connections as it may: its idle ones are closed for new ones", "client", client, "connections", held)
 		},
 	}
 	var limit syscall.Rlimit
