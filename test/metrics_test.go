@@ -35,7 +35,7 @@ func busyDaemon(t *testing.T) *daemon {
 	d.do("hadown", "ends", "--for", "1h", "-r", "why")
 	for _, path := range []string{
 		"/spool/web/0/", "/spool/down-now/0/", "/http/web/%d/", "/http/web/%d/", "/http/web/%d/other", "/http/sick/%[2]d/",
-		"/tcp/web/%d/", "/tcp/web/1/", "/tcp/web/0/", "/smtp/web/%d/", "/redis/web/%d/", "/mysql/web/%d/", "/checks/web/0/",
+		"/tcp/web/%d/", fmt.Sprintf("/tcp/web/%d/", freePort(t)), "/tcp/web/0/", "/smtp/web/%d/", "/redis/web/%d/", "/mysql/web/%d/", "/checks/web/0/",
 	} {
 		if strings.Contains(path, "%") {
 			path = fmt.Sprintf(path+"%[3]s", web.port, sick.port, "")

@@ -170,6 +170,7 @@ func TestPage(t *testing.T) {
 			}
 		})
 		d := startDaemon(t, "")
+		gone := fmt.Sprintf("/tcp/db/%d", freePort(t))
 		path := func(service, rest string) string { return fmt.Sprintf("/http/%s/%d/%s", service, web.port, rest) }
 		d.put("mail", `{"reason":"known false alarm","expiration":null,"creation":1500000000,"state":"up"}`)
 		d.put("search", `{"reason":"bob","expiration":4000000000,"creation":1500000000,"state":"drain"}`)
@@ -179,7 +180,7 @@ func TestPage(t *testing.T) {
 			d.askAs("lb1", "be/web1", "DOWN; scur=0/2; qcur=0", path("web", ""))
 			d.askAs("lb2", "be/web1", "UP 1/3; scur=14/20; qcur=2", path("web", ""))
 			d.askAs(hostileName, hostileName, "UP; scur=1/1; qcur=0", path("api", "bad"))
-			d.askAs("lb1", "be/db1", "UP; scur=3/3; qcur=0", "/tcp/db/1")
+			d.askAs("lb1", "be/db1", "UP; scur=3/3; qcur=0", gone)
 			for i := range 8 {
 				d.askAs(fmt.Sprintf("edge%d", i), "be/img1", "UP; scur=1/8; qcur=0", path("img", ""))
 			}

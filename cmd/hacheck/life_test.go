@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"hacheck/internal/check/checktest"
 	"hacheck/internal/config"
 )
 
@@ -248,9 +249,9 @@ func TestNobodyReadsTheLog(t *testing.T) {
 				r.Close()
 			}
 			// A pipe holds 64 KiB, the queue 1 MiB.
-			long := strings.Repeat("x", 10_000)
+			long, refusing := strings.Repeat("x", 10_000), strconv.Itoa(int(checktest.ClosedPort(t)))
 			for i := range 200 {
-				p.mustGet("/http/web/1/"+strconv.Itoa(i)+long, 503)
+				p.mustGet("/http/web/"+refusing+"/"+strconv.Itoa(i)+long, 503)
 			}
 			p.signal(syscall.SIGTERM)
 			p.stopped(0)

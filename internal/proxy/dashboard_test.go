@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/check/checktest"
 	"hacheck/internal/spool"
 )
 
@@ -129,7 +131,7 @@ func scene(t *testing.T) *door {
 	d.get(t, "/http/up/PORT/", state("lb1", "be/up1", "UP; scur=1/2; qcur=3"))
 	d.get(t, "/http/up/PORT/", state("lb2", "be/up1", "UP 2/3; scur=14/20; qcur=0"))
 	d.get(t, "/http/failing/PORT/code/500")
-	d.get(t, "/http/refused/1/", state("<b>lb</b>", "be/<script>", "DOWN; scur=0/2; qcur=0"))
+	d.get(t, fmt.Sprintf("/http/refused/%d/", checktest.ClosedPort(t)), state("<b>lb</b>", "be/<script>", "DOWN; scur=0/2; qcur=0"))
 	d.get(t, "/http/half/PORT/", state("lb1", "be/half1", "UP"))
 	d.get(t, "/http/half/PORT/code/503", state("lb1", "be/half2", "UP"))
 	d.get(t, "/spool/web/0/")
