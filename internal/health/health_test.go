@@ -341,17 +341,17 @@ func TestManyNewTargets(t *testing.T) {
 		}
 		j, _, log := judge(t, f, func(o *Options) { o.MaxClients = 100 })
 		long := strings.Repeat("x", 4000)
-		real := func() {
+		askReal := func() {
 			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI, a.Fresh = "real", "/real", true }))
 		}
-		real()
+		askReal()
 		const asked = maxRemembered + maxRemembered/2
 		for i := range asked {
 			j.Verdict(target(func(a *Ask) {
 				a.Target.Service, a.Target.URI = fmt.Sprint("invented", i/100), fmt.Sprintf("/%d-%s", i, long)
 			}))
 			if i%1000 == 0 {
-				real()
+				askReal()
 			}
 		}
 		first := log.count("service is not up")
@@ -359,7 +359,7 @@ func TestManyNewTargets(t *testing.T) {
 			t.Errorf("%d lines of %d bytes for %d new targets", first, log.b.Len(), asked)
 		}
 		down.Store(true)
-		real()
+		askReal()
 		if n := log.count("service=real"); n != 1 {
 			t.Errorf("%d lines about a service that was up", n)
 		}

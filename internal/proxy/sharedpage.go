@@ -149,15 +149,15 @@ func (r *readers) leave(client netip.Prefix) {
 }
 
 // read has page answer if there are not too many readers. A refused request costs no more than the refusal.
-func (l *readers) read(w http.ResponseWriter, r *http.Request, page func()) {
-	client := clients.NetworkOf(hostOf(r.RemoteAddr))
-	if !l.enter(client) {
+func (r *readers) read(w http.ResponseWriter, req *http.Request, page func()) {
+	client := clients.NetworkOf(hostOf(req.RemoteAddr))
+	if !r.enter(client) {
 		w.Header()["Retry-After"] = []string{"2"}
 		sentence(w, http.StatusServiceUnavailable, fmt.Sprintf(
 			"Too many clients read such pages now, or this client reads more than %d at once. Ask again in a few seconds", maxReadersPerClient))
 		return
 	}
-	defer l.leave(client)
+	defer r.leave(client)
 	page()
 }
 
