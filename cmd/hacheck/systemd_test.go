@@ -191,7 +191,7 @@ func TestSocketsByAddress(t *testing.T) {
 	p := supervised(t, []*net.TCPListener{first, second}, "a:b", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
 	p.ready()
 	for i, host := range []string{"127.0.0.3", "127.0.0.2", "127.0.0.4"} {
-		r, err := http.Get("http://" + net.JoinHostPort(host, n) + "/")
+		r, err := (&http.Client{Timeout: soon}).Get("http://" + net.JoinHostPort(host, n) + "/")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,53 @@
+package test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestSystemd has a real systemd run the units: testdata/systemd/life.sh crashes the daemon, breaks its configuration and
+// its socket, and says what must come of it. systemd is process 1 of namespaces of its own (testdata/systemd/boot.sh).
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	// The daemon, which also crashes on SIGUSR1.
+	sources, err := filepath.Abs("../cmd/hacheck")
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{
+		filepath.Join(sources, "crash_on_purpose.go"): filepath.Join(sources, "testdata/crash/crash.go"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "hacheck")
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, sources)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	paths := make([]string, 0, 3)
+	for _, path := range []string{"testdata/systemd/boot.sh", "testdata/systemd/life.sh", "../packaging/systemd"} {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	cmd := exec.CommandContext(t.Context(), tool(t, "unshare"), "--mount", "bash", paths[0], dir, paths[1], paths[2], binary)
+	cmd.SysProcAttr = dieWithUs()
+	said, err := cmd.CombinedOutput() // systemd ends in its own way when it powers off
+	out, readErr := os.ReadFile(filepath.Join(dir, "out/out"))
+	if readErr != nil || !strings.HasSuffix(string(out), "DONE\n") {
+		log, _ := os.ReadFile(filepath.Join(dir, "out/log")) // there may be none
+		t.Fatalf("systemd of its own (needs root and cgroup2): %v\n%s\n%s\n%.20000s", err, said, out, log)
+	}
+}
