@@ -47,8 +47,9 @@ demo: build ## watch a minute of it: HAProxy, hacheck and two toy services on fr
 # With the tag "poison" the daemon overwrites each buffer once its request is answered: see internal/proxy/poison_on.go.
 test: ## install the servers the tests need (as root), then run every test under the race detector; HAPROXY=/path takes another HAProxy
 	test/install.sh
-	@# sbin is where Debian keeps servers, and not on the PATH of a user who is not root.
-	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison ./...
+	@# sbin is where Debian keeps servers, and not on the PATH of a user who is not root. The time limit is for what
+	@# hangs: a slow or busy machine takes longer than the 10 minutes for a package that are go test's default.
+	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison -timeout 30m ./...
 
 lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and FreeBSD
 	$(TOOL) golangci-lint run ./...

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -62,6 +63,14 @@ func (b *bench) addInformation(what string, values []float64, unit string, notes
 	b.results = append(b.results, result{
 		what: what, figure: fmt.Sprintf("%.3g %s", median(values), unit), spread: spread(values, "%.3g"), notes: notes,
 	})
+}
+
+// thousands writes a number below a million with a comma: 10,000.
+func thousands(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
 // quantile returns the q-th quantile of values, 0 to 1, between neighbours in proportion.

@@ -65,7 +65,7 @@ func (b *bench) memory() error {
 		if private, all, err = b.atRest(h); err != nil {
 			return err
 		}
-		b.addAtMost(fmt.Sprintf("%swith %d targets cached", what, size.targets), []float64{private}, size.floor, unit, rss(all))
+		b.addAtMost(fmt.Sprintf("%swith %s targets cached", what, thousands(size.targets)), []float64{private}, size.floor, unit, rss(all))
 	}
 	return nil
 }

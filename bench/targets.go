@@ -82,7 +82,7 @@ func (b *bench) manyTargets() error {
 	few := fmt.Sprintf("with 10 of each %.0f requests/s (%s)", median(rates[0]), spread(rates[0], "%.0f"))
 	for k, size := range sizes[1:] {
 		r := rates[k+1]
-		b.addAtLeast(fmt.Sprintf("%d cached targets and %d overrides, keep-alive, × 10 of each", size.targets, size.overrides), divide(r, rates[0]), size.floor,
+		b.addAtLeast(fmt.Sprintf("%s cached targets and %s overrides, keep-alive, × 10 of each", thousands(size.targets), thousands(size.overrides)), divide(r, rates[0]), size.floor,
 			fmt.Sprintf("%.0f requests/s (%s), %s", median(r), spread(r, "%.0f"), few))
 	}
 	return nil

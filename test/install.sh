@@ -7,6 +7,15 @@ set -euo pipefail
 # A user's PATH has no sbin, where Debian keeps most servers.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+# Checks of IPv6 are tested on ::1, which many containers lack.
+if ! grep -qs '^0\{31\}1 ' /proc/net/if_inet6 && [ -d /proc/net ]; then
+	if ! (echo 0 >/proc/sys/net/ipv6/conf/lo/disable_ipv6) 2>/dev/null; then
+		echo "the tests need the IPv6 loopback address ::1, please run: sudo sysctl -w net.ipv6.conf.lo.disable_ipv6=0" \
+			"(for a container: docker run --sysctl net.ipv6.conf.lo.disable_ipv6=0)" >&2
+		exit 1
+	fi
+fi
+
 # <Debian package> <a command it brings>
 needed='
 haproxy             haproxy

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -115,35 +116,40 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	hold, found := filepath.Join(dir, "release"), filepath.Join(dir, "found")
-	// The service hold has as many scripts as run at once. They keep their slots until the file "release" is there.
+	// As many services as scripts run at once keep a slot each until the file "release" is there.
 	const slots = 32
-	config := "healthcheck_timeout: 8\nservices:\n  hold:\n    checks:\n"
+	config := "healthcheck_timeout: 8\nservices:\n"
+	services := []string{"web"}
 	for i := range slots {
-		config += fmt.Sprintf("      - {type: script, timeout: 30, command: [/bin/sh, -c, 'touch %s/run-%d; until [ -e %s ]; do sleep 0.1; done']}\n", dir, i, hold)
+		config += fmt.Sprintf("  hold%d: {checks: [{type: script, timeout: 60, command: [/bin/sh, -c, 'touch %s/run-%d; until [ -e %s ]; do sleep 0.1; done']}]}\n", i, dir, i, hold)
+		services = append(services, fmt.Sprintf("hold%d", i))
 	}
-	config += fmt.Sprintf("  web: {checks: [{type: script, timeout: 30, command: [/bin/sh, -c, 'echo \"$HACHECK_SERVICE\" >%s']}]}\n", found)
+	config += fmt.Sprintf("  web: {checks: [{type: script, timeout: 60, command: [/bin/sh, -c, 'echo \"$HACHECK_SERVICE\" >%s']}]}\n", found)
 	d := startDaemon(t, config)
-	// A script that nobody waits for is killed. An override that has ended gives the next request a check of its own,
-	// which joins the run that is there: so each service is asked again before the time of the last request is up.
 	var asked sync.WaitGroup
-	released := make(chan struct{})
-	keepAsking := func(service string) {
-		asked.Go(func() {
-			for {
-				d.do("hadown", service)
-				d.do("haup", service)
-				asked.Go(func() { _, _ = get(d.url + "/checks/" + service + "/0/") })
-				select {
-				case <-released:
-					return
-				case <-time.After(3 * time.Second):
+	t.Cleanup(asked.Wait)
+	var askedWeb atomic.Bool
+	keepAsking := make(chan struct{})
+	asked.Go(func() {
+		// A script that no request waits for is killed. After an override has ended the next request has a check of its
+		// own, which joins the run that is there: so all are asked again before the time of the last requests is up.
+		for {
+			for _, service := range services {
+				if service != "web" || askedWeb.Load() {
+					asked.Go(func() { _, _ = get(d.url + "/checks/" + service + "/0/") })
 				}
 			}
-		})
-	}
-	t.Cleanup(asked.Wait)
+			select {
+			case <-keepAsking:
+				return
+			case <-time.After(time.Second):
+			}
+			d.do("hadown", "all")
+			d.do("haup", "all")
+		}
+	})
+	t.Cleanup(sync.OnceFunc(func() { close(keepAsking) }))
 	release := sync.OnceFunc(func() {
-		close(released)
 		if err := os.WriteFile(hold, nil, 0o600); err != nil {
 			t.Error(err)
 		}
@@ -151,7 +157,6 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 	t.Cleanup(release) // the scripts end first
 
 	k := keepConn(t, d)
-	keepAsking("hold")
 	eventually(t, func() error {
 		if running, _ := filepath.Glob(filepath.Join(dir, "run-*")); len(running) < slots {
 			return fmt.Errorf("%d scripts run", len(running))
@@ -159,7 +164,7 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 		return nil
 	})
 	k.send("/checks/web/0/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
-	keepAsking("web")
+	askedWeb.Store(true)
 	if got := k.receive(); got.code != 503 {
 		t.Fatalf("the first request is answered %+v, want 503 because its time is up", got)
 	}

@@ -58,7 +58,7 @@ func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Serv
 func run(stdin string, argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // found by name
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.Dir = os.TempDir()
+	cmd.Dir, cmd.Env = os.TempDir(), environment(os.TempDir())
 	as, err := credential(unprivileged)
 	if err != nil {
 		return err

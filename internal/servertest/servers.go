@@ -47,9 +47,11 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 		Binary: "mariadbd", Package: "mariadb-server",
 		Args: func(port uint16, dir string) ([]string, error) {
 			data, script := filepath.Join(dir, "data"), filepath.Join(dir, "init.sql")
-			out, err := exec.Command(install, append([]string{ //nolint:gosec // found by name
+			cmd := exec.Command(install, append([]string{ //nolint:gosec // found by name
 				"--no-defaults", "--datadir=" + data, "--auth-root-authentication-method=normal", "--skip-test-db",
-			}, asRoot...)...).CombinedOutput()
+			}, asRoot...)...)
+			cmd.Env = environment(dir)
+			out, err := cmd.CombinedOutput()
 			if err != nil {
 				return nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
 			}
@@ -81,7 +83,9 @@ func (s *Server) SQL(t testing.TB, statement string) string {
 
 func (s *Server) sql(client, statement string) (string, error) {
 	//nolint:gosec // a statement of a test
-	out, err := exec.Command(client, "--no-defaults", "--socket="+filepath.Join(s.Dir, "sock"), "--user=root", "--skip-column-names", "--batch", "--execute="+statement).CombinedOutput()
+	cmd := exec.Command(client, "--no-defaults", "--socket="+filepath.Join(s.Dir, "sock"), "--user=root", "--skip-column-names", "--batch", "--execute="+statement)
+	cmd.Env = environment(s.Dir)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", statement, err, out)
 	}

@@ -60,7 +60,8 @@ type Spec struct {
 	// User is whom the program runs as when the tests run as root; default: root. The user need not own
 	// the server's directory.
 	User string
-	// Env is what the program finds in its environment besides what the tests have.
+	// Env is what the program finds in its environment besides PATH, HOME (its directory), TMPDIR, LC_ALL and TZ. Nothing
+	// is inherited, since clients and servers obey many variables (MYSQL_HOST, PGOPTIONS, ERL_FLAGS).
 	Env []string
 	// Ready returns nil once the server does its work; default: its port accepts connections.
 	Ready func(s *Server) error
@@ -71,6 +72,7 @@ type Spec struct {
 func Start(t testing.TB, spec Spec) *Server {
 	t.Helper()
 	path := Find(t, spec.Binary, spec.Package)
+	syscall.Umask(0o022) // Args writes files for servers that run as another user
 	if spec.Ready == nil {
 		spec.Ready = accepts
 	}
@@ -124,7 +126,7 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	s.cmd.Dir = s.Dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.WaitDelay = stopTime
-	s.cmd.Env = append(os.Environ(), spec.Env...)
+	s.cmd.Env = append(environment(s.Dir), spec.Env...)
 	s.cmd.SysProcAttr = processGroup()
 	if s.cmd.SysProcAttr.Credential, err = credential(spec.User); err != nil {
 		return nil, err
@@ -155,6 +157,11 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 		case <-again.C:
 		}
 	}
+}
+
+// environment is what a program finds in its environment, whatever the tests have in theirs.
+func environment(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C.UTF-8", "TZ=UTC"}
 }
 
 // credential is how a program is run as a user: nil leaves it as it is, which is all one can do without being root.
