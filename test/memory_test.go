@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -117,7 +118,7 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 	dir := t.TempDir()
 	hold, found := filepath.Join(dir, "release"), filepath.Join(dir, "found")
 	// As many services as scripts run at once keep a slot each until the file "release" is there.
-	const slots = 32
+	const slots = 64
 	config := "healthcheck_timeout: 8\nservices:\n"
 	services := []string{"web"}
 	for i := range slots {
@@ -129,6 +130,7 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 	var asked sync.WaitGroup
 	t.Cleanup(asked.Wait)
 	var askedWeb atomic.Bool
+	var overriding sync.Mutex
 	keepAsking := make(chan struct{})
 	asked.Go(func() {
 		// A script that no request waits for is killed. After an override has ended the next request has a check of its
@@ -144,8 +146,10 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 				return
 			case <-time.After(time.Second):
 			}
+			overriding.Lock()
 			d.do("hadown", "all")
 			d.do("haup", "all")
+			overriding.Unlock()
 		}
 	})
 	t.Cleanup(sync.OnceFunc(func() { close(keepAsking) }))
@@ -163,9 +167,27 @@ func TestLaterRequestDoesNotRenameScript(t *testing.T) {
 		}
 		return nil
 	})
+	inFlight := func() (n int) {
+		var status struct {
+			N int `json:"outbound_request_queue_size"`
+		}
+		if err := json.Unmarshal([]byte(d.get("/status").body), &status); err != nil {
+			t.Fatal(err)
+		}
+		return status.N
+	}
+	overriding.Lock()
+	before := inFlight()
 	k.send("/checks/web/0/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+	eventually(t, func() error {
+		if n := inFlight(); n <= before {
+			return fmt.Errorf("%d checks are in flight, as many as before or fewer", n)
+		}
+		return nil
+	})
+	overriding.Unlock()
 	askedWeb.Store(true)
-	if got := k.receive(); got.code != 503 {
+	if got := k.receive(); got.code != 503 || !strings.Contains(got.body, "has not ended") {
 		t.Fatalf("the first request is answered %+v, want 503 because its time is up", got)
 	}
 	k.send("/checks/zzz/0/%../;`id`$(x)zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz")
