@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hacheck/internal/check/checktest"
 )
 
 // The examples in README.md and docs/*.md are run as they stand. A block is run when the line before its fence
@@ -35,7 +37,8 @@ import (
 // "make run" starts the daemon by that very target and leaves it running until the session ends, in the background
 // whether or not there is an & behind it; what it has to print, it has to print within a minute. So that a page can be
 // tested beside a daemon that runs on this machine, 3333 is another port during the test, in commands, in what they print
-// and where the commands look for a daemon when they are not told; and run/spool is below the empty directory.
+// and where the commands look for a daemon when they are not told; and run/spool is below the empty directory. On 8099 nothing
+// listens: it is another port too, which refuses connections until the session ends.
 
 // example is one command of a page and what it has to print.
 type example struct {
@@ -138,8 +141,8 @@ func TestExamples(t *testing.T) {
 }
 
 func runExamples(t *testing.T, examples []example) {
-	const standard = "3333"
 	port := strconv.Itoa(freePort(t))
+	ports := strings.NewReplacer("3333", port, "8099", strconv.Itoa(int(checktest.ClosedPort(t))))
 	dir := t.TempDir()
 	bins := filepath.Join(dir, "bin")
 	if err := os.Mkdir(bins, 0o755); err != nil {
@@ -158,10 +161,10 @@ func runExamples(t *testing.T, examples []example) {
 	}
 	s := startSession(t, dir, bins)
 	for _, e := range examples {
-		command := strings.ReplaceAll(e.command, standard, port)
+		command := ports.Replace(e.command)
 		want := make([]string, len(e.want))
 		for i := range want {
-			want[i] = strings.ReplaceAll(e.want[i], standard, port)
+			want[i] = ports.Replace(e.want[i])
 		}
 		// Blank lines at the end of a block are there for the reader.
 		for len(want) > 0 && want[len(want)-1] == "" {

@@ -61,11 +61,6 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
 			return 1
 		}
-		// The daemon runs as other users too, whatever the umask of whoever runs the tests.
-		if err := os.Chmod(binary, 0o755); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
 		return m.Run()
 	}())
 }

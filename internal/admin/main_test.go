@@ -37,8 +37,6 @@ func TestMain(m *testing.M) {
 	}
 	if _, command := mains[filepath.Base(os.Args[0])]; !command {
 		servertest.Detach()
-		// Other users read the files of the scripts, whatever the umask of whoever runs the tests.
-		syscall.Umask(0o022)
 	}
 	testscript.Main(m, mains)
 }

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -404,6 +405,9 @@ GRANT ALL ON shop.* TO native@'%';
 	}
 	onlyOurs()
 	before := counters()
+	if !regexp.MustCompile(`^(Aborted\S*\t0\n?)+$`).MatchString(before) {
+		t.Errorf("before any check the server has counted\n%s", before)
+	}
 	for _, user := range []string{"native", "modern", "either", "free"} {
 		password := check.Secret("s3cret")
 		if user == "free" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -56,12 +57,69 @@ func (f *failing) Fatalf(format string, args ...any) {
 
 // A missing server must fail the test, never skip it, and say what to install.
 func TestMissingServer(t *testing.T) {
-	f := &failing{TB: t}
+	got := failure(t, func(t testing.TB) { servertest.Find(t, "no-such-server", "some-package") })
+	if want := "no-such-server is not installed: apt-get install some-package"; got != want {
+		t.Errorf("failed with %q, want %q", got, want)
+	}
+}
+
+// failure returns what f fails a test with.
+func failure(t *testing.T, f func(t testing.TB)) string {
+	t.Helper()
+	record := &failing{TB: t}
 	func() {
 		defer func() { _ = recover() }()
-		servertest.Find(f, "no-such-server", "some-package")
+		f(record)
 	}()
-	if want := "no-such-server is not installed: apt-get install some-package"; f.message != want {
-		t.Errorf("failed with %q, want %q", f.message, want)
+	return record.message
+}
+
+// HAPROXY names the HAProxy of all tests. What it names has to be there: the installed one is no substitute.
+func TestFindHAProxy(t *testing.T) {
+	for name, want := range map[string]string{
+		"/no/such/haproxy": "HAPROXY=/no/such/haproxy: ",
+		"./haproxy":        "HAPROXY=./haproxy is a relative path: give an absolute one",
+		"no-such-haproxy":  "HAPROXY=no-such-haproxy: ",
+	} {
+		t.Setenv("HAPROXY", name)
+		if got := failure(t, func(t testing.TB) { servertest.FindHAProxy(t) }); !strings.HasPrefix(got, want) {
+			t.Errorf("HAPROXY=%s fails with %q, want %q", name, got, want)
+		}
+	}
+	t.Setenv("HAPROXY", "/bin/sh")
+	if got := servertest.FindHAProxy(t); got != "/bin/sh" {
+		t.Errorf("HAPROXY=/bin/sh finds %s", got)
+	}
+}
+
+func TestCheckHAProxyNames(t *testing.T) {
+	for config, ok := range map[string]bool{
+		"frontend front\n    default_backend web\nbackend web\n": true,
+		"frontend web\nbackend web\n":                            false,
+		"listen  web\nbackend\tweb\n":                            false,
+		"backend a\nbackend b\n# backend a\n":                    true,
+	} {
+		if got := failure(t, func(t testing.TB) { servertest.CheckHAProxyNames(t, config) }); (got == "") != ok {
+			t.Errorf("%q fails with %q", config, got)
+		}
+	}
+}
+
+// A process that the tests start ends at a signal, although the tests themselves were started to ignore it, and finds
+// no trace of the service manager that started them.
+func TestDetach(t *testing.T) {
+	const child = "SERVERTEST_DETACHED"
+	if os.Getenv(child) != "" {
+		servertest.Detach()
+		out, err := exec.Command("sh", "-c", "echo $NOTIFY_SOCKET$LISTEN_FDS; kill -INT $$; echo survived").Output()
+		if err == nil || string(out) != "\n" {
+			t.Errorf("%v, %q; want it to end at the signal", err, out)
+		}
+		return
+	}
+	cmd := exec.Command("sh", "-c", `trap "" INT; exec "$0" -test.run='^TestDetach$'`, os.Args[0])
+	cmd.Env = append(os.Environ(), child+"=1", "NOTIFY_SOCKET=/run/notify", "LISTEN_FDS=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
