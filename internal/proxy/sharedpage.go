@@ -120,31 +120,31 @@ type readers struct {
 }
 
 // enter counts a reader, or returns false if there are too many.
-func (l *readers) enter(client netip.Prefix) bool {
+func (r *readers) enter(client netip.Prefix) bool {
 	most := maxReaders - reservedReaders
 	if client.Addr().IsLoopback() {
 		most = maxReaders
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.all >= most || l.byClient[client] >= maxReadersPerClient {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.all >= most || r.byClient[client] >= maxReadersPerClient {
 		return false
 	}
-	if l.byClient == nil {
-		l.byClient = map[netip.Prefix]int{}
+	if r.byClient == nil {
+		r.byClient = map[netip.Prefix]int{}
 	}
-	l.all++
-	l.byClient[client]++
+	r.all++
+	r.byClient[client]++
 	return true
 }
 
 // leave takes back an enter.
-func (l *readers) leave(client netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all--
-	if l.byClient[client]--; l.byClient[client] == 0 {
-		delete(l.byClient, client)
+func (r *readers) leave(client netip.Prefix) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all--
+	if r.byClient[client]--; r.byClient[client] == 0 {
+		delete(r.byClient, client)
 	}
 }
 
