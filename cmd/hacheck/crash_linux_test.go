@@ -155,7 +155,7 @@ func TestMemoryIsPrivate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(spool, 0o777); err != nil { //nolint:gosec // another user writes there
+	if err := os.Chmod(spool, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	p := launch(t, func(c *exec.Cmd) {

@@ -281,7 +281,7 @@ func TestReload(t *testing.T) {
 	writeFile(t, conf, "service_name_header: X-Two\ncache_time: x\nmysql_password: [hunter2]\n")
 	p.signal(syscall.SIGHUP)
 	p.wait(regexp.MustCompile(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*hacheck\.yaml:2: cache_time: .*; .*hacheck\.yaml:3: mysql_password: `))
-	writeFile(t, conf, "service_name_header: X-Two\nlog_path: /nonexistent/log\n")
+	writeFile(t, conf, "service_name_header: X-Two\nlog_path: /proc/nonexistent/log\n")
 	p.signal(syscall.SIGHUP)
 	p.wait(regexp.MustCompile(`level=ERROR .*open log_path`))
 	writeFile(t, conf, "service_name_header: X-Two\nrlimit_nofile: 1073741824\n")
