@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -193,7 +195,7 @@ func TestPasswordsShowNowhere(t *testing.T) {
 	}
 	for _, name := range []string{"cmdline", "environ", "comm"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name))
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrPermission) { // the environment is for root alone
 			t.Error(err)
 		}
 		look("the daemon's "+name, string(text))

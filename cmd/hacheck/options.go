@@ -48,7 +48,7 @@ const life = `Signals:
                              nothing and is logged
 
 Exit status: 0 stopped by a signal, 1 the machine does not let it start, 2 the command line or the
-configuration file is wrong.
+configuration file is wrong. A crash ends it by SIGABRT.
 `
 
 // parseOptions reads the command line. Both results are nil when it asked for --help or --version and
