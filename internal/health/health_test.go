@@ -384,10 +384,10 @@ func TestAFlappingServiceSilencesNoOther(t *testing.T) {
 			}
 			return check.Result{Code: 503, Err: errors.New("refused")}
 		}
-		j, _, log := judge(t, f, nil)
+		j, _, log := judge(t, f, func(o *Options) { o.CacheTime, o.CacheTimeDown = 0, 0 })
 		ask := func(service string, healthy bool) {
 			up[service].Store(healthy)
-			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI, a.Fresh = service, "/"+service, true }))
+			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI = service, "/"+service }))
 		}
 		ask("web", true)
 		for i := range 5000 {
