@@ -22,6 +22,7 @@ import (
 
 	"hacheck/internal/check/checktest"
 	"hacheck/internal/config"
+	"hacheck/internal/servertest"
 )
 
 var endings = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
@@ -86,12 +87,11 @@ func TestStopWhenPortOpens(t *testing.T) {
 // freeAddr returns an address of 127.0.0.1 at which nothing listens.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := servertest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return net.JoinHostPort(servertest.Host, strconv.Itoa(int(port)))
 }
 
 // slowService answers once release is closed; asked says that it was asked.

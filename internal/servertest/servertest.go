@@ -7,8 +7,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"os/user"
@@ -102,15 +102,26 @@ func Find(t testing.TB, binary, debianPackage string) string {
 	return ""
 }
 
-// FreePort returns a TCP port of 127.0.0.1 on which nothing listens.
+// FreePort returns a TCP port of 127.0.0.1 on which nothing listens. It is below the range from which the kernel takes
+// ports for outgoing connections, so that no client gets it before the server listens; and it is returned once, for
+// whoever has it may not listen yet.
 func FreePort() (uint16, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(Host, "0"))
-	if err != nil {
-		return 0, err
+	err := errors.New("this process has had all of them")
+	for range 1000 {
+		port := uint16(10000 + rand.IntN(20000))
+		if _, taken := portsTaken.LoadOrStore(port, true); taken {
+			continue
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort(Host, fmt.Sprint(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Addr().String()).Port(), nil
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
+
+// portsTaken are the ports that FreePort has tried.
+var portsTaken sync.Map
 
 func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	port, err := FreePort()
