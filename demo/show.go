@@ -317,13 +317,12 @@ func (s *show) look(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("ask HAProxy: %w", err), errors.New(s.logs()))
 	}
-	report, err := s.report(ctx)
-	if err != nil {
-		return errors.Join(fmt.Errorf("ask hacheck: %w", err), errors.New(s.logs()))
-	}
-	now := time.Now()
 	for _, v := range s.views {
-		v.look(now, servers[v.name], report)
+		report, err := s.report(ctx, v.name)
+		if err != nil {
+			return errors.Join(fmt.Errorf("ask hacheck: %w", err), errors.New(s.logs()))
+		}
+		v.look(time.Now(), servers[v.name], report)
 		if v.told != "" && v.told != v.lb.state {
 			s.print(line{{"  HAProxy has ", plain}, {v.name + " " + v.lb.state, color(v.lb.state)}, {fmt.Sprintf(": hacheck has answered %s", said(v.answer)), plain}})
 		}

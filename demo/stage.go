@@ -115,7 +115,7 @@ func (s *stage) raise(ctx context.Context, commands, haproxy string) error {
 	if err := s.start(filepath.Join(commands, "hacheck"), "-B", host, "-p", port, "--spool-root", spool); err != nil {
 		return err
 	}
-	if err := s.await(ctx, func() error { _, err := s.report(ctx); return err }); err != nil {
+	if err := s.await(ctx, func() error { _, err := s.report(ctx, "web1"); return err }); err != nil {
 		return err
 	}
 
@@ -312,8 +312,10 @@ func (s *stage) servers() (map[string]lbServer, error) {
 
 // report asks hacheck who asks it and what it has answered. To ask for the answer itself would make the demo a
 // balancer as well, that hadown --wait waits for.
-func (s *stage) report(ctx context.Context) (*balancer.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers", http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
+//
+// The page about one service is made for each request; the one about all is made once a second at most.
+func (s *stage) report(ctx context.Context, service string) (*balancer.Report, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers?service="+service, http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
 	if err != nil {
 		return nil, err
 	}

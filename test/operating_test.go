@@ -163,7 +163,7 @@ func TestSettingsAreNamed(t *testing.T) {
 	page += read(t, "../docs/security.md")
 	for _, name := range regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?::[^`]*)?`").FindAllStringSubmatch(page, -1) {
 		if strings.HasPrefix(name[1], "hacheck_") || strings.HasPrefix(name[1], "process_") || strings.HasPrefix(name[1], "go_") ||
-			slices.Contains([]string{"agent_listen", "http_listen", "beacon_listen"}, name[1]) {
+			slices.Contains([]string{"agent_listen", "http_listen", "beacon_listen", "allow_redirects"}, name[1]) {
 			continue
 		}
 		if !strings.Contains(help, `"`+name[1]+`"`) {

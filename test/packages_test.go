@@ -507,6 +507,7 @@ func TestCompletions(t *testing.T) {
 	shell := func(name string, args ...string) []string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), tool(t, name), args...)
+		cmd.Dir = t.TempDir() // shells complete the names of files, too
 		cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "TERM=dumb")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
