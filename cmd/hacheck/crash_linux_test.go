@@ -169,7 +169,7 @@ func TestMemoryIsPrivate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The files of a process that may not be dumped belong to root, whoever its user is.
+	// The files of a process that may not be dumped belong to root, whatever user it runs as.
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 {
 		t.Errorf("its memory belongs to user %d", owner)
 	}

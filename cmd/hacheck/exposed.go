@@ -19,7 +19,7 @@ const (
 const maxSymlinks = 40
 
 // exposure is a file or directory that an untrusted user may write: any user but root and the one that this process
-// runs as. Groups are trusted: somebody has put their members in.
+// runs as. Groups are trusted, because an administrator chose their members.
 type exposure struct {
 	path string
 	info fs.FileInfo

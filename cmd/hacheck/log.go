@@ -241,7 +241,7 @@ func newHandler(format string, w io.Writer, level slog.Level) slog.Handler {
 	return slog.NewTextHandler(w, o)
 }
 
-// harmless makes a text that somebody else may have written harmless for the terminal that shows the log, and
+// harmless replaces the characters of a text that may harm the terminal that shows the log, and
 // cuts it when it is too long. Newlines and tabs stay: both formats escape them.
 func harmless(_ []string, a slog.Attr) slog.Attr {
 	var text string

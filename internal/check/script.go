@@ -213,7 +213,7 @@ func (s *Scripts) answer(ctx context.Context, mine *script) Result {
 		return run.result
 	default:
 	}
-	r := mine.gaveUp(ctx.Err(), start, "has not ended and runs on for somebody else")
+	r := mine.gaveUp(ctx.Err(), start, "has not ended and runs on for another request")
 	if r.Reason == ReasonBusy && began.Sub(start) <= time.Since(began) {
 		r.Reason = ReasonTimeout // it was run, and had the time that there was
 	}

@@ -368,7 +368,7 @@ func TestScriptStillRunning(t *testing.T) {
 		reason check.Reason
 		text   string
 	}{
-		"web":   {check.ReasonTimeout, "sh has not ended and runs on for somebody else after 0."},
+		"web":   {check.ReasonTimeout, "sh has not ended and runs on for another request after 0."},
 		"other": {check.ReasonBusy, "sh was not run: another run of it has not ended after 0."},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
