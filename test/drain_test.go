@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"hacheck/internal/servertest"
+	"hacheck/test/servertest"
 )
 
 // farm is two HAProxy processes in front of one service on two hosts. Both balancers have a backend "web" that

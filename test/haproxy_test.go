@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"hacheck/internal/servertest"
+	"hacheck/test/servertest"
 )
 
 // haproxy is a running HAProxy, asked over its admin socket.

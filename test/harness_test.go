@@ -24,7 +24,7 @@ import (
 	"testing"
 	"time"
 
-	"hacheck/internal/servertest"
+	"hacheck/test/servertest"
 )
 
 // patience bounds every wait for another process. It is long because machines that test are busy; nothing

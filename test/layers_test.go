@@ -14,32 +14,32 @@ import (
 	"testing"
 )
 
-// The layers, lowest first: a package may import packages of ours from lower layers only, never from
-// its own. So the doors do not import each other, the foundations know nothing of ours, and configuration
-// reaches them as options.
+// The layers, lowest first. A package imports packages of ours from lower layers only, never from its own layer:
+// the endpoints do not import each other, and the lowest packages import nothing of ours.
 //
-// Why so low or so high:
-//   - spool, cache and check are of use without the rest, and are tested without it.
-//   - config holds plain values; cmd/hacheck turns them into options (see only, below). It is above check
-//     because a list of checks in a file is wrong where check says so, and config knows the line.
-//   - wording is how any of them says a thing to people; clients is who counts as one client for every limit,
-//     share divides a table among them, loglimit limits the log lines of all of them.
-//   - cmdline reads options for every command, whatever they mean; terminal draws for those that take long.
-//   - balancer is fed by the doors; metrics shows what everyone below the doors has counted.
-//   - a door only translates a verdict into its own dialect.
+//   - spool, cache and check are useful without the rest and are tested without it.
+//   - config holds plain values; daemon turns them into options (see only, below). It is above check, because check
+//     finds the errors in a list of checks and config adds the line of the file.
+//   - textfmt formats every text for people, clients decides which addresses are one client, share divides a bounded
+//     table among clients, and loglimit limits the log lines that clients can cause.
+//   - cmdline parses the options of every command; terminal draws for the commands that run for a while.
+//   - fastpath and wait are parts of proxy and admin with an interface of their own.
+//   - balancer is fed by the endpoints; metrics exports the counters of the packages below it.
+//   - an endpoint translates a verdict into its own protocol. Only daemon knows them all.
 var layers = [][]string{
-	{"internal/wording", "internal/clients", "internal/share", "internal/loglimit"},
+	{"internal/textfmt", "internal/clients", "internal/share", "internal/loglimit"},
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},
-	{"internal/metrics"},
-	{"internal/proxy", "internal/agent", "internal/aggregate", "internal/beacon", "internal/runner", "internal/admin"},
+	{"internal/metrics", "internal/proxy/fastpath", "internal/admin/wait"},
+	{"internal/proxy", "internal/web", "internal/agent", "internal/aggregate", "internal/beacon", "internal/runner", "internal/admin"},
+	{"internal/daemon"},
 	{"cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"},
 }
 
 // outside are packages that no command may link, in no layer: they serve tests, benchmarks and packages, and
 // may import what they like.
-var outside = []string{"internal/check/checktest", "internal/servertest", "bench", "bench/bare", "bench/empty", "bench/list", "demo", "packaging/generate", "test"}
+var outside = []string{"test/checktest", "test/servertest", "bench", "bench/bare", "bench/empty", "bench/list", "demo", "packaging/generate", "test"}
 
 // only says who alone may import a package directly, by the prefix of its path, and why.
 var only = []struct {
@@ -49,10 +49,10 @@ var only = []struct {
 }{
 	{"github.com/prometheus/", []string{"internal/metrics"}, "everyone else counts with plain counters, which cost nothing on the way of a check"},
 	{"go.yaml.in/yaml/", []string{"internal/config"}, "files are read in one place, the rest gets values"},
-	{"github.com/go-chi/chi/", []string{"internal/proxy"}, "routes are the HTTP door's business"},
+	{"github.com/go-chi/chi/", []string{"internal/proxy", "internal/web"}, "routes belong to the HTTP endpoint"},
 	{"github.com/patrickmn/go-cache", []string{"internal/cache"}, "it is an implementation detail of the cache"},
 	{"github.com/fsnotify/fsnotify", []string{"internal/spool"}, "the index alone knows when a file has changed"},
-	{"github.com/spf13/cobra", []string{"internal/admin", "cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"}, "options belong to commands"},
+	{"github.com/spf13/cobra", []string{"internal/admin", "internal/daemon", "cmd/haup", "cmd/hadown", "cmd/hastatus"}, "options belong to commands"},
 	{"github.com/go-sql-driver/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/redis/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/emersion/", []string{"internal/check"}, "drivers belong to checks"},
@@ -60,7 +60,7 @@ var only = []struct {
 	{"go.mongodb.org/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/rabbitmq/", []string{"internal/check"}, "drivers belong to checks"},
 	{"google.golang.org/", []string{"internal/check"}, "drivers belong to checks"},
-	{"hacheck/internal/config", []string{"cmd/hacheck", "internal/runner"}, "the other packages take options, so that they can be used and tested without a file; the runner is handed nothing but files"},
+	{"hacheck/internal/config", []string{"internal/daemon", "internal/runner"}, "the other packages take options, so that they can be used and tested without a file; the runner is handed nothing but files"},
 }
 
 // wiring are the modules that commands import themselves.
@@ -147,7 +147,7 @@ func TestLayersComplain(t *testing.T) {
 		}, "cmd/hadown -> internal/admin -> internal/spool -> example.com/driver"},
 		{"net/http", []pkg{ours("cmd/haup", "internal/admin"), ours("internal/admin", "net/http"), {ImportPath: "net/http", Standard: true}}, "cmd/haup -> internal/admin -> net/http"},
 		{"testing", []pkg{ours("cmd/hacheck", "internal/check"), ours("internal/check", "testing"), {ImportPath: "testing", Standard: true}}, "cmd/hacheck -> internal/check -> testing"},
-		{"checktest", []pkg{ours("cmd/hacheck", "internal/check/checktest"), ours("internal/check/checktest")}, "cmd/hacheck imports internal/check/checktest"},
+		{"checktest", []pkg{ours("cmd/hacheck", "test/checktest"), ours("test/checktest")}, "cmd/hacheck imports test/checktest"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

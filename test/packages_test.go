@@ -24,7 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hacheck/internal/config"
-	"hacheck/internal/servertest"
+	"hacheck/test/servertest"
 )
 
 // commandNames are the commands of a package.

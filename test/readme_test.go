@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"hacheck/internal/check/checktest"
+	"hacheck/test/checktest"
 )
 
 // The examples in README.md and docs/*.md are run as they stand. A block is run when the line before its fence

@@ -11,14 +11,14 @@ import (
 // agentPort is a port of -A: first the listener, once answers are given the door.
 type agentPort struct {
 	ln   net.Listener
-	door *agent.Door
+	door *agent.Server
 }
 
 // openAgents opens the ports of -A, which do not answer yet.
 func (d *daemon) openAgents() error {
 	d.agent = agent.New(agent.Options{
-		Overrides: d.index, Passes: &d.passes, Log: d.log, LogLimit: d.logLimit, Conns: d.conns,
-		Noted: func(peer string, k spool.Key, answer string) { d.balancers.Told(peer, k.Name(), answer) },
+		Overrides: d.index, Successes: &d.passes, Log: d.log, LogLimit: d.logLimit, Conns: d.conns,
+		OnAnswer: func(peer string, k spool.Key, answer string) { d.balancers.RecordAgent(peer, k.Name(), answer) },
 	})
 	for _, port := range d.opts.agentPorts {
 		ln, err := d.inherited.listen(context.Background(), d.opts.bind, port)
@@ -34,7 +34,7 @@ func (d *daemon) openAgents() error {
 func (d *daemon) serveAgents() {
 	for i := range d.agents {
 		p := &d.agents[i]
-		p.door = d.agent.Open(&acceptLog{Listener: p.ln, log: d.log}, spool.All)
+		p.door = d.agent.Serve(&acceptLog{Listener: p.ln, log: d.log}, spool.All)
 		d.log.Info("agent answers", "listen", p.ln.Addr().String(), "service", spool.All)
 	}
 }
@@ -48,8 +48,8 @@ func (d *daemon) closeAgents() {
 
 func (d *serviceDoors) openAgent(s *serviceDoor, ln net.Listener) {
 	service := s.spec.Load().service
-	door := d.agent.Open(&acceptLog{Listener: ln, log: d.log}, service)
+	door := d.agent.Serve(&acceptLog{Listener: ln, log: d.log}, service)
 	d.log.Info("service listens", "service", service, "agent", ln.Addr().String())
-	s.use = func() { door.SpeakOf(s.spec.Load().service) }
+	s.use = func() { door.SetDefaultService(s.spec.Load().service) }
 	s.close = door.Close
 }

@@ -171,12 +171,12 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 		// Nothing is kept; the judge is there for overrides, limits and the log.
 		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateChecks, Log: log, LogLimit: loglimit.New(log),
 	})
-	ask := health.Ask{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true, Fresh: true, Alone: !o.singleflight}
+	ask := health.Request{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Local: true, NoCache: true, NoShare: !o.singleflight}
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge: func(hops uint8) health.Verdict {
+		Evaluate: func(hops uint8) health.Verdict {
 			a := ask
 			a.Target.Hops = hops
-			return judge.Verdict(&a)
+			return judge.Evaluate(&a)
 		},
 		Log: log,
 	}, limit))

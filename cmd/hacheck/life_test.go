@@ -20,9 +20,9 @@ import (
 	"testing"
 	"time"
 
-	"hacheck/internal/check/checktest"
 	"hacheck/internal/config"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 var endings = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}

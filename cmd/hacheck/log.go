@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -260,7 +260,7 @@ func harmless(_ []string, a slog.Attr) slog.Attr {
 	if len(text) > maxLogged {
 		text = text[:maxLogged] + "..."
 	}
-	a.Value = slog.StringValue(wording.Lines(text))
+	a.Value = slog.StringValue(textfmt.Lines(text))
 	return a
 }
 
@@ -268,7 +268,7 @@ func harmless(_ []string, a slog.Attr) slog.Attr {
 type escapedJSON struct{ io.Writer }
 
 func (w escapedJSON) Write(line []byte) (int, error) {
-	if _, err := w.Writer.Write(wording.EscapeJSON(line)); err != nil {
+	if _, err := w.Writer.Write(textfmt.EscapeJSON(line)); err != nil {
 		return 0, err
 	}
 	return len(line), nil

@@ -15,7 +15,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // version is set by the linker: -ldflags '-X main.version=1.2.3'.
@@ -67,7 +67,7 @@ func run(args []string, s signals, stdout, stderr io.Writer) int {
 
 // complain prints a message to the operator, which may repeat what the command line or a file says.
 func complain(stderr io.Writer, format string, args ...any) {
-	_, _ = fmt.Fprintln(stderr, wording.Lines(fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprintln(stderr, textfmt.Lines(fmt.Sprintf(format, args...)))
 }
 
 // usageError means that the command line is wrong, configError that the configuration file is.

@@ -80,8 +80,8 @@ func (d *daemon) look(limit time.Duration) error {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		d.services.judge.Load().Verdict(&health.Ask{
-			Target: check.Target{Protocol: "spool", Service: spool.All, Host: "127.0.0.1"}, Here: true,
+		d.services.judge.Load().Evaluate(&health.Request{
+			Target: check.Target{Protocol: "spool", Service: spool.All, Host: "127.0.0.1"}, Local: true,
 		})
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/status", nil)
 		if err == nil {

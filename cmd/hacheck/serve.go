@@ -26,7 +26,7 @@ import (
 	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
 	"hacheck/internal/systemd"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -59,12 +59,12 @@ type daemon struct {
 	services  serviceDoors
 	balancers *balancer.Table
 	counters  *health.Counters
-	judge     atomic.Pointer[health.Judge] // the one in force
+	judge     atomic.Pointer[health.Evaluator] // the one in force
 	reloads   struct {
 		done, failed atomic.Uint64
 		last         atomic.Int64 // unix milliseconds
 	}
-	passes  agent.Passes
+	passes  agent.Successes
 	agent   *agent.Agent
 	agents  []agentPort    // of -A
 	scripts *check.Scripts // one for all, also across reloads: never two of the same script
@@ -72,7 +72,7 @@ type daemon struct {
 	modes sync.Mutex // held while warnOfModes looks at files
 
 	mu     sync.Mutex
-	judges []*health.Judge // the one in force, last, and those before it that still have checks under way
+	judges []*health.Evaluator // the one in force, last, and those before it that still have checks under way
 }
 
 // loadConfig reads the configuration file if there is one.
@@ -188,7 +188,7 @@ func start(o *options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.balancers = balancer.New()
-	d.balancers.LogTo(d.log)
+	d.balancers.SetLogger(d.log)
 	d.conns = newConnLimiter(d.log)
 	if err := d.openAgents(); err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func start(o *options) (_ *daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	doors.commit(set.Judge)
+	doors.commit(set.Evaluator)
 	d.server = newServer(d.door.HTTPServer(c.HealthcheckTimeout))
 	d.patience.Handler, d.server.Handler = d.server.Handler, &d.patience
 	if unused := d.inherited.unused(); len(unused) > 0 {
@@ -241,16 +241,16 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		Allowed:         c.CheckHostsAllowed,
 		IgnoreOverrides: d.opts.noSpoolOnHTTP,
 		Counters:        d.counters,
-		OnResult:        d.passes.Result,
+		OnResult:        d.passes.CheckFinished,
 		Log:             d.log,
 		LogLimit:        d.logLimit,
 	})
 	d.judge.Store(judge)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.judges = append(slices.DeleteFunc(d.judges, func(j *health.Judge) bool { return j.Stats().InFlight == 0 }), judge)
+	d.judges = append(slices.DeleteFunc(d.judges, func(j *health.Evaluator) bool { return j.Stats().InFlight == 0 }), judge)
 	return proxy.Settings{
-		Judge:         judge,
+		Evaluator:     judge,
 		Checks:        checks,
 		CheckHost:     c.CheckHost,
 		HeadersToCopy: options.HeadersToCopy(c.HTTPHeadersToCopy),
@@ -368,8 +368,8 @@ func (d *daemon) use(c *config.Config) error {
 	d.handler.use(newHandler(c.LogFormat, d.sink, d.handler.level))
 	d.patience.raise(c.HealthcheckTimeout, d.server.Server)
 	set := d.settings(c)
-	d.door.Use(set)
-	doors.commit(set.Judge)
+	d.door.SetSettings(set)
+	doors.commit(set.Evaluator)
 	d.conf.Store(c)
 	return nil
 }
@@ -438,7 +438,7 @@ const maxLoggedReason = 300
 // anybody knows: hadown puts the user's name there.
 func (d *daemon) overrideChanged(c spool.Change) {
 	d.services.changed()
-	d.passes.Changed(c)
+	d.passes.OverrideChanged(c)
 	what, e := "override set", c.New
 	switch {
 	case c.New == nil && c.Old == nil:
@@ -453,7 +453,7 @@ func (d *daemon) overrideChanged(c spool.Change) {
 	if !d.logLimit.Allow(loglimit.Override, c.Key.Service, what) {
 		return
 	}
-	args := []any{"service", c.Key.Name(), "state", e.State.String(), "reason", wording.Excerpt(e.Reason, maxLoggedReason)}
+	args := []any{"service", c.Key.Name(), "state", e.State.String(), "reason", textfmt.Excerpt(e.Reason, maxLoggedReason)}
 	if !e.Created.IsZero() {
 		args = append(args, "since", e.Created.Format(time.RFC3339))
 	}

@@ -49,7 +49,7 @@ type serviceDoors struct {
 	agent    *agent.Agent
 	conns    *clients.ConnLimiter
 	listen   func(addr string) (net.Listener, error)
-	judge    atomic.Pointer[health.Judge]
+	judge    atomic.Pointer[health.Evaluator]
 
 	mu      sync.Mutex
 	doors   map[doorKey]*serviceDoor
@@ -193,7 +193,7 @@ func (c *doorChange) undo() {
 
 // commit has all doors ask judge, and answers at the new ones. Those that are no longer wanted answer what they
 // have accepted; nobody waits for that.
-func (c *doorChange) commit(judge *health.Judge) {
+func (c *doorChange) commit(judge *health.Evaluator) {
 	d := c.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -253,26 +253,26 @@ func (d *serviceDoors) open(k doorKey, spec doorSpec, ln net.Listener) {
 
 // ask has the checks of a service judged, overrides first.
 func (d *serviceDoors) ask(service string) health.Verdict {
-	return d.judge.Load().Verdict(question(service))
+	return d.judge.Load().Evaluate(question(service))
 }
 
-func question(service string) *health.Ask {
-	return &health.Ask{
-		Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Here: true,
-		Obey: true, // -S is about the HTTP door: no agent speaks for these
+func question(service string) *health.Request {
+	return &health.Request{
+		Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Local: true,
+		ApplyOverrides: true, // -S is about the HTTP door: no agent speaks for these
 	}
 }
 
 func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) {
 	srv := newServer(aggregate.Server(&aggregate.Handler{
-		Judge: func(hops uint8) health.Verdict {
+		Evaluate: func(hops uint8) health.Verdict {
 			q := question(door.spec.Load().service)
 			q.Target.Hops = hops
-			return d.judge.Load().Verdict(q)
+			return d.judge.Load().Evaluate(q)
 		},
 		FailureCode: func() int { return door.spec.Load().code },
-		Asked: func(r *http.Request, v *health.Verdict, code int) {
-			d.door.Note(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)
+		OnAnswer: func(r *http.Request, v *health.Verdict, code int) {
+			d.door.RecordAnswer(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)
 		},
 		Log: d.log,
 	}, time.Hour)) // the judge has its own patience, which a reload may change
@@ -303,8 +303,8 @@ func (d *serviceDoors) beacon(door *serviceDoor, k doorKey) {
 			Healthy: func(context.Context) bool {
 				return d.ask(door.spec.Load().service).Result.Code == http.StatusOK
 			},
-			Decided: func() (healthy, ok bool) {
-				v, open := d.judge.Load().Known(question(door.spec.Load().service))
+			CachedHealth: func() (healthy, ok bool) {
+				v, open := d.judge.Load().Cached(question(door.spec.Load().service))
 				return v.Result.Code == http.StatusOK, open == nil
 			},
 			Observe: func(e beacon.Event, a net.Addr, err error) {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // The exit codes of every command.
@@ -142,11 +142,11 @@ func (c *command) usage(err error) int {
 
 // printf prints lines of text to standard output. The writer remembers an error, and Main reports it.
 func (c *command) printf(format string, args ...any) {
-	_, _ = fmt.Fprint(c.out, wording.Lines(fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprint(c.out, textfmt.Lines(fmt.Sprintf(format, args...)))
 }
 
 // errorf prints one message to standard error, with the command's name in front. It never ends the
 // command; when even this cannot be written, there is nowhere left to say so.
 func (c *command) errorf(format string, args ...any) {
-	_, _ = fmt.Fprintln(c.Stderr, wording.Lines(c.name+": "+fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
 }

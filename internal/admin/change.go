@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // outcome is what became of one target, for --json.
@@ -117,11 +117,11 @@ func (o overrides) now(t target) string {
 	e, err := o.read(t)
 	switch {
 	case err != nil:
-		return "what it is now cannot be read: " + wording.OneLine(err.Error())
+		return "what it is now cannot be read: " + textfmt.OneLine(err.Error())
 	case e.State == spool.Ready:
 		return t.label + " is up now"
 	case e.Reason == "":
 		return fmt.Sprintf("%s is %s now", t.label, word(e.State))
 	}
-	return fmt.Sprintf("%s is %s now: %s", t.label, word(e.State), wording.OneLine(e.Reason))
+	return fmt.Sprintf("%s is %s now: %s", t.label, word(e.State), textfmt.OneLine(e.Reason))
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"unicode/utf16"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // list is halist: the services the daemon was asked about lately, with its last answer about each.
@@ -23,7 +23,7 @@ func (c *command) list() int {
 		return ExitOK
 	}
 	for _, s := range services {
-		c.printf("%s last_response=%s\n", wording.OneLine(s.service), pythonJSON(s.last))
+		c.printf("%s last_response=%s\n", textfmt.OneLine(s.service), pythonJSON(s.last))
 	}
 	return ExitOK
 }

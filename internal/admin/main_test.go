@@ -18,7 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"hacheck/internal/servertest"
+	"hacheck/test/servertest"
 )
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/script anew")

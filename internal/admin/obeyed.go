@@ -8,12 +8,12 @@ import (
 	"syscall"
 
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // home asks the daemon which spool directory it reads. The answer is nil, without an error, when there is no
 // daemon, or one that does not say: an older one, something else, or one on another machine.
-func (d daemon) home() (*spool.Home, error) {
+func (d daemon) home() (*spool.DirectoryStatus, error) {
 	if d.none() {
 		return nil, nil
 	}
@@ -21,7 +21,7 @@ func (d daemon) home() (*spool.Home, error) {
 	if err != nil && !saysNothing(err) {
 		return nil, err
 	}
-	h := &spool.Home{}
+	h := &spool.DirectoryStatus{}
 	if json.Unmarshal(body, h) != nil || h.Directory == "" { // also what is no JSON, and no answer at all
 		h = nil
 	}
@@ -39,7 +39,7 @@ func saysNothing(err error) bool {
 func (c *command) notObeyed() string {
 	h, err := c.opt.daemon.home()
 	if err != nil {
-		c.errorf("warning: whether the daemon on %s obeys is not known: %s", c.opt.daemon, wording.OneLine(err.Error()))
+		c.errorf("warning: whether the daemon on %s obeys is not known: %s", c.opt.daemon, textfmt.OneLine(err.Error()))
 		return ""
 	}
 	if h == nil {
@@ -49,9 +49,9 @@ func (c *command) notObeyed() string {
 	if err != nil {
 		ours = c.opt.spoolRoot
 	}
-	device, inode, err := spool.Identify(ours)
+	device, inode, err := spool.DirectoryID(ours)
 	same := err == nil && device == h.Device && inode == h.Inode
-	ours, theirs := wording.OneLine(ours), wording.OneLine(h.Directory)
+	ours, theirs := textfmt.OneLine(ours), textfmt.OneLine(h.Directory)
 	switch {
 	case same && h.Read:
 		if h.Lost {
@@ -60,7 +60,7 @@ func (c *command) notObeyed() string {
 		return ""
 	case !h.Read && (same || ours == theirs):
 		return fmt.Sprintf("the daemon on %s cannot read %s and obeys the overrides that it knew before: %s; let its user read the directory, or make it again with the owner it had",
-			c.opt.daemon, ours, wording.OneLine(h.Error))
+			c.opt.daemon, ours, textfmt.OneLine(h.Error))
 	case ours == theirs:
 		return fmt.Sprintf("the daemon on %s reads another directory that is %s in its own view of the file system, and does not obey what is in this one; run the command where the daemon runs, or move the spool out of /tmp and the like",
 			c.opt.daemon, ours)

@@ -15,7 +15,7 @@ import (
 
 	"hacheck/internal/cmdline"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // options is a command line that has been read but not yet been held against the rules.
@@ -321,7 +321,7 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		if _, err := parsePort(rest[strings.LastIndexByte(rest, ':')+1:]); err == nil {
 			hint = fmt.Sprintf("; one instance is written %s -P %s", service, rest[strings.LastIndexByte(rest, ':')+1:])
 		}
-		return t, fmt.Errorf("%q is no service name, it has a colon%s", wording.OneLine(name), hint)
+		return t, fmt.Errorf("%q is no service name, it has a colon%s", textfmt.OneLine(name), hint)
 	}
 	err := t.key.Check()
 	if errors.Is(err, spool.ErrAllInstance) {

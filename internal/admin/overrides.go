@@ -11,7 +11,7 @@ import (
 	"syscall"
 
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // overrides is the spool directory as a command sees it. One that does not exist yet holds nothing.
@@ -22,7 +22,7 @@ type overrides struct {
 // openToWrite opens the spool directory and creates it if need be, for the daemon to read.
 func (c *command) openToWrite() (overrides, error) {
 	dir, err := spool.OpenDir(c.opt.spoolRoot)
-	if err == nil && dir.Made() {
+	if err == nil && dir.Created() {
 		c.giveToDaemon(dir)
 	}
 	return overrides{dir}, err
@@ -55,10 +55,10 @@ func (c *command) giveToDaemon(dir *spool.Dir) {
 			return false
 		})
 	}
-	root := wording.OneLine(dir.Root())
+	root := textfmt.OneLine(dir.Root())
 	if uid != os.Geteuid() || gid != os.Getegid() {
-		if err := dir.Give(uid, gid); err != nil {
-			c.errorf("warning: %s did not exist and was created, and the daemon may not be able to read it: %s", root, wording.OneLine(err.Error()))
+		if err := dir.Chown(uid, gid); err != nil {
+			c.errorf("warning: %s did not exist and was created, and the daemon may not be able to read it: %s", root, textfmt.OneLine(err.Error()))
 			return
 		}
 	}
@@ -166,14 +166,14 @@ func word(s spool.State) string {
 // label is a key as hastatus prints it; an instance without a host has an empty host field.
 func label(k spool.Key) string {
 	if k.Port == 0 {
-		return wording.OneLine(k.Service)
+		return textfmt.OneLine(k.Service)
 	}
-	return wording.OneLine(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
+	return textfmt.OneLine(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
 }
 
 // explain says what went wrong in the spool directory and what to do about it.
 func (c *command) explain(err error) string {
-	root := wording.OneLine(c.opt.spoolRoot)
+	root := textfmt.OneLine(c.opt.spoolRoot)
 	var todo string
 	switch {
 	case errors.Is(err, fs.ErrPermission) && c.UID == 0:
@@ -189,7 +189,7 @@ func (c *command) explain(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		todo = "create " + filepath.Dir(root) + ", or name another directory with --spool-root"
 	default:
-		return wording.OneLine(err.Error())
+		return textfmt.OneLine(err.Error())
 	}
-	return wording.OneLine(err.Error()) + "; " + todo
+	return textfmt.OneLine(err.Error()) + "; " + todo
 }

@@ -11,7 +11,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // service is one service the daemon was asked about, in a JSON document.
@@ -83,7 +83,7 @@ func (c *command) overview() int {
 			doc.Balancers, doc.Agents = report.Balancers, append([]balancer.Agent{}, report.Agents...)
 		}
 		if reportErr != nil {
-			doc.BalancersErr = wording.OneLine(reportErr.Error())
+			doc.BalancersErr = textfmt.OneLine(reportErr.Error())
 		}
 		if err != nil {
 			doc.SpoolError = c.explain(err)
@@ -107,11 +107,11 @@ func (c *command) overview() int {
 		c.printf("Services the daemon on %s was asked about lately:\n", c.opt.daemon)
 		rows := [][]string{{"ANSWER", "SERVICE", "ASKED", "BY"}}
 		for _, s := range services {
-			row := []string{"-", wording.OneLine(s.service), "-", "-"}
+			row := []string{"-", textfmt.OneLine(s.service), "-", "-"}
 			if s.answered() {
 				row[0] = strconv.FormatFloat(s.answer.Code, 'f', -1, 64)
 				row[2] = ago(now, s.answer.TS)
-				row[3] = wording.OneLine(s.answer.RemoteIP)
+				row[3] = textfmt.OneLine(s.answer.RemoteIP)
 			}
 			rows = append(rows, row)
 		}
@@ -119,7 +119,7 @@ func (c *command) overview() int {
 	}
 	switch {
 	case reportErr != nil:
-		c.printf("\nWhat balancers think is not known: %s\n", wording.OneLine(reportErr.Error()))
+		c.printf("\nWhat balancers think is not known: %s\n", textfmt.OneLine(reportErr.Error()))
 	case report != nil && len(report.Balancers)+len(report.Agents) > 0:
 		c.printf("\n")
 		c.balancersTable(report)
@@ -142,20 +142,20 @@ func (c *command) balancersTable(r *balancer.Report) {
 		rows := [][]string{{"SERVICE", "BALANCER", "HAS IT", "OPEN", "TOLD", "ASKED"}}
 		for _, v := range w.views {
 			row := &v.row
-			has := wording.OneLine(row.State)
+			has := textfmt.OneLine(row.State)
 			switch {
 			case row.State == "":
 				has = "-" // it sends none
 			case takesOut(row.Last.Override) && in(row.State):
 				has = "still " + has
 			}
-			asked := wording.Span(seconds(row.Last.Ago)) + " ago"
+			asked := textfmt.Duration(seconds(row.Last.Ago)) + " ago"
 			if row.Silent {
 				asked += ", silent since"
 			}
 			open := "-"
 			if row.Sessions != nil {
-				open = wording.Count(*row.Sessions, "session")
+				open = textfmt.Count(*row.Sessions, "session")
 			}
 			if row.Queued != nil && *row.Queued > 0 {
 				open += fmt.Sprintf(", %d waiting", *row.Queued)
@@ -173,7 +173,7 @@ func (c *command) balancersTable(r *balancer.Report) {
 	c.printf("What the agent told:\n")
 	rows := [][]string{{"SERVICE", "BALANCER", "ANSWER", "SINCE", "ASKED"}}
 	for _, a := range r.Agents {
-		rows = append(rows, []string{wording.OneLine(a.Service), wording.OneLine(a.Address), wording.OneLine(a.Answer), wording.Span(seconds(a.Since)), wording.Span(seconds(a.Ago)) + " ago"})
+		rows = append(rows, []string{textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Answer), textfmt.Duration(seconds(a.Since)), textfmt.Duration(seconds(a.Ago)) + " ago"})
 	}
 	c.printf("%s", table(rows))
 }
@@ -187,18 +187,18 @@ func rank(e spool.Entry) int {
 
 func (c *command) overridesTable(list []spool.Entry, now time.Time) {
 	if len(list) == 0 {
-		c.printf("No overrides in %s: every service is as its check finds it.\n", wording.OneLine(c.opt.spoolRoot))
+		c.printf("No overrides in %s: every service is as its check finds it.\n", textfmt.OneLine(c.opt.spoolRoot))
 		return
 	}
-	c.printf("Overrides in %s:\n", wording.OneLine(c.opt.spoolRoot))
+	c.printf("Overrides in %s:\n", textfmt.OneLine(c.opt.spoolRoot))
 	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}
 	for _, e := range list {
-		row := []string{word(e.State), label(e.Key), "-", "lifted", wording.OneLine(e.Reason)}
+		row := []string{word(e.State), label(e.Key), "-", "lifted", textfmt.OneLine(e.Reason)}
 		if !e.Created.IsZero() {
-			row[2] = wording.Span(now.Sub(e.Created)) + " ago"
+			row[2] = textfmt.Duration(now.Sub(e.Created)) + " ago"
 		}
 		if !e.Expires.IsZero() {
-			row[3] = fmt.Sprintf("%s (in %s)", moment(e.Expires, now), wording.Span(e.Expires.Sub(now)))
+			row[3] = fmt.Sprintf("%s (in %s)", moment(e.Expires, now), textfmt.Duration(e.Expires.Sub(now)))
 		}
 		rows = append(rows, row)
 	}
@@ -218,7 +218,7 @@ func moment(t, now time.Time) string {
 // ago says how long before now a moment in unix seconds was, however wild the number.
 func ago(now time.Time, at float64) string {
 	seconds := min(max(unix(now)-at, 0), math.MaxInt32)
-	return wording.Span(time.Duration(seconds)*time.Second) + " ago"
+	return textfmt.Duration(time.Duration(seconds)*time.Second) + " ago"
 }
 
 func toServices(list []seen) []service {

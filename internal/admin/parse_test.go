@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 func TestParseFor(t *testing.T) {
@@ -124,7 +124,7 @@ func FuzzReadAnswer(f *testing.F) {
 		if err == nil && !bytes.Contains(answer, whole) {
 			t.Fatalf("a body that was not sent: %q", whole)
 		}
-		if err != nil && (whole != nil || wording.OneLine(err.Error()) != err.Error()) {
+		if err != nil && (whole != nil || textfmt.OneLine(err.Error()) != err.Error()) {
 			t.Fatalf("body %q, error %q", whole, err)
 		}
 		// However the bytes arrive, the answer is the same one.

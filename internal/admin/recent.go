@@ -15,7 +15,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -82,7 +82,7 @@ type refusal struct {
 	line string // code and reason phrase
 }
 
-func (r *refusal) Error() string { return "it answers " + wording.OneLine(r.line) }
+func (r *refusal) Error() string { return "it answers " + textfmt.OneLine(r.line) }
 
 // balancers asks the daemon what it knows of the balancers that ask about service, of all when it is spool.All.
 // Like recent it believes nothing; an age of a thousand years is the caller's to survive, see seconds.
@@ -101,9 +101,9 @@ func (d daemon) balancers(service string) (*balancer.Report, error) {
 	}
 	var page struct {
 		balancer.Report
-		Balancers *[]balancer.Balancer `json:"balancers"`
-		Services  *[]balancer.Asked    `json:"services"`
-		Uptime    *float64             `json:"uptime"`
+		Balancers *[]balancer.Balancer    `json:"balancers"`
+		Services  *[]balancer.LastRequest `json:"services"`
+		Uptime    *float64                `json:"uptime"`
 	}
 	if err := json.Unmarshal(body, &page); err != nil || page.Balancers == nil || page.Services == nil || page.Uptime == nil {
 		return nil, errNotBalancers
@@ -210,7 +210,7 @@ func readAnswer(r io.Reader) ([]byte, error) {
 			}
 			length = int64(n)
 		case "transfer-encoding":
-			return nil, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", wording.OneLine(value))
+			return nil, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", textfmt.OneLine(value))
 		}
 	}
 	if code != "200" {
@@ -264,5 +264,5 @@ func (c *command) unreachable(err error) string {
 		return "no daemon was asked, as -p '' says"
 	}
 	return fmt.Sprintf("the daemon on %s cannot be asked: %s; is hacheck running? If it listens elsewhere, say where with -p [HOST:]PORT",
-		c.opt.daemon, wording.OneLine(err.Error()))
+		c.opt.daemon, textfmt.OneLine(err.Error()))
 }

@@ -9,7 +9,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // safeFor is how long --safe listens for every balancer to ask.
@@ -94,7 +94,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 			late = append(late, name)
 		case out(row.State):
 		case !in(row.State) || row.Weight == nil || row.TotalWeight == nil:
-			return fmt.Sprintf("%s says %q and no weights, so that what it has left cannot be known", name, wording.OneLine(row.State)), ""
+			return fmt.Sprintf("%s says %q and no weights, so that what it has left cannot be known", name, textfmt.OneLine(row.State)), ""
 		default:
 			backend, _, _ := strings.Cut(row.Server, "/")
 			p := pool{row.Address, row.Node, backend}
@@ -111,7 +111,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 	alone := ""
 	if a := agentAlone(targets, r); a != nil {
 		alone = fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
-			wording.OneLine(a.Service), wording.OneLine(a.Address), wording.OneLine(a.Service), sendState)
+			textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Service), sendState)
 		if a.Known {
 			return alone, ""
 		}
@@ -125,15 +125,15 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 	case alone != "":
 		return "", alone
 	case len(late) > 0:
-		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), wording.Span(safeFor))
+		return "", fmt.Sprintf("%s: has not asked within %s, so that what it has left is not known", strings.Join(late, ", "), textfmt.Duration(safeFor))
 	case len(w.views) == 0 && slices.ContainsFunc(targets, func(t target) bool { return asksFor(t, r) }):
 		return "", fmt.Sprintf("no balancer that asks sends a state, so that what they have left cannot be known; %s", strings.Replace(sendState, "its", "the", 1))
 	case len(w.views) == 0:
-		return "", fmt.Sprintf("no balancer has asked within %s, so that what they have left is not known", wording.Span(safeFor))
+		return "", fmt.Sprintf("no balancer has asked within %s, so that what they have left is not known", textfmt.Duration(safeFor))
 	}
 	for _, t := range targets {
 		if !slices.ContainsFunc(w.views, func(v *view) bool { return concerns(t.key, v.row) }) {
-			return "", fmt.Sprintf("%s: no balancer has asked about it within %s, so that what they have left is not known", t.label, wording.Span(safeFor))
+			return "", fmt.Sprintf("%s: no balancer has asked about it within %s, so that what they have left is not known", t.label, textfmt.Duration(safeFor))
 		}
 	}
 	if u := unrecorded(targets, r); len(u) > 0 {

@@ -151,7 +151,7 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	for name, asked := range s.service {
 		if (service == "" || name == service) && !asked.at.IsZero() {
-			report.Services = append(report.Services, balancer.Asked{Service: name, Ago: time.Since(asked.at).Seconds()})
+			report.Services = append(report.Services, balancer.LastRequest{Service: name, Ago: time.Since(asked.at).Seconds()})
 		}
 	}
 	for i, row := range report.Balancers {
@@ -231,7 +231,7 @@ func (s *sim) ask(b *simBalancer) {
 		s.service[b.service] = asked
 	}
 	if b.silent {
-		asked.Asked(b.request(200, said))
+		asked.Record(b.request(200, said))
 		return
 	}
 	code := 200
@@ -242,7 +242,7 @@ func (s *sim) ask(b *simBalancer) {
 		code = 503
 	}
 	asked.at = time.Now()
-	asked.Asked(b.request(code, said))
+	asked.Record(b.request(code, said))
 	switch code {
 	case 200:
 		b.drain = false
@@ -275,10 +275,10 @@ func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
 	}
 	r := &balancer.Request{
 		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Here: true,
-		Code: code, Override: said, At: time.Now(),
+		Code: code, Override: said, Answered: time.Now(),
 	}
 	if !b.stateless {
-		r.Sent, r.Node, r.Name = true, b.node, b.server
+		r.HasState, r.Node, r.Name = true, b.node, b.server
 		r.State = fmt.Sprintf("%s; name=%s; node=%s; weight=%s; scur=%d/22; qcur=0", state, b.server, b.node, b.weight, b.open)
 	}
 	return r

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // override is one override, or the lack of one, in a JSON document.
@@ -51,7 +51,7 @@ func (c *command) document(v any) {
 	enc.SetEscapeHTML(false) // reasons are read by people, not by browsers
 	err := enc.Encode(v)
 	if err == nil {
-		_, err = c.out.Write(wording.EscapeJSON(b.Bytes()))
+		_, err = c.out.Write(textfmt.EscapeJSON(b.Bytes()))
 	}
 	if err != nil {
 		c.errorf("write JSON: %v", err)
@@ -61,14 +61,14 @@ func (c *command) document(v any) {
 // line prints one service as the original does: tabs between, a reason that stays on its line.
 func (c *command) line(label string, e spool.Entry) {
 	if !isDown(e.State) {
-		c.printf("UP\t%s\n", wording.OneLine(e.Key.Service))
+		c.printf("UP\t%s\n", textfmt.OneLine(e.Key.Service))
 		return
 	}
 	until := "inf"
 	if !e.Expires.IsZero() {
 		until = strconv.FormatFloat(unix(e.Expires), 'f', 6, 64)
 	}
-	c.printf("DOWN\t%s\t%s\t%s\n", until, label, wording.OneLine(e.Reason))
+	c.printf("DOWN\t%s\t%s\t%s\n", until, label, textfmt.OneLine(e.Reason))
 }
 
 // status is hastatus with names: what is said about each of them and about nothing wider, as in the
@@ -133,7 +133,7 @@ func (c *command) status(targets []target) int {
 		if t.key.Service != spool.All {
 			covers = "every instance of it"
 		}
-		reason := wording.OneLine(e.Reason)
+		reason := textfmt.OneLine(e.Reason)
 		if reason != "" {
 			reason = ": " + reason
 		}
@@ -151,7 +151,7 @@ func (c *command) status(targets []target) int {
 // it is also what a wrong --spool-root looks like.
 func (c *command) noteMissing(o overrides) {
 	if o.dir == nil {
-		c.errorf("%s does not exist yet, so nothing is down", wording.OneLine(c.opt.spoolRoot))
+		c.errorf("%s does not exist yet, so nothing is down", textfmt.OneLine(c.opt.spoolRoot))
 	}
 }
 

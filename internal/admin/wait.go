@@ -13,7 +13,7 @@ import (
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
 	"hacheck/internal/terminal"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -123,7 +123,7 @@ func (w *waitOn) wait(answered bool) int {
 		case sig := <-w.signals:
 			return w.interrupted(sig)
 		case <-limit.C:
-			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", wording.Span(w.opt.wait), w.open()))
+			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.open()))
 		case a := <-answers:
 			switch {
 			case a.err == nil:
@@ -204,7 +204,7 @@ func (w *waitOn) open() string {
 			}
 			text := t.label + " is asked about, but by none that is known for a balancer yet"
 			if quiet, asked := w.quiet(t); !asked {
-				text = fmt.Sprintf("nobody has asked about %s yet, but the daemon has listened for %s only", t.label, wording.Span(quiet))
+				text = fmt.Sprintf("nobody has asked about %s yet, but the daemon has listened for %s only", t.label, textfmt.Duration(quiet))
 			}
 			list = append(list, text)
 		}
@@ -361,7 +361,7 @@ func (r *reporter) note(text string) {
 
 // away says that the daemon is away, once.
 func (r *reporter) away(err error) {
-	text := fmt.Sprintf("the daemon on %s cannot be asked: %s; asking on", r.w.opt.daemon, wording.OneLine(err.Error()))
+	text := fmt.Sprintf("the daemon on %s cannot be asked: %s; asking on", r.w.opt.daemon, textfmt.OneLine(err.Error()))
 	if r.trouble == "" && !r.screen.Live() {
 		r.note(text)
 	}
@@ -385,7 +385,7 @@ func (r *reporter) update() {
 		r.changes()
 		if w.since() >= r.remind {
 			r.remind += remindEvery
-			r.note(fmt.Sprintf("still waiting after %s%s", wording.Span(w.since()), w.open()))
+			r.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(w.since()), w.open()))
 		}
 	}
 	r.draw()
@@ -419,7 +419,7 @@ func (r *reporter) changes() {
 }
 
 // label is the service of a view.
-func (w *watcher) label(v *view) string { return wording.OneLine(v.key.service) }
+func (w *watcher) label(v *view) string { return textfmt.OneLine(v.key.service) }
 
 // draw draws the lines of a terminal.
 func (r *reporter) draw() {
@@ -439,12 +439,12 @@ func (r *reporter) draw() {
 			if st == followed {
 				count++
 			}
-			rows = append(rows, []string{"  " + w.label(v), names[v], wording.Span(w.since() - max(v.since, w.written)), w.says(v)})
+			rows = append(rows, []string{"  " + w.label(v), names[v], textfmt.Duration(w.since() - max(v.since, w.written)), w.says(v)})
 		}
 	}
-	head := fmt.Sprintf("%s: %s of %s, %s of %s", w.goalLong(), fmt.Sprint(count), wording.Count(len(w.views), "balancer"), wording.Span(w.since()-w.written), wording.Span(w.opt.wait))
+	head := fmt.Sprintf("%s: %s of %s, %s of %s", w.goalLong(), fmt.Sprint(count), textfmt.Count(len(w.views), "balancer"), textfmt.Duration(w.since()-w.written), textfmt.Duration(w.opt.wait))
 	if len(w.views) == 0 {
-		head = fmt.Sprintf("waiting for a balancer to ask, %s of %s", wording.Span(w.since()-w.written), wording.Span(w.opt.wait))
+		head = fmt.Sprintf("waiting for a balancer to ask, %s of %s", textfmt.Duration(w.since()-w.written), textfmt.Duration(w.opt.wait))
 	}
 	if r.trouble != "" {
 		head += "; " + r.trouble
@@ -495,9 +495,9 @@ func (r *reporter) success() int {
 				n++
 			}
 		}
-		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.label, wording.Span(quietFor))
+		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.label, textfmt.Duration(quietFor))
 		if n > 0 {
-			text = fmt.Sprintf("%s: %s with %s after %s", t.label, w.goal(), wording.Count(n, "balancer"), wording.Span(w.since()-w.written))
+			text = fmt.Sprintf("%s: %s with %s after %s", t.label, w.goal(), textfmt.Count(n, "balancer"), textfmt.Duration(w.since()-w.written))
 		}
 		all = append(all, text)
 		if !w.opt.json {

@@ -10,7 +10,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -526,13 +526,13 @@ func unrecorded(targets []target, r *balancer.Report) []balancer.Unrecorded {
 func unrecordedText(u balancer.Unrecorded) string {
 	client, about := "a client", "a service, perhaps this one,"
 	if u.Client != "" {
-		client = wording.OneLine(u.Client)
+		client = textfmt.OneLine(u.Client)
 	}
 	if u.Service != "" {
-		about = wording.OneLine(u.Service)
+		about = textfmt.OneLine(u.Service)
 	}
 	return fmt.Sprintf("%s asked about %s %s ago and the daemon could not record it, because too many services or balancers were asked about: the daemon's log names the client that asked so much; keep it away by a firewall and run the command again",
-		client, about, wording.Span(seconds(u.Ago)))
+		client, about, textfmt.Duration(seconds(u.Ago)))
 }
 
 // known says whether there is a balancer that is waited for, or was, for a target.
@@ -570,7 +570,7 @@ func (w *watcher) quiet(t target) (quiet time.Duration, asked bool) {
 
 // another says whether the latest question about a service was about an instance that is not t: the report
 // counts them together, and so a row of another one must have asked at that time.
-func (w *watcher) another(t target, s balancer.Asked) bool {
+func (w *watcher) another(t target, s balancer.LastRequest) bool {
 	return t.key.Port != 0 && slices.ContainsFunc(w.report.Balancers, func(row balancer.Balancer) bool {
 		return row.Service == s.Service && !concerns(t.key, row) && seconds(row.Last.Ago) <= seconds(s.Ago)+time.Second
 	})
@@ -602,7 +602,7 @@ func (w *watcher) names() map[*view]string {
 		case which == "":
 			which = v.row.URL
 		}
-		names[v] = wording.OneLine(who + " (" + which + ")")
+		names[v] = textfmt.OneLine(who + " (" + which + ")")
 	}
 	return names
 }
@@ -624,7 +624,7 @@ func (w *watcher) says(v *view) string {
 	case row.State == "":
 		said = fmt.Sprintf("told %d of %d times, open sessions unknown", min(row.Out, w.fall), w.fall)
 	default:
-		said = wording.OneLine(row.State) + ", " + sessions(row)
+		said = textfmt.OneLine(row.State) + ", " + sessions(row)
 	}
 	switch {
 	case v.status == idle:
@@ -670,7 +670,7 @@ func toldWord(a balancer.Answer) string {
 func sessions(row *balancer.Balancer) string {
 	text := "open sessions unknown"
 	if row.Sessions != nil {
-		text = wording.Count(*row.Sessions, "session") + " open"
+		text = textfmt.Count(*row.Sessions, "session") + " open"
 	}
 	if row.Queued != nil && *row.Queued > 0 {
 		text += fmt.Sprintf(", %d waiting", *row.Queued)

@@ -42,7 +42,7 @@ func (s *script) at(now float64) {
 	s.t.Helper()
 	r := &balancer.Report{Uptime: now + s.uptime, AgentOnly: s.only}
 	for service, when := range s.asked {
-		r.Services = append(r.Services, balancer.Asked{Service: service, Ago: now - when})
+		r.Services = append(r.Services, balancer.LastRequest{Service: service, Ago: now - when})
 	}
 	for _, row := range s.rows {
 		row.Last.Ago = now - row.Last.Ago
@@ -851,7 +851,7 @@ func TestJudgeSafe(t *testing.T) {
 			for i := range test.rows {
 				test.rows[i].Asked = test.rows[i].Last.Ago
 			}
-			r := &balancer.Report{Uptime: 100, Balancers: test.rows, Services: []balancer.Asked{{Service: "web", Ago: 1}}}
+			r := &balancer.Report{Uptime: 100, Balancers: test.rows, Services: []balancer.LastRequest{{Service: "web", Ago: 1}}}
 			objection, missing := judgeSafe(s.w.targets, r, 5*time.Second)
 			if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") ||
 				!strings.Contains(missing, test.missing) || (missing == "") != (test.missing == "") {

@@ -16,7 +16,7 @@ import (
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // Overrides tells what operators have said and, where they say nothing now, when they last took back a
@@ -29,22 +29,22 @@ type Overrides interface {
 // Options are what an Agent needs. Overrides, Passes and Log must be set.
 type Options struct {
 	Overrides Overrides
-	Passes    *Passes
+	Successes *Successes
 	Log       *slog.Logger
 	LogLimit  *loglimit.Limiter // of the lines that a client can cause; nil: they are not limited
 	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
 	Conns *clients.ConnLimiter
 
-	// Noted is told of each answer: to which address, about what, and the line without its newline. It is
+	// OnAnswer is told of each answer: to which address, about what, and the line without its newline. It is
 	// called from many goroutines and must not block. It may be nil.
-	Noted func(peer string, key spool.Key, answer string)
+	OnAnswer func(peer string, key spool.Key, answer string)
 }
 
 // Agent answers at any number of Doors, for which its bounds hold together. It is safe for concurrent use
 // and owns no goroutine but those of its doors.
 type Agent struct {
 	o     Options
-	hosts health.Hosts
+	hosts health.LocalAddrs
 	crowd crowd
 }
 
@@ -68,12 +68,12 @@ func (a *Agent) answer(k spool.Key) string {
 	here := k.Host == ""
 	if !here {
 		addr, err := netip.ParseAddr(k.Host)
-		here = err == nil && a.hosts.Own(addr)
+		here = err == nil && a.hosts.Contains(addr)
 	}
 	o := a.o.Overrides.Lookup(k.Service, k.Host, k.Port, here).Override
 	if o == nil {
 		ended := a.o.Overrides.MaintEnded(k.Service, k.Host, k.Port, here)
-		if !ended.IsZero() && time.Since(ended) < comingBack && !a.o.Passes.since(k, here, ended) {
+		if !ended.IsZero() && time.Since(ended) < comingBack && !a.o.Successes.since(k, here, ended) {
 			// HAProxy has sent no checks during maint, and would send traffic before the first of them.
 			return "ready down #coming back"
 		}
@@ -85,7 +85,7 @@ func (a *Agent) answer(k spool.Key) string {
 	case spool.Down:
 		return because("ready down", o.Reason)
 	case spool.Maint:
-		a.o.Passes.expect(maintTold)
+		a.o.Successes.expect(maintTold)
 		return because("maint down", o.Reason)
 	default: // Ready is never one that was found
 		return "up ready"
@@ -95,7 +95,7 @@ func (a *Agent) answer(k spool.Key) string {
 // because adds the reason. HAProxy reads it from the '#', which must have a blank before it, to the end of
 // the line, whatever is in it, further '#' included; a line without one is one without a reason.
 func because(words, reason string) string {
-	if reason = wording.Begin(reason, maxReason); reason == "" {
+	if reason = textfmt.Truncate(reason, maxReason); reason == "" {
 		return words
 	}
 	return words + " #" + reason

@@ -52,8 +52,8 @@ func TestWords(t *testing.T) {
 	}
 }
 
-func pass(p *Passes, service, host string, port uint16, code int, began time.Time) {
-	p.Result(&check.Target{Service: service, Host: host, Port: port}, check.Result{Code: code}, began)
+func pass(p *Successes, service, host string, port uint16, code int, began time.Time) {
+	p.CheckFinished(&check.Target{Service: service, Host: host, Port: port}, check.Result{Code: code}, began)
 }
 
 // TestComingBack: from the end of maint until a check that began later has passed, 10 s at most.
@@ -90,7 +90,7 @@ func TestComingBack(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := new(said)
-				a := New(Options{Overrides: s, Passes: new(Passes)})
+				a := New(Options{Overrides: s, Successes: new(Successes)})
 				k, err := spool.ParseKey(c.key)
 				if err != nil {
 					t.Fatal(err)
@@ -108,9 +108,9 @@ func TestComingBack(t *testing.T) {
 				s.back(k.Service)
 				want("at once", "ready down #coming back")
 				time.Sleep(time.Second)
-				pass(a.o.Passes, c.after.service, c.after.host, c.after.port, c.after.code, early)
+				pass(a.o.Successes, c.after.service, c.after.host, c.after.port, c.after.code, early)
 				want("after a check that began in maint", "ready down #coming back")
-				pass(a.o.Passes, c.after.service, c.after.host, c.after.port, c.after.code, time.Now())
+				pass(a.o.Successes, c.after.service, c.after.host, c.after.port, c.after.code, time.Now())
 				if c.back {
 					want("after the check", "up ready")
 					return
@@ -129,7 +129,7 @@ func TestComingBack(t *testing.T) {
 func TestComingBackIsSaidOfNothingElse(t *testing.T) {
 	t.Parallel()
 	s := new(said)
-	a := New(Options{Overrides: s, Passes: new(Passes)})
+	a := New(Options{Overrides: s, Successes: new(Successes)})
 	s.back("web")
 	for state, want := range map[spool.State]string{
 		spool.ForceUp: "up ready", spool.Drain: "up drain", spool.Down: "ready down #why", spool.Maint: "maint down #why",
@@ -151,7 +151,7 @@ func TestPassesBeforeTheFirstQuestion(t *testing.T) {
 	for _, told := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			s := new(said)
-			a := New(Options{Overrides: s, Passes: new(Passes)})
+			a := New(Options{Overrides: s, Successes: new(Successes)})
 			web := spool.Key{Service: "web"}
 			if told {
 				s.say("web", spool.Maint, "disk")
@@ -160,9 +160,9 @@ func TestPassesBeforeTheFirstQuestion(t *testing.T) {
 			s.back("web")
 			time.Sleep(time.Nanosecond)
 			if !told {
-				a.o.Passes.Changed(spool.Change{Key: web, Old: &spool.Entry{Key: web, State: spool.Maint}})
+				a.o.Successes.OverrideChanged(spool.Change{Key: web, Old: &spool.Entry{Key: web, State: spool.Maint}})
 			}
-			pass(a.o.Passes, "web", "127.0.0.1", 80, 200, time.Now())
+			pass(a.o.Successes, "web", "127.0.0.1", 80, 200, time.Now())
 			time.Sleep(time.Second)
 			if got := a.answer(web); got != "up ready" {
 				t.Errorf("told %v: %q, want up ready", told, got)
@@ -175,15 +175,15 @@ func TestPassesBeforeTheFirstQuestion(t *testing.T) {
 func TestPassesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := new(Passes)
+		p := new(Successes)
 		down := &spool.Entry{State: spool.Down}
-		p.Changed(spool.Change{Old: down})
-		p.Changed(spool.Change{New: &spool.Entry{State: spool.Maint}})
+		p.OverrideChanged(spool.Change{Old: down})
+		p.OverrideChanged(spool.Change{New: &spool.Entry{State: spool.Maint}})
 		pass(p, "web", "127.0.0.1", 80, 200, time.Now())
 		if p.last != nil {
 			t.Error("a down that ends, or a maint that begins, is no maint that ends")
 		}
-		p.Changed(spool.Change{Old: &spool.Entry{State: spool.Maint}, New: down})
+		p.OverrideChanged(spool.Change{Old: &spool.Entry{State: spool.Maint}, New: down})
 		for i := range maxPasses {
 			pass(p, "web", "127.0.0.1", uint16(i), 200, time.Now())
 			pass(p, "web"+string(rune('a'+i%26)), "192.0.2.1", uint16(i), 200, time.Now())
@@ -216,7 +216,7 @@ func FuzzLine(f *testing.F) {
 		}
 		s := &said{}
 		s.say("web", spool.Maint, reason)
-		a := New(Options{Overrides: s, Passes: new(Passes)})
+		a := New(Options{Overrides: s, Successes: new(Successes)})
 		line := a.answer(spool.Key{Service: "web"})
 		rest, ok := strings.CutPrefix(line, "maint down")
 		if !ok || rest != "" && !strings.HasPrefix(rest, " #") {

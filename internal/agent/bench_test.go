@@ -51,7 +51,7 @@ func realHouse(tb testing.TB) *house {
 	}
 	tb.Cleanup(func() { _ = x.Close() })
 	h := openFor(tb, "web", readTime)
-	h.agent.o.Overrides, h.agent.o.Noted = x, nil
+	h.agent.o.Overrides, h.agent.o.OnAnswer = x, nil
 	return h
 }
 
@@ -96,9 +96,9 @@ func benchmark(b *testing.B, h *house) {
 
 // BenchmarkPasses is what each check that has run pays while nothing comes back.
 func BenchmarkPasses(b *testing.B) {
-	p, t := new(Passes), &check.Target{Service: "web", Host: "127.0.0.1", Port: 80}
+	p, t := new(Successes), &check.Target{Service: "web", Host: "127.0.0.1", Port: 80}
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Result(t, check.Result{Code: 200}, time.Time{})
+		p.CheckFinished(t, check.Result{Code: 200}, time.Time{})
 	}
 }

@@ -14,7 +14,7 @@ import (
 // visitor is a connection that has not said yet what it means.
 type visitor struct {
 	*net.TCPConn
-	door   *Door
+	door   *Server
 	from   netip.Prefix
 	text   [maxText]byte
 	pushed atomic.Bool // it has to make room: what it has said until now counts, and nothing more
@@ -103,7 +103,7 @@ func (c *crowd) leave(v *visitor) {
 }
 
 // disperse closes the connections of a door.
-func (c *crowd) disperse(d *Door) {
+func (c *crowd) disperse(d *Server) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for v := range c.alive {

@@ -19,7 +19,7 @@ import (
 	"hacheck/internal/clients"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -38,8 +38,8 @@ const (
 	maxAlive       = 2048 // those included that are about to go; beyond, connections are closed at once
 )
 
-// Door is one port of an Agent.
-type Door struct {
+// Server is one port of an Agent.
+type Server struct {
 	a   *Agent
 	ln  net.Listener
 	own atomic.Pointer[spool.Key]
@@ -48,28 +48,28 @@ type Door struct {
 	wg     sync.WaitGroup
 }
 
-// Open answers at ln, which belongs to the Door then; who does not say what it means is told about own,
+// Serve answers at ln, which belongs to the Door then; who does not say what it means is told about own,
 // spool.All for none. The Door owns the goroutine that accepts and one for each connection that waits.
-func (a *Agent) Open(ln net.Listener, own string) *Door {
-	d := &Door{a: a, ln: ln}
-	d.SpeakOf(own)
+func (a *Agent) Serve(ln net.Listener, own string) *Server {
+	d := &Server{a: a, ln: ln}
+	d.SetDefaultService(own)
 	d.wg.Go(d.accept)
 	return d
 }
 
-// SpeakOf changes who is spoken of to those who do not say what they mean.
-func (d *Door) SpeakOf(own string) { d.own.Store(&spool.Key{Service: own}) }
+// SetDefaultService changes who is spoken of to those who do not say what they mean.
+func (d *Server) SetDefaultService(own string) { d.own.Store(&spool.Key{Service: own}) }
 
 // Close closes the port and every connection, without a word: what HAProxy was told last stands. It
 // returns when all goroutines have ended.
-func (d *Door) Close() {
+func (d *Server) Close() {
 	d.closed.Store(true)
 	_ = d.ln.Close() // nothing is lost with it
 	d.a.crowd.disperse(d)
 	d.wg.Wait()
 }
 
-func (d *Door) accept() {
+func (d *Server) accept() {
 	var buf [maxText]byte
 	for {
 		c, err := d.ln.Accept()
@@ -89,7 +89,7 @@ func (d *Door) accept() {
 }
 
 // meet answers a connection that has said what it means and nothing else. The others wait.
-func (d *Door) meet(c *net.TCPConn, buf []byte) {
+func (d *Server) meet(c *net.TCPConn, buf []byte) {
 	n, end := readNow(c, buf)
 	if end || n > 0 && bytes.IndexByte(buf[:n], '\n') == n-1 {
 		d.say(c, buf[:n])
@@ -119,7 +119,7 @@ func (d *Door) meet(c *net.TCPConn, buf []byte) {
 }
 
 // attend waits for v, of whose text n bytes are there, to say what it means, and answers.
-func (d *Door) attend(v *visitor, n int) {
+func (d *Server) attend(v *visitor, n int) {
 	for !complete(v.text[:n]) {
 		m, err := v.Read(v.text[n:])
 		n += m
@@ -175,7 +175,7 @@ func readNow(c *net.TCPConn, p []byte) (n int, end bool) {
 }
 
 // say answers what was read.
-func (d *Door) say(c *net.TCPConn, read []byte) {
+func (d *Server) say(c *net.TCPConn, read []byte) {
 	text, _, _ := bytes.Cut(read, []byte("\n"))
 	k, ok := parse(text, *d.own.Load())
 	if !ok {
@@ -190,8 +190,8 @@ func (d *Door) say(c *net.TCPConn, read []byte) {
 	if _, err := io.WriteString(c, answer+"\n"); err != nil {
 		return
 	}
-	if d.a.o.Noted != nil {
-		d.a.o.Noted(peerOf(c).String(), k, answer)
+	if d.a.o.OnAnswer != nil {
+		d.a.o.OnAnswer(peerOf(c).String(), k, answer)
 	}
 	if log := d.a.o.Log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("agent answered", "peer", peerOf(c).String(), "service", k.Name(), "answer", answer)
@@ -202,7 +202,7 @@ func (d *Door) say(c *net.TCPConn, read []byte) {
 func (a *Agent) noService(c net.Conn, text []byte) {
 	const message = `agent: what was sent names no service, and gets no answer; agent-send wants "web\n" or "web:8080\n"`
 	if a.o.LogLimit.AllowOnce(loglimit.Client, clients.Network(peerOf(c)).String(), message, string(text)) {
-		a.o.Log.Warn(message, "text", wording.Excerpt(text, maxShownText), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
+		a.o.Log.Warn(message, "text", textfmt.Excerpt(text, maxShownText), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
 	}
 }
 

@@ -107,7 +107,7 @@ type house struct {
 	limit *loglimit.Limiter
 	noted noted
 	agent *Agent
-	door  *Door
+	door  *Server
 	addr  string
 }
 
@@ -121,8 +121,8 @@ func openFor(tb testing.TB, own string, patience time.Duration) *house {
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
 	h.limit = loglimit.New(log)
 	h.agent = New(Options{
-		Overrides: &h.said, Passes: new(Passes), Log: log, LogLimit: h.limit,
-		Noted: func(peer string, k spool.Key, answer string) {
+		Overrides: &h.said, Successes: new(Successes), Log: log, LogLimit: h.limit,
+		OnAnswer: func(peer string, k spool.Key, answer string) {
 			h.noted.mu.Lock()
 			defer h.noted.mu.Unlock()
 			h.noted.list = append(h.noted.list, note{peer, k.Name(), answer})
@@ -134,7 +134,7 @@ func openFor(tb testing.TB, own string, patience time.Duration) *house {
 	}
 	h.addr = ln.Addr().String()
 	h.agent.crowd.patience = patience
-	h.door = h.agent.Open(ln, own)
+	h.door = h.agent.Serve(ln, own)
 	tb.Cleanup(h.door.Close)
 	return h
 }

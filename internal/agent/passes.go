@@ -21,10 +21,10 @@ const (
 	maxPasses = 100_000
 )
 
-// Passes remembers when checks have last passed, while that may matter: while balancers are told of maint,
+// Successes remembers when checks have last passed, while that may matter: while balancers are told of maint,
 // and until what was in maint is back. The rest of the time it costs a check one look at a pointer. The zero
 // value is ready, and it is safe for concurrent use.
-type Passes struct {
+type Successes struct {
 	until atomic.Pointer[time.Time] // when nothing needs to be noted any more; nil is now
 
 	mu   sync.Mutex
@@ -50,7 +50,7 @@ const (
 )
 
 // expect has passes noted for a while from now on.
-func (p *Passes) expect(d time.Duration) {
+func (p *Successes) expect(d time.Duration) {
 	until := time.Now().Add(d)
 	for {
 		old := p.until.Load()
@@ -60,15 +60,15 @@ func (p *Passes) expect(d time.Duration) {
 	}
 }
 
-// Changed is told of the changes in the spool.
-func (p *Passes) Changed(c spool.Change) {
+// OverrideChanged is told of the changes in the spool.
+func (p *Successes) OverrideChanged(c spool.Change) {
 	if c.Old != nil && c.Old.State == spool.Maint {
 		p.expect(comingBack)
 	}
 }
 
-// Result is told of the checks that have run, as health.Options.OnResult.
-func (p *Passes) Result(t *check.Target, r check.Result, began time.Time) {
+// CheckFinished is told of the checks that have run, as health.Options.OnResult.
+func (p *Successes) CheckFinished(t *check.Target, r check.Result, began time.Time) {
 	until := p.until.Load()
 	if until == nil {
 		return
@@ -111,7 +111,7 @@ func (p *Passes) Result(t *check.Target, r check.Result, began time.Time) {
 
 // since reports whether a check that speaks for k has passed that began after then. here says that the host
 // of k is this machine.
-func (p *Passes) since(k spool.Key, here bool, then time.Time) bool {
+func (p *Successes) since(k spool.Key, here bool, then time.Time) bool {
 	p.expect(comingBack)
 	p.mu.Lock()
 	defer p.mu.Unlock()

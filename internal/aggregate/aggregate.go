@@ -20,18 +20,18 @@ const failed = "At least one health check failed"
 
 // Handler answers every request with the state of one service. Judge must be set.
 type Handler struct {
-	// Judge asks; it is called for each request, with the checks that the request came through (check.HopsHeader).
-	Judge       func(hops uint8) health.Verdict
+	// Evaluate asks; it is called for each request, with the checks that the request came through (check.HopsHeader).
+	Evaluate    func(hops uint8) health.Verdict
 	FailureCode func() int // nil, or one that returns 0: DefaultFailureCode
-	// Asked is told of each request and its answer; nil: nobody is.
-	Asked func(r *http.Request, v *health.Verdict, code int)
-	Log   *slog.Logger
+	// OnAnswer is told of each request and its answer; nil: nobody is.
+	OnAnswer func(r *http.Request, v *health.Verdict, code int)
+	Log      *slog.Logger
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w.Header().Set("X-Content-Type-Options", "nosniff") // part of the text comes from services
-	v := h.Judge(check.WorstHops(r.Header[check.HopsHeader]))
+	v := h.Evaluate(check.WorstHops(r.Header[check.HopsHeader]))
 	healthy := v.Result.Code == http.StatusOK
 	code := http.StatusOK
 	if !healthy {
@@ -40,8 +40,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			code = cmp.Or(h.FailureCode(), code)
 		}
 	}
-	if h.Asked != nil {
-		h.Asked(r, &v, code)
+	if h.OnAnswer != nil {
+		h.OnAnswer(r, &v, code)
 	}
 	if health.WantsJSON(r.Header) {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")

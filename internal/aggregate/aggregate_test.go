@@ -90,9 +90,9 @@ func open(t *testing.T, failureCode int) *door {
 		CacheMaxEntries: 1, Timeout: 10 * time.Second, MaxClients: 4, Log: slog.New(slog.DiscardHandler),
 	})
 	h := &Handler{
-		Judge: func(hops uint8) health.Verdict {
-			return judge.Verdict(&health.Ask{
-				Target: check.Target{Protocol: "checks", Service: "web", Host: "127.0.0.1", Hops: hops}, Here: true, Fresh: true, Alone: true,
+		Evaluate: func(hops uint8) health.Verdict {
+			return judge.Evaluate(&health.Request{
+				Target: check.Target{Protocol: "checks", Service: "web", Host: "127.0.0.1", Hops: hops}, Local: true, NoCache: true, NoShare: true,
 			})
 		},
 		FailureCode: func() int { return failureCode },
@@ -278,7 +278,7 @@ func TestAnyRequest(t *testing.T) {
 func TestJudgeIsAskedForEachRequest(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
-	srv := Server(&Handler{Judge: func(hops uint8) health.Verdict {
+	srv := Server(&Handler{Evaluate: func(hops uint8) health.Verdict {
 		n := asked.Add(1)
 		return health.Verdict{Result: check.Result{Code: 503, Body: fmt.Append(nil, n)}}
 	}}, time.Second)

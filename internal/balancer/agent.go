@@ -32,8 +32,8 @@ func (a *agentRow) silence() time.Duration {
 	return max(silentAtLeast, silentIntervals*a.gaps.median(a.asked))
 }
 
-// Told enters an answer of the agent door to peer about service, the name of a service or of an instance.
-func (t *Table) Told(peer, service, answer string) {
+// RecordAgent enters an answer of the agent door to peer about service, the name of a service or of an instance.
+func (t *Table) RecordAgent(peer, service, answer string) {
 	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()

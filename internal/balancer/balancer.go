@@ -87,8 +87,8 @@ func newTable(now func() time.Time) *Table {
 	}
 }
 
-// LogTo has the table log when it is full. It must be called before all else.
-func (t *Table) LogTo(log *slog.Logger) { t.log = log }
+// SetLogger has the table log when it is full. It must be called before all else.
+func (t *Table) SetLogger(log *slog.Logger) { t.log = log }
 
 // Full logs, once a minute at most, that a table has no more room for the client that fills it. table is "services",
 // "balancers" or "agents".
@@ -104,18 +104,18 @@ func (t *Table) Full(table string, largest netip.Prefix, rows int) {
 // Request is one check request and its answer. Its memory is the caller's again when Asked returns.
 type Request struct {
 	Peer string // the remote address
-	// Sent says that there was an X-Haproxy-Server-State header. State is the last one as it came, Node and
+	// HasState says that there was an X-Haproxy-Server-State header. State is the last one as it came, Node and
 	// Name are in it.
-	Sent              bool
+	HasState          bool
 	State, Node, Name string
 	URL               string // the request's path and query
 	Host              string // that was to be checked
 	Port              uint16
 	Here              bool
-	Came              time.Time   // when it came; zero: when it was answered
+	Received          time.Time   // when it came; zero: when it was answered
 	Code              int         // of the answer
 	Override          spool.State // that decided it; Ready when none did
-	At                time.Time   // when it was answered
+	Answered          time.Time   // when it was answered
 }
 
 // Service is what is known of the balancers that ask about one service. It is safe for concurrent use.
@@ -213,14 +213,14 @@ func (m *missed) count(age time.Duration) uint64 {
 	return m.n.Load()
 }
 
-// Asked enters one request. It costs a fraction of a microsecond: every check comes by.
-func (s *Service) Asked(r *Request) {
+// Record enters one request. It costs a fraction of a microsecond: every check comes by.
+func (s *Service) Record(r *Request) {
 	key := rowKey{peer: r.Peer, node: cut(r.Node, maxName), name: cut(r.Name, maxName)}
-	if !r.Sent || r.Name == "" {
+	if !r.HasState || r.Name == "" {
 		key.url = cut(r.URL, maxName)
 	}
 	if !s.enter(&key, r) {
-		s.t.miss(s, clients.NetworkOf(r.Peer), r.At)
+		s.t.miss(s, clients.NetworkOf(r.Peer), r.Answered)
 	}
 }
 
@@ -233,7 +233,7 @@ func (s *Service) enter(key *rowKey, r *Request) bool {
 		return true
 	}
 	var gap time.Duration
-	if !r.Sent {
+	if !r.HasState {
 		if gap = s.steady(r); gap == 0 {
 			s.mu.Unlock()
 			return true
@@ -266,18 +266,18 @@ func (s *Service) steady(r *Request) time.Duration {
 	_, _ = h.WriteString(r.URL)
 	hash := h.Sum64()
 	if s.candidate.at.IsZero() {
-		s.candidate = candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.At}
+		s.candidate = candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.Answered}
 		return 0
 	}
 	if s.candidate.hash == hash {
-		return s.candidate.again(r.At)
+		return s.candidate.again(r.Answered)
 	}
 	for i := range s.candidates {
 		if c := &s.candidates[i]; c.hash == hash {
-			return c.again(r.At)
+			return c.again(r.Answered)
 		}
 	}
-	c := candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.At}
+	c := candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.Answered}
 	if len(s.candidates) < maxCandidates-1 {
 		s.candidates = append(s.candidates, c)
 	} else {
@@ -351,7 +351,7 @@ func (t *Table) add(s *Service, key *rowKey, gap time.Duration, r *Request) bool
 	if w == nil {
 		w = &row{service: s, client: client, key: rowKey{strings.Clone(key.peer), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
 		if gap > 0 {
-			w.asked, w.last.at = 1, r.At.Add(-gap)
+			w.asked, w.last.at = 1, r.Answered.Add(-gap)
 		}
 		w.place = t.rows.Add(client, w)
 		s.insert(w)
@@ -466,10 +466,10 @@ func (t *Table) forget(s *Service, now time.Time) {
 // enter enters a request in its row.
 func (w *row) enter(r *Request) {
 	if w.asked > 0 {
-		w.gaps.add(w.asked, r.At.Sub(w.last.at))
+		w.gaps.add(w.asked, r.Answered.Sub(w.last.at))
 	}
 	w.asked++
-	w.sent = r.Sent
+	w.sent = r.HasState
 	w.state = append(w.state[:0], cut(r.State, maxHeader)...)
 	if url := cut(r.URL, maxName); w.url != url {
 		w.url = strings.Clone(url)
@@ -479,13 +479,13 @@ func (w *row) enter(r *Request) {
 	}
 	w.port, w.here = r.Port, r.Here
 
-	if w.came = r.Came; w.came.IsZero() {
-		w.came = r.At
+	if w.came = r.Received; w.came.IsZero() {
+		w.came = r.Answered
 	}
 	w.previous = w.last
-	w.last = answer{r.At, r.Code, r.Override}
+	w.last = answer{r.Answered, r.Code, r.Override}
 	if w.asked == 1 || w.last.code != w.previous.code || w.last.override != w.previous.override {
-		w.same, w.alike = r.At, 0
+		w.same, w.alike = r.Answered, 0
 	}
 	w.alike++
 	if takesOut(r.Override) {

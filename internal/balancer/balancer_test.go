@@ -32,14 +32,14 @@ func newWorld() *world {
 // ask enters a request as HAProxy sends them, after as long as its interval is.
 func (w *world) ask(after time.Duration, r Request) {
 	w.at = w.at.Add(after)
-	r.At = w.at
+	r.Answered = w.at
 	if r.Peer == "" {
 		r.Peer = "10.0.0.1"
 	}
 	if r.Code == 0 {
 		r.Code = 200
 	}
-	w.web.Asked(&r)
+	w.web.Record(&r)
 }
 
 func n(i int) *int { return &i }
@@ -49,7 +49,7 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	r := Request{
-		Sent: true, Node: "lb1", Name: "be/web1", URL: "/http/web/8080/status", Host: "127.0.0.1", Port: 8080, Here: true,
+		HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/8080/status", Host: "127.0.0.1", Port: 8080, Here: true,
 		State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1; throttle=40%",
 	}
 	w.ask(0, r)
@@ -139,7 +139,7 @@ func FuzzParseState(f *testing.F) {
 // TestKeys: what makes two balancers, or two servers, of two requests.
 func TestKeys(t *testing.T) {
 	t.Parallel()
-	base := Request{Sent: true, State: "UP", Peer: "10.0.0.1", Node: "lb1", Name: "be/web1", URL: "/tcp/web/1"}
+	base := Request{HasState: true, State: "UP", Peer: "10.0.0.1", Node: "lb1", Name: "be/web1", URL: "/tcp/web/1"}
 	for name, c := range map[string]struct {
 		change func(*Request)
 		rows   int
@@ -223,7 +223,7 @@ func TestStateless(t *testing.T) {
 // TestSilent: three usual intervals, 5 s at least, and more patience with one whose interval is not known.
 func TestSilent(t *testing.T) {
 	t.Parallel()
-	r := Request{Sent: true, Node: "lb1", Name: "be/s"}
+	r := Request{HasState: true, Node: "lb1", Name: "be/s"}
 	for _, c := range []struct {
 		interval, silent time.Duration
 		asked            int
@@ -264,7 +264,7 @@ func TestForgets(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	for i := range 50 {
-		w.ask(0, Request{Sent: true, Node: fmt.Sprint(i), Name: "be/s"})
+		w.ask(0, Request{HasState: true, Node: fmt.Sprint(i), Name: "be/s"})
 	}
 	w.at = w.at.Add(forgetAfter)
 	if got := len(w.Report("").Balancers); got != 50 {
@@ -275,7 +275,7 @@ func TestForgets(t *testing.T) {
 		t.Errorf("%d balancers, %d rows, %d services are left", got, w.rows.Len(), len(w.services))
 	}
 	// The row is used again.
-	w.ask(0, Request{Sent: true, Node: "1", Name: "be/s"})
+	w.ask(0, Request{HasState: true, Node: "1", Name: "be/s"})
 	if got := w.Report("").Balancers; len(got) != 1 || got[0].Previous != nil {
 		t.Errorf("after it came back: %+v", got)
 	}
@@ -285,15 +285,15 @@ func TestForgets(t *testing.T) {
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
-	w.ask(0, Request{Sent: true, Node: "lb1", Name: "be/s"})
+	w.ask(0, Request{HasState: true, Node: "lb1", Name: "be/s"})
 	for i := range 10_000 {
-		w.ask(0, Request{Peer: "10.6.6.6", Sent: true, Node: fmt.Sprintf("node-%d", i), Name: "be/s", State: strings.Repeat("U", 64<<10)})
+		w.ask(0, Request{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprintf("node-%d", i), Name: "be/s", State: strings.Repeat("U", 64<<10)})
 	}
 	r := w.Report("")
 	if len(r.Balancers) != 1+maxRowsBeside || r.NotKept != 10_000-maxRowsBeside {
 		t.Errorf("%d balancers and %d not kept after ten thousand names of one client", len(r.Balancers), r.NotKept)
 	}
-	w.ask(2*time.Second, Request{Sent: true, Node: "lb1", Name: "be/s"})
+	w.ask(2*time.Second, Request{HasState: true, Node: "lb1", Name: "be/s"})
 	if b := w.Report("").Balancers; b[0].Node != "lb1" || b[0].Interval != 2 {
 		t.Errorf("the first one: %+v", b[0])
 	}
@@ -302,7 +302,7 @@ func TestBounds(t *testing.T) {
 	}
 	for s := range 1000 {
 		for i := range 30 {
-			w.Service(fmt.Sprintf("svc-%d", s)).Asked(&Request{Peer: "10.6.6.6", Sent: true, Node: fmt.Sprint(i), Name: "be/s", At: w.at})
+			w.Service(fmt.Sprintf("svc-%d", s)).Record(&Request{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprint(i), Name: "be/s", Answered: w.at})
 		}
 	}
 	if got := w.rows.Len(); got != maxRows {
@@ -310,7 +310,7 @@ func TestBounds(t *testing.T) {
 	}
 	// The client that fills the table gets no more; others get room from it, and one another's rows are safe.
 	for i := range 3_000 {
-		w.Service(fmt.Sprintf("svc-%d", i%500)).Asked(&Request{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), Sent: true, Node: "n", Name: "be/s", At: w.at})
+		w.Service(fmt.Sprintf("svc-%d", i%500)).Record(&Request{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), HasState: true, Node: "n", Name: "be/s", Answered: w.at})
 	}
 	others := 0
 	for _, b := range w.Report("").Balancers {
@@ -330,7 +330,7 @@ func TestBounds(t *testing.T) {
 	}
 	// Once the flood is over and forgotten, a newcomer finds room.
 	w.at = w.at.Add(forgetAfter + time.Minute)
-	w.ask(0, Request{Peer: "10.0.0.9", Sent: true, Node: "new", Name: "be/s"})
+	w.ask(0, Request{Peer: "10.0.0.9", HasState: true, Node: "new", Name: "be/s"})
 	if got := w.Report("web"); len(got.Balancers) != 1 || got.Balancers[0].Node != "new" || len(got.Unrecorded) != 0 {
 		t.Errorf("after the flood: %+v", got)
 	}
@@ -339,7 +339,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%d not kept and %d services long after the flood", r.NotKept, len(w.services))
 	}
 	// A request that took long is as old as it is, whatever its answer.
-	w.ask(0, Request{Sent: true, Node: "slow", Name: "be/s", Came: w.at.Add(-3 * time.Second)})
+	w.ask(0, Request{HasState: true, Node: "slow", Name: "be/s", Received: w.at.Add(-3 * time.Second)})
 	if b := w.Report("web").Balancers[0]; b.Asked != 3 || b.Last.Ago != 0 {
 		t.Errorf("a slow answer: %+v", b)
 	}
@@ -354,7 +354,7 @@ func TestMany(t *testing.T) {
 	for range 5_000 {
 		peer := fmt.Sprintf("10.0.0.%d", r.IntN(100))
 		count[peer]++
-		w.ask(10*time.Millisecond, Request{Peer: peer, Sent: true, Node: "lb", Name: "be/s", Code: 503, Override: spool.Down})
+		w.ask(10*time.Millisecond, Request{Peer: peer, HasState: true, Node: "lb", Name: "be/s", Code: 503, Override: spool.Down})
 	}
 	got := w.Report("").Balancers
 	if len(got) != 100 {
@@ -373,7 +373,7 @@ func TestAgents(t *testing.T) {
 	w := newWorld()
 	told := func(peer, service, answer string) {
 		w.at = w.at.Add(time.Second)
-		w.Told(peer, service, answer)
+		w.RecordAgent(peer, service, answer)
 	}
 	told("10.0.0.1", "web", "up ready")
 	told("10.0.0.1", "web", "ready down #why")
@@ -405,14 +405,14 @@ func TestAgents(t *testing.T) {
 	}
 	for range 3 {
 		w.at = w.at.Add(4 * time.Second)
-		w.Told("10.0.0.3", "mail", "up ready")
+		w.RecordAgent("10.0.0.3", "mail", "up ready")
 	}
 	if silent(11*time.Second, "mail") || !silent(13*time.Second, "mail") {
 		t.Error("one that asks every 4 s is silent before 12 s or not after them")
 	}
 	// One that asks about ever other names leaves room for the others, and takes none of their rows.
 	for i := range maxAgents + 100 {
-		w.Told("10.6.6.6", fmt.Sprintf("svc-%d", i), "up ready")
+		w.RecordAgent("10.6.6.6", fmt.Sprintf("svc-%d", i), "up ready")
 	}
 	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3 {
 		t.Errorf("%d agents after a flood from one address, %d of web", got, len(w.Report("web").Agents))
@@ -421,7 +421,7 @@ func TestAgents(t *testing.T) {
 		t.Errorf("not recorded: %+v", u)
 	}
 	for i := range 3_000 {
-		w.Told(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
+		w.RecordAgent(fmt.Sprintf("10.1.%d.%d", i>>8, i&255), "web", "up ready")
 	}
 	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3_000+3 {
 		t.Errorf("%d agents, %d of web", got, len(w.Report("web").Agents))
@@ -436,16 +436,16 @@ func TestAgents(t *testing.T) {
 // BenchmarkAsked is what every check pays for the daemon to know who asks.
 func BenchmarkAsked(b *testing.B) {
 	for name, r := range map[string]Request{
-		"state":    {Peer: "10.0.0.1", Sent: true, Node: "lb1", Name: "be/web1", URL: "/http/web/80/", State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1"},
+		"state":    {Peer: "10.0.0.1", HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/80/", State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1"},
 		"no state": {Peer: "10.0.0.1", URL: "/http/web/80/"},
 	} {
 		b.Run(name, func(b *testing.B) {
 			s := New().Service("web")
-			r.At = time.Now()
+			r.Answered = time.Now()
 			b.ReportAllocs()
 			for b.Loop() {
-				r.At = r.At.Add(time.Second)
-				s.Asked(&r)
+				r.Answered = r.Answered.Add(time.Second)
+				s.Record(&r)
 			}
 		})
 	}
@@ -471,9 +471,9 @@ func TestCandidates(t *testing.T) {
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
-	w.NotKept("web", "10.0.0.1")
-	w.Missed("api", "2001:db8::1", w.at.Add(-5*time.Second))
-	w.Missed("old", "10.0.0.1", w.at.Add(-3*time.Minute))
+	w.RecordDropped("web", "10.0.0.1")
+	w.RecordMissed("api", "2001:db8::1", w.at.Add(-5*time.Second))
+	w.RecordMissed("old", "10.0.0.1", w.at.Add(-3*time.Minute))
 	want := []Unrecorded{{Service: "web", Client: "10.0.0.1"}, {Service: "api", Client: "2001:db8::/64", Ago: 5}}
 	if d := cmp.Diff(want, w.Report("").Unrecorded); d != "" {
 		t.Error(d)
@@ -500,9 +500,9 @@ func TestUnrecorded(t *testing.T) {
 	}
 
 	for i := range 2 * maxUnrecordedOf {
-		w.NotKept(fmt.Sprintf("invented-%d", i), "10.6.6.6")
+		w.RecordDropped(fmt.Sprintf("invented-%d", i), "10.6.6.6")
 	}
-	w.NotKept("web", "10.0.0.1")
+	w.RecordDropped("web", "10.0.0.1")
 	if got := w.Report("web").Unrecorded; len(got) != 1 || got[0].Client != "10.0.0.1" {
 		t.Errorf("the names of one client leave no room for another: %+v", got)
 	}
@@ -518,7 +518,7 @@ func TestUnrecorded(t *testing.T) {
 		}
 	}
 	for i := range 100_000 {
-		w.NotKept(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
+		w.RecordDropped(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
 	}
 	if got := len(w.Report("").Unrecorded); got != maxUnrecorded {
 		t.Errorf("%d are remembered, want %d", got, maxUnrecorded)
@@ -534,7 +534,7 @@ func TestFullIsLogged(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
 	var log strings.Builder
-	w.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	w.SetLogger(slog.New(slog.NewTextHandler(&log, nil)))
 	for range 3 {
 		w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
 		w.Full("agents", clients.NetworkOf("2001:db8::1"), 10_000)

@@ -7,10 +7,10 @@ type Report struct {
 	Uptime float64 `json:"uptime"` // since the daemon began to listen
 	// AgentOnly is -S: the answers to HTTP checks are the service's own, and what operators say reaches
 	// balancers through the agent alone.
-	AgentOnly bool       `json:"agent_only"`
-	Services  []Asked    `json:"services"`  // asked about by anyone lately, by name
-	Balancers []Balancer `json:"balancers"` // by service, balancer, server
-	Agents    []Agent    `json:"agents"`    // by service, address
+	AgentOnly bool          `json:"agent_only"`
+	Services  []LastRequest `json:"services"`  // asked about by anyone lately, by name
+	Balancers []Balancer    `json:"balancers"` // by service, balancer, server
+	Agents    []Agent       `json:"agents"`    // by service, address
 	// NotKept counts the requests whose balancer was not remembered because too many were, until there has
 	// been none for ten minutes. Of one service when the report is about one, and of services that were not
 	// remembered themselves.
@@ -27,8 +27,8 @@ type Unrecorded struct {
 	Ago     float64 `json:"ago"`     // since it asked
 }
 
-// Asked says when a service was last asked about, by a balancer or anybody else.
-type Asked struct {
+// LastRequest says when a service was last asked about, by a balancer or anybody else.
+type LastRequest struct {
 	Service string  `json:"service"`
 	Ago     float64 `json:"ago"`
 }

@@ -14,7 +14,7 @@ func (t *Table) Report(service string) Report {
 	now := t.now()
 	r := Report{
 		Uptime: now.Sub(t.started).Seconds(), NotKept: t.notKept.count(t.age(now)),
-		Services: []Asked{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now), Unrecorded: []Unrecorded{},
+		Services: []LastRequest{}, Balancers: []Balancer{}, Agents: t.agentsOf(service, now), Unrecorded: []Unrecorded{},
 	}
 	for _, s := range t.take(service, now, &r) {
 		r.NotKept += s.missed.count(t.age(now))

@@ -116,8 +116,8 @@ func clientName(client netip.Prefix) string {
 	return client.String()
 }
 
-// Missed remembers that a client asked about a service at that time whose row at the HTTP server had to make room.
-func (t *Table) Missed(service, peer string, at time.Time) {
+// RecordMissed remembers that a client asked about a service at that time whose row at the HTTP server had to make room.
+func (t *Table) RecordMissed(service, peer string, at time.Time) {
 	now := t.now()
 	if now.Sub(at) > unrecordedFor {
 		return
@@ -127,8 +127,8 @@ func (t *Table) Missed(service, peer string, at time.Time) {
 	t.missedServices.add(service, clients.NetworkOf(peer), at, now)
 }
 
-// NotKept counts a request about a service for which the HTTP server had no room, and remembers it.
-func (t *Table) NotKept(service, peer string) {
+// RecordDropped counts a request about a service for which the HTTP server had no room, and remembers it.
+func (t *Table) RecordDropped(service, peer string) {
 	now := t.now()
 	t.notKept.add(t.age(now))
 	t.mu.Lock()

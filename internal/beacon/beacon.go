@@ -25,9 +25,9 @@ type Options struct {
 	Healthy func(ctx context.Context) bool
 	// Changed makes the beacon look at once when it receives. It may be nil.
 	Changed <-chan struct{}
-	// Decided tells what is known without a look, because an operator has said so, and whether anything is. It
+	// CachedHealth tells what is known without a look, because an operator has said so, and whether anything is. It
 	// must not block. It may be nil. What it says counts at once, also while a look is under way, and more.
-	Decided func() (healthy, ok bool)
+	CachedHealth func() (healthy, ok bool)
 	// Conns bounds the connections; nil: one with its default bounds.
 	Conns *clients.ConnLimiter
 	// Observe is told what happens. It may be nil; it must not block.
@@ -65,8 +65,8 @@ func Run(ctx context.Context, o Options) error {
 	if o.Observe == nil {
 		o.Observe = func(Event, net.Addr, error) {}
 	}
-	if o.Decided == nil {
-		o.Decided = func() (bool, bool) { return false, false }
+	if o.CachedHealth == nil {
+		o.CachedHealth = func() (bool, bool) { return false, false }
 	}
 	if o.Conns == nil {
 		o.Conns = clients.NewConnLimiter(clients.ConnLimits{})
@@ -94,11 +94,11 @@ func Run(ctx context.Context, o Options) error {
 		case <-timer.C:
 			look = true
 		case <-o.Changed:
-			healthy, known = o.Decided()
+			healthy, known = o.CachedHealth()
 			look, doubted = !known, true
 		case healthy = <-looking:
 			looking, look = nil, doubted
-			said, ok := o.Decided() // since the look began
+			said, ok := o.CachedHealth() // since the look began
 			if ok {
 				healthy, look = said, false
 			}

@@ -157,7 +157,7 @@ func TestALookThatNobodyWaitsFor(t *testing.T) {
 			looking <- struct{}{}
 			return <-release
 		}
-		o.Decided = func() (bool, bool) { return healthy.Load(), decided.Load() }
+		o.CachedHealth = func() (bool, bool) { return healthy.Load(), decided.Load() }
 	})
 	say := func(h, d bool) {
 		healthy.Store(h)

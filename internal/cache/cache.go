@@ -14,27 +14,27 @@ import (
 	gocache "github.com/patrickmn/go-cache"
 )
 
-// Outcome says where an answer came from. Its String is the value of X-Hacheck-Cache.
-type Outcome uint8
+// Status says where an answer came from. Its String is the value of X-Hacheck-Cache.
+type Status uint8
 
 // The outcomes.
 const (
-	Override Outcome = iota // nothing was asked: overrides, or a refusal, decided
-	Hit                     // a kept result
-	Miss                    // this request ran the check
-	Shared                  // this request joined a check that another one had started
-	Bypass                  // this request demanded a fresh check (Cache-Control: no-cache)
-	Outcomes                // how many there are
+	Override Status = iota // nothing was asked: overrides, or a refusal, decided
+	Hit                    // a kept result
+	Miss                   // this request ran the check
+	Shared                 // this request joined a check that another one had started
+	Bypass                 // this request demanded a fresh check (Cache-Control: no-cache)
+	Statuses               // how many there are
 )
 
-func (o Outcome) String() string {
+func (o Status) String() string {
 	return [...]string{"override", "hit", "miss", "shared", "bypass"}[o]
 }
 
-// Epoch places a result before or after the end of an override. See spool.View.
-type Epoch struct {
-	Now   uint64 // stored with a result that is taken now
-	Ended uint64 // a result stored with a smaller Now is too old
+// Generation places a result before or after the end of an override. See spool.View.
+type Generation struct {
+	Current uint64 // stored with a result that is taken now
+	Min     uint64 // a result stored with a smaller Now is too old
 }
 
 // entry is one kept result. It is never changed once it is stored. There may be 100,000 of them, each looked at
@@ -53,9 +53,9 @@ func (e *entry[V]) keptFor() time.Duration { return time.Duration(e.life) * time
 
 // Options say what is kept and how much of it.
 type Options[V any] struct {
-	// Life returns how long v may be kept, counted from now. 0: not at all, and what was kept before
+	// TTL returns how long v may be kept, counted from now. 0: not at all, and what was kept before
 	// is dropped, since v is newer. Less than 0: v says nothing, what was kept before stands.
-	Life func(v V) time.Duration
+	TTL func(v V) time.Duration
 	// Size returns the bytes that count against MaxBytes.
 	Size func(key string, v V) int
 	// Text returns where v has a text, which is then kept next to the key in memory; nil: v has none.
@@ -99,7 +99,7 @@ func New[V any](o Options[V]) *Cache[V] {
 
 // Get returns the kept result for key and its age, if there is one from after the last end of an override. It is
 // not to be changed. What is answered with is counted by whoever answers.
-func (c *Cache[V]) Get(key string, at Epoch) (v *V, age time.Duration, ok bool) {
+func (c *Cache[V]) Get(key string, at Generation) (v *V, age time.Duration, ok bool) {
 	e, age, ok := c.get(key, at)
 	if !ok {
 		return nil, 0, false
@@ -107,7 +107,7 @@ func (c *Cache[V]) Get(key string, at Epoch) (v *V, age time.Duration, ok bool) 
 	return &e.value, age, true
 }
 
-func (c *Cache[V]) get(key string, at Epoch) (e *entry[V], age time.Duration, ok bool) {
+func (c *Cache[V]) get(key string, at Generation) (e *entry[V], age time.Duration, ok bool) {
 	v, ok := c.items.Get(key)
 	if !ok {
 		return nil, 0, false
@@ -115,7 +115,7 @@ func (c *Cache[V]) get(key string, at Epoch) (e *entry[V], age time.Duration, ok
 	e = v.(*entry[V])
 	age = c.now() - e.taken
 	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
-	return e, age, e.epoch >= at.Ended && age <= e.keptFor()
+	return e, age, e.epoch >= at.Min && age <= e.keptFor()
 }
 
 // now is how long the cache has been there, which no clock that is set changes.
@@ -129,11 +129,11 @@ func (c *Cache[V]) now() time.Duration { return time.Since(c.began) }
 //
 // Answers to fresh begin forcedEvery apart for one key, however many callers demand them: a caller that comes too
 // early waits, and its answer serves all that come while it waits.
-func (c *Cache[V]) Do(key string, at Epoch, fresh bool, patience time.Duration, run func() V) (v *V, age time.Duration, o Outcome, ok bool) {
+func (c *Cache[V]) Do(key string, at Generation, fresh bool, patience time.Duration, run func() V) (v *V, age time.Duration, o Status, ok bool) {
 	// A check that began before an override ended must not answer who asks after it: they fly apart.
 	name := key
-	if at.Ended > 0 {
-		name = key + "\x00" + strconv.FormatUint(at.Ended, 36)
+	if at.Min > 0 {
+		name = key + "\x00" + strconv.FormatUint(at.Min, 36)
 	}
 	asked := c.now()
 	var tired <-chan time.Time
@@ -190,17 +190,17 @@ func (c *Cache[V]) await(f *flight[V], wait, asked time.Duration) *entry[V] {
 }
 
 // fly runs run for all that are aboard f, unless a flight has landed since the caller's Get. It reports whether it did.
-func (c *Cache[V]) fly(f *flight[V], key string, at Epoch, fresh bool, run func() V) (e *entry[V], ran bool) {
+func (c *Cache[V]) fly(f *flight[V], key string, at Generation, fresh bool, run func() V) (e *entry[V], ran bool) {
 	defer func() { c.flights.land(f, e) }()
 	if !fresh {
 		if e, _, ok := c.get(key, at); ok {
 			return e, false
 		}
 	}
-	return c.store(key, run(), at.Now), true
+	return c.store(key, run(), at.Current), true
 }
 
-func outcome(fresh, ran bool) Outcome {
+func outcome(fresh, ran bool) Status {
 	switch {
 	case fresh:
 		return Bypass
@@ -213,7 +213,7 @@ func outcome(fresh, ran bool) Outcome {
 // store keeps v under key unless it may not be kept, would be too much, or a result from after a later
 // end of an override is there already. It returns v's entry, kept or not.
 func (c *Cache[V]) store(key string, v V, epoch uint64) *entry[V] {
-	taken, life, size := c.now(), c.o.Life(v), c.o.Size(key, v)
+	taken, life, size := c.now(), c.o.TTL(v), c.o.Size(key, v)
 	e := new(entry[V])
 	if life > 0 {
 		e, key, v = c.together(key, v)

@@ -18,7 +18,7 @@ type val struct {
 
 func newCache(entries int, bytes int64) *Cache[val] {
 	return New(Options[val]{
-		Life:       func(v val) time.Duration { return v.life },
+		TTL:        func(v val) time.Duration { return v.life },
 		Size:       func(_ string, v val) int { return v.size },
 		MaxEntries: entries, MaxBytes: bytes,
 	})
@@ -30,7 +30,7 @@ const (
 )
 
 // ask gets or finds out key as the judge does, and counts the runs.
-func ask(c *Cache[val], key string, at Epoch, fresh bool, v val, runs *atomic.Int64) (val, Outcome) {
+func ask(c *Cache[val], key string, at Generation, fresh bool, v val, runs *atomic.Int64) (val, Status) {
 	if !fresh {
 		if v, _, ok := c.Get(key, at); ok {
 			return *v, Hit
@@ -48,11 +48,11 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 		c := newCache(10, 1000)
 		runs := 0
 		slow := func() val { runs++; time.Sleep(10 * time.Second); return val{"a", keep, 1} }
-		if _, _, o, _ := c.Do("k", Epoch{}, false, ever, slow); o != Miss {
+		if _, _, o, _ := c.Do("k", Generation{}, false, ever, slow); o != Miss {
 			t.Fatalf("first: %v, want miss", o)
 		}
 		time.Sleep(keep - time.Millisecond)
-		_, age, ok := c.Get("k", Epoch{})
+		_, age, ok := c.Get("k", Generation{})
 		if !ok {
 			t.Fatal("gone before its time, counted from the end of the check")
 		}
@@ -60,7 +60,7 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 			t.Errorf("age %v", age)
 		}
 		time.Sleep(2 * time.Millisecond)
-		if _, _, ok := c.Get("k", Epoch{}); ok {
+		if _, _, ok := c.Get("k", Generation{}); ok {
 			t.Fatal("still there after its time")
 		}
 	})
@@ -71,15 +71,15 @@ func TestAClockSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
-		ask(c, "k", Epoch{}, false, val{"old", keep, 1}, &runs)
-		e, _, _ := c.get("k", Epoch{})
+		ask(c, "k", Generation{}, false, val{"old", keep, 1}, &runs)
+		e, _, _ := c.get("k", Generation{})
 		c.items.Set("k", e, keep+time.Hour)
 		time.Sleep(keep)
-		if v, o := ask(c, "k", Epoch{}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
+		if v, o := ask(c, "k", Generation{}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
 			t.Errorf("in time: %v %v", v, o)
 		}
 		time.Sleep(time.Millisecond)
-		if v, o := ask(c, "k", Epoch{}, false, val{"new", keep, 1}, &runs); v.s != "new" || o != Miss {
+		if v, o := ask(c, "k", Generation{}, false, val{"new", keep, 1}, &runs); v.s != "new" || o != Miss {
 			t.Errorf("too old: %v %v, want a new one", v, o)
 		}
 	})
@@ -88,11 +88,11 @@ func TestAClockSetBack(t *testing.T) {
 func TestAnEndedOverrideMakesOldResultsUseless(t *testing.T) {
 	c := newCache(10, 1000)
 	var runs atomic.Int64
-	ask(c, "k", Epoch{Now: 4, Ended: 4}, false, val{"old", keep, 1}, &runs)
-	if v, o := ask(c, "k", Epoch{Now: 9, Ended: 4}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
+	ask(c, "k", Generation{Current: 4, Min: 4}, false, val{"old", keep, 1}, &runs)
+	if v, o := ask(c, "k", Generation{Current: 9, Min: 4}, false, val{"new", keep, 1}, &runs); v.s != "old" || o != Hit {
 		t.Fatalf("another override ended: %v %v, want the kept one", v, o)
 	}
-	if v, o := ask(c, "k", Epoch{Now: 9, Ended: 5}, false, val{"new", keep, 1}, &runs); v.s != "new" || o != Miss {
+	if v, o := ask(c, "k", Generation{Current: 9, Min: 5}, false, val{"new", keep, 1}, &runs); v.s != "new" || o != Miss {
 		t.Fatalf("ours ended: %v %v, want a new one", v, o)
 	}
 }
@@ -103,15 +103,15 @@ func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		go func() {
-			_, _, _, _ = c.Do("k", Epoch{Now: 1}, false, ever, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
+			_, _, _, _ = c.Do("k", Generation{Current: 1}, false, ever, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
 		}()
 		time.Sleep(time.Second)
-		v, _, o, _ := c.Do("k", Epoch{Now: 2, Ended: 2}, false, ever, func() val { return val{"after", keep, 1} })
+		v, _, o, _ := c.Do("k", Generation{Current: 2, Min: 2}, false, ever, func() val { return val{"after", keep, 1} })
 		if v.s != "after" || o != Miss {
 			t.Fatalf("joined the older check: %v %v", *v, o)
 		}
 		time.Sleep(5 * time.Second)
-		if v, _, ok := c.Get("k", Epoch{Now: 2, Ended: 2}); !ok || v.s != "after" {
+		if v, _, ok := c.Get("k", Generation{Current: 2, Min: 2}); !ok || v.s != "after" {
 			t.Fatalf("the older check replaced the newer result: %v %v", v, ok)
 		}
 	})
@@ -125,7 +125,7 @@ func TestAThousandAskersOneRun(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 1000 {
 			wg.Go(func() {
-				if _, o := ask(c, "k", Epoch{}, false, val{"a", keep, 1}, &runs); o == Miss {
+				if _, o := ask(c, "k", Generation{}, false, val{"a", keep, 1}, &runs); o == Miss {
 					misses.Add(1)
 				}
 			})
@@ -141,16 +141,16 @@ func TestAThousandAskersOneRun(t *testing.T) {
 func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
-		go c.Do("k", Epoch{}, false, ever, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
+		go c.Do("k", Generation{}, false, ever, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
 		synctest.Wait()
 		again := func() val { t.Error("ran again"); return val{} }
 		for _, fresh := range []bool{false, true} {
 			began := time.Now()
-			if _, _, o, ok := c.Do("k", Epoch{}, fresh, time.Second, again); ok || o != outcome(fresh, false) || time.Since(began) != time.Second {
+			if _, _, o, ok := c.Do("k", Generation{}, fresh, time.Second, again); ok || o != outcome(fresh, false) || time.Since(began) != time.Second {
 				t.Fatalf("%v %v after %v, want no answer in a second", ok, o, time.Since(began))
 			}
 		}
-		v, _, o, ok := c.Do("k", Epoch{}, false, ever, again)
+		v, _, o, ok := c.Do("k", Generation{}, false, ever, again)
 		if !ok || o != Shared || v.s != "a" {
 			t.Fatalf("%v %v %v, want the first one's check shared", v, o, ok)
 		}
@@ -167,10 +167,10 @@ func TestAPanicHoldsNobodyUp(t *testing.T) {
 					t.Error("the panic was lost")
 				}
 			}()
-			c.Do("k", Epoch{}, false, ever, func() val { time.Sleep(time.Second); panic("boom") })
+			c.Do("k", Generation{}, false, ever, func() val { time.Sleep(time.Second); panic("boom") })
 		}()
 		synctest.Wait()
-		v, _, o, ok := c.Do("k", Epoch{}, false, ever, func() val { return val{"a", keep, 1} })
+		v, _, o, ok := c.Do("k", Generation{}, false, ever, func() val { return val{"a", keep, 1} })
 		if !ok || o != Miss || v.s != "a" {
 			t.Fatalf("%v %v %v, want an answer of one's own", v, o, ok)
 		}
@@ -181,18 +181,18 @@ func TestFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
-		ask(c, "k", Epoch{}, false, val{"1", keep, 1}, &runs)
-		if v, o := ask(c, "k", Epoch{}, true, val{"2", keep, 1}, &runs); v.s != "2" || o != Bypass {
+		ask(c, "k", Generation{}, false, val{"1", keep, 1}, &runs)
+		if v, o := ask(c, "k", Generation{}, true, val{"2", keep, 1}, &runs); v.s != "2" || o != Bypass {
 			t.Fatalf("%v %v, want a fresh one", v, o)
 		}
-		if v, o := ask(c, "k", Epoch{}, false, val{"3", keep, 1}, &runs); v.s != "2" || o != Hit {
+		if v, o := ask(c, "k", Generation{}, false, val{"3", keep, 1}, &runs); v.s != "2" || o != Hit {
 			t.Fatalf("%v %v, want the fresh one kept", v, o)
 		}
 		// Fresh ones share one run as well.
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				_, _, _, _ = c.Do("k", Epoch{}, true, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
+				_, _, _, _ = c.Do("k", Generation{}, true, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
 			})
 		}
 		wg.Wait()
@@ -200,14 +200,14 @@ func TestFresh(t *testing.T) {
 			t.Fatalf("%d runs, want 3", runs.Load())
 		}
 		// A failure that may not be kept still ends what was kept before.
-		ask(c, "k", Epoch{}, true, val{"down", 0, 1}, &runs)
-		if v, _, ok := c.Get("k", Epoch{}); ok {
+		ask(c, "k", Generation{}, true, val{"down", 0, 1}, &runs)
+		if v, _, ok := c.Get("k", Generation{}); ok {
 			t.Fatalf("%v is older than a failure that is known", *v)
 		}
 		// What says nothing leaves it.
-		ask(c, "k", Epoch{}, false, val{"5", keep, 1}, &runs)
-		ask(c, "k", Epoch{}, true, val{"busy", -1, 1}, &runs)
-		if v, _, ok := c.Get("k", Epoch{}); !ok || v.s != "5" {
+		ask(c, "k", Generation{}, false, val{"5", keep, 1}, &runs)
+		ask(c, "k", Generation{}, true, val{"busy", -1, 1}, &runs)
+		if v, _, ok := c.Get("k", Generation{}); !ok || v.s != "5" {
 			t.Fatal("a result that says nothing replaced one that does")
 		}
 	})
@@ -222,7 +222,7 @@ func TestFreshHasABound(t *testing.T) {
 		run := func() val { return val{strconv.FormatInt(runs.Add(1), 10), 0, 1} }
 		demand := func(key string) (string, time.Duration) {
 			began := time.Now()
-			v, age, o, ok := c.Do(key, Epoch{}, true, ever, run)
+			v, age, o, ok := c.Do(key, Generation{}, true, ever, run)
 			if !ok || o != Bypass || age != 0 {
 				t.Errorf("%v %v after %v", ok, o, age)
 			}
@@ -247,7 +247,7 @@ func TestFreshHasABound(t *testing.T) {
 		if s, took := demand("other"); s != "2" || took != 0 {
 			t.Errorf("another key: check %s after %v", s, took)
 		}
-		if v, _, o, ok := c.Do("k", Epoch{}, false, ever, run); !ok || o != Miss || v.s != "3" {
+		if v, _, o, ok := c.Do("k", Generation{}, false, ever, run); !ok || o != Miss || v.s != "3" {
 			t.Errorf("who demands nothing: %v %v %v, want a check at once", ok, o, v)
 		}
 		began := time.Now()
@@ -270,17 +270,17 @@ func TestFreshJoinsWhatBeganMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
-		ask(c, "k", Epoch{}, true, val{"1", 0, 1}, &runs)
+		ask(c, "k", Generation{}, true, val{"1", 0, 1}, &runs)
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
-				if v, o := ask(c, "k", Epoch{}, true, val{"mine", 0, 1}, &runs); v.s != "2" || o != Bypass {
+				if v, o := ask(c, "k", Generation{}, true, val{"mine", 0, 1}, &runs); v.s != "2" || o != Bypass {
 					t.Errorf("%s %v", v.s, o)
 				}
 			})
 		}
 		synctest.Wait()
-		c.Do("k", Epoch{}, false, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"2", 0, 1} })
+		c.Do("k", Generation{}, false, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"2", 0, 1} })
 		wg.Wait()
 		if n := runs.Load(); n != 2 {
 			t.Errorf("%d checks, want 2", n)
@@ -293,26 +293,26 @@ func TestBounds(t *testing.T) {
 		c := newCache(3, 10)
 		var runs atomic.Int64
 		for i := range 3 {
-			ask(c, strconv.Itoa(i), Epoch{}, false, val{"x", keep, 2}, &runs)
+			ask(c, strconv.Itoa(i), Generation{}, false, val{"x", keep, 2}, &runs)
 		}
-		if v, o := ask(c, "more", Epoch{}, false, val{"y", keep, 2}, &runs); v.s != "y" || o != Miss {
+		if v, o := ask(c, "more", Generation{}, false, val{"y", keep, 2}, &runs); v.s != "y" || o != Miss {
 			t.Fatalf("beyond the bound: %v %v, want it served", v, o)
 		}
 		if s := c.Stats(); s.Entries != 3 || s.Bytes != 6 || s.Uncached != 1 || s.Sets != 3 {
 			t.Fatalf("%+v, want 3 entries of 6 bytes and 1 uncached", s)
 		}
 		// A larger result for a key that is there does not fit either, and the older one must not answer.
-		ask(c, "0", Epoch{}, true, val{"large", keep, 7}, &runs)
-		if _, _, ok := c.Get("0", Epoch{}); ok {
+		ask(c, "0", Generation{}, true, val{"large", keep, 7}, &runs)
+		if _, _, ok := c.Get("0", Generation{}); ok {
 			t.Fatal("an older result is served although a newer one is known")
 		}
 		time.Sleep(keep + time.Second)
-		ask(c, "more", Epoch{}, false, val{"y", keep, 10}, &runs)
+		ask(c, "more", Generation{}, false, val{"y", keep, 10}, &runs)
 		if s := c.Stats(); s.Entries != 1 || s.Bytes != 10 {
 			t.Fatalf("%+v, want room again after the others expired", s)
 		}
 		time.Sleep(keep + time.Second)
-		ask(c, "more", Epoch{}, false, val{"z", keep, 3}, &runs)
+		ask(c, "more", Generation{}, false, val{"z", keep, 3}, &runs)
 		if s := c.Stats(); s.Entries != 1 || s.Bytes != 3 {
 			t.Fatalf("%+v after an expired one was replaced", s)
 		}
@@ -351,12 +351,12 @@ func BenchmarkGet(b *testing.B) {
 	c := newCache(100_000, 1<<20)
 	var runs atomic.Int64
 	for i := range 10_000 {
-		ask(c, "http\x00/status/"+strconv.Itoa(i), Epoch{}, false, val{"x", time.Hour, 1}, &runs)
+		ask(c, "http\x00/status/"+strconv.Itoa(i), Generation{}, false, val{"x", time.Hour, 1}, &runs)
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, _, ok := c.Get("http\x00/status/77", Epoch{}); !ok {
+			if _, _, ok := c.Get("http\x00/status/77", Generation{}); !ok {
 				b.Fatal("miss")
 			}
 		}

@@ -88,7 +88,7 @@ type Result struct {
 	Reason      Reason
 	Err         error // for logs and metrics, never for clients; nil when Reason is ReasonOK
 	Took        time.Duration
-	Parts       []Outcome // what each of a service's checks found, where they were all asked; nil otherwise
+	Parts       []NamedResult // what each of a service's checks found, where they were all asked; nil otherwise
 }
 
 // MaxBody is how much of a service's answer is kept and passed on, in bytes.

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
+	"hacheck/test/checktest"
 )
 
 // The examples of RFC 7616, 3.9.1 and of RFC 2069, 2.4 (as corrected by its erratum).

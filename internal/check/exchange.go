@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // exchange is one conversation with a service over a connection of its own. It knows how far the
@@ -179,4 +179,4 @@ func isNetwork(err error) bool {
 }
 
 // oneLine makes a server's words fit to be shown in a line of ours.
-func oneLine[T string | []byte](s T, limit int) string { return wording.Excerpt(s, limit) }
+func oneLine[T string | []byte](s T, limit int) string { return textfmt.Excerpt(s, limit) }

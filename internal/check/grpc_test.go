@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
+	"hacheck/test/checktest"
 )
 
 // grpcServer starts a server of google.golang.org/grpc; register is given it before it serves.

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // statsPage is HAProxy's CSV with the columns that the check looks at in their places.

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
+	"hacheck/test/checktest"
 )
 
 // ask runs one protocol of the set against a server, with time enough.

@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // authority is a certificate authority of our own making.

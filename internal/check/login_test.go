@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // lastStep is the last step of a configured check of the place that is asked: the login itself.

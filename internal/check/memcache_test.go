@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // memcachedServer reads a line and says answer.

@@ -25,8 +25,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // mysqlServer is a MySQL server as far as logins go, since MySQL 8 is in no Debian package. That it is one

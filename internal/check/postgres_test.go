@@ -18,8 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // postgresServer is a PostgreSQL server as far as logins go; pgconn confirms that in TestPostgresServerOfOurOwn.

@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"strings"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // newRedisInfo returns the check for redis-info and for sentinel-info, as uber's hacheck has them: INFO
@@ -95,7 +95,7 @@ func encodeInfo(info []infoField, limit int) []byte {
 	for _, f := range info {
 		name, _ := json.Marshal(f.name) // strings always can be
 		value, _ := json.Marshal(f.value)
-		name, value = wording.EscapeJSON(name), wording.EscapeJSON(value)
+		name, value = textfmt.EscapeJSON(name), textfmt.EscapeJSON(value)
 		if len(out)+len(`, `)+len(name)+len(`: `)+len(value)+len(`}`) > limit {
 			break
 		}

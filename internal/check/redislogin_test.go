@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 func TestRedisTypeOptions(t *testing.T) {

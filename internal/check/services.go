@@ -13,24 +13,24 @@ import (
 // maxSideBySide is how many checks of one service run at once.
 const maxSideBySide = 64
 
-// Outcome is what one of a service's checks found.
-type Outcome struct {
+// NamedResult is what one of a service's checks found.
+type NamedResult struct {
 	Name   string // the Configured's
 	Result Result
 }
 
 // RunAll runs the checks of a service side by side, 64 at a time, and returns their outcomes in the order
 // of the checks. Each has its own timeout, and ctx bounds them all. t.Port is what scripts are told.
-func RunAll(ctx context.Context, service string, checks []*Configured, t Target) []Outcome {
+func RunAll(ctx context.Context, service string, checks []*Configured, t Target) []NamedResult {
 	t.Service = service
-	outcomes := make([]Outcome, len(checks))
+	outcomes := make([]NamedResult, len(checks))
 	slots := make(chan struct{}, maxSideBySide)
 	var all sync.WaitGroup
 	for i, c := range checks {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			outcomes[i] = Outcome{c.Name, c.Check(ctx, t)}
+			outcomes[i] = NamedResult{c.Name, c.Check(ctx, t)}
 		})
 	}
 	all.Wait()
@@ -40,7 +40,7 @@ func RunAll(ctx context.Context, service string, checks []*Configured, t Target)
 // Combine makes one result of a service's outcomes: 200 "OK" if all are 200, else 503 and a line
 // "<name>: <why>" for each that is not. Its reason is that of the first which says something about the
 // service: a result is only as little worth as a busy or cancelled check if no other has failed.
-func Combine(outcomes []Outcome) Result {
+func Combine(outcomes []NamedResult) Result {
 	var body strings.Builder
 	var errs []error
 	r := Result{Code: 200, Body: []byte("OK"), Parts: outcomes}
@@ -174,8 +174,8 @@ func typeProtocols(o Options) []Protocol {
 	for _, p := range typed {
 		if t := typeNamed(p.name); t != nil {
 			list = append(list, Protocol{
-				Name: p.name, Check: newTyped(o, p.name, t, p.bare), PerService: true, PassesHops: passesHops(t.Name),
-				Reduce: newReduceTyped(o, t, p.bare),
+				Name: p.name, Check: newTyped(o, p.name, t, p.bare), PerService: true, ForwardsHops: passesHops(t.Name),
+				Canonical: newReduceTyped(o, t, p.bare),
 			})
 		}
 	}

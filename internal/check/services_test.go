@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
+	"hacheck/test/checktest"
 )
 
 // fixed is a configured check that answers without asking anybody.
@@ -268,10 +268,10 @@ func TestReach(t *testing.T) {
 	set := check.All(check.Options{Services: services})
 	reduce := func(target check.Target) check.Target {
 		p := set[target.Protocol]
-		if p.Reduce != nil {
-			target = p.Reduce(target)
+		if p.Canonical != nil {
+			target = p.Canonical(target)
 		}
-		if !p.PassesHops {
+		if !p.ForwardsHops {
 			target.Hops = 0 // as the cache key has it
 		}
 		return target

@@ -14,15 +14,15 @@ type Protocol struct {
 	URI bool
 	// PerService: the answer depends on the service's name, so it is part of the cache key.
 	PerService bool
-	// PassesHops: the check tells the service how many checks it came through, so Target.Hops is part of the cache key.
-	PassesHops bool
-	// Reduce returns t without what does not reach the check, which is then run with the result: targets that differ
+	// ForwardsHops: the check tells the service how many checks it came through, so Target.Hops is part of the cache key.
+	ForwardsHops bool
+	// Canonical returns t without what does not reach the check, which is then run with the result: targets that differ
 	// in nothing else share one check and one cache entry. nil: Host, Port, URI and Header all reach the check.
-	Reduce func(t Target) Target
-	// NoPort: it can be asked without a port (spool, checks).
-	NoPort bool
-	// Outlasts: a check may outlast its context, as one does that starts a program on a file server which hangs.
-	Outlasts bool
+	Canonical func(t Target) Target
+	// PortOptional: it can be asked without a port (spool, checks).
+	PortOptional bool
+	// MayExceedTimeout: a check may outlast its context, as one does that starts a program on a file server which hangs.
+	MayExceedTimeout bool
 }
 
 // Set holds the protocols by name.
@@ -58,18 +58,18 @@ type Options struct {
 // check and a line here.
 func All(o Options) Set {
 	return newSet(append([]Protocol{
-		{Name: "spool", NoPort: true},
-		{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != "", PassesHops: true},
-		{Name: "https", Check: newHTTPS(o), URI: true, PerService: o.ServiceNameHeader != "", PassesHops: true},
+		{Name: "spool", PortOptional: true},
+		{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != "", ForwardsHops: true},
+		{Name: "https", Check: newHTTPS(o), URI: true, PerService: o.ServiceNameHeader != "", ForwardsHops: true},
 		{Name: "tcp", Check: checkTCP},
 		{Name: "smtp", Check: checkSMTP},
 		{Name: "mysql", Check: newMySQL(o)},
 		{Name: "redis", Check: newRedis(o)},
 		{Name: "sentinel", Check: newRedis(o)},
-		{Name: "redis-info", Check: newRedisInfo(o), URI: true, Reduce: reduceInfo},
-		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Reduce: reduceInfo},
-		{Name: "haproxy", Check: newHAProxy(o), PerService: true, PassesHops: true},
-		{Name: "checks", Check: newChecks(o), PerService: true, PassesHops: true, Reduce: newReduceChecks(o), NoPort: true, Outlasts: true},
+		{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo},
+		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo},
+		{Name: "haproxy", Check: newHAProxy(o), PerService: true, ForwardsHops: true},
+		{Name: "checks", Check: newChecks(o), PerService: true, ForwardsHops: true, Canonical: newReduceChecks(o), PortOptional: true, MayExceedTimeout: true},
 	}, typeProtocols(o)...)...)
 }
 

@@ -31,7 +31,7 @@ func TestProtocols(t *testing.T) {
 			if !ok || p.Name != name {
 				t.Errorf("%s is called %q", name, p.Name)
 			}
-			got[name] = shape{p.Check != nil, p.URI, p.PerService, p.NoPort}
+			got[name] = shape{p.Check != nil, p.URI, p.PerService, p.PortOptional}
 		}
 		return got
 	}

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // smtpServer greets, waits for a line and answers it.

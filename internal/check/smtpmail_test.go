@@ -19,8 +19,8 @@ import (
 	"testing"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // smtpScript is a server that answers each line by its beginning, the longest that is listed; "" is the

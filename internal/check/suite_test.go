@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
+	"hacheck/test/checktest"
 )
 
 // rows says for every protocol how a healthy server of it talks.

@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
-	"hacheck/internal/servertest"
+	"hacheck/test/checktest"
+	"hacheck/test/servertest"
 )
 
 // stepNames are the names of a check's steps.

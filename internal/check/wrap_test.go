@@ -76,9 +76,9 @@ func TestLimit(t *testing.T) {
 // The wait for a slot counts against the timeout, and when it eats it the service is not asked at all.
 func TestLimitBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		set := check.Set{"slow": {Name: "slow", Check: stub(time.Minute)}, "spool": {Name: "spool", NoPort: true}}.
+		set := check.Set{"slow": {Name: "slow", Check: stub(time.Minute)}, "spool": {Name: "spool", PortOptional: true}}.
 			Wrap(check.Timeout(10*time.Second), check.Limit(1))
-		if set["spool"].Check != nil || !set["spool"].NoPort {
+		if set["spool"].Check != nil || !set["spool"].PortOptional {
 			t.Error("a protocol without a check has got one")
 		}
 		f := set["slow"].Check

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // Parse reads args, without the command's name, into f. Options may stand after positionals, be glued to
@@ -95,7 +95,7 @@ func unknownLong(f *pflag.FlagSet, name string) error {
 		if strings.HasPrefix(f.Name, name) {
 			full = append(full, "--"+f.Name)
 		}
-		if d := wording.Distance(name[:min(len(name), maxName)], f.Name); d < distance {
+		if d := textfmt.EditDistance(name[:min(len(name), maxName)], f.Name); d < distance {
 			nearest, distance = f.Name, d
 		}
 	})

@@ -15,7 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -44,7 +44,7 @@ func (e *Error) Error() string {
 	if e.Key != "" {
 		s += ": " + e.Key
 	}
-	return wording.OneLine(s + ": " + e.Text)
+	return textfmt.OneLine(s + ": " + e.Text)
 }
 
 // Errors are all the errors of one file, in the order of its lines. At most 20 are kept; a last one then
@@ -446,7 +446,7 @@ func nearest(name string, names []string) string {
 	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
 	best, least := "", 1+len(name)/2
 	for _, n := range names {
-		if d := wording.Distance(name, n); d < least {
+		if d := textfmt.EditDistance(name, n); d < least {
 			best, least = n, d
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"hacheck/internal/check"
 	"hacheck/internal/clients"
 	"hacheck/internal/loglimit"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -81,7 +81,7 @@ func (c *changes) note(key string, t *check.Target, r check.Result) {
 		return
 	}
 	args := []any{
-		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", wording.Excerpt(t.URI, maxShownURI),
+		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", textfmt.Excerpt(t.URI, maxShownURI),
 		"code", r.Code, "took", r.Took.Round(time.Microsecond),
 	}
 	if known {
@@ -92,7 +92,7 @@ func (c *changes) note(key string, t *check.Target, r check.Result) {
 		return
 	}
 	if r.Err != nil {
-		args = append(args, "err", wording.Excerpt(r.Err.Error(), maxShownErr))
+		args = append(args, "err", textfmt.Excerpt(r.Err.Error(), maxShownErr))
 	}
 	c.log.Warn(isNotUp, args...)
 }
@@ -109,7 +109,7 @@ func (c *changes) remember(hash uint64, now change) {
 }
 
 // refusedHost logs once for each client that a check of another host was refused.
-func (c *changes) refusedHost(a *Ask) {
+func (c *changes) refusedHost(a *Request) {
 	const message = "refused to check another host; if it is meant, add it to check_hosts_allowed"
 	t := &a.Target
 	if network := clients.NetworkOf(a.Client).String(); c.limit.AllowOnce(loglimit.Client, network, message, t.Host) {

@@ -16,7 +16,7 @@ import (
 // configuration replaces. They are safe for concurrent use.
 type Counters struct {
 	protocols map[string]*protocolCounters
-	cache     [cache.Outcomes]counter
+	cache     [cache.Statuses]counter
 }
 
 // DurationBuckets are the upper bounds, in seconds, of the buckets that the durations of checks are counted
@@ -72,8 +72,8 @@ func (p *protocolCounters) ran(took time.Duration) {
 	p.took.Add(int64(took))
 }
 
-// Answered is how many answers of one protocol had one reason.
-type Answered struct {
+// AnswerCount is how many answers of one protocol had one reason.
+type AnswerCount struct {
 	Protocol string
 	// Reason is "ok", "down", "drain", "maint" or "up" for an override, "status" for a service that answered
 	// with another code than 200, else one of package check's reasons.
@@ -82,8 +82,8 @@ type Answered struct {
 }
 
 // Answers lists the answers by protocol and reason, those that there were.
-func (c *Counters) Answers() []Answered {
-	var list []Answered
+func (c *Counters) Answers() []AnswerCount {
+	var list []AnswerCount
 	for name, p := range c.protocols {
 		for i := range p.answers {
 			n := p.answers[i].Load()
@@ -97,10 +97,10 @@ func (c *Counters) Answers() []Answered {
 			case i < outcomeStatus:
 				reason = spool.State(i - outcomeOverride).String()
 			}
-			list = append(list, Answered{name, reason, n})
+			list = append(list, AnswerCount{name, reason, n})
 		}
 	}
-	slices.SortFunc(list, func(a, b Answered) int {
+	slices.SortFunc(list, func(a, b AnswerCount) int {
 		return cmp.Or(strings.Compare(a.Protocol, b.Protocol), strings.Compare(a.Reason, b.Reason))
 	})
 	return list

@@ -57,14 +57,14 @@ type Options struct {
 	LogLimit *loglimit.Limiter
 }
 
-// Ask is one question to the Judge.
-type Ask struct {
-	Target check.Target // Host and Port as they are to be dialled; its memory may be reused after Verdict
-	Here   bool         // Host is this machine
-	Fresh  bool         // a kept result does not count
-	Alone  bool         // besides, no other asker's check is joined, and the result is not kept
-	Obey   bool         // overrides count whatever Options.IgnoreOverrides says
-	Client string       // the address that asks, without a port, for the log; "" if it is not known
+// Request is one question to the Judge.
+type Request struct {
+	Target         check.Target // Host and Port as they are to be dialled; its memory may be reused after Verdict
+	Local          bool         // Host is this machine
+	NoCache        bool         // a kept result does not count
+	NoShare        bool         // besides, no other asker's check is joined, and the result is not kept
+	ApplyOverrides bool         // overrides count whatever Options.IgnoreOverrides says
+	Client         string       // the address that asks, without a port, for the log; "" if it is not known
 }
 
 // Verdict is the answer.
@@ -72,14 +72,14 @@ type Verdict struct {
 	State    spool.State   // what operators say; Ready when the service itself was to decide
 	Result   check.Result  // the code and text to pass on, whatever decided
 	Override *spool.Entry  // the override that decided; nil when none did
-	Cache    cache.Outcome // how the service's answer was come by
+	Cache    cache.Status  // how the service's answer was come by
 	Age      time.Duration // since the end of the check; 0 when it is new or nothing was asked
 
 	protocol *protocol // of Known's
 }
 
-// Judge answers asks. It is safe for concurrent use and owns no goroutine but those of checks in flight.
-type Judge struct {
+// Evaluator answers asks. It is safe for concurrent use and owns no goroutine but those of checks in flight.
+type Evaluator struct {
 	o       Options
 	checks  map[string]*protocol // with timeout and limit around them
 	results *cache.Cache[kept]
@@ -96,8 +96,8 @@ type protocol struct {
 }
 
 // New returns a Judge.
-func New(o Options) *Judge {
-	j := &Judge{o: o, limiter: check.NewLimiter(o.MaxClients)}
+func New(o Options) *Evaluator {
+	j := &Evaluator{o: o, limiter: check.NewLimiter(o.MaxClients)}
 	j.changes.log, j.changes.limit, j.changes.seed = o.Log, o.LogLimit, maphash.MakeSeed()
 	if j.o.Counters == nil {
 		j.o.Counters = NewCounters(o.Checks)
@@ -107,13 +107,13 @@ func New(o Options) *Judge {
 		j.checks[name] = &protocol{p, j.o.Counters.protocols[name]}
 	}
 	j.results = cache.New(cache.Options[kept]{
-		Life: j.o.life, Size: size, Text: func(k *kept) *string { return &k.body }, MaxEntries: o.CacheMaxEntries, MaxBytes: o.CacheMaxBytes,
+		TTL: j.o.life, Size: size, Text: func(k *kept) *string { return &k.body }, MaxEntries: o.CacheMaxEntries, MaxBytes: o.CacheMaxBytes,
 	})
 	return j
 }
 
 // guard keeps a check that panics, in a driver say, from taking the daemon with it.
-func (j *Judge) guard(f check.Func) check.Func {
+func (j *Evaluator) guard(f check.Func) check.Func {
 	return func(ctx context.Context, t check.Target) (r check.Result) {
 		defer func() {
 			if p := recover(); p != nil {
@@ -132,20 +132,20 @@ func (j *Judge) guard(f check.Func) check.Func {
 	}
 }
 
-// Verdict judges a. It returns when it knows or when Options.Timeout has passed, whether its asker still listens or
+// Evaluate judges a. It returns when it knows or when Options.Timeout has passed, whether its asker still listens or
 // not: others may have come to wait for the same check.
-func (j *Judge) Verdict(a *Ask) Verdict {
-	v, q := j.Known(a)
+func (j *Evaluator) Evaluate(a *Request) Verdict {
+	v, q := j.Cached(a)
 	if q != nil {
-		return j.Settle(a, q)
+		return j.RunCheck(a, q)
 	}
-	j.Answered(&v)
+	j.Count(&v)
 	return v
 }
 
-// Known judges a if that needs no check, because an override, a refusal or a kept result decides; whoever answers with
+// Cached judges a if that needs no check, because an override, a refusal or a kept result decides; whoever answers with
 // the verdict then calls Answered. Otherwise it returns a query, for Settle. It does not block.
-func (j *Judge) Known(a *Ask) (Verdict, *Query) {
+func (j *Evaluator) Cached(a *Request) (Verdict, *PendingCheck) {
 	p := j.checks[a.Target.Protocol]
 	if p == nil {
 		return refuse(http.StatusNotFound, check.ReasonConfig, "No such protocol: "+a.Target.Protocol), nil
@@ -155,46 +155,46 @@ func (j *Judge) Known(a *Ask) (Verdict, *Query) {
 	return v, q
 }
 
-// Answered counts an answer with a verdict of Known.
-func (j *Judge) Answered(v *Verdict) {
+// Count counts an answer with a verdict of Known.
+func (j *Evaluator) Count(v *Verdict) {
 	if v.protocol != nil {
 		j.o.Counters.answered(v.protocol, v)
 	}
 }
 
-// Settle is Verdict once Known has returned q for a.
-func (j *Judge) Settle(a *Ask, q *Query) (v Verdict) {
-	if a.Alone {
+// RunCheck is Verdict once Known has returned q for a.
+func (j *Evaluator) RunCheck(a *Request, q *PendingCheck) (v Verdict) {
+	if a.NoShare {
 		v = Verdict{Result: j.run(a.Target.Clone(), q), Cache: cache.Bypass}
 	} else {
-		v = j.ask(a.Target.Clone(), q, a.Fresh)
+		v = j.ask(a.Target.Clone(), q, a.NoCache)
 	}
 	v.protocol = q.protocol
-	j.Answered(&v)
+	j.Count(&v)
 	return v
 }
 
-// Query is what is to be asked of the service, as the cache knows it.
-type Query struct {
+// PendingCheck is what is to be asked of the service, as the cache knows it.
+type PendingCheck struct {
 	*protocol
 	key string
-	at  cache.Epoch
+	at  cache.Generation
 }
 
 // decide returns the verdict, or else the query that leads to one.
-func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *Query) {
+func (j *Evaluator) decide(a *Request, p *protocol) (Verdict, *PendingCheck) {
 	t := &a.Target
-	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Here)
-	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || a.Obey || p.Check == nil || o.State == spool.ForceUp) {
+	view := j.o.Overrides.Lookup(t.Service, t.Host, t.Port, a.Local)
+	if o := view.Override; o != nil && (!j.o.IgnoreOverrides || a.ApplyOverrides || p.Check == nil || o.State == spool.ForceUp) {
 		return overridden(o, p.Check == nil), nil
 	}
 	switch {
 	case p.Check == nil:
 		return Verdict{Result: check.Result{Code: http.StatusOK}}, nil
-	case t.Port == 0 && !p.NoPort:
+	case t.Port == 0 && !p.PortOptional:
 		return refuse(http.StatusBadRequest, check.ReasonConfig,
 			"No port to check: the URL says 0 and no X-Haproxy-Server-State header gives one; add \"http-check send-state\" to the HAProxy backend, or name the port in the URL"), nil
-	case !a.Here && !j.allowed(t.Host):
+	case !a.Local && !j.allowed(t.Host):
 		j.changes.refusedHost(a)
 		return refuse(http.StatusForbidden, check.ReasonForbidden,
 			t.Host+" is not an address of this machine; to have it checked, add it to check_hosts_allowed"), nil
@@ -202,15 +202,15 @@ func (j *Judge) decide(a *Ask, p *protocol) (Verdict, *Query) {
 		return refuse(http.StatusServiceUnavailable, check.ReasonForbidden, tooManyHops), nil
 	}
 
-	at := cache.Epoch{Now: view.Epoch, Ended: view.Ended}
+	at := cache.Generation{Current: view.Generation, Min: view.MinGeneration}
 	var buf [256]byte
 	key := string(appendKey(buf[:0], p, t))
-	if !a.Fresh && !a.Alone {
+	if !a.NoCache && !a.NoShare {
 		if k, age, ok := j.results.Get(key, at); ok {
 			return Verdict{Result: k.result(), Cache: cache.Hit, Age: age}, nil
 		}
 	}
-	return Verdict{}, &Query{p, key, at}
+	return Verdict{}, &PendingCheck{p, key, at}
 }
 
 // tooManyHops is the answer to a request that came through more checks than check.MaxHops.
@@ -218,8 +218,8 @@ var tooManyHops = fmt.Sprintf("Nothing was asked: too many checks ask hacheck it
 	check.HopsHeader, check.MaxHops)
 
 // ask has the cache answer q, and waits no longer than an asker's patience lasts.
-func (j *Judge) ask(t check.Target, q *Query, fresh bool) (v Verdict) {
-	if q.Outlasts {
+func (j *Evaluator) ask(t check.Target, q *PendingCheck, fresh bool) (v Verdict) {
+	if q.MayExceedTimeout {
 		v = j.askApart(t, q, fresh)
 	} else {
 		v = j.askHere(t, q, fresh)
@@ -231,7 +231,7 @@ func (j *Judge) ask(t check.Target, q *Query, fresh bool) (v Verdict) {
 }
 
 // askHere asks the service, which takes no longer than a check may, or joins who does.
-func (j *Judge) askHere(t check.Target, q *Query, fresh bool) Verdict {
+func (j *Evaluator) askHere(t check.Target, q *PendingCheck, fresh bool) Verdict {
 	k, age, outcome, ok := j.results.Do(q.key, q.at, fresh, j.patience(), func() kept { return keep(j.run(t, q)) })
 	if !ok {
 		return j.tired(outcome)
@@ -240,7 +240,7 @@ func (j *Judge) askHere(t check.Target, q *Query, fresh bool) Verdict {
 }
 
 // askApart is askHere for checks that may take longer than they may.
-func (j *Judge) askApart(t check.Target, q *Query, fresh bool) Verdict {
+func (j *Evaluator) askApart(t check.Target, q *PendingCheck, fresh bool) Verdict {
 	answer := make(chan Verdict, 1)
 	go func() { answer <- j.askHere(t, q, fresh) }()
 	tired := time.NewTimer(j.patience())
@@ -258,20 +258,20 @@ func (j *Judge) askApart(t check.Target, q *Query, fresh bool) Verdict {
 
 // patience is how long an asker waits: longer than a check may take, so that it hears from the check itself why it
 // failed.
-func (j *Judge) patience() time.Duration { return j.o.Timeout + 200*time.Millisecond }
+func (j *Evaluator) patience() time.Duration { return j.o.Timeout + 200*time.Millisecond }
 
 // tired is for who has waited that long.
-func (j *Judge) tired(o cache.Outcome) Verdict {
+func (j *Evaluator) tired(o cache.Status) Verdict {
 	return Verdict{Result: busy("no answer from the check within " + j.o.Timeout.String()), Cache: o}
 }
 
 // run asks the service.
-func (j *Judge) run(t check.Target, q *Query) check.Result {
+func (j *Evaluator) run(t check.Target, q *PendingCheck) check.Result {
 	j.flying.Add(1)
 	defer j.flying.Add(-1)
 	reached := t
-	if q.Reduce != nil {
-		reached = q.Reduce(t)
+	if q.Canonical != nil {
+		reached = q.Canonical(t)
 	}
 	began := time.Now()
 	r := q.Check(context.Background(), reached)
@@ -288,16 +288,16 @@ func (j *Judge) run(t check.Target, q *Query) check.Result {
 // appendKey appends what identifies a check, whoever asks for it: everything that reaches the service. The parts are
 // separated by bytes that no part can hold.
 func appendKey(b []byte, p *protocol, t *check.Target) []byte {
-	if p.Reduce == nil {
+	if p.Canonical == nil {
 		return appendParts(b, p, t)
 	}
-	reached := p.Reduce(*t)
+	reached := p.Canonical(*t)
 	return appendParts(b, p, &reached)
 }
 
 func appendParts(b []byte, p *protocol, t *check.Target) []byte {
 	hops := t.Hops
-	if !p.PassesHops {
+	if !p.ForwardsHops {
 		hops = 0
 	}
 	b = append(b, t.Protocol...)
@@ -318,7 +318,7 @@ func appendParts(b []byte, p *protocol, t *check.Target) []byte {
 	return b
 }
 
-func (j *Judge) allowed(host string) bool {
+func (j *Evaluator) allowed(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
 		return false
@@ -334,14 +334,14 @@ func (j *Judge) allowed(host string) bool {
 // Stats are counters, and what is under way now.
 type Stats struct {
 	Cache    cache.Stats            // since the Judge was made
-	Answers  [cache.Outcomes]uint64 // how they were come by, as long as Options.Counters count
+	Answers  [cache.Statuses]uint64 // how they were come by, as long as Options.Counters count
 	InFlight int                    // checks under way or waiting for their turn
 	Waiting  int                    // of these, those that wait
 	Busy     uint64                 // answers given up for want of a slot or of time
 }
 
 // Stats returns the counters.
-func (j *Judge) Stats() Stats {
+func (j *Evaluator) Stats() Stats {
 	s := Stats{Cache: j.results.Stats(), InFlight: int(j.flying.Load()), Waiting: j.limiter.Waiting(), Busy: j.busy.Load()}
 	for i := range s.Answers {
 		s.Answers[i] = j.o.Counters.cache[i].Load()

@@ -47,15 +47,15 @@ func (s *said) say(v spool.View) {
 
 // judge returns a Judge with the protocols "spool", "stub" (which runs f) and "anyport" (the same without
 // need of a port), and the log it writes.
-func judge(t *testing.T, f check.Func, change func(*Options)) (*Judge, *said, *lines) {
+func judge(t *testing.T, f check.Func, change func(*Options)) (*Evaluator, *said, *lines) {
 	t.Helper()
 	s, log := new(said), new(lines)
 	o := Options{
 		Overrides: s,
 		Checks: check.Set{
-			"spool":   {Name: "spool", NoPort: true},
+			"spool":   {Name: "spool", PortOptional: true},
 			"stub":    {Name: "stub", Check: f, URI: true},
-			"anyport": {Name: "anyport", Check: f, NoPort: true},
+			"anyport": {Name: "anyport", Check: f, PortOptional: true},
 			"named":   {Name: "named", Check: f, URI: true, PerService: true},
 		},
 		CacheTime: 15 * time.Second, CacheTimeDown: 15 * time.Second,
@@ -88,8 +88,8 @@ func (l *lines) count(s string) int {
 	return strings.Count(l.b.String(), s)
 }
 
-func target(change func(*Ask)) *Ask {
-	a := &Ask{Target: check.Target{Protocol: "stub", Service: "web", Host: "127.0.0.1", Port: 80, URI: "/"}, Here: true}
+func target(change func(*Request)) *Request {
+	a := &Request{Target: check.Target{Protocol: "stub", Service: "web", Host: "127.0.0.1", Port: 80, URI: "/"}, Local: true}
 	if change != nil {
 		change(a)
 	}
@@ -130,7 +130,7 @@ func TestOverridesComeFirst(t *testing.T) {
 		f, n := counted()
 		j, s, _ := judge(t, f, func(o *Options) { o.IgnoreOverrides = c.ignore })
 		s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: c.state}})
-		v := j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Obey = c.protocol, c.obey }))
+		v := j.Evaluate(target(func(a *Request) { a.Target.Protocol, a.ApplyOverrides = c.protocol, c.obey }))
 		if v.Result.Code != c.code || !strings.HasPrefix(string(v.Result.Body), c.body) || c.body == "" && len(v.Result.Body) > 0 || (n.Load() > 0) != c.asked {
 			t.Errorf("%v, %s, ignoring %v: %d %q, asked %d times; want %d %q, asked: %v",
 				c.state, c.protocol, c.ignore, v.Result.Code, v.Result.Body, n.Load(), c.code, c.body, c.asked)
@@ -146,31 +146,31 @@ func TestWhatIsRefused(t *testing.T) {
 	j, s, log := judge(t, f, func(o *Options) { o.Allowed = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")} })
 	for _, c := range []struct {
 		name   string
-		change func(*Ask)
+		change func(*Request)
 		code   int
 		says   string
 		asked  bool
 	}{
-		{"no port", func(a *Ask) { a.Target.Port = 0 }, 400, "http-check send-state", false},
-		{"no port needed", func(a *Ask) { a.Target.Port, a.Target.Protocol = 0, "anyport" }, 200, "fine", true},
-		{"a stranger", func(a *Ask) { a.Target.Host, a.Here = "10.2.0.1", false }, 403, "check_hosts_allowed", false},
-		{"an allowed host", func(a *Ask) { a.Target.Host, a.Here = "10.1.0.1", false }, 200, "fine", true},
-		{"a stranger, spool", func(a *Ask) { a.Target.Host, a.Here, a.Target.Protocol = "10.2.0.1", false, "spool" }, 200, "", false},
-		{"no such protocol", func(a *Ask) { a.Target.Protocol = "gopher" }, 404, "gopher", false},
+		{"no port", func(a *Request) { a.Target.Port = 0 }, 400, "http-check send-state", false},
+		{"no port needed", func(a *Request) { a.Target.Port, a.Target.Protocol = 0, "anyport" }, 200, "fine", true},
+		{"a stranger", func(a *Request) { a.Target.Host, a.Local = "10.2.0.1", false }, 403, "check_hosts_allowed", false},
+		{"an allowed host", func(a *Request) { a.Target.Host, a.Local = "10.1.0.1", false }, 200, "fine", true},
+		{"a stranger, spool", func(a *Request) { a.Target.Host, a.Local, a.Target.Protocol = "10.2.0.1", false, "spool" }, 200, "", false},
+		{"no such protocol", func(a *Request) { a.Target.Protocol = "gopher" }, 404, "gopher", false},
 	} {
 		before := n.Load()
-		v := j.Verdict(target(c.change))
+		v := j.Evaluate(target(c.change))
 		if v.Result.Code != c.code || !strings.Contains(string(v.Result.Body), c.says) || (n.Load() > before) != c.asked {
 			t.Errorf("%s: %d %q, asked: %v; want %d, %q, %v", c.name, v.Result.Code, v.Result.Body, n.Load() > before, c.code, c.says, c.asked)
 		}
 	}
-	j.Verdict(target(func(a *Ask) { a.Target.Host, a.Here = "10.2.0.1", false }))
+	j.Evaluate(target(func(a *Request) { a.Target.Host, a.Local = "10.2.0.1", false }))
 	if got := log.count("refused to check another host"); got != 1 {
 		t.Errorf("%d log lines about one stranger, want 1", got)
 	}
 	// A stranger that is downed is told so: overrides come before permission.
 	s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}})
-	if v := j.Verdict(target(func(a *Ask) { a.Target.Host, a.Here = "10.2.0.1", false })); v.Result.Code != 503 {
+	if v := j.Evaluate(target(func(a *Request) { a.Target.Host, a.Local = "10.2.0.1", false })); v.Result.Code != 503 {
 		t.Errorf("downed stranger: %d, want 503", v.Result.Code)
 	}
 	if s.last.here || s.last.host != "10.2.0.1" {
@@ -182,31 +182,31 @@ func TestWhatIsRefused(t *testing.T) {
 func TestWhatIsOneQuestion(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func(*Ask)
+		change func(*Request)
 		same   bool
 	}{
-		{"the same", func(*Ask) {}, true},
-		{"another service", func(a *Ask) { a.Target.Service = "db" }, true},
-		{"another query string", func(a *Ask) { a.Target.URI = "/?x=1" }, false},
-		{"another path", func(a *Ask) { a.Target.URI = "/x" }, false},
-		{"another port", func(a *Ask) { a.Target.Port = 81 }, false},
-		{"another host", func(a *Ask) { a.Target.Host = "127.0.0.2" }, false},
-		{"a copied header", func(a *Ask) { a.Target.Header = []check.Field{{Name: "Host", Value: "x"}} }, false},
-		{"another protocol", func(a *Ask) { a.Target.Protocol = "anyport" }, false},
+		{"the same", func(*Request) {}, true},
+		{"another service", func(a *Request) { a.Target.Service = "db" }, true},
+		{"another query string", func(a *Request) { a.Target.URI = "/?x=1" }, false},
+		{"another path", func(a *Request) { a.Target.URI = "/x" }, false},
+		{"another port", func(a *Request) { a.Target.Port = 81 }, false},
+		{"another host", func(a *Request) { a.Target.Host = "127.0.0.2" }, false},
+		{"a copied header", func(a *Request) { a.Target.Header = []check.Field{{Name: "Host", Value: "x"}} }, false},
+		{"another protocol", func(a *Request) { a.Target.Protocol = "anyport" }, false},
 	} {
 		f, n := counted()
 		j, _, _ := judge(t, f, nil)
-		j.Verdict(target(nil))
-		v := j.Verdict(target(c.change))
+		j.Evaluate(target(nil))
+		v := j.Evaluate(target(c.change))
 		if (v.Cache == cache.Hit) != c.same || n.Load() == 1 != c.same {
 			t.Errorf("%s: %v after %d checks, want the same question: %v", c.name, v.Cache, n.Load(), c.same)
 		}
 	}
 	f, _ := counted()
 	j, _, _ := judge(t, f, nil)
-	named := func(a *Ask) { a.Target.Protocol = "named" }
-	j.Verdict(target(named))
-	if v := j.Verdict(target(func(a *Ask) { named(a); a.Target.Service = "db" })); v.Cache == cache.Hit {
+	named := func(a *Request) { a.Target.Protocol = "named" }
+	j.Evaluate(target(named))
+	if v := j.Evaluate(target(func(a *Request) { named(a); a.Target.Service = "db" })); v.Cache == cache.Hit {
 		t.Error("a protocol that depends on the service's name got another service's result")
 	}
 }
@@ -214,14 +214,14 @@ func TestWhatIsOneQuestion(t *testing.T) {
 func TestFirstRequestAfterAnOverrideAsks(t *testing.T) {
 	f, n := counted()
 	j, s, _ := judge(t, f, nil)
-	j.Verdict(target(nil))
-	s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}, Epoch: 3})
-	j.Verdict(target(nil))
-	s.say(spool.View{Epoch: 4, Ended: 4})
-	if v := j.Verdict(target(nil)); v.Cache != cache.Miss || n.Load() != 2 {
+	j.Evaluate(target(nil))
+	s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}, Generation: 3})
+	j.Evaluate(target(nil))
+	s.say(spool.View{Generation: 4, MinGeneration: 4})
+	if v := j.Evaluate(target(nil)); v.Cache != cache.Miss || n.Load() != 2 {
 		t.Fatalf("%v after %d checks; want a new one", v.Cache, n.Load())
 	}
-	if v := j.Verdict(target(nil)); v.Cache != cache.Hit {
+	if v := j.Evaluate(target(nil)); v.Cache != cache.Hit {
 		t.Fatalf("%v; the new result is to be kept", v.Cache)
 	}
 }
@@ -238,7 +238,7 @@ func TestBusyIsSaidInTimeAndNotKept(t *testing.T) {
 		var busy, late atomic.Int64
 		for i := range 5 {
 			wg.Go(func() {
-				v := j.Verdict(target(func(a *Ask) { a.Target.Port = uint16(1 + i) }))
+				v := j.Evaluate(target(func(a *Request) { a.Target.Port = uint16(1 + i) }))
 				if v.Result.Reason == check.ReasonBusy {
 					busy.Add(1)
 				}
@@ -266,29 +266,29 @@ func TestAskersPatience(t *testing.T) {
 			return check.Result{Code: 200}
 		}
 		j, _, _ := judge(t, deaf, func(o *Options) {
-			o.Checks["slow"] = check.Protocol{Name: "slow", Check: deaf, Outlasts: true}
+			o.Checks["slow"] = check.Protocol{Name: "slow", Check: deaf, MayExceedTimeout: true}
 			o.MaxClients = 3 // one target may have two of them
 		})
-		tired := func(change func(*Ask)) {
+		tired := func(change func(*Request)) {
 			t.Helper()
 			began := time.Now()
-			v := j.Verdict(target(change))
+			v := j.Evaluate(target(change))
 			if took := time.Since(began); v.Result.Code != 503 || v.Result.Reason != check.ReasonBusy || took > j.patience() {
 				t.Errorf("%d %s after %v", v.Result.Code, v.Result.Body, took)
 			}
 		}
-		slow := func(a *Ask) { a.Target.Protocol = "slow" }
+		slow := func(a *Request) { a.Target.Protocol = "slow" }
 		tired(slow) // the first
 		tired(slow) // who joins it
-		tired(func(a *Ask) { slow(a); a.Fresh = true })
-		go j.Verdict(target(nil))
+		tired(func(a *Request) { slow(a); a.NoCache = true })
+		go j.Evaluate(target(nil))
 		synctest.Wait()
 		tired(nil)
 		if s := j.Stats(); s.Busy != 4 || s.InFlight != 2 {
 			t.Errorf("%+v; want 4 told that hacheck was busy, and 2 checks under way", s)
 		}
 		time.Sleep(25 * time.Second) // the first check has ended, after a minute
-		if v := j.Verdict(target(slow)); v.Result.Code != 200 || v.Cache != cache.Hit {
+		if v := j.Evaluate(target(slow)); v.Result.Code != 200 || v.Cache != cache.Hit {
 			t.Errorf("afterwards: %+v", v)
 		}
 		time.Sleep(time.Minute)
@@ -297,7 +297,7 @@ func TestAskersPatience(t *testing.T) {
 
 func TestAPanicInACheckIsAnAnswer(t *testing.T) {
 	j, _, log := judge(t, func(context.Context, check.Target) check.Result { panic("boom") }, nil)
-	v := j.Verdict(target(nil))
+	v := j.Evaluate(target(nil))
 	if v.Result.Code != 503 || strings.Contains(string(v.Result.Body), "boom") || log.count("boom") == 0 {
 		t.Fatalf("%d %q; want 503, and the panic in the log only", v.Result.Code, v.Result.Body)
 	}
@@ -316,7 +316,7 @@ func TestOneLineWhenAServiceChanges(t *testing.T) {
 		j, _, log := judge(t, f, nil)
 		for i := range 20 {
 			healthy.Store(i < 5 || i >= 10)
-			j.Verdict(target(nil))
+			j.Evaluate(target(nil))
 			time.Sleep(16 * time.Second)
 		}
 		if down, up := log.count("service is not up"), log.count("service is up"); down != 1 || up != 1 {
@@ -342,12 +342,12 @@ func TestManyNewTargets(t *testing.T) {
 		j, _, log := judge(t, f, func(o *Options) { o.MaxClients = 100 })
 		long := strings.Repeat("x", 4000)
 		askReal := func() {
-			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI, a.Fresh = "real", "/real", true }))
+			j.Evaluate(target(func(a *Request) { a.Target.Service, a.Target.URI, a.NoCache = "real", "/real", true }))
 		}
 		askReal()
 		const asked = maxRemembered + maxRemembered/2
 		for i := range asked {
-			j.Verdict(target(func(a *Ask) {
+			j.Evaluate(target(func(a *Request) {
 				a.Target.Service, a.Target.URI = fmt.Sprint("invented", i/100), fmt.Sprintf("/%d-%s", i, long)
 			}))
 			if i%1000 == 0 {
@@ -387,7 +387,7 @@ func TestAFlappingServiceSilencesNoOther(t *testing.T) {
 		j, _, log := judge(t, f, func(o *Options) { o.CacheTime, o.CacheTimeDown = 0, 0 })
 		ask := func(service string, healthy bool) {
 			up[service].Store(healthy)
-			j.Verdict(target(func(a *Ask) { a.Target.Service, a.Target.URI = service, "/"+service }))
+			j.Evaluate(target(func(a *Request) { a.Target.Service, a.Target.URI = service, "/"+service }))
 		}
 		ask("web", true)
 		for i := range 5000 {
@@ -414,10 +414,10 @@ func TestAFlappingServiceSilencesNoOther(t *testing.T) {
 func TestHops(t *testing.T) {
 	f, n := counted()
 	j, said, _ := judge(t, f, func(o *Options) {
-		o.Checks["passes"] = check.Protocol{Name: "passes", Check: f, PassesHops: true}
+		o.Checks["passes"] = check.Protocol{Name: "passes", Check: f, ForwardsHops: true}
 	})
 	ask := func(protocol string, hops uint8) Verdict {
-		return j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Target.Hops = protocol, hops }))
+		return j.Evaluate(target(func(a *Request) { a.Target.Protocol, a.Target.Hops = protocol, hops }))
 	}
 	for _, protocol := range []string{"stub", "passes"} {
 		v := ask(protocol, check.MaxHops+1)
@@ -452,7 +452,7 @@ func TestReduce(t *testing.T) {
 	f, n := counted()
 	var seen check.Target
 	j, _, _ := judge(t, f, func(o *Options) {
-		o.Checks["reduced"] = check.Protocol{Name: "reduced", Check: f, NoPort: true, PerService: true, Reduce: func(t check.Target) check.Target {
+		o.Checks["reduced"] = check.Protocol{Name: "reduced", Check: f, PortOptional: true, PerService: true, Canonical: func(t check.Target) check.Target {
 			t.Host, t.Port = "", 0
 			return t
 		}}
@@ -460,22 +460,22 @@ func TestReduce(t *testing.T) {
 	})
 	for port := range uint16(100) {
 		for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
-			j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Target.Host, a.Target.Port = "reduced", host, port }))
+			j.Evaluate(target(func(a *Request) { a.Target.Protocol, a.Target.Host, a.Target.Port = "reduced", host, port }))
 		}
 	}
 	if n.Load() != 1 || seen.Service != "web" || seen.Host != "" || seen.Port != 0 {
 		t.Errorf("%d checks, the last of %+v", n.Load(), seen)
 	}
-	j.Verdict(target(func(a *Ask) { a.Target.Protocol, a.Target.Service = "reduced", "other" }))
+	j.Evaluate(target(func(a *Request) { a.Target.Protocol, a.Target.Service = "reduced", "other" }))
 	if n.Load() != 2 {
 		t.Errorf("%d checks", n.Load())
 	}
 }
 
 func TestOwnAddresses(t *testing.T) {
-	var h Hosts
+	var h LocalAddrs
 	for addr, own := range map[string]bool{"127.0.0.1": true, "127.8.9.10": true, "::1": true, "192.0.2.1": false, "2001:db8::1": false} {
-		if got := h.Own(netip.MustParseAddr(addr)); got != own {
+		if got := h.Contains(netip.MustParseAddr(addr)); got != own {
 			t.Errorf("%s: own %v, want %v", addr, got, own)
 		}
 	}
@@ -503,15 +503,15 @@ func TestResultsAreTold(t *testing.T) {
 				got = append(got, told{t.Service, r.Code, began})
 			}
 		})
-		ask := func(change func(*Ask)) { j.Verdict(target(change)) }
+		ask := func(change func(*Request)) { j.Evaluate(target(change)) }
 		began := time.Now()
 		ask(nil)
-		ask(nil)                                 // kept
-		ask(func(a *Ask) { a.Target.Port = 81 }) // not well
-		ask(func(a *Ask) { a.Target.Port = 0 })  // refused
-		ask(func(a *Ask) { a.Alone = true })     // of its own
+		ask(nil)                                     // kept
+		ask(func(a *Request) { a.Target.Port = 81 }) // not well
+		ask(func(a *Request) { a.Target.Port = 0 })  // refused
+		ask(func(a *Request) { a.NoShare = true })   // of its own
 		s.say(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down}})
-		ask(func(a *Ask) { a.Fresh = true })
+		ask(func(a *Request) { a.NoCache = true })
 		want := []told{{"web", 200, began}, {"web", 503, began.Add(time.Second)}, {"web", 200, began.Add(2 * time.Second)}}
 		if !slices.Equal(got, want) {
 			t.Errorf("told %v, want %v", got, want)
@@ -531,23 +531,23 @@ func TestCounters(t *testing.T) {
 			return check.Result{Code: 200, Took: 3 * time.Millisecond}
 		}
 		j, s, _ := judge(t, f, func(o *Options) { o.Counters = counters })
-		j.Verdict(target(nil))
-		j.Verdict(target(nil))
-		known := func(change func(*Ask)) {
-			if v, open := j.Known(target(change)); open == nil {
-				j.Answered(&v)
+		j.Evaluate(target(nil))
+		j.Evaluate(target(nil))
+		known := func(change func(*Request)) {
+			if v, open := j.Cached(target(change)); open == nil {
+				j.Count(&v)
 			}
 		}
 		known(nil)
-		j.Known(target(nil)) // nobody answers with it
-		known(func(a *Ask) { a.Target.Port = 82 })
-		j.Verdict(target(func(a *Ask) { a.Target.Port = 81 }))
-		j.Verdict(target(func(a *Ask) { a.Target.Port = 0 }))
+		j.Cached(target(nil)) // nobody answers with it
+		known(func(a *Request) { a.Target.Port = 82 })
+		j.Evaluate(target(func(a *Request) { a.Target.Port = 81 }))
+		j.Evaluate(target(func(a *Request) { a.Target.Port = 0 }))
 		s.say(spool.View{Override: &spool.Entry{State: spool.Maint}})
-		j.Verdict(target(nil))
+		j.Evaluate(target(nil))
 		known(nil)
 
-		want := []Answered{{"stub", "config", 1}, {"stub", "maint", 2}, {"stub", "ok", 3}, {"stub", "status", 1}}
+		want := []AnswerCount{{"stub", "config", 1}, {"stub", "maint", 2}, {"stub", "ok", 3}, {"stub", "status", 1}}
 		if got := counters.Answers(); !slices.Equal(got, want) {
 			t.Errorf("answers %v, want %v", got, want)
 		}

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Hosts knows the addresses of this machine, also those that come and go while it runs. The zero value
+// LocalAddrs knows the addresses of this machine, also those that come and go while it runs. The zero value
 // is ready.
-type Hosts struct {
+type LocalAddrs struct {
 	mu   sync.Mutex
 	read atomic.Pointer[ownAddrs]
 }
@@ -25,8 +25,8 @@ const (
 	ownAddrsAgain = 200 * time.Millisecond // how often a stranger may make us look again
 )
 
-// Own reports whether a is an address of this machine: any loopback address, or one of any interface.
-func (h *Hosts) Own(a netip.Addr) bool {
+// Contains reports whether a is an address of this machine: any loopback address, or one of any interface.
+func (h *LocalAddrs) Contains(a netip.Addr) bool {
 	if a.IsLoopback() {
 		return true
 	}
@@ -46,7 +46,7 @@ func (h *Hosts) Own(a netip.Addr) bool {
 }
 
 // look reads the interfaces unless somebody else has just done so.
-func (h *Hosts) look(now time.Time, younger time.Duration) *ownAddrs {
+func (h *LocalAddrs) look(now time.Time, younger time.Duration) *ownAddrs {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	o := h.read.Load()

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // verdictJSON is a verdict on configured checks for clients that accept JSON.
@@ -39,7 +39,7 @@ func (v *Verdict) JSON() []byte {
 	if err != nil { // of strings and numbers: cannot happen
 		return []byte(`{"healthy":false}`)
 	}
-	return wording.EscapeJSON(b)
+	return textfmt.EscapeJSON(b)
 }
 
 // WantsJSON reports whether a client accepts JSON.

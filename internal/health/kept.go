@@ -22,7 +22,7 @@ type kept struct {
 // rest is what few results have.
 type rest struct {
 	err   error
-	parts []check.Outcome
+	parts []check.NamedResult
 }
 
 func keep(r check.Result) kept {

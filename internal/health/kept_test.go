@@ -19,7 +19,7 @@ func TestKept(t *testing.T) {
 		"empty":   {Code: 204},
 		"healthy": {Code: 200, Body: []byte("OK"), ContentType: "text/html; charset=latin1", Took: 1234 * time.Microsecond},
 		"failed":  {Code: 503, Body: []byte("Connection refused"), Reason: check.ReasonRefused, Err: failed, Took: time.Microsecond},
-		"parts":   {Code: 504, Reason: check.ReasonFailed, Err: failed, Parts: []check.Outcome{{Name: "a", Result: check.Result{Code: 503, Err: failed}}}},
+		"parts":   {Code: 504, Reason: check.ReasonFailed, Err: failed, Parts: []check.NamedResult{{Name: "a", Result: check.Result{Code: 503, Err: failed}}}},
 	} {
 		k := keep(r)
 		if d := cmp.Diff(r, k.result(), cmpopts.EquateErrors(), cmpopts.EquateEmpty()); d != "" {

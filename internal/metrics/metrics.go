@@ -155,7 +155,7 @@ func (c *collector) answers(counter func(*prometheus.Desc, uint64, ...string), g
 	}
 	st := c.s.Judge()
 	byCache := desc("cache_answers_total", "Answers, by how they were come by: the value of X-Hacheck-Cache.", "outcome")
-	for o := range cache.Outcomes {
+	for o := range cache.Statuses {
 		counter(byCache, st.Answers[o], o.String())
 	}
 	gauge(desc("cache_entries", "Results kept now."), float64(st.Cache.Entries))

@@ -26,7 +26,7 @@ func (noOverrides) Lookup(string, string, uint16, bool) spool.View { return spoo
 func scrape(t *testing.T, services func() []Service) string {
 	t.Helper()
 	checks := check.Set{
-		"spool": {Name: "spool", NoPort: true},
+		"spool": {Name: "spool", PortOptional: true},
 		"tcp": {Name: "tcp", Check: func(_ context.Context, t check.Target) check.Result {
 			if t.Port == 81 {
 				return check.Result{Code: 503, Reason: check.ReasonRefused, Took: 3 * time.Millisecond}
@@ -40,7 +40,7 @@ func scrape(t *testing.T, services func() []Service) string {
 		CacheMaxBytes: 1 << 20, Timeout: time.Minute, MaxClients: 2, Counters: counters, Log: slog.New(slog.DiscardHandler),
 	})
 	for _, port := range []uint16{80, 80, 81} {
-		judge.Verdict(&health.Ask{Target: check.Target{Protocol: "tcp", Service: "web", Host: "127.0.0.1", Port: port}, Here: true})
+		judge.Evaluate(&health.Request{Target: check.Target{Protocol: "tcp", Service: "web", Host: "127.0.0.1", Port: port}, Local: true})
 	}
 	h := Handler(Sources{
 		Version:  "1.2.3",

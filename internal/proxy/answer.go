@@ -13,7 +13,7 @@ import (
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // Header values that every answer shares. net/http only reads them.
@@ -21,7 +21,7 @@ var (
 	textType = []string{"text/plain; charset=utf-8"}
 	jsonType = []string{"application/json; charset=utf-8"}
 	nosniff  = []string{"nosniff"}
-	outcomes = [cache.Outcomes][]string{
+	outcomes = [cache.Statuses][]string{
 		{cache.Override.String()}, {cache.Hit.String()}, {cache.Miss.String()}, {cache.Shared.String()}, {cache.Bypass.String()},
 	}
 	smallAges = func() (ages [64][]string) {
@@ -63,7 +63,7 @@ func ageValue(d time.Duration) []string {
 
 // question is what one check request needs; a pool spares the garbage collector.
 type question struct {
-	ask    health.Ask
+	ask    health.Request
 	fields [4]check.Field
 }
 
@@ -134,30 +134,30 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 		q.ask.Target.Host, q.ask.Target.Port = "", 0
 	} else {
 		q.ask.Client = hostOf(r.RemoteAddr)
-		v = set.Judge.Verdict(&q.ask)
+		v = set.Evaluator.Evaluate(&q.ask)
 	}
 	now := began
 	if v.Cache != cache.Hit {
 		now = time.Now()
 	}
 	s.recent.answer(row, service, &balancer.Request{
-		Peer: hostOf(r.RemoteAddr), Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
-		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
-		Came: began, Code: v.Result.Code, Override: v.State, At: now,
+		Peer: hostOf(r.RemoteAddr), HasState: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
+		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Local,
+		Received: began, Code: v.Result.Code, Override: v.State, Answered: now,
 	}, &v)
 	return v, now
 }
 
 // fill makes an ask of what URL and headers say.
-func (s *Server) fill(a *health.Ask, set *Settings, p *check.Protocol, service string, port uint16, uri string, w *wanted, fields []check.Field) *refusal {
+func (s *Server) fill(a *health.Request, set *Settings, p *check.Protocol, service string, port uint16, uri string, w *wanted, fields []check.Field) *refusal {
 	to, no := w.place()
 	if no != nil {
 		return no
 	}
-	*a = health.Ask{
-		Target: check.Target{Protocol: p.Name, Service: service, Host: to.host, Port: port, Hops: w.hops},
-		Here:   to.host == "" || s.hosts.Own(to.addr),
-		Fresh:  w.fresh,
+	*a = health.Request{
+		Target:  check.Target{Protocol: p.Name, Service: service, Host: to.host, Port: port, Hops: w.hops},
+		Local:   to.host == "" || s.hosts.Contains(to.addr),
+		NoCache: w.fresh,
 	}
 	if p.URI {
 		a.Target.URI, a.Target.Header = uri, fields
@@ -203,7 +203,7 @@ func bodyAllowed(code int) bool {
 func sentence(w http.ResponseWriter, code int, text string) {
 	w.Header()["Content-Type"] = textType
 	w.WriteHeader(code)
-	_, _ = io.WriteString(w, wording.OneLine(text))
+	_, _ = io.WriteString(w, textfmt.OneLine(text))
 }
 
 func notFound(w http.ResponseWriter) {

@@ -144,7 +144,7 @@ func TestStatusAllowed(t *testing.T) {
 	} {
 		set := *d.settings.Load()
 		set.StatusAllowed = c.allowed
-		d.Use(set)
+		d.SetSettings(set)
 		for _, page := range pages {
 			code, body := from(c.peer, page)
 			if code != c.code || code == 403 && !strings.Contains(body, "status_allowed") {
@@ -162,7 +162,7 @@ func TestStatusSpool(t *testing.T) {
 	d := newDoor(t, slog.LevelInfo)
 	set := *d.settings.Load()
 	set.StatusAllowed = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	d.Use(set)
+	d.SetSettings(set)
 	for peer, want := range map[string]string{
 		"127.0.0.1":   `{"directory":"/spool","device":0,"inode":7,"read":true,"lost":false}`,
 		"::1":         `{"directory":"/spool","device":0,"inode":7,"read":true,"lost":false}`,

@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"hacheck/internal/balancer"
-	"hacheck/internal/check/checktest"
 	"hacheck/internal/spool"
+	"hacheck/test/checktest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")

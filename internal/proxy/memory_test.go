@@ -23,7 +23,7 @@ func TestLaterRequestDoesNotChangeRunningCheck(t *testing.T) {
 	t.Parallel()
 	release, seen := make(chan struct{}), make(chan check.Target, 1)
 	checks := check.Set{
-		"slow": {Name: "slow", URI: true, Outlasts: true, Check: func(_ context.Context, target check.Target) check.Result {
+		"slow": {Name: "slow", URI: true, MayExceedTimeout: true, Check: func(_ context.Context, target check.Target) check.Result {
 			<-release // whatever the deadline, as a script that waits for its turn
 			seen <- target
 			return check.Result{Code: 200}
@@ -33,7 +33,7 @@ func TestLaterRequestDoesNotChangeRunningCheck(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	over := &overrides{said: map[string]spool.Entry{}}
 	s := New(Options{Log: log, Balancers: balancer.New(), Overrides: over}, Settings{
-		Judge: health.New(health.Options{
+		Evaluator: health.New(health.Options{
 			Overrides: over, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour, CacheMaxEntries: 10, CacheMaxBytes: 1 << 20,
 			Timeout: 50 * time.Millisecond, MaxClients: 10, Log: log,
 		}),

@@ -12,14 +12,14 @@ import (
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // Overrides tells all that operators have said; *spool.Index does.
 type Overrides interface {
 	List() []spool.Entry // in force now, by name
 	Stats() spool.Stats
-	Home() spool.Home
+	DirectoryStatus() spool.DirectoryStatus
 }
 
 // overview is the document at /overview, which the page at / shows. Ages are seconds before Now.
@@ -373,7 +373,7 @@ func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 // oneLine is what a page shows of a text from elsewhere.
 func oneLine(s string) string {
 	if len(s) <= maxShown {
-		return wording.OneLine(s)
+		return textfmt.OneLine(s)
 	}
-	return wording.Begin(s, maxShown) + "…"
+	return textfmt.Truncate(s, maxShown) + "…"
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // overviewText is the overview as a person reads it in a terminal. If it is empty, appendFirstSteps follows, which is
@@ -40,11 +40,11 @@ func (o *overview) appendText(b []byte) []byte {
 	if o.Host != "" {
 		on = " on " + oneLine(o.Host)
 	}
-	said := "no overrides, " + wording.Count(len(o.Services), "service")
+	said := "no overrides, " + textfmt.Count(len(o.Services), "service")
 	if n := len(o.Overrides); n > 0 {
-		said = wording.Count(n, "override") + ", " + wording.Count(len(o.Services), "other service")
+		said = textfmt.Count(n, "override") + ", " + textfmt.Count(len(o.Services), "other service")
 	}
-	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, wording.Seconds(o.Uptime), said)
+	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, textfmt.Seconds(o.Uptime), said)
 	if o.SpoolLost {
 		b = append(b, "The spool directory is not where it was: these are the last known overrides.\n"...)
 	}
@@ -57,10 +57,10 @@ func (o *overview) appendText(b []byte) []byte {
 			r := &o.Overrides[i]
 			row := []string{r.State, r.label(), "-", "lifted", r.Reason}
 			if r.Since != nil {
-				row[2] = wording.Seconds(o.Now-*r.Since) + " ago"
+				row[2] = textfmt.Seconds(o.Now-*r.Since) + " ago"
 			}
 			if r.Until != nil {
-				row[3] = "in " + wording.Seconds(*r.Until-o.Now)
+				row[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
 			}
 			rows = append(rows, textRow{row, r.below()})
 		}
@@ -75,7 +75,7 @@ func (o *overview) appendText(b []byte) []byte {
 				row[0] += " (" + r.By + ")"
 			}
 			if a := r.Last; a != nil {
-				row[2] = wording.Seconds(a.Ago) + " ago"
+				row[2] = textfmt.Seconds(a.Ago) + " ago"
 				if a.Took != nil {
 					row[3] = time.Duration(*a.Took * float64(time.Second)).Round(10 * time.Microsecond).String()
 				}
@@ -112,13 +112,13 @@ func (r *overviewRow) below() []string {
 		}
 		switch {
 		case v.Silent:
-			line += ": silent for " + wording.Seconds(v.Ago)
+			line += ": silent for " + textfmt.Seconds(v.Ago)
 		case v.State == "":
 			line += ": sends no state, was told " + strconv.Itoa(v.Code)
 		default:
 			line += ": " + v.State
 			if v.Sessions != nil {
-				line += ", " + wording.Count(*v.Sessions, "session")
+				line += ", " + textfmt.Count(*v.Sessions, "session")
 			}
 			if v.Queued > 0 {
 				line += ", " + strconv.Itoa(v.Queued) + " waiting"

@@ -15,12 +15,12 @@ import (
 	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // status answers /status: the counters of the original, and some of our own behind them.
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	st := s.settings.Load().Judge.Stats()
+	st := s.settings.Load().Evaluator.Stats()
 	c := st.Cache
 	hits := st.Answers[cache.Hit]
 	misses := st.Answers[cache.Miss] + st.Answers[cache.Shared] + st.Answers[cache.Bypass]
@@ -39,11 +39,11 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 // machine alone: elsewhere the path and the numbers mean nothing, and are nobody's business.
 func (s *Server) statusSpool(w http.ResponseWriter, r *http.Request) {
 	caller, err := netip.ParseAddr(hostOf(r.RemoteAddr))
-	if err != nil || !s.hosts.Own(caller.WithZone("").Unmap()) {
+	if err != nil || !s.hosts.Contains(caller.WithZone("").Unmap()) {
 		sentence(w, http.StatusForbidden, "only this machine may see this")
 		return
 	}
-	writeJSON(w, s.overrides.Home())
+	writeJSON(w, s.overrides.DirectoryStatus())
 }
 
 // pages are the documents that all clients share; see sharedPage.
@@ -169,7 +169,7 @@ func (s *Server) balancers(service string) balancer.Report {
 	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.OtherUnrecorded(since)...)
 	now := time.Now()
 	for _, row := range s.recent.since(now.Add(-recentFor), service) {
-		report.Services = append(report.Services, balancer.Asked{Service: row.service, Ago: max(now.Sub(row.at), 0).Seconds()})
+		report.Services = append(report.Services, balancer.LastRequest{Service: row.service, Ago: max(now.Sub(row.at), 0).Seconds()})
 	}
 	return report
 }
@@ -229,5 +229,5 @@ func writeJSON(w http.ResponseWriter, v any) {
 // marshal returns v as JSON that a terminal may show.
 func marshal(v any) ([]byte, error) {
 	b, err := json.Marshal(v)
-	return wording.EscapeJSON(b), err
+	return textfmt.EscapeJSON(b), err
 }

@@ -23,5 +23,5 @@ func (q *question) poison() {
 	for i := range q.fields {
 		q.fields[i] = bad
 	}
-	q.ask = health.Ask{Target: check.Target{Protocol: "poison", Service: "poison", Host: "poison", URI: "/poison"}}
+	q.ask = health.Request{Target: check.Target{Protocol: "poison", Service: "poison", Host: "poison", URI: "/poison"}}
 }

@@ -191,7 +191,7 @@ func (t *recent) makeRoom(client netip.Prefix, now time.Time) bool {
 	if last {
 		t.services.remove(s.name)
 		t.n--
-		t.balancers.Missed(s.name, c.peer, at)
+		t.balancers.RecordMissed(s.name, c.peer, at)
 	}
 	return true
 }
@@ -217,10 +217,10 @@ func (t *recent) answer(s *seenService, service string, r *balancer.Request, v *
 		s = t.count(s, r, v)
 	}
 	if s == nil {
-		t.balancers.NotKept(service, r.Peer)
+		t.balancers.RecordDropped(service, r.Peer)
 		return
 	}
-	s.balancers.Asked(r)
+	s.balancers.Record(r)
 }
 
 // count enters an answer in the row s, or in the one that has taken its place, and returns the row, or nil when
@@ -233,7 +233,7 @@ func (t *recent) count(s *seenService, r *balancer.Request, v *health.Verdict) *
 		} else {
 			name := s.name
 			s.mu.Unlock()
-			if s = t.enter(name, r.Peer, r.At); s == nil {
+			if s = t.enter(name, r.Peer, r.Answered); s == nil {
 				return nil
 			}
 			s.mu.Lock()
@@ -242,22 +242,22 @@ func (t *recent) count(s *seenService, r *balancer.Request, v *health.Verdict) *
 			}
 		}
 	}
-	s.answered, s.code, s.at, s.peer = true, r.Code, r.At, r.Peer
-	s.history.add(r.At, v)
+	s.answered, s.code, s.at, s.peer = true, r.Code, r.Answered, r.Peer
+	s.history.add(r.Answered, v)
 	s.caller.n++
 	s.mu.Unlock()
 	return s
 }
 
-// Note enters an answer that another door has given, so that /recent and /balancers know of it. url is what tells
+// RecordAnswer enters an answer that another door has given, so that /recent and /balancers know of it. url is what tells
 // this question from others about the service.
-func (s *Server) Note(service, url string, r *http.Request, v *health.Verdict, code int) {
+func (s *Server) RecordAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
 	now := time.Now()
 	w := wantedBy(r.Header)
 	peer := hostOf(r.RemoteAddr)
 	s.recent.answer(s.recent.see(service, peer, now), service, &balancer.Request{
-		Peer: peer, Sent: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
-		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, At: now,
+		Peer: peer, HasState: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
+		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, Answered: now,
 	}, v)
 }
 

@@ -146,7 +146,7 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 		switch {
 		case port != 0 && to.host != "127.0.0.1":
 			e.Key.Host = to.host
-		case port == 0 && !s.hosts.Own(to.addr):
+		case port == 0 && !s.hosts.Contains(to.addr):
 			return bad("X-Nerve-Check-IP names another host, %s, and the port is 0: an override of a whole service is for this machine only", to.host)
 		}
 	}

@@ -27,7 +27,7 @@ func (d *door) remote(t *testing.T, change func(*Remote)) string {
 	if change != nil {
 		change(&set.Remote)
 	}
-	d.Use(set)
+	d.SetSettings(set)
 	return dir.Root()
 }
 

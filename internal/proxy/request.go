@@ -7,7 +7,7 @@ import (
 
 	"hacheck/internal/check"
 	"hacheck/internal/spool"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // The headers of a check request that mean something, in Go's canonical spelling.
@@ -216,4 +216,4 @@ func copied(dst []check.Field, r *http.Request, names []string) []check.Field {
 }
 
 // printable returns a bounded quotation of what a client sent.
-func printable(s string) string { return wording.Excerpt(s, 80) }
+func printable(s string) string { return textfmt.Excerpt(s, 80) }

@@ -26,7 +26,7 @@ import (
 
 // Settings are what a reload of the configuration may change.
 type Settings struct {
-	Judge         *health.Judge
+	Evaluator     *health.Evaluator
 	Checks        check.Set
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
@@ -58,7 +58,7 @@ type Server struct {
 	routes    atomic.Pointer[chi.Mux]
 	recent    *recent
 	overrides Overrides
-	hosts     health.Hosts
+	hosts     health.LocalAddrs
 	date      dates
 	limit     *loglimit.Limiter
 	conns     *clients.ConnLimiter
@@ -79,12 +79,12 @@ func New(o Options, s Settings) *Server {
 		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
 	srv.sharePages()
-	srv.Use(s)
+	srv.SetSettings(s)
 	return srv
 }
 
-// Use puts new settings in force for the requests that come from now on.
-func (s *Server) Use(set Settings) {
+// SetSettings puts new settings in force for the requests that come from now on.
+func (s *Server) SetSettings(set Settings) {
 	names := make([]string, len(set.HeadersToCopy))
 	for i, n := range set.HeadersToCopy {
 		names[i] = textproto.CanonicalMIMEHeaderKey(n)
@@ -145,7 +145,7 @@ func (s *Server) statusAllowed(caller string) bool {
 		return false
 	}
 	a = a.WithZone("").Unmap()
-	return contains(s.settings.Load().StatusAllowed, a) || s.hosts.Own(a)
+	return contains(s.settings.Load().StatusAllowed, a) || s.hosts.Contains(a)
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {

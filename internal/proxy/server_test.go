@@ -21,9 +21,9 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
+	"hacheck/test/checktest"
 )
 
 // overrides is a spool in memory: what is said about "all" and about services decides, what is said about
@@ -53,7 +53,9 @@ func (o *overrides) List() []spool.Entry {
 	return list
 }
 
-func (o *overrides) Home() spool.Home { return spool.Home{Directory: "/spool", Inode: 7, Read: true} }
+func (o *overrides) DirectoryStatus() spool.DirectoryStatus {
+	return spool.DirectoryStatus{Directory: "/spool", Inode: 7, Read: true}
+}
 
 func (o *overrides) Stats() spool.Stats {
 	o.mu.Lock()
@@ -148,7 +150,7 @@ func newDoor(t *testing.T, level slog.Level) *door {
 	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: level}))
 	checks := check.All(check.Options{Version: "test"})
 	d.Server = New(Options{Log: log, Balancers: balancer.New(), Overrides: d.over}, Settings{
-		Judge: health.New(health.Options{
+		Evaluator: health.New(health.Options{
 			Overrides: d.over, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
 			CacheMaxEntries: 1000, CacheMaxBytes: 1 << 20, Timeout: 5 * time.Second, MaxClients: 50,
 			Allowed: []netip.Prefix{}, Log: log,
@@ -445,7 +447,7 @@ func TestTablesAreBounded(t *testing.T) {
 	tab := newRecent(balancer.New())
 	now := time.Now()
 	ask := func(service, peer string) {
-		tab.answer(tab.see(service, peer, now), service, &balancer.Request{Peer: peer, Code: 200, At: now}, &health.Verdict{})
+		tab.answer(tab.see(service, peer, now), service, &balancer.Request{Peer: peer, Code: 200, Answered: now}, &health.Verdict{})
 	}
 	ask("web", "10.0.0.1")
 	ask("svc7", "10.0.0.1") // the flood asks about this one as well
@@ -521,7 +523,7 @@ func TestTableUnderLoad(t *testing.T) {
 			for i := range 4 * maxServices {
 				peer, service := fmt.Sprintf("10.0.%d.%d", worker, i%7), fmt.Sprintf("svc%d", i%(maxServices/2+worker*3000))
 				tab.answer(tab.see(service, peer, time.Now()), service, &balancer.Request{
-					Peer: peer, Sent: true, Node: "n", Name: "be/s", Code: 200, At: time.Now(),
+					Peer: peer, HasState: true, Node: "n", Name: "be/s", Code: 200, Answered: time.Now(),
 				}, &health.Verdict{})
 			}
 		})

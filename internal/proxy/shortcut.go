@@ -248,7 +248,7 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 		return out, false, false
 	}
 	q.ask.Client = peer
-	v, query := set.Judge.Known(&q.ask)
+	v, query := set.Evaluator.Cached(&q.ask)
 	if closing && (query != nil || len(v.Result.Body) > maxShortBody) {
 		return out, false, false
 	}
@@ -256,16 +256,16 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 	row := s.recent.see(service, peer, now)
 	var came time.Time
 	if query == nil {
-		set.Judge.Answered(&v)
+		set.Evaluator.Count(&v)
 	} else {
 		came = now
-		v = set.Judge.Settle(&q.ask, query)
+		v = set.Evaluator.RunCheck(&q.ask, query)
 		now = time.Now()
 	}
 	s.recent.answer(row, service, &balancer.Request{
-		Peer: peer, Sent: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
-		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Here,
-		Came: came, Code: v.Result.Code, Override: v.State, At: now,
+		Peer: peer, HasState: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
+		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Local,
+		Received: came, Code: v.Result.Code, Override: v.State, Answered: now,
 	}, &v)
 	return s.appendAnswer(out, h, &v, now), h.close, true
 }

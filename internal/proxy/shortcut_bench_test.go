@@ -42,7 +42,7 @@ func BenchmarkShortcut(b *testing.B) {
 				Overrides: index, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
 				CacheMaxEntries: 100_000, CacheMaxBytes: 64 << 20, Timeout: 5 * time.Second, MaxClients: 512, Allowed: []netip.Prefix{}, Log: log,
 			})
-			s := New(Options{Log: log, Balancers: balancer.New()}, Settings{Judge: judge, Checks: checks, CheckHost: "127.0.0.1", HeadersToCopy: []string{"host"}})
+			s := New(Options{Log: log, Balancers: balancer.New()}, Settings{Evaluator: judge, Checks: checks, CheckHost: "127.0.0.1", HeadersToCopy: []string{"host"}})
 			heads := make([][]byte, 110_000) // as many in either case: their own place in memory is not what is measured
 			for i := range heads {
 				k := i / 11
@@ -53,7 +53,7 @@ func BenchmarkShortcut(b *testing.B) {
 				heads[i] = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: x\r\nX-Number: %07d\r\n\r\n", path, i)
 			}
 			for i := range n {
-				judge.Verdict(&health.Ask{Here: true, Target: check.Target{
+				judge.Evaluate(&health.Request{Local: true, Target: check.Target{
 					Protocol: "http", Service: fmt.Sprintf("service-%06d", i), Host: "127.0.0.1", Port: 8080,
 					URI: fmt.Sprintf("/%06d", i), Header: []check.Field{{Name: "Host", Value: "x"}},
 				}})

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"hacheck/internal/check"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -332,4 +332,4 @@ func (t *tally) state() state {
 }
 
 // clean is what a report shows of a text from elsewhere, about that many bytes at most.
-func clean(s string, most int) string { return wording.Excerpt(s, most) }
+func clean(s string, most int) string { return textfmt.Excerpt(s, most) }

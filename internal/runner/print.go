@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // printer writes reports in the form that --output names.
@@ -199,7 +199,7 @@ func (p *printer) json(rep *report) error {
 	if err := e.Encode(rep.summary()); err != nil {
 		return err
 	}
-	_, err := p.out.Write(wording.EscapeJSON(b.Bytes()))
+	_, err := p.out.Write(textfmt.EscapeJSON(b.Bytes()))
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 
 	"hacheck/internal/check"
 	"hacheck/internal/config"
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // The exit codes, as Nagios reads them. An interrupted run ends with 128 and the number of the signal.
@@ -94,7 +94,7 @@ func (c *command) finish(code int) int {
 
 // errorf prints one message to standard error. When even that cannot be written, there is nowhere left to say so.
 func (c *command) errorf(format string, args ...any) {
-	_, _ = fmt.Fprintln(c.Stderr, wording.Lines(c.name+": "+fmt.Sprintf(format, args...)))
+	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
 }
 
 func (c *command) usage(err error, synopsis string) int {
@@ -104,7 +104,7 @@ func (c *command) usage(err error, synopsis string) int {
 
 // wrongFile says what is wrong with a file: lines that begin with its name.
 func (c *command) wrongFile(err error) int {
-	_, _ = fmt.Fprintln(c.Stderr, wording.Lines(err.Error()))
+	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(err.Error()))
 	return ExitUnknown
 }
 

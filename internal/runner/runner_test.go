@@ -22,8 +22,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"hacheck/internal/check"
-	"hacheck/internal/check/checktest"
 	"hacheck/internal/terminal"
+	"hacheck/test/checktest"
 )
 
 // result is a step that ends at once.

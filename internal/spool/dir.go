@@ -92,12 +92,12 @@ func OpenDir(root string) (*Dir, error) {
 // Root returns the absolute path of the directory.
 func (d *Dir) Root() string { return d.root }
 
-// Made reports whether OpenDir has created the directory.
-func (d *Dir) Made() bool { return d.made }
+// Created reports whether OpenDir has created the directory.
+func (d *Dir) Created() bool { return d.made }
 
-// Give makes uid and gid the owner of the directory that OpenDir has created. It follows no link: the parent
+// Chown makes uid and gid the owner of the directory that OpenDir has created. It follows no link: the parent
 // may belong to somebody else.
-func (d *Dir) Give(uid, gid int) error {
+func (d *Dir) Chown(uid, gid int) error {
 	fd, err := retryInterrupted(func() (int, error) {
 		return unix.Open(d.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})

@@ -10,7 +10,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // MaxReason is the longest reason that is kept, in bytes; a longer one is cut at a character and ends
@@ -414,7 +414,7 @@ func (e Entry) Line() string {
 	}
 	since(" since ", e.Created)
 	since(" until ", e.Expires)
-	if reason := wording.OneLine(e.Reason); reason != "" {
+	if reason := textfmt.OneLine(e.Reason); reason != "" {
 		out = append(out, plainReason(": "+reason)...)
 	}
 	return string(out)

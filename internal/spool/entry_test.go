@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 var web = Key{Service: "web"}
@@ -228,7 +228,7 @@ func checkLine(t *testing.T, e Entry) {
 			t.Fatalf("PaaSTA reads %q from %q, want %q", m[1:], line, want[1:])
 		}
 	}
-	if reason := wording.OneLine(e.Reason); !strings.EqualFold(m[5], reason) {
+	if reason := textfmt.OneLine(e.Reason); !strings.EqualFold(m[5], reason) {
 		t.Fatalf("PaaSTA reads the reason %q from %q, want %q", m[5], line, reason)
 	}
 }

@@ -86,8 +86,8 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 		if got := show(v.Override); got != step.want {
 			t.Errorf("after %v web is %q, want %q", step.after, got, step.want)
 		}
-		if step.want == "up" && v.Ended <= before.Epoch {
-			t.Errorf("after %v a result of epoch %d is still used: %+v", step.after, before.Epoch, v)
+		if step.want == "up" && v.MinGeneration <= before.Generation {
+			t.Errorf("after %v a result of epoch %d is still used: %+v", step.after, before.Generation, v)
 		}
 	}
 	for _, service := range []string{"db", "other"} {

@@ -125,8 +125,8 @@ func (w *work) logHome() {
 	w.loggedAstray, w.loggedLost = astray, false
 }
 
-// Home is the directory that an Index reads.
-type Home struct {
+// DirectoryStatus is the directory that an Index reads.
+type DirectoryStatus struct {
 	Directory string `json:"directory"` // its absolute path
 	Device    uint64 `json:"device"`    // of the directory that was read last
 	Inode     uint64 `json:"inode"`
@@ -135,8 +135,8 @@ type Home struct {
 	Error     string `json:"error,omitempty"` // why it is not read
 }
 
-// Home returns the directory that x reads now. It looks at the disk, unless somebody else does and waits.
-func (x *Index) Home() Home {
+// DirectoryStatus returns the directory that x reads now. It looks at the disk, unless somebody else does and waits.
+func (x *Index) DirectoryStatus() DirectoryStatus {
 	if !x.mu.TryLock() {
 		return *x.home.Load()
 	}
@@ -151,7 +151,7 @@ func (x *Index) Home() Home {
 
 // showHome publishes the directory for those that do not wait.
 func (x *Index) showHome() {
-	h := Home{Directory: x.root, Device: x.dir.dev, Inode: x.dir.ino, Read: !x.lost, Lost: x.lost || x.astray()}
+	h := DirectoryStatus{Directory: x.root, Device: x.dir.dev, Inode: x.dir.ino, Read: !x.lost, Lost: x.lost || x.astray()}
 	if x.lost && x.problem != nil {
 		h.Error = x.problem.Error()
 	}
@@ -160,8 +160,8 @@ func (x *Index) showHome() {
 	}
 }
 
-// Identify returns the device and the inode number of the directory root, as Home has them.
-func Identify(root string) (device, inode uint64, err error) {
+// DirectoryID returns the device and the inode number of the directory root, as Home has them.
+func DirectoryID(root string) (device, inode uint64, err error) {
 	path, err := filepath.Abs(root)
 	if err != nil {
 		return 0, 0, err

@@ -66,9 +66,9 @@ type Change struct {
 
 // View is what the overrides say about one target at one instant.
 type View struct {
-	Override *Entry // the strongest one that covers the target (widest among equals); nil when nothing was said. Read-only.
-	Epoch    uint64 // counts ended overrides on the whole host at this instant; store it with a result
-	Ended    uint64 // a result stored with Epoch < Ended is from before an override of this target ended: never use it
+	Override      *Entry // the strongest one that covers the target (widest among equals); nil when nothing was said. Read-only.
+	Generation    uint64 // counts ended overrides on the whole host at this instant; store it with a result
+	MinGeneration uint64 // a result stored with Epoch < Ended is from before an override of this target ended: never use it
 }
 
 // Stats are counters since OpenIndex, and what is there now.
@@ -96,8 +96,8 @@ type Index struct {
 	attention atomic.Uint32
 	snap      atomic.Pointer[snapshot]
 
-	shown atomic.Pointer[Stats] // as of the last round of work
-	home  atomic.Pointer[Home]  // the same
+	shown atomic.Pointer[Stats]           // as of the last round of work
+	home  atomic.Pointer[DirectoryStatus] // the same
 
 	mu        sync.Mutex
 	closed    bool
@@ -179,7 +179,7 @@ func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 	x.fd.Store(-1)
 	x.snap.Store(&snapshot{})
 	x.shown.Store(&Stats{})
-	x.home.Store(&Home{Directory: d.root})
+	x.home.Store(&DirectoryStatus{Directory: d.root})
 	x.timer = time.AfterFunc(longestWait, x.onTimer)
 	x.due = time.AfterFunc(sys.verifyEvery, func() { x.attention.Or(attDue) })
 
@@ -253,7 +253,7 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 		// The answer is right; what is left to do is the file's end. Whoever has the lock may be waiting for a
 		// file server that hangs, and nobody needs to wait with him.
 		if !x.mu.TryLock() {
-			v.Ended = v.Epoch + 1 // that the override has ended is not yet counted
+			v.MinGeneration = v.Generation + 1 // that the override has ended is not yet counted
 			x.noteMaints(t)
 			return v
 		}
@@ -289,7 +289,7 @@ func (x *Index) lookupLocked(t target) View {
 // viewCrowded adds to v what the files say for which there was no room. Nothing is known of how those
 // end, so that no result may be used twice.
 func (x *Index) viewCrowded(t target, v *View, now time.Time) {
-	v.Ended = v.Epoch + 1
+	v.MinGeneration = v.Generation + 1
 	h, err := openHandle(x.root)
 	if err != nil {
 		if h, err = pathHandle(x.root); err != nil {

@@ -293,8 +293,8 @@ func TestEpochs(t *testing.T) {
 		look := func(service string) View { return r.x.Lookup(service, "", 80, true) }
 		outdated := func(what string, before View, service string, want bool) {
 			t.Helper()
-			if after := look(service); before.Epoch < after.Ended != want {
-				t.Errorf("%s: a result of %s from epoch %d, ended %d: outdated is not %v", what, service, before.Epoch, after.Ended, want)
+			if after := look(service); before.Generation < after.MinGeneration != want {
+				t.Errorf("%s: a result of %s from epoch %d, ended %d: outdated is not %v", what, service, before.Generation, after.MinGeneration, want)
 			}
 		}
 		r.down("web", "a")
@@ -341,8 +341,8 @@ func TestEndedIsBounded(t *testing.T) {
 			r.look("web")
 		}
 	}
-	if v := r.x.Lookup("svc0", "", 0, true); first.Epoch >= v.Ended {
-		t.Errorf("a result of svc0 from epoch %d counts although it was down: ended %d", first.Epoch, v.Ended)
+	if v := r.x.Lookup("svc0", "", 0, true); first.Generation >= v.MinGeneration {
+		t.Errorf("a result of svc0 from epoch %d counts although it was down: ended %d", first.Generation, v.MinGeneration)
 	}
 	s := r.x.snap.Load()
 	if s.slots > maxEndedSlots || s.floor == 0 || s.slots != s.endedOnly {
@@ -554,7 +554,7 @@ func TestCrowded(t *testing.T) {
 	}
 	r.told("limit", func(_ []Change, log string) bool { return strings.Contains(log, "too many spool files") })
 	v := r.x.Lookup("svc29", "", 0, true)
-	if v.Epoch >= v.Ended {
+	if v.Generation >= v.MinGeneration {
 		t.Error("results may be reused although not every end is known")
 	}
 	r.put("all", `{"state": "maint"}`)
@@ -571,7 +571,7 @@ func TestCrowded(t *testing.T) {
 	if list := r.x.List(); len(list) != 5 { // List verifies, and there is room again
 		t.Errorf("List has %d entries, want 5", len(list))
 	}
-	if v := r.x.Lookup("svc29", "", 0, true); v.Epoch < v.Ended {
+	if v := r.x.Lookup("svc29", "", 0, true); v.Generation < v.MinGeneration {
 		t.Error("still crowded with 5 files")
 	}
 }

@@ -159,7 +159,7 @@ func (s *snapshot) view(t target, now func() time.Time) (View, bool) {
 			v.look(s, Key{Service: t.service, Host: t.host, Port: t.port})
 		}
 	}
-	return View{Override: v.best, Epoch: s.epoch, Ended: v.ended}, v.turned
+	return View{Override: v.best, Generation: s.epoch, MinGeneration: v.ended}, v.turned
 }
 
 func (v *verdict) look(s *snapshot, k Key) {

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 const (
@@ -171,7 +171,7 @@ func (m *Manager) send(fields ...string) error {
 		return nil
 	}
 	for i, f := range fields {
-		fields[i] = wording.OneLine(strings.ReplaceAll(f, "\n", "; ")) // one field is one line
+		fields[i] = textfmt.OneLine(strings.ReplaceAll(f, "\n", "; ")) // one field is one line
 	}
 	if err := sendTo(m.notify, []byte(strings.Join(fields, "\n"))); err != nil {
 		return fmt.Errorf("tell the service manager: %w", err)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"hacheck/internal/wording"
+	"hacheck/internal/textfmt"
 )
 
 // What a terminal has that does not say how large it is.
@@ -83,7 +83,7 @@ func (b *Block) Draw(lines ...string) {
 	lines = lines[:min(len(lines), b.Rows())]
 	cut := make([]string, len(lines))
 	for i, line := range lines {
-		cut[i] = fit(wording.OneLine(line), columns-1) // in the last column some terminals begin a new line
+		cut[i] = fit(textfmt.OneLine(line), columns-1) // in the last column some terminals begin a new line
 	}
 	_, _ = io.WriteString(b.w, b.erase()+strings.Join(cut, "\r\n"))
 	b.drawn = len(lines)

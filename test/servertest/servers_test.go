@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"hacheck/internal/servertest"
+	"hacheck/test/servertest"
 )
 
 // A server is there when Start returns, and gone with its directory when the test is over.

@@ -1,6 +1,6 @@
-// Package wording holds what the commands and the pages say alike: a text that came from elsewhere as harmless
+// Package textfmt holds what the commands and the pages say alike: a text that came from elsewhere as harmless
 // text, a length of time, a count, and how far a misspelt name is from the right one.
-package wording
+package textfmt
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Span is Seconds of a duration.
-func Span(d time.Duration) string { return Seconds(d.Seconds()) }
+// Duration is Seconds of a duration.
+func Duration(d time.Duration) string { return Seconds(d.Seconds()) }
 
 // Seconds writes a length of time as a person reads it, in the two largest units that matter: 59s, 2m05s,
 // 1h00m, 3d07h. It is rounded to a second, for what ends in two hours shall not read 1h59m, and a negative one
@@ -35,9 +35,9 @@ func Count(n int, thing string) string {
 	return strconv.Itoa(n) + " " + thing + "s"
 }
 
-// Distance is how many bytes have to be put in, taken out or changed to make b of a (Levenshtein). The work
+// EditDistance is how many bytes have to be put in, taken out or changed to make b of a (Levenshtein). The work
 // grows with the product of their lengths: bound what comes from elsewhere first.
-func Distance(a, b string) int {
+func EditDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

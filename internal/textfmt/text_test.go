@@ -1,4 +1,4 @@
-package wording
+package textfmt
 
 import (
 	"encoding/json"
@@ -93,7 +93,7 @@ func TestExcerpt(t *testing.T) {
 		"1234567890\r\n \n":      {"1234567890", "1234567890"},
 		"\u202e123\u200f456":     {"123 456", "123 456"},
 	} {
-		if got := Begin(in, 10); got != want[0] {
+		if got := Truncate(in, 10); got != want[0] {
 			t.Errorf("Begin(%q) = %q, want %q", in, got, want[0])
 		}
 		if got := Excerpt(in, 10); got != want[1] {
@@ -142,10 +142,10 @@ func FuzzText(f *testing.F) {
 			t.Fatalf("Lines(%q) = %q", s, lines)
 		}
 		limit = min(max(limit, 0), 1<<10)
-		short, excerpt := Begin(s, limit), Excerpt(s, limit)
+		short, excerpt := Truncate(s, limit), Excerpt(s, limit)
 		safe("Begin", short, "")
 		safe("Excerpt", excerpt, "")
-		if len(short) > limit || len(excerpt) > limit+3 || strings.Trim(short, " ") != short || Begin(short, limit) != short {
+		if len(short) > limit || len(excerpt) > limit+3 || strings.Trim(short, " ") != short || Truncate(short, limit) != short {
 			t.Fatalf("of %q at most %d bytes are %q and %q", s, limit, short, excerpt)
 		}
 		if again := Excerpt([]byte(s), limit); again != excerpt {

@@ -1,4 +1,4 @@
-package wording
+package textfmt
 
 import (
 	"math"
@@ -21,7 +21,7 @@ func TestSpan(t *testing.T) {
 		time.Duration(math.MinInt64):       "0s",
 		23*time.Hour + 59*time.Minute + 29: "23h59m",
 	} {
-		if got := Span(d); got != want {
+		if got := Duration(d); got != want {
 			t.Errorf("Span(%v) = %s, want %s", d, got, want)
 		}
 	}
@@ -58,7 +58,7 @@ func TestDistance(t *testing.T) {
 		{"ajson", "json", 1},
 		{"kitten", "sitting", 3},
 	} {
-		if got := Distance(c.a, c.b); got != c.want {
+		if got := EditDistance(c.a, c.b); got != c.want {
 			t.Errorf("Distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
 		}
 	}

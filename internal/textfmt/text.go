@@ -1,4 +1,4 @@
-package wording
+package textfmt
 
 import (
 	"math"
@@ -64,9 +64,9 @@ func clean(s, allowed string) string {
 	}, s)
 }
 
-// Begin returns the beginning of OneLine(s), without spaces at its ends, of at most limit bytes. It ends with a
+// Truncate returns the beginning of OneLine(s), without spaces at its ends, of at most limit bytes. It ends with a
 // whole character.
-func Begin(s string, limit int) string {
+func Truncate(s string, limit int) string {
 	line, _ := begin(s, limit, utf8.RuneError)
 	return line
 }
