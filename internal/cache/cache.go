@@ -1,104 +1,93 @@
-// Package cache keeps results for a while and sees to it that one question is asked once at a time.
-// It knows nothing of checks: values are of any type, and their owner says how long each may be kept
-// and how many bytes it takes.
+// Package cache stores results for a limited time and runs one check at a time per key. It does not know what a check
+// is: values are of any type, and Options say how long each value is stored and how many bytes it counts.
 package cache
 
 import (
-	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	gocache "github.com/patrickmn/go-cache"
 )
 
-// Status says where an answer came from. Its String is the value of X-Hacheck-Cache.
+// Status says where an answer came from. Its String is the value of the header X-Hacheck-Cache.
 type Status uint8
 
-// The outcomes.
+// The statuses.
 const (
-	Override Status = iota // nothing was asked: overrides, or a refusal, decided
-	Hit                    // a kept result
+	Override Status = iota // nothing was checked: an override or a rejected request decided
+	Hit                    // a cached result
 	Miss                   // this request ran the check
-	Shared                 // this request joined a check that another one had started
-	Bypass                 // this request demanded a fresh check (Cache-Control: no-cache)
-	Statuses               // how many there are
+	Shared                 // this request waited for a check that another request ran
+	Bypass                 // this request demanded a new check (Cache-Control: no-cache)
+	Statuses               // the number of statuses
 )
 
-func (o Status) String() string {
-	return [...]string{"override", "hit", "miss", "shared", "bypass"}[o]
+// String returns the status in one lower-case word.
+func (s Status) String() string {
+	return [...]string{"override", "hit", "miss", "shared", "bypass"}[s]
 }
 
-// Generation places a result before or after the end of an override. See spool.View.
+// Generation orders results and the ends of overrides. See spool.View.
 type Generation struct {
-	Current uint64 // stored with a result that is taken now
-	Min     uint64 // a result stored with a smaller Now is too old
+	Current uint64 // stored with a result whose check begins now
+	Min     uint64 // a result that was stored with a smaller Current is too old
 }
 
-// entry is one kept result. It is never changed once it is stored. There may be 100,000 of them, each looked at
-// once in a while: what the cache itself adds is 24 bytes, so that with a value of 40 a hit waits for one line of
-// memory here and not for three.
+// entry is a stored result. It does not change after it is stored.
 type entry[V any] struct {
-	epoch uint64
-	taken time.Duration // the end of the check, counted from Cache.began; the age counts from here
-	life  uint32        // how long it is kept, in ms, which is 49 days at most
-	size  uint32        // bytes that count
-	value V
+	value      V
+	generation uint64
+	finished   time.Duration // the end of the check, since Cache.started; the age counts from here
+	ttl        time.Duration
+	size       int64 // the bytes that count against Options.MaxBytes
 }
 
-// keptFor is how long e is kept.
-func (e *entry[V]) keptFor() time.Duration { return time.Duration(e.life) * time.Millisecond }
-
-// Options say what is kept and how much of it.
+// Options say how long results are stored and how many.
 type Options[V any] struct {
-	// TTL returns how long v may be kept, counted from now. 0: not at all, and what was kept before
-	// is dropped, since v is newer. Less than 0: v says nothing, what was kept before stands.
+	// TTL returns how long v is stored, from now. 0 stores nothing and deletes the stored result, because v is newer.
+	// A negative TTL means that v says nothing about the key: the stored result stays.
 	TTL func(v V) time.Duration
-	// Size returns the bytes that count against MaxBytes.
+	// Size returns the bytes that v counts against MaxBytes.
 	Size func(key string, v V) int
-	// Text returns where v has a text, which is then kept next to the key in memory; nil: v has none.
-	Text func(v *V) *string
-	// MaxEntries and MaxBytes bound what is kept. A result beyond them is served, counted in
-	// Stats.Uncached and forgotten.
+	// MaxEntries and MaxBytes limit the cache. A result beyond them is returned, counted in Stats.Uncached and not
+	// stored.
 	MaxEntries int
 	MaxBytes   int64
 }
 
-// Cache keeps results by key. Its methods are safe for concurrent use. It owns no goroutine:
-// expired entries are swept by whoever stores the next one.
+// Cache stores results by key. It is safe for concurrent use. It starts no goroutine: a store sweeps expired entries.
 type Cache[V any] struct {
 	o       Options[V]
-	began   time.Time
+	started time.Time
 	items   *gocache.Cache
-	flights flights[V]
+	group   group[V]
 
-	storeMu sync.Mutex    // one writer at a time keeps bytes and items in step
-	bytes   int64         // guarded by storeMu, as the evictions that change it are
-	swept   time.Duration // guarded by storeMu; counted from began
+	storeMu sync.Mutex    // held for each change of items, so that bytes is their sum
+	bytes   int64         // guarded by storeMu
+	swept   time.Duration // the last sweep, since started; guarded by storeMu
 
 	sets, expirations, uncached atomic.Uint64
 }
 
-// sweepEvery is how often a store looks for expired entries. A sweep of 100,000 takes some milliseconds,
+// sweepInterval is the time between two sweeps of expired entries. A sweep of 100,000 entries takes some milliseconds
 // on the goroutine of a check that has just ended.
-const sweepEvery = 10 * time.Second
+const sweepInterval = 10 * time.Second
 
 // New returns an empty cache.
 func New[V any](o Options[V]) *Cache[V] {
-	// No default expiry and no janitor: the janitor of go-cache can be stopped by the garbage
-	// collector only, and would wake an idle host.
-	c := &Cache[V]{o: o, began: time.Now(), swept: -sweepEvery, items: gocache.New(gocache.NoExpiration, 0)}
+	// The cache uses no janitor of go-cache: only the garbage collector can stop it, and it would wake an idle host.
+	c := &Cache[V]{o: o, started: time.Now(), swept: -sweepInterval, items: gocache.New(gocache.NoExpiration, 0)}
 	c.items.OnEvicted(func(_ string, v any) {
-		c.bytes -= int64(v.(*entry[V]).size)
+		c.bytes -= v.(*entry[V]).size
 		c.expirations.Add(1)
 	})
 	return c
 }
 
-// Get returns the kept result for key and its age, if there is one from after the last end of an override. It is
-// not to be changed. What is answered with is counted by whoever answers.
+// Get returns the cached result for key and its age. It returns false if there is none, or if an override of the key
+// has ended since. The caller must not change v.
 func (c *Cache[V]) Get(key string, at Generation) (v *V, age time.Duration, ok bool) {
 	e, age, ok := c.get(key, at)
 	if !ok {
@@ -113,189 +102,134 @@ func (c *Cache[V]) get(key string, at Generation) (e *entry[V], age time.Duratio
 		return nil, 0, false
 	}
 	e = v.(*entry[V])
-	age = c.now() - e.taken
-	// go-cache counts by the clock on the wall: were that set back by an hour, results would stand for an hour.
-	return e, age, e.epoch >= at.Min && age <= e.keptFor()
+	age = c.now() - e.finished
+	// go-cache compares wall-clock times. If the clock is set back by an hour, it returns results for an hour longer.
+	return e, age, e.generation >= at.Min && age <= e.ttl
 }
 
-// now is how long the cache has been there, which no clock that is set changes.
-func (c *Cache[V]) now() time.Duration { return time.Since(c.began) }
+// now returns the age of the cache by the monotonic clock.
+func (c *Cache[V]) now() time.Duration { return time.Since(c.started) }
 
-// Do returns the answer of run for key and its age: one that is in flight already, or else a new one, which
-// is kept as Options.Life says. With fresh, a kept result does not count.
+// Do returns the result of the call that is in flight for key. If there is none, it calls run and stores the result as
+// Options.TTL says.
 //
-// Whoever finds none in flight runs run, to its end: it gets no context of the caller's, since others may have
-// joined, or come to. Who joins waits for patience; when that ends first, Do returns false and no answer.
+// The first caller calls run and blocks until it returns. run gets no context, because other callers may share its
+// result. The other callers block for at most wait; after that Do returns ok false and no result.
+func (c *Cache[V]) Do(key string, at Generation, wait time.Duration, run func() V) (v *V, age time.Duration, s Status, ok bool) {
+	return c.do(key, at, false, wait, run)
+}
+
+// DoFresh is Do, but it returns only a result that is newer than this call: neither a stored one nor one of a call
+// that began earlier.
 //
-// Answers to fresh begin forcedEvery apart for one key, however many callers demand them: a caller that comes too
-// early waits, and its answer serves all that come while it waits.
-func (c *Cache[V]) Do(key string, at Generation, fresh bool, patience time.Duration, run func() V) (v *V, age time.Duration, o Status, ok bool) {
-	// A check that began before an override ended must not answer who asks after it: they fly apart.
+// For one key, fresh calls begin at least freshInterval apart. A caller that comes earlier blocks until then, and its
+// result serves all callers of DoFresh that come meanwhile.
+func (c *Cache[V]) DoFresh(key string, at Generation, wait time.Duration, run func() V) (v *V, age time.Duration, s Status, ok bool) {
+	return c.do(key, at, true, wait, run)
+}
+
+func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration, run func() V) (*V, time.Duration, Status, bool) {
+	// The generation is part of the name: a call that began before an override ended must not answer a request that
+	// came after the end.
 	name := key
 	if at.Min > 0 {
 		name = key + "\x00" + strconv.FormatUint(at.Min, 36)
 	}
-	asked := c.now()
-	var tired <-chan time.Time
+	began := c.now()
+	var timeout <-chan time.Time
 	for {
-		var f *flight[V]
-		var first bool
-		var wait time.Duration
-		if fresh {
-			f, first, wait = c.flights.demand(name)
-		} else {
-			f, first = c.flights.join(name)
-		}
-		if first && fresh {
-			if e := c.await(f, wait, asked); e != nil {
-				return &e.value, c.now() - e.taken, Bypass, true
-			}
-		}
+		x, first := c.group.join(name, fresh)
 		if first {
-			e, ran := c.fly(f, key, at, fresh, run)
-			return &e.value, c.now() - e.taken, outcome(fresh, ran), true
+			e, status := c.lead(x, key, at, fresh, began, run)
+			return &e.value, c.now() - e.finished, status, true
 		}
-		if tired == nil {
-			t := time.NewTimer(patience)
+		if timeout == nil {
+			t := time.NewTimer(wait)
 			defer t.Stop()
-			tired = t.C
+			timeout = t.C
+		}
+		status := Shared
+		if fresh {
+			status = Bypass
 		}
 		select {
-		case <-f.landed:
-		case <-tired:
-			return nil, 0, outcome(fresh, false), false
+		case <-x.done:
+		case <-timeout:
+			return nil, 0, status, false
 		}
-		if f.e == nil || fresh && f.e.taken < asked {
-			continue // run has panicked, or had only found a kept result
+		if x.result == nil || fresh && x.result.finished < began {
+			continue // run has panicked, or the call has returned a stored result
 		}
-		return &f.e.value, c.now() - f.e.taken, outcome(fresh, false), true
+		return &x.result.value, c.now() - x.result.finished, status, true
 	}
 }
 
-// await waits until a flight that was demanded may begin. It returns nil if the caller is to fly f. If another flight
-// of its name is under way by then, it lands f with the answer of that one and returns it.
-func (c *Cache[V]) await(f *flight[V], wait, asked time.Duration) *entry[V] {
-	time.Sleep(wait)
-	for {
-		other := c.flights.depart(f)
-		if other == nil {
-			return nil
+// lead gets the result for all callers that wait for x: from run, from the cache if a call has ended since the caller's
+// Get, or from a call that another caller began while a fresh one waited for its turn.
+func (c *Cache[V]) lead(x *call[V], key string, at Generation, fresh bool, began time.Duration, run func() V) (e *entry[V], s Status) {
+	defer func() { c.group.finish(x, e) }()
+	if fresh {
+		time.Sleep(x.delay)
+		for running := c.group.begin(x); running != nil; running = c.group.begin(x) {
+			<-running.done
+			if running.result != nil && running.result.finished >= began {
+				return running.result, Bypass
+			}
 		}
-		<-other.landed
-		if other.e != nil && other.e.taken >= asked {
-			c.flights.land(f, other.e)
-			return other.e
-		}
+		return c.store(key, run(), at.Current), Bypass
 	}
+	if e, _, ok := c.get(key, at); ok {
+		return e, Shared
+	}
+	return c.store(key, run(), at.Current), Miss
 }
 
-// fly runs run for all that are aboard f, unless a flight has landed since the caller's Get. It reports whether it did.
-func (c *Cache[V]) fly(f *flight[V], key string, at Generation, fresh bool, run func() V) (e *entry[V], ran bool) {
-	defer func() { c.flights.land(f, e) }()
-	if !fresh {
-		if e, _, ok := c.get(key, at); ok {
-			return e, false
-		}
-	}
-	return c.store(key, run(), at.Current), true
-}
-
-func outcome(fresh, ran bool) Status {
-	switch {
-	case fresh:
-		return Bypass
-	case ran:
-		return Miss
-	}
-	return Shared
-}
-
-// store keeps v under key unless it may not be kept, would be too much, or a result from after a later
-// end of an override is there already. It returns v's entry, kept or not.
-func (c *Cache[V]) store(key string, v V, epoch uint64) *entry[V] {
-	taken, life, size := c.now(), c.o.TTL(v), c.o.Size(key, v)
-	e := new(entry[V])
-	if life > 0 {
-		e, key, v = c.together(key, v)
-	}
-	const ms = time.Millisecond
-	*e = entry[V]{value: v, epoch: epoch, taken: taken, life: uint32(min((max(life, 0)+ms-1)/ms, math.MaxUint32)), size: uint32(size)}
-	if life < 0 {
+// store stores v under key and returns its entry. It stores nothing if v's TTL is not positive, if the cache is full,
+// or if the stored result began after a later end of an override.
+func (c *Cache[V]) store(key string, v V, generation uint64) *entry[V] {
+	e := &entry[V]{value: v, generation: generation, finished: c.now(), ttl: c.o.TTL(v), size: int64(c.o.Size(key, v))}
+	if e.ttl < 0 {
 		return e
 	}
-
 	c.storeMu.Lock()
 	defer c.storeMu.Unlock()
-	if life == 0 {
+	if e.ttl == 0 {
 		c.items.Delete(key)
 		return e
 	}
-	if e.taken-c.swept >= sweepEvery {
-		c.sweep(e.taken)
+	if e.finished-c.swept >= sweepInterval {
+		c.sweep(e.finished)
 	}
-	// Once a second a full cache looks for room, so that a burst does not fill it for long.
-	if !c.put(key, e, life) && (e.taken-c.swept < time.Second || !c.sweep(e.taken) || !c.put(key, e, life)) {
+	// A full cache is swept at most once a second, so that it has room soon after a burst.
+	if !c.put(key, e) && (e.finished-c.swept < time.Second || !c.sweep(e.finished) || !c.put(key, e)) {
 		c.uncached.Add(1)
 	}
 	return e
 }
 
-// together returns room for an entry of v, and key and v with their texts right behind it in memory: a hit reads all
-// of them, and with many entries each line of memory is one to wait for, and each page of it another.
-func (c *Cache[V]) together(key string, v V) (*entry[V], string, V) {
-	text := new(string)
-	if c.o.Text != nil {
-		text = c.o.Text(&v)
-	}
-	var e *entry[V]
-	var room []byte
-	switch n := len(key) + len(*text); {
-	case n <= 64: // two or three lines in all, where entry is one
-		e, room = roomy[V, [64]byte]()
-	case n <= 128:
-		e, room = roomy[V, [128]byte]()
-	default:
-		e, room = new(entry[V]), make([]byte, n)
-	}
-	n := copy(room, key)
-	n += copy(room[n:], *text)
-	both := unsafe.String(unsafe.SliceData(room), n) //nolint:gosec // room is never written again
-	key, *text = both[:len(key)], both[len(key):]
-	return e, key, v
-}
-
-// roomy returns an entry with R, an array of bytes, right behind it.
-func roomy[V, R any]() (*entry[V], []byte) {
-	var x struct {
-		entry[V]
-		room R
-	}
-	return &x.entry, unsafe.Slice((*byte)(unsafe.Pointer(&x.room)), unsafe.Sizeof(x.room)) //nolint:gosec // R has that size
-}
-
-// put stores e if it fits and reports whether nothing is left to do.
-func (c *Cache[V]) put(key string, e *entry[V], life time.Duration) bool {
-	more, places := int64(e.size), 1
+// put stores e and returns true. It returns false if the cache is full.
+func (c *Cache[V]) put(key string, e *entry[V]) bool {
+	bytes, entries := e.size, 1
 	if v, ok := c.items.Get(key); ok {
 		old := v.(*entry[V])
-		if old.epoch > e.epoch {
-			return true // what is kept is from after a later end of an override
+		if old.generation > e.generation {
+			return true // the stored result is newer
 		}
-		more, places = more-int64(old.size), 0
+		bytes, entries = bytes-old.size, 0
 	} else {
-		c.items.Delete(key) // an expired one that is still there would be overwritten without OnEvicted
+		c.items.Delete(key) // Set would overwrite an expired entry without a call of OnEvicted
 	}
-	if c.items.ItemCount()+places > c.o.MaxEntries || c.bytes+more > c.o.MaxBytes {
-		c.items.Delete(key) // nobody may get the older one now
+	if c.items.ItemCount()+entries > c.o.MaxEntries || c.bytes+bytes > c.o.MaxBytes {
+		c.items.Delete(key) // the stored result is older than e
 		return false
 	}
-	c.items.Set(key, e, life)
-	c.bytes += more
+	c.items.Set(key, e, e.ttl)
+	c.bytes += bytes
 	c.sets.Add(1)
 	return true
 }
 
-// sweep drops what has expired and reports whether that made room.
+// sweep deletes expired entries and reports whether there were any.
 func (c *Cache[V]) sweep(now time.Duration) bool {
 	c.swept = now
 	before := c.items.ItemCount()
@@ -303,7 +237,7 @@ func (c *Cache[V]) sweep(now time.Duration) bool {
 	return c.items.ItemCount() < before
 }
 
-// Stats are counters since the start, and what is kept now.
+// Stats are counters since New, and the size of the cache now.
 type Stats struct {
 	Sets, Expirations, Uncached uint64
 	Entries                     int

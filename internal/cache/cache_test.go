@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// val is a result that may be kept for life and takes size bytes.
+// val is a result with a TTL of life and a size.
 type val struct {
 	s    string
 	life time.Duration
@@ -25,30 +25,30 @@ func newCache(entries int, bytes int64) *Cache[val] {
 }
 
 const (
-	keep = 15 * time.Second
-	ever = time.Hour // nobody waits as long
+	keep     = 15 * time.Second
+	longWait = time.Hour // no call in these tests takes as long
 )
 
-// ask gets or finds out key as the judge does, and counts the runs.
+// ask calls Get and then Do or DoFresh, as package health does, and counts the runs.
 func ask(c *Cache[val], key string, at Generation, fresh bool, v val, runs *atomic.Int64) (val, Status) {
 	if !fresh {
 		if v, _, ok := c.Get(key, at); ok {
 			return *v, Hit
 		}
 	}
-	got, _, o, ok := c.Do(key, at, fresh, ever, func() val { runs.Add(1); return v })
+	got, _, o, ok := c.do(key, at, fresh, longWait, func() val { runs.Add(1); return v })
 	if !ok {
-		panic("nobody's patience ends here")
+		panic("a call took longer than an hour")
 	}
 	return *got, o
 }
 
-func TestKeptFromTheEndOfTheCheck(t *testing.T) {
+func TestAgeCountsFromTheEndOfTheCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		runs := 0
 		slow := func() val { runs++; time.Sleep(10 * time.Second); return val{"a", keep, 1} }
-		if _, _, o, _ := c.Do("k", Generation{}, false, ever, slow); o != Miss {
+		if _, _, o, _ := c.Do("k", Generation{}, longWait, slow); o != Miss {
 			t.Fatalf("first: %v, want miss", o)
 		}
 		time.Sleep(keep - time.Millisecond)
@@ -66,8 +66,8 @@ func TestKeptFromTheEndOfTheCheck(t *testing.T) {
 	})
 }
 
-// The clock is set back while a result is kept: by that clock it has long to live, by its age it has not.
-func TestAClockSetBack(t *testing.T) {
+// TestClockSetBack: by the wall clock the result lives for an hour longer, by its age it has expired.
+func TestClockSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
@@ -85,7 +85,7 @@ func TestAClockSetBack(t *testing.T) {
 	})
 }
 
-func TestAnEndedOverrideMakesOldResultsUseless(t *testing.T) {
+func TestEndOfOverrideInvalidatesResults(t *testing.T) {
 	c := newCache(10, 1000)
 	var runs atomic.Int64
 	ask(c, "k", Generation{Current: 4, Min: 4}, false, val{"old", keep, 1}, &runs)
@@ -97,16 +97,16 @@ func TestAnEndedOverrideMakesOldResultsUseless(t *testing.T) {
 	}
 }
 
-// TestInFlightAcrossTheEndOfAnOverride: a check that began before must neither answer who asks after,
-// nor replace the newer result when it ends last.
+// TestInFlightAcrossTheEndOfAnOverride: a check that began before the end must neither answer a later request nor
+// replace a newer result.
 func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		go func() {
-			_, _, _, _ = c.Do("k", Generation{Current: 1}, false, ever, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
+			_, _, _, _ = c.Do("k", Generation{Current: 1}, longWait, func() val { time.Sleep(5 * time.Second); return val{"before", keep, 1} })
 		}()
 		time.Sleep(time.Second)
-		v, _, o, _ := c.Do("k", Generation{Current: 2, Min: 2}, false, ever, func() val { return val{"after", keep, 1} })
+		v, _, o, _ := c.Do("k", Generation{Current: 2, Min: 2}, longWait, func() val { return val{"after", keep, 1} })
 		if v.s != "after" || o != Miss {
 			t.Fatalf("joined the older check: %v %v", *v, o)
 		}
@@ -117,8 +117,8 @@ func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
 	})
 }
 
-// TestAThousandAskersOneRun is for the herd that finds a cold target: it counts the runs.
-func TestAThousandAskersOneRun(t *testing.T) {
+// TestThousandCallersOneRun: a thousand callers ask for a key that is not cached at the same time.
+func TestThousandCallersOneRun(t *testing.T) {
 	for range 20 {
 		c := newCache(10, 1000)
 		var runs, misses atomic.Int64
@@ -137,28 +137,28 @@ func TestAThousandAskersOneRun(t *testing.T) {
 	}
 }
 
-// TestPatience: who joins a flight waits as long as he will, which changes nothing for the others.
-func TestPatience(t *testing.T) {
+// TestWaitLimit: a caller that stops waiting does not change the result of the others.
+func TestWaitLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
-		go c.Do("k", Generation{}, false, ever, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
+		go c.Do("k", Generation{}, longWait, func() val { time.Sleep(3 * time.Second); return val{"a", keep, 1} })
 		synctest.Wait()
 		again := func() val { t.Error("ran again"); return val{} }
 		for _, fresh := range []bool{false, true} {
 			began := time.Now()
-			if _, _, o, ok := c.Do("k", Generation{}, fresh, time.Second, again); ok || o != outcome(fresh, false) || time.Since(began) != time.Second {
+			if _, _, o, ok := c.do("k", Generation{}, fresh, time.Second, again); ok || o != map[bool]Status{false: Shared, true: Bypass}[fresh] || time.Since(began) != time.Second {
 				t.Fatalf("%v %v after %v, want no answer in a second", ok, o, time.Since(began))
 			}
 		}
-		v, _, o, ok := c.Do("k", Generation{}, false, ever, again)
+		v, _, o, ok := c.Do("k", Generation{}, longWait, again)
 		if !ok || o != Shared || v.s != "a" {
 			t.Fatalf("%v %v %v, want the first one's check shared", v, o, ok)
 		}
 	})
 }
 
-// TestAPanicHoldsNobodyUp: who has joined a flight that crashed asks himself.
-func TestAPanicHoldsNobodyUp(t *testing.T) {
+// TestPanicReleasesWaiters: the callers that waited for a call that panicked run their own.
+func TestPanicReleasesWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		go func() {
@@ -167,10 +167,10 @@ func TestAPanicHoldsNobodyUp(t *testing.T) {
 					t.Error("the panic was lost")
 				}
 			}()
-			c.Do("k", Generation{}, false, ever, func() val { time.Sleep(time.Second); panic("boom") })
+			c.Do("k", Generation{}, longWait, func() val { time.Sleep(time.Second); panic("boom") })
 		}()
 		synctest.Wait()
-		v, _, o, ok := c.Do("k", Generation{}, false, ever, func() val { return val{"a", keep, 1} })
+		v, _, o, ok := c.Do("k", Generation{}, longWait, func() val { return val{"a", keep, 1} })
 		if !ok || o != Miss || v.s != "a" {
 			t.Fatalf("%v %v %v, want an answer of one's own", v, o, ok)
 		}
@@ -192,7 +192,7 @@ func TestFresh(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				_, _, _, _ = c.Do("k", Generation{}, true, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
+				_, _, _, _ = c.DoFresh("k", Generation{}, longWait, func() val { runs.Add(1); time.Sleep(time.Second); return val{"4", keep, 1} })
 			})
 		}
 		wg.Wait()
@@ -213,16 +213,16 @@ func TestFresh(t *testing.T) {
 	})
 }
 
-// TestFreshHasABound: however many demand fresh answers, their checks begin forcedEvery apart, each demand is answered
-// by a check that ended after it, and nobody else waits for that.
-func TestFreshHasABound(t *testing.T) {
+// TestFreshCallsHaveAnInterval: fresh calls begin freshInterval apart, each caller gets the result of a check that ended
+// after its call, and other callers do not wait.
+func TestFreshCallsHaveAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
 		run := func() val { return val{strconv.FormatInt(runs.Add(1), 10), 0, 1} }
 		demand := func(key string) (string, time.Duration) {
 			began := time.Now()
-			v, age, o, ok := c.Do(key, Generation{}, true, ever, run)
+			v, age, o, ok := c.DoFresh(key, Generation{}, longWait, run)
 			if !ok || o != Bypass || age != 0 {
 				t.Errorf("%v %v after %v", ok, o, age)
 			}
@@ -237,7 +237,7 @@ func TestFreshHasABound(t *testing.T) {
 		for range askers {
 			wg.Go(func() {
 				for range rounds {
-					if _, took := demand("k"); took > forcedEvery {
+					if _, took := demand("k"); took > freshInterval {
 						t.Errorf("waited %v", took)
 					}
 				}
@@ -247,26 +247,26 @@ func TestFreshHasABound(t *testing.T) {
 		if s, took := demand("other"); s != "2" || took != 0 {
 			t.Errorf("another key: check %s after %v", s, took)
 		}
-		if v, _, o, ok := c.Do("k", Generation{}, false, ever, run); !ok || o != Miss || v.s != "3" {
+		if v, _, o, ok := c.Do("k", Generation{}, longWait, run); !ok || o != Miss || v.s != "3" {
 			t.Errorf("who demands nothing: %v %v %v, want a check at once", ok, o, v)
 		}
 		began := time.Now()
 		wg.Wait()
-		if n, took := runs.Load()-3, time.Since(began); n != rounds || took != rounds*forcedEvery {
-			t.Errorf("%d checks in %v, want %d in %v", n, took, rounds, rounds*forcedEvery)
+		if n, took := runs.Load()-3, time.Since(began); n != rounds || took != rounds*freshInterval {
+			t.Errorf("%d checks in %v, want %d in %v", n, took, rounds, rounds*freshInterval)
 		}
-		time.Sleep(forcedEvery)
+		time.Sleep(freshInterval)
 		if _, took := demand("k"); took != 0 {
 			t.Errorf("later: waited %v", took)
 		}
-		if f := &c.flights; len(f.of) != 0 || len(f.next) != 0 || len(f.forced) > 2 {
-			t.Errorf("left behind: %d, %d and %d", len(f.of), len(f.next), len(f.forced))
+		if g := &c.group; len(g.running) != 0 || len(g.waiting) != 0 || len(g.began) > 2 {
+			t.Errorf("left behind: %d, %d and %d", len(g.running), len(g.waiting), len(g.began))
 		}
 	})
 }
 
-// TestFreshJoinsWhatBeganMeanwhile: a check that somebody else has started while a demand waits answers it.
-func TestFreshJoinsWhatBeganMeanwhile(t *testing.T) {
+// TestFreshJoinsLaterCheck: a check that another caller begins while a fresh call waits answers both.
+func TestFreshJoinsLaterCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCache(10, 1000)
 		var runs atomic.Int64
@@ -280,7 +280,7 @@ func TestFreshJoinsWhatBeganMeanwhile(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		c.Do("k", Generation{}, false, ever, func() val { runs.Add(1); time.Sleep(time.Second); return val{"2", 0, 1} })
+		c.Do("k", Generation{}, longWait, func() val { runs.Add(1); time.Sleep(time.Second); return val{"2", 0, 1} })
 		wg.Wait()
 		if n := runs.Load(); n != 2 {
 			t.Errorf("%d checks, want 2", n)
@@ -319,8 +319,8 @@ func TestBounds(t *testing.T) {
 	})
 }
 
-// TestBytesAreKeptInStep replaces, expires and sweeps at once and holds the sum against the entries.
-func TestBytesAreKeptInStep(t *testing.T) {
+// TestBytesMatchEntries replaces, expires and sweeps at once and holds the sum against the entries.
+func TestBytesMatchEntries(t *testing.T) {
 	c := newCache(50, 1<<20)
 	var wg sync.WaitGroup
 	for g := range 8 {
@@ -337,7 +337,7 @@ func TestBytesAreKeptInStep(t *testing.T) {
 	wg.Wait()
 	var sum int64
 	for _, it := range c.items.Items() {
-		sum += int64(it.Object.(*entry[val]).size)
+		sum += it.Object.(*entry[val]).size
 	}
 	c.storeMu.Lock()
 	c.items.DeleteExpired()
