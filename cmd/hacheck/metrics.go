@@ -12,7 +12,7 @@ import (
 func (d *daemon) metrics() http.Handler {
 	return metrics.Handler(metrics.Sources{
 		Version:   version,
-		Judge:     func() health.Stats { return d.judge.Load().Stats() },
+		Health:    func() health.Stats { return d.judge.Load().Stats() },
 		Counters:  d.counters,
 		Spool:     d.index.Stats,
 		Overrides: d.index.List,

@@ -12,32 +12,31 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Counters count what is answered and how long checks take. They outlive a Judge, which a reload of the
-// configuration replaces. They are safe for concurrent use.
+// Counters count answers and measure checks. They outlive an Evaluator, which a reload of the configuration replaces.
+// They are safe for concurrent use.
 type Counters struct {
 	protocols map[string]*protocolCounters
 	cache     [cache.Statuses]counter
 }
 
-// DurationBuckets are the upper bounds, in seconds, of the buckets that the durations of checks are counted
-// in; what took longer is in none of them.
+// DurationBuckets are the upper bounds of the histogram of check durations, in seconds. A longer check counts in none.
 var DurationBuckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 
-// The outcomes of an answer besides the reasons of package check: overrides, and a service that answered
-// that it is not well.
+// The indexes of protocolCounters.answers: the reasons of package check, then the states of overrides, then the answer
+// of a service with another code than 200.
 const (
-	outcomeOverride = 16 // plus the spool.State
-	outcomeStatus   = outcomeOverride + 8
-	outcomes        = outcomeStatus + 1
+	firstOverride = 16 // plus the spool.State
+	statusReason  = firstOverride + 8
+	reasons       = statusReason + 1
 )
 
 type protocolCounters struct {
-	answers   [outcomes]counter
-	durations [len(DurationBuckets) + 1]atomic.Uint64 // each bucket by itself
-	took      atomic.Int64                            // nanoseconds, of all
+	answers   [reasons]counter
+	durations [len(DurationBuckets) + 1]atomic.Uint64 // not cumulative
+	took      atomic.Int64                            // the sum, in nanoseconds
 }
 
-// counter has a cache line of its own: two cores that count different things must not wait for each other.
+// counter fills a cache line, so that two cores that count different things do not wait for each other.
 type counter struct {
 	atomic.Uint64
 	_ [56]byte
@@ -52,36 +51,36 @@ func NewCounters(set check.Set) *Counters {
 	return c
 }
 
-// answered counts one answer.
-func (c *Counters) answered(p *protocol, v *Verdict) {
+// countAnswer counts one answer.
+func (c *Counters) countAnswer(p *protocol, v *Verdict) {
 	c.cache[v.Cache].Add(1)
 	i := int(v.Result.Reason)
 	switch {
 	case v.Override != nil:
-		i = outcomeOverride + int(v.State)
+		i = firstOverride + int(v.State)
 	case v.Result.Reason == check.ReasonOK && v.Result.Code != 200:
-		i = outcomeStatus
+		i = statusReason
 	}
 	p.answers[i].Add(1)
 }
 
-// ran counts one check that has run.
-func (p *protocolCounters) ran(took time.Duration) {
+// countCheck counts one check and its duration.
+func (p *protocolCounters) countCheck(took time.Duration) {
 	i, _ := slices.BinarySearch(DurationBuckets[:], took.Seconds())
 	p.durations[i].Add(1)
 	p.took.Add(int64(took))
 }
 
-// AnswerCount is how many answers of one protocol had one reason.
+// AnswerCount is the number of answers of one protocol with one reason.
 type AnswerCount struct {
 	Protocol string
-	// Reason is "ok", "down", "drain", "maint" or "up" for an override, "status" for a service that answered
-	// with another code than 200, else one of package check's reasons.
+	// Reason is "down", "drain", "maint" or "up" for an override, "status" for an answer of the service with another
+	// code than 200, or else the check.Reason.
 	Reason string
 	N      uint64
 }
 
-// Answers lists the answers by protocol and reason, those that there were.
+// Answers returns the counts that are not 0, sorted by protocol and reason.
 func (c *Counters) Answers() []AnswerCount {
 	var list []AnswerCount
 	for name, p := range c.protocols {
@@ -92,10 +91,10 @@ func (c *Counters) Answers() []AnswerCount {
 			}
 			reason := "status"
 			switch {
-			case i < outcomeOverride:
+			case i < firstOverride:
 				reason = check.Reason(i).String()
-			case i < outcomeStatus:
-				reason = spool.State(i - outcomeOverride).String()
+			case i < statusReason:
+				reason = spool.State(i - firstOverride).String()
 			}
 			list = append(list, AnswerCount{name, reason, n})
 		}
@@ -106,16 +105,16 @@ func (c *Counters) Answers() []AnswerCount {
 	return list
 }
 
-// Durations is how long the checks of one protocol took.
+// Durations is the histogram of the durations of one protocol's checks.
 type Durations struct {
 	Protocol string
 	Count    uint64
 	Sum      time.Duration
-	// AtMost has for each of DurationBuckets how many took no longer.
+	// AtMost is the number of checks that took no longer than each of DurationBuckets.
 	AtMost [len(DurationBuckets)]uint64
 }
 
-// Durations lists the durations by protocol, of the protocols that have been checked.
+// Durations returns the histograms that are not empty, sorted by protocol.
 func (c *Counters) Durations() []Durations {
 	var list []Durations
 	for name, p := range c.protocols {

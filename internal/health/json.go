@@ -8,11 +8,11 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// verdictJSON is a verdict on configured checks for clients that accept JSON.
+// verdictJSON is the verdict on the configured checks of a service, for clients that accept JSON.
 type verdictJSON struct {
 	Healthy bool        `json:"healthy"`
-	State   string      `json:"state,omitempty"`  // what an operator has said: up, drain, down or maint
-	Reason  string      `json:"reason,omitempty"` // why, when something is wrong
+	State   string      `json:"state,omitempty"`  // of the override: up, drain, down or maint
+	Reason  string      `json:"reason,omitempty"` // why the service is not healthy
 	Checks  []checkJSON `json:"checks,omitempty"`
 }
 
@@ -23,7 +23,7 @@ type checkJSON struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// JSON returns v as a document that names each check, what it found and how long it took.
+// JSON returns v as a document with the result and the duration of each check.
 func (v *Verdict) JSON() []byte {
 	doc := verdictJSON{Healthy: v.Result.Code == http.StatusOK, State: v.State.String()}
 	if !doc.Healthy {

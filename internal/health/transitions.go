@@ -14,105 +14,103 @@ import (
 )
 
 const (
-	// maxRemembered is how many targets' last results are remembered for the log, at least. Twice as many may be
-	// in memory.
-	maxRemembered = 10_000
-	// maxShownURI and maxShownErr are how much of a URI and of an error is in a line, in bytes.
-	maxShownURI = 200
-	maxShownErr = 1000
+	// maxTargets is the number of targets whose last result is remembered. Up to twice as many are in memory.
+	maxTargets = 10_000
+	// maxURI and maxError are how many bytes of a URI and of an error are in a log line.
+	maxURI   = 200
+	maxError = 1000
 )
 
-// changes writes one log line when a target's own answer changes between healthy and not, and one for
-// each host that is asked for and may not be.
-type changes struct {
+// transitionLog writes a log line when the result of a target changes between healthy and unhealthy, and one for each
+// host that a client may not check.
+type transitionLog struct {
 	log   *slog.Logger
 	limit *loglimit.Limiter
-	seed  maphash.Seed // so that no asker can foresee a hash
+	seed  maphash.Seed // random, so that no client can find two targets with one hash
 
 	mu sync.Mutex
-	// By the hash of the key, which may be as long as a request. When last is full it becomes before, so a target
-	// that is asked about steadily stays known whatever else is asked for.
-	last, before map[uint64]change
+	// The keys are hashes of cache keys, which may be as long as a request. When current is full it becomes previous:
+	// a target that is checked regularly stays in one of them, however many others are checked.
+	current, previous map[uint64]transition
 }
 
-type change struct {
+// transition is the last change of a target's result.
+type transition struct {
 	healthy bool
-	since   time.Time
+	at      time.Time
 }
 
-// note looks at a new result for the target with that cache key. The first result of a target is worth a
-// line only when it is bad.
-func (c *changes) note(key string, t *check.Target, r check.Result) {
+// record records a new result of the target with that cache key. The first result of a target is logged only if it is
+// unhealthy.
+func (l *transitionLog) record(key string, t *check.Target, r check.Result) {
 	if r.Reason == check.ReasonBusy || r.Reason == check.ReasonCancelled {
 		return
 	}
-	healthy := r.Code == http.StatusOK
 	now := time.Now()
-
-	hash := maphash.String(c.seed, key)
-	c.mu.Lock()
-	was, known := c.last[hash]
-	if known && was.healthy == healthy {
-		c.mu.Unlock()
-		return
-	}
-	if !known {
-		was, known = c.before[hash]
-	}
-	changed := !known || was.healthy != healthy
-	if changed {
-		c.remember(hash, change{healthy, now})
-	} else {
-		c.remember(hash, was)
-	}
-	c.mu.Unlock()
+	healthy := r.Code == http.StatusOK
+	last, known, changed := l.update(maphash.String(l.seed, key), transition{healthy, now})
 	if !changed || !known && healthy {
 		return
 	}
-	const isUp, isNotUp = "service is up", "service is not up"
-	class, message := loglimit.Service, isUp
+	const up, notUp = "service is up", "service is not up"
+	class, message := loglimit.Service, up
 	if !healthy {
-		message = isNotUp
+		message = notUp
 	}
 	if !known {
 		class = loglimit.Target
 	}
-	if !c.limit.Allow(class, t.Service, message) {
+	if !l.limit.Allow(class, t.Service, message) {
 		return
 	}
 	args := []any{
-		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", textfmt.Excerpt(t.URI, maxShownURI),
+		"service", t.Service, "protocol", t.Protocol, "host", t.Host, "port", t.Port, "uri", textfmt.Excerpt(t.URI, maxURI),
 		"code", r.Code, "took", r.Took.Round(time.Microsecond),
 	}
 	if known {
-		args = append(args, "after", now.Sub(was.since).Round(time.Second))
+		args = append(args, "after", now.Sub(last.at).Round(time.Second))
 	}
 	if healthy {
-		c.log.Info(isUp, args...)
+		l.log.Info(up, args...)
 		return
 	}
 	if r.Err != nil {
-		args = append(args, "err", textfmt.Excerpt(r.Err.Error(), maxShownErr))
+		args = append(args, "err", textfmt.Excerpt(r.Err.Error(), maxError))
 	}
-	c.log.Warn(isNotUp, args...)
+	l.log.Warn(notUp, args...)
 }
 
-// remember enters a target's last result. c.mu is held.
-func (c *changes) remember(hash uint64, now change) {
-	if len(c.last) >= maxRemembered {
-		c.before, c.last = c.last, nil
+// update remembers now for a target. It returns the last transition of the target, whether there was one, and whether
+// now is another one.
+func (l *transitionLog) update(target uint64, now transition) (last transition, known, changed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last, known = l.current[target]
+	if known && last.healthy == now.healthy {
+		return last, true, false
 	}
-	if c.last == nil {
-		c.last = make(map[uint64]change)
+	if !known {
+		last, known = l.previous[target]
 	}
-	c.last[hash] = now
+	changed = !known || last.healthy != now.healthy
+	if !changed {
+		now = last
+	}
+	if len(l.current) >= maxTargets {
+		l.previous, l.current = l.current, nil
+	}
+	if l.current == nil {
+		l.current = make(map[uint64]transition)
+	}
+	l.current[target] = now
+	return last, known, changed
 }
 
-// refusedHost logs once for each client that a check of another host was refused.
-func (c *changes) refusedHost(a *Request) {
+// refusedHost logs, once for each client, that a check of another host was refused.
+func (l *transitionLog) refusedHost(r *Request) {
 	const message = "refused to check another host; if it is meant, add it to check_hosts_allowed"
-	t := &a.Target
-	if network := clients.NetworkOf(a.Client).String(); c.limit.AllowOnce(loglimit.Client, network, message, t.Host) {
-		c.log.Warn(message, "host", t.Host, "service", t.Service, "port", t.Port, "client", network)
+	t := &r.Target
+	if network := clients.NetworkOf(r.Client).String(); l.limit.AllowOnce(loglimit.Client, network, message, t.Host) {
+		l.log.Warn(message, "host", t.Host, "service", t.Service, "port", t.Port, "client", network)
 	}
 }

@@ -1,5 +1,5 @@
-// Package metrics shows the daemon's counters to Prometheus. It counts nothing itself: everyone else counts
-// with plain counters, and what they say is read when somebody scrapes.
+// Package metrics exports the daemon's counters to Prometheus. It counts nothing: the other packages have plain
+// counters, and each scrape reads them.
 package metrics
 
 import (
@@ -17,35 +17,35 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Sources are where the figures come from. All of them must be set but Services; they are called for each scrape.
+// Sources return the figures. All but Services are required; each scrape calls them.
 type Sources struct {
 	Version   string
-	Judge     func() health.Stats
+	Health    func() health.Stats
 	Counters  *health.Counters
 	Spool     func() spool.Stats
 	Overrides func() []spool.Entry
 	Balancers func() balancer.Report
-	Refused   func() uint64 // POST /spool that was refused
+	Refused   func() uint64 // refused requests POST /spool
 	Reloads   func() Reloads
-	// Services lists the services asked about lately, for a metric each; nil, or a nil list, shows none
-	// (metrics_per_service). It bounds them.
+	// Services lists the services with recent requests, for one metric each (metrics_per_service). It limits their
+	// number. nil, or a nil list, exports none.
 	Services func() []Service
 }
 
-// Reloads says how the reloads of the configuration ended.
+// Reloads counts the reloads of the configuration by result.
 type Reloads struct {
 	Done, Failed uint64
-	Last         float64 // unix seconds of the last one that was done, or of the start
+	Last         float64 // unix seconds of the last successful reload, or of the start
 }
 
-// Service is what is said of one service.
+// Service has the figures of one service.
 type Service struct {
 	Name    string
 	Up      bool   // the last answer was 200
-	Answers uint64 // since it was first asked about
+	Answers uint64 // since the first request about it
 }
 
-// Handler returns the page at /metrics. What is wrong with a scrape is its answer.
+// Handler serves /metrics. A failed scrape is answered with its error.
 func Handler(s Sources) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
@@ -63,14 +63,19 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("hacheck_"+name, help, labels, nil)
 }
 
+// countFunc and gaugeFunc send one metric with the values of its labels.
+type (
+	countFunc func(d *prometheus.Desc, v uint64, labels ...string)
+	gaugeFunc func(d *prometheus.Desc, v float64, labels ...string)
+)
+
 // collector reads the sources for one scrape.
 type collector struct{ s Sources }
 
-// Describe says nothing beforehand, which makes the collector an unchecked one: what there is depends on the
-// configuration.
+// Describe sends nothing, which makes this an unchecked collector: the set of metrics depends on the configuration.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect reads all the figures.
+// Collect reads the sources.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send := func(kind prometheus.ValueType, d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
@@ -86,6 +91,26 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.answers(counter, gauge)
 	c.durations(ch)
 
+	c.spool(counter, gauge)
+	c.balancers(counter, gauge)
+	counter(desc("remote_changes_refused_total", "POST /spool requests that were refused."), c.s.Refused())
+	reloads, rl := desc("config_reloads_total", "Reloads of the configuration, by result.", "result"), c.s.Reloads()
+	counter(reloads, rl.Done, "done")
+	counter(reloads, rl.Failed, "failed")
+	gauge(desc("config_last_reload_timestamp_seconds", "When the configuration in force was read."), rl.Last)
+
+	if c.s.Services == nil {
+		return
+	}
+	up := desc("service_up", "1 when the last answer about the service was 200, only with metrics_per_service.", "service")
+	asked := desc("service_answers_total", "Answers about the service, only with metrics_per_service.", "service")
+	for _, s := range c.s.Services() {
+		gauge(up, boolValue(s.Up), s.Name)
+		counter(asked, s.Answers, s.Name)
+	}
+}
+
+func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 	st := c.s.Spool()
 	overrides := desc("overrides", "Overrides in force, by state.", "state")
 	states := map[string]int{}
@@ -104,7 +129,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	since := desc("override_oldest_timestamp_seconds", "When the oldest of the overrides in force that do not end by themselves was set, by state.", "state")
 	for _, s := range []spool.State{spool.ForceUp, spool.Drain, spool.Down, spool.Maint} {
 		gauge(overrides, float64(states[s.String()]), s.String())
-		gauge(all, truth(ofAll == s), s.String())
+		gauge(all, boolValue(ofAll == s), s.String())
 		if at, ok := oldest[s]; ok {
 			gauge(since, float64(at.UnixMilli())/1e3, s.String())
 		}
@@ -114,9 +139,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(desc("spool_rescans_total", "Readings of the whole spool directory."), st.Rescans)
 	counter(desc("spool_overflows_total", "Times the kernel dropped events of the spool directory."), st.Overflows)
 	counter(desc("spool_errors_total", "Spool files or directories that could not be read."), st.Errors)
-	gauge(desc("spool_watching", "1 when the kernel tells of changes in the spool directory, 0 when each request looks for itself."), truth(st.Watching))
-	gauge(desc("spool_lost", "1 when the spool directory is not where it was, and the last known overrides stand."), truth(st.Lost))
+	gauge(desc("spool_watching", "1 when the kernel tells of changes in the spool directory, 0 when each request looks for itself."), boolValue(st.Watching))
+	gauge(desc("spool_lost", "1 when the spool directory is not where it was, and the last known overrides stand."), boolValue(st.Lost))
+}
 
+func (c *collector) balancers(counter countFunc, gauge gaugeFunc) {
 	balancers := desc("balancers", "Balancers' views of servers: those that ask, and those that have fallen silent.", "silent")
 	silent, asking := 0, 0
 	report := c.s.Balancers()
@@ -130,30 +157,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(balancers, float64(asking), "false")
 	gauge(balancers, float64(silent), "true")
 	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.NotKept)
-
-	counter(desc("remote_changes_refused_total", "POST /spool requests that were refused."), c.s.Refused())
-	reloads, rl := desc("config_reloads_total", "Reloads of the configuration, by result.", "result"), c.s.Reloads()
-	counter(reloads, rl.Done, "done")
-	counter(reloads, rl.Failed, "failed")
-	gauge(desc("config_last_reload_timestamp_seconds", "When the configuration in force was read."), rl.Last)
-
-	if c.s.Services == nil {
-		return
-	}
-	up := desc("service_up", "1 when the last answer about the service was 200, only with metrics_per_service.", "service")
-	asked := desc("service_answers_total", "Answers about the service, only with metrics_per_service.", "service")
-	for _, s := range c.s.Services() {
-		gauge(up, truth(s.Up), s.Name)
-		counter(asked, s.Answers, s.Name)
-	}
 }
 
-func (c *collector) answers(counter func(*prometheus.Desc, uint64, ...string), gauge func(*prometheus.Desc, float64, ...string)) {
+func (c *collector) answers(counter countFunc, gauge gaugeFunc) {
 	answers := desc("answers_total", "Answers, by protocol and by what decided: an override (down, drain, maint, up), or what the check found.", "protocol", "reason")
 	for _, a := range c.s.Counters.Answers() {
 		counter(answers, a.N, a.Protocol, a.Reason)
 	}
-	st := c.s.Judge()
+	st := c.s.Health()
 	byCache := desc("cache_answers_total", "Answers, by how they were come by: the value of X-Hacheck-Cache.", "outcome")
 	for o := range cache.Statuses {
 		counter(byCache, st.Answers[o], o.String())
@@ -177,7 +188,8 @@ func (c *collector) durations(ch chan<- prometheus.Metric) {
 	}
 }
 
-func truth(b bool) float64 {
+// boolValue returns 1 for true and 0 for false.
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}
