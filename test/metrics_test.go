@@ -149,7 +149,7 @@ func expressions(t *testing.T) []string {
 }
 
 // TestMetricsPage: Prometheus' own critic has nothing to say of the page of a daemon to which a bit of everything has
-// happened; docs/operating.md lists each of its metrics and no other; and rules, dashboard and documents name only
+// happened; docs/monitoring.md lists each of its metrics and no other; and rules, dashboard and documents name only
 // metrics that are there.
 func TestMetricsPage(t *testing.T) {
 	t.Parallel()
@@ -160,7 +160,7 @@ func TestMetricsPage(t *testing.T) {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 	there := metricsOn(page)
-	for _, file := range []string{rulesFile, rulesTestFile, dashboardFile, "../docs/operating.md", "../docs/security.md"} {
+	for _, file := range []string{rulesFile, rulesTestFile, dashboardFile, "../docs/monitoring.md", "../docs/operating.md", "../docs/security.md"} {
 		text := read(t, file)
 		named := 0
 		for _, name := range metricName.FindAllString(text, -1) {
@@ -177,14 +177,14 @@ func TestMetricsPage(t *testing.T) {
 		}
 	}
 	listed := map[string]bool{}
-	for line := range strings.Lines(read(t, "../docs/operating.md")) {
+	for line := range strings.Lines(read(t, "../docs/monitoring.md")) {
 		if m := regexp.MustCompile("^\\| `(hacheck_[a-z_]+)").FindStringSubmatch(line); m != nil {
 			listed[m[1]] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(there)) {
 		if strings.HasPrefix(name, "hacheck_") && !listed[name] {
-			t.Errorf("docs/operating.md has no row for %s", name)
+			t.Errorf("docs/monitoring.md has no row for %s", name)
 		}
 	}
 }
@@ -208,19 +208,19 @@ func TestRules(t *testing.T) {
 		if !ok || !strings.Contains(tested, "exp_labels") {
 			t.Errorf("no test has %s fire", a[1])
 		}
-		if doc := read(t, "../docs/operating.md"); !strings.Contains(doc, "`"+a[1]+"`") {
-			t.Errorf("docs/operating.md does not say what to do about %s", a[1])
+		if doc := read(t, "../docs/monitoring.md"); !strings.Contains(doc, "`"+a[1]+"`") {
+			t.Errorf("docs/monitoring.md does not say what to do about %s", a[1])
 		}
 	}
 }
 
-// TestDocumentedScrape: Prometheus takes the example of docs/operating.md, beside a copy of the rules.
+// TestDocumentedScrape: Prometheus takes the example of docs/monitoring.md, beside a copy of the rules.
 func TestDocumentedScrape(t *testing.T) {
 	t.Parallel()
-	_, example, ok := strings.Cut(read(t, "../docs/operating.md"), "```yml\n")
+	_, example, ok := strings.Cut(read(t, "../docs/monitoring.md"), "```yml\n")
 	example, _, closed := strings.Cut(example, "```")
 	if !ok || !closed {
-		t.Fatal("docs/operating.md has no ```yml block")
+		t.Fatal("docs/monitoring.md has no ```yml block")
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{"prometheus.yml": example, "hacheck.rules.yml": read(t, rulesFile)} {

@@ -129,14 +129,14 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 	})
 }
 
-// TestLogLines: docs/operating.md has a row for every line of the log, with its level, and for no other.
+// TestLogLines: docs/monitoring.md has a row for every line of the log, with its level, and for no other.
 func TestLogLines(t *testing.T) {
 	t.Parallel()
 	row := regexp.MustCompile("(?m)^\\| (DEBUG|INFO|WARN|ERROR) \\| `([^`]+)` \\|")
 	listed := map[string]string{}
-	for _, m := range row.FindAllStringSubmatch(read(t, "../docs/operating.md"), -1) {
+	for _, m := range row.FindAllStringSubmatch(read(t, "../docs/monitoring.md"), -1) {
 		if listed[m[2]] != "" {
-			t.Errorf("docs/operating.md has two rows for %q", m[2])
+			t.Errorf("docs/monitoring.md has two rows for %q", m[2])
 		}
 		listed[m[2]] = m[1]
 	}
@@ -146,21 +146,21 @@ func TestLogLines(t *testing.T) {
 	}
 	for _, m := range slices.Sorted(maps.Keys(logged)) {
 		if listed[m] != logged[m] {
-			t.Errorf("docs/operating.md has no row | %s | `%s` |", logged[m], m)
+			t.Errorf("docs/monitoring.md has no row | %s | `%s` |", logged[m], m)
 		}
 		delete(listed, m)
 	}
 	for m := range listed {
-		t.Errorf("docs/operating.md has a row for %q, which nothing logs", m)
+		t.Errorf("docs/monitoring.md has a row for %q, which nothing logs", m)
 	}
 }
 
-// TestSettingsAreNamed: what docs/operating.md calls a setting is one.
+// TestSettingsAreNamed: what docs/monitoring.md, docs/operating.md and docs/security.md call a setting is one.
 func TestSettingsAreNamed(t *testing.T) {
 	t.Parallel()
 	help := read(t, "../internal/config/keys.go")
 	_, page := balancerRows(t)
-	page += read(t, "../docs/security.md")
+	page += read(t, "../docs/operating.md") + read(t, "../docs/security.md")
 	for _, name := range regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?::[^`]*)?`").FindAllStringSubmatch(page, -1) {
 		if strings.HasPrefix(name[1], "hacheck_") || strings.HasPrefix(name[1], "process_") || strings.HasPrefix(name[1], "go_") ||
 			slices.Contains([]string{"agent_listen", "http_listen", "beacon_listen", "allow_redirects"}, name[1]) {
@@ -183,15 +183,15 @@ func TestVulncheckWithoutDatabase(t *testing.T) {
 	}
 }
 
-// balancerRows returns what docs/operating.md says of the keys of /balancers, and the rest of it.
+// balancerRows returns what docs/monitoring.md says of the keys of /balancers, and the rest of it.
 func balancerRows(t *testing.T) (rows, rest string) {
 	t.Helper()
-	before, rows, _ := strings.Cut(read(t, "../docs/operating.md"), "### What balancers think\n")
+	before, rows, _ := strings.Cut(read(t, "../docs/monitoring.md"), "### What balancers think\n")
 	rows, after, _ := strings.Cut(rows, "\n### ")
 	return rows, before + after
 }
 
-// TestBalancersDocumented: docs/operating.md names every key of /balancers, and no other.
+// TestBalancersDocumented: docs/monitoring.md names every key of /balancers, and no other.
 func TestBalancersDocumented(t *testing.T) {
 	t.Parallel()
 	rows, _ := balancerRows(t)
@@ -223,6 +223,6 @@ func TestBalancersDocumented(t *testing.T) {
 	}
 	walk(reflect.TypeFor[balancer.Report]())
 	if d := cmp.Diff(keys, documented); d != "" {
-		t.Errorf("keys of /balancers in docs/operating.md (-want +got):\n%s", d)
+		t.Errorf("keys of /balancers in docs/monitoring.md (-want +got):\n%s", d)
 	}
 }
