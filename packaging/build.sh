@@ -1,7 +1,8 @@
 #!/bin/bash
-# Builds the packages, for `make package`. From the environment: VERSION and SOURCE_DATE_EPOCH, the same of
-# which give the same packages, byte for byte; DIST, where they go; ARCHES and FORMATS (deb, rpm, and root for
-# the file system of a container), to make fewer.
+# Builds the packages, for `make package`. Environment variables:
+#   VERSION, SOURCE_DATE_EPOCH  the same values give the same packages, byte for byte
+#   DIST                        the output directory
+#   ARCHES, FORMATS             what to build; formats are deb, rpm, and root (the file system of a container)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 022
@@ -11,8 +12,8 @@ work=$DIST/work
 rm -rf "$work"
 mkdir -p "$work"
 
-# What sorts as git describe means it: v1.2.3-rc1 before v1.2.3 before v1.2.3-5-gabc; no "-", which
-# separates a package's release. Without a tag it is older than any version.
+# The package version sorts like the output of git describe: v1.2.3-rc1 before v1.2.3 before v1.2.3-5-gabc. It contains no
+# "-", which separates the release of a package. Without a tag it is older than any version.
 case $VERSION in
 v[0-9]* | [0-9]*) version=$(sed -E 's/^v//; s/-([0-9]+)-g([0-9a-f]+)/+\1.g\2/; s/-dirty$/+dirty/; s/-/~/g' <<<"$VERSION") ;;
 *) version=0~$(tr -c 'a-zA-Z0-9.\n' . <<<"$VERSION") ;;
@@ -30,7 +31,7 @@ for arch in $ARCHES; do
 	build linux "$arch" "$work/$arch/usr/bin"
 done
 
-# The man pages and completions come from the commands themselves, as this machine runs them.
+# packaging/generate makes the man pages and completions from the commands, so they must run on this machine.
 host=$work/$(go env GOHOSTARCH)/usr/bin
 if [ "$(go env GOHOSTOS)" != linux ] || [ ! -d "$host" ]; then
 	host=$work/host
@@ -54,15 +55,15 @@ for arch in $ARCHES; do
 
 		 -- the hacheck authors <hacheck@localhost>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 	END
-	# nfpm takes over when a file was last changed.
+	# nfpm copies the modification time of each file.
 	find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	for format in $FORMATS; do
-		if [[ $format == root ]]; then continue; fi # is made below, and not by nfpm
+		if [[ $format == root ]]; then continue; fi # built below, without nfpm
 		ARCH=$arch PACKAGE_VERSION=$version ROOT=$root \
 			go tool -modfile=tools/go.mod nfpm package -f packaging/nfpm.yaml -p "$format" -t "$DIST/" >/dev/null
 	done
 
-	# The file system of a container, see packaging/Containerfile.
+	# Builds the file system of a container, see packaging/Containerfile.
 	if [[ $FORMATS != *root* ]]; then continue; fi
 	image=$work/image-$arch
 	mkdir -p "$image/etc" "$image/usr/bin" "$image/var/spool/hacheck"
@@ -70,7 +71,7 @@ for arch in $ARCHES; do
 	cp "$root/etc/hacheck.yaml" "$image/etc/"
 	echo 'hacheck:x:65532:65532:hacheck:/var/spool/hacheck:/sbin/nologin' >"$image/etc/passwd"
 	tar=$DIST/hacheck-root-$arch.tar
-	# Root's, but for the directory that the daemon writes to.
+	# Everything belongs to root, except the spool directory.
 	tar -C "$image" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=ustar \
 		--exclude=./var/spool/hacheck -cf "$tar" ./etc ./usr ./var
 	tar -C "$image" --mtime="@$SOURCE_DATE_EPOCH" --owner=65532 --group=65532 --numeric-owner --format=ustar \

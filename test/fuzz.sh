@@ -1,17 +1,15 @@
 #!/bin/bash
-# Runs every fuzz test of the module for the given time (a duration as timeout(1) takes it), one
-# after the other. A crasher's input is left in the package's testdata/fuzz, where `go test` finds
-# it from then on: commit it with the fix.
+# Runs every fuzz test of the module, one after the other, each for the given time (a duration for timeout(1)). The input
+# of a failure stays in the package's testdata/fuzz, where `go test` finds it: commit it with the fix.
 #
-# The time is up by an interrupt, as a person would end it, not by -fuzztime: before Go 1.27 a fuzz
-# test whose -fuzztime is over can fail with "context deadline exceeded" and no input
-# (https://go.dev/issue/75804). The interrupt goes to the coordinator alone (--foreground): a worker
-# that hears it first would be taken for one that crashed.
+# An interrupt ends each test, not -fuzztime: before Go 1.27, a fuzz test at the end of its -fuzztime can fail with
+# "context deadline exceeded" and no input (https://go.dev/issue/75804). Only the coordinator gets the interrupt
+# (--foreground): it would report a crash if a worker ended first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-20s}
 
-# `go test -list` prints the names of a package's tests and then "ok <package> <seconds>".
+# `go test -list` prints the names of a package's tests, then "ok <package> <seconds>".
 list=$(go test -list '^Fuzz' ./... |
 	awk '/^Fuzz/ { names[n++] = $1 } /^ok/ { for (i = 0; i < n; i++) print $2, names[i]; n = 0 }')
 if [ -z "$list" ]; then
@@ -23,8 +21,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cache=$(go env GOCACHE)/fuzz
 
-# inputs lists what has been found so far: an input that fails just as the time is up is written
-# down while the coordinator ends as if nothing were wrong.
+# inputs lists the failing inputs so far. If an input fails just at the end of the time, the worker writes it, but the
+# coordinator exits with 0.
 inputs() { ls "$1/testdata/fuzz/$2" 2>/dev/null || true; }
 
 built=

@@ -1,13 +1,12 @@
 #!/bin/bash
-# Installs what the tests run against, on Debian: real servers, the tools that break things, and the C
-# compiler of the race detector. Does nothing when all of it is there. Nothing is skipped for want of a
-# server: a test that misses one fails.
+# Installs the Debian packages that the tests need: real servers, tools that cause faults, and the C compiler for the race
+# detector. Does nothing if all of them are installed. A test whose server is missing fails; it is never skipped.
 set -euo pipefail
 
-# A user's PATH has no sbin, where Debian keeps most servers.
+# Debian installs most servers in sbin, which is not in the PATH of a user.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-# Checks of IPv6 are tested on ::1, which many containers lack.
+# Tests of IPv6 use ::1, which many containers do not have.
 if ! grep -qs '^0\{31\}1 ' /proc/net/if_inet6 && [ -d /proc/net ]; then
 	if ! (echo 0 >/proc/sys/net/ipv6/conf/lo/disable_ipv6) 2>/dev/null; then
 		echo "the tests need the IPv6 loopback address ::1, please run: sudo sysctl -w net.ipv6.conf.lo.disable_ipv6=0" \
@@ -16,7 +15,7 @@ if ! grep -qs '^0\{31\}1 ' /proc/net/if_inet6 && [ -d /proc/net ]; then
 	fi
 fi
 
-# <Debian package> <a command it brings>
+# <Debian package> <a command of this package>
 needed='
 haproxy             haproxy
 nginx-light         nginx
@@ -48,7 +47,7 @@ zsh                 zsh
 logrotate           logrotate
 '
 
-# HAPROXY names another HAProxy to test with, which has to be there already.
+# HAPROXY is the path of another HAProxy for the tests. It must exist.
 if [ -n "${HAPROXY:-}" ]; then
 	if ! command -v "$HAPROXY" >/dev/null; then
 		echo "HAPROXY=$HAPROXY is no program: give the path of an HAProxy, or unset HAPROXY to test the installed one" >&2
@@ -60,9 +59,9 @@ fi
 missing=$(while read -r package command; do
 	if [ -n "$package" ] && ! command -v "$command" >/dev/null; then echo "$package"; fi
 done <<<"$needed")
-# The compiler without the C library's headers is of no use to the race detector.
+# The race detector needs the headers of the C library too.
 if [ ! -e /usr/include/stdlib.h ]; then missing="$missing libc6-dev"; fi
-# Nor is a Python without its library, which is what python3-minimal brings.
+# The tests need the library of Python too, which python3-minimal does not have.
 if ! python3 -c 'import json' 2>/dev/null; then missing="$missing python3"; fi
 missing=$(echo $missing)
 if [ -z "$missing" ]; then exit 0; fi
@@ -76,8 +75,8 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 
-# Debian starts a server as soon as it is installed. The tests start their own, on ports of their own,
-# so nothing shall run (and be left running) on the standard ports of this machine.
+# Debian starts a server at its installation. The tests start their own servers on free ports, so prevent a server on a
+# standard port, which would keep running after the tests.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
 	trap 'rm -f "$policy"' EXIT
