@@ -1,8 +1,8 @@
 package spool
 
 import (
-	"slices"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
