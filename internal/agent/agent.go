@@ -45,7 +45,7 @@ type Options struct {
 type Agent struct {
 	o     Options
 	hosts health.LocalAddrs
-	crowd crowd
+	queue waitQueue
 }
 
 // New returns an Agent.
@@ -53,14 +53,14 @@ func New(o Options) *Agent {
 	if o.Conns == nil {
 		o.Conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
-	return &Agent{o: o, crowd: newCrowd(maxWaiting, maxWaitingPeer, maxAlive)}
+	return &Agent{o: o, queue: newWaitQueue(maxWaiting, maxWaitingPerClient, maxOpen)}
 }
 
 const (
 	// maxReason bounds a reason, in bytes. HAProxy 2.6 itself shows about 108 of them.
 	maxReason = 120
-	// comingBack is how long at most a target is said to be down after maint has ended.
-	comingBack = 10 * time.Second
+	// recheckTimeout is how long at most a target is said to be down after maint has ended.
+	recheckTimeout = 10 * time.Second
 )
 
 // answer returns the line about k, without its newline.
@@ -73,7 +73,7 @@ func (a *Agent) answer(k spool.Key) string {
 	o := a.o.Overrides.Lookup(k.Service, k.Host, k.Port, here).Override
 	if o == nil {
 		ended := a.o.Overrides.MaintEnded(k.Service, k.Host, k.Port, here)
-		if !ended.IsZero() && time.Since(ended) < comingBack && !a.o.Successes.since(k, here, ended) {
+		if !ended.IsZero() && time.Since(ended) < recheckTimeout && !a.o.Successes.passedSince(k, here, ended) {
 			// HAProxy has sent no checks during maint, and would send traffic before the first of them.
 			return "ready down #coming back"
 		}
@@ -83,29 +83,29 @@ func (a *Agent) answer(k spool.Key) string {
 	case spool.Drain:
 		return "up drain"
 	case spool.Down:
-		return because("ready down", o.Reason)
+		return withReason("ready down", o.Reason)
 	case spool.Maint:
-		a.o.Successes.expect(maintTold)
-		return because("maint down", o.Reason)
+		a.o.Successes.recordFor(maintRecordTime)
+		return withReason("maint down", o.Reason)
 	default: // Ready is never one that was found
 		return "up ready"
 	}
 }
 
-// because adds the reason. HAProxy reads it from the '#', which must have a blank before it, to the end of
+// withReason adds the reason. HAProxy reads it from the '#', which must have a blank before it, to the end of
 // the line, whatever is in it, further '#' included; a line without one is one without a reason.
-func because(words, reason string) string {
+func withReason(words, reason string) string {
 	if reason = textfmt.Truncate(reason, maxReason); reason == "" {
 		return words
 	}
 	return words + " #" + reason
 }
 
-// maxText is how much of what is sent is read, in bytes; no key is that long.
-const maxText = 256
+// maxRequest is how much of what is sent is read, in bytes; no key is that long.
+const maxRequest = 256
 
-// parse reads what was sent before the newline, or before the end when there is none. Nothing is own.
-func parse(text []byte, own spool.Key) (k spool.Key, ok bool) {
+// parseRequest reads what was sent before the newline, or before the end when there is none. Nothing is own.
+func parseRequest(text []byte, own spool.Key) (k spool.Key, ok bool) {
 	text = bytes.TrimSuffix(text, []byte("\r"))
 	if len(text) == 0 {
 		return own, true

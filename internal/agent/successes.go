@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	// maintTold is how long after a balancer was told of maint its end is expected. It asks more often.
-	maintTold = time.Minute
-	// maxPasses bounds what is remembered, at most four of them a target. Past it the memory is begun
+	// maintRecordTime is how long after a balancer was told of maint its end is expected. It asks more often.
+	maintRecordTime = time.Minute
+	// maxSuccesses bounds what is remembered, at most four of them a target. Past it the memory is begun
 	// anew, and what comes back then waits for its next check.
-	maxPasses = 100_000
+	maxSuccesses = 100_000
 )
 
 // Successes remembers when checks have last passed, while that may matter: while balancers are told of maint,
 // and until what was in maint is back. The rest of the time it costs a check one look at a pointer. The zero
 // value is ready, and it is safe for concurrent use.
 type Successes struct {
-	until atomic.Pointer[time.Time] // when nothing needs to be noted any more; nil is now
+	recordUntil atomic.Pointer[time.Time] // when nothing needs to be noted any more; nil is now
 
 	mu   sync.Mutex
-	last map[passed]time.Time // the latest begin of a check that has passed
+	latest map[passed]time.Time // the latest begin of a check that has passed
 }
 
 // passed is what a check that passed speaks for.
@@ -49,12 +49,12 @@ const (
 	ofTarget                 // service at host and port
 )
 
-// expect has passes noted for a while from now on.
-func (p *Successes) expect(d time.Duration) {
+// recordFor has passes noted for a while from now on.
+func (p *Successes) recordFor(d time.Duration) {
 	until := time.Now().Add(d)
 	for {
-		old := p.until.Load()
-		if old != nil && !old.Before(until) || p.until.CompareAndSwap(old, &until) {
+		old := p.recordUntil.Load()
+		if old != nil && !old.Before(until) || p.recordUntil.CompareAndSwap(old, &until) {
 			return
 		}
 	}
@@ -63,20 +63,20 @@ func (p *Successes) expect(d time.Duration) {
 // OverrideChanged is told of the changes in the spool.
 func (p *Successes) OverrideChanged(c spool.Change) {
 	if c.Old != nil && c.Old.State == spool.Maint {
-		p.expect(comingBack)
+		p.recordFor(recheckTimeout)
 	}
 }
 
 // CheckFinished is told of the checks that have run, as health.Options.OnResult.
 func (p *Successes) CheckFinished(t *check.Target, r check.Result, began time.Time) {
-	until := p.until.Load()
+	until := p.recordUntil.Load()
 	if until == nil {
 		return
 	}
 	if time.Now().After(*until) {
-		if p.until.CompareAndSwap(until, nil) {
+		if p.recordUntil.CompareAndSwap(until, nil) {
 			p.mu.Lock()
-			p.last = nil
+			p.latest = nil
 			p.mu.Unlock()
 		}
 		return
@@ -86,12 +86,12 @@ func (p *Successes) CheckFinished(t *check.Target, r check.Result, began time.Ti
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.last == nil || len(p.last) >= maxPasses {
-		p.last = map[passed]time.Time{}
+	if p.latest == nil || len(p.latest) >= maxSuccesses {
+		p.latest = map[passed]time.Time{}
 	}
 	note := func(k passed) {
-		if began.After(p.last[k]) {
-			p.last[k] = began
+		if began.After(p.latest[k]) {
+			p.latest[k] = began
 		}
 	}
 	note(passed{of: ofAny})
@@ -109,14 +109,14 @@ func (p *Successes) CheckFinished(t *check.Target, r check.Result, began time.Ti
 	}
 }
 
-// since reports whether a check that speaks for k has passed that began after then. here says that the host
+// passedSince reports whether a check that speaks for k has passed that began after then. here says that the host
 // of k is this machine.
-func (p *Successes) since(k spool.Key, here bool, then time.Time) bool {
-	p.expect(comingBack)
+func (p *Successes) passedSince(k spool.Key, here bool, then time.Time) bool {
+	p.recordFor(recheckTimeout)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ok := func(of extent, service, host string, port uint16) bool {
-		return p.last[passed{of, service, host, port}].After(then)
+		return p.latest[passed{of, service, host, port}].After(then)
 	}
 	switch {
 	case k.Service == spool.All:
