@@ -16,12 +16,12 @@ import (
 	"hacheck/internal/spool"
 )
 
-// TestWords is the table of section 4 of the contract, and every kind of reason.
-func TestWords(t *testing.T) {
+// TestAnswers is the table of section 4 of the contract, and every kind of reason.
+func TestAnswers(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)
 	if got := h.ask("web\n"); got != "up ready\n" {
-		t.Errorf("nothing is said: %q", got)
+		t.Errorf("without an override: %q", got)
 	}
 	long := strings.Repeat("x", maxReason)
 	for _, c := range []struct {
@@ -125,8 +125,8 @@ func TestComingBack(t *testing.T) {
 	}
 }
 
-// TestComingBackIsSaidOfNothingElse: who says something else after maint is not held up.
-func TestComingBackIsSaidOfNothingElse(t *testing.T) {
+// TestComingBackNeedsNoOverride: an override that follows maint is answered at once.
+func TestComingBackNeedsNoOverride(t *testing.T) {
 	t.Parallel()
 	s := new(fakeOverrides)
 	a := New(Options{Overrides: s, Successes: new(Successes)})
@@ -144,9 +144,9 @@ func TestComingBackIsSaidOfNothingElse(t *testing.T) {
 	}
 }
 
-// TestPassesBeforeTheFirstQuestion: a check that passed between the end of maint and the agent's next
+// TestSuccessBeforeFirstRequest: a check that passed between the end of maint and the agent's next
 // question counts, whether or not a balancer had been told of maint.
-func TestPassesBeforeTheFirstQuestion(t *testing.T) {
+func TestSuccessBeforeFirstRequest(t *testing.T) {
 	t.Parallel()
 	for _, told := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -171,8 +171,8 @@ func TestPassesBeforeTheFirstQuestion(t *testing.T) {
 	}
 }
 
-// TestPassesAreBounded: none are kept when nothing comes back, and few and not for long when something does.
-func TestPassesAreBounded(t *testing.T) {
+// TestSuccessesAreBounded: none are kept when nothing comes back, and few and not for long when something does.
+func TestSuccessesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := new(Successes)

@@ -35,7 +35,7 @@ func askFromAnyAddress(addr string) error {
 	return err
 }
 
-// newSpoolAgent is a house over a real spool directory.
+// newSpoolAgent returns an agent over a real spool directory.
 func newSpoolAgent(tb testing.TB) *testAgent {
 	tb.Helper()
 	d, err := spool.OpenDir(tb.TempDir())
@@ -50,7 +50,7 @@ func newSpoolAgent(tb testing.TB) *testAgent {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = x.Close() })
-	h := newTestAgentTimeout(tb, "web", readTimeout)
+	h := newTestAgentWithTimeout(tb, "web", readTimeout)
 	h.agent.o.Overrides, h.agent.o.OnAnswer = x, nil
 	return h
 }

@@ -29,15 +29,15 @@ const soon = 20 * time.Second
 type lookup struct {
 	service, host string
 	port          uint16
-	local          bool
+	local         bool
 }
 
 // fakeOverrides answers lookups with what it holds about the service.
 type fakeOverrides struct {
-	mu    sync.Mutex
-	overrides  map[string]*spool.Entry
-	ended map[string]time.Time
-	lookups []lookup
+	mu        sync.Mutex
+	overrides map[string]*spool.Entry
+	ended     map[string]time.Time
+	lookups   []lookup
 }
 
 func (s *fakeOverrides) Lookup(service, host string, port uint16, here bool) spool.View {
@@ -99,23 +99,25 @@ type answerLog struct {
 
 type answerRecord struct{ Peer, Key, Answer string }
 
-// testAgent is an agent with one door.
+// testAgent is an agent with one server.
 type testAgent struct {
-	tb    testing.TB
-	overrides  fakeOverrides
-	log   logBuffer
-	limit *loglimit.Limiter
-	answers answerLog
-	agent *Agent
-	server  *Server
-	addr  string
+	tb        testing.TB
+	overrides fakeOverrides
+	log       logBuffer
+	limit     *loglimit.Limiter
+	answers   answerLog
+	agent     *Agent
+	server    *Server
+	addr      string
 }
 
-// newTestAgent makes a house whose door speaks for own and has patience: machines that test may keep a client from
-// speaking for longer than readTime.
-func newTestAgent(tb testing.TB, own string) *testAgent { return newTestAgentTimeout(tb, own, soon) }
+// newTestAgent returns an agent whose server has the default service own and a long read timeout: a slow machine may
+// keep a client from sending for longer than readTimeout.
+func newTestAgent(tb testing.TB, own string) *testAgent {
+	return newTestAgentWithTimeout(tb, own, soon)
+}
 
-func newTestAgentTimeout(tb testing.TB, own string, patience time.Duration) *testAgent {
+func newTestAgentWithTimeout(tb testing.TB, own string, timeout time.Duration) *testAgent {
 	tb.Helper()
 	h := &testAgent{tb: tb}
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
@@ -133,7 +135,7 @@ func newTestAgentTimeout(tb testing.TB, own string, patience time.Duration) *tes
 		tb.Fatal(err)
 	}
 	h.addr = ln.Addr().String()
-	h.agent.queue.readTimeout = patience
+	h.agent.queue.readTimeout = timeout
 	h.server = h.agent.Serve(ln, own)
 	tb.Cleanup(h.server.Close)
 	return h
@@ -157,7 +159,7 @@ func (h *testAgent) ask(text string) string {
 	h.tb.Helper()
 	c := h.dial("127.0.0.1")
 	defer c.Close()
-	_, _ = io.WriteString(c, text) // a door that has read enough may close
+	_, _ = io.WriteString(c, text) // the server may close before it has read all
 	return h.readAll(c)
 }
 

@@ -23,147 +23,148 @@ import (
 )
 
 const (
-	readTimeout     = 250 * time.Millisecond // how long a client has to say what it means
-	writeTimeout    = time.Second            // for a line, which fits any socket's buffer
-	drainTimeout     = 250 * time.Millisecond // for what a client sends behind its line
-	maxDrained   = 64 << 10               // how much of that is read
-	acceptRetryDelay  = 50 * time.Millisecond  // after a failure; the kernel holds the connections meanwhile
-	maxShownText = 80                     // bytes in the log of a text that is no key
+	readTimeout      = 250 * time.Millisecond // for the request of a client
+	writeTimeout     = time.Second            // for a line, which fits any socket's buffer
+	drainTimeout     = 250 * time.Millisecond // for reading what a client sends behind its line
+	maxDrained       = 64 << 10               // bytes of that
+	acceptRetryDelay = 50 * time.Millisecond  // after a failure; the kernel holds the connections meanwhile
+	maxRequest       = 256                    // bytes that are read; no key is that long
+	maxShownText     = 80                     // bytes of an invalid request in the log
 
-	// A client that says nothing has a place among those that wait. When there is none left, the one that
-	// has waited longest is asked for the last time and goes. Who has said what it means, as HAProxy with
-	// agent-send has when it is accepted, needs no place.
-	maxWaiting     = 1024 // places
+	// Only connections without a request are queued. HAProxy with agent-send has sent its request before the
+	// connection is accepted, so that a full queue does not concern it.
+	maxWaiting          = 1024 // connections in the queue; a further one evicts the oldest
 	maxWaitingPerClient = 256  // of one address, or one IPv6 network of 64 bits
-	maxOpen       = 2048 // those included that are about to go; beyond, connections are closed at once
+	maxOpen             = 2048 // queued and evicted; a further connection is closed at once
 )
 
-// Server is one port of an Agent.
+// Server answers on one listener of an Agent.
 type Server struct {
-	a   *Agent
-	ln  net.Listener
+	agent      *Agent
+	ln         net.Listener
 	defaultKey atomic.Pointer[spool.Key]
 
 	closed atomic.Bool
 	wg     sync.WaitGroup
 }
 
-// Serve answers at ln, which belongs to the Door then; who does not say what it means is told about own,
-// spool.All for none. The Door owns the goroutine that accepts and one for each connection that waits.
-func (a *Agent) Serve(ln net.Listener, own string) *Server {
-	d := &Server{a: a, ln: ln}
-	d.SetDefaultService(own)
-	d.wg.Go(d.accept)
-	return d
+// Serve answers on ln until Close; the Server owns ln. An empty request is answered about service, which is
+// spool.All for none. The Server owns the goroutine that accepts and one for each connection that waits.
+func (a *Agent) Serve(ln net.Listener, service string) *Server {
+	s := &Server{agent: a, ln: ln}
+	s.SetDefaultService(service)
+	s.wg.Go(s.accept)
+	return s
 }
 
-// SetDefaultService changes who is spoken of to those who do not say what they mean.
-func (d *Server) SetDefaultService(own string) { d.defaultKey.Store(&spool.Key{Service: own}) }
+// SetDefaultService changes the service about which an empty request is answered.
+func (s *Server) SetDefaultService(service string) { s.defaultKey.Store(&spool.Key{Service: service}) }
 
-// Close closes the port and every connection, without a word: what HAProxy was told last stands. It
-// returns when all goroutines have ended.
-func (d *Server) Close() {
-	d.closed.Store(true)
-	_ = d.ln.Close() // nothing is lost with it
-	d.a.queue.closeAll(d)
-	d.wg.Wait()
+// Close closes the listener and every connection without an answer, so that HAProxy keeps the last one. It returns
+// when all goroutines of s have ended.
+func (s *Server) Close() {
+	s.closed.Store(true)
+	_ = s.ln.Close() // nothing is lost with it
+	s.agent.queue.closeAll(s)
+	s.wg.Wait()
 }
 
-func (d *Server) accept() {
+func (s *Server) accept() {
 	var buf [maxRequest]byte
 	for {
-		c, err := d.ln.Accept()
+		c, err := s.ln.Accept()
 		if err != nil {
-			if d.closed.Load() || errors.Is(err, net.ErrClosed) {
+			if s.closed.Load() || errors.Is(err, net.ErrClosed) {
 				return
 			}
 			<-time.After(acceptRetryDelay)
 			continue
 		}
 		if tcp, ok := c.(*net.TCPConn); ok {
-			d.handle(tcp, buf[:])
+			s.handle(tcp, buf[:])
 		} else {
-			_ = c.Close() // nothing else listens for HAProxy
+			_ = c.Close() // HAProxy connects by TCP only
 		}
 	}
 }
 
-// handle answers a connection that has said what it means and nothing else. The others wait.
-func (d *Server) handle(c *net.TCPConn, buf []byte) {
+// handle answers c at once if its request is there and nothing behind it. Otherwise it queues c and starts
+// serveWaiting.
+func (s *Server) handle(c *net.TCPConn, buf []byte) {
 	n, end := readAvailable(c, buf)
 	if end || n > 0 && bytes.IndexByte(buf[:n], '\n') == n-1 {
-		d.reply(c, buf[:n])
+		s.reply(c, buf[:n])
 		_ = c.Close()
 		return
 	}
-	v := &pendingConn{server: d, TCPConn: c, client: clients.Network(peerAddr(c))}
-	n = copy(v.text[:], buf[:n])
-	if !d.a.queue.add(v) {
+	p := &pendingConn{server: s, TCPConn: c, client: clients.Network(peerAddr(c))}
+	n = copy(p.text[:], buf[:n])
+	queue := &s.agent.queue
+	if !queue.add(p) {
 		_ = c.Close()
 		return
 	}
-	// A connection that the limiter closes to make room goes as one that has no place any more: it is asked for the
-	// last time.
-	slot := d.a.o.Conns.Acquire(clients.AddrOf(c), func() { d.a.queue.evict(v) })
+	// The limiter evicts a connection to make room for another client's.
+	slot := s.agent.o.Conns.Acquire(clients.AddrOf(c), func() { queue.evict(p) })
 	if slot == nil {
-		d.a.queue.remove(v)
+		queue.remove(p)
 		_ = c.Close()
 		return
 	}
-	d.wg.Go(func() {
+	s.wg.Go(func() {
 		defer slot.Release()
-		defer d.a.queue.remove(v)
-		defer func() { _ = v.Close() }()
-		d.serveWaiting(v, n)
+		defer queue.remove(p)
+		defer func() { _ = p.Close() }()
+		s.serveWaiting(p, n)
 	})
 }
 
-// serveWaiting waits for v, of whose text n bytes are there, to say what it means, and answers.
-func (d *Server) serveWaiting(v *pendingConn, n int) {
-	for !isComplete(v.text[:n]) {
-		m, err := v.Read(v.text[n:])
+// serveWaiting reads the request of p, of which n bytes are there, and replies. An evicted connection gets a reply
+// only if its request is complete.
+func (s *Server) serveWaiting(p *pendingConn, n int) {
+	for !isComplete(p.text[:n]) {
+		m, err := p.Read(p.text[n:])
 		n += m
 		if err == nil {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// It may be we who are late: what is there now counts.
-			m, end := readAvailable(v.TCPConn, v.text[n:])
+			// This goroutine may have run late: what has arrived by now counts.
+			m, end := readAvailable(p.TCPConn, p.text[n:])
 			n += m
-			if v.evicted.Load() && !end && !isComplete(v.text[:n]) {
+			if p.evicted.Load() && !end && !isComplete(p.text[:n]) {
 				return
 			}
 		} else if !errors.Is(err, io.EOF) {
-			return // reset, or the door closes
+			return // the client has reset the connection, or the server closes
 		}
 		break
 	}
-	d.reply(v.TCPConn, v.text[:n])
-	if i := bytes.IndexByte(v.text[:n], '\n'); i >= 0 && i < n-1 {
-		// What a client has sent and we have not read turns the close into a reset, which may overtake
-		// the answer.
-		_ = v.CloseWrite()
-		_ = v.SetReadDeadline(time.Now().Add(drainTimeout))
-		_, _ = io.Copy(io.Discard, io.LimitReader(v, maxDrained))
+	s.reply(p.TCPConn, p.text[:n])
+	if i := bytes.IndexByte(p.text[:n], '\n'); i >= 0 && i < n-1 {
+		// Closing a socket with unread data sends a reset, which may overtake the answer.
+		_ = p.CloseWrite()
+		_ = p.SetReadDeadline(time.Now().Add(drainTimeout))
+		_, _ = io.Copy(io.Discard, io.LimitReader(p, maxDrained))
 	}
 }
 
-// isComplete reports whether nothing more is to be read.
+// isComplete reports whether text is a whole request.
 func isComplete(text []byte) bool {
 	return len(text) == maxRequest || bytes.IndexByte(text, '\n') >= 0
 }
 
-// readAvailable reads what is there, without waiting and whatever the deadline. end says that nothing more will
-// come.
+// readAvailable reads what the kernel has for c. It does not block and ignores the deadline. end reports that
+// nothing more will arrive.
 func readAvailable(c *net.TCPConn, p []byte) (n int, end bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, true
 	}
-	var got error
+	var readErr error
 	err = raw.Control(func(fd uintptr) {
 		for {
-			if n, got = syscall.Read(int(fd), p); !errors.Is(got, syscall.EINTR) {
+			if n, readErr = syscall.Read(int(fd), p); !errors.Is(readErr, syscall.EINTR) {
 				return
 			}
 		}
@@ -171,42 +172,53 @@ func readAvailable(c *net.TCPConn, p []byte) (n int, end bool) {
 	if err != nil { // closed
 		return 0, true
 	}
-	return max(n, 0), n == 0 || n < 0 && !errors.Is(got, syscall.EAGAIN)
+	return max(n, 0), n == 0 || n < 0 && !errors.Is(readErr, syscall.EAGAIN)
 }
 
-// reply answers what was read.
-func (d *Server) reply(c *net.TCPConn, read []byte) {
-	text, _, _ := bytes.Cut(read, []byte("\n"))
-	k, ok := parseRequest(text, *d.defaultKey.Load())
+// reply answers the request read from c. An invalid one gets a log line and no answer.
+func (s *Server) reply(c *net.TCPConn, request []byte) {
+	a := s.agent
+	text, _, _ := bytes.Cut(request, []byte("\n"))
+	k, ok := parseRequest(text, *s.defaultKey.Load())
 	if !ok {
-		d.a.logInvalidKey(c, text)
+		a.logInvalidRequest(c, text)
 		return
 	}
-	answer := d.a.answer(k)
-	if d.closed.Load() {
+	answer := a.answer(k)
+	if s.closed.Load() {
 		return
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if _, err := io.WriteString(c, answer+"\n"); err != nil {
 		return
 	}
-	if d.a.o.OnAnswer != nil {
-		d.a.o.OnAnswer(peerAddr(c).String(), k, answer)
+	if a.o.OnAnswer != nil {
+		a.o.OnAnswer(peerAddr(c).String(), k, answer)
 	}
-	if log := d.a.o.Log; log.Enabled(context.Background(), slog.LevelDebug) {
+	if log := a.o.Log; log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("agent answered", "peer", peerAddr(c).String(), "service", k.Name(), "answer", answer)
 	}
 }
 
-// logInvalidKey logs once for each client that a text names no service.
-func (a *Agent) logInvalidKey(c net.Conn, text []byte) {
+// parseRequest returns the key that text, a request without its newline, names. An empty one names defaultKey.
+func parseRequest(text []byte, defaultKey spool.Key) (k spool.Key, ok bool) {
+	text = bytes.TrimSuffix(text, []byte("\r"))
+	if len(text) == 0 {
+		return defaultKey, true
+	}
+	k, err := spool.ParseKey(string(text))
+	return k, err == nil
+}
+
+// logInvalidRequest logs a request that names no service, each text once for each client.
+func (a *Agent) logInvalidRequest(c net.Conn, text []byte) {
 	const message = `agent: what was sent names no service, and gets no answer; agent-send wants "web\n" or "web:8080\n"`
 	if a.o.LogLimit.AllowOnce(loglimit.Client, clients.Network(peerAddr(c)).String(), message, string(text)) {
 		a.o.Log.Warn(message, "text", textfmt.Excerpt(text, maxShownText), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
 	}
 }
 
-// peerAddr returns who a connection is from.
+// peerAddr returns the client's address, without a zone and never an IPv4 address in IPv6 form.
 func peerAddr(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap().WithZone("")

@@ -19,8 +19,8 @@ import (
 	"hacheck/internal/spool"
 )
 
-// TestWhatIsAsked: which override a text means, on a listener of all and on a service's own.
-func TestWhatIsAsked(t *testing.T) {
+// TestRequestedKey: which key a request is looked up under, and is reported to OnAnswer.
+func TestRequestedKey(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		text string
@@ -48,7 +48,7 @@ func TestWhatIsAsked(t *testing.T) {
 		t.Run(fmt.Sprintf("%.20q", c.text), func(t *testing.T) {
 			t.Parallel()
 			for _, half := range []bool{false, true} {
-				h := newTestAgentTimeout(t, "own", readTimeout)
+				h := newTestAgentWithTimeout(t, "own", readTimeout)
 				conn := h.dial("127.0.0.1")
 				if _, err := io.WriteString(conn, c.text); err != nil {
 					t.Fatal(err)
@@ -64,7 +64,7 @@ func TestWhatIsAsked(t *testing.T) {
 					t.Errorf("half closed %v: answered %q, %v", half, got, err)
 				}
 				took := time.Since(began)
-				h.server.Close() // what is noted is noted behind the answer
+				h.server.Close() // OnAnswer is called after the answer
 				if d := cmp.Diff([]lookup{c.want}, h.overrides.lookups, cmp.AllowUnexported(lookup{})); d != "" {
 					t.Errorf("half closed %v: looked up (-want +got)\n%s", half, d)
 				}
@@ -73,15 +73,15 @@ func TestWhatIsAsked(t *testing.T) {
 				}
 				k := spool.Key{Service: c.want.service, Host: c.want.host, Port: c.want.port}
 				if d := cmp.Diff([]answerRecord{{"127.0.0.1", k.Name(), "up ready"}}, h.answers.list); d != "" {
-					t.Errorf("half closed %v: noted (-want +got)\n%s", half, d)
+					t.Errorf("half closed %v: OnAnswer got (-want +got)\n%s", half, d)
 				}
 			}
 		})
 	}
 }
 
-// TestNoKey: what names no service gets no answer and one line in the log.
-func TestNoKey(t *testing.T) {
+// TestInvalidRequest: a request that names no service gets no answer and one log line.
+func TestInvalidRequest(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		"a b\n", " web\n", "../web\n", ".\n", "web:\n", "web:0\n", "web:65536\n", "web:a/b:80\n", "web\x00\n", "\\n\n", `web\n`,
@@ -93,7 +93,7 @@ func TestNoKey(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%.20q", text), func(t *testing.T) {
 			t.Parallel()
-			h := newTestAgentTimeout(t, spool.All, readTimeout)
+			h := newTestAgentWithTimeout(t, spool.All, readTimeout)
 			for range 3 {
 				if got := h.ask(text); got != "" {
 					t.Errorf("answered %q", got)
@@ -101,7 +101,7 @@ func TestNoKey(t *testing.T) {
 			}
 			h.server.Close()
 			if h.overrides.lookups != nil || h.answers.list != nil {
-				t.Errorf("looked up %v, noted %v", h.overrides.lookups, h.answers.list)
+				t.Errorf("looked up %v, OnAnswer got %v", h.overrides.lookups, h.answers.list)
 			}
 			if log := h.log.String(); count(log, "names no service") != 1 || len(log) > 500 || strings.Contains(log, "\xff") || strings.Contains(log, "\x00") {
 				t.Errorf("the log has not one short line, but:\n%s", log)
@@ -110,8 +110,8 @@ func TestNoKey(t *testing.T) {
 	}
 }
 
-// TestTextsAreLoggedOnceAndBounded: one client has few lines, and the log says how many more there would have been.
-func TestTextsAreLoggedOnceAndBounded(t *testing.T) {
+// TestInvalidRequestsAreLoggedOnceAndBounded: a client causes few lines, and the log counts those left out.
+func TestInvalidRequestsAreLoggedOnceAndBounded(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)
 	const texts = 300
@@ -134,10 +134,10 @@ func TestTextsAreLoggedOnceAndBounded(t *testing.T) {
 	}
 }
 
-// TestSlowText: one byte, and the next one a second later. The first is all that counts.
-func TestSlowText(t *testing.T) {
+// TestSlowRequest: a client sends one byte and the rest too late. Only the first byte counts.
+func TestSlowRequest(t *testing.T) {
 	t.Parallel()
-	h := newTestAgentTimeout(t, spool.All, readTimeout)
+	h := newTestAgentWithTimeout(t, spool.All, readTimeout)
 	h.overrides.set("w", spool.Down, "that is w")
 	c := h.dial("127.0.0.1")
 	began := time.Now()
@@ -156,8 +156,8 @@ func TestSlowText(t *testing.T) {
 	}
 }
 
-// TestTextInTwoParts is what a network may make of one line.
-func TestTextInTwoParts(t *testing.T) {
+// TestRequestInParts: the network may split a line.
+func TestRequestInParts(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)
 	c := h.dial("127.0.0.1")
@@ -165,7 +165,7 @@ func TestTextInTwoParts(t *testing.T) {
 		if _, err := io.WriteString(c, part); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the door waits for it", func() bool { return h.waiting() == 1 })
+		until(t, "the connection is queued", func() bool { return h.waiting() == 1 })
 	}
 	if _, err := io.WriteString(c, "80\n"); err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func (h *testAgent) waiting() int {
 	return h.agent.queue.waiting.Len()
 }
 
-// TestClose: connections get no word, and the port is closed when it returns.
+// TestClose: pending connections get no answer, and the port is closed when Close returns.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, "web")
@@ -195,7 +195,7 @@ func TestClose(t *testing.T) {
 	began := time.Now()
 	h.server.Close()
 	if took := time.Since(began); took > soon/2 {
-		t.Errorf("closing took %v: it may not wait for those who are silent", took)
+		t.Errorf("closing took %v: it may not wait for silent clients", took)
 	}
 	for _, c := range conns {
 		if got := h.readAll(c); got != "" {
@@ -207,19 +207,19 @@ func TestClose(t *testing.T) {
 		t.Error("the port is still open")
 	}
 	if h.answers.list != nil {
-		t.Errorf("noted %v", h.answers.list)
+		t.Errorf("OnAnswer got %v", h.answers.list)
 	}
 	if h.agent.queue.add(&pendingConn{server: h.server}) {
-		t.Error("who was accepted in the last moment still waits")
+		t.Error("a connection accepted before Close is still queued after it")
 	}
 	h.server.Close() // once more does no harm
 }
 
-// TestCloseUnderQuestions: whoever is being answered hears the truth or nothing.
-func TestCloseUnderQuestions(t *testing.T) {
+// TestCloseWhileAnswering: during Close a client gets the whole answer or none.
+func TestCloseWhileAnswering(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		h := newTestAgentTimeout(t, "web", readTimeout)
+		h := newTestAgentWithTimeout(t, "web", readTimeout)
 		h.overrides.set("web", spool.Drain, "")
 		var wg sync.WaitGroup
 		var closed atomic.Bool
@@ -252,8 +252,8 @@ func TestCloseUnderQuestions(t *testing.T) {
 	}
 }
 
-// TestPushed: who has waited longest goes without an answer, unless it has said what it means.
-func TestPushed(t *testing.T) {
+// TestFullQueueEvictsOldest: the connection that has waited longest gets no answer unless it has sent a request.
+func TestFullQueueEvictsOldest(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)
 	h.agent.queue.mu.Lock()
@@ -279,22 +279,22 @@ func TestPushed(t *testing.T) {
 	silent(first)
 	other := enter("127.0.0.2", false)
 	if got := h.ask("web\n"); got != "up ready\n" {
-		t.Errorf("who says what it means: %q", got)
+		t.Errorf("a client that sends its request: %q", got)
 	}
-	fourth := enter("127.0.0.3", true) // the places are all taken
+	fourth := enter("127.0.0.3", true) // the queue is full
 	silent(second)
 	for _, c := range []*net.TCPConn{third, other, fourth} {
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
 		if got := h.readAll(c); got != "up ready\n" {
-			t.Errorf("who has a place: %q", got)
+			t.Errorf("a queued client: %q", got)
 		}
 	}
 	until(t, "nobody is left", func() bool { return h.waiting() == 0 })
 }
 
-// accepted returns both ends of a connection to nobody, the server's with text to be read.
+// accepted returns both ends of a connection that no Server handles; text is in the server's receive buffer.
 func accepted(t *testing.T, text string) (client net.Conn, server *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -328,8 +328,8 @@ func accepted(t *testing.T, text string) (client net.Conn, server *net.TCPConn) 
 	return client, server
 }
 
-// TestPushedWithItsLineRead: we may be late, not the client.
-func TestPushedWithItsLineRead(t *testing.T) {
+// TestEvictedConnWithCompleteRequest: the request arrived in time, and our goroutine was late.
+func TestEvictedConnWithCompleteRequest(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "web:80": "", "": ""} {
@@ -349,16 +349,16 @@ func TestPushedWithItsLineRead(t *testing.T) {
 		}
 	}
 	if len(h.agent.queue.open) != 0 || len(h.agent.queue.byClient) != 0 {
-		t.Errorf("left in the crowd: %v, %v", h.agent.queue.open, h.agent.queue.byClient)
+		t.Errorf("left in the queue: %v, %v", h.agent.queue.open, h.agent.queue.byClient)
 	}
 }
 
-// TestAnsweredAsItIsAccepted: who has said what it means, and nothing else, needs no place.
-func TestAnsweredAsItIsAccepted(t *testing.T) {
+// TestCompleteRequestSkipsQueue: a request that is complete at the accept is answered even if the queue is full.
+func TestCompleteRequestSkipsQueue(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "\n": "up ready\n", "web:80": "", "": "", "web:80\nmore": ""} {
 		for most, want := range map[int]string{0: want, 1: "up ready\n"} {
-			h := newTestAgentTimeout(t, spool.All, readTimeout)
+			h := newTestAgentWithTimeout(t, spool.All, readTimeout)
 			h.agent.queue.mu.Lock()
 			h.agent.queue.maxOpen = most
 			h.agent.queue.mu.Unlock()
@@ -373,8 +373,8 @@ func TestAnsweredAsItIsAccepted(t *testing.T) {
 	}
 }
 
-// TestTooManyAlive: the last bound, past which connections are closed as they come.
-func TestTooManyAlive(t *testing.T) {
+// TestTooManyOpenConns: beyond maxOpen, connections are closed at once.
+func TestTooManyOpenConns(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)
 	h.agent.queue.mu.Lock()
@@ -385,8 +385,8 @@ func TestTooManyAlive(t *testing.T) {
 	}
 }
 
-// startBadClient is a bad client: it opens connections as fast as it can, holds them, says nothing and reads nothing,
-// or says half a line, or a line without an end, or asks and never reads.
+// startBadClient opens connections as fast as it can and holds them. It sends nothing, half a line, a line without an
+// end, or a request, and never reads.
 func startBadClient(tb testing.TB, addr string) (stop func() (opened int64)) {
 	tb.Helper()
 	var opened atomic.Int64
@@ -424,13 +424,13 @@ func startBadClient(tb testing.TB, addr string) (stop func() (opened int64)) {
 	}
 }
 
-// TestBadClientHoldsNobodyUp: even one at the address of the good one.
-func TestBadClientHoldsNobodyUp(t *testing.T) {
+// TestBadClientDelaysNobody: not even a client with the same address.
+func TestBadClientDelaysNobody(t *testing.T) {
 	t.Parallel()
-	h := newTestAgentTimeout(t, "web", readTimeout)
+	h := newTestAgentWithTimeout(t, "web", readTimeout)
 	h.overrides.set("web", spool.Maint, "disk")
 	stop := startBadClient(t, h.addr)
-	until(t, "the places are taken", func() bool { return h.waiting() >= maxWaitingPerClient })
+	until(t, "the queue is full", func() bool { return h.waiting() >= maxWaitingPerClient })
 	var slowest time.Duration
 	for range 200 {
 		began := time.Now()

@@ -14,119 +14,107 @@ import (
 )
 
 const (
-	// maintRecordTime is how long after a balancer was told of maint its end is expected. It asks more often.
+	// maintRecordTime is how long checks are recorded after an answer of maint. HAProxy asks more often than that.
 	maintRecordTime = time.Minute
-	// maxSuccesses bounds what is remembered, at most four of them a target. Past it the memory is begun
-	// anew, and what comes back then waits for its next check.
+	// maxSuccesses bounds the records, at most four of them a target. A record beyond the bound clears all others;
+	// a target that comes back from maint then waits for its next check.
 	maxSuccesses = 100_000
 )
 
-// Successes remembers when checks have last passed, while that may matter: while balancers are told of maint,
-// and until what was in maint is back. The rest of the time it costs a check one look at a pointer. The zero
-// value is ready, and it is safe for concurrent use.
+// loopback is the host under which a check by a loopback address or by a host name is recorded.
+const loopback = "127.0.0.1"
+
+// Successes records when checks have last passed. It records only while balancers are told of maint and until the
+// targets in maint are back; the rest of the time a check costs one look at a pointer. The zero value is ready to
+// use. It is safe for concurrent use.
 type Successes struct {
-	recordUntil atomic.Pointer[time.Time] // when nothing needs to be noted any more; nil is now
+	recordUntil atomic.Pointer[time.Time] // nil: nothing is recorded
 
-	mu   sync.Mutex
-	latest map[passed]time.Time // the latest begin of a check that has passed
+	mu     sync.Mutex
+	latest map[successKey]time.Time // the latest start of a check that has passed
 }
 
-// passed is what a check that passed speaks for.
-type passed struct {
-	of            extent
-	service, host string
-	port          uint16
+// successKey is a key that a check has passed for.
+type successKey struct {
+	spool.Key
+	allPorts bool // a check without a port has passed: it counts for all instances of the service
 }
 
-type extent uint8
-
-const (
-	ofAny      extent = iota // any check
-	ofService                // any check of service
-	ofWhole                  // service without a port, which speaks for all its instances
-	ofPort                   // service at port
-	ofLoopback               // service at port, by the loopback address or a name: at any address of this machine, then
-	ofTarget                 // service at host and port
-)
-
-// recordFor has passes noted for a while from now on.
-func (p *Successes) recordFor(d time.Duration) {
+// recordFor has checks recorded for d from now on.
+func (s *Successes) recordFor(d time.Duration) {
 	until := time.Now().Add(d)
 	for {
-		old := p.recordUntil.Load()
-		if old != nil && !old.Before(until) || p.recordUntil.CompareAndSwap(old, &until) {
+		old := s.recordUntil.Load()
+		if old != nil && !old.Before(until) || s.recordUntil.CompareAndSwap(old, &until) {
 			return
 		}
 	}
 }
 
-// OverrideChanged is told of the changes in the spool.
-func (p *Successes) OverrideChanged(c spool.Change) {
+// OverrideChanged must be called for each change of an override, as spool.IndexOptions.OnChange.
+func (s *Successes) OverrideChanged(c spool.Change) {
 	if c.Old != nil && c.Old.State == spool.Maint {
-		p.recordFor(recheckTimeout)
+		s.recordFor(recheckTimeout)
 	}
 }
 
-// CheckFinished is told of the checks that have run, as health.Options.OnResult.
-func (p *Successes) CheckFinished(t *check.Target, r check.Result, began time.Time) {
-	until := p.recordUntil.Load()
+// CheckFinished must be called for each check that has run, as health.Options.OnResult.
+func (s *Successes) CheckFinished(t *check.Target, r check.Result, began time.Time) {
+	until := s.recordUntil.Load()
 	if until == nil {
 		return
 	}
 	if time.Now().After(*until) {
-		if p.recordUntil.CompareAndSwap(until, nil) {
-			p.mu.Lock()
-			p.latest = nil
-			p.mu.Unlock()
+		if s.recordUntil.CompareAndSwap(until, nil) {
+			s.mu.Lock()
+			s.latest = nil
+			s.mu.Unlock()
 		}
 		return
 	}
 	if r.Code != http.StatusOK {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.latest == nil || len(p.latest) >= maxSuccesses {
-		p.latest = map[passed]time.Time{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.latest == nil || len(s.latest) >= maxSuccesses {
+		s.latest = map[successKey]time.Time{}
 	}
-	note := func(k passed) {
-		if began.After(p.latest[k]) {
-			p.latest[k] = began
+	record := func(k spool.Key, allPorts bool) {
+		if key := (successKey{k, allPorts}); began.After(s.latest[key]) {
+			s.latest[key] = began
 		}
 	}
-	note(passed{of: ofAny})
-	note(passed{ofService, t.Service, "", 0})
+	k := spool.Key{Service: t.Service, Port: t.Port}
 	if t.Port == 0 {
-		note(passed{ofWhole, t.Service, "", 0})
-		return
+		record(k, true)
+	} else if k.Host = spool.CanonicalHost(t.Host); !isOtherAddress(k.Host) {
+		k.Host = loopback
 	}
-	note(passed{ofPort, t.Service, "", t.Port})
-	host := spool.CanonicalHost(t.Host)
-	if addr, err := netip.ParseAddr(host); err == nil && !addr.IsLoopback() {
-		note(passed{ofTarget, t.Service, host, t.Port})
-	} else {
-		note(passed{ofLoopback, t.Service, "", t.Port})
+	for _, covering := range k.CoveringKeys(true) {
+		record(covering, false)
 	}
 }
 
-// passedSince reports whether a check that speaks for k has passed that began after then. here says that the host
-// of k is this machine.
-func (p *Successes) passedSince(k spool.Key, here bool, then time.Time) bool {
-	p.recordFor(recheckTimeout)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	ok := func(of extent, service, host string, port uint16) bool {
-		return p.latest[passed{of, service, host, port}].After(then)
-	}
+// isOtherAddress reports whether host is an IP address and not a loopback address.
+func isOtherAddress(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && !addr.IsLoopback()
+}
+
+// passedSince reports whether a check that counts for k has passed and was started after t. local says that k.Host
+// is an address of this machine: a check by a loopback address counts as well then.
+func (s *Successes) passedSince(k spool.Key, local bool, t time.Time) bool {
+	s.recordFor(recheckTimeout)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	passed := func(k spool.Key, allPorts bool) bool { return s.latest[successKey{k, allPorts}].After(t) }
 	switch {
 	case k.Service == spool.All:
-		return ok(ofAny, "", "", 0)
-	case k.Port == 0:
-		return ok(ofService, k.Service, "", 0)
-	case ok(ofWhole, k.Service, "", 0):
+		return passed(spool.Key{Service: spool.All}, false)
+	case passed(k, false), k.Port != 0 && passed(spool.Key{Service: k.Service}, true):
 		return true
-	case k.Host == "":
-		return ok(ofPort, k.Service, "", k.Port)
+	default:
+		return local && k.Host != "" && passed(spool.Key{Service: k.Service, Host: loopback, Port: k.Port}, false)
 	}
-	return ok(ofTarget, k.Service, k.Host, k.Port) || here && ok(ofLoopback, k.Service, "", k.Port)
 }

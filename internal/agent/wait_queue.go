@@ -11,104 +11,104 @@ import (
 	"time"
 )
 
-// pendingConn is a connection that has not said yet what it means.
+// pendingConn is a connection whose request has not arrived yet.
 type pendingConn struct {
 	*net.TCPConn
-	server   *Server
-	client   netip.Prefix
-	text   [maxRequest]byte
-	evicted atomic.Bool // it has to make room: what it has said until now counts, and nothing more
+	server  *Server
+	client  netip.Prefix // as clients.Network
+	text    [maxRequest]byte
+	evicted atomic.Bool // only a request that has arrived by now is answered
 
-	elem, clientElem *list.Element // its places; nil when it has none any more
+	elem, clientElem *list.Element // in waitQueue.waiting and byClient; nil once the connection is evicted
 }
 
-// waitQueue are the visitors of all doors, bounded so that one who opens thousands of connections and is
-// silent holds up nobody else.
+// waitQueue holds the pending connections of all servers of an Agent. It is bounded, so that a client that opens
+// thousands of silent connections does not delay others.
 type waitQueue struct {
 	capacity, clientCapacity, maxOpen int
-	readTimeout                 time.Duration // with each
+	readTimeout                       time.Duration // of each connection
 
-	mu    sync.Mutex
-	open map[*pendingConn]struct{}
-	waiting   *list.List // of *visitor with a place, who has waited longest first
-	byClient    map[netip.Prefix]*list.List
+	mu       sync.Mutex
+	open     map[*pendingConn]struct{} // also the evicted ones whose goroutine has not ended
+	waiting  *list.List                // of *pendingConn, the oldest first
+	byClient map[netip.Prefix]*list.List
 }
 
-func newWaitQueue(places, placesPeer, most int) waitQueue {
+func newWaitQueue(capacity, clientCapacity, maxOpen int) waitQueue {
 	return waitQueue{
-		capacity: places, clientCapacity: placesPeer, maxOpen: most, readTimeout: readTimeout,
+		capacity: capacity, clientCapacity: clientCapacity, maxOpen: maxOpen, readTimeout: readTimeout,
 		open: map[*pendingConn]struct{}{}, waiting: list.New(), byClient: map[netip.Prefix]*list.List{},
 	}
 }
 
-// add gives v a place and the time to speak, at the cost of another if need be, or returns false: then
-// there are too many that have lost their places and not noticed, or the door is closed.
-func (c *waitQueue) add(v *pendingConn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if v.server.closed.Load() || len(c.open) >= c.maxOpen {
+// add queues c and sets its read deadline. A full queue evicts its oldest connection, a client at its limit its own
+// oldest one. add returns false when the server is closed or too many evicted connections have not ended yet.
+func (q *waitQueue) add(c *pendingConn) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if c.server.closed.Load() || len(q.open) >= q.maxOpen {
 		return false
 	}
-	same := c.byClient[v.client]
+	own := q.byClient[c.client]
 	switch {
-	case same != nil && same.Len() >= c.clientCapacity:
-		c.evictLocked(same.Front().Value.(*pendingConn))
-	case c.waiting.Len() >= c.capacity:
-		c.evictLocked(c.waiting.Front().Value.(*pendingConn))
+	case own != nil && own.Len() >= q.clientCapacity:
+		q.evictLocked(own.Front().Value.(*pendingConn))
+	case q.waiting.Len() >= q.capacity:
+		q.evictLocked(q.waiting.Front().Value.(*pendingConn))
 	}
-	if same = c.byClient[v.client]; same == nil {
-		same = list.New()
-		c.byClient[v.client] = same
+	if own = q.byClient[c.client]; own == nil {
+		own = list.New()
+		q.byClient[c.client] = own
 	}
-	_ = v.SetReadDeadline(time.Now().Add(c.readTimeout))
-	v.elem, v.clientElem = c.waiting.PushBack(v), same.PushBack(v)
-	c.open[v] = struct{}{}
+	_ = c.SetReadDeadline(time.Now().Add(q.readTimeout))
+	c.elem, c.clientElem = q.waiting.PushBack(c), own.PushBack(c)
+	q.open[c] = struct{}{}
 	return true
 }
 
-// evictLocked has v go. c.mu is held.
-func (c *waitQueue) evictLocked(v *pendingConn) {
-	c.dequeueLocked(v)
-	v.evicted.Store(true)
-	_ = v.SetReadDeadline(time.Unix(1, 0))
-}
-
-// evict has v go, unless it has gone.
-func (c *waitQueue) evict(v *pendingConn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, alive := c.open[v]; alive {
-		c.evictLocked(v)
+// evict ends the wait of c, unless c was removed already.
+func (q *waitQueue) evict(c *pendingConn) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, open := q.open[c]; open {
+		q.evictLocked(c)
 	}
 }
 
-func (c *waitQueue) dequeueLocked(v *pendingConn) {
-	if v.elem == nil {
+// evictLocked takes c from the queue and lets its read time out at once. q.mu is held.
+func (q *waitQueue) evictLocked(c *pendingConn) {
+	q.dequeueLocked(c)
+	c.evicted.Store(true)
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (q *waitQueue) dequeueLocked(c *pendingConn) {
+	if c.elem == nil {
 		return
 	}
-	c.waiting.Remove(v.elem)
-	same := c.byClient[v.client]
-	if same.Remove(v.clientElem); same.Len() == 0 {
-		delete(c.byClient, v.client)
+	q.waiting.Remove(c.elem)
+	own := q.byClient[c.client]
+	if own.Remove(c.clientElem); own.Len() == 0 {
+		delete(q.byClient, c.client)
 	}
-	v.elem, v.clientElem = nil, nil
+	c.elem, c.clientElem = nil, nil
 }
 
-// remove is when v has gone.
-func (c *waitQueue) remove(v *pendingConn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dequeueLocked(v)
-	delete(c.open, v)
+// remove forgets c. The goroutine that serves c calls it at its end.
+func (q *waitQueue) remove(c *pendingConn) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dequeueLocked(c)
+	delete(q.open, c)
 }
 
-// closeAll closes the connections of a door.
-func (c *waitQueue) closeAll(d *Server) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for v := range c.open {
-		if v.server == d {
-			_ = v.Close() // its goroutine notices
+// closeAll closes the pending connections of s. Their goroutines then end.
+func (q *waitQueue) closeAll(s *Server) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for c := range q.open {
+		if c.server == s {
+			_ = c.Close()
 		}
 	}
 }
