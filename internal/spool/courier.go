@@ -10,51 +10,51 @@ import (
 	"hacheck/internal/loglimit"
 )
 
-// maxLetters is how many changes wait to be told before those of one key are put together.
-const maxLetters = 16 << 10
+// maxQueued is how many changes wait to be told before those of one key are put together.
+const maxQueued = 16 << 10
 
-// letter is one thing to tell: a change, or a line of the log.
-type letter struct {
+// notification is one thing to tell: a change, or a line of the log.
+type notification struct {
 	change Change
 	log    func()
 }
 
-// courier tells changes and writes log lines outside of the lock that requests wait on: a receiver may
+// notifier tells changes and writes log lines outside of the lock that requests wait on: a receiver may
 // ask the index, and a log may be a pipe that nobody reads.
-type courier struct {
+type notifier struct {
 	onChange func(Change)
 	wake     chan struct{}
-	lines    *loglimit.Limiter
+	logLimit    *loglimit.Limiter
 
 	mu      sync.Mutex
-	letters []letter
-	limit   int
+	queue []notification
+	mergeAbove   int
 }
 
 // log writes a line unless there were too many of the same message lately.
-func (c *courier) log(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
-	if c.lines.Allow(loglimit.Override, "spool directory: "+msg, msg) {
-		c.write(log, level, msg, attrs...)
+func (c *notifier) log(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
+	if c.logLimit.Allow(loglimit.Override, "spool directory: "+msg, msg) {
+		c.logUnlimited(log, level, msg, attrs...)
 	}
 }
 
-// write is log for lines whose number is bounded otherwise.
-func (c *courier) write(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
+// logUnlimited is log for lines whose number is bounded otherwise.
+func (c *notifier) logUnlimited(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
 	if log.Enabled(context.Background(), level) {
-		c.post(letter{log: func() { log.LogAttrs(context.Background(), level, msg, attrs...) }})
+		c.enqueue(notification{log: func() { log.LogAttrs(context.Background(), level, msg, attrs...) }})
 	}
 }
 
-func (c *courier) changed(change Change) {
+func (c *notifier) change(change Change) {
 	if c.onChange != nil {
-		c.post(letter{change: change})
+		c.enqueue(notification{change: change})
 	}
 }
 
-func (c *courier) post(l letter) {
+func (c *notifier) enqueue(l notification) {
 	c.mu.Lock()
-	c.letters = append(c.letters, l)
-	if len(c.letters) > max(c.limit, maxLetters) {
+	c.queue = append(c.queue, l)
+	if len(c.queue) > max(c.mergeAbove, maxQueued) {
 		c.merge()
 	}
 	c.mu.Unlock()
@@ -66,10 +66,10 @@ func (c *courier) post(l letter) {
 
 // merge makes one letter of all the changes of a key, and keeps the first log lines. What is left is
 // bounded by the number of keys.
-func (c *courier) merge() {
+func (c *notifier) merge() {
 	at := map[Key]int{}
-	kept, lines := c.letters[:0], 0
-	for _, l := range c.letters {
+	kept, lines := c.queue[:0], 0
+	for _, l := range c.queue {
 		if l.log != nil {
 			if lines++; lines <= maxIgnored {
 				kept = append(kept, l)
@@ -83,13 +83,13 @@ func (c *courier) merge() {
 		at[l.change.Key] = len(kept)
 		kept = append(kept, l)
 	}
-	clear(c.letters[len(kept):])
-	c.letters = kept
-	c.limit = 2 * len(kept)
+	clear(c.queue[len(kept):])
+	c.queue = kept
+	c.mergeAbove = 2 * len(kept)
 }
 
 // run delivers until done is closed, and what is there then.
-func (c *courier) run(done <-chan struct{}) {
+func (c *notifier) run(done <-chan struct{}) {
 	for open := true; open; {
 		select {
 		case <-c.wake:
@@ -97,8 +97,8 @@ func (c *courier) run(done <-chan struct{}) {
 			open = false
 		}
 		c.mu.Lock()
-		letters := c.letters
-		c.letters, c.limit = nil, 0
+		letters := c.queue
+		c.queue, c.mergeAbove = nil, 0
 		c.mu.Unlock()
 		for _, l := range letters {
 			if l.log != nil {

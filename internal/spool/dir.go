@@ -24,23 +24,23 @@ var ErrNotDurable = errors.New("done, but it may not survive a power cut")
 // Names that no service can have, for files that are not overrides.
 const (
 	ownPrefix  = "#hacheck-"
-	newPrefix  = ownPrefix + "new." // being written, not yet an override
-	endPrefix  = ownPrefix + "end." // made and removed at once: the override of the file name that follows is over
-	parkPrefix = ownPrefix + "old." // moved aside as expired: parkPrefix, 16 hex digits, "#", the file's name
+	tempPrefix  = ownPrefix + "new." // being written, not yet an override
+	liftPrefix  = ownPrefix + "end." // made and removed at once: the override of the file name that follows is over
+	asidePrefix = ownPrefix + "old." // moved aside as expired: parkPrefix, 16 hex digits, "#", the file's name
 )
 
-// staleAfter is the age at which a file that a killed writer left behind may be removed. A living writer
+// abandonedAfter is the age at which a file that a killed writer left behind may be removed. A living writer
 // needs milliseconds, and is known by its lock besides.
-const staleAfter = time.Minute
+const abandonedAfter = time.Minute
 
-// parkName returns a name under which the file name is moved aside.
-func parkName(name string) string {
-	return fmt.Sprintf("%s%016x#%s", parkPrefix, rand.Uint64(), name)
+// newAsideName returns a name under which the file name is moved aside.
+func newAsideName(name string) string {
+	return fmt.Sprintf("%s%016x#%s", asidePrefix, rand.Uint64(), name)
 }
 
-// parkedName returns the name of the file that was moved aside to name.
-func parkedName(name string) (string, bool) {
-	rest, ok := strings.CutPrefix(name, parkPrefix)
+// originalName returns the name of the file that was moved aside to name.
+func originalName(name string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, asidePrefix)
 	if !ok || len(rest) < 18 || rest[16] != '#' {
 		return "", false
 	}
@@ -52,7 +52,7 @@ func parkedName(name string) (string, bool) {
 // processes.
 type Dir struct {
 	root string
-	made bool
+	created bool
 	now  func() time.Time
 }
 
@@ -76,7 +76,7 @@ func OpenDir(root string) (*Dir, error) {
 			return nil, fmt.Errorf("create spool directory: %w", err)
 		}
 	}
-	d := &Dir{root: path, made: made, now: time.Now}
+	d := &Dir{root: path, created: made, now: time.Now}
 	h, err := openHandle(path)
 	if err != nil {
 		return nil, fmt.Errorf("open spool directory: %w", err)
@@ -93,7 +93,7 @@ func OpenDir(root string) (*Dir, error) {
 func (d *Dir) Root() string { return d.root }
 
 // Created reports whether OpenDir has created the directory.
-func (d *Dir) Created() bool { return d.made }
+func (d *Dir) Created() bool { return d.created }
 
 // Chown makes uid and gid the owner of the directory that OpenDir has created. It follows no link: the parent
 // may belong to somebody else.
@@ -140,7 +140,7 @@ func (d *Dir) write(e Entry) error {
 	if e.Created.IsZero() {
 		e.Created = d.now()
 		old, err := d.lookup(h, e.Key, !e.Key.oneName())
-		if err == nil && old.Reason == cut(e.Reason) && (old.State == ForceUp) == (e.State == ForceUp) && !old.Created.IsZero() {
+		if err == nil && old.Reason == truncateReason(e.Reason) && (old.State == ForceUp) == (e.State == ForceUp) && !old.Created.IsZero() {
 			e.Created = old.Created
 		}
 	}
@@ -159,10 +159,10 @@ func (d *Dir) write(e Entry) error {
 
 // replace makes content the file name, whole or not at all; durable says that this shall hold across a
 // power cut as well.
-func (h *handle) replace(name string, content []byte, durable bool) error {
+func (h *dirHandle) replace(name string, content []byte, durable bool) error {
 	temp, fd := "", -1
 	for {
-		temp = fmt.Sprintf("%s%016x", newPrefix, rand.Uint64())
+		temp = fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
 		var err error
 		fd, err = retryInterrupted(func() (int, error) {
 			return unix.Openat(h.fd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -207,7 +207,7 @@ func (h *handle) replace(name string, content []byte, durable bool) error {
 }
 
 // sync makes the names of the directory survive a power cut.
-func (h *handle) sync() error {
+func (h *dirHandle) sync() error {
 	_, err := retryInterrupted(func() (int, error) { return 0, unix.Fsync(h.fd) })
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) { // a file system that has no such thing
 		return fmt.Errorf("%w: %w", ErrNotDurable, &fs.PathError{Op: "sync", Path: h.root, Err: err})
@@ -247,7 +247,7 @@ func (d *Dir) Remove(k Key) error {
 			return err
 		}
 		if !removed {
-			h.announceEnd(k)
+			h.announceLift(k)
 			return nil
 		}
 		return h.sync()
@@ -258,11 +258,11 @@ func (d *Dir) Remove(k Key) error {
 	return nil
 }
 
-// announceEnd tells the daemon that nothing is said about k any more, though there was no file to remove: it
+// announceLift tells the daemon that nothing is said about k any more, though there was no file to remove: it
 // may know of one from a file system that is no longer mounted. The event is all that counts, so that an error
 // says nothing: who may not write here had nothing to remove.
-func (h *handle) announceEnd(k Key) {
-	name := endPrefix + k.Name()
+func (h *dirHandle) announceLift(k Key) {
+	name := liftPrefix + k.Name()
 	fd, err := unix.Openat(h.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return
@@ -273,22 +273,22 @@ func (h *handle) announceEnd(k Key) {
 
 // unlink removes the file name. It is renamed first, so that the daemon can tell an operator's word from the
 // plain deletions of an `rm -r` that takes the whole directory.
-func (h *handle) unlink(name string) error {
+func (h *dirHandle) unlink(name string) error {
 	if isDir(h, name) { // ignored by every reader, and not ours to remove
 		return nil
 	}
-	aside := fmt.Sprintf("%s%016x", newPrefix, rand.Uint64())
-	if err := unix.Renameat(h.fd, h.at(name), h.fd, h.at(aside)); err != nil {
-		return unix.Unlinkat(h.fd, h.at(name), 0) // a longer name may need room on a full disk
+	aside := fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
+	if err := unix.Renameat(h.fd, h.path(name), h.fd, h.path(aside)); err != nil {
+		return unix.Unlinkat(h.fd, h.path(name), 0) // a longer name may need room on a full disk
 	}
 	// It no longer counts; what stays of it is swept up by the daemon.
-	_ = unix.Unlinkat(h.fd, h.at(aside), 0)
+	_ = unix.Unlinkat(h.fd, h.path(aside), 0)
 	return nil
 }
 
 // removeAll removes the files that are about k, except the one called keep, and what the daemon has moved
 // aside of them: it would be put back if it turned out to be in force.
-func (h *handle) removeAll(k Key, keep string) (removed bool, err error) {
+func (h *dirHandle) removeAll(k Key, keep string) (removed bool, err error) {
 	unlink := func(name string) {
 		switch unlinkErr := h.unlink(name); {
 		case unlinkErr == nil:
@@ -301,7 +301,7 @@ func (h *handle) removeAll(k Key, keep string) (removed bool, err error) {
 	if name := k.Name(); name != keep {
 		unlink(name)
 	}
-	listErr := h.each(func(name string, _ fs.FileMode) {
+	listErr := h.eachFile(func(name string, _ fs.FileMode) {
 		if name != keep && h.about(name) == k && name != k.Name() {
 			unlink(name)
 		}
@@ -309,14 +309,14 @@ func (h *handle) removeAll(k Key, keep string) (removed bool, err error) {
 	return removed, errors.Join(err, listErr)
 }
 
-func isDir(h *handle, name string) bool {
+func isDir(h *dirHandle, name string) bool {
 	var st unix.Stat_t
 	return unix.Fstatat(h.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // about returns the key that the file name is about, also when it is moved aside; the zero Key for none.
-func (h *handle) about(name string) Key {
-	if parked, ok := parkedName(name); ok {
+func (h *dirHandle) about(name string) Key {
+	if parked, ok := originalName(name); ok {
 		name = parked
 	}
 	k, err := ParseKey(name)
@@ -333,27 +333,27 @@ func (d *Dir) Read(k Key) (Entry, error) {
 	k = k.canonical()
 	h, err := openHandle(d.root)
 	if err != nil {
-		return Entry{}, unreadable(err)
+		return Entry{}, dirError(err)
 	}
 	defer h.close()
 	return d.lookup(h, k, true)
 }
 
-// unreadable wraps an error about the directory itself such that nobody takes it for the absence of a file.
-func unreadable(err error) error {
+// dirError wraps an error about the directory itself such that nobody takes it for the absence of a file.
+func dirError(err error) error {
 	return fmt.Errorf("read spool directory: %v", err) //nolint:errorlint // fs.ErrNotExist would mean up
 }
 
 // lookup is Read in an open directory; without search it looks at the name that the commands write only.
-func (d *Dir) lookup(h *handle, k Key, search bool) (Entry, error) {
+func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	now := d.now()
 	best, there := Entry{}, false
 	consider := func(name string, typ fs.FileMode) error {
 		r := h.read(name, typ)
-		if r.found == failed {
+		if r.status == readFailed {
 			return fmt.Errorf("read spool file %s: %v", name, r.err) //nolint:errorlint // as in unreadable
 		}
-		if e, ok := r.entry(k); ok && !e.Expired(now) && (!there || outlasts(&e, &best)) {
+		if e, ok := r.entry(k); ok && !e.Expired(now) && (!there || isStronger(&e, &best)) {
 			best, there = e, true
 		}
 		return nil
@@ -363,13 +363,13 @@ func (d *Dir) lookup(h *handle, k Key, search bool) (Entry, error) {
 	}
 	if search && (!there || !k.oneName()) {
 		var readErr error
-		err := h.each(func(name string, typ fs.FileMode) {
+		err := h.eachFile(func(name string, typ fs.FileMode) {
 			if readErr == nil && name != k.Name() && h.about(name) == k {
 				readErr = consider(name, typ)
 			}
 		})
 		if err != nil {
-			return Entry{}, unreadable(err)
+			return Entry{}, dirError(err)
 		}
 		if readErr != nil {
 			return Entry{}, readErr
@@ -381,9 +381,9 @@ func (d *Dir) lookup(h *handle, k Key, search bool) (Entry, error) {
 	return best, nil
 }
 
-// outlasts reports whether a goes before b, both about the same key: the stronger one does, and of equals
+// isStronger reports whether a goes before b, both about the same key: the stronger one does, and of equals
 // the one that ends later.
-func outlasts(a, b *Entry) bool {
+func isStronger(a, b *Entry) bool {
 	if a.State != b.State {
 		return a.State > b.State
 	}
@@ -394,19 +394,19 @@ func outlasts(a, b *Entry) bool {
 func (d *Dir) List() ([]Entry, error) {
 	h, err := openHandle(d.root)
 	if err != nil {
-		return nil, unreadable(err)
+		return nil, dirError(err)
 	}
 	defer h.close()
 	now := d.now()
 	best := map[Key]Entry{}
 	var readErr error
-	err = h.each(func(name string, typ fs.FileMode) {
+	err = h.eachFile(func(name string, typ fs.FileMode) {
 		k := h.about(name)
 		if k == (Key{}) || readErr != nil {
 			return
 		}
 		r := h.read(name, typ)
-		if r.found == failed {
+		if r.status == readFailed {
 			readErr = fmt.Errorf("read spool file %s: %v", name, r.err) //nolint:errorlint // as in unreadable
 			return
 		}
@@ -414,12 +414,12 @@ func (d *Dir) List() ([]Entry, error) {
 		if !ok || e.Expired(now) {
 			return
 		}
-		if old, there := best[k]; !there || outlasts(&e, &old) {
+		if old, there := best[k]; !there || isStronger(&e, &old) {
 			best[k] = e
 		}
 	})
 	if err != nil {
-		return nil, unreadable(err)
+		return nil, dirError(err)
 	}
 	if readErr != nil {
 		return nil, readErr

@@ -73,9 +73,9 @@ func ParseEntry(k Key, content []byte) Entry {
 		e.Reason = textReason(content[:maxContent])
 		return e
 	}
-	fields, ok := plainObject(content)
+	fields, ok := parsePlainObject(content)
 	if !ok {
-		fields, ok = object(content)
+		fields, ok = parseObject(content)
 	}
 	if !ok {
 		e.Reason = textReason(content)
@@ -86,7 +86,7 @@ func ParseEntry(k Key, content []byte) Entry {
 		if !ok {
 			text = string(raw)
 		}
-		e.Reason = cut(text)
+		e.Reason = truncateReason(text)
 	}
 	switch word, _ := jsonString(fields["state"]); word {
 	case "up":
@@ -98,14 +98,14 @@ func ParseEntry(k Key, content []byte) Entry {
 	}
 	e.Created = unixTime(fields["creation"])
 	e.Expires = unixTime(fields["expiration"])
-	if e.State == ForceUp && !isTime(fields["expiration"]) {
+	if e.State == ForceUp && !isTimeOrNull(fields["expiration"]) {
 		e.State = Down // when it was to end is not known, and a file that is odd forces nothing up
 	}
 	return e
 }
 
-// isTime reports whether raw says a time, or that there is none.
-func isTime(raw json.RawMessage) bool {
+// isTimeOrNull reports whether raw says a time, or that there is none.
+func isTimeOrNull(raw json.RawMessage) bool {
 	return len(raw) == 0 || string(raw) == "null" || isNumber(raw)
 }
 
@@ -114,55 +114,55 @@ func isNumber(raw json.RawMessage) bool {
 	return len(raw) > 0 && (raw[0] == '-' || '0' <= raw[0] && raw[0] <= '9')
 }
 
-// object reads content as a JSON object, with what Python's json adds to JSON.
-func object(content []byte) (fields map[string]json.RawMessage, ok bool) {
+// parseObject reads content as a JSON object, with what Python's json adds to JSON.
+func parseObject(content []byte) (fields map[string]json.RawMessage, ok bool) {
 	content = bytes.TrimSpace(content)
 	if len(content) == 0 || content[0] != '{' {
 		return nil, false
 	}
-	err := json.Unmarshal(plainNumbers(content), &fields)
+	err := json.Unmarshal(replacePythonNumbers(content), &fields)
 	return fields, err == nil
 }
 
-// plainObject is object for what nearly every file holds, an object of ASCII strings without escapes, null
+// parsePlainObject is object for what nearly every file holds, an object of ASCII strings without escapes, null
 // and numbers without exponents. A start with 10,000 files spends a fifth of the time.
-func plainObject(b []byte) (fields map[string]json.RawMessage, ok bool) {
+func parsePlainObject(b []byte) (fields map[string]json.RawMessage, ok bool) {
 	fields = make(map[string]json.RawMessage, 4)
-	if b, ok = after(b, '{'); !ok {
+	if b, ok = skipByte(b, '{'); !ok {
 		return nil, false
 	}
 	for {
-		n := plainString(b)
+		n := plainStringLen(b)
 		if n == 0 {
 			return nil, false
 		}
 		key := string(b[1 : n-1])
-		if b, ok = after(b[n:], ':'); !ok || len(b) == 0 {
+		if b, ok = skipByte(b[n:], ':'); !ok || len(b) == 0 {
 			return nil, false
 		}
 		switch {
 		case b[0] == '"':
-			n = plainString(b)
+			n = plainStringLen(b)
 		case bytes.HasPrefix(b, []byte("null")):
 			n = len("null")
 		default:
-			n = plainNumber(b)
+			n = plainNumberLen(b)
 		}
 		if n == 0 {
 			return nil, false
 		}
 		fields[key] = b[:n:n]
-		if rest, more := after(b[n:], ','); more {
+		if rest, more := skipByte(b[n:], ','); more {
 			b = rest
 			continue
 		}
-		b, ok = after(b[n:], '}')
+		b, ok = skipByte(b[n:], '}')
 		return fields, ok && len(b) == 0
 	}
 }
 
-// after returns what follows c, with the blanks of JSON left out on both sides.
-func after(b []byte, c byte) ([]byte, bool) {
+// skipByte returns what follows c, with the blanks of JSON left out on both sides.
+func skipByte(b []byte, c byte) ([]byte, bool) {
 	const blanks = " \t\r\n"
 	b = bytes.TrimLeft(b, blanks)
 	if len(b) == 0 || b[0] != c {
@@ -171,9 +171,9 @@ func after(b []byte, c byte) ([]byte, bool) {
 	return bytes.TrimLeft(b[1:], blanks), true
 }
 
-// plainString returns the length of the quoted string that b begins with, 0 when there is none or it is
+// plainStringLen returns the length of the quoted string that b begins with, 0 when there is none or it is
 // more than printable ASCII without escapes.
-func plainString(b []byte) int {
+func plainStringLen(b []byte) int {
 	if len(b) == 0 || b[0] != '"' {
 		return 0
 	}
@@ -188,9 +188,9 @@ func plainString(b []byte) int {
 	return 0
 }
 
-// plainNumber returns the length of the decimal number that b begins with, 0 when there is none. What
+// plainNumberLen returns the length of the decimal number that b begins with, 0 when there is none. What
 // follows it is the caller's to judge.
-func plainNumber(b []byte) int {
+func plainNumberLen(b []byte) int {
 	digits := func(from int) (to int) {
 		for to = from; to < len(b) && '0' <= b[to] && b[to] <= '9'; to++ {
 		}
@@ -216,7 +216,7 @@ func plainNumber(b []byte) int {
 
 // jsonString returns the string that raw is in JSON.
 func jsonString(raw []byte) (string, bool) {
-	if n := plainString(raw); n > 0 && n == len(raw) {
+	if n := plainStringLen(raw); n > 0 && n == len(raw) {
 		return string(raw[1 : n-1]), true
 	}
 	var s string
@@ -230,14 +230,14 @@ func jsonString(raw []byte) (string, bool) {
 func textReason(content []byte) string {
 	content = bytes.TrimSpace(content)
 	if text, ok := jsonString(content); ok {
-		return cut(text)
+		return truncateReason(text)
 	}
-	return cut(string(content))
+	return truncateReason(string(content))
 }
 
-// cut returns s as a reason: at most MaxReason bytes, and a copy of its own when it was longer, so that
+// truncateReason returns s as a reason: at most MaxReason bytes, and a copy of its own when it was longer, so that
 // the rest is not kept in memory with it.
-func cut(s string) string {
+func truncateReason(s string) string {
 	if len(s) <= MaxReason {
 		return s
 	}
@@ -249,9 +249,9 @@ func cut(s string) string {
 	return s[:end] + mark
 }
 
-// plainNumbers replaces the NaN, Infinity and -Infinity that Python's json writes outside of strings by
+// replacePythonNumbers replaces the NaN, Infinity and -Infinity that Python's json writes outside of strings by
 // null, which is what they mean here: no time. Other content is returned as it is.
-func plainNumbers(content []byte) []byte {
+func replacePythonNumbers(content []byte) []byte {
 	if !bytes.Contains(content, []byte("NaN")) && !bytes.Contains(content, []byte("Infinity")) {
 		return content
 	}
@@ -321,7 +321,7 @@ func unixSeconds(t time.Time) float64 {
 // them every override is down.
 func (e Entry) Marshal() []byte {
 	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
-	out = appendPythonString(out, cut(e.Reason))
+	out = appendPythonString(out, truncateReason(e.Reason))
 	out = append(out, `, "expiration": `...)
 	out = appendPythonTime(out, e.Expires)
 	out = append(out, `, "creation": `...)
@@ -415,14 +415,14 @@ func (e Entry) Line() string {
 	since(" since ", e.Created)
 	since(" until ", e.Expires)
 	if reason := textfmt.OneLine(e.Reason); reason != "" {
-		out = append(out, plainReason(": "+reason)...)
+		out = append(out, escapeState(": "+reason)...)
 	}
 	return string(out)
 }
 
-// plainReason rewrites each " state" in tail, the line from its last ": " on, that PaaSTA's greedy
+// escapeState rewrites each " state" in tail, the line from its last ": " on, that PaaSTA's greedy
 // expression would take for the word after the state.
-func plainReason(tail string) string {
+func escapeState(tail string) string {
 	const word = " state"
 	at := strings.Index(tail, word)
 	if at < 0 {

@@ -22,25 +22,25 @@ import (
 // has it open. All of it happens under the lock that lookups with news wait on, and what a crash leaves
 // moved aside is looked at when the directory is next read.
 
-// parked is a file that was moved aside.
-type parked struct {
+// asideFile is a file that was moved aside.
+type asideFile struct {
 	since time.Time
-	next  time.Time // when to look at it
+	checkAt  time.Time // when to look at it
 	tries int
 }
 
 // expire ends what has expired, and brings back what no longer has, the clock having been set back: for
 // the keys of t, and for all when the timer says so.
-func (w *work) expire(t *query, todo uint32) {
-	var turned []*file
-	consider := func(f *file) {
-		if f.entry != nil && f.entry.Expired(w.now) != f.over {
+func (w *update) expire(t *query, todo uint32) {
+	var turned []*spoolFile
+	consider := func(f *spoolFile) {
+		if f.entry != nil && f.entry.Expired(w.now) != f.expired {
 			turned = append(turned, f)
 		}
 	}
 	if t != nil {
 		for _, k := range t.keys() {
-			if s := w.slotOf(k); (s.entry == nil || s.entry.Expires.IsZero()) && s.late == nil {
+			if s := w.slotOf(k); (s.entry == nil || s.entry.Expires.IsZero()) && s.expired == nil {
 				continue
 			}
 			for _, f := range w.filesOf(k) {
@@ -49,146 +49,146 @@ func (w *work) expire(t *query, todo uint32) {
 		}
 	}
 	if todo&attExpiry != 0 {
-		w.expiry = time.Time{}
-		for _, f := range w.files {
+		w.nextExpiry = time.Time{}
+		for _, f := range w.byName {
 			consider(f)
-			if f.entry == nil || f.over || f.entry.Expired(w.now) {
+			if f.entry == nil || f.expired || f.entry.Expired(w.now) {
 				continue
 			}
-			if e := f.entry.Expires; !e.IsZero() && (w.expiry.IsZero() || e.Before(w.expiry)) {
-				w.expiry = e
+			if e := f.entry.Expires; !e.IsZero() && (w.nextExpiry.IsZero() || e.Before(w.nextExpiry)) {
+				w.nextExpiry = e
 			}
 		}
 	}
 	for _, f := range turned {
 		w.drop(f)
-		if f.from != nil { // there is no file here that could be removed, or be renewed
+		if f.carriedFrom != nil { // there is no file here that could be removed, or be renewed
 			w.resolve(f.key)
 			continue
 		}
-		f.over = !f.over
+		f.expired = !f.expired
 		w.store(f)
 		w.resolve(f.key)
-		if f.over && !f.kept {
-			w.bury(f)
+		if f.expired && !f.removeFailed {
+			w.setAside(f)
 		}
 	}
 }
 
-// bury moves an expired file aside. If it may not be, nothing is lost: it counts no more either way.
-func (w *work) bury(f *file) {
-	if w.lost || !w.open() {
+// setAside moves an expired file aside. If it may not be, nothing is lost: it counts no more either way.
+func (w *update) setAside(f *spoolFile) {
+	if w.lost || !w.openDir() {
 		return
 	}
-	if w.h.dir != "" { // no descriptor to look at what was moved: at the next lookup
-		w.later(f)
+	if w.handle.prefix != "" { // no descriptor to look at what was moved: at the next lookup
+		w.postpone(f)
 		return
 	}
-	aside := parkName(f.name)
-	err := unix.Renameat(w.h.fd, w.h.at(f.name), w.h.fd, w.h.at(aside))
+	aside := newAsideName(f.name)
+	err := unix.Renameat(w.handle.fd, w.handle.path(f.name), w.handle.fd, w.handle.path(aside))
 	switch {
 	case err == nil:
-		w.park(aside)
-		w.settle(aside)
-		w.load(f.name, false)
+		w.trackAside(aside)
+		w.checkAside(aside)
+		w.reload(f.name, false)
 	case errors.Is(err, unix.ENOENT): // somebody else was faster; the event says so
-	case !f.kept:
-		f.kept = true
-		w.told.log(w.log, slog.LevelWarn, "override has expired and its file cannot be removed",
+	case !f.removeFailed:
+		f.removeFailed = true
+		w.notify.log(w.log, slog.LevelWarn, "override has expired and its file cannot be removed",
 			slog.String("name", f.name), slog.String("error", err.Error()))
 	}
 }
 
-// park remembers the file name as moved aside.
-func (w *work) park(name string) {
+// trackAside remembers the file name as moved aside.
+func (w *update) trackAside(name string) {
 	if w.parked[name] == nil && len(w.parked) < w.system.maxFiles { // so many come of no crash
-		w.parked[name] = &parked{since: w.mono, next: w.mono}
+		w.parked[name] = &asideFile{since: w.mono, checkAt: w.mono}
 	}
 }
 
-// settleParked looks at the files that were moved aside and whose time has come.
-func (w *work) settleParked() {
+// checkAsideFiles looks at the files that were moved aside and whose time has come.
+func (w *update) checkAsideFiles() {
 	for name, p := range w.parked {
-		if !p.next.After(w.mono) && !w.lost && w.open() {
-			w.settle(name)
+		if !p.checkAt.After(w.mono) && !w.lost && w.openDir() {
+			w.checkAside(name)
 		}
 	}
 }
 
-// settle removes the file aside, puts it back, or leaves it for later.
-func (w *work) settle(aside string) {
+// checkAside removes the file aside, puts it back, or leaves it for later.
+func (w *update) checkAside(aside string) {
 	p := w.parked[aside]
 	if p == nil {
 		return
 	}
-	name, _ := parkedName(aside)
+	name, _ := originalName(aside)
 	k, err := ParseKey(name)
 	if err != nil { // nobody of ours made it
 		delete(w.parked, aside)
 		return
 	}
-	r := w.h.read(aside, typeUnknown)
+	r := w.handle.read(aside, typeUnknown)
 	e, ok := r.entry(k)
-	if r.found == absent || r.found == noFile {
+	if r.status == notFound || r.status == notRegular {
 		delete(w.parked, aside)
 		return
 	}
-	if r.found == failed { // not a word about what it says
-		p.later(w.mono)
+	if r.status == readFailed { // not a word about what it says
+		p.retryLater(w.mono)
 		return
 	}
 	if !ok || !e.Expired(w.now) {
-		w.putBack(aside, name)
+		w.restoreAside(aside, name)
 		return
 	}
-	if rest := parkGrace - w.mono.Sub(p.since); rest > 0 {
-		p.next = w.mono.Add(rest)
+	if rest := asideGrace - w.mono.Sub(p.since); rest > 0 {
+		p.checkAt = w.mono.Add(rest)
 		return
 	}
-	if w.unlinkExpired(aside, k) {
+	if w.removeExpired(aside, k) {
 		delete(w.parked, aside)
 		return
 	}
-	p.later(w.mono)
+	p.retryLater(w.mono)
 }
 
-// later has p looked at again, after twice the time each time.
-func (p *parked) later(now time.Time) {
+// retryLater has p looked at again, after twice the time each time.
+func (p *asideFile) retryLater(now time.Time) {
 	p.tries++
-	p.next = now.Add(time.Second << min(p.tries, 6))
+	p.checkAt = now.Add(time.Second << min(p.tries, 6))
 }
 
-// putBack gives aside its name again, unless something newer has it.
-func (w *work) putBack(aside, name string) {
-	err := w.h.renameNew(aside, name)
+// restoreAside gives aside its name again, unless something newer has it.
+func (w *update) restoreAside(aside, name string) {
+	err := w.handle.renameNoReplace(aside, name)
 	if errors.Is(err, unix.EEXIST) {
-		err = unix.Unlinkat(w.h.fd, w.h.at(aside), 0)
+		err = unix.Unlinkat(w.handle.fd, w.handle.path(aside), 0)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		w.stats.Errors++
 		p := w.parked[aside]
-		p.later(w.mono)
+		p.retryLater(w.mono)
 		if p.tries == 1 {
-			w.told.log(w.log, slog.LevelError, "override was renewed while it expired, and cannot be put back for now",
+			w.notify.log(w.log, slog.LevelError, "override was renewed while it expired, and cannot be put back for now",
 				slog.String("name", name), slog.String("error", err.Error()))
 		}
 		return
 	}
 	delete(w.parked, aside)
-	w.load(name, false)
+	w.reload(name, false)
 }
 
-// unlinkExpired removes the file name, about k, if nobody else has it open and it still has expired. While
+// removeExpired removes the file name, about k, if nobody else has it open and it still has expired. While
 // it is looked at nobody else can open it, where the kernel grants that.
-func (w *work) unlinkExpired(name string, k Key) bool {
-	h := w.h
+func (w *update) removeExpired(name string, k Key) bool {
+	h := w.handle
 	fd, err := retryInterrupted(func() (int, error) {
-		return unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		return unix.Openat(h.fd, h.path(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
 	if err == nil {
 		defer func() { _ = unix.Close(fd) }()
-		var r reading
-		if !w.system.alone(fd) || h.readFD(fd, &r) {
+		var r readResult
+		if !w.system.onlyOpener(fd) || h.readFD(fd, &r) {
 			return false
 		}
 		if e, ok := r.entry(k); ok && !e.Expired(w.now) {
@@ -197,20 +197,20 @@ func (w *work) unlinkExpired(name string, k Key) bool {
 	} else if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.EMLINK) { // a link is removed as it is
 		return false
 	}
-	err = unix.Unlinkat(h.fd, h.at(name), 0)
+	err = unix.Unlinkat(h.fd, h.path(name), 0)
 	return err == nil || errors.Is(err, unix.ENOENT)
 }
 
-// sweep removes the file name if a writer that was killed has left it behind.
-func (h *handle) sweep(name string) {
+// removeIfAbandoned removes the file name if a writer that was killed has left it behind.
+func (h *dirHandle) removeIfAbandoned(name string) {
 	var st unix.Stat_t
-	if unix.Fstatat(h.fd, h.at(name), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || fileType(&st) != fs.FileMode(0) {
+	if unix.Fstatat(h.fd, h.path(name), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || fileType(&st) != fs.FileMode(0) {
 		return
 	}
-	if age := time.Since(time.Unix(st.Mtim.Unix())); age.Abs() < staleAfter {
+	if age := time.Since(time.Unix(st.Mtim.Unix())); age.Abs() < abandonedAfter {
 		return
 	}
-	fd, err := unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(h.fd, h.path(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
@@ -218,5 +218,5 @@ func (h *handle) sweep(name string) {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return // its writer lives
 	}
-	_ = unix.Unlinkat(h.fd, h.at(name), 0) // it will be tried again at the next start
+	_ = unix.Unlinkat(h.fd, h.path(name), 0) // it will be tried again at the next start
 }

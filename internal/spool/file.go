@@ -19,27 +19,27 @@ const maxLinks = 8
 // fileID tells one file or directory from every other that exists at the same time.
 type fileID struct{ dev, ino uint64 }
 
-// handle is the spool directory, open for one round of work. It is opened by path each time: a
+// dirHandle is the spool directory, open for one round of work. It is opened by path each time: a
 // descriptor kept open would hide that the directory was replaced, and would keep the kernel from
 // telling the watch that it was removed.
-type handle struct {
+type dirHandle struct {
 	root string
 	fd   int      // AT_FDCWD when no descriptor was to be had
-	dir  string   // then root and a slash, to put before names; "" otherwise
+	prefix  string   // then root and a slash, to put before names; "" otherwise
 	file *os.File // around fd once the directory is listed
 	id   dirID
 	buf  []byte
 }
 
 // openHandle opens the directory root for reading.
-func openHandle(root string) (*handle, error) {
+func openHandle(root string) (*dirHandle, error) {
 	fd, err := retryInterrupted(func() (int, error) {
 		return unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: root, Err: err}
 	}
-	h := &handle{root: root, fd: fd}
+	h := &dirHandle{root: root, fd: fd}
 	st, err := statDir(fd, "")
 	if err != nil {
 		h.close()
@@ -49,26 +49,26 @@ func openHandle(root string) (*handle, error) {
 	return h, nil
 }
 
-// pathHandle returns a handle without a descriptor, for when the process has none left: whether files are
+// openByPath returns a handle without a descriptor, for when the process has none left: whether files are
 // there can still be told.
-func pathHandle(root string) (*handle, error) {
+func openByPath(root string) (*dirHandle, error) {
 	id, err := statRoot(root)
 	if err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: root, Err: err}
 	}
-	return &handle{root: root, fd: unix.AT_FDCWD, dir: root + "/", id: id}, nil
+	return &dirHandle{root: root, fd: unix.AT_FDCWD, prefix: root + "/", id: id}, nil
 }
 
-// at returns the path of name for a system call on h.fd.
-func (h *handle) at(name string) string {
-	if h.dir == "" {
+// path returns the path of name for a system call on h.fd.
+func (h *dirHandle) path(name string) string {
+	if h.prefix == "" {
 		return name
 	}
-	return h.dir + name
+	return h.prefix + name
 }
 
-func (h *handle) close() {
-	if h.dir != "" {
+func (h *dirHandle) close() {
+	if h.prefix != "" {
 		return
 	}
 	if h.file != nil {
@@ -94,9 +94,9 @@ func retryInterrupted[T any](call func() (T, error)) (T, error) {
 	}
 }
 
-// each calls f with the name of every file and its type (0 is a regular file, fs.ModeIrregular not known).
-func (h *handle) each(f func(name string, typ fs.FileMode)) error {
-	if h.dir != "" {
+// eachFile calls f with the name of every file and its type (0 is a regular file, fs.ModeIrregular not known).
+func (h *dirHandle) eachFile(f func(name string, typ fs.FileMode)) error {
+	if h.prefix != "" {
 		return unix.EMFILE
 	}
 	if h.file == nil {
@@ -119,41 +119,41 @@ func (h *handle) each(f func(name string, typ fs.FileMode)) error {
 	}
 }
 
-// linkNew is renameNew for systems and file systems without such a rename.
-func (h *handle) linkNew(from, to string) error {
-	if err := unix.Linkat(h.fd, h.at(from), h.fd, h.at(to), 0); err != nil {
+// renameByLink is renameNew for systems and file systems without such a rename.
+func (h *dirHandle) renameByLink(from, to string) error {
+	if err := unix.Linkat(h.fd, h.path(from), h.fd, h.path(to), 0); err != nil {
 		return err
 	}
-	return unix.Unlinkat(h.fd, h.at(from), 0)
+	return unix.Unlinkat(h.fd, h.path(from), 0)
 }
 
-// found says what kind of thing a name in the directory turned out to be.
-type found uint8
+// fileStatus says what kind of thing a name in the directory turned out to be.
+type fileStatus uint8
 
 const (
-	absent  found = iota // no such file
-	content              // a regular file that was read
-	denied               // a regular file that may not be read
-	failed               // something is there, and it could not be read for now: err says why
-	noFile               // not a regular file of this directory: why says what
+	notFound  fileStatus = iota // no such file
+	readOK              // a regular file that was read
+	readDenied               // a regular file that may not be read
+	readFailed               // something is there, and it could not be read for now: err says why
+	notRegular               // not a regular file of this directory: why says what
 )
 
-// reading is what read found under a name.
-type reading struct {
-	found   found
+// readResult is what read found under a name.
+type readResult struct {
+	status   fileStatus
 	content []byte // of a regular file, at most maxContent+1 bytes; valid until the next read
 	err     error  // of denied and failed
-	why     string // of noFile
+	reason     string // of noFile
 	via     []string
-	deep    bool // behind a link into a subdirectory, whose changes the watch of this directory cannot tell
+	unwatched    bool // behind a link into a subdirectory, whose changes the watch of this directory cannot tell
 }
 
 // entry returns the override that r is under the key k. A file that cannot be read is down, never nothing.
-func (r *reading) entry(k Key) (Entry, bool) {
-	switch r.found {
-	case content:
+func (r *readResult) entry(k Key) (Entry, bool) {
+	switch r.status {
+	case readOK:
 		return ParseEntry(k, r.content), true
-	case denied, failed:
+	case readDenied, readFailed:
 		return Entry{Key: k, State: Down, Reason: "spool file cannot be read: " + r.err.Error()}, true
 	default:
 		return Entry{}, false
@@ -162,19 +162,19 @@ func (r *reading) entry(k Key) (Entry, bool) {
 
 // read reads the file name. Only regular files count, also behind symbolic links as long as those stay
 // in the directory. Opening never waits (a FIFO) and never touches a device.
-func (h *handle) read(name string, typ fs.FileMode) reading {
-	var r reading
+func (h *dirHandle) read(name string, typ fs.FileMode) readResult {
+	var r readResult
 	for range maxLinks {
 		if typ == fs.ModeIrregular {
 			var st unix.Stat_t
 			_, err := retryInterrupted(func() (int, error) {
-				return 0, unix.Fstatat(h.fd, h.at(name), &st, unix.AT_SYMLINK_NOFOLLOW)
+				return 0, unix.Fstatat(h.fd, h.path(name), &st, unix.AT_SYMLINK_NOFOLLOW)
 			})
 			switch {
 			case errors.Is(err, unix.ENOENT):
-				return r.missing()
+				return r.setMissing()
 			case err != nil:
-				return r.failure(err)
+				return r.setError(err)
 			}
 			typ = fileType(&st)
 		}
@@ -185,61 +185,61 @@ func (h *handle) read(name string, typ fs.FileMode) reading {
 			}
 			typ = fs.ModeIrregular // it is no longer what it was a moment ago
 		case fs.ModeSymlink:
-			next, deep, err := h.follow(name)
+			next, deep, err := h.readLink(name)
 			switch {
 			case errors.Is(err, unix.ENOENT):
-				return r.missing()
+				return r.setMissing()
 			case errors.Is(err, unix.EINVAL): // it was a link a moment ago
 				typ = fs.ModeIrregular
 				continue
 			case err != nil:
-				r.found, r.why = noFile, err.Error()
+				r.status, r.reason = notRegular, err.Error()
 				return r
 			case deep:
-				r.deep = true
-				h.readDeep(next, &r)
+				r.unwatched = true
+				h.readInSubdirectory(next, &r)
 				return r
 			}
 			r.via = append(r.via, next)
 			name, typ = next, fs.ModeIrregular
 		default:
-			r.found, r.why = noFile, typeName(typ)
+			r.status, r.reason = notRegular, describeType(typ)
 			return r
 		}
 	}
-	r.found, r.why = noFile, "too many symbolic links"
+	r.status, r.reason = notRegular, "too many symbolic links"
 	return r
 }
 
-func (r *reading) missing() reading {
+func (r *readResult) setMissing() readResult {
 	if len(r.via) > 0 {
-		r.found, r.why = noFile, "a symbolic link to a file that does not exist"
+		r.status, r.reason = notRegular, "a symbolic link to a file that does not exist"
 	}
 	return *r
 }
 
-func (r *reading) failure(err error) reading {
-	r.found, r.err = failed, err
+func (r *readResult) setError(err error) readResult {
+	r.status, r.err = readFailed, err
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		r.found = denied
+		r.status = readDenied
 	}
 	return *r
 }
 
 // readRegular opens and reads name, which was a regular file when last looked at. It reports true when
 // it is something else by now.
-func (h *handle) readRegular(name string, r *reading) (again bool) {
+func (h *dirHandle) readRegular(name string, r *readResult) (again bool) {
 	fd, err := retryInterrupted(func() (int, error) {
-		return unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		return unix.Openat(h.fd, h.path(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	})
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		r.missing()
+		r.setMissing()
 		return false
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EMLINK), errors.Is(err, unix.ENXIO):
 		return true // a link (FreeBSD says EMLINK), or a socket or FIFO
 	case err != nil:
-		r.failure(err)
+		r.setError(err)
 		return false
 	}
 	defer func() { _ = unix.Close(fd) }()
@@ -247,10 +247,10 @@ func (h *handle) readRegular(name string, r *reading) (again bool) {
 }
 
 // readFD reads the open file fd. It reports true when that is no regular file.
-func (h *handle) readFD(fd int, r *reading) (again bool) {
+func (h *dirHandle) readFD(fd int, r *readResult) (again bool) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		r.failure(err)
+		r.setError(err)
 		return false
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -266,7 +266,7 @@ func (h *handle) readFD(fd int, r *reading) (again bool) {
 		}
 		got, err := retryInterrupted(func() (int, error) { return unix.Read(fd, h.buf[n:]) })
 		if err != nil {
-			r.failure(err)
+			r.setError(err)
 			return false
 		}
 		n += got
@@ -274,18 +274,18 @@ func (h *handle) readFD(fd int, r *reading) (again bool) {
 			break
 		}
 	}
-	r.found, r.content = content, h.buf[:n]
+	r.status, r.content = readOK, h.buf[:n]
 	return false
 }
 
-// errOutside is why a link does not count.
-var errOutside = errors.New("a symbolic link out of the directory")
+// errOutsideLink is why a link does not count.
+var errOutsideLink = errors.New("a symbolic link out of the directory")
 
-// follow returns what the symbolic link name points to: a name in the directory, or the path of a file
+// readLink returns what the symbolic link name points to: a name in the directory, or the path of a file
 // in a subdirectory (deep).
-func (h *handle) follow(name string) (target string, deep bool, err error) {
+func (h *dirHandle) readLink(name string) (target string, deep bool, err error) {
 	buf := make([]byte, unix.PathMax)
-	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, h.at(name), buf) })
+	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, h.path(name), buf) })
 	if err != nil {
 		return "", false, err
 	}
@@ -300,20 +300,20 @@ func (h *handle) follow(name string) (target string, deep bool, err error) {
 	}
 	if filepath.IsAbs(target) {
 		if target, err = filepath.Rel(h.root, target); err != nil {
-			return "", false, errOutside
+			return "", false, errOutsideLink
 		}
 	}
 	if !filepath.IsLocal(target) {
-		return "", false, errOutside
+		return "", false, errOutsideLink
 	}
 	return target, true, nil
 }
 
-// readDeep reads a file in a subdirectory. os.Root sees to it that no link on the way leads out.
-func (h *handle) readDeep(target string, r *reading) {
+// readInSubdirectory reads a file in a subdirectory. os.Root sees to it that no link on the way leads out.
+func (h *dirHandle) readInSubdirectory(target string, r *readResult) {
 	root, err := os.OpenRoot(h.root)
 	if err != nil {
-		r.failure(err)
+		r.setError(err)
 		return
 	}
 	defer func() { _ = root.Close() }()
@@ -321,28 +321,28 @@ func (h *handle) readDeep(target string, r *reading) {
 	info, err := root.Stat(target)
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, fs.ErrPermission):
-		r.failure(underlying(err))
+		r.setError(bareError(err))
 		return
 	case err != nil:
-		r.found, r.why = noFile, fmt.Sprintf("a symbolic link to what cannot be reached: %v", err)
+		r.status, r.reason = notRegular, fmt.Sprintf("a symbolic link to what cannot be reached: %v", err)
 		return
 	case !info.Mode().IsRegular():
-		r.found, r.why = noFile, typeName(info.Mode().Type())
+		r.status, r.reason = notRegular, describeType(info.Mode().Type())
 		return
 	}
 	f, err := root.OpenFile(target, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		r.failure(underlying(err))
+		r.setError(bareError(err))
 		return
 	}
 	defer func() { _ = f.Close() }()
 	if again := h.readFD(int(f.Fd()), r); again {
-		r.found, r.why = noFile, "no regular file"
+		r.status, r.reason = notRegular, "no regular file"
 	}
 }
 
-// underlying returns the bare error of a path error, whose path says nothing new.
-func underlying(err error) error {
+// bareError returns the bare error of a path error, whose path says nothing new.
+func bareError(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		return pe.Err
@@ -368,8 +368,8 @@ func fileType(st *unix.Stat_t) fs.FileMode {
 	}
 }
 
-// typeName says in words what is no regular file.
-func typeName(typ fs.FileMode) string {
+// describeType says in words what is no regular file.
+func describeType(typ fs.FileMode) string {
 	switch {
 	case typ&fs.ModeDir != 0:
 		return "a directory"

@@ -33,8 +33,8 @@ func (x *Index) follow() {
 	}()
 	for {
 		x.mu.Lock()
-		home, lost, remote, polling := x.homes, x.lost, x.remote != "", x.watch == nil
-		astray := x.astray()
+		home, lost, remote, polling := x.generation, x.lost, x.remoteFS != "", x.watch == nil
+		astray := x.displaced()
 		x.mu.Unlock()
 		if watcher != nil && (lost || home != watched) {
 			drop()
@@ -44,7 +44,7 @@ func (x *Index) follow() {
 			if w, err := fsnotify.NewWatcher(); err == nil {
 				if w.Add(x.root) == nil {
 					watcher, watched, events, errs = w, home, w.Events, w.Errors
-					x.touch() // what happened before it was there
+					x.updateIfPending() // what happened before it was there
 				} else {
 					_ = w.Close()
 				}
@@ -53,11 +53,11 @@ func (x *Index) follow() {
 		want := time.Duration(0) // a healthy local directory needs no looking after
 		switch {
 		case lost, astray:
-			want = lostEvery
+			want = lostRetry
 		case remote:
-			want = remoteEvery
+			want = remoteScan
 		case polling || watcher == nil:
-			want = retryEvery
+			want = inotifyRetry
 		}
 		if want != period {
 			if ticker != nil {
@@ -91,15 +91,15 @@ func (x *Index) wait(events <-chan fsnotify.Event, errs <-chan error, tick <-cha
 			if !ok {
 				return true
 			}
-			x.touch()
+			x.updateIfPending()
 		case _, ok := <-errs:
 			// An overflow of fsnotify's queue is none of ours: the raw watch has its own, and says so.
 			if !ok {
 				return true
 			}
-			x.touch()
+			x.updateIfPending()
 		case <-tick:
-			work := attDue
+			work := attVerify
 			if remote {
 				work |= attScan
 			}
@@ -111,9 +111,9 @@ func (x *Index) wait(events <-chan fsnotify.Event, errs <-chan error, tick <-cha
 	}
 }
 
-// touch takes up what has happened, if anything has. A burst of events costs a system call each, not a
+// updateIfPending takes up what has happened, if anything has. A burst of events costs a system call each, not a
 // reading each.
-func (x *Index) touch() {
+func (x *Index) updateIfPending() {
 	if fd := x.fd.Load(); fd >= 0 && !pending(fd) && x.attention.Load()&(attDirty|attScan) == 0 {
 		return
 	}

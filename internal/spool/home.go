@@ -31,8 +31,8 @@ func (a dirID) same(b dirID) bool {
 	return a.fileID == b.fileID && (a.birth == b.birth || a.birth == 0 || b.birth == 0)
 }
 
-// is reports whether a and b are the same directory on the same mount.
-func (a dirID) is(b dirID) bool { return a.same(b) && a.mount == b.mount }
+// sameOnMount reports whether a and b are the same directory on the same mount.
+func (a dirID) sameOnMount(b dirID) bool { return a.same(b) && a.mount == b.mount }
 
 // sameMount reports whether a and b are on the same mount. Before Linux 6.8 the number of one that is gone is
 // given away again; two directories cannot both be the root of one mount.
@@ -43,86 +43,86 @@ func (a dirID) sameMount(b dirID) bool {
 // mount is a line of the kernel's table of mounts.
 type mount struct{ id, parent, device, root, point string }
 
-// moveTo makes id the directory that is watched.
-func (w *work) moveTo(id dirID) {
-	old := w.dir
+// setDir makes id the directory that is watched.
+func (w *update) setDir(id dirID) {
+	old := w.id
 	remounted := old != (dirID{}) && !id.same(old) && (w.unmounted || !id.sameMount(old))
 	if remounted || w.mount == (mount{}) || id.mount != old.mount {
 		m, _ := mountOf(w.root)
 		if remounted {
 			// Where it was there is nothing now, or this one: below the old mount, or in its place.
-			w.below = w.mount != (mount{}) && !isMounted(w.mount) && m.point != w.mount.point
+			w.underMount = w.mount != (mount{}) && !isMounted(w.mount) && m.point != w.mount.point
 			w.carry(old)
 		} else if id.same(old) {
-			w.below = false
+			w.underMount = false
 		}
 		w.mount = m
 	}
-	w.comeBack(id)
-	w.dir, w.unmounted, w.problem = id, false, nil
+	w.endCarrying(id)
+	w.id, w.unmounted, w.lostReason = id, false, nil
 }
 
 // carry keeps the overrides in force, which come from the directory old.
-func (w *work) carry(old dirID) {
-	for _, f := range w.files {
-		if f.from == nil && f.entry != nil && !f.over {
-			f.from = &old
+func (w *update) carry(old dirID) {
+	for _, f := range w.byName {
+		if f.carriedFrom == nil && f.entry != nil && !f.expired {
+			f.carriedFrom = &old
 			w.carried++
 		}
 	}
 }
 
-// comeBack ends the carrying of what comes from id: it is there to be read again.
-func (w *work) comeBack(id dirID) {
+// endCarrying ends the carrying of what comes from id: it is there to be read again.
+func (w *update) endCarrying(id dirID) {
 	if w.carried == 0 {
 		return
 	}
-	for _, f := range w.files {
-		if f.from != nil && f.from.same(id) {
-			f.from = nil
+	for _, f := range w.byName {
+		if f.carriedFrom != nil && f.carriedFrom.same(id) {
+			f.carriedFrom = nil
 			w.carried--
-			w.below = false // it was only mounted over
+			w.underMount = false // it was only mounted over
 		}
 	}
 }
 
-// lift ends what is carried of the file name: a command has said so.
-func (w *work) lift(name string) {
+// liftCarried ends what is carried of the file name: a command has said so.
+func (w *update) liftCarried(name string) {
 	k, err := ParseKey(name)
 	if err != nil {
 		return
 	}
 	for _, f := range w.filesOf(k) {
-		if f.from != nil {
+		if f.carriedFrom != nil {
 			w.drop(f)
 		}
 	}
 	w.resolve(k)
 }
 
-// astray reports whether the path leads to a directory that is not the spool, or not all of it.
-func (x *Index) astray() bool { return x.below || x.carried > 0 }
+// displaced reports whether the path leads to a directory that is not the spool, or not all of it.
+func (x *Index) displaced() bool { return x.underMount || x.carried > 0 }
 
-// logHome logs that the directory has become another one by a mount, and that all is in order again.
-func (w *work) logHome() {
+// logDirectory logs that the directory has become another one by a mount, and that all is in order again.
+func (w *update) logDirectory() {
 	if w.lost {
 		return // which is in the log
 	}
-	astray := w.astray()
+	astray := w.displaced()
 	switch {
-	case astray && !w.loggedAstray:
+	case astray && !w.loggedDisplaced:
 		msg := "another file system is mounted where the spool directory was: the overrides known before stand besides those in it; mount the old one again, or lift them with haup"
-		if w.below {
+		if w.underMount {
 			msg = "spool directory is unmounted: the overrides known before stand besides those in the directory below; mount it again, or lift them with haup and restart hacheck"
 		}
-		w.told.log(w.log, slog.LevelError, msg, slog.String("directory", w.root), slog.Int("overrides", w.carried))
-	case !astray && (w.loggedAstray || w.loggedLost):
-		w.told.log(w.log, slog.LevelInfo, "spool directory is back", slog.String("directory", w.root))
+		w.notify.log(w.log, slog.LevelError, msg, slog.String("directory", w.root), slog.Int("overrides", w.carried))
+	case !astray && (w.loggedDisplaced || w.loggedLost):
+		w.notify.log(w.log, slog.LevelInfo, "spool directory is back", slog.String("directory", w.root))
 	}
-	if astray != w.loggedAstray {
-		w.poke() // while it is astray it is looked for
+	if astray != w.loggedDisplaced {
+		w.wakeFollower() // while it is astray it is looked for
 	}
-	w.loggedAstray, w.loggedLost = astray, false
+	w.loggedDisplaced, w.loggedLost = astray, false
 }
 
 // DirectoryStatus is the directory that an Index reads.
@@ -138,25 +138,25 @@ type DirectoryStatus struct {
 // DirectoryStatus returns the directory that x reads now. It looks at the disk, unless somebody else does and waits.
 func (x *Index) DirectoryStatus() DirectoryStatus {
 	if !x.mu.TryLock() {
-		return *x.home.Load()
+		return *x.statusView.Load()
 	}
 	defer x.mu.Unlock()
 	var todo uint32
-	if id, err := statRoot(x.root); err != nil || x.lost || !id.is(x.dir) {
-		todo = attDue
+	if id, err := statRoot(x.root); err != nil || x.lost || !id.sameOnMount(x.id) {
+		todo = attVerify
 	}
 	x.update(nil, todo)
-	return *x.home.Load()
+	return *x.statusView.Load()
 }
 
-// showHome publishes the directory for those that do not wait.
-func (x *Index) showHome() {
-	h := DirectoryStatus{Directory: x.root, Device: x.dir.dev, Inode: x.dir.ino, Read: !x.lost, Lost: x.lost || x.astray()}
-	if x.lost && x.problem != nil {
-		h.Error = x.problem.Error()
+// publishStatus publishes the directory for those that do not wait.
+func (x *Index) publishStatus() {
+	h := DirectoryStatus{Directory: x.root, Device: x.id.dev, Inode: x.id.ino, Read: !x.lost, Lost: x.lost || x.displaced()}
+	if x.lost && x.lostReason != nil {
+		h.Error = x.lostReason.Error()
 	}
-	if h != *x.home.Load() {
-		x.home.Store(&h)
+	if h != *x.statusView.Load() {
+		x.statusView.Store(&h)
 	}
 }
 

@@ -17,30 +17,30 @@ import (
 // The times and bounds of an Index.
 const (
 	verifyEvery = 4 * time.Second         // how old the knowledge that root still names our directory may be at a lookup
-	lostEvery   = time.Second             // how often a directory that is lost is looked for
-	remoteEvery = 2 * time.Second         // how often a directory that others write to behind our back is read
-	retryEvery  = 3 * time.Second         // how often inotify is tried again where there was none
-	longestWait = 10 * time.Minute        // of a timer: it does not know of clock steps and suspended machines
-	parkGrace   = time.Second             // how long an expired file that was moved aside is kept: see expire.go
+	lostRetry   = time.Second             // how often a directory that is lost is looked for
+	remoteScan = 2 * time.Second         // how often a directory that others write to behind our back is read
+	inotifyRetry  = 3 * time.Second         // how often inotify is tried again where there was none
+	maxTimer = 10 * time.Minute        // of a timer: it does not know of clock steps and suspended machines
+	asideGrace   = time.Second             // how long an expired file that was moved aside is kept: see expire.go
 	mtimeTick   = 25 * time.Millisecond   // the coarsest kernel clock behind a time stamp, and some
 	secondTick  = 2100 * time.Millisecond // the same on file systems that keep whole seconds (FAT: two)
-	goneGap     = time.Second             // deletions closer together than this are one `rm -r`
-	goneDelay   = 100 * time.Millisecond  // after a deletion, until it is asked whether the directory went with it
-	goneWindow  = 5 * time.Second         // how long after the last of them the directory's own end is noticed
+	deletionGap     = time.Second             // deletions closer together than this are one `rm -r`
+	deletionCheckDelay   = 100 * time.Millisecond  // after a deletion, until it is asked whether the directory went with it
+	deletionWindow  = 5 * time.Second         // how long after the last of them the directory's own end is noticed
 	maxFiles    = 100_000                 // held in memory; beyond, requests look at the disk
 	maxIgnored  = 1024                    // names told to be ignored
 	maxRounds   = 200                     // of reading events before an answer is given all the same
-	longestRun  = 500 * time.Millisecond  // of such rounds together
+	maxRun  = 500 * time.Millisecond  // of such rounds together
 )
 
 // What makes a lookup take the slow path, besides unread events.
 const (
 	attDirty   uint32 = 1 << iota // events have been read and are not yet in the snapshot
-	attDue                        // the directory was not verified for verifyEvery
+	attVerify                        // the directory was not verified for verifyEvery
 	attExpiry                     // an override expires, or something moved aside is to be looked at
 	attPoll                       // there is no inotify: look at the directory
-	attAgain                      // there are files that no event tells about
-	attCrowded                    // there are more than maxFiles files
+	attReload                      // there are files that no event tells about
+	attTooManyFiles                    // there are more than maxFiles files
 	attScan                       // the directory has to be read as a whole
 	attClosed                     // Close was called
 )
@@ -94,50 +94,50 @@ type Index struct {
 	// Read by every lookup, in this order; the package comment says why.
 	fd        atomic.Int32 // of watch, -1 without
 	attention atomic.Uint32
-	snap      atomic.Pointer[snapshot]
+	snapshot      atomic.Pointer[snapshot]
 
-	shown atomic.Pointer[Stats]           // as of the last round of work
-	home  atomic.Pointer[DirectoryStatus] // the same
+	statsView atomic.Pointer[Stats]           // as of the last round of work
+	statusView  atomic.Pointer[DirectoryStatus] // the same
 
 	mu        sync.Mutex
 	closed    bool
-	quiet     bool      // while opening: what is found is no change
+	loading     bool      // while opening: what is found is no change
 	watch     *rawWatch // nil: no inotify
-	dir       dirID     // the directory that is watched
-	homes     uint64    // how many there have been: a new one can have the number of the old
+	id       dirID     // the directory that is watched
+	generation     uint64    // how many there have been: a new one can have the number of the old
 	mount     mount     // the mount that dir is on, as the kernel's table has it; the zero value when not known
 	unmounted bool      // the kernel has said that the file system of dir is gone
-	below     bool      // dir lies below a mount that was the spool, and that is gone
+	underMount     bool      // dir lies below a mount that was the spool, and that is gone
 	carried   int       // overrides in force that come from a directory of another mount: see home.go
-	problem   error     // why the directory is lost
+	lostReason   error     // why the directory is lost
 	// loggedLost and loggedAstray say that the log has it that the directory is lost, and that it is astray.
-	loggedLost, loggedAstray bool
-	remote                   string // its file system, when others write to it behind our back
+	loggedLost, loggedDisplaced bool
+	remoteFS                   string // its file system, when others write to it behind our back
 	lost                     bool
 	stamp                    dirStamp // without inotify: the directory when it was last listed
-	trusted                  bool     // and whether a later change must show in the stamp
-	files                    map[string]*file
+	stampReliable                  bool     // and whether a later change must show in the stamp
+	byName                    map[string]*spoolFile
 	aliases                  map[Key][]string           // file names about a key other than Key.Name
-	links                    map[string]map[string]bool // file name to the names of symbolic links that lead there
-	restless                 map[string]bool            // names of files with again or deep
-	parked                   map[string]*parked
-	recent                   []*file // deleted in a row just now: to be taken back if their directory goes too
-	recentAt                 time.Time
-	goneCheck                time.Time // when to ask whether the directory went with them, zero for no need
+	linksTo                    map[string]map[string]bool // file name to the names of symbolic links that lead there
+	alwaysReload                 map[string]bool            // names of files with again or deep
+	parked                   map[string]*asideFile
+	deleted                   []*spoolFile // deleted in a row just now: to be taken back if their directory goes too
+	deletedAt                 time.Time
+	deletionCheck                time.Time // when to ask whether the directory went with them, zero for no need
 	ignored                  map[string]bool
-	crowded                  bool
-	crowdSaid                bool
+	tooMany                  bool
+	loggedTooMany                bool
 	needScan                 bool
-	gen                      uint64 // of the last full reading
+	listing                      uint64 // of the last full reading
 	inForce                  int
-	draft                    *draft // the next snapshot, nil while nothing has changed
-	expiry                   time.Time
+	draft                    *builder // the next snapshot, nil while nothing has changed
+	nextExpiry                   time.Time
 	stats                    Stats
 
-	timer  *time.Timer // sets attExpiry and updates
-	due    *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps
-	maints maints
-	told   courier
+	expiryTimer  *time.Timer // sets attExpiry and updates
+	verifyTimer    *time.Timer // sets attDue; armed again by the verification, so that an idle daemon sleeps
+	maints maintEnds
+	notify   notifier
 	wake   chan struct{} // the background goroutine shall look at the state again
 	done   chan struct{}
 	wg     sync.WaitGroup
@@ -148,13 +148,13 @@ type system struct {
 	now          func() time.Time
 	openRawWatch func() (*rawWatch, error)
 	remoteFS     func(root string) string
-	alone        func(fd int) bool
+	onlyOpener        func(fd int) bool
 	verifyEvery  time.Duration
 	maxFiles     int
 }
 
 func realSystem() system {
-	return system{time.Now, openRawWatch, remoteFS, alone, verifyEvery, maxFiles}
+	return system{time.Now, openRawWatch, remoteFSName, isOnlyOpener, verifyEvery, maxFiles}
 }
 
 // OpenIndex reads d and follows it from then on. It owns three goroutines and two inotify descriptors until
@@ -166,48 +166,48 @@ func OpenIndex(d *Dir, o IndexOptions) (*Index, error) { return openIndex(d, o, 
 func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 	x := &Index{
 		root: d.root, log: o.Log, now: sys.now, system: sys,
-		files: map[string]*file{}, aliases: map[Key][]string{}, links: map[string]map[string]bool{},
-		restless: map[string]bool{}, parked: map[string]*parked{}, ignored: map[string]bool{},
+		byName: map[string]*spoolFile{}, aliases: map[Key][]string{}, linksTo: map[string]map[string]bool{},
+		alwaysReload: map[string]bool{}, parked: map[string]*asideFile{}, ignored: map[string]bool{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if x.log == nil {
 		x.log = slog.New(slog.DiscardHandler)
 	}
-	x.told.onChange = o.OnChange
-	x.told.lines = o.LogLimit
-	x.told.wake = make(chan struct{}, 1)
+	x.notify.onChange = o.OnChange
+	x.notify.logLimit = o.LogLimit
+	x.notify.wake = make(chan struct{}, 1)
 	x.fd.Store(-1)
-	x.snap.Store(&snapshot{})
-	x.shown.Store(&Stats{})
-	x.home.Store(&DirectoryStatus{Directory: d.root})
-	x.timer = time.AfterFunc(longestWait, x.onTimer)
-	x.due = time.AfterFunc(sys.verifyEvery, func() { x.attention.Or(attDue) })
+	x.snapshot.Store(&snapshot{})
+	x.statsView.Store(&Stats{})
+	x.statusView.Store(&DirectoryStatus{Directory: d.root})
+	x.expiryTimer = time.AfterFunc(maxTimer, x.onTimer)
+	x.verifyTimer = time.AfterFunc(sys.verifyEvery, func() { x.attention.Or(attVerify) })
 
 	x.mu.Lock()
 	err := x.start()
 	x.mu.Unlock()
 	if err != nil {
-		x.timer.Stop()
-		x.due.Stop()
+		x.expiryTimer.Stop()
+		x.verifyTimer.Stop()
 		return nil, fmt.Errorf("read spool directory: %w", err)
 	}
 	x.wg.Go(x.follow)
-	x.wg.Go(func() { x.told.run(x.done) })
+	x.wg.Go(func() { x.notify.run(x.done) })
 	return x, nil
 }
 
 // start reads the directory for the first time.
 func (x *Index) start() error {
 	x.openWatch()
-	x.quiet = true
-	w := x.begin()
-	w.sweep = true
-	ok := w.open()
+	x.loading = true
+	w := x.newUpdate()
+	w.removeAbandoned = true
+	ok := w.openDir()
 	if ok {
 		w.run(nil, 0)
 	}
 	w.finish()
-	x.quiet = false
+	x.loading = false
 	if !ok || x.lost || x.needScan {
 		if x.watch != nil {
 			x.watch.close()
@@ -224,8 +224,8 @@ func (x *Index) start() error {
 func (x *Index) openWatch() {
 	watch, err := x.system.openRawWatch()
 	if err != nil {
-		if x.quiet || x.gen == 0 { // once, and not at every retry
-			x.told.log(x.log, slog.LevelWarn, "no inotify: every request looks at the spool directory instead",
+		if x.loading || x.listing == 0 { // once, and not at every retry
+			x.notify.log(x.log, slog.LevelWarn, "no inotify: every request looks at the spool directory instead",
 				slog.String("directory", x.root), slog.String("error", err.Error()))
 		}
 		return
@@ -243,7 +243,7 @@ func (x *Index) openWatch() {
 func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 	t := newQuery(service, host, port, here)
 	if fd := x.fd.Load(); (fd < 0 || !pending(fd)) && x.attention.Load() == 0 {
-		v, turned := x.snap.Load().view(t, x.now)
+		v, turned := x.snapshot.Load().view(t, x.now)
 		if !turned {
 			return v
 		}
@@ -251,7 +251,7 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 		// file server that hangs, and nobody needs to wait with him.
 		if !x.mu.TryLock() {
 			v.MinGeneration = v.Generation + 1 // that the override has ended is not yet counted
-			x.noteMaints(t)
+			x.recordMaintEnds(t)
 			return v
 		}
 		return x.lookupLocked(t)
@@ -260,12 +260,12 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 	return x.lookupLocked(t)
 }
 
-// noteMaints remembers which overrides that cover t said maint and have expired, for MaintEnded.
-func (x *Index) noteMaints(t query) {
-	s := x.snap.Load()
+// recordMaintEnds remembers which overrides that cover t said maint and have expired, for MaintEnded.
+func (x *Index) recordMaintEnds(t query) {
+	s := x.snapshot.Load()
 	for _, k := range t.keys() {
 		if e := s.slot(k).entry; e != nil && e.State == Maint && e.Expired(x.now()) {
-			x.maints.end(e.Key, time.Now()) // not k, whose memory is the caller's
+			x.maints.record(e.Key, time.Now()) // not k, whose memory is the caller's
 		}
 	}
 }
@@ -276,26 +276,26 @@ func (x *Index) lookupLocked(t query) View {
 	t.key.Service, t.key.Host = strings.Clone(t.key.Service), strings.Clone(t.key.Host) // entries that are read now are kept
 	x.update(&t, 0)
 	now := x.now()
-	v, _ := x.snap.Load().view(t, func() time.Time { return now })
-	if x.crowded && !x.closed {
-		x.viewCrowded(t, &v, now)
+	v, _ := x.snapshot.Load().view(t, func() time.Time { return now })
+	if x.tooMany && !x.closed {
+		x.addUnloaded(t, &v, now)
 	}
 	return v
 }
 
-// viewCrowded adds to v what the files say for which there was no room. Nothing is known of how those
+// addUnloaded adds to v what the files say for which there was no room. Nothing is known of how those
 // end, so that no result may be used twice.
-func (x *Index) viewCrowded(t query, v *View, now time.Time) {
+func (x *Index) addUnloaded(t query, v *View, now time.Time) {
 	v.MinGeneration = v.Generation + 1
 	h, err := openHandle(x.root)
 	if err != nil {
-		if h, err = pathHandle(x.root); err != nil {
+		if h, err = openByPath(x.root); err != nil {
 			return // lost: the last known overrides stand
 		}
 	}
 	defer h.close()
 	for _, k := range t.keys() {
-		if x.files[k.Name()] != nil {
+		if x.byName[k.Name()] != nil {
 			continue
 		}
 		r := h.read(k.Name(), typeUnknown)
@@ -318,10 +318,10 @@ func (x *Index) List() []Entry {
 		locked = true
 	}
 	if locked { // if not, who has it may wait for a file server that hangs: as in Lookup
-		x.update(nil, attDue|attExpiry)
+		x.update(nil, attVerify|attExpiry)
 		x.mu.Unlock()
 	}
-	s := x.snap.Load()
+	s := x.snapshot.Load()
 	var list []Entry
 	add := func(sl *slot) {
 		if e, _ := sl.at(x.now); e != nil {
@@ -339,7 +339,7 @@ func (x *Index) List() []Entry {
 }
 
 // Stats returns the counters. It does not look at the disk, nor wait for who does.
-func (x *Index) Stats() Stats { return *x.shown.Load() }
+func (x *Index) Stats() Stats { return *x.statsView.Load() }
 
 // Close ends the goroutines of x, after the changes so far were told, and closes its descriptors. Lookup
 // answers from the last known overrides after it.
@@ -352,8 +352,8 @@ func (x *Index) Close() error {
 	x.closed = true
 	x.attention.Or(attClosed) // before the descriptor goes: its number may be used for something else
 	x.fd.Store(-1)
-	x.timer.Stop()
-	x.due.Stop()
+	x.expiryTimer.Stop()
+	x.verifyTimer.Stop()
 	if x.watch != nil {
 		x.watch.close()
 		x.watch = nil
@@ -371,8 +371,8 @@ func (x *Index) onTimer() {
 	x.update(nil, attExpiry)
 }
 
-// poke tells the background goroutine to look at the state again.
-func (x *Index) poke() {
+// wakeFollower tells the background goroutine to look at the state again.
+func (x *Index) wakeFollower() {
 	select {
 	case x.wake <- struct{}{}:
 	default:

@@ -194,18 +194,18 @@ func TestAbove(t *testing.T) {
 	}
 }
 
-func TestParkedName(t *testing.T) {
+func TestOriginalName(t *testing.T) {
 	for _, name := range []string{"web", "web:80", "web:::1:80", strings.Repeat("a", MaxName)} {
-		aside := parkName(name)
-		if got, ok := parkedName(aside); !ok || got != name || len(aside) > 255 {
+		aside := newAsideName(name)
+		if got, ok := originalName(aside); !ok || got != name || len(aside) > 255 {
 			t.Errorf("parkedName(%q) = %q, %v, %d bytes", aside, got, ok, len(aside))
 		}
 		if _, err := ParseKey(aside); err == nil {
 			t.Errorf("%q is a key", aside)
 		}
 	}
-	for _, name := range []string{"web", "#web", parkPrefix, parkPrefix + "0123456789abcdef", parkPrefix + "0123456789abcdef#", newPrefix + "0123456789abcdef"} {
-		if got, ok := parkedName(name); ok {
+	for _, name := range []string{"web", "#web", asidePrefix, asidePrefix + "0123456789abcdef", asidePrefix + "0123456789abcdef#", tempPrefix + "0123456789abcdef"} {
+		if got, ok := originalName(name); ok {
 			t.Errorf("parkedName(%q) = %q", name, got)
 		}
 	}

@@ -8,35 +8,35 @@ import (
 )
 
 const (
-	maintRemembered = time.Minute // how long it is known that an override said maint
-	maxMaints       = 10_000      // keys of which it is known; an operator ends no more of them in a minute
+	maintEndKept = time.Minute // how long it is known that an override said maint
+	maxMaintEnds       = 10_000      // keys of which it is known; an operator ends no more of them in a minute
 )
 
-// maints remembers which keys an override has said maint about, and when that ended. It is told before the
+// maintEnds remembers which keys an override has said maint about, and when that ended. It is told before the
 // snapshot without the override is published: whoever finds no override in a snapshot finds here whether
 // one of them has just ended.
-type maints struct {
+type maintEnds struct {
 	mu    sync.Mutex
-	ended map[Key]time.Time
+	at map[Key]time.Time
 }
 
-func (m *maints) end(k Key, now time.Time) {
+func (m *maintEnds) record(k Key, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.ended) >= maxMaints {
-		for k, at := range m.ended {
-			if now.Sub(at) > maintRemembered {
-				delete(m.ended, k)
+	if len(m.at) >= maxMaintEnds {
+		for k, at := range m.at {
+			if now.Sub(at) > maintEndKept {
+				delete(m.at, k)
 			}
 		}
-		if len(m.ended) >= maxMaints {
+		if len(m.at) >= maxMaintEnds {
 			return
 		}
 	}
-	if m.ended == nil {
-		m.ended = map[Key]time.Time{}
+	if m.at == nil {
+		m.at = map[Key]time.Time{}
 	}
-	m.ended[k] = now
+	m.at[k] = now
 }
 
 // MaintEnded returns when the last override that said maint about a target, in the words of Lookup, has
@@ -47,15 +47,15 @@ func (x *Index) MaintEnded(service, host string, port uint16, here bool) time.Ti
 	x.maints.mu.Lock()
 	defer x.maints.mu.Unlock()
 	var last time.Time
-	if len(x.maints.ended) == 0 {
+	if len(x.maints.at) == 0 {
 		return last
 	}
 	for _, k := range newQuery(service, host, port, here).keys() {
-		if at := x.maints.ended[k]; at.After(last) {
+		if at := x.maints.at[k]; at.After(last) {
 			last = at
 		}
 	}
-	if time.Since(last) > maintRemembered {
+	if time.Since(last) > maintEndKept {
 		return time.Time{}
 	}
 	return last

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestAmong: the bits that spare a look into a map never hide a key that is there, whatever has come and
+// TestFilter: the bits that spare a look into a map never hide a key that is there, whatever has come and
 // gone, and they do spare most looks for keys that are not.
-func TestAmong(t *testing.T) {
+func TestFilter(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	s := &snapshot{}
@@ -24,7 +24,7 @@ func TestAmong(t *testing.T) {
 		return k
 	}
 	for range 300 {
-		d := newDraft(s)
+		d := newBuilder(s)
 		for range 100 {
 			k := key(r.IntN(15_000))
 			switch r.IntN(3) {
@@ -37,7 +37,7 @@ func TestAmong(t *testing.T) {
 			}
 		}
 		if r.IntN(50) == 0 {
-			d.raiseFloor()
+			d.outdateAll()
 		}
 		s = &d.snapshot
 	}
@@ -48,8 +48,8 @@ func TestAmong(t *testing.T) {
 		if got := v.Override != nil; got != (want[k] || want[Key{Service: k.Service}]) {
 			t.Fatalf("%v: found %v, want %v", k, got, want[k])
 		}
-		strange := placeOf(k.Service+"?", "", k.Port)
-		if s.shards[strange.shard].has(strange) {
+		strange := positionOf(k.Service+"?", "", k.Port)
+		if s.shards[strange.shard].mayContain(strange) {
 			found++
 		}
 	}

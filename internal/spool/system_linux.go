@@ -83,9 +83,9 @@ func eachMount(f func(mount) bool) bool {
 	return false
 }
 
-// remoteFS returns the name of root's file system when others may write to it without this kernel
+// remoteFSName returns the name of root's file system when others may write to it without this kernel
 // knowing, so that no event tells; "" when it is local.
-func remoteFS(root string) string {
+func remoteFSName(root string) string {
 	var st unix.Statfs_t
 	if unix.Statfs(root, &st) != nil {
 		return ""
@@ -124,19 +124,19 @@ func remoteFS(root string) string {
 	}
 }
 
-// renameNew renames from to to unless there is something called to: then it fails with EEXIST.
-func (h *handle) renameNew(from, to string) error {
-	err := unix.Renameat2(h.fd, h.at(from), h.fd, h.at(to), unix.RENAME_NOREPLACE)
+// renameNoReplace renames from to to unless there is something called to: then it fails with EEXIST.
+func (h *dirHandle) renameNoReplace(from, to string) error {
+	err := unix.Renameat2(h.fd, h.path(from), h.fd, h.path(to), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
-		return h.linkNew(from, to)
+		return h.renameByLink(from, to)
 	}
 	return err
 }
 
-// alone reports whether nobody else has the open file fd open, as far as the kernel tells: a write lease
+// isOnlyOpener reports whether nobody else has the open file fd open, as far as the kernel tells: a write lease
 // is given only then, and only to the owner or root. The lease lasts until fd is closed; who opens the
 // file meanwhile waits.
-func alone(fd int) bool {
+func isOnlyOpener(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK)
 	return !errors.Is(err, unix.EAGAIN)
 }

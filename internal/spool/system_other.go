@@ -34,11 +34,11 @@ func mountOf(string) (mount, bool) { return mount{}, false }
 // isMounted cannot tell here.
 func isMounted(mount) bool { return true }
 
-// remoteFS cannot tell here; every lookup looks at the directory anyway.
-func remoteFS(string) string { return "" }
+// remoteFSName cannot tell here; every lookup looks at the directory anyway.
+func remoteFSName(string) string { return "" }
 
-// renameNew renames from to to unless there is something called to: then it fails with EEXIST.
-func (h *handle) renameNew(from, to string) error { return h.linkNew(from, to) }
+// renameNoReplace renames from to to unless there is something called to: then it fails with EEXIST.
+func (h *dirHandle) renameNoReplace(from, to string) error { return h.renameByLink(from, to) }
 
-// alone cannot tell here.
-func alone(int) bool { return true }
+// isOnlyOpener cannot tell here.
+func isOnlyOpener(int) bool { return true }

@@ -43,7 +43,7 @@ func (w *rawWatch) add(root string) error {
 }
 
 // drain reads the events that are queued now into b.
-func (w *rawWatch) drain(b *batch) error {
+func (w *rawWatch) drain(b *eventBatch) error {
 	if w.buf == nil {
 		w.buf = make([]byte, 64<<10)
 	}
@@ -75,7 +75,7 @@ func (w *rawWatch) drain(b *batch) error {
 				b.unmounted = b.unmounted || mask&unix.IN_UNMOUNT != 0
 			case name == "": // the directory's own attributes: it may have become unreadable, or readable
 			default:
-				b.note(name, mask&unix.IN_DELETE != 0)
+				b.add(name, mask&unix.IN_DELETE != 0)
 			}
 		}
 	}
