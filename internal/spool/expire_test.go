@@ -135,7 +135,7 @@ func TestClockSteps(t *testing.T) {
 	r.put("web", expiring("x", r.clock.in(time.Hour)))
 	r.want("web", "down x")
 	r.x.mu.Lock()
-	f := r.x.byName["web"]
+	f := r.x.files.byName["web"]
 	r.x.mu.Unlock()
 	keep := func(kept bool) {
 		r.x.mu.Lock()
@@ -227,7 +227,7 @@ func renewAgainAndAgain(t *testing.T, r *testSpool, rounds int, renew func(r *te
 func TestLateWriter(t *testing.T) {
 	t.Parallel()
 	t.Run("kernel cannot tell who has it open", func(t *testing.T) {
-		writeLate(t, openSpool(t, func(s *system) { s.onlyOpener = func(int) bool { return true } }))
+		writeLate(t, openSpool(t, func(s *system) { s.isOnlyOpener = func(int) bool { return true } }))
 	})
 	withAndWithoutInotify(t, writeLate)
 }
@@ -277,7 +277,9 @@ func TestOpenFileIsNotRemoved(t *testing.T) {
 	}
 	settle := func() {
 		r.x.mu.Lock()
-		r.x.parked[aside[0]].since = time.Now().Add(-time.Hour) // the grace is over
+		if f := r.x.aside[aside[0]]; f != nil { // nil: the event of the close was faster
+			f.since = time.Now().Add(-time.Hour) // the grace is over
+		}
 		r.x.mu.Unlock()
 		r.x.List()
 	}

@@ -392,7 +392,7 @@ func TestOverflow(t *testing.T) {
 	}
 	r.remove("ends")
 	r.put("web", "after the queue was full")
-	before := r.x.snapshot.Load()
+	before := r.x.pub.snapshot.Load()
 	r.x.mu.Unlock()
 	r.want("web", "down after the queue was full")
 	r.want("ends", "")
@@ -558,13 +558,13 @@ func TestRemovedWhileReading(t *testing.T) {
 	r.put("web", "a")
 	r.want("web", "down a")
 	r.x.mu.Lock()
-	w := r.x.newUpdate()
-	w.openDir()
+	u := r.x.newUpdate()
+	u.openDir()
 	must(t, os.RemoveAll(r.d.Root()))
-	w.run(nil, 0)
-	w.finish()
-	if got := show(r.x.snapshot.Load().slot(web).entry); got != "down a" || !r.x.lost {
-		t.Errorf("published is %q, lost is %v", got, r.x.lost)
+	u.run(nil, 0)
+	u.finish()
+	if got := show(r.x.pub.snapshot.Load().slot(web).entry); got != "down a" || !r.x.dir.lost {
+		t.Errorf("published is %q, lost is %v", got, r.x.dir.lost)
 	}
 	r.x.mu.Unlock()
 	r.want("web", "down a")
@@ -648,7 +648,7 @@ func TestDirectoryReplaced(t *testing.T) {
 // TestRemoteFileSystem: where others write unseen, it shows within 5 s, told or asked, and is said at start.
 func TestRemoteFileSystem(t *testing.T) {
 	t.Parallel()
-	r := openSpool(t, func(s *system) { s.remoteFS = func(string) string { return "nfs" } })
+	r := openSpool(t, func(s *system) { s.remoteFSName = func(string) string { return "nfs" } })
 	r.waitFor("said", func(_ []Change, log string) bool { return strings.Contains(log, "file_system=nfs") })
 	r.put("web", "a")
 	r.want("web", "down a")
@@ -673,7 +673,7 @@ func TestRemoteFileSystemComesLater(t *testing.T) {
 	t.Parallel()
 	var remote atomic.Value
 	remote.Store("")
-	r := openSpool(t, func(s *system) { s.remoteFS = func(string) string { return remote.Load().(string) } })
+	r := openSpool(t, func(s *system) { s.remoteFSName = func(string) string { return remote.Load().(string) } })
 	r.want("web", "")
 	other := r.d.Root() + ".new"
 	must(t, os.Mkdir(other, 0o750))

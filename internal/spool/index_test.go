@@ -344,7 +344,7 @@ func TestEndedKeysAreBounded(t *testing.T) {
 	if v := r.x.Lookup("svc0", "", 0, true); first.Generation >= v.MinGeneration {
 		t.Errorf("a result of svc0 from epoch %d counts although it was down: ended %d", first.Generation, v.MinGeneration)
 	}
-	s := r.x.snapshot.Load()
+	s := r.x.pub.snapshot.Load()
 	if s.slots > maxEndedSlots || s.minGeneration == 0 || s.slots != s.endedOnly {
 		t.Errorf("%d slots, %d of them ended, floor %d", s.slots, s.endedOnly, s.minGeneration)
 	}
@@ -690,17 +690,17 @@ func TestLastRound(t *testing.T) {
 	r.put("weaker", "x")
 	r.want("web", "down gone")
 	r.x.mu.Lock()
-	w := r.x.newUpdate()
-	w.lastRound = true
-	w.openDir()
+	u := r.x.newUpdate()
+	u.lastRound = true
+	u.openDir()
 	r.remove("web")
 	r.put("weaker", `{"state": "drain"}`)
 	r.put("new", "y")
 	for _, name := range []string{"web", "weaker", "new"} {
-		w.reload(name, true)
+		u.load(name, true)
 	}
-	w.finish()
-	s := r.x.snapshot.Load()
+	u.finish()
+	s := r.x.pub.snapshot.Load()
 	for name, want := range map[string]string{"web": "down gone", "weaker": "down x", "new": "down y"} {
 		if got := show(s.slot(Key{Service: name}).entry); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
@@ -721,17 +721,17 @@ func TestNotifiesAfterPublishing(t *testing.T) {
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
 	r.put("web", "x")
-	w := r.x.newUpdate()
-	w.run(nil, 0)
-	r.x.notify.mu.Lock()
-	for _, l := range r.x.notify.queue {
+	u := r.x.newUpdate()
+	u.run(nil, 0)
+	r.x.pub.notify.mu.Lock()
+	for _, l := range r.x.pub.notify.queue {
 		if l.log == nil {
 			t.Errorf("told before it was published: %s", showChanges([]Change{l.change}))
 		}
 	}
-	r.x.notify.mu.Unlock()
-	w.finish()
-	if got := show(r.x.snapshot.Load().slot(web).entry); got != "down x" {
+	r.x.pub.notify.mu.Unlock()
+	u.finish()
+	if got := show(r.x.pub.snapshot.Load().slot(web).entry); got != "down x" {
 		t.Errorf("published is %q", got)
 	}
 }
@@ -773,12 +773,12 @@ func TestListedFileVanishes(t *testing.T) {
 	r := openSpool(t, noInotify)
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
-	w := r.x.newUpdate()
-	w.openDir()
-	before := w.changes
-	w.applyListed([]listedFile{{name: "web", key: web}})
-	if w.changes == before {
+	u := r.x.newUpdate()
+	u.openDir()
+	before := u.changes
+	u.applyListed([]loadedFile{{name: "web", key: web}})
+	if u.changes == before {
 		t.Error("the round counts as quiet")
 	}
-	w.finish()
+	u.finish()
 }

@@ -73,7 +73,8 @@ func TestMaintEndedIsBoundedAndForgotten(t *testing.T) {
 	if len(m.at) != 1 {
 		t.Fatalf("%d ends are kept, want the last one alone", len(m.at))
 	}
-	x := &Index{maints: maintEnds{at: map[Key]time.Time{{Service: "web"}: now.Add(-maintEndKept - 1)}}}
+	x := new(Index)
+	x.pub.maints.at = map[Key]time.Time{{Service: "web"}: now.Add(-maintEndKept - 1)}
 	if at := x.MaintEnded("web", "", 0, true); !at.IsZero() {
 		t.Errorf("ended at %v is still told", at)
 	}

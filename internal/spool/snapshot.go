@@ -2,51 +2,41 @@
 
 package spool
 
-import (
-	"maps"
-	"time"
-)
+import "time"
 
-// shardCount is into how many maps the overrides are divided: one override changes, one map of
-// 1/shardCount of all is copied. Enough that 10,000 overrides make a copy of about 40.
+// shardCount is the number of maps that hold the overrides. A change of one override copies one map; with 10,000 overrides
+// that is a copy of about 40.
 const shardCount = 256
 
-// maxEndedSlots is how many keys without an override may be remembered for having had one. Beyond it
-// all of them are forgotten, and every result from before that moment counts as outdated: it costs one
-// more check a target.
-const maxEndedSlots = 4096
-
-// slot is what is known of one key.
+// slot is what a snapshot holds about one key.
 type slot struct {
-	entry *Entry // in force, nil when none
-	expired  *Entry // expired, its file still there: in force again should the clock be set back
-	endedAt uint64 // the epoch at which an override of the key last ended, 0 when it never did
+	entry   *Entry // in force; nil: none
+	expired *Entry // expired, but its file is still there: in force again if the clock is set back
+	endedAt uint64 // the generation at which an override of the key last ended; 0: never
 }
 
-// snapshot is everything the overrides say at one instant. It never changes once it is published, which
-// is what keeps an answer from being torn between two writes: with `hadown web` and then `haup all`, no
-// request finds neither.
+// snapshot holds all overrides at one instant. It never changes once it is published, so that no lookup sees half of two
+// writes: with `hadown web` and then `haup all`, every lookup finds at least one of the two.
 type snapshot struct {
-	generation     uint64
-	minGeneration     uint64 // every key's ended is at least this
-	all       slot
-	slots     int // in shards
-	instances int // in shards, of keys with a port
-	endedOnly int // in shards, with nothing but ended
-	shards    [shardCount]shard
+	generation    uint64
+	minGeneration uint64 // of every key: its endedAt is at least this
+	all           slot
+	slots         int // in shards
+	instances     int // in shards, of keys with a port
+	endedOnly     int // in shards, with nothing but ended
+	shards        [shardCount]shard
 }
 
-// shard is the part of a snapshot that holds the keys with one shardOf. It never changes either.
+// shard holds the keys of a snapshot with one position.shard.
 type shard struct {
-	// filter has a bit for each key, so that nearly every target without an override, which is nearly
-	// every target, is found to have none without a look into a map: with thousands of overrides each look
-	// costs several fetches from memory that is in no cache.
+	// filter is a Bloom filter with one hash: a bit for each key. Nearly every target has no override, and the filter
+	// finds that out without the map, where each lookup costs several fetches from memory that is in no cache.
 	filter [filterWords]uint64
-	slots map[Key]slot
+	slots  map[Key]slot
 }
 
-// filterWords makes of the 40 keys that 10,000 overrides leave in each shard one in thirteen that is looked for in
-// vain; all shards together have 16 KiB.
+// filterWords is the size of a shard's filter. With 10,000 overrides, 40 keys in a shard, 1 lookup in 13 of an absent key still
+// goes to the map. All filters together take 16 KiB.
 const filterWords = 8
 
 // position is where a key belongs.
@@ -56,9 +46,9 @@ type position struct {
 	bit   uint64
 }
 
+// mayContain returns false only if the key at p is not in s.
 func (s *shard) mayContain(p position) bool { return s.filter[p.word]&p.bit != 0 }
 
-// rebuildFilter sets among anew.
 func (s *shard) rebuildFilter() {
 	s.filter = [filterWords]uint64{}
 	for k := range s.slots {
@@ -67,7 +57,7 @@ func (s *shard) rebuildFilter() {
 	}
 }
 
-// positionOf spreads keys evenly; nobody gains by making them collide.
+// positionOf hashes a key. The hash need not resist collisions: only operators choose keys.
 func positionOf(service, host string, port uint16) position {
 	h := uint32(2166136261)
 	for i := range len(service) {
@@ -77,7 +67,7 @@ func positionOf(service, host string, port uint16) position {
 		h = (h ^ uint32(host[i])) * 16777619
 	}
 	h = (h ^ uint32(port)) * 16777619
-	h *= 0x9e3779b1 // the last bytes reach the upper bits as well
+	h *= 0x9e3779b1 // so that the last bytes reach the upper bits
 	return position{uint8(h >> 24), uint8(h>>21) % filterWords, 1 << (h >> 15 % 64)}
 }
 
@@ -88,13 +78,13 @@ func (s *snapshot) slot(k Key) slot {
 	return s.shards[positionOf(k.Service, k.Host, k.Port).shard].slots[k]
 }
 
-// query is the target that a lookup asks about.
+// query is the target that a lookup is about.
 type query struct {
 	key   Key
 	local bool // key.Host is an address of this machine
 }
 
-// newQuery returns the query of Lookup's parameters.
+// newQuery returns the query of the parameters of Lookup.
 func newQuery(service, host string, port uint16, local bool) query {
 	switch {
 	case port == 0:
@@ -108,41 +98,8 @@ func newQuery(service, host string, port uint16, local bool) query {
 // keys returns the keys that cover the target, the widest first.
 func (q query) keys() []Key { return q.key.CoveringKeys(q.local) }
 
-// lookup gathers the slots of one target.
-type lookup struct {
-	strongest   *Entry
-	minGeneration  uint64
-	outdated bool // an override has expired, or no longer has, and the snapshot does not know
-	now    func() time.Time
-}
-
-func (v *lookup) add(s *slot) {
-	v.minGeneration = max(v.minGeneration, s.endedAt)
-	entry, turned := s.at(v.now)
-	v.outdated = v.outdated || turned
-	if entry != nil && (v.strongest == nil || entry.State > v.strongest.State) {
-		v.strongest = entry
-	}
-}
-
-// at returns the override in force at the time of now, which is asked only when that matters; turned when it
-// is another one than the snapshot knew.
-func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
-	entry = s.entry
-	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
-		entry, turned = nil, true
-	}
-	if s.expired != nil && !s.expired.Expired(now()) {
-		turned = true
-		if entry == nil || isStronger(s.expired, entry) {
-			entry = s.expired
-		}
-	}
-	return entry, turned
-}
-
-// view answers for t; turned when that is more than the snapshot knew, because of the time. It does not
-// allocate.
+// view answers for q. outdated reports that the answer has changed since s was published, because overrides have expired or
+// the clock was set back. view does not allocate.
 func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 	v := lookup{minGeneration: s.minGeneration, now: now}
 	v.add(&s.all)
@@ -153,6 +110,14 @@ func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 		}
 	}
 	return View{Override: v.strongest, Generation: s.generation, MinGeneration: v.minGeneration}, v.outdated
+}
+
+// lookup collects the slots that cover one target.
+type lookup struct {
+	strongest     *Entry
+	minGeneration uint64
+	outdated      bool // an override has expired, or no longer has, and the snapshot does not know
+	now           func() time.Time
 }
 
 func (v *lookup) addKey(s *snapshot, k Key) {
@@ -166,78 +131,27 @@ func (v *lookup) addKey(s *snapshot, k Key) {
 	}
 }
 
-// builder is a snapshot in the making. It copies what it changes, each shard once.
-type builder struct {
-	snapshot
-	copied [shardCount]bool
+func (v *lookup) add(s *slot) {
+	v.minGeneration = max(v.minGeneration, s.endedAt)
+	entry, turned := s.at(v.now)
+	v.outdated = v.outdated || turned
+	if entry != nil && (v.strongest == nil || entry.State > v.strongest.State) {
+		v.strongest = entry
+	}
 }
 
-func newBuilder(from *snapshot) *builder { return &builder{snapshot: *from} }
-
-// set puts s in the place of k's slot.
-func (d *builder) set(k Key, s slot) {
-	if k.Service == All && k.Port == 0 {
-		d.all = s
-		return
+// at returns the override in force at the time that now returns; at calls now only if that matters. outdated reports that it
+// is another override than s.entry.
+func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
+	entry = s.entry
+	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
+		entry, turned = nil, true
 	}
-	p := positionOf(k.Service, k.Host, k.Port)
-	in := &d.shards[p.shard]
-	old, had := in.slots[k]
-	if had {
-		d.count(k, &old, -1)
-	}
-	if !d.copied[p.shard] {
-		d.copied[p.shard] = true
-		if in.slots = maps.Clone(in.slots); in.slots == nil {
-			in.slots = map[Key]slot{}
+	if s.expired != nil && !s.expired.Expired(now()) {
+		turned = true
+		if entry == nil || isStronger(s.expired, entry) {
+			entry = s.expired
 		}
 	}
-	if s.entry == nil && s.expired == nil && s.endedAt <= d.minGeneration {
-		delete(in.slots, k)
-		in.rebuildFilter()
-		return
-	}
-	in.slots[k] = s
-	in.filter[p.word] |= p.bit
-	d.count(k, &s, +1)
-	if d.endedOnly > maxEndedSlots {
-		d.outdateAll()
-	}
-}
-
-func (d *builder) count(k Key, s *slot, by int) {
-	d.slots += by
-	if k.Port != 0 {
-		d.instances += by
-	}
-	if s.entry == nil && s.expired == nil {
-		d.endedOnly += by
-	}
-}
-
-// end records that an override of k has ended.
-func (d *builder) end(k Key) {
-	d.generation++
-	s := d.slot(k)
-	s.endedAt = d.generation
-	d.set(k, s)
-}
-
-// outdateAll outdates every result there is, for when it cannot be told which overrides have ended.
-func (d *builder) outdateAll() {
-	d.generation++
-	d.minGeneration = d.generation
-	for i := range d.shards {
-		in := &d.shards[i]
-		kept := make(map[Key]slot, len(in.slots))
-		for k, s := range in.slots {
-			if s.entry == nil && s.expired == nil {
-				d.count(k, &s, -1)
-				continue
-			}
-			kept[k] = s
-		}
-		in.slots, d.copied[i] = kept, true
-		in.rebuildFilter()
-	}
+	return entry, turned
 }

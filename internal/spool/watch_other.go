@@ -9,8 +9,8 @@ type rawWatch struct{ fd, wd int }
 
 func openRawWatch() (*rawWatch, error) { return nil, errors.ErrUnsupported }
 
-func (w *rawWatch) add(string) error   { return errors.ErrUnsupported }
+func (w *rawWatch) add(string) error        { return errors.ErrUnsupported }
 func (w *rawWatch) drain(*eventBatch) error { return errors.ErrUnsupported }
-func (w *rawWatch) close()             {}
+func (w *rawWatch) close()                  {}
 
 func pending(int32) bool { return false }
