@@ -120,7 +120,7 @@ func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	if err := consider(k.Name(), fs.ModeIrregular); err != nil {
 		return Entry{}, err
 	}
-	if search && (!there || !k.oneName()) {
+	if search && (!there || !k.hasOneName()) {
 		var readErr error
 		err := h.eachFile(func(name string, typ fs.FileMode) {
 			if readErr == nil && name != k.Name() && keyOf(name) == k {

@@ -43,7 +43,7 @@ func (d *Dir) write(e Entry) error {
 	defer h.close()
 	if e.Created.IsZero() {
 		e.Created = d.now()
-		old, err := d.lookup(h, e.Key, !e.Key.oneName())
+		old, err := d.lookup(h, e.Key, !e.Key.hasOneName())
 		if err == nil && old.Reason == truncateReason(e.Reason) && (old.State == ForceUp) == (e.State == ForceUp) && !old.Created.IsZero() {
 			e.Created = old.Created
 		}
@@ -52,7 +52,7 @@ func (d *Dir) write(e Entry) error {
 	if err := h.replace(name, e.Marshal(), true); err != nil {
 		return err
 	}
-	if !e.Key.oneName() {
+	if !e.Key.hasOneName() {
 		// A stronger override of another file name would decide.
 		if _, err := h.removeAll(e.Key, name); err != nil {
 			return fmt.Errorf("the new override is there, and so is an older one: %w", err)

@@ -11,15 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// statDir returns the identity and the time stamps of the directory that path names, or that fd is when
-// path is "".
+// statDir returns the identity and the time stamps of the directory path, or of fd if path is "".
 func statDir(fd int, path string) (dirStamp, error) {
 	flags := 0
 	if path == "" {
 		flags = unix.AT_EMPTY_PATH
 	}
 	var st unix.Statx_t
-	// Kernels from 6.8 number mounts so that no number is used twice; older ones ignore that bit.
+	// From Linux 6.8 on mount numbers are unique; older kernels ignore that bit.
 	const mask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID | unix.STATX_MNT_ID_UNIQUE
 	_, err := retryInterrupted(func() (int, error) { return 0, unix.Statx(fd, path, flags, mask, &st) })
 	if err != nil {
@@ -41,7 +40,7 @@ func statDir(fd int, path string) (dirStamp, error) {
 	return dirStamp{id, at(st.Mtime), at(st.Ctime)}, nil
 }
 
-// mountOf returns the mount on which root is now; false when the kernel does not say.
+// mountOf returns the mount on which root is now; false if the kernel does not say.
 func mountOf(root string) (mount, bool) {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, root, 0, unix.STATX_MNT_ID, &st) != nil || st.Mask&unix.STATX_MNT_ID == 0 {
@@ -56,7 +55,7 @@ func mountOf(root string) (mount, bool) {
 	return found, ok
 }
 
-// isMounted reports whether m is mounted where it was. Without /proc, it is.
+// isMounted reports whether m is still mounted where it was. Without /proc it returns true.
 func isMounted(m mount) bool {
 	if _, err := os.Stat(mountTable); err != nil {
 		return true
@@ -64,10 +63,10 @@ func isMounted(m mount) bool {
 	return eachMount(func(other mount) bool { return other == m })
 }
 
-// mountTable lists the mounts of this process, as proc(5) says.
+// mountTable lists the mounts of this process: see proc(5).
 const mountTable = "/proc/self/mountinfo"
 
-// eachMount calls f with one mount after the other until f returns true, and reports whether it did.
+// eachMount calls f with each mount until f returns true, and reports whether it did.
 func eachMount(f func(mount) bool) bool {
 	file, err := os.Open(mountTable)
 	if err != nil {
@@ -83,8 +82,8 @@ func eachMount(f func(mount) bool) bool {
 	return false
 }
 
-// remoteFSName returns the name of root's file system when others may write to it without this kernel
-// knowing, so that no event tells; "" when it is local.
+// remoteFSName returns the name of root's file system if other machines may write to it without an event here; "" if it
+// is local.
 func remoteFSName(root string) string {
 	var st unix.Statfs_t
 	if unix.Statfs(root, &st) != nil {
@@ -124,7 +123,7 @@ func remoteFSName(root string) string {
 	}
 }
 
-// renameNoReplace renames from to to unless there is something called to: then it fails with EEXIST.
+// renameNoReplace renames from to to. It fails with EEXIST if there is a file called to.
 func (h *dirHandle) renameNoReplace(from, to string) error {
 	err := unix.Renameat2(h.fd, h.path(from), h.fd, h.path(to), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
@@ -133,9 +132,9 @@ func (h *dirHandle) renameNoReplace(from, to string) error {
 	return err
 }
 
-// isOnlyOpener reports whether nobody else has the open file fd open, as far as the kernel tells: a write lease
-// is given only then, and only to the owner or root. The lease lasts until fd is closed; who opens the
-// file meanwhile waits.
+// isOnlyOpener returns false if another process has the open file fd open. It asks for a write lease, which the kernel
+// grants only then, and only to the owner or root; without the right to ask it returns true. Until fd is closed, the
+// lease blocks other processes that open the file.
 func isOnlyOpener(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK)
 	return !errors.Is(err, unix.EAGAIN)

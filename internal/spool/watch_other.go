@@ -4,7 +4,7 @@ package spool
 
 import "errors"
 
-// rawWatch exists on Linux alone; elsewhere every lookup looks at the directory.
+// rawWatch exists only on Linux. Elsewhere every lookup reads the directory.
 type rawWatch struct{ fd, wd int }
 
 func openRawWatch() (*rawWatch, error) { return nil, errors.ErrUnsupported }
