@@ -123,7 +123,8 @@ func (u *update) apply(l *loadedFile) {
 	}
 }
 
-// applyMissing applies l when there is no override, and no link either that could lead to one without an event of l.name.
+// applyMissing applies l when there is no override, and no link either that could lead to one without an event of
+// l.name.
 func (u *update) applyMissing(l *loadedFile, old *spoolFile) {
 	switch {
 	case old == nil:
@@ -170,7 +171,8 @@ func (u *update) applyFile(l *loadedFile, old *spoolFile) {
 	}
 }
 
-// newFile returns the row of the file table for l, which replaces old. If l could not be read the override of old stays.
+// newFile returns the row of the file table for l, which replaces old. If l could not be read the override of old
+// stays.
 func (u *update) newFile(l *loadedFile, old *spoolFile) *spoolFile {
 	f := &spoolFile{name: l.name, key: l.key, via: l.result.via, unwatched: l.result.unwatched, listing: u.files.listing}
 	if l.isOverride {

@@ -10,9 +10,9 @@ import (
 
 // background updates an Index when nobody asks, so that changes are logged and notified when they happen.
 //
-// There are two inotify watchers on the directory. fsnotify's wakes this goroutine. It cannot serve lookups: it hides its
-// descriptor and takes events off the queue early, and a lookup has to ask the queue itself (see the package comment).
-// Only the goroutine of run uses the fields.
+// There are two inotify watchers on the directory. fsnotify's wakes this goroutine. It cannot serve lookups: it hides
+// its descriptor and takes events off the queue early, and a lookup has to ask the queue itself (see the package
+// comment). Only the goroutine of run uses the fields.
 type background struct {
 	index      *Index
 	watcher    *fsnotify.Watcher // nil: there is no directory or no inotify

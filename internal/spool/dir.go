@@ -16,20 +16,20 @@ import (
 )
 
 // ErrNotDurable is wrapped by the error of Write and Remove when the change is done and every reader sees it, but the
-// directory could not be synced: a power cut may undo the change. With every other error the old state stands; if a key has
-// files of several names, the error says which of them stand.
+// directory could not be synced: a power cut may undo the change. With every other error the old state stands; if a key
+// has files of several names, the error says which of them stand.
 var ErrNotDurable = errors.New("done, but it may not survive a power cut")
 
-// Dir is a spool directory as the commands use it: every call reads the disk. It holds no descriptor, so that it follows the
-// path when the directory is replaced. It is safe for concurrent use, also by several processes.
+// Dir is a spool directory as the commands use it: every call reads the disk. It holds no descriptor, so that it
+// follows the path when the directory is replaced. It is safe for concurrent use, also by several processes.
 type Dir struct {
 	root    string
 	created bool
 	now     func() time.Time
 }
 
-// OpenDir returns the spool directory root. It creates a missing one with mode 0750, but not its parent. It fails if root is
-// no directory or may not be read.
+// OpenDir returns the spool directory root. It creates a missing one with mode 0750, but not its parent. It fails if
+// root is no directory or may not be read.
 func OpenDir(root string) (*Dir, error) {
 	path, err := filepath.Abs(root)
 	if err != nil {
@@ -67,8 +67,8 @@ func (d *Dir) Root() string { return d.root }
 // Created reports whether OpenDir has created the directory.
 func (d *Dir) Created() bool { return d.created }
 
-// Chown sets the owner of the directory. It follows no symbolic link, because another user may own the parent. Call it only
-// if Created returns true.
+// Chown sets the owner of the directory. It follows no symbolic link, because another user may own the parent. Call it
+// only if Created returns true.
 func (d *Dir) Chown(uid, gid int) error {
 	fd, err := retryInterrupted(func() (int, error) {
 		return unix.Open(d.root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -86,8 +86,8 @@ func (d *Dir) Chown(uid, gid int) error {
 // Close does nothing: a Dir holds no descriptor between two calls.
 func (d *Dir) Close() error { return nil }
 
-// Read returns the override of exactly k; wider ones that cover k do not count. The error is fs.ErrNotExist when there is
-// none or it has expired. Every other error means that the directory could not be read, and not that k is up.
+// Read returns the override of exactly k; wider ones that cover k do not count. The error is fs.ErrNotExist when there
+// is none or it has expired. Every other error means that the directory could not be read, and not that k is up.
 func (d *Dir) Read(k Key) (Entry, error) {
 	k = k.canonical()
 	h, err := openHandle(d.root)
@@ -140,8 +140,8 @@ func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	return best, nil
 }
 
-// isStronger reports whether a decides and not b, both about the same key: the stronger state does, and of equals the one
-// that ends later.
+// isStronger reports whether a decides and not b, both about the same key: the stronger state does, and of equals the
+// one that ends later.
 func isStronger(a, b *Entry) bool {
 	if a.State != b.State {
 		return a.State > b.State

@@ -15,8 +15,8 @@ import (
 // fileID identifies a file or directory among those that exist at the same time.
 type fileID struct{ dev, ino uint64 }
 
-// dirHandle is the spool directory, open for one update or one call of a Dir. It is opened by path each time: a descriptor
-// that stays open would hide that the directory was replaced, and the kernel would not report its removal.
+// dirHandle is the spool directory, open for one update or one call of a Dir. It is opened by path each time: a
+// descriptor that stays open would hide that the directory was replaced, and the kernel would not report its removal.
 type dirHandle struct {
 	root   string
 	fd     int      // AT_FDCWD without a descriptor
@@ -44,8 +44,8 @@ func openHandle(root string) (*dirHandle, error) {
 	return h, nil
 }
 
-// openByPath returns a handle without a descriptor, for a process that has none left. It can read the attributes of files
-// but not list the directory.
+// openByPath returns a handle without a descriptor, for a process that has none left. It can read the attributes of
+// files but not list the directory.
 func openByPath(root string) (*dirHandle, error) {
 	id, err := statRoot(root)
 	if err != nil {
@@ -91,8 +91,8 @@ func (h *dirHandle) openFile(name string) (int, error) {
 	})
 }
 
-// eachFile calls f with the name of every file and its type: 0 for a regular file, fs.ModeIrregular when it is not known. It
-// reads 1024 names at a time, so that the size of the directory does not matter to memory.
+// eachFile calls f with the name of every file and its type: 0 for a regular file, fs.ModeIrregular when it is not
+// known. It reads 1024 names at a time, so that the size of the directory does not matter to memory.
 func (h *dirHandle) eachFile(f func(name string, typ fs.FileMode)) error {
 	if !h.hasDescriptor() {
 		return unix.EMFILE
@@ -133,8 +133,8 @@ func (h *dirHandle) sync() error {
 	return nil
 }
 
-// syncPath syncs the directory path. It leaves one that the process may not read to the kernel, as the parent of the spool may
-// be.
+// syncPath syncs the directory path. It leaves one that the process may not read to the kernel, as the parent of the
+// spool may be.
 func syncPath(path string) error {
 	h, err := openHandle(path)
 	if errors.Is(err, fs.ErrPermission) {

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// abandonedAfter is the age at which the daemon removes a temporary file of a writer that was killed. A live writer needs
-// milliseconds, and holds a lock besides.
+// abandonedAfter is the age at which the daemon removes a temporary file of a writer that was killed. A live writer
+// needs milliseconds, and holds a lock besides.
 const abandonedAfter = time.Minute
 
-// Write puts e into force. It is atomic: a reader sees the old override or the new one, and so does the next start after a
-// crash. A zero e.Created becomes that of the override in force for the key if it has the same reason, and otherwise the time
-// now. See ErrNotDurable for the error.
+// Write puts e into force. It is atomic: a reader sees the old override or the new one, and so does the next start
+// after a crash. A zero e.Created becomes that of the override in force for the key if it has the same reason, and
+// otherwise the time now. See ErrNotDurable for the error.
 func (d *Dir) Write(e Entry) error {
 	if err := d.write(e); err != nil {
 		return fmt.Errorf("write override of %s: %w", e.Key.Name(), err)
@@ -61,8 +61,8 @@ func (d *Dir) write(e Entry) error {
 	return h.sync()
 }
 
-// replace writes content to the file name, atomically. With durable it syncs the content before the rename; the caller syncs
-// the directory.
+// replace writes content to the file name, atomically. With durable it syncs the content before the rename; the caller
+// syncs the directory.
 func (h *dirHandle) replace(name string, content []byte, durable bool) error {
 	temp, fd := "", -1
 	for {
@@ -109,8 +109,8 @@ func (h *dirHandle) replace(name string, content []byte, durable bool) error {
 	return nil
 }
 
-// Remove ends the override of k, under every file name that means k. It returns nil if there was none. See ErrNotDurable for
-// the error.
+// Remove ends the override of k, under every file name that means k. It returns nil if there was none. See
+// ErrNotDurable for the error.
 func (d *Dir) Remove(k Key) error {
 	k = k.canonical()
 	if err := k.Check(); err != nil && !errors.Is(err, ErrAllInstance) {
@@ -138,9 +138,9 @@ func (d *Dir) Remove(k Key) error {
 	return nil
 }
 
-// announceLift tells the daemon that k is lifted although there was no file to remove: the daemon may carry an override from
-// a file system that is no longer mounted. It creates and removes a file, because only the events count. It ignores errors: a
-// caller that may not write here has lifted nothing.
+// announceLift tells the daemon that k is lifted although there was no file to remove: the daemon may carry an override
+// from a file system that is no longer mounted. It creates and removes a file, because only the events count. It
+// ignores errors: a caller that may not write here has lifted nothing.
 func (h *dirHandle) announceLift(k Key) {
 	name := liftPrefix + k.Name()
 	fd, err := unix.Openat(h.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -171,8 +171,8 @@ func isDir(h *dirHandle, name string) bool {
 	return unix.Fstatat(h.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// removeAll removes the files about k, except for the file keep. It also removes those that the daemon has set aside, because
-// the daemon restores them if they are in force.
+// removeAll removes the files about k, except for the file keep. It also removes those that the daemon has set aside,
+// because the daemon restores them if they are in force.
 func (h *dirHandle) removeAll(k Key, keep string) (removed bool, err error) {
 	unlink := func(name string) {
 		switch unlinkErr := h.unlink(name); {

@@ -6,8 +6,8 @@
 // # Why no answer is stale
 //
 // A watcher alone is not enough. A command returns, and then a goroutine has to wake, read the event and update the
-// memory. A request in between would be answered from the past; under load that was seen with one request of seven after
-// a real command. So every Lookup asks the kernel itself, in this order:
+// memory. A request in between would be answered from the past; under load that was seen with one request of seven
+// after a real command. So every Lookup asks the kernel itself, in this order:
 //
 //  1. FIONREAD on our own inotify descriptor: are there events that nobody has read?
 //  2. The attention flags: were events read that are not yet in memory?
@@ -26,8 +26,8 @@
 //
 // An update reads a file after it has read the event that names it, so that it reads the file as of the event or newer.
 // If it is newer, more events are queued by now, and the update reads these too before it publishes. That keeps two
-// writes in order: an operator who downs web and then lifts all never makes a Lookup find neither. For the same reason a
-// snapshot is immutable and behind one pointer.
+// writes in order: an operator who downs web and then lifts all never makes a Lookup find neither. For the same reason
+// a snapshot is immutable and behind one pointer.
 //
 // # What the kernel does not report
 //

@@ -1,19 +1,22 @@
 package spool
 
 import (
+	"bytes"
+	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 
 	"hacheck/internal/textfmt"
 )
 
-// MaxReason is the longest reason in bytes. A longer one is cut at a character and ends in "…". It bounds the memory that a
-// directory of huge files takes, and the answers.
+// MaxReason is the longest reason in bytes. A longer one is cut at a character and ends in "…". It bounds the memory
+// that a directory of huge files takes, and the answers.
 const MaxReason = 4096
 
-// State is the state that an override sets. A larger state is a stronger one: of several overrides that cover a target, the
-// strongest decides.
+// State is the state that an override sets. A larger state is a stronger one: of several overrides that cover a target,
+// the strongest decides.
 type State uint8
 
 // The states, weakest first. Ready, the zero value, means that there is no override.
@@ -27,18 +30,11 @@ const (
 
 // String returns the word of the spool file: "up", "drain", "down", "maint", and "" for Ready.
 func (s State) String() string {
-	switch s {
-	case ForceUp:
-		return "up"
-	case Drain:
-		return "drain"
-	case Down:
-		return "down"
-	case Maint:
-		return "maint"
-	default:
-		return ""
+	words := [...]string{ForceUp: "up", Drain: "drain", Down: "down", Maint: "maint"}
+	if int(s) < len(words) {
+		return words[s]
 	}
+	return ""
 }
 
 // Entry is one override: the content of one spool file.
@@ -59,9 +55,10 @@ func (e Entry) Expired(now time.Time) bool {
 //
 //	Service web in down state since 1500000000.500000 until 4000000000.000000: kernel upgrade
 //
-// Each of since, until and the reason appears only when known. PaaSTA parses the line with a regular expression. Line leaves out
-// or rewrites what would break that: times before 1970, control characters, and " state" inside the reason where PaaSTA would
-// take it for the end of the state. It would then find no "since" and kill the task at once. Such a " state" becomes " State".
+// Each of since, until and the reason appears only when known. PaaSTA parses the line with a regular expression. Line
+// leaves out or rewrites what would break that: times before 1970, control characters, and " state" inside the reason
+// where PaaSTA would take it for the end of the state. It would then find no "since" and kill the task at once. Such a
+// " state" becomes " State".
 func (e Entry) Line() string {
 	state := e.State
 	if state == Maint || state == Ready { // only HAProxy's agent knows maint
@@ -88,8 +85,8 @@ func (e Entry) Line() string {
 	return string(out)
 }
 
-// escapeState rewrites each " state" in tail, the line from its last ": " on, that PaaSTA's greedy expression would take for
-// the word after the state.
+// escapeState rewrites each " state" in tail, the line from its last ": " on, that PaaSTA's greedy expression would
+// take for the word after the state.
 func escapeState(tail string) string {
 	const word = " state"
 	at := strings.Index(tail, word)
@@ -105,4 +102,70 @@ func escapeState(tail string) string {
 		}
 	}
 	return string(out)
+}
+
+// unixSeconds is the inverse of unixTime. It is exact for every time that a float of unix seconds can hold.
+func unixSeconds(t time.Time) float64 {
+	return float64(t.Unix()) + float64(t.Nanosecond())/1e9
+}
+
+// Marshal returns the content of e's spool file: one line of JSON as Python's json.dumps would write it. The original
+// tools read it too. They do not know the field "state", so that for them every override is down.
+func (e Entry) Marshal() []byte {
+	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
+	out = appendPythonString(out, truncateReason(e.Reason))
+	out = append(out, `, "expiration": `...)
+	out = appendPythonTime(out, e.Expires)
+	out = append(out, `, "creation": `...)
+	out = appendPythonTime(out, e.Created)
+	if e.State != Down && e.State != Ready {
+		out = append(out, `, "state": "`...)
+		out = append(out, e.State.String()...)
+		out = append(out, '"')
+	}
+	return append(out, '}')
+}
+
+// appendPythonTime appends t as json.dumps writes a float of unix seconds, or null.
+func appendPythonTime(out []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(out, "null"...)
+	}
+	f := unixSeconds(t)
+	if math.Abs(f) >= 1e16 { // from here on Python's repr has an exponent
+		return strconv.AppendFloat(out, f, 'e', -1, 64)
+	}
+	start := len(out)
+	out = strconv.AppendFloat(out, f, 'f', -1, 64)
+	if !bytes.ContainsRune(out[start:], '.') {
+		out = append(out, ".0"...)
+	}
+	return out
+}
+
+// appendPythonString appends s as json.dumps writes it, in ASCII. Invalid UTF-8 becomes U+FFFD: Python's own way, a
+// lone surrogate, makes its hastatus and its daemon fail.
+func appendPythonString(out []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	u := func(r rune) {
+		out = append(out, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+	}
+	out = append(out, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			out = append(out, '\\', byte(r))
+		case strings.ContainsRune("\n\r\t\b\f", r):
+			out = append(out, '\\', "nrtbf"[strings.IndexRune("\n\r\t\b\f", r)])
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			u(high)
+			u(low)
+		case r < ' ' || r >= 0x7f:
+			u(r)
+		default:
+			out = append(out, byte(r))
+		}
+	}
+	return append(out, '"')
 }

@@ -21,7 +21,7 @@ const (
 	remoteScan         = 2 * time.Second         // between two listings of a directory that other machines write to
 	inotifyRetry       = 3 * time.Second         // between two attempts to get inotify
 	maxTimer           = 10 * time.Minute        // a longer timer would miss clock steps and a suspended machine
-	asideGrace         = time.Second             // from setting an expired file aside to removing it: see aside.go
+	asideGrace         = time.Second             // from setting an expired file aside to removing it: see expire.go
 	mtimeTick          = 25 * time.Millisecond   // above the resolution of the kernel's time stamps
 	secondTick         = 2100 * time.Millisecond // the same on file systems with whole seconds (FAT: two)
 	deletionGap        = time.Second             // deletions closer together are one `rm -r`
@@ -119,8 +119,8 @@ func realSystem() system {
 // OpenIndex reads d and follows it until Close. The Index owns three goroutines and two inotify descriptors. Without
 // inotify every lookup reads the directory.
 //
-// The Index holds 100,000 files in memory. If there are more it logs that, lookups read the others from the disk, and no
-// result may be used twice.
+// The Index holds 100,000 files in memory. If there are more it logs that, lookups read the others from the disk, and
+// no result may be used twice.
 func OpenIndex(d *Dir, o IndexOptions) (*Index, error) { return openIndex(d, o, realSystem()) }
 
 func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {

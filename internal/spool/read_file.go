@@ -117,8 +117,8 @@ func (r *readResult) setError(err error) readResult {
 	return *r
 }
 
-// readRegular opens and reads name, which was a regular file when it was last checked. It returns true when it no longer is
-// one.
+// readRegular opens and reads name, which was a regular file when it was last checked. It returns true when it no
+// longer is one.
 func (h *dirHandle) readRegular(name string, r *readResult) (changed bool) {
 	fd, err := h.openFile(name)
 	switch {
@@ -170,8 +170,8 @@ func (h *dirHandle) readFD(fd int, r *readResult) (irregular bool) {
 // errOutsideLink says why a link is ignored.
 var errOutsideLink = errors.New("a symbolic link out of the directory")
 
-// readLink returns the target of the symbolic link name: a name in the directory, or the path of a file in a subdirectory
-// (unwatched).
+// readLink returns the target of the symbolic link name: a name in the directory, or the path of a file in a
+// subdirectory (unwatched).
 func (h *dirHandle) readLink(name string) (target string, unwatched bool, err error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, h.path(name), buf) })

@@ -167,8 +167,8 @@ type dirStamp struct {
 }
 
 // isReliable reports whether every change after began gives the directory another stamp. The kernel's clock for time
-// stamps ticks, and two changes within a tick leave the same stamp. So a listing only counts when it began clearly after
-// the last change it can have seen.
+// stamps ticks, and two changes within a tick leave the same stamp. So a listing only counts when it began clearly
+// after the last change it can have seen.
 func (s dirStamp) isReliable(began time.Time) bool {
 	for _, ts := range []time.Time{s.mtime, s.ctime} {
 		tick := mtimeTick

@@ -2,10 +2,13 @@
 
 package spool
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
-// shardCount is the number of maps that hold the overrides. A change of one override copies one map; with 10,000 overrides
-// that is a copy of about 40.
+// shardCount is the number of maps that hold the overrides. A change of one override copies one map; with 10,000
+// overrides that is a copy of about 40.
 const shardCount = 256
 
 // slot is what a snapshot holds about one key.
@@ -15,8 +18,8 @@ type slot struct {
 	endedAt uint64 // the generation at which an override of the key last ended; 0: never
 }
 
-// snapshot holds all overrides at one instant. It never changes once it is published, so that no lookup sees half of two
-// writes: with `hadown web` and then `haup all`, every lookup finds at least one of the two.
+// snapshot holds all overrides at one instant. It never changes once it is published, so that no lookup sees half of
+// two writes: with `hadown web` and then `haup all`, every lookup finds at least one of the two.
 type snapshot struct {
 	generation    uint64
 	minGeneration uint64 // of every key: its endedAt is at least this
@@ -35,8 +38,8 @@ type shard struct {
 	slots  map[Key]slot
 }
 
-// filterWords is the size of a shard's filter. With 10,000 overrides, 40 keys in a shard, 1 lookup in 13 of an absent key still
-// goes to the map. All filters together take 16 KiB.
+// filterWords is the size of a shard's filter. With 10,000 overrides, 40 keys in a shard, 1 lookup in 13 of an absent
+// key still goes to the map. All filters together take 16 KiB.
 const filterWords = 8
 
 // position is where a key belongs.
@@ -98,8 +101,8 @@ func newQuery(service, host string, port uint16, local bool) query {
 // keys returns the keys that cover the target, the widest first.
 func (q query) keys() []Key { return q.key.CoveringKeys(q.local) }
 
-// view answers for q. outdated reports that the answer has changed since s was published, because overrides have expired or
-// the clock was set back. view does not allocate.
+// view answers for q. outdated reports that the answer has changed since s was published, because overrides have
+// expired or the clock was set back. view does not allocate.
 func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 	v := lookup{minGeneration: s.minGeneration, now: now}
 	v.add(&s.all)
@@ -140,8 +143,8 @@ func (v *lookup) add(s *slot) {
 	}
 }
 
-// at returns the override in force at the time that now returns; at calls now only if that matters. outdated reports that it
-// is another override than s.entry.
+// at returns the override in force at the time that now returns; at calls now only if that matters. outdated reports
+// that it is another override than s.entry.
 func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
 	entry = s.entry
 	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
@@ -154,4 +157,84 @@ func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
 		}
 	}
 	return entry, turned
+}
+
+// maxEndedSlots bounds the keys that are kept only because an override of them has ended. One more outdates every
+// result, which costs one more check of each target.
+const maxEndedSlots = 4096
+
+// builder makes the next snapshot. It copies each shard once, before the first change.
+type builder struct {
+	snapshot
+	copied [shardCount]bool
+}
+
+func newBuilder(from *snapshot) *builder { return &builder{snapshot: *from} }
+
+// set makes s k's slot.
+func (d *builder) set(k Key, s slot) {
+	if k.Service == All && k.Port == 0 {
+		d.all = s
+		return
+	}
+	p := positionOf(k.Service, k.Host, k.Port)
+	in := &d.shards[p.shard]
+	old, had := in.slots[k]
+	if had {
+		d.count(k, &old, -1)
+	}
+	if !d.copied[p.shard] {
+		d.copied[p.shard] = true
+		if in.slots = maps.Clone(in.slots); in.slots == nil {
+			in.slots = map[Key]slot{}
+		}
+	}
+	if s.entry == nil && s.expired == nil && s.endedAt <= d.minGeneration {
+		delete(in.slots, k)
+		in.rebuildFilter()
+		return
+	}
+	in.slots[k] = s
+	in.filter[p.word] |= p.bit
+	d.count(k, &s, +1)
+	if d.endedOnly > maxEndedSlots {
+		d.outdateAll()
+	}
+}
+
+func (d *builder) count(k Key, s *slot, by int) {
+	d.slots += by
+	if k.Port != 0 {
+		d.instances += by
+	}
+	if s.entry == nil && s.expired == nil {
+		d.endedOnly += by
+	}
+}
+
+// end records that an override of k has ended.
+func (d *builder) end(k Key) {
+	d.generation++
+	s := d.slot(k)
+	s.endedAt = d.generation
+	d.set(k, s)
+}
+
+// outdateAll outdates every result: which overrides have ended is not known.
+func (d *builder) outdateAll() {
+	d.generation++
+	d.minGeneration = d.generation
+	for i := range d.shards {
+		in := &d.shards[i]
+		kept := make(map[Key]slot, len(in.slots))
+		for k, s := range in.slots {
+			if s.entry == nil && s.expired == nil {
+				d.count(k, &s, -1)
+				continue
+			}
+			kept[k] = s
+		}
+		in.slots, d.copied[i] = kept, true
+		in.rebuildFilter()
+	}
 }

@@ -89,38 +89,13 @@ func remoteFSName(root string) string {
 	if unix.Statfs(root, &st) != nil {
 		return ""
 	}
-	switch uint32(st.Type) { // the magic numbers are 32 bits wide
-	case unix.NFS_SUPER_MAGIC:
-		return "nfs"
-	case unix.FUSE_SUPER_MAGIC: // also virtiofs
-		return "fuse"
-	case unix.V9FS_MAGIC:
-		return "9p"
-	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
-		return "cifs"
-	case unix.CEPH_SUPER_MAGIC:
-		return "ceph"
-	case unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC:
-		return "afs"
-	case unix.CODA_SUPER_MAGIC:
-		return "coda"
-	case unix.OCFS2_SUPER_MAGIC:
-		return "ocfs2"
-	case 0x01161970:
-		return "gfs2"
-	case 0x0bd00bd0:
-		return "lustre"
-	case 0x47504653:
-		return "gpfs"
-	case 0x19830326:
-		return "beegfs"
-	case 0x786f4256:
-		return "vboxsf"
-	case 0x7c7c6673:
-		return "prl_fs"
-	default:
-		return ""
-	}
+	return map[uint32]string{
+		unix.NFS_SUPER_MAGIC: "nfs", unix.FUSE_SUPER_MAGIC: "fuse" /* also virtiofs */, unix.V9FS_MAGIC: "9p",
+		unix.SMB_SUPER_MAGIC: "cifs", unix.SMB2_SUPER_MAGIC: "cifs", unix.CIFS_SUPER_MAGIC: "cifs",
+		unix.CEPH_SUPER_MAGIC: "ceph", unix.AFS_SUPER_MAGIC: "afs", unix.AFS_FS_MAGIC: "afs",
+		unix.CODA_SUPER_MAGIC: "coda", unix.OCFS2_SUPER_MAGIC: "ocfs2", 0x01161970: "gfs2", 0x0bd00bd0: "lustre",
+		0x47504653: "gpfs", 0x19830326: "beegfs", 0x786f4256: "vboxsf", 0x7c7c6673: "prl_fs",
+	}[uint32(st.Type)]
 }
 
 // renameNoReplace renames from to to. It fails with EEXIST if there is a file called to.

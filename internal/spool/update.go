@@ -137,7 +137,8 @@ func (u *update) finish() {
 }
 
 // setAttention sets the attention flags that stay after this update, and clears attDirty and attExpiry. It sets before
-// it clears: at no instant may a lookup miss a flag. attVerify stays as it is, because its timer may set it at any time.
+// it clears: at no instant may a lookup miss a flag. attVerify stays as it is, because its timer may set it at any
+// time.
 func (u *update) setAttention() {
 	x := u.index
 	var keep uint32
