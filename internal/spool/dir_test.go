@@ -259,7 +259,7 @@ func TestWriteRemovesOtherNames(t *testing.T) {
 	}
 }
 
-// TestMissingDirectoryIsAnError: nobody may take the absence of the directory for the absence of an override.
+// TestMissingDirectoryIsAnError: without the directory Read must not return fs.ErrNotExist, which means up.
 func TestMissingDirectoryIsAnError(t *testing.T) {
 	d := openDir(t)
 	must(t, os.Remove(d.Root()))

@@ -46,8 +46,8 @@ func TestExpires(t *testing.T) {
 	})
 }
 
-// TestExpiresWhileLockIsHeld: who looks at the directory may wait for a file server that hangs. What
-// expires meanwhile ends all the same, no result from before is used, and the counters can be read.
+// TestExpiresWhileLockIsHeld: the holder of the lock may wait for a dead file server. An override that expires meanwhile
+// ends all the same, no result from before it is used, and the counters can be read.
 func TestExpiresWhileLockIsHeld(t *testing.T) {
 	r := openSpool(t, func(s *system) { s.verifyEvery = time.Hour })
 	r.put("web", expiring("web", r.clock.in(time.Hour)))
@@ -87,7 +87,7 @@ func TestExpiresWhileLockIsHeld(t *testing.T) {
 			t.Errorf("after %v web is %q, want %q", step.after, got, step.want)
 		}
 		if step.want == "up" && v.MinGeneration <= before.Generation {
-			t.Errorf("after %v a result of epoch %d is still used: %+v", step.after, before.Generation, v)
+			t.Errorf("after %v a result of generation %d is still used: %+v", step.after, before.Generation, v)
 		}
 	}
 	for _, service := range []string{"db", "other"} {
@@ -226,7 +226,7 @@ func renewAgainAndAgain(t *testing.T, r *testSpool, rounds int, renew func(r *te
 // renewed it; at the latest when the grace ends.
 func TestLateWriter(t *testing.T) {
 	t.Parallel()
-	t.Run("kernel cannot tell who has it open", func(t *testing.T) {
+	t.Run("kernel cannot tell other openers", func(t *testing.T) {
 		writeLate(t, openSpool(t, func(s *system) { s.isOnlyOpener = func(int) bool { return true } }))
 	})
 	withAndWithoutInotify(t, writeLate)
@@ -260,7 +260,7 @@ func writeLate(t *testing.T, r *testSpool) {
 	}
 }
 
-// TestOpenFileIsNotRemoved: while somebody may still write into what was moved aside, it stays.
+// TestOpenFileIsNotRemoved: a file that was set aside stays while a process may still write to it.
 func TestOpenFileIsNotRemoved(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		return // only there the kernel tells

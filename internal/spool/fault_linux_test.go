@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaces returns how to run a test in namespaces of its own, also as somebody who is not root.
+// namespaces returns the attributes of a process in namespaces of its own, for any user.
 func namespaces(flags uintptr) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: flags}
 	if os.Getuid() != 0 || flags&syscall.CLONE_NEWUSER != 0 {
@@ -170,7 +170,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	v := r.x.Lookup("web", "", 0, true)
 	if w := r.x.Lookup("web", "", 0, true); w.Generation != v.Generation {
-		t.Errorf("the epoch goes from %d to %d without anything ending", v.Generation, w.Generation)
+		t.Errorf("the generation goes from %d to %d without anything ending", v.Generation, w.Generation)
 	}
 	if err := d.Write(Entry{Key: web, State: Down}); err == nil || errors.Is(err, ErrNotDurable) {
 		t.Errorf("Write: %v", err)
@@ -184,7 +184,7 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestUnreadable: a file that only somebody else may read is down.
+// TestUnreadable: a file that only another user may read is down.
 func TestUnreadable(t *testing.T) {
 	if !inSubprocess(t, nil) {
 		return
@@ -386,7 +386,7 @@ func TestOverflow(t *testing.T) {
 	r := openSpool(t)
 	r.down("ends", "x")
 	r.want("ends", "down x")
-	r.x.mu.Lock() // nobody reads events
+	r.x.mu.Lock() // no goroutine reads events
 	for i := range 12_000 {
 		r.put(fmt.Sprintf("svc%d", i%3000), fmt.Sprint(i))
 	}
@@ -485,7 +485,7 @@ func TestLiftedOverrideStaysLifted(t *testing.T) {
 func TestNewDirectoryIsFollowed(t *testing.T) {
 	r := openSpool(t)
 	for n := range 5 {
-		r.x.mu.Lock() // nobody sees it missing
+		r.x.mu.Lock() // no update sees it missing
 		must(t, os.RemoveAll(r.d.Root()))
 		must(t, os.Mkdir(r.d.Root(), 0o750))
 		r.x.mu.Unlock()
@@ -587,7 +587,7 @@ func TestDirectoryHeldOpen(t *testing.T) {
 	r.wantSoon("web", "down b")
 }
 
-// TestDirectoryMoved: what happens to it elsewhere is nothing to us, and when it comes back it counts.
+// TestDirectoryMoved: changes in a directory that was moved away do not count, until it is moved back.
 func TestDirectoryMoved(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"directory", "parent"} {
@@ -645,7 +645,8 @@ func TestDirectoryReplaced(t *testing.T) {
 	})
 }
 
-// TestRemoteFileSystem: where others write unseen, it shows within 5 s, told or asked, and is said at start.
+// TestRemoteFileSystem: changes without an event show within 5 s, with and without lookups, and the log names the file
+// system.
 func TestRemoteFileSystem(t *testing.T) {
 	t.Parallel()
 	r := openSpool(t, func(s *system) { s.remoteFSName = func(string) string { return "nfs" } })
@@ -691,7 +692,7 @@ func TestRemoteFileSystemComesLater(t *testing.T) {
 	}
 }
 
-// TestIdleSleeps: when nobody asks and nothing happens, the index does nothing at all.
+// TestIdleSleeps: without lookups and events the index does nothing at all.
 func TestIdleSleeps(t *testing.T) {
 	t.Parallel() // as all that mostly wait
 	const period = 50 * time.Millisecond

@@ -95,7 +95,7 @@ func TestLookupCombines(t *testing.T) {
 	}
 }
 
-// TestEveryWriterShowsAtOnce: whoever writes, and however, the next lookup knows.
+// TestEveryWriterShowsAtOnce: the next lookup sees a change by any kind of writer.
 func TestEveryWriterShowsAtOnce(t *testing.T) {
 	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		r.want("web", "")
@@ -294,7 +294,7 @@ func TestGenerations(t *testing.T) {
 		outdated := func(what string, before View, service string, want bool) {
 			t.Helper()
 			if after := look(service); before.Generation < after.MinGeneration != want {
-				t.Errorf("%s: a result of %s from epoch %d, ended %d: outdated is not %v", what, service, before.Generation, after.MinGeneration, want)
+				t.Errorf("%s: a result of %s from generation %d, ended %d: outdated is not %v", what, service, before.Generation, after.MinGeneration, want)
 			}
 		}
 		r.down("web", "a")
@@ -316,7 +316,7 @@ func TestGenerations(t *testing.T) {
 			}
 		}
 		before = look("web")
-		r.x.mu.Lock() // and nobody reads events in between
+		r.x.mu.Lock() // no goroutine reads events in between
 		r.down("web", "between two requests")
 		r.up("web")
 		r.x.mu.Unlock()
@@ -329,7 +329,7 @@ func TestGenerations(t *testing.T) {
 	})
 }
 
-// TestEndedKeysAreBounded: what is remembered of ended overrides is forgotten in favour of a few more checks.
+// TestEndedKeysAreBounded: beyond a bound the ends of overrides are forgotten, which costs a few more checks.
 func TestEndedKeysAreBounded(t *testing.T) {
 	r := openSpool(t)
 	first := r.x.Lookup("svc0", "", 0, true)
@@ -342,11 +342,11 @@ func TestEndedKeysAreBounded(t *testing.T) {
 		}
 	}
 	if v := r.x.Lookup("svc0", "", 0, true); first.Generation >= v.MinGeneration {
-		t.Errorf("a result of svc0 from epoch %d counts although it was down: ended %d", first.Generation, v.MinGeneration)
+		t.Errorf("a result of svc0 from generation %d counts although it was down: ended %d", first.Generation, v.MinGeneration)
 	}
 	s := r.x.pub.snapshot.Load()
 	if s.slots > maxEndedSlots || s.minGeneration == 0 || s.slots != s.endedOnly {
-		t.Errorf("%d slots, %d of them ended, floor %d", s.slots, s.endedOnly, s.minGeneration)
+		t.Errorf("%d slots, %d of them ended, minimum generation %d", s.slots, s.endedOnly, s.minGeneration)
 	}
 }
 
@@ -456,7 +456,7 @@ func TestNeverTorn(t *testing.T) {
 	})
 }
 
-// TestNotifiesWithoutRequests: changes and expirations are told when nobody asks.
+// TestNotifiesWithoutRequests: OnChange is called for changes and expirations without a lookup.
 func TestNotifiesWithoutRequests(t *testing.T) {
 	r := openSpool(t)
 	r.down("web", "a")
@@ -494,7 +494,7 @@ func TestOnChangeMayCallIndex(t *testing.T) {
 	must(t, err)
 	close(ready)
 	must(t, d.Write(Entry{Key: web, State: Down, Reason: "x"}))
-	for range 3 { // nobody receives yet
+	for range 3 { // OnChange does not return yet
 		if got := show(x.Lookup("web", "", 0, true).Override); got != "down x" {
 			t.Errorf("web is %q", got)
 		}
@@ -509,11 +509,11 @@ func TestOnChangeMayCallIndex(t *testing.T) {
 	}
 }
 
-// TestNotifierIsBounded: of changes that nobody takes, one a key is kept.
+// TestNotifierIsBounded: of changes that are not delivered, one a key is kept.
 func TestNotifierIsBounded(t *testing.T) {
 	c := notifier{wake: make(chan struct{}, 1)}
-	var told []Change
-	c.onChange = func(change Change) { told = append(told, change) }
+	var got []Change
+	c.onChange = func(change Change) { got = append(got, change) }
 	entries := make([]*Entry, 5)
 	for i := range entries {
 		entries[i] = &Entry{Reason: fmt.Sprint(i)}
@@ -529,18 +529,18 @@ func TestNotifierIsBounded(t *testing.T) {
 	close(done)
 	c.run(done)
 	last := map[Key]*Entry{}
-	for _, change := range told {
+	for _, change := range got {
 		if old, ok := last[change.Key]; ok && old != change.Old {
 			t.Fatalf("the changes of %s do not follow on each other", change.Key.Name())
 		}
 		last[change.Key] = change.New
 	}
 	if len(last) != 5 {
-		t.Errorf("changes of %d keys told, want 5", len(last))
+		t.Errorf("changes of %d keys, want 5", len(last))
 	}
 }
 
-// TestTooManyFiles: beyond the limit of files nothing fails open.
+// TestTooManyFiles: beyond the limit of files no override is lost.
 func TestTooManyFiles(t *testing.T) {
 	r := openSpool(t, func(s *system) { s.maxFiles = 20 })
 	for i := range 30 {
@@ -682,8 +682,7 @@ func TestOpenIndexErrors(t *testing.T) {
 	}
 }
 
-// TestLastRound: when writers never pause, the last look at them may add to what is said and not take from
-// it, because what it does not see any more may have been written again elsewhere. The next lookup decides.
+// TestLastRound: when writers never pause, the last round may add overrides and not end them. The next lookup decides.
 func TestLastRound(t *testing.T) {
 	r := openSpool(t)
 	r.put("web", "gone")
@@ -707,7 +706,7 @@ func TestLastRound(t *testing.T) {
 		}
 	}
 	if r.x.attention.Load()&attReload == 0 {
-		t.Error("nobody will look again")
+		t.Error("no lookup will reload the files")
 	}
 	r.x.mu.Unlock()
 	r.want("web", "")
@@ -715,7 +714,7 @@ func TestLastRound(t *testing.T) {
 	r.want("new", "down y")
 }
 
-// TestNotifiesAfterPublishing: whoever is told of a change can see it.
+// TestNotifiesAfterPublishing: OnChange finds the change in the Index.
 func TestNotifiesAfterPublishing(t *testing.T) {
 	r := openSpool(t)
 	r.x.mu.Lock()
@@ -726,7 +725,7 @@ func TestNotifiesAfterPublishing(t *testing.T) {
 	r.x.pub.notify.mu.Lock()
 	for _, l := range r.x.pub.notify.queue {
 		if l.log == nil {
-			t.Errorf("told before it was published: %s", showChanges([]Change{l.change}))
+			t.Errorf("notified before it was published: %s", showChanges([]Change{l.change}))
 		}
 	}
 	r.x.pub.notify.mu.Unlock()
@@ -736,7 +735,7 @@ func TestNotifiesAfterPublishing(t *testing.T) {
 	}
 }
 
-// TestStampIsReliable: a listing that began within a tick of the clock of the last change proves nothing.
+// TestStampIsReliable: a listing within a tick of the clock after the last change proves nothing.
 func TestStampIsReliable(t *testing.T) {
 	stamp := func(at time.Time) dirStamp {
 		return dirStamp{mtime: at, ctime: at}
@@ -757,7 +756,7 @@ func TestStampIsReliable(t *testing.T) {
 		{whole, 3 * time.Second, true},
 	} {
 		if got := stamp(tt.change).isReliable(tt.change.Add(tt.after)); got != tt.want {
-			t.Errorf("a listing %v after %v: settled is %v", tt.after, tt.change, got)
+			t.Errorf("a listing %v after %v: reliable is %v", tt.after, tt.change, got)
 		}
 	}
 	late := stamp(change)
@@ -767,8 +766,8 @@ func TestStampIsReliable(t *testing.T) {
 	}
 }
 
-// TestListedFileVanishes: a file that a listing had and that is not there when it is read may have moved to a
-// name that the listing did not have. So it is listed again.
+// TestListedFileVanishes: a file that was listed and is gone when it is read may have moved to a name that the listing
+// did not have. So the directory is listed again.
 func TestListedFileVanishes(t *testing.T) {
 	r := openSpool(t, noInotify)
 	r.x.mu.Lock()
@@ -778,7 +777,7 @@ func TestListedFileVanishes(t *testing.T) {
 	before := u.changes
 	u.applyListed([]loadedFile{{name: "web", key: web}})
 	if u.changes == before {
-		t.Error("the round counts as quiet")
+		t.Error("the round counts as unchanged")
 	}
 	u.finish()
 }

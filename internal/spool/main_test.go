@@ -45,11 +45,11 @@ func helper(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// inSubprocess runs the test again in a process that attr describes, and reports whether this is that
-// process; if it is not, the test is over when elsewhere returns.
+// inSubprocess runs the test again in a process with attr. It returns true in that process; where it returns false the
+// test is over.
 func inSubprocess(t *testing.T, attr *syscall.SysProcAttr) bool {
 	t.Helper()
-	const env = "SPOOL_TEST_ELSEWHERE"
+	const env = "SPOOL_TEST_SUBPROCESS"
 	if os.Getenv(env) == t.Name() {
 		return true
 	}
@@ -91,7 +91,7 @@ type testSpool struct {
 	logged  bytes.Buffer
 }
 
-// openSpool makes a room in a directory of its own; sys may change the world before the index opens.
+// openSpool returns a spool in a directory of its own; sys may replace system calls before the index opens.
 func openSpool(t *testing.T, sys ...func(*system)) *testSpool {
 	t.Helper()
 	d, err := OpenDir(filepath.Join(t.TempDir(), "spool"))
@@ -153,7 +153,7 @@ func (r *testSpool) log() string {
 	return r.logged.String()
 }
 
-// waitFor waits until ok accepts what has been told, changes and log, and fails after a while.
+// waitFor waits until ok accepts the changes and the log so far, and fails after 20 s.
 func (r *testSpool) waitFor(what string, ok func(changes []Change, log string) bool) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
@@ -170,7 +170,7 @@ func (r *testSpool) waitFor(what string, ok func(changes []Change, log string) b
 		case <-ctx.Done():
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.t.Fatalf("%s: not told; changes %s, log:\n%s", what, showChanges(r.changes), r.logged.String())
+			r.t.Fatalf("%s: waited in vain; changes %s, log:\n%s", what, showChanges(r.changes), r.logged.String())
 		}
 	}
 }
@@ -186,7 +186,7 @@ func showChanges(list []Change) string {
 	return b.String()
 }
 
-// show says an override in short: "down why", "" for none.
+// show formats an override in short: "down why", "" for none.
 func show(e *Entry) string {
 	if e == nil {
 		return ""
@@ -194,7 +194,7 @@ func show(e *Entry) string {
 	return strings.TrimSpace(e.State.String() + " " + e.Reason)
 }
 
-// look is what a lookup of the service at port 80 here says, in short.
+// look returns in short what a lookup of the service at port 80 of this machine finds.
 func (r *testSpool) look(service string) string {
 	return show(r.x.Lookup(service, "", 80, true).Override)
 }
@@ -207,8 +207,8 @@ func (r *testSpool) want(service, want string) {
 	}
 }
 
-// wantExpired fails unless the override of the service has expired, and has what follows done: a lookup leaves that to
-// whoever is at work.
+// wantExpired fails unless the override of the service has expired, and then updates the index: a lookup may leave that
+// to the holder of the lock.
 func (r *testSpool) wantExpired(service string) {
 	r.t.Helper()
 	r.want(service, "")
@@ -216,7 +216,7 @@ func (r *testSpool) wantExpired(service string) {
 	r.x.lookupLocked(newQuery(service, "127.0.0.1", 80, true))
 }
 
-// wantSoon asks for the service, as requests do, until it says so, for at most 5 s.
+// wantSoon looks the service up until the answer is want, for at most 5 s.
 func (r *testSpool) wantSoon(service, want string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)

@@ -76,6 +76,6 @@ func TestMaintEndedIsBoundedAndForgotten(t *testing.T) {
 	x := new(Index)
 	x.pub.maints.at = map[Key]time.Time{{Service: "web"}: now.Add(-maintEndKept - 1)}
 	if at := x.MaintEnded("web", "", 0, true); !at.IsZero() {
-		t.Errorf("ended at %v is still told", at)
+		t.Errorf("ended at %v is still remembered", at)
 	}
 }

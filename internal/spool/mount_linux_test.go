@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A scene is one way in which mounts change what the path of the spool leads to.
+// mountTest is one way in which mounts change what the path of the spool leads to.
 type mountTest struct {
 	*testSpool
 	t    *testing.T
@@ -63,7 +63,7 @@ func (s *mountTest) lost(want bool) {
 }
 
 // TestMounts: whatever is mounted or unmounted, no override ends by it, and what is said in the directory that
-// the path leads to counts. The spool of every scene is base/spool or a link of that name, and web is down in it.
+// the path leads to counts. The spool of every case is base/spool or a link of that name, and web is down in it.
 func TestMounts(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -97,7 +97,7 @@ func TestMounts(t *testing.T) {
 			s.down("web", "a")
 			s.want("web", "down a")
 			s.unmount(spool, 0)
-			s.want("web", "down a") // at once: the kernel has told
+			s.want("web", "down a") // at once: the kernel has reported it
 			s.lost(true)
 		}},
 		{"unmounted lazily", func(s *mountTest) {
@@ -222,7 +222,7 @@ func TestMounts(t *testing.T) {
 			s.down("web", "a")
 			s.down("both", "a")
 			s.want("web", "down a")
-			s.x.mu.Lock() // nobody sees it missing
+			s.x.mu.Lock() // no update sees it missing
 			must(s.t, unix.Unmount(spool, 0))
 			s.tmpfs(spool)
 			put(s.t, filepath.Join(spool, "both"), "b")

@@ -35,8 +35,8 @@ func originalName(name string) (string, bool) {
 
 // keyOf returns the key that the file name is about, also when it was set aside; the zero Key for other files.
 func keyOf(name string) Key {
-	if parked, ok := originalName(name); ok {
-		name = parked
+	if original, ok := originalName(name); ok {
+		name = original
 	}
 	k, err := ParseKey(name)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestFilter: the bits that spare a look into a map never hide a key that is there, whatever has come and
-// gone, and they do spare most looks for keys that are not.
+// TestFilter: the filter never hides a key that is there, whatever has come and gone, and it spares most lookups of
+// absent keys in the map.
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
