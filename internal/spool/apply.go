@@ -151,7 +151,7 @@ func (u *update) applyFile(l *loadedFile, old *spoolFile) {
 	switch {
 	case old == nil:
 		u.dir.deleted = nil // `rm -r` creates no files
-		if u.files.isFull() {
+		if len(u.files.byName) >= u.files.limit {
 			u.logTooMany()
 			return
 		}

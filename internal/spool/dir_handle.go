@@ -57,11 +57,6 @@ func openByPath(root string) (*dirHandle, error) {
 // hasDescriptor reports whether h was opened by openHandle and can list the directory.
 func (h *dirHandle) hasDescriptor() bool { return h.prefix == "" }
 
-// share returns a handle that another goroutine may use to read files, as long as h is open.
-func (h *dirHandle) share() *dirHandle {
-	return &dirHandle{root: h.root, fd: h.fd, prefix: h.prefix, id: h.id}
-}
-
 func (h *dirHandle) close() {
 	if !h.hasDescriptor() {
 		return

@@ -32,8 +32,8 @@
 // # What the kernel does not report
 //
 //   - Dropped events: the kernel reports that it dropped some, and the next Lookup reads the whole directory.
-//   - A directory that was removed or moved: the last known overrides stand until the path leads to a directory again. A
-//     Lookup verifies the directory if the last verification is more than 4 s old.
+//   - A directory that was removed or moved: the last known overrides stand until the path leads to a directory again.
+//     A Lookup verifies the directory if the last verification is more than 4 s old.
 //   - A directory that was mounted, unmounted or mounted over: no override ends by that, see mount.go.
 //   - No inotify instance left: every Lookup compares the time stamps of the directory and reads the files of its target.
 //   - A network or FUSE file system, also one that is mounted later: the directory is read every 2 s besides. While the

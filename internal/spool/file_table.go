@@ -48,9 +48,6 @@ func newFileTable(limit int) fileTable {
 	}
 }
 
-// isFull reports whether there is no room for another file.
-func (t *fileTable) isFull() bool { return len(t.byName) >= t.limit }
-
 // add puts f into the table, where no file of that name may be.
 func (t *fileTable) add(f *spoolFile) {
 	t.byName[f.name] = f

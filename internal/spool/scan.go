@@ -91,7 +91,8 @@ func (u *update) applyListed(files []loadedFile) {
 	if share := len(files)/min(runtime.GOMAXPROCS(0), maxReaders) + 1; share >= minFilesPerShare {
 		var wg sync.WaitGroup
 		for part := range slices.Chunk(files, share) {
-			wg.Go(func() { read(u.handle.share(), part) })
+			h := &dirHandle{root: u.handle.root, fd: u.handle.fd, prefix: u.handle.prefix, id: u.handle.id} // with its own buffer
+			wg.Go(func() { read(h, part) })
 		}
 		wg.Wait()
 	} else {

@@ -47,7 +47,8 @@ func (x *Index) update(q *query, todo uint32) {
 // already have the content of a later event that is not yet read. With `hadown web; haup all`, an update that has seen
 // `all` go must read the event of `web` before a lookup is answered.
 func (u *update) run(q *query, todo uint32) {
-	if u.dir.deletionCheckDue(u.mono) {
+	if check := u.dir.deletionCheck; !check.IsZero() && !check.After(u.mono) {
+		u.dir.deletionCheck = time.Time{}
 		todo |= attVerify
 	}
 	for round := range maxRounds {

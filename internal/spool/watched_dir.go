@@ -35,26 +35,6 @@ type watchedDir struct {
 	deletionCheck time.Time    // when to check whether the directory was removed too; zero: no check
 }
 
-// recordDeletion remembers a file that was deleted at now, in case its directory is removed next.
-func (d *watchedDir) recordDeletion(f *spoolFile, now time.Time) {
-	if now.Sub(d.deletedAt) > deletionGap {
-		d.deleted = nil
-	}
-	d.deleted, d.deletedAt = append(d.deleted, f), now
-	if d.deletionCheck.IsZero() {
-		d.deletionCheck = now.Add(deletionCheckDelay)
-	}
-}
-
-// deletionCheckDue reports whether a deletion check is due at now, and cancels it.
-func (d *watchedDir) deletionCheckDue(now time.Time) bool {
-	if d.deletionCheck.IsZero() || d.deletionCheck.After(now) {
-		return false
-	}
-	d.deletionCheck = time.Time{}
-	return true
-}
-
 // isCurrent reports whether the path leads to the directory that was opened last.
 func (d *watchedDir) isCurrent() bool {
 	id, err := statRoot(d.root)
@@ -169,10 +149,17 @@ func (u *update) markLost(err error) {
 	u.index.wakeBackground()
 }
 
-// recordDeletion records that the override of f ends because its file was deleted.
+// recordDeletion records that the override of f ends because its file was deleted: its directory may be removed next.
 func (u *update) recordDeletion(f *spoolFile) {
+	d := u.dir
+	if u.mono.Sub(d.deletedAt) > deletionGap {
+		d.deleted = nil
+	}
+	d.deleted, d.deletedAt = append(d.deleted, f), u.mono
+	if d.deletionCheck.IsZero() {
+		d.deletionCheck = u.mono.Add(deletionCheckDelay)
+	}
 	u.deletions = true
-	u.dir.recordDeletion(f, u.mono)
 }
 
 // confirmDeletions checks that the directory still exists after files were deleted from it. If it was removed with them
