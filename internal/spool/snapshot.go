@@ -55,21 +55,21 @@ func (s *shard) mayContain(p position) bool { return s.filter[p.word]&p.bit != 0
 func (s *shard) rebuildFilter() {
 	s.filter = [filterWords]uint64{}
 	for k := range s.slots {
-		p := positionOf(k.Service, k.Host, k.Port)
+		p := positionOf(k)
 		s.filter[p.word] |= p.bit
 	}
 }
 
-// positionOf hashes a key. The hash need not resist collisions: only operators choose keys.
-func positionOf(service, host string, port uint16) position {
+// positionOf hashes k. Collisions cost no more than a lookup in a map.
+func positionOf(k Key) position {
 	h := uint32(2166136261)
-	for i := range len(service) {
-		h = (h ^ uint32(service[i])) * 16777619
+	for i := range len(k.Service) {
+		h = (h ^ uint32(k.Service[i])) * 16777619
 	}
-	for i := range len(host) {
-		h = (h ^ uint32(host[i])) * 16777619
+	for i := range len(k.Host) {
+		h = (h ^ uint32(k.Host[i])) * 16777619
 	}
-	h = (h ^ uint32(port)) * 16777619
+	h = (h ^ uint32(k.Port)) * 16777619
 	h *= 0x9e3779b1 // so that the last bytes reach the upper bits
 	return position{uint8(h >> 24), uint8(h>>21) % filterWords, 1 << (h >> 15 % 64)}
 }
@@ -78,7 +78,7 @@ func (s *snapshot) slot(k Key) slot {
 	if k.Service == All && k.Port == 0 {
 		return s.all
 	}
-	return s.shards[positionOf(k.Service, k.Host, k.Port).shard].slots[k]
+	return s.shards[positionOf(k).shard].slots[k]
 }
 
 // query is the target that a lookup is about.
@@ -109,6 +109,9 @@ func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 	if s.slots > 0 {
 		var buf [4]Key
 		for _, k := range q.key.appendCovering(buf[:0], q.local)[1:] { // s.all was the first
+			if k.Port != 0 && s.instances == 0 {
+				break
+			}
 			v.addKey(s, k)
 		}
 	}
@@ -119,12 +122,12 @@ func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 type lookup struct {
 	strongest     *Entry
 	minGeneration uint64
-	outdated      bool // an override has expired, or no longer has, and the snapshot does not know
+	outdated      bool // the clock has changed the answer since the snapshot was published
 	now           func() time.Time
 }
 
 func (v *lookup) addKey(s *snapshot, k Key) {
-	p := positionOf(k.Service, k.Host, k.Port)
+	p := positionOf(k)
 	in := &s.shards[p.shard]
 	if !in.mayContain(p) {
 		return
@@ -136,27 +139,27 @@ func (v *lookup) addKey(s *snapshot, k Key) {
 
 func (v *lookup) add(s *slot) {
 	v.minGeneration = max(v.minGeneration, s.endedAt)
-	entry, turned := s.at(v.now)
-	v.outdated = v.outdated || turned
+	entry, outdated := s.at(v.now)
+	v.outdated = v.outdated || outdated
 	if entry != nil && (v.strongest == nil || entry.State > v.strongest.State) {
 		v.strongest = entry
 	}
 }
 
 // at returns the override in force at the time that now returns; at calls now only if that matters. outdated reports
-// that it is another override than s.entry.
-func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
+// that it is not s.entry.
+func (s *slot) at(now func() time.Time) (entry *Entry, outdated bool) {
 	entry = s.entry
 	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
-		entry, turned = nil, true
+		entry, outdated = nil, true
 	}
 	if s.expired != nil && !s.expired.Expired(now()) {
-		turned = true
+		outdated = true
 		if entry == nil || isStronger(s.expired, entry) {
 			entry = s.expired
 		}
 	}
-	return entry, turned
+	return entry, outdated
 }
 
 // maxEndedSlots bounds the keys that are kept only because an override of them has ended. One more outdates every
@@ -177,7 +180,7 @@ func (d *builder) set(k Key, s slot) {
 		d.all = s
 		return
 	}
-	p := positionOf(k.Service, k.Host, k.Port)
+	p := positionOf(k)
 	in := &d.shards[p.shard]
 	old, had := in.slots[k]
 	if had {

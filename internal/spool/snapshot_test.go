@@ -48,7 +48,7 @@ func TestFilter(t *testing.T) {
 		if got := v.Override != nil; got != (want[k] || want[Key{Service: k.Service}]) {
 			t.Fatalf("%v: found %v, want %v", k, got, want[k])
 		}
-		strange := positionOf(k.Service+"?", "", k.Port)
+		strange := positionOf(Key{Service: k.Service + "?", Port: k.Port})
 		if s.shards[strange.shard].mayContain(strange) {
 			found++
 		}
