@@ -16,12 +16,12 @@ import (
 	"hacheck/internal/spool"
 )
 
-// TestWords is the table of section 4 of the contract, and every kind of reason.
-func TestWords(t *testing.T) {
+// TestAnswers is the table of section 4 of the contract, and every kind of reason.
+func TestAnswers(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
+	h := newTestAgent(t, spool.All)
 	if got := h.ask("web\n"); got != "up ready\n" {
-		t.Errorf("nothing is said: %q", got)
+		t.Errorf("without an override: %q", got)
 	}
 	long := strings.Repeat("x", maxReason)
 	for _, c := range []struct {
@@ -45,7 +45,7 @@ func TestWords(t *testing.T) {
 		{spool.Maint, strings.Repeat("€", 41), "maint down #" + strings.Repeat("€", 40)},
 		{spool.Down, "   " + long, "ready down #" + long},
 	} {
-		h.said.say("web", c.state, c.reason)
+		h.overrides.set("web", c.state, c.reason)
 		if got := h.ask("web\n"); got != c.want+"\n" {
 			t.Errorf("%v, %q: answered %q, want %q", c.state, c.reason, got, c.want+"\n")
 		}
@@ -89,7 +89,7 @@ func TestComingBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := new(said)
+				s := new(fakeOverrides)
 				a := New(Options{Overrides: s, Successes: new(Successes)})
 				k, err := spool.ParseKey(c.key)
 				if err != nil {
@@ -101,11 +101,11 @@ func TestComingBack(t *testing.T) {
 						t.Errorf("%s: %q, want %q", when, got, want)
 					}
 				}
-				s.say(k.Service, spool.Maint, "disk")
+				s.set(k.Service, spool.Maint, "disk")
 				want("in maint", "maint down #disk")
 				early := time.Now()
 				time.Sleep(time.Second) // by the clock of synctest, as the others here
-				s.back(k.Service)
+				s.endMaint(k.Service)
 				want("at once", "ready down #coming back")
 				time.Sleep(time.Second)
 				pass(a.o.Successes, c.after.service, c.after.host, c.after.port, c.after.code, early)
@@ -125,16 +125,16 @@ func TestComingBack(t *testing.T) {
 	}
 }
 
-// TestComingBackIsSaidOfNothingElse: who says something else after maint is not held up.
-func TestComingBackIsSaidOfNothingElse(t *testing.T) {
+// TestComingBackNeedsNoOverride: an override that follows maint is answered at once.
+func TestComingBackNeedsNoOverride(t *testing.T) {
 	t.Parallel()
-	s := new(said)
+	s := new(fakeOverrides)
 	a := New(Options{Overrides: s, Successes: new(Successes)})
-	s.back("web")
+	s.endMaint("web")
 	for state, want := range map[spool.State]string{
 		spool.ForceUp: "up ready", spool.Drain: "up drain", spool.Down: "ready down #why", spool.Maint: "maint down #why",
 	} {
-		s.say("web", state, "why")
+		s.set("web", state, "why")
 		if got := a.answer(spool.Key{Service: "web"}); got != want {
 			t.Errorf("%v: %q, want %q", state, got, want)
 		}
@@ -144,20 +144,20 @@ func TestComingBackIsSaidOfNothingElse(t *testing.T) {
 	}
 }
 
-// TestPassesBeforeTheFirstQuestion: a check that passed between the end of maint and the agent's next
+// TestSuccessBeforeFirstRequest: a check that passed between the end of maint and the agent's next
 // question counts, whether or not a balancer had been told of maint.
-func TestPassesBeforeTheFirstQuestion(t *testing.T) {
+func TestSuccessBeforeFirstRequest(t *testing.T) {
 	t.Parallel()
 	for _, told := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			s := new(said)
+			s := new(fakeOverrides)
 			a := New(Options{Overrides: s, Successes: new(Successes)})
 			web := spool.Key{Service: "web"}
 			if told {
-				s.say("web", spool.Maint, "disk")
+				s.set("web", spool.Maint, "disk")
 				a.answer(web)
 			}
-			s.back("web")
+			s.endMaint("web")
 			time.Sleep(time.Nanosecond)
 			if !told {
 				a.o.Successes.OverrideChanged(spool.Change{Key: web, Old: &spool.Entry{Key: web, State: spool.Maint}})
@@ -171,8 +171,8 @@ func TestPassesBeforeTheFirstQuestion(t *testing.T) {
 	}
 }
 
-// TestPassesAreBounded: none are kept when nothing comes back, and few and not for long when something does.
-func TestPassesAreBounded(t *testing.T) {
+// TestSuccessesAreBounded: none are kept when nothing comes back, and few and not for long when something does.
+func TestSuccessesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := new(Successes)
@@ -180,21 +180,21 @@ func TestPassesAreBounded(t *testing.T) {
 		p.OverrideChanged(spool.Change{Old: down})
 		p.OverrideChanged(spool.Change{New: &spool.Entry{State: spool.Maint}})
 		pass(p, "web", "127.0.0.1", 80, 200, time.Now())
-		if p.last != nil {
+		if p.latest != nil {
 			t.Error("a down that ends, or a maint that begins, is no maint that ends")
 		}
 		p.OverrideChanged(spool.Change{Old: &spool.Entry{State: spool.Maint}, New: down})
-		for i := range maxPasses {
+		for i := range maxSuccesses {
 			pass(p, "web", "127.0.0.1", uint16(i), 200, time.Now())
 			pass(p, "web"+string(rune('a'+i%26)), "192.0.2.1", uint16(i), 200, time.Now())
 		}
-		if n := len(p.last); n == 0 || n > maxPasses+4 {
-			t.Errorf("%d passes are remembered, want at most %d", n, maxPasses)
+		if n := len(p.latest); n == 0 || n > maxSuccesses+4 {
+			t.Errorf("%d passes are remembered, want at most %d", n, maxSuccesses)
 		}
-		time.Sleep(comingBack + 1)
+		time.Sleep(recheckTimeout + 1)
 		pass(p, "web", "127.0.0.1", 80, 200, time.Now())
-		if p.last != nil {
-			t.Errorf("%d passes are remembered long after", len(p.last))
+		if p.latest != nil {
+			t.Errorf("%d passes are remembered long after", len(p.latest))
 		}
 	})
 }
@@ -205,7 +205,7 @@ func FuzzLine(f *testing.F) {
 	}
 	own := spool.Key{Service: "own"}
 	f.Fuzz(func(t *testing.T, text []byte, reason string) {
-		if k, ok := parse(text, own); ok {
+		if k, ok := parseRequest(text, own); ok {
 			again, err := spool.ParseKey(k.Name())
 			if d := cmp.Diff(k, again); err != nil || d != "" {
 				t.Errorf("%q is %+v, whose name is %v %s", text, k, err, d)
@@ -214,8 +214,8 @@ func FuzzLine(f *testing.F) {
 				t.Errorf("%q is taken for nothing", text)
 			}
 		}
-		s := &said{}
-		s.say("web", spool.Maint, reason)
+		s := &fakeOverrides{}
+		s.set("web", spool.Maint, reason)
 		a := New(Options{Overrides: s, Successes: new(Successes)})
 		line := a.answer(spool.Key{Service: "web"})
 		rest, ok := strings.CutPrefix(line, "maint down")

@@ -15,9 +15,9 @@ import (
 	"hacheck/internal/spool"
 )
 
-// question asks as HAProxy does, from one of many addresses: one has ports for no more than 28,000 connections
+// askFromAnyAddress asks as HAProxy does, from one of many addresses: one has ports for no more than 28,000 connections
 // a minute. The error says what is wrong with the answer.
-func question(addr string) error {
+func askFromAnyAddress(addr string) error {
 	from := net.IPv4(127, 0, 0, byte(2+rand.IntN(200)))
 	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}).Dial("tcp", addr)
 	if err != nil {
@@ -35,8 +35,8 @@ func question(addr string) error {
 	return err
 }
 
-// realHouse is a house over a real spool directory.
-func realHouse(tb testing.TB) *house {
+// newSpoolAgent returns an agent over a real spool directory.
+func newSpoolAgent(tb testing.TB) *testAgent {
 	tb.Helper()
 	d, err := spool.OpenDir(tb.TempDir())
 	if err != nil {
@@ -50,27 +50,27 @@ func realHouse(tb testing.TB) *house {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = x.Close() })
-	h := openFor(tb, "web", readTime)
+	h := newTestAgentWithTimeout(tb, "web", readTimeout)
 	h.agent.o.Overrides, h.agent.o.OnAnswer = x, nil
 	return h
 }
 
 // BenchmarkAgent measures answers, each on a connection of its own, the client's work included.
 func BenchmarkAgent(b *testing.B) {
-	h := realHouse(b)
+	h := newSpoolAgent(b)
 	benchmark(b, h)
 }
 
 // BenchmarkAgentBesideBadClient is the same beside a client that opens connections as fast as it can. It
 // takes a part of the processors, but no more.
 func BenchmarkAgentBesideBadClient(b *testing.B) {
-	h := realHouse(b)
-	stop := crush(b, h.addr)
+	h := newSpoolAgent(b)
+	stop := startBadClient(b, h.addr)
 	benchmark(b, h)
 	b.ReportMetric(float64(stop())/b.Elapsed().Seconds(), "bad/s")
 }
 
-func benchmark(b *testing.B, h *house) {
+func benchmark(b *testing.B, h *testAgent) {
 	var slowest atomic.Int64
 	b.ReportAllocs()
 	b.SetParallelism(8)
@@ -78,7 +78,7 @@ func benchmark(b *testing.B, h *house) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			began := time.Now()
-			if err := question(h.addr); err != nil {
+			if err := askFromAnyAddress(h.addr); err != nil {
 				b.Error(err)
 				return
 			}
@@ -94,8 +94,8 @@ func benchmark(b *testing.B, h *house) {
 	b.ReportMetric(float64(slowest.Load())/1e6, "slowest-ms")
 }
 
-// BenchmarkPasses is what each check that has run pays while nothing comes back.
-func BenchmarkPasses(b *testing.B) {
+// BenchmarkCheckFinished is what each check that has run pays while nothing comes back.
+func BenchmarkCheckFinished(b *testing.B) {
 	p, t := new(Successes), &check.Target{Service: "web", Host: "127.0.0.1", Port: 80}
 	b.ReportAllocs()
 	for b.Loop() {

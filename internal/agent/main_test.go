@@ -25,107 +25,109 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // soon is how long anything may take that should happen at once.
 const soon = 20 * time.Second
 
-// asked is one lookup.
-type asked struct {
+// lookup is one lookup.
+type lookup struct {
 	service, host string
 	port          uint16
-	here          bool
+	local         bool
 }
 
-// said answers lookups with what it holds about the service.
-type said struct {
-	mu    sync.Mutex
-	over  map[string]*spool.Entry
-	ended map[string]time.Time
-	asked []asked
+// fakeOverrides answers lookups with what it holds about the service.
+type fakeOverrides struct {
+	mu        sync.Mutex
+	overrides map[string]*spool.Entry
+	ended     map[string]time.Time
+	lookups   []lookup
 }
 
-func (s *said) Lookup(service, host string, port uint16, here bool) spool.View {
+func (s *fakeOverrides) Lookup(service, host string, port uint16, here bool) spool.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asked = append(s.asked, asked{service, host, port, here})
-	return spool.View{Override: s.over[service]}
+	s.lookups = append(s.lookups, lookup{service, host, port, here})
+	return spool.View{Override: s.overrides[service]}
 }
 
-func (s *said) MaintEnded(service, _ string, _ uint16, _ bool) time.Time {
+func (s *fakeOverrides) MaintEnded(service, _ string, _ uint16, _ bool) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended[service]
 }
 
-func (s *said) say(service string, state spool.State, reason string) {
+func (s *fakeOverrides) set(service string, state spool.State, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over == nil {
-		s.over = map[string]*spool.Entry{}
+	if s.overrides == nil {
+		s.overrides = map[string]*spool.Entry{}
 	}
-	s.over[service] = &spool.Entry{Key: spool.Key{Service: service}, State: state, Reason: reason}
+	s.overrides[service] = &spool.Entry{Key: spool.Key{Service: service}, State: state, Reason: reason}
 }
 
-// back is what an Index does when maint ends.
-func (s *said) back(service string) {
+// endMaint is what an Index does when maint ends.
+func (s *fakeOverrides) endMaint(service string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.over, service)
+	delete(s.overrides, service)
 	if s.ended == nil {
 		s.ended = map[string]time.Time{}
 	}
 	s.ended[service] = time.Now()
 }
 
-// lines collects a log.
-type lines struct {
+// logBuffer collects a log.
+type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
-func (l *lines) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
 
-// noted is what Options.Noted was told.
-type noted struct {
+// answerLog is what Options.Noted was told.
+type answerLog struct {
 	mu   sync.Mutex
-	list []note
+	list []answerRecord
 }
 
-type note struct{ Peer, Key, Answer string }
+type answerRecord struct{ Peer, Key, Answer string }
 
-// house is an agent with one door.
-type house struct {
-	tb    testing.TB
-	said  said
-	log   lines
-	limit *loglimit.Limiter
-	noted noted
-	agent *Agent
-	door  *Server
-	addr  string
+// testAgent is an agent with one server.
+type testAgent struct {
+	tb        testing.TB
+	overrides fakeOverrides
+	log       logBuffer
+	limit     *loglimit.Limiter
+	answers   answerLog
+	agent     *Agent
+	server    *Server
+	addr      string
 }
 
-// open makes a house whose door speaks for own and has patience: machines that test may keep a client from
-// speaking for longer than readTime.
-func open(tb testing.TB, own string) *house { return openFor(tb, own, soon) }
+// newTestAgent returns an agent whose server has the default service own and a long read timeout: a slow machine may
+// keep a client from sending for longer than readTimeout.
+func newTestAgent(tb testing.TB, own string) *testAgent {
+	return newTestAgentWithTimeout(tb, own, soon)
+}
 
-func openFor(tb testing.TB, own string, patience time.Duration) *house {
+func newTestAgentWithTimeout(tb testing.TB, own string, timeout time.Duration) *testAgent {
 	tb.Helper()
-	h := &house{tb: tb}
+	h := &testAgent{tb: tb}
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
 	h.limit = loglimit.New(log)
 	h.agent = New(Options{
-		Overrides: &h.said, Successes: new(Successes), Log: log, LogLimit: h.limit,
+		Overrides: &h.overrides, Successes: new(Successes), Log: log, LogLimit: h.limit,
 		OnAnswer: func(peer string, k spool.Key, answer string) {
-			h.noted.mu.Lock()
-			defer h.noted.mu.Unlock()
-			h.noted.list = append(h.noted.list, note{peer, k.Name(), answer})
+			h.answers.mu.Lock()
+			defer h.answers.mu.Unlock()
+			h.answers.list = append(h.answers.list, answerRecord{peer, k.Name(), answer})
 		},
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,14 +135,14 @@ func openFor(tb testing.TB, own string, patience time.Duration) *house {
 		tb.Fatal(err)
 	}
 	h.addr = ln.Addr().String()
-	h.agent.crowd.patience = patience
-	h.door = h.agent.Serve(ln, own)
-	tb.Cleanup(h.door.Close)
+	h.agent.queue.readTimeout = timeout
+	h.server = h.agent.Serve(ln, own)
+	tb.Cleanup(h.server.Close)
 	return h
 }
 
 // dial connects from an address of this machine.
-func (h *house) dial(from string) *net.TCPConn {
+func (h *testAgent) dial(from string) *net.TCPConn {
 	h.tb.Helper()
 	c, err := (&net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", h.addr)
 	if err != nil {
@@ -153,15 +155,15 @@ func (h *house) dial(from string) *net.TCPConn {
 }
 
 // ask sends text and returns all that is answered; a reset is no answer.
-func (h *house) ask(text string) string {
+func (h *testAgent) ask(text string) string {
 	h.tb.Helper()
 	c := h.dial("127.0.0.1")
 	defer c.Close()
-	_, _ = io.WriteString(c, text) // a door that has read enough may close
-	return h.hear(c)
+	_, _ = io.WriteString(c, text) // the server may close before it has read all
+	return h.readAll(c)
 }
 
-func (h *house) hear(c net.Conn) string {
+func (h *testAgent) readAll(c net.Conn) string {
 	h.tb.Helper()
 	b, err := io.ReadAll(c)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) {

@@ -17,7 +17,7 @@ import (
 // They run in turns, so that whatever else the machine does costs both; what counts is the median of the ratios.
 func TestRate(t *testing.T) {
 	const turns, turn, least = 9, 200 * time.Millisecond, 0.5
-	agent, constant := realHouse(t).addr, constantServer(t)
+	agent, constant := newSpoolAgent(t).addr, constantServer(t)
 	var ratios []float64
 	for range turns {
 		bare := rate(t, constant, turn)
@@ -39,7 +39,7 @@ func rate(t *testing.T, addr string, turn time.Duration) float64 {
 	for range 16 {
 		clients.Go(func() {
 			for time.Since(began) < turn {
-				if err := question(addr); err != nil {
+				if err := askFromAnyAddress(addr); err != nil {
 					t.Error(err)
 					return
 				}

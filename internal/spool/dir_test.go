@@ -194,9 +194,9 @@ func TestOddFiles(t *testing.T) {
 	put(t, file("foo~"), "")
 	put(t, file("foo:0"), "")
 	put(t, file("foo:bar"), "")
-	put(t, file(newPrefix+"0123456789abcdef"), "")
-	put(t, file(parkName("renewed")), `{"reason": "moved aside, and in force"}`)
-	put(t, file(parkName("old")), `{"expiration": 5}`)
+	put(t, file(tempPrefix+"0123456789abcdef"), "")
+	put(t, file(newAsideName("renewed")), `{"reason": "moved aside, and in force"}`)
+	put(t, file(newAsideName("old")), `{"expiration": 5}`)
 	put(t, file("a:[::1]:80"), `{"state": "drain"}`)
 	put(t, file("a:0::1:80"), `{"state": "maint"}`)
 
@@ -259,8 +259,8 @@ func TestWriteRemovesOtherNames(t *testing.T) {
 	}
 }
 
-// TestMissingDirectoryIsNoUp: nobody may take the absence of the directory for the absence of an override.
-func TestMissingDirectoryIsNoUp(t *testing.T) {
+// TestMissingDirectoryIsAnError: without the directory Read must not return fs.ErrNotExist, which means up.
+func TestMissingDirectoryIsAnError(t *testing.T) {
 	d := openDir(t)
 	must(t, os.Remove(d.Root()))
 	if _, err := d.Read(web); err == nil || errors.Is(err, fs.ErrNotExist) {

@@ -250,8 +250,8 @@ func FuzzParseEntry(f *testing.F) {
 		if len(e.Reason) > MaxReason {
 			t.Fatalf("reason of %d bytes", len(e.Reason))
 		}
-		if fast, ok := plainObject(content); ok {
-			slow, ok := object(content)
+		if fast, ok := parsePlainObject(content); ok {
+			slow, ok := parseObject(content)
 			if !ok || !maps.EqualFunc(fast, slow, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
 				t.Fatalf("%q is %q, want %q, %v", content, fast, slow, ok)
 			}

@@ -11,206 +11,198 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How an expired file is removed without losing a renewal that is written at the same time:
-//
-// The original removes it by name, and with it whatever has taken that name since it was read. Here it is
-// renamed aside first, to a name that no service can have, and only then looked at: what was moved is
-// what will be removed, and if that turns out to be in force it is put back, unless something newer has
-// the name by then. A writer that opened the old file before it was moved, and fills it only now, as the
-// original tools do, still reaches it under the new name: the kernel tells, and it is put back. So it is
-// kept for parkGrace, and removed then if it still has expired and, as far as the kernel can tell, nobody
-// has it open. All of it happens under the lock that lookups with news wait on, and what a crash leaves
-// moved aside is looked at when the directory is next read.
-
-// parked is a file that was moved aside.
-type parked struct {
-	since time.Time
-	next  time.Time // when to look at it
-	tries int
-}
-
-// expire ends what has expired, and brings back what no longer has, the clock having been set back: for
-// the keys of t, and for all when the timer says so.
-func (w *work) expire(t *target, todo uint32) {
-	var turned []*file
-	consider := func(f *file) {
-		if f.entry != nil && f.entry.Expired(w.now) != f.over {
-			turned = append(turned, f)
+// expire ends the overrides that have expired, and brings back those that no longer have because the clock was set
+// back: those about q, and all of them if todo has attExpiry.
+func (u *update) expire(q *query, todo uint32) {
+	var changed []*spoolFile
+	consider := func(f *spoolFile) {
+		if f.entry != nil && f.entry.Expired(u.now) != f.expired {
+			changed = append(changed, f)
 		}
 	}
-	if t != nil {
-		for _, k := range t.keys() {
-			if s := w.slotOf(k); (s.entry == nil || s.entry.Expires.IsZero()) && s.late == nil {
+	if q != nil {
+		for _, k := range q.keys() {
+			if s := u.pub.slot(k); (s.entry == nil || s.entry.Expires.IsZero()) && s.expired == nil {
 				continue
 			}
-			for _, f := range w.filesOf(k) {
+			for _, f := range u.files.of(k) {
 				consider(f)
 			}
 		}
 	}
 	if todo&attExpiry != 0 {
-		w.expiry = time.Time{}
-		for _, f := range w.files {
+		u.files.nextExpiry = time.Time{}
+		for _, f := range u.files.byName {
 			consider(f)
-			if f.entry == nil || f.over || f.entry.Expired(w.now) {
-				continue
-			}
-			if e := f.entry.Expires; !e.IsZero() && (w.expiry.IsZero() || e.Before(w.expiry)) {
-				w.expiry = e
+			if f.isInForce() && !f.entry.Expired(u.now) {
+				u.files.noteExpiry(f.entry.Expires)
 			}
 		}
 	}
-	for _, f := range turned {
-		w.drop(f)
-		if f.from != nil { // there is no file here that could be removed, or be renewed
-			w.resolve(f.key)
-			continue
+	for _, f := range changed {
+		u.files.remove(f)
+		if f.carriedFrom == nil { // otherwise there is no file here
+			f.expired = !f.expired
+			u.files.add(f)
 		}
-		f.over = !f.over
-		w.store(f)
-		w.resolve(f.key)
-		if f.over && !f.kept {
-			w.bury(f)
+		u.resolve(f.key)
+		if f.carriedFrom == nil && f.expired && !f.removeFailed {
+			u.setAside(f)
 		}
 	}
 }
 
-// bury moves an expired file aside. If it may not be, nothing is lost: it counts no more either way.
-func (w *work) bury(f *file) {
-	if w.lost || !w.open() {
+// How an expired file is removed without losing a renewal that is written at the same time
+//
+// The original tools remove it by name, and with it a renewal that has taken the name since they read it. The Index
+// sets it aside instead:
+//
+//  1. It renames the file to a name that no service can have.
+//  2. It reads the renamed file. If that is in force, it was a renewal: the Index restores it, unless a newer file has
+//     the name by then.
+//  3. It waits for asideGrace. A writer may have opened the old file before the rename, and fill it only now, as the
+//     original tools do. It then writes to the new name, inotify reports that, and the Index restores the file.
+//  4. It removes the file if that still has expired and, as far as the kernel can tell, nobody has it open.
+//
+// All of it happens under the lock that lookups with news wait for. The next listing finds what a crash has left aside.
+
+// asideFile is a file that was set aside.
+type asideFile struct {
+	since   time.Time
+	checkAt time.Time // when to remove or restore it
+	tries   int       // that failed
+}
+
+// asideFiles are the files that were set aside, by their new name.
+type asideFiles map[string]*asideFile
+
+// retryLater doubles the time to the next check, up to a minute or so.
+func (f *asideFile) retryLater(now time.Time) {
+	f.tries++
+	f.checkAt = now.Add(time.Second << min(f.tries, 6))
+}
+
+// setAside moves the expired file f aside. If the directory does not allow that, f stays and counts as expired.
+func (u *update) setAside(f *spoolFile) {
+	if u.dir.lost || !u.openDir() {
 		return
 	}
-	if w.h.dir != "" { // no descriptor to look at what was moved: at the next lookup
-		w.later(f)
+	if !u.handle.hasDescriptor() { // there is none to read the file after the rename
+		u.files.postpone(f)
 		return
 	}
-	aside := parkName(f.name)
-	err := unix.Renameat(w.h.fd, w.h.at(f.name), w.h.fd, w.h.at(aside))
+	aside := newAsideName(f.name)
+	err := unix.Renameat(u.handle.fd, u.handle.path(f.name), u.handle.fd, u.handle.path(aside))
 	switch {
 	case err == nil:
-		w.park(aside)
-		w.settle(aside)
-		w.load(f.name, false)
-	case errors.Is(err, unix.ENOENT): // somebody else was faster; the event says so
-	case !f.kept:
-		f.kept = true
-		w.told.log(w.log, slog.LevelWarn, "override has expired and its file cannot be removed",
+		u.trackAside(aside)
+		u.checkAside(aside)
+		u.load(f.name, false)
+	case errors.Is(err, unix.ENOENT): // another process has moved it, and an event will tell
+	case !f.removeFailed:
+		f.removeFailed = true
+		u.pub.notify.log(slog.LevelWarn, "override has expired and its file cannot be removed",
 			slog.String("name", f.name), slog.String("error", err.Error()))
 	}
 }
 
-// park remembers the file name as moved aside.
-func (w *work) park(name string) {
-	if w.parked[name] == nil && len(w.parked) < w.system.maxFiles { // so many come of no crash
-		w.parked[name] = &parked{since: w.mono, next: w.mono}
+// trackAside remembers that the file name was set aside.
+func (u *update) trackAside(name string) {
+	if u.aside[name] == nil && len(u.aside) < u.files.limit { // no crash leaves more
+		u.aside[name] = &asideFile{since: u.mono, checkAt: u.mono}
 	}
 }
 
-// settleParked looks at the files that were moved aside and whose time has come.
-func (w *work) settleParked() {
-	for name, p := range w.parked {
-		if !p.next.After(w.mono) && !w.lost && w.open() {
-			w.settle(name)
+// checkAsideFiles checks the files aside that are due.
+func (u *update) checkAsideFiles() {
+	for name, f := range u.aside {
+		if !f.checkAt.After(u.mono) && !u.dir.lost && u.openDir() {
+			u.checkAside(name)
 		}
 	}
 }
 
-// settle removes the file aside, puts it back, or leaves it for later.
-func (w *work) settle(aside string) {
-	p := w.parked[aside]
-	if p == nil {
+// checkAside removes the file aside, restores it, or schedules the next check.
+func (u *update) checkAside(aside string) {
+	f := u.aside[aside]
+	if f == nil {
 		return
 	}
-	name, _ := parkedName(aside)
+	name, _ := originalName(aside)
 	k, err := ParseKey(name)
-	if err != nil { // nobody of ours made it
-		delete(w.parked, aside)
+	if err != nil { // the Index has not made this file
+		delete(u.aside, aside)
 		return
 	}
-	r := w.h.read(aside, typeUnknown)
+	r := u.handle.read(aside, typeUnknown)
 	e, ok := r.entry(k)
-	if r.found == absent || r.found == noFile {
-		delete(w.parked, aside)
-		return
+	switch {
+	case r.status == notFound || r.status == notRegular:
+		delete(u.aside, aside)
+	case r.status == readFailed:
+		f.retryLater(u.mono)
+	case !ok || !e.Expired(u.now):
+		u.restoreAside(aside, name)
+	case u.mono.Sub(f.since) < asideGrace:
+		f.checkAt = f.since.Add(asideGrace)
+	case u.removeExpired(aside, k):
+		delete(u.aside, aside)
+	default:
+		f.retryLater(u.mono)
 	}
-	if r.found == failed { // not a word about what it says
-		p.later(w.mono)
-		return
-	}
-	if !ok || !e.Expired(w.now) {
-		w.putBack(aside, name)
-		return
-	}
-	if rest := parkGrace - w.mono.Sub(p.since); rest > 0 {
-		p.next = w.mono.Add(rest)
-		return
-	}
-	if w.unlinkExpired(aside, k) {
-		delete(w.parked, aside)
-		return
-	}
-	p.later(w.mono)
 }
 
-// later has p looked at again, after twice the time each time.
-func (p *parked) later(now time.Time) {
-	p.tries++
-	p.next = now.Add(time.Second << min(p.tries, 6))
-}
-
-// putBack gives aside its name again, unless something newer has it.
-func (w *work) putBack(aside, name string) {
-	err := w.h.renameNew(aside, name)
+// restoreAside renames aside back to name, unless there is a newer file of that name.
+func (u *update) restoreAside(aside, name string) {
+	err := u.handle.renameNoReplace(aside, name)
 	if errors.Is(err, unix.EEXIST) {
-		err = unix.Unlinkat(w.h.fd, w.h.at(aside), 0)
+		err = unix.Unlinkat(u.handle.fd, u.handle.path(aside), 0)
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		w.stats.Errors++
-		p := w.parked[aside]
-		p.later(w.mono)
-		if p.tries == 1 {
-			w.told.log(w.log, slog.LevelError, "override was renewed while it expired, and cannot be put back for now",
+		u.index.stats.Errors++
+		f := u.aside[aside]
+		f.retryLater(u.mono)
+		if f.tries == 1 {
+			u.pub.notify.log(slog.LevelError, "override was renewed while it expired, and cannot be put back for now",
 				slog.String("name", name), slog.String("error", err.Error()))
 		}
 		return
 	}
-	delete(w.parked, aside)
-	w.load(name, false)
+	delete(u.aside, aside)
+	u.load(name, false)
 }
 
-// unlinkExpired removes the file name, about k, if nobody else has it open and it still has expired. While
-// it is looked at nobody else can open it, where the kernel grants that.
-func (w *work) unlinkExpired(name string, k Key) bool {
-	h := w.h
-	fd, err := retryInterrupted(func() (int, error) {
-		return unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	})
+// removeExpired removes the file name, about k, if it still has expired and no other process has it open. Where the
+// kernel supports that, none can open it meanwhile.
+func (u *update) removeExpired(name string, k Key) bool {
+	h := u.handle
+	fd, err := h.openFile(name)
 	if err == nil {
 		defer func() { _ = unix.Close(fd) }()
-		var r reading
-		if !w.system.alone(fd) || h.readFD(fd, &r) {
+		var r readResult
+		if !u.index.system.isOnlyOpener(fd) || h.readFD(fd, &r) {
 			return false
 		}
-		if e, ok := r.entry(k); ok && !e.Expired(w.now) {
+		if e, ok := r.entry(k); ok && !e.Expired(u.now) {
 			return false
 		}
 	} else if !errors.Is(err, unix.ELOOP) && !errors.Is(err, unix.EMLINK) { // a link is removed as it is
 		return false
 	}
-	err = unix.Unlinkat(h.fd, h.at(name), 0)
+	err = unix.Unlinkat(h.fd, h.path(name), 0)
 	return err == nil || errors.Is(err, unix.ENOENT)
 }
 
-// sweep removes the file name if a writer that was killed has left it behind.
-func (h *handle) sweep(name string) {
+// removeIfAbandoned removes the temporary file name if its writer was killed.
+func (h *dirHandle) removeIfAbandoned(name string) {
 	var st unix.Stat_t
-	if unix.Fstatat(h.fd, h.at(name), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || fileType(&st) != fs.FileMode(0) {
+	if unix.Fstatat(h.fd, h.path(name), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || fileType(&st) != fs.FileMode(0) {
 		return
 	}
-	if age := time.Since(time.Unix(st.Mtim.Unix())); age.Abs() < staleAfter {
+	if age := time.Since(time.Unix(st.Mtim.Unix())); age.Abs() < abandonedAfter {
 		return
 	}
-	fd, err := unix.Openat(h.fd, h.at(name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := h.openFile(name)
 	if err != nil {
 		return
 	}
@@ -218,5 +210,5 @@ func (h *handle) sweep(name string) {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return // its writer lives
 	}
-	_ = unix.Unlinkat(h.fd, h.at(name), 0) // it will be tried again at the next start
+	_ = unix.Unlinkat(h.fd, h.path(name), 0) // the next start tries again
 }

@@ -24,7 +24,7 @@ func expiring(reason string, at time.Time) string {
 // TestExpires: an override ends by itself at the next lookup, its file goes, and setting the clock back
 // brings nothing back that is gone.
 func TestExpires(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		r.put("web", expiring("an hour", r.clock.in(time.Hour)))
 		r.put("all", expiring("two hours", r.clock.in(2*time.Hour)))
 		r.put("web:80", `{"state": "up"}`)
@@ -33,11 +33,11 @@ func TestExpires(t *testing.T) {
 		r.want("web", "down two hours")
 		r.clock.set(2*time.Hour + time.Second)
 		r.want("web", "up")
-		r.ended("other")
+		r.wantExpired("other")
 		r.put("late", expiring("already over", r.clock.in(-time.Second)))
-		r.ended("late")
+		r.wantExpired("late")
 		for _, name := range r.names() {
-			if name != "web:80" && !isOwn(name) {
+			if name != "web:80" && !isOwnFile(name) {
 				t.Errorf("%s is still there", name)
 			}
 		}
@@ -46,10 +46,10 @@ func TestExpires(t *testing.T) {
 	})
 }
 
-// TestExpiresWhileSomebodyIsStuck: who looks at the directory may wait for a file server that hangs. What
-// expires meanwhile ends all the same, no result from before is used, and the counters can be read.
-func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
-	r := open(t, func(s *system) { s.verifyEvery = time.Hour })
+// TestExpiresWhileLockIsHeld: the holder of the lock may wait for a dead file server. An override that expires meanwhile
+// ends all the same, no result from before it is used, and the counters can be read.
+func TestExpiresWhileLockIsHeld(t *testing.T) {
+	r := openSpool(t, func(s *system) { s.verifyEvery = time.Hour })
 	r.put("web", expiring("web", r.clock.in(time.Hour)))
 	r.put("all", expiring("all", r.clock.in(2*time.Hour)))
 	r.put("web:80", `{"state": "up"}`)
@@ -87,7 +87,7 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 			t.Errorf("after %v web is %q, want %q", step.after, got, step.want)
 		}
 		if step.want == "up" && v.MinGeneration <= before.Generation {
-			t.Errorf("after %v a result of epoch %d is still used: %+v", step.after, before.Generation, v)
+			t.Errorf("after %v a result of generation %d is still used: %+v", step.after, before.Generation, v)
 		}
 	}
 	for _, service := range []string{"db", "other"} {
@@ -116,9 +116,9 @@ func TestExpiresWhileSomebodyIsStuck(t *testing.T) {
 // TestExpiredIsRemoved for good after the grace, without anybody asking.
 func TestExpiredIsRemoved(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		r.put("web", expiring("x", time.Now().Add(20*time.Millisecond)))
-		r.soon("web", "")
+		r.wantSoon("web", "")
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		for end := time.Now().Add(10 * time.Second); len(r.names()) > 0; <-tick.C {
@@ -131,15 +131,15 @@ func TestExpiredIsRemoved(t *testing.T) {
 
 // TestClockSteps: an override whose file stays ends and comes back as the clock is set.
 func TestClockSteps(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	r.put("web", expiring("x", r.clock.in(time.Hour)))
 	r.want("web", "down x")
 	r.x.mu.Lock()
-	f := r.x.files["web"]
+	f := r.x.files.byName["web"]
 	r.x.mu.Unlock()
 	keep := func(kept bool) {
 		r.x.mu.Lock()
-		f.kept = kept
+		f.removeFailed = kept
 		r.x.mu.Unlock()
 	}
 	keep(true) // as if it may not be removed: TestReadOnly has that for real
@@ -165,14 +165,14 @@ func TestClockSteps(t *testing.T) {
 func TestRenewalsAreNeverLost(t *testing.T) {
 	renewals := []struct {
 		name  string
-		write func(r *room, n int, text string)
+		write func(r *testSpool, n int, text string)
 	}{
-		{"rename", func(r *room, n int, text string) {
+		{"rename", func(r *testSpool, n int, text string) {
 			put(r.t, r.path("#renewal"), text)
 			must(r.t, os.Rename(r.path("#renewal"), r.path("web")))
 		}},
-		{"in place", func(r *room, n int, text string) { r.put("web", text) }},
-		{"slowly in place", func(r *room, n int, text string) {
+		{"in place", func(r *testSpool, n int, text string) { r.put("web", text) }},
+		{"slowly in place", func(r *testSpool, n int, text string) {
 			f, err := os.OpenFile(r.path("web"), os.O_WRONLY|os.O_CREATE, 0o644)
 			must(r.t, err)
 			for range n % 5 { // meanwhile the old content expires, and is moved aside
@@ -186,16 +186,16 @@ func TestRenewalsAreNeverLost(t *testing.T) {
 		}},
 	}
 	for _, tt := range renewals {
-		t.Run(tt.name, func(t *testing.T) { renewAgainAndAgain(t, open(t), tries(500, 30_000), tt.write) })
+		t.Run(tt.name, func(t *testing.T) { renewAgainAndAgain(t, openSpool(t), tries(500, 30_000), tt.write) })
 	}
 	// Without events a late writer in place is noticed only when the grace ends: TestLateWriter.
 	t.Run("poll", func(t *testing.T) {
-		renewAgainAndAgain(t, open(t, noInotify), tries(100, 5_000), renewals[0].write)
+		renewAgainAndAgain(t, openSpool(t, noInotify), tries(100, 5_000), renewals[0].write)
 	})
 }
 
 // renewAgainAndAgain has an override expire and be renewed, with two others asking for it.
-func renewAgainAndAgain(t *testing.T, r *room, rounds int, renew func(r *room, n int, text string)) {
+func renewAgainAndAgain(t *testing.T, r *testSpool, rounds int, renew func(r *testSpool, n int, text string)) {
 	var wg sync.WaitGroup
 	var stop atomic.Bool
 	for range 2 {
@@ -226,20 +226,20 @@ func renewAgainAndAgain(t *testing.T, r *room, rounds int, renew func(r *room, n
 // renewed it; at the latest when the grace ends.
 func TestLateWriter(t *testing.T) {
 	t.Parallel()
-	t.Run("kernel cannot tell who has it open", func(t *testing.T) {
-		writeLate(t, open(t, func(s *system) { s.alone = func(int) bool { return true } }))
+	t.Run("kernel cannot tell other openers", func(t *testing.T) {
+		writeLate(t, openSpool(t, func(s *system) { s.isOnlyOpener = func(int) bool { return true } }))
 	})
-	both(t, writeLate)
+	withAndWithoutInotify(t, writeLate)
 }
 
-func writeLate(t *testing.T, r *room) {
+func writeLate(t *testing.T, r *testSpool) {
 	r.put("web", expiring("old", r.clock.in(time.Hour)))
 	r.want("web", "down old")
 	f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
 	must(t, err)
 	r.clock.set(2 * time.Hour)
-	r.ended("web")
-	if got := r.names(); len(got) != 1 || !isOwn(got[0]) {
+	r.wantExpired("web")
+	if got := r.names(); len(got) != 1 || !isOwnFile(got[0]) {
 		t.Fatalf("files are %q", got)
 	}
 	must(t, f.Truncate(0))
@@ -248,7 +248,7 @@ func writeLate(t *testing.T, r *room) {
 	if r.x.Stats().Watching {
 		r.want("web", "down renewed")
 	} else {
-		r.soon("web", "down renewed")
+		r.wantSoon("web", "down renewed")
 	}
 	must(t, f.Truncate(0))
 	_, err = f.WriteAt([]byte("again, and for ever"), 0)
@@ -260,24 +260,26 @@ func writeLate(t *testing.T, r *room) {
 	}
 }
 
-// TestOpenFileIsNotRemoved: while somebody may still write into what was moved aside, it stays.
+// TestOpenFileIsNotRemoved: a file that was set aside stays while a process may still write to it.
 func TestOpenFileIsNotRemoved(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		return // only there the kernel tells
 	}
-	r := open(t)
+	r := openSpool(t)
 	r.put("web", expiring("old", r.clock.in(time.Hour)))
 	f, err := os.OpenFile(r.path("web"), os.O_WRONLY, 0)
 	must(t, err)
 	r.clock.set(2 * time.Hour)
-	r.ended("web")
+	r.wantExpired("web")
 	aside := r.names()
-	if len(aside) != 1 || !isOwn(aside[0]) {
+	if len(aside) != 1 || !isOwnFile(aside[0]) {
 		t.Fatalf("files are %q", aside)
 	}
 	settle := func() {
 		r.x.mu.Lock()
-		r.x.parked[aside[0]].since = time.Now().Add(-time.Hour) // the grace is over
+		if f := r.x.aside[aside[0]]; f != nil { // nil: the event of the close was faster
+			f.since = time.Now().Add(-time.Hour) // the grace is over
+		}
 		r.x.mu.Unlock()
 		r.x.List()
 	}
@@ -294,8 +296,8 @@ func TestOpenFileIsNotRemoved(t *testing.T) {
 
 // TestNewerRenewalWins: what was moved aside is not put over something newer.
 func TestNewerRenewalWins(t *testing.T) {
-	r := open(t)
-	aside := parkName("web")
+	r := openSpool(t)
+	aside := newAsideName("web")
 	r.put("web", "newer")
 	r.put(aside, "older")
 	r.want("web", "down newer")
@@ -307,10 +309,10 @@ func TestNewerRenewalWins(t *testing.T) {
 	r.want("web", "down put back")
 }
 
-// TestRemoveEndsWhatIsAside: `haup` while the daemon has a renewal moved aside is not undone by it.
-func TestRemoveEndsWhatIsAside(t *testing.T) {
+// TestRemoveDeletesAsideFiles: `haup` while the daemon has a renewal moved aside is not undone by it.
+func TestRemoveDeletesAsideFiles(t *testing.T) {
 	d := openDir(t)
-	aside := parkName("web")
+	aside := newAsideName("web")
 	put(t, d.Root()+"/"+aside, "renewed")
 	must(t, d.Remove(web))
 	if got := names(t, d.Root()); got != nil {
@@ -322,8 +324,8 @@ func TestRemoveEndsWhatIsAside(t *testing.T) {
 func TestCrashLeftovers(t *testing.T) {
 	d := openDir(t)
 	file := func(name string) string { return d.Root() + "/" + name }
-	renewed, old := parkName("renewed"), parkName("old")
-	stale, fresh, locked := newPrefix+"0000000000000001", newPrefix+"0000000000000002", newPrefix+"0000000000000003"
+	renewed, old := newAsideName("renewed"), newAsideName("old")
+	stale, fresh, locked := tempPrefix+"0000000000000001", tempPrefix+"0000000000000002", tempPrefix+"0000000000000003"
 	put(t, file(renewed), "in force")
 	put(t, file(old), `{"expiration": 5}`)
 	for _, name := range []string{stale, fresh, locked} {
@@ -337,7 +339,7 @@ func TestCrashLeftovers(t *testing.T) {
 	defer func() { must(t, f.Close()) }()
 	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 
-	r := openOn(t, d)
+	r := openSpoolOn(t, d)
 	r.want("renewed", "down in force")
 	r.want("old", "")
 	want := []string{fresh, locked, old, "renewed"}

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaces returns how to run a test in namespaces of its own, also as somebody who is not root.
+// namespaces returns the attributes of a process in namespaces of its own, for any user.
 func namespaces(flags uintptr) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: flags}
 	if os.Getuid() != 0 || flags&syscall.CLONE_NEWUSER != 0 {
@@ -32,7 +32,7 @@ func namespaces(flags uintptr) *syscall.SysProcAttr {
 
 // TestKilledWriter: whenever a writer is killed, a reader finds the old override or the new one, whole.
 func TestKilledWriter(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	r.write(Entry{Key: web, State: Down, Reason: wholeReason(0)})
 	var torn atomic.Int64
 	var stop atomic.Bool
@@ -76,7 +76,7 @@ func TestKilledWriter(t *testing.T) {
 			must(t, os.Chtimes(r.path(name), old, old))
 		}
 	}
-	openOn(t, r.d).close()
+	openSpoolOn(t, r.d).close()
 	if got := r.names(); !slices.Equal(got, []string{"web"}) {
 		t.Errorf("of %d files %d are left", left, len(got))
 	}
@@ -84,7 +84,7 @@ func TestKilledWriter(t *testing.T) {
 
 // TestFullDisk: what cannot be written leaves the old override, and can be removed all the same.
 func TestFullDisk(t *testing.T) {
-	if !elsewhere(t, namespaces(syscall.CLONE_NEWNS)) {
+	if !inSubprocess(t, namespaces(syscall.CLONE_NEWNS)) {
 		return
 	}
 	dir := t.TempDir()
@@ -93,7 +93,7 @@ func TestFullDisk(t *testing.T) {
 	defer func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) }()
 	d, err := OpenDir(filepath.Join(dir, "spool"))
 	must(t, err)
-	r := openOn(t, d)
+	r := openSpoolOn(t, d)
 	defer r.close()
 	r.down("web", "old")
 	f, err := os.Create(filepath.Join(dir, "filler"))
@@ -123,31 +123,31 @@ func TestFullDisk(t *testing.T) {
 // TestMountedOver: a directory that is hidden by another mount is noticed, and so is its return.
 func TestMountedOver(t *testing.T) {
 	t.Parallel()
-	if !elsewhere(t, namespaces(syscall.CLONE_NEWNS)) {
+	if !inSubprocess(t, namespaces(syscall.CLONE_NEWNS)) {
 		return
 	}
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	r := open(t)
+	r := openSpool(t)
 	defer r.close()
 	r.down("web", "below")
 	r.want("web", "down below")
 	must(t, unix.Mount("tmpfs", r.d.Root(), "tmpfs", 0, "size=64k"))
 	r.put("web", "above")
-	r.soon("web", "down above")
+	r.wantSoon("web", "down above")
 	r.put("web", "edited")
 	r.want("web", "down edited")
 	r.x.mu.Lock() // while the index has the directory open it is busy
 	err := unix.Unmount(r.d.Root(), 0)
 	r.x.mu.Unlock()
 	must(t, err)
-	r.soon("web", "down below")
+	r.wantSoon("web", "down below")
 	r.put("web", "edited below")
 	r.want("web", "down edited below")
 }
 
 // TestReadOnly: what has expired and may not be removed is over all the same, and said so once.
 func TestReadOnly(t *testing.T) {
-	if !elsewhere(t, namespaces(syscall.CLONE_NEWNS)) {
+	if !inSubprocess(t, namespaces(syscall.CLONE_NEWNS)) {
 		return
 	}
 	dir := t.TempDir()
@@ -159,18 +159,18 @@ func TestReadOnly(t *testing.T) {
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	d, err := OpenDir(filepath.Join(dir, "spool"))
 	must(t, err)
-	r := openOn(t, d)
+	r := openSpoolOn(t, d)
 	defer r.close()
 	for range 3 {
 		r.clock.set(0)
 		r.want("web", "down x")
 		r.clock.set(2 * time.Hour)
-		r.ended("web")
+		r.wantExpired("web")
 		r.want("web", "")
 	}
 	v := r.x.Lookup("web", "", 0, true)
 	if w := r.x.Lookup("web", "", 0, true); w.Generation != v.Generation {
-		t.Errorf("the epoch goes from %d to %d without anything ending", v.Generation, w.Generation)
+		t.Errorf("the generation goes from %d to %d without anything ending", v.Generation, w.Generation)
 	}
 	if err := d.Write(Entry{Key: web, State: Down}); err == nil || errors.Is(err, ErrNotDurable) {
 		t.Errorf("Write: %v", err)
@@ -178,15 +178,15 @@ func TestReadOnly(t *testing.T) {
 	if err := d.Remove(web); err == nil {
 		t.Error("Remove succeeded")
 	}
-	r.told("cannot be removed", func(_ []Change, log string) bool { return strings.Contains(log, "cannot be removed") })
+	r.waitFor("cannot be removed", func(_ []Change, log string) bool { return strings.Contains(log, "cannot be removed") })
 	if n := strings.Count(r.log(), "cannot be removed"); n > 3 { // once each time it expired
 		t.Errorf("said %d times:\n%s", n, r.log())
 	}
 }
 
-// TestUnreadable: a file that only somebody else may read is down.
+// TestUnreadable: a file that only another user may read is down.
 func TestUnreadable(t *testing.T) {
-	if !elsewhere(t, nil) {
+	if !inSubprocess(t, nil) {
 		return
 	}
 	dir, err := os.MkdirTemp("", "spool")
@@ -204,7 +204,7 @@ func TestUnreadable(t *testing.T) {
 	defer func() { must(t, os.RemoveAll(dir)) }()
 	d, err := OpenDir(dir)
 	must(t, err)
-	r := openOn(t, d)
+	r := openSpoolOn(t, d)
 	defer r.close()
 	const why = "down spool file cannot be read: permission denied"
 	r.want("web", why)
@@ -222,7 +222,7 @@ func TestUnreadable(t *testing.T) {
 
 	must(t, os.Chmod(dir, 0)) // the whole directory: what was known stands
 	r.want("known", "down readable")
-	r.told("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
+	r.waitFor("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
 	if _, err := OpenDir(dir); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("OpenDir: %v", err)
 	}
@@ -232,21 +232,21 @@ func TestUnreadable(t *testing.T) {
 	}
 	must(t, os.Chmod(dir, 0o755))
 	r.put("known", "edited")
-	r.soon("known", "down edited")
+	r.wantSoon("known", "down edited")
 }
 
 // TestNoDescriptors: a process that can open nothing keeps what it knows, and what is new counts as down.
 func TestNoDescriptors(t *testing.T) {
 	for _, mode := range []string{"inotify", "poll"} {
 		t.Run(mode, func(t *testing.T) {
-			if !elsewhere(t, nil) {
+			if !inSubprocess(t, nil) {
 				return
 			}
 			var sys []func(*system)
 			if mode == "poll" {
 				sys = append(sys, noInotify)
 			}
-			r := open(t, sys...)
+			r := openSpool(t, sys...)
 			defer r.close()
 			r.put("known", `{"state": "drain", "reason": "known"}`)
 			r.want("known", "drain known")
@@ -296,7 +296,7 @@ func TestNoDescriptors(t *testing.T) {
 				r.want("known", "drain known")
 				r.x.mu.Lock() // and as when the queue was full: nothing tells of this one
 				write("unseen", "unseen")
-				must(t, r.x.watch.drain(&batch{}))
+				must(t, r.x.watch.drain(&eventBatch{}))
 				r.x.needScan = true
 				r.x.attention.Or(attScan)
 				r.x.mu.Unlock()
@@ -338,17 +338,17 @@ func TestNoDescriptors(t *testing.T) {
 // is taken up again when there is one.
 func TestNoInotifyInstance(t *testing.T) {
 	t.Parallel()
-	if !elsewhere(t, namespaces(syscall.CLONE_NEWUSER)) {
+	if !inSubprocess(t, namespaces(syscall.CLONE_NEWUSER)) {
 		return
 	}
 	const limit = "/proc/sys/user/max_inotify_instances"
 	must(t, os.WriteFile(limit, []byte("0"), 0))
-	r := open(t)
+	r := openSpool(t)
 	defer r.close()
 	if r.x.Stats().Watching {
 		t.Fatal("there is inotify")
 	}
-	r.told("no inotify", func(_ []Change, log string) bool { return strings.Contains(log, "no inotify") })
+	r.waitFor("no inotify", func(_ []Change, log string) bool { return strings.Contains(log, "no inotify") })
 	for n := range 200 {
 		r.put("web", fmt.Sprint(n))
 		r.want("web", fmt.Sprint("down ", n))
@@ -356,7 +356,7 @@ func TestNoInotifyInstance(t *testing.T) {
 		r.want("web", "")
 	}
 	must(t, os.WriteFile(limit, []byte("128"), 0))
-	r.told("inotify is back", func(_ []Change, log string) bool { return strings.Contains(log, "inotify is back") })
+	r.waitFor("inotify is back", func(_ []Change, log string) bool { return strings.Contains(log, "inotify is back") })
 	if !r.x.Stats().Watching {
 		t.Error("inotify is not in use")
 	}
@@ -366,11 +366,11 @@ func TestNoInotifyInstance(t *testing.T) {
 
 // TestNoWatchLeft: the instance is there, and the kernel has no watch for it.
 func TestNoWatchLeft(t *testing.T) {
-	if !elsewhere(t, namespaces(syscall.CLONE_NEWUSER)) {
+	if !inSubprocess(t, namespaces(syscall.CLONE_NEWUSER)) {
 		return
 	}
 	must(t, os.WriteFile("/proc/sys/user/max_inotify_watches", []byte("0"), 0))
-	r := open(t)
+	r := openSpool(t)
 	defer r.close()
 	if r.x.Stats().Watching {
 		t.Fatal("there is a watch")
@@ -383,16 +383,16 @@ func TestNoWatchLeft(t *testing.T) {
 
 // TestOverflow: when the kernel's queue is full the whole directory is read before anybody is answered.
 func TestOverflow(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	r.down("ends", "x")
 	r.want("ends", "down x")
-	r.x.mu.Lock() // nobody reads events
+	r.x.mu.Lock() // no goroutine reads events
 	for i := range 12_000 {
 		r.put(fmt.Sprintf("svc%d", i%3000), fmt.Sprint(i))
 	}
 	r.remove("ends")
 	r.put("web", "after the queue was full")
-	before := r.x.snap.Load()
+	before := r.x.pub.snapshot.Load()
 	r.x.mu.Unlock()
 	r.want("web", "down after the queue was full")
 	r.want("ends", "")
@@ -403,7 +403,7 @@ func TestOverflow(t *testing.T) {
 	if s.Overflows == 0 || s.Rescans < 2 {
 		t.Errorf("no overflow: %+v", s)
 	}
-	if v := r.x.Lookup("bystander", "", 0, true); before.epoch >= v.MinGeneration {
+	if v := r.x.Lookup("bystander", "", 0, true); before.generation >= v.MinGeneration {
 		t.Error("overrides may have come and gone unseen, and results from before are used")
 	}
 }
@@ -411,7 +411,7 @@ func TestOverflow(t *testing.T) {
 // TestDirectoryRemoved: what was said stands while the directory is gone, and its return is noticed.
 func TestDirectoryRemoved(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		r.down("web", "a")
 		r.put("all:80", "b")
 		r.want("web", "down a")
@@ -419,20 +419,20 @@ func TestDirectoryRemoved(t *testing.T) {
 		if r.x.Stats().Watching {
 			r.want("web", "down a")
 		} else {
-			r.soon("web", "down a")
+			r.wantSoon("web", "down a")
 		}
-		r.told("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
+		r.waitFor("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
 		r.want("web", "down a")
 		if s := r.x.Stats(); !s.Lost {
 			t.Errorf("stats %+v", s)
 		}
 		must(t, os.Mkdir(r.d.Root(), 0o750))
 		r.put("other", "after")
-		r.soon("other", "down after")
+		r.wantSoon("other", "down after")
 		r.want("web", "")
 		r.down("web", "again")
 		r.want("web", "down again")
-		r.told("back", func(_ []Change, log string) bool { return strings.Contains(log, "is back") })
+		r.waitFor("back", func(_ []Change, log string) bool { return strings.Contains(log, "is back") })
 		if n := strings.Count(r.log(), "is lost"); n != 1 {
 			t.Errorf("lost %d times:\n%s", n, r.log())
 		}
@@ -441,7 +441,7 @@ func TestDirectoryRemoved(t *testing.T) {
 
 // TestRemovedWithManyFiles: while `rm -r` is at work the files go before the directory does.
 func TestRemovedWithManyFiles(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	for i := range 500 {
 		r.put(fmt.Sprintf("svc%d", i), fmt.Sprint(i))
 	}
@@ -456,11 +456,11 @@ func TestRemovedWithManyFiles(t *testing.T) {
 	r.want("up", "")
 }
 
-// TestLiftedStaysLifted: what an operator has lifted before the directory goes does not come back with it,
+// TestLiftedOverrideStaysLifted: what an operator has lifted before the directory goes does not come back with it,
 // however lively it was there.
-func TestLiftedStaysLifted(t *testing.T) {
+func TestLiftedOverrideStaysLifted(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		for n := range 3 {
 			r.down("web", fmt.Sprint(n))
 			r.want("web", fmt.Sprint("down ", n))
@@ -470,7 +470,7 @@ func TestLiftedStaysLifted(t *testing.T) {
 		r.down("stays", "x")
 		r.want("stays", "down x")
 		must(t, os.Rename(r.d.Root(), r.d.Root()+".moved"))
-		r.told("lost", func(_ []Change, log string) bool {
+		r.waitFor("lost", func(_ []Change, log string) bool {
 			r.x.Lookup("web", "", 0, true)
 			r.signal() // keep asking
 			return strings.Contains(log, "is lost")
@@ -483,16 +483,16 @@ func TestLiftedStaysLifted(t *testing.T) {
 // TestNewDirectoryIsFollowed: also when it was made at once, and has the inode number of the old one, and
 // when nobody asks.
 func TestNewDirectoryIsFollowed(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	for n := range 5 {
-		r.x.mu.Lock() // nobody sees it missing
+		r.x.mu.Lock() // no update sees it missing
 		must(t, os.RemoveAll(r.d.Root()))
 		must(t, os.Mkdir(r.d.Root(), 0o750))
 		r.x.mu.Unlock()
 		r.want("other", "")
 		reason := fmt.Sprint(n)
 		r.put("web", reason)
-		r.told("write into the new directory", func(c []Change, _ string) bool {
+		r.waitFor("write into the new directory", func(c []Change, _ string) bool {
 			return slices.ContainsFunc(c, func(c Change) bool { return show(c.New) == "down "+reason })
 		})
 	}
@@ -501,7 +501,7 @@ func TestNewDirectoryIsFollowed(t *testing.T) {
 // TestInotifyFails: reading events fails, as it should never do. Nothing is missed by that.
 func TestInotifyFails(t *testing.T) {
 	t.Parallel()
-	r := open(t)
+	r := openSpool(t)
 	r.down("web", "a")
 	r.want("web", "down a")
 	r.x.mu.Lock()
@@ -512,8 +512,8 @@ func TestInotifyFails(t *testing.T) {
 	r.x.mu.Unlock()
 	r.down("web", "b")
 	r.want("web", "down b")
-	r.told("it fails", func(_ []Change, log string) bool { return strings.Contains(log, "inotify fails") })
-	r.told("it is back", func(_ []Change, log string) bool { return strings.Contains(log, "inotify is back") })
+	r.waitFor("it fails", func(_ []Change, log string) bool { return strings.Contains(log, "inotify fails") })
+	r.waitFor("it is back", func(_ []Change, log string) bool { return strings.Contains(log, "inotify is back") })
 	r.down("web", "c")
 	r.want("web", "down c")
 	if !r.x.Stats().Watching {
@@ -528,7 +528,7 @@ func TestLease(t *testing.T) {
 	put(t, path, "x")
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	must(t, err)
-	if !alone(fd) {
+	if !isOnlyOpener(fd) {
 		t.Fatal("somebody has it open")
 	}
 	opened := make(chan error, 1)
@@ -554,17 +554,17 @@ func TestLease(t *testing.T) {
 // TestRemovedWhileReading: the directory goes while the index has it open to read events, and so is not
 // told. No override ends by that.
 func TestRemovedWhileReading(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	r.put("web", "a")
 	r.want("web", "down a")
 	r.x.mu.Lock()
-	w := r.x.begin()
-	w.open()
+	u := r.x.newUpdate()
+	u.openDir()
 	must(t, os.RemoveAll(r.d.Root()))
-	w.run(nil, 0)
-	w.finish()
-	if got := show(r.x.snap.Load().slot(web).entry); got != "down a" || !r.x.lost {
-		t.Errorf("published is %q, lost is %v", got, r.x.lost)
+	u.run(nil, 0)
+	u.finish()
+	if got := show(r.x.pub.snapshot.Load().slot(web).entry); got != "down a" || !r.x.dir.lost {
+		t.Errorf("published is %q, lost is %v", got, r.x.dir.lost)
 	}
 	r.x.mu.Unlock()
 	r.want("web", "down a")
@@ -574,25 +574,25 @@ func TestRemovedWhileReading(t *testing.T) {
 // telling that it is gone.
 func TestDirectoryHeldOpen(t *testing.T) {
 	t.Parallel()
-	r := open(t)
+	r := openSpool(t)
 	r.down("web", "a")
 	r.want("web", "down a")
 	shell, err := os.Open(r.d.Root())
 	must(t, err)
 	defer func() { must(t, shell.Close()) }()
 	must(t, os.RemoveAll(r.d.Root()))
-	r.soon("web", "down a")
+	r.wantSoon("web", "down a")
 	must(t, os.Mkdir(r.d.Root(), 0o750))
 	r.put("web", "b")
-	r.soon("web", "down b")
+	r.wantSoon("web", "down b")
 }
 
-// TestDirectoryMoved: what happens to it elsewhere is nothing to us, and when it comes back it counts.
+// TestDirectoryMoved: changes in a directory that was moved away do not count, until it is moved back.
 func TestDirectoryMoved(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"directory", "parent"} {
 		t.Run(what, func(t *testing.T) {
-			both(t, func(t *testing.T, r *room) {
+			withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 				r.down("web", "a")
 				r.want("web", "down a")
 				from := r.d.Root()
@@ -610,7 +610,7 @@ func TestDirectoryMoved(t *testing.T) {
 					must(t, os.Remove(filepath.Join(spool, "web")))
 					r.want("web", "down a")
 				} else {
-					r.told("lost", func(_ []Change, log string) bool {
+					r.waitFor("lost", func(_ []Change, log string) bool {
 						r.x.Lookup("web", "", 0, true)
 						r.signal() // keep asking
 						return strings.Contains(log, "is lost")
@@ -620,7 +620,7 @@ func TestDirectoryMoved(t *testing.T) {
 				}
 				put(t, filepath.Join(spool, "web"), "changed meanwhile")
 				must(t, os.Rename(moved, from))
-				r.soon("web", "down changed meanwhile")
+				r.wantSoon("web", "down changed meanwhile")
 				r.put("web", "b")
 				r.want("web", "down b")
 			})
@@ -630,7 +630,7 @@ func TestDirectoryMoved(t *testing.T) {
 
 // TestDirectoryReplaced by another one in a single step.
 func TestDirectoryReplaced(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		r.down("web", "a")
 		r.want("web", "down a")
 		other := r.d.Root() + ".new"
@@ -645,11 +645,12 @@ func TestDirectoryReplaced(t *testing.T) {
 	})
 }
 
-// TestRemoteFileSystem: where others write unseen, it shows within 5 s, told or asked, and is said at start.
+// TestRemoteFileSystem: changes without an event show within 5 s, with and without lookups, and the log names the file
+// system.
 func TestRemoteFileSystem(t *testing.T) {
 	t.Parallel()
-	r := open(t, func(s *system) { s.remoteFS = func(string) string { return "nfs" } })
-	r.told("said", func(_ []Change, log string) bool { return strings.Contains(log, "file_system=nfs") })
+	r := openSpool(t, func(s *system) { s.remoteFSName = func(string) string { return "nfs" } })
+	r.waitFor("said", func(_ []Change, log string) bool { return strings.Contains(log, "file_system=nfs") })
 	r.put("web", "a")
 	r.want("web", "down a")
 	// Another machine's write raises no event here; nor does one through a link in another directory.
@@ -658,7 +659,7 @@ func TestRemoteFileSystem(t *testing.T) {
 	r.want("web", "down a")
 	start := time.Now()
 	put(t, elsewhere, "b")
-	r.told("unseen write", func(c []Change, _ string) bool { return len(c) > 0 && show(c[len(c)-1].New) == "down b" })
+	r.waitFor("unseen write", func(c []Change, _ string) bool { return len(c) > 0 && show(c[len(c)-1].New) == "down b" })
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -673,7 +674,7 @@ func TestRemoteFileSystemComesLater(t *testing.T) {
 	t.Parallel()
 	var remote atomic.Value
 	remote.Store("")
-	r := open(t, func(s *system) { s.remoteFS = func(string) string { return remote.Load().(string) } })
+	r := openSpool(t, func(s *system) { s.remoteFSName = func(string) string { return remote.Load().(string) } })
 	r.want("web", "")
 	other := r.d.Root() + ".new"
 	must(t, os.Mkdir(other, 0o750))
@@ -683,20 +684,20 @@ func TestRemoteFileSystemComesLater(t *testing.T) {
 	remote.Store("nfs")
 	must(t, unix.Renameat2(unix.AT_FDCWD, other, unix.AT_FDCWD, r.d.Root(), unix.RENAME_EXCHANGE))
 	r.want("web", "down a")
-	r.told("said", func(_ []Change, log string) bool { return strings.Contains(log, "file_system=nfs") })
+	r.waitFor("said", func(_ []Change, log string) bool { return strings.Contains(log, "file_system=nfs") })
 	put(t, behind, "b")
-	r.soon("web", "down b")
+	r.wantSoon("web", "down b")
 	if n := strings.Count(r.log(), "file_system=nfs"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, r.log())
 	}
 }
 
-// TestIdleSleeps: when nobody asks and nothing happens, the index does nothing at all.
+// TestIdleSleeps: without lookups and events the index does nothing at all.
 func TestIdleSleeps(t *testing.T) {
 	t.Parallel() // as all that mostly wait
 	const period = 50 * time.Millisecond
 	var looks atomic.Int64
-	r := open(t, func(s *system) {
+	r := openSpool(t, func(s *system) {
 		s.verifyEvery = period
 		now := s.now
 		s.now = func() time.Time { // every piece of work begins with it
@@ -724,7 +725,7 @@ func TestIdleSleeps(t *testing.T) {
 func TestLostSleeps(t *testing.T) {
 	t.Parallel()
 	var looks atomic.Int64
-	r := open(t, func(s *system) {
+	r := openSpool(t, func(s *system) {
 		now := s.now
 		s.now = func() time.Time {
 			looks.Add(1)
@@ -735,10 +736,10 @@ func TestLostSleeps(t *testing.T) {
 	r.put("stays", "y")
 	r.want("web", "down x")
 	r.clock.set(2 * time.Hour)
-	r.ended("web") // and its file is moved aside, to be looked at in a second
+	r.wantExpired("web") // and its file is moved aside, to be looked at in a second
 	must(t, os.Rename(r.d.Root(), r.d.Root()+".moved"))
 	r.want("stays", "down y")
-	r.told("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
+	r.waitFor("lost", func(_ []Change, log string) bool { return strings.Contains(log, "is lost") })
 	before := looks.Load()
 	timer := time.NewTimer(3 * time.Second)
 	<-timer.C
@@ -746,7 +747,7 @@ func TestLostSleeps(t *testing.T) {
 		t.Errorf("the index went to work %d times in 3 s", n)
 	}
 	must(t, os.Rename(r.d.Root()+".moved", r.d.Root()))
-	r.soon("web", "")
+	r.wantSoon("web", "")
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(10 * time.Second); !slices.Equal(r.names(), []string{"stays"}); <-tick.C {

@@ -18,17 +18,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// both runs a test with inotify and without, where every lookup looks at the directory.
-func both(t *testing.T, f func(t *testing.T, r *room)) {
+// withAndWithoutInotify runs a test with inotify and without, where every lookup looks at the directory.
+func withAndWithoutInotify(t *testing.T, f func(t *testing.T, r *testSpool)) {
 	t.Helper()
 	t.Run("inotify", func(t *testing.T) {
-		r := open(t)
+		r := openSpool(t)
 		if runtime.GOOS == "linux" && !r.x.Stats().Watching {
 			t.Fatal("no inotify here")
 		}
 		f(t, r)
 	})
-	t.Run("poll", func(t *testing.T) { f(t, open(t, noInotify)) })
+	t.Run("poll", func(t *testing.T) { f(t, openSpool(t, noInotify)) })
 }
 
 func noInotify(s *system) {
@@ -72,7 +72,7 @@ func TestLookupCombines(t *testing.T) {
 		{files: []file{{"all:80", "x"}}, port: 80, want: ""},
 		{files: []file{{"web", `{"expiration": 5}`}, {"web:80", drain}}, port: 80, want: "drain web:80"},
 	} {
-		r := open(t)
+		r := openSpool(t)
 		var said []string
 		for _, f := range tt.files {
 			said = append(said, f.name)
@@ -87,7 +87,7 @@ func TestLookupCombines(t *testing.T) {
 		}
 		r.close()
 	}
-	r := open(t)
+	r := openSpool(t)
 	r.put("all", "a")
 	r.put("all:80", maint)
 	if got := show(r.x.Lookup("all", "", 0, true).Override); got != "down a" {
@@ -95,9 +95,9 @@ func TestLookupCombines(t *testing.T) {
 	}
 }
 
-// TestEveryWriterShowsAtOnce: whoever writes, and however, the next lookup knows.
+// TestEveryWriterShowsAtOnce: the next lookup sees a change by any kind of writer.
 func TestEveryWriterShowsAtOnce(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		r.want("web", "")
 		r.down("web", "a")
 		r.want("web", "down a")
@@ -156,7 +156,7 @@ func TestEveryWriterShowsAtOnce(t *testing.T) {
 
 // TestLinks: symbolic links count when they stay in the directory, over however many hops.
 func TestLinks(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		outside := filepath.Join(t.TempDir(), "outside")
 		put(t, outside, "outside")
 		must(t, os.MkdirAll(r.path("..2024"), 0o755))
@@ -208,7 +208,7 @@ func TestLinks(t *testing.T) {
 
 // TestOddThingsAreIgnored and said so once; what counts as an override is down, whatever is in it.
 func TestOddThingsAreIgnored(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		must(t, os.Mkdir(r.path("directory"), 0o755))
 		must(t, unix.Mkfifo(r.path("fifo"), 0o644))
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -225,7 +225,7 @@ func TestOddThingsAreIgnored(t *testing.T) {
 			}
 			r.put("foo~", "again")
 		}
-		r.told("ignored files", func(_ []Change, log string) bool {
+		r.waitFor("ignored files", func(_ []Change, log string) bool {
 			return strings.Count(log, "is ignored") >= 9
 		})
 		for _, name := range []string{"directory", "fifo", "socket", "foo~", "foo:0", "foo:bar", "#foo#", `"a b"`, `"new\nline"`} {
@@ -258,7 +258,7 @@ func TestOddThingsAreIgnored(t *testing.T) {
 
 // TestAliases: of the files that mean one key the strongest counts, and one command ends them all.
 func TestAliases(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		k := Key{Service: "web", Host: "::1", Port: 80}
 		want := func(want string) {
 			t.Helper()
@@ -287,14 +287,14 @@ func TestAliases(t *testing.T) {
 	})
 }
 
-// TestEpochs: no result from before an override ended is used after it.
-func TestEpochs(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+// TestGenerations: no result from before an override ended is used after it.
+func TestGenerations(t *testing.T) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		look := func(service string) View { return r.x.Lookup(service, "", 80, true) }
 		outdated := func(what string, before View, service string, want bool) {
 			t.Helper()
 			if after := look(service); before.Generation < after.MinGeneration != want {
-				t.Errorf("%s: a result of %s from epoch %d, ended %d: outdated is not %v", what, service, before.Generation, after.MinGeneration, want)
+				t.Errorf("%s: a result of %s from generation %d, ended %d: outdated is not %v", what, service, before.Generation, after.MinGeneration, want)
 			}
 		}
 		r.down("web", "a")
@@ -316,7 +316,7 @@ func TestEpochs(t *testing.T) {
 			}
 		}
 		before = look("web")
-		r.x.mu.Lock() // and nobody reads events in between
+		r.x.mu.Lock() // no goroutine reads events in between
 		r.down("web", "between two requests")
 		r.up("web")
 		r.x.mu.Unlock()
@@ -329,9 +329,9 @@ func TestEpochs(t *testing.T) {
 	})
 }
 
-// TestEndedIsBounded: what is remembered of ended overrides is forgotten in favour of a few more checks.
-func TestEndedIsBounded(t *testing.T) {
-	r := open(t)
+// TestEndedKeysAreBounded: beyond a bound the ends of overrides are forgotten, which costs a few more checks.
+func TestEndedKeysAreBounded(t *testing.T) {
+	r := openSpool(t)
 	first := r.x.Lookup("svc0", "", 0, true)
 	for i := range maxEndedSlots + 10 {
 		name := fmt.Sprintf("svc%d", i)
@@ -342,18 +342,18 @@ func TestEndedIsBounded(t *testing.T) {
 		}
 	}
 	if v := r.x.Lookup("svc0", "", 0, true); first.Generation >= v.MinGeneration {
-		t.Errorf("a result of svc0 from epoch %d counts although it was down: ended %d", first.Generation, v.MinGeneration)
+		t.Errorf("a result of svc0 from generation %d counts although it was down: ended %d", first.Generation, v.MinGeneration)
 	}
-	s := r.x.snap.Load()
-	if s.slots > maxEndedSlots || s.floor == 0 || s.slots != s.endedOnly {
-		t.Errorf("%d slots, %d of them ended, floor %d", s.slots, s.endedOnly, s.floor)
+	s := r.x.pub.snapshot.Load()
+	if s.slots > maxEndedSlots || s.minGeneration == 0 || s.slots != s.endedOnly {
+		t.Errorf("%d slots, %d of them ended, minimum generation %d", s.slots, s.endedOnly, s.minGeneration)
 	}
 }
 
 // TestNeverStale: with the daemon under load, no lookup that begins after a write has returned answers
 // from before it.
 func TestNeverStale(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		rounds := tries(2000, 95_000)
 		if !r.x.Stats().Watching {
 			rounds = tries(400, 20_000)
@@ -407,7 +407,7 @@ func TestNeverStale(t *testing.T) {
 // TestNeverTorn: while the override moves from key to key, always written before the other is taken away,
 // no lookup sees neither.
 func TestNeverTorn(t *testing.T) {
-	both(t, func(t *testing.T, r *room) {
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		keys := []string{"all", "web", "web:80", "web:127.0.0.1:80"}
 		r.put(keys[0], "0")
 		var bare atomic.Int64
@@ -456,17 +456,17 @@ func TestNeverTorn(t *testing.T) {
 	})
 }
 
-// TestToldWithoutRequests: changes and expirations are told when nobody asks.
-func TestToldWithoutRequests(t *testing.T) {
-	r := open(t)
+// TestNotifiesWithoutRequests: OnChange is called for changes and expirations without a lookup.
+func TestNotifiesWithoutRequests(t *testing.T) {
+	r := openSpool(t)
 	r.down("web", "a")
-	r.told("hadown", func(c []Change, _ string) bool { return len(c) == 1 })
+	r.waitFor("hadown", func(c []Change, _ string) bool { return len(c) == 1 })
 	r.put("web", "b")
-	r.told("edit", func(c []Change, _ string) bool { return len(c) > 0 && show(c[len(c)-1].New) == "down b" })
+	r.waitFor("edit", func(c []Change, _ string) bool { return len(c) > 0 && show(c[len(c)-1].New) == "down b" })
 	r.up("web")
-	r.told("haup", func(c []Change, _ string) bool { return len(c) > 0 && c[len(c)-1].New == nil })
+	r.waitFor("haup", func(c []Change, _ string) bool { return len(c) > 0 && c[len(c)-1].New == nil })
 	r.write(Entry{Key: web, State: Drain, Reason: "short", Expires: time.Now().Add(50 * time.Millisecond)})
-	r.told("expiry", func(c []Change, _ string) bool { return len(c) > 0 && c[len(c)-1].Expired })
+	r.waitFor("expiry", func(c []Change, _ string) bool { return len(c) > 0 && c[len(c)-1].Expired })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := ""
@@ -481,8 +481,8 @@ func TestToldWithoutRequests(t *testing.T) {
 	}
 }
 
-// TestReceiverMayAsk: OnChange may use the index, and a slow one holds up no request.
-func TestReceiverMayAsk(t *testing.T) {
+// TestOnChangeMayCallIndex: OnChange may use the index, and a slow one holds up no request.
+func TestOnChangeMayCallIndex(t *testing.T) {
 	d := openDir(t)
 	asked := make(chan View)
 	var x *Index
@@ -494,7 +494,7 @@ func TestReceiverMayAsk(t *testing.T) {
 	must(t, err)
 	close(ready)
 	must(t, d.Write(Entry{Key: web, State: Down, Reason: "x"}))
-	for range 3 { // nobody receives yet
+	for range 3 { // OnChange does not return yet
 		if got := show(x.Lookup("web", "", 0, true).Override); got != "down x" {
 			t.Errorf("web is %q", got)
 		}
@@ -509,40 +509,40 @@ func TestReceiverMayAsk(t *testing.T) {
 	}
 }
 
-// TestCourierIsBounded: of changes that nobody takes, one a key is kept.
-func TestCourierIsBounded(t *testing.T) {
-	c := courier{wake: make(chan struct{}, 1)}
-	var told []Change
-	c.onChange = func(change Change) { told = append(told, change) }
+// TestNotifierIsBounded: of changes that are not delivered, one a key is kept.
+func TestNotifierIsBounded(t *testing.T) {
+	c := notifier{wake: make(chan struct{}, 1)}
+	var got []Change
+	c.onChange = func(change Change) { got = append(got, change) }
 	entries := make([]*Entry, 5)
 	for i := range entries {
 		entries[i] = &Entry{Reason: fmt.Sprint(i)}
 	}
-	total := 5 * maxLetters
+	total := 5 * maxQueued
 	for n := range total {
-		c.changed(Change{Key: Key{Service: fmt.Sprint(n % 5)}, Old: entries[n/5%5], New: entries[(n/5+1)%5]})
-		if len(c.letters) > maxLetters+1 {
-			t.Fatalf("%d letters are kept", len(c.letters))
+		c.change(Change{Key: Key{Service: fmt.Sprint(n % 5)}, Old: entries[n/5%5], New: entries[(n/5+1)%5]})
+		if len(c.queue) > maxQueued+1 {
+			t.Fatalf("%d letters are kept", len(c.queue))
 		}
 	}
 	done := make(chan struct{})
 	close(done)
 	c.run(done)
 	last := map[Key]*Entry{}
-	for _, change := range told {
+	for _, change := range got {
 		if old, ok := last[change.Key]; ok && old != change.Old {
 			t.Fatalf("the changes of %s do not follow on each other", change.Key.Name())
 		}
 		last[change.Key] = change.New
 	}
 	if len(last) != 5 {
-		t.Errorf("changes of %d keys told, want 5", len(last))
+		t.Errorf("changes of %d keys, want 5", len(last))
 	}
 }
 
-// TestCrowded: beyond the limit of files nothing fails open.
-func TestCrowded(t *testing.T) {
-	r := open(t, func(s *system) { s.maxFiles = 20 })
+// TestTooManyFiles: beyond the limit of files no override is lost.
+func TestTooManyFiles(t *testing.T) {
+	r := openSpool(t, func(s *system) { s.maxFiles = 20 })
 	for i := range 30 {
 		r.put(fmt.Sprintf("svc%d", i), fmt.Sprint(i))
 	}
@@ -552,7 +552,7 @@ func TestCrowded(t *testing.T) {
 	if n := r.x.Stats().Overrides; n != 20 {
 		t.Errorf("%d overrides in memory, want 20", n)
 	}
-	r.told("limit", func(_ []Change, log string) bool { return strings.Contains(log, "too many spool files") })
+	r.waitFor("limit", func(_ []Change, log string) bool { return strings.Contains(log, "too many spool files") })
 	v := r.x.Lookup("svc29", "", 0, true)
 	if v.Generation >= v.MinGeneration {
 		t.Error("results may be reused although not every end is known")
@@ -578,13 +578,13 @@ func TestCrowded(t *testing.T) {
 
 // TestIgnoredIsBounded: a directory full of rubbish fills neither memory nor log.
 func TestIgnoredIsBounded(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	for i := range maxIgnored + 50 {
 		r.put(fmt.Sprintf("rubbish~%d", i), "")
 	}
 	r.down("web", "x")
 	r.want("web", "down x")
-	r.told("end of the list", func(_ []Change, log string) bool { return strings.Contains(log, "no more is said") })
+	r.waitFor("end of the list", func(_ []Change, log string) bool { return strings.Contains(log, "no more is said") })
 	if n := strings.Count(r.log(), "is ignored"); n != maxIgnored {
 		t.Errorf("%d names in the log, want %d", n, maxIgnored)
 	}
@@ -602,7 +602,7 @@ func TestManyOverrides(t *testing.T) {
 		want[name] = fmt.Sprintf("down %d", i)
 		put(t, filepath.Join(d.Root(), name), fmt.Sprintf(`{"reason": "%d", "expiration": null, "creation": 1}`, i))
 	}
-	r := openOn(t, d)
+	r := openSpoolOn(t, d)
 	for name, said := range want {
 		k, err := ParseKey(name)
 		must(t, err)
@@ -626,7 +626,7 @@ func TestManyOverrides(t *testing.T) {
 
 // TestLookupDoesNotAllocate, whatever it finds.
 func TestLookupDoesNotAllocate(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	for _, files := range [][]string{nil, {"web"}, {"all", "web:80", "web:127.0.0.1:80"}} {
 		for _, name := range files {
 			r.put(name, `{"expiration": 4000000000}`)
@@ -642,9 +642,9 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 func TestDescriptors(t *testing.T) {
 	count := func() int { return len(names(t, "/dev/fd")) }
 	before := count()
-	r := open(t)
+	r := openSpool(t)
 	r.down("web", "x")
-	r.told("hadown", func(c []Change, _ string) bool { return len(c) > 0 })
+	r.waitFor("hadown", func(c []Change, _ string) bool { return len(c) > 0 })
 	if n := count() - before; n > 4 { // the netpoller takes one, once a process
 		t.Errorf("%d descriptors are open", n)
 	}
@@ -655,7 +655,7 @@ func TestDescriptors(t *testing.T) {
 }
 
 func TestStatsAndList(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	r.put("web", "x")
 	r.put("all", "y")
 	r.put("gone", `{"expiration": 5}`)
@@ -682,32 +682,31 @@ func TestOpenIndexErrors(t *testing.T) {
 	}
 }
 
-// TestLastRound: when writers never pause, the last look at them may add to what is said and not take from
-// it, because what it does not see any more may have been written again elsewhere. The next lookup decides.
+// TestLastRound: when writers never pause, the last round may add overrides and not end them. The next lookup decides.
 func TestLastRound(t *testing.T) {
-	r := open(t)
+	r := openSpool(t)
 	r.put("web", "gone")
 	r.put("weaker", "x")
 	r.want("web", "down gone")
 	r.x.mu.Lock()
-	w := r.x.begin()
-	w.last = true
-	w.open()
+	u := r.x.newUpdate()
+	u.lastRound = true
+	u.openDir()
 	r.remove("web")
 	r.put("weaker", `{"state": "drain"}`)
 	r.put("new", "y")
 	for _, name := range []string{"web", "weaker", "new"} {
-		w.load(name, true)
+		u.load(name, true)
 	}
-	w.finish()
-	s := r.x.snap.Load()
+	u.finish()
+	s := r.x.pub.snapshot.Load()
 	for name, want := range map[string]string{"web": "down gone", "weaker": "down x", "new": "down y"} {
 		if got := show(s.slot(Key{Service: name}).entry); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	if r.x.attention.Load()&attAgain == 0 {
-		t.Error("nobody will look again")
+	if r.x.attention.Load()&attReload == 0 {
+		t.Error("no lookup will reload the files")
 	}
 	r.x.mu.Unlock()
 	r.want("web", "")
@@ -715,29 +714,29 @@ func TestLastRound(t *testing.T) {
 	r.want("new", "down y")
 }
 
-// TestToldOncePublished: whoever is told of a change can see it.
-func TestToldOncePublished(t *testing.T) {
-	r := open(t)
+// TestNotifiesAfterPublishing: OnChange finds the change in the Index.
+func TestNotifiesAfterPublishing(t *testing.T) {
+	r := openSpool(t)
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
 	r.put("web", "x")
-	w := r.x.begin()
-	w.run(nil, 0)
-	r.x.told.mu.Lock()
-	for _, l := range r.x.told.letters {
+	u := r.x.newUpdate()
+	u.run(nil, 0)
+	r.x.pub.notify.mu.Lock()
+	for _, l := range r.x.pub.notify.queue {
 		if l.log == nil {
-			t.Errorf("told before it was published: %s", showChanges([]Change{l.change}))
+			t.Errorf("notified before it was published: %s", showChanges([]Change{l.change}))
 		}
 	}
-	r.x.told.mu.Unlock()
-	w.finish()
-	if got := show(r.x.snap.Load().slot(web).entry); got != "down x" {
+	r.x.pub.notify.mu.Unlock()
+	u.finish()
+	if got := show(r.x.pub.snapshot.Load().slot(web).entry); got != "down x" {
 		t.Errorf("published is %q", got)
 	}
 }
 
-// TestSettled: a listing that began within a tick of the clock of the last change proves nothing.
-func TestSettled(t *testing.T) {
+// TestStampIsReliable: a listing within a tick of the clock after the last change proves nothing.
+func TestStampIsReliable(t *testing.T) {
 	stamp := func(at time.Time) dirStamp {
 		return dirStamp{mtime: at, ctime: at}
 	}
@@ -756,29 +755,29 @@ func TestSettled(t *testing.T) {
 		{whole, 2 * time.Second, false},
 		{whole, 3 * time.Second, true},
 	} {
-		if got := stamp(tt.change).settled(tt.change.Add(tt.after)); got != tt.want {
-			t.Errorf("a listing %v after %v: settled is %v", tt.after, tt.change, got)
+		if got := stamp(tt.change).isReliable(tt.change.Add(tt.after)); got != tt.want {
+			t.Errorf("a listing %v after %v: reliable is %v", tt.after, tt.change, got)
 		}
 	}
 	late := stamp(change)
 	late.ctime = late.ctime.Add(time.Second)
-	if late.settled(change.Add(time.Second)) {
+	if late.isReliable(change.Add(time.Second)) {
 		t.Error("only one of the stamps is looked at")
 	}
 }
 
-// TestListedAndGone: a file that a listing had and that is not there when it is read may have moved to a
-// name that the listing did not have. So it is listed again.
-func TestListedAndGone(t *testing.T) {
-	r := open(t, noInotify)
+// TestListedFileVanishes: a file that was listed and is gone when it is read may have moved to a name that the listing
+// did not have. So the directory is listed again.
+func TestListedFileVanishes(t *testing.T) {
+	r := openSpool(t, noInotify)
 	r.x.mu.Lock()
 	defer r.x.mu.Unlock()
-	w := r.x.begin()
-	w.open()
-	before := w.changes
-	w.takeListed([]listed{{name: "web", key: web}})
-	if w.changes == before {
-		t.Error("the round counts as quiet")
+	u := r.x.newUpdate()
+	u.openDir()
+	before := u.changes
+	u.applyListed([]loadedFile{{name: "web", key: web}})
+	if u.changes == before {
+		t.Error("the round counts as unchanged")
 	}
-	w.finish()
+	u.finish()
 }

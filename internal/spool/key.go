@@ -14,12 +14,12 @@ const All = "all"
 // MaxName is the longest service name and the longest file name of an override, in bytes.
 const MaxName = 200
 
-// ErrAllInstance is what Key.Check reports, and nothing else besides it, for an instance of All:
-// `hadown all -P 80` would read as if it covered port 80 of every service, which it does not.
+// ErrAllInstance is the error of Key.Check for an instance of All that is correct otherwise. `hadown all -P 80` would
+// read as if it covered port 80 of every service, which it does not.
 var ErrAllInstance = errors.New("all covers every service and has no instances")
 
-// Key names what an override is about: a whole service, one instance of it on this machine (Port),
-// or one instance on a given host (Host and Port). Host without Port does not exist.
+// Key names what an override is about: a whole service, its instance at a port of this machine (Port), or its instance
+// on a given host (Host and Port). There is no Host without Port.
 type Key struct {
 	Service string
 	Host    string // as CanonicalHost gives it, a name when a foreign tool wrote one; "" when not given
@@ -45,9 +45,8 @@ func isWord(s string) bool {
 	return s != ""
 }
 
-// CanonicalHost returns the one spelling under which keys know host: an IP address without brackets, in
-// the text of netip.Addr, an IPv4 address never in IPv6 form; localhost is 127.0.0.1. What is no address
-// is returned as it came.
+// CanonicalHost returns the spelling of host that keys use: an IP address without brackets, in the text of netip.Addr,
+// an IPv4 address never in IPv6 form; localhost is 127.0.0.1. It returns any other text unchanged.
 func CanonicalHost(host string) string {
 	text := host
 	if n := len(text); n > 2 && text[0] == '[' && text[n-1] == ']' {
@@ -62,17 +61,16 @@ func CanonicalHost(host string) string {
 	return host
 }
 
-// isAddr reports whether host is an IP address that a key can hold: without a zone, which has a meaning
-// on one machine only.
+// isAddr reports whether host is an IP address without a zone. A zone has a meaning on one machine only.
 func isAddr(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Zone() == ""
 }
 
-// ParseKey reads the name of a spool file: service, service:port or service:host:port. The service ends
-// at the first colon and the port begins after the last, so that an IPv6 host needs no brackets (they
-// are read all the same). It is the inverse of Name; several names may mean one key, because an address
-// can be spelled in several ways. The error says what is wrong with the name.
+// ParseKey reads the name of a spool file: service, service:port or service:host:port. The service ends at the first
+// colon and the port begins after the last, so that an IPv6 host may have brackets but needs none. ParseKey is the
+// inverse of Name, but several names may mean one key, because an address has several spellings. The error says what is
+// wrong with the name.
 func ParseKey(name string) (Key, error) {
 	if len(name) > MaxName {
 		return Key{}, fmt.Errorf("name of %d bytes is longer than %d", len(name), MaxName)
@@ -104,8 +102,8 @@ func ParseKey(name string) (Key, error) {
 	return k, nil
 }
 
-// Name returns the file name of k: service, service:port or service:host:port, as the original tools
-// write it, with the host in its canonical text.
+// Name returns the file name of k, as the original tools write it: service, service:port or service:host:port, with the
+// host in its canonical text.
 func (k Key) Name() string {
 	if k.Port == 0 {
 		return k.Service
@@ -117,8 +115,8 @@ func (k Key) Name() string {
 	return k.Service + ":" + CanonicalHost(k.Host) + ":" + port
 }
 
-// Check reports why no command may write k, or nil: a service or host that is no service or IP address,
-// a host without a port, a name over MaxName bytes, and last an instance of All (ErrAllInstance).
+// Check returns an error if no command may write k: the service name or the IP address is invalid, a host has no port,
+// the name is longer than MaxName bytes, or, checked last, k is an instance of All (ErrAllInstance).
 func (k Key) Check() error {
 	switch {
 	case k.Service == "":
@@ -141,7 +139,7 @@ func (k Key) Check() error {
 	return nil
 }
 
-// canonical returns k with its host in canonical text, so that equal keys are equal values.
+// canonical returns k with its host in canonical text. Equal keys are then equal values.
 func (k Key) canonical() Key {
 	if k.Host != "" {
 		k.Host = CanonicalHost(k.Host)
@@ -149,19 +147,61 @@ func (k Key) canonical() Key {
 	return k
 }
 
-// width says how much k covers: All everything, a service all its instances.
-func (k Key) width() int {
+// Covers reports whether an override of k decides about other: All covers everything, a service covers all its
+// instances, and `service:port` covers the instance at every address of this machine. local says that other.Host is
+// one of those; an empty other.Host always is. Hosts are compared in their canonical text.
+//
+// An instance of All covers only itself: see ErrAllInstance.
+func (k Key) Covers(other Key, local bool) bool {
 	switch {
-	case k.Port == 0 && k.Service == All:
-		return 3
+	case k == Key{Service: All}:
+		return true
+	case k.Service != other.Service:
+		return false
 	case k.Port == 0:
-		return 2
+		return true
+	case k.Port != other.Port:
+		return false
 	case k.Host == "":
-		return 1
+		return local || other.Host == ""
 	default:
-		return 0
+		return k.Host == other.Host || CanonicalHost(k.Host) == CanonicalHost(other.Host)
 	}
 }
 
-// oneName reports whether k has a single spelling, so that no other file can be about it.
-func (k Key) oneName() bool { return k.Port == 0 }
+// CoveringKeys returns the keys that cover k: All, the service, `service:port` where k.Host is an address of this
+// machine (local) or empty, and k itself. The widest comes first, k last.
+func (k Key) CoveringKeys(local bool) []Key {
+	return k.appendCovering(make([]Key, 0, 4), local)
+}
+
+// appendCovering appends CoveringKeys to list. A caller with an array of four does not allocate.
+func (k Key) appendCovering(list []Key, local bool) []Key {
+	list = append(list, Key{Service: All})
+	if k.Service != All {
+		list = append(list, Key{Service: k.Service})
+	}
+	if k.Port == 0 {
+		return list
+	}
+	if local && k.Host != "" {
+		list = append(list, Key{Service: k.Service, Port: k.Port})
+	}
+	return append(list, k)
+}
+
+// Above returns the wider keys that keep k down even when k itself is lifted: the service, then All. It leaves out
+// k, and `service:port` above an instance of a host.
+func (k Key) Above() []Key {
+	var list []Key
+	if k.Port != 0 {
+		list = append(list, Key{Service: k.Service})
+	}
+	if k.Service != All {
+		list = append(list, Key{Service: All})
+	}
+	return list
+}
+
+// hasOneName reports whether only a file called k.Name() can be about k. A key with a host has several names.
+func (k Key) hasOneName() bool { return k.Port == 0 }

@@ -45,11 +45,11 @@ func helper(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// elsewhere runs the test again in a process that attr describes, and reports whether this is that
-// process; if it is not, the test is over when elsewhere returns.
-func elsewhere(t *testing.T, attr *syscall.SysProcAttr) bool {
+// inSubprocess runs the test again in a process with attr. It returns true in that process; where it returns false the
+// test is over.
+func inSubprocess(t *testing.T, attr *syscall.SysProcAttr) bool {
 	t.Helper()
-	const env = "SPOOL_TEST_ELSEWHERE"
+	const env = "SPOOL_TEST_SUBPROCESS"
 	if os.Getenv(env) == t.Name() {
 		return true
 	}
@@ -78,8 +78,8 @@ func (c *clock) now() time.Time               { return time.Now().Add(time.Durat
 func (c *clock) set(by time.Duration)         { c.offset.Store(int64(by)) }
 func (c *clock) in(d time.Duration) time.Time { return c.now().Add(d) }
 
-// room is a spool directory with an index on it, as the daemon has it.
-type room struct {
+// testSpool is a spool directory with an index on it, as the daemon has it.
+type testSpool struct {
 	t     *testing.T
 	d     *Dir
 	x     *Index
@@ -91,19 +91,19 @@ type room struct {
 	logged  bytes.Buffer
 }
 
-// open makes a room in a directory of its own; sys may change the world before the index opens.
-func open(t *testing.T, sys ...func(*system)) *room {
+// openSpool returns a spool in a directory of its own; sys may replace system calls before the index opens.
+func openSpool(t *testing.T, sys ...func(*system)) *testSpool {
 	t.Helper()
 	d, err := OpenDir(filepath.Join(t.TempDir(), "spool"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openOn(t, d, sys...)
+	return openSpoolOn(t, d, sys...)
 }
 
-func openOn(t *testing.T, d *Dir, sys ...func(*system)) *room {
+func openSpoolOn(t *testing.T, d *Dir, sys ...func(*system)) *testSpool {
 	t.Helper()
-	r := &room{t: t, d: d, clock: &clock{}, news: make(chan struct{}, 1)}
+	r := &testSpool{t: t, d: d, clock: &clock{}, news: make(chan struct{}, 1)}
 	d.now = r.clock.now
 	s := realSystem()
 	s.now = r.clock.now
@@ -119,20 +119,20 @@ func openOn(t *testing.T, d *Dir, sys ...func(*system)) *room {
 	return r
 }
 
-func (r *room) close() {
+func (r *testSpool) close() {
 	if err := r.x.Close(); err != nil {
 		r.t.Error(err)
 	}
 }
 
-func (r *room) changed(c Change) {
+func (r *testSpool) changed(c Change) {
 	r.mu.Lock()
 	r.changes = append(r.changes, c)
 	r.mu.Unlock()
 	r.signal()
 }
 
-func (r *room) signal() {
+func (r *testSpool) signal() {
 	select {
 	case r.news <- struct{}{}:
 	default:
@@ -140,21 +140,21 @@ func (r *room) signal() {
 }
 
 // Write takes the log of the index.
-func (r *room) Write(p []byte) (int, error) {
+func (r *testSpool) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.signal()
 	return r.logged.Write(p)
 }
 
-func (r *room) log() string {
+func (r *testSpool) log() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.logged.String()
 }
 
-// told waits until ok accepts what has been told, changes and log, and fails after a while.
-func (r *room) told(what string, ok func(changes []Change, log string) bool) {
+// waitFor waits until ok accepts the changes and the log so far, and fails after 20 s.
+func (r *testSpool) waitFor(what string, ok func(changes []Change, log string) bool) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
 	defer cancel()
@@ -170,7 +170,7 @@ func (r *room) told(what string, ok func(changes []Change, log string) bool) {
 		case <-ctx.Done():
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.t.Fatalf("%s: not told; changes %s, log:\n%s", what, showChanges(r.changes), r.logged.String())
+			r.t.Fatalf("%s: waited in vain; changes %s, log:\n%s", what, showChanges(r.changes), r.logged.String())
 		}
 	}
 }
@@ -186,7 +186,7 @@ func showChanges(list []Change) string {
 	return b.String()
 }
 
-// show says an override in short: "down why", "" for none.
+// show formats an override in short: "down why", "" for none.
 func show(e *Entry) string {
 	if e == nil {
 		return ""
@@ -194,30 +194,30 @@ func show(e *Entry) string {
 	return strings.TrimSpace(e.State.String() + " " + e.Reason)
 }
 
-// look is what a lookup of the service at port 80 here says, in short.
-func (r *room) look(service string) string {
+// look returns in short what a lookup of the service at port 80 of this machine finds.
+func (r *testSpool) look(service string) string {
 	return show(r.x.Lookup(service, "", 80, true).Override)
 }
 
 // want fails unless the next lookup of the service says so.
-func (r *room) want(service, want string) {
+func (r *testSpool) want(service, want string) {
 	r.t.Helper()
 	if got := r.look(service); got != want {
 		r.t.Fatalf("%s is %q, want %q\nstats %+v, log:\n%s", service, got, want, r.x.Stats(), r.log())
 	}
 }
 
-// ended fails unless the override of the service has expired, and has what follows done: a lookup leaves that to
-// whoever is at work.
-func (r *room) ended(service string) {
+// wantExpired fails unless the override of the service has expired, and then updates the index: a lookup may leave that
+// to the holder of the lock.
+func (r *testSpool) wantExpired(service string) {
 	r.t.Helper()
 	r.want(service, "")
 	r.x.mu.Lock()
-	r.x.lookupLocked(target{service, "127.0.0.1", 80, true})
+	r.x.lookupLocked(newQuery(service, "127.0.0.1", 80, true))
 }
 
-// soon asks for the service, as requests do, until it says so, for at most 5 s.
-func (r *room) soon(service, want string) {
+// wantSoon looks the service up until the answer is want, for at most 5 s.
+func (r *testSpool) wantSoon(service, want string) {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
 	defer cancel()
@@ -232,28 +232,28 @@ func (r *room) soon(service, want string) {
 	}
 }
 
-func (r *room) down(service, reason string) {
+func (r *testSpool) down(service, reason string) {
 	r.write(Entry{Key: Key{Service: service}, State: Down, Reason: reason})
 }
 
-func (r *room) write(e Entry) {
+func (r *testSpool) write(e Entry) {
 	r.t.Helper()
 	if err := r.d.Write(e); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *room) up(service string) {
+func (r *testSpool) up(service string) {
 	r.t.Helper()
 	if err := r.d.Remove(Key{Service: service}); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *room) path(name string) string { return filepath.Join(r.d.Root(), name) }
+func (r *testSpool) path(name string) string { return filepath.Join(r.d.Root(), name) }
 
 // put writes a file in place, as the original tools and people do.
-func (r *room) put(name, text string) {
+func (r *testSpool) put(name, text string) {
 	r.t.Helper()
 	put(r.t, r.path(name), text)
 }
@@ -265,7 +265,7 @@ func put(t *testing.T, path, text string) {
 	}
 }
 
-func (r *room) remove(name string) {
+func (r *testSpool) remove(name string) {
 	r.t.Helper()
 	must(r.t, os.Remove(r.path(name)))
 }
@@ -278,7 +278,7 @@ func must(t *testing.T, err error) {
 }
 
 // names lists the directory.
-func (r *room) names() []string {
+func (r *testSpool) names() []string {
 	r.t.Helper()
 	return names(r.t, r.d.Root())
 }
@@ -318,5 +318,5 @@ func wholeReason(n int) string {
 func whole(reason string) bool {
 	first, _, _ := strings.Cut(reason, " ")
 	n, err := strconv.Atoi(first)
-	return err == nil && reason == cut(wholeReason(n))
+	return err == nil && reason == truncateReason(wholeReason(n))
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // maint writes an override that says maint.
-func (r *room) maint(k Key, ends time.Time) {
+func (r *testSpool) maint(k Key, ends time.Time) {
 	r.t.Helper()
 	r.write(Entry{Key: k, State: Maint, Reason: "disk", Expires: ends})
 }
@@ -19,22 +19,22 @@ func TestMaintEnded(t *testing.T) {
 	instance := Key{Service: "web", Port: 80}
 	for name, c := range map[string]struct {
 		key   Key
-		end   func(r *room)
+		end   func(r *testSpool)
 		wants map[string]bool // what has ended, by a name that ParseKey reads
 	}{
-		"a service, lifted":    {Key{Service: "web"}, func(r *room) { r.up("web") }, map[string]bool{"web": true, "web:80": true, "db": false, "all": false}},
-		"all, lifted":          {Key{Service: All}, func(r *room) { r.up(All) }, map[string]bool{"web": true, "web:80": true, "db": true, "all": true}},
-		"an instance, lifted":  {instance, func(r *room) { r.remove("web:80") }, map[string]bool{"web": false, "web:80": true, "web:127.0.0.1:80": true, "web:81": false, "web:10.0.0.1:80": false}},
-		"said to be down":      {Key{Service: "web"}, func(r *room) { r.down("web", "still") }, map[string]bool{"web": true}},
-		"written by hand":      {Key{Service: "web"}, func(r *room) { r.put("web", "why") }, map[string]bool{"web": true}},
-		"expired":              {Key{Service: "web"}, func(r *room) { r.clock.set(2 * time.Hour) }, map[string]bool{"web": true}},
-		"still there":          {Key{Service: "web"}, func(r *room) { r.down("db", "why") }, map[string]bool{"web": false, "db": false}},
-		"the reason is new":    {Key{Service: "web"}, func(r *room) { r.maint(Key{Service: "web"}, time.Time{}) }, map[string]bool{"web": false}},
-		"another one is there": {Key{Service: "web"}, func(r *room) { r.maint(Key{Service: All}, time.Time{}); r.up("web") }, map[string]bool{"web": true, "db": false}},
+		"a service, lifted":    {Key{Service: "web"}, func(r *testSpool) { r.up("web") }, map[string]bool{"web": true, "web:80": true, "db": false, "all": false}},
+		"all, lifted":          {Key{Service: All}, func(r *testSpool) { r.up(All) }, map[string]bool{"web": true, "web:80": true, "db": true, "all": true}},
+		"an instance, lifted":  {instance, func(r *testSpool) { r.remove("web:80") }, map[string]bool{"web": false, "web:80": true, "web:127.0.0.1:80": true, "web:81": false, "web:10.0.0.1:80": false}},
+		"said to be down":      {Key{Service: "web"}, func(r *testSpool) { r.down("web", "still") }, map[string]bool{"web": true}},
+		"written by hand":      {Key{Service: "web"}, func(r *testSpool) { r.put("web", "why") }, map[string]bool{"web": true}},
+		"expired":              {Key{Service: "web"}, func(r *testSpool) { r.clock.set(2 * time.Hour) }, map[string]bool{"web": true}},
+		"still there":          {Key{Service: "web"}, func(r *testSpool) { r.down("db", "why") }, map[string]bool{"web": false, "db": false}},
+		"the reason is new":    {Key{Service: "web"}, func(r *testSpool) { r.maint(Key{Service: "web"}, time.Time{}) }, map[string]bool{"web": false}},
+		"another one is there": {Key{Service: "web"}, func(r *testSpool) { r.maint(Key{Service: All}, time.Time{}); r.up("web") }, map[string]bool{"web": true, "db": false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			both(t, func(t *testing.T, r *room) {
+			withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 				r.maint(c.key, r.clock.in(time.Hour))
 				r.x.Lookup("web", "", 80, true)
 				if at := r.x.MaintEnded("web", "", 80, true); !at.IsZero() {
@@ -61,20 +61,21 @@ func TestMaintEnded(t *testing.T) {
 
 func TestMaintEndedIsBoundedAndForgotten(t *testing.T) {
 	t.Parallel()
-	var m maints
+	var m maintEnds
 	now := time.Now()
-	for i := range maxMaints + 10 {
-		m.end(Key{Service: fmt.Sprint(i)}, now)
+	for i := range maxMaintEnds + 10 {
+		m.record(Key{Service: fmt.Sprint(i)}, now)
 	}
-	if len(m.ended) != maxMaints {
-		t.Fatalf("%d ends are kept, want %d", len(m.ended), maxMaints)
+	if len(m.at) != maxMaintEnds {
+		t.Fatalf("%d ends are kept, want %d", len(m.at), maxMaintEnds)
 	}
-	m.end(Key{Service: "late"}, now.Add(maintRemembered+1))
-	if len(m.ended) != 1 {
-		t.Fatalf("%d ends are kept, want the last one alone", len(m.ended))
+	m.record(Key{Service: "late"}, now.Add(maintEndKept+1))
+	if len(m.at) != 1 {
+		t.Fatalf("%d ends are kept, want the last one alone", len(m.at))
 	}
-	x := &Index{maints: maints{ended: map[Key]time.Time{{Service: "web"}: now.Add(-maintRemembered - 1)}}}
+	x := new(Index)
+	x.pub.maints.at = map[Key]time.Time{{Service: "web"}: now.Add(-maintEndKept - 1)}
 	if at := x.MaintEnded("web", "", 0, true); !at.IsZero() {
-		t.Errorf("ended at %v is still told", at)
+		t.Errorf("ended at %v is still remembered", at)
 	}
 }

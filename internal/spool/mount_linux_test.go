@@ -10,34 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A scene is one way in which mounts change what the path of the spool leads to.
-type scene struct {
-	*room
+// mountTest is one way in which mounts change what the path of the spool leads to.
+type mountTest struct {
+	*testSpool
 	t    *testing.T
 	base string // a directory of the test
 }
 
-func (s *scene) dir(names ...string) string {
+func (s *mountTest) dir(names ...string) string {
 	s.t.Helper()
 	path := filepath.Join(append([]string{s.base}, names...)...)
 	must(s.t, os.MkdirAll(path, 0o755))
 	return path
 }
 
-func (s *scene) tmpfs(path string) {
+func (s *mountTest) tmpfs(path string) {
 	s.t.Helper()
 	must(s.t, unix.Mount("tmpfs", path, "tmpfs", 0, "size=1m"))
 }
 
-func (s *scene) bind(from, to string) {
+func (s *mountTest) bind(from, to string) {
 	s.t.Helper()
 	must(s.t, unix.Mount(from, to, "", unix.MS_BIND, ""))
 }
 
 // unmount takes the mount at path away. The index keeps it busy only while it has the directory open.
-func (s *scene) unmount(path string, flags int) {
+func (s *mountTest) unmount(path string, flags int) {
 	s.t.Helper()
-	if s.room != nil {
+	if s.testSpool != nil {
 		s.x.mu.Lock()
 		defer s.x.mu.Unlock()
 	}
@@ -45,17 +45,17 @@ func (s *scene) unmount(path string, flags int) {
 }
 
 // follow opens an index on path.
-func (s *scene) follow(path string, sys ...func(*system)) {
+func (s *mountTest) follow(path string, sys ...func(*system)) {
 	s.t.Helper()
 	d, err := OpenDir(path)
 	must(s.t, err)
-	s.room = openOn(s.t, d, sys...)
+	s.testSpool = openSpoolOn(s.t, d, sys...)
 }
 
 // lost asks, as requests do, until Stats.Lost is want.
-func (s *scene) lost(want bool) {
+func (s *mountTest) lost(want bool) {
 	s.t.Helper()
-	s.told("lost or not", func(_ []Change, _ string) bool {
+	s.waitFor("lost or not", func(_ []Change, _ string) bool {
 		s.x.Lookup("somebody", "", 80, true)
 		s.signal() // keep asking
 		return s.x.Stats().Lost == want
@@ -63,14 +63,14 @@ func (s *scene) lost(want bool) {
 }
 
 // TestMounts: whatever is mounted or unmounted, no override ends by it, and what is said in the directory that
-// the path leads to counts. The spool of every scene is base/spool or a link of that name, and web is down in it.
+// the path leads to counts. The spool of every case is base/spool or a link of that name, and web is down in it.
 func TestMounts(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
-		play func(s *scene)
+		play func(s *mountTest)
 	}{
-		{"unmounted and mounted again", func(s *scene) {
+		{"unmounted and mounted again", func(s *mountTest) {
 			disk, spool := s.dir("disk"), s.dir("spool")
 			s.bind(disk, spool)
 			s.follow(spool)
@@ -79,10 +79,10 @@ func TestMounts(t *testing.T) {
 			s.unmount(spool, 0)
 			s.lost(true)
 			s.want("web", "down a")
-			s.told("said", func(_ []Change, log string) bool { return strings.Contains(log, "spool directory is unmounted") })
+			s.waitFor("said", func(_ []Change, log string) bool { return strings.Contains(log, "spool directory is unmounted") })
 			s.bind(disk, spool)
 			s.lost(false)
-			s.told("said", func(_ []Change, log string) bool { return strings.Contains(log, "is back") })
+			s.waitFor("said", func(_ []Change, log string) bool { return strings.Contains(log, "is back") })
 			if n := strings.Count(s.log(), "spool directory is unmounted"); n != 1 {
 				s.t.Errorf("said %d times:\n%s", n, s.log())
 			}
@@ -90,17 +90,17 @@ func TestMounts(t *testing.T) {
 			s.up("web")
 			s.want("web", "")
 		}},
-		{"unmounted, and its file system with it", func(s *scene) {
+		{"unmounted, and its file system with it", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool)
 			s.down("web", "a")
 			s.want("web", "down a")
 			s.unmount(spool, 0)
-			s.want("web", "down a") // at once: the kernel has told
+			s.want("web", "down a") // at once: the kernel has reported it
 			s.lost(true)
 		}},
-		{"unmounted lazily", func(s *scene) {
+		{"unmounted lazily", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool)
@@ -114,7 +114,7 @@ func TestMounts(t *testing.T) {
 			must(s.t, shell.Close())
 			s.want("web", "down a")
 		}},
-		{"unmounted with nothing in force", func(s *scene) {
+		{"unmounted with nothing in force", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool)
@@ -123,7 +123,7 @@ func TestMounts(t *testing.T) {
 			s.down("web", "below")
 			s.want("web", "down below")
 			s.tmpfs(spool)
-			s.told("another one", func(_ []Change, log string) bool {
+			s.waitFor("another one", func(_ []Change, log string) bool {
 				s.x.Lookup("web", "", 80, true)
 				s.signal()
 				return strings.Contains(log, "another file system") || s.x.Stats().Rescans > 2
@@ -133,7 +133,7 @@ func TestMounts(t *testing.T) {
 			s.want("web", "")
 			s.lost(false)
 		}},
-		{"the mount of its parent unmounted", func(s *scene) {
+		{"the mount of its parent unmounted", func(s *mountTest) {
 			disk, mnt := s.dir("disk"), s.dir("mnt")
 			s.dir("mnt", "spool") // below the mount
 			s.dir("disk", "spool")
@@ -148,7 +148,7 @@ func TestMounts(t *testing.T) {
 			s.lost(false)
 			s.want("web", "down a")
 		}},
-		{"the mount of its parent unmounted, and a command makes it anew", func(s *scene) {
+		{"the mount of its parent unmounted, and a command makes it anew", func(s *mountTest) {
 			disk, mnt := s.dir("disk"), s.dir("mnt")
 			s.dir("disk", "spool")
 			s.bind(disk, mnt)
@@ -161,11 +161,11 @@ func TestMounts(t *testing.T) {
 			d, err := OpenDir(spool)
 			must(s.t, err)
 			must(s.t, d.Write(Entry{Key: Key{Service: "other"}, State: Down}))
-			s.soon("other", "down")
+			s.wantSoon("other", "down")
 			s.want("web", "down a")
 			s.lost(true)
 		}},
-		{"moved away with its mount", func(s *scene) {
+		{"moved away with its mount", func(s *mountTest) {
 			disk, spool, away := s.dir("disk"), s.dir("spool"), s.dir("away")
 			s.bind(disk, spool)
 			s.follow(spool)
@@ -180,7 +180,7 @@ func TestMounts(t *testing.T) {
 			s.up("web")
 			s.want("web", "")
 		}},
-		{"mounted over, and that unmounted", func(s *scene) {
+		{"mounted over, and that unmounted", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.follow(spool)
 			s.down("web", "a")
@@ -198,12 +198,12 @@ func TestMounts(t *testing.T) {
 			s.up("web")
 			s.want("web", "")
 		}},
-		{"mounted after the start, as at boot, and unmounted", func(s *scene) {
+		{"mounted after the start, as at boot, and unmounted", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.follow(spool)
 			s.want("web", "")
 			s.tmpfs(spool)
-			s.told("followed", func(_ []Change, _ string) bool {
+			s.waitFor("followed", func(_ []Change, _ string) bool {
 				s.x.Lookup("web", "", 80, true)
 				s.signal()
 				return s.x.Stats().Rescans > 1
@@ -215,14 +215,14 @@ func TestMounts(t *testing.T) {
 			s.want("web", "down a")
 			s.lost(true)
 		}},
-		{"another disk in its place", func(s *scene) {
+		{"another disk in its place", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool)
 			s.down("web", "a")
 			s.down("both", "a")
 			s.want("web", "down a")
-			s.x.mu.Lock() // nobody sees it missing
+			s.x.mu.Lock() // no update sees it missing
 			must(s.t, unix.Unmount(spool, 0))
 			s.tmpfs(spool)
 			put(s.t, filepath.Join(spool, "both"), "b")
@@ -236,7 +236,7 @@ func TestMounts(t *testing.T) {
 			s.want("web", "")
 			s.lost(false)
 		}},
-		{"another disk in its place, and what was carried expires", func(s *scene) {
+		{"another disk in its place, and what was carried expires", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool)
@@ -247,11 +247,11 @@ func TestMounts(t *testing.T) {
 			s.lost(true)
 			s.want("web", "down a")
 			s.clock.set(2 * 3600e9)
-			s.ended("web")
+			s.wantExpired("web")
 			s.want("web", "")
 			s.lost(false)
 		}},
-		{"a link leads to a mount that is unmounted", func(s *scene) {
+		{"a link leads to a mount that is unmounted", func(s *mountTest) {
 			disk, mnt := s.dir("disk"), s.dir("mnt")
 			s.dir("mnt", "x")
 			s.dir("disk", "x")
@@ -265,7 +265,7 @@ func TestMounts(t *testing.T) {
 			s.lost(true)
 			s.want("web", "down a")
 		}},
-		{"a link to another mount", func(s *scene) {
+		{"a link to another mount", func(s *mountTest) {
 			s.tmpfs(s.dir("one"))
 			s.tmpfs(s.dir("two"))
 			link := filepath.Join(s.base, "spool")
@@ -281,7 +281,7 @@ func TestMounts(t *testing.T) {
 			s.want("web", "")
 			s.lost(false)
 		}},
-		{"a link to another directory of the mount", func(s *scene) {
+		{"a link to another directory of the mount", func(s *mountTest) {
 			s.dir("one")
 			put(s.t, filepath.Join(s.dir("two"), "other"), "b")
 			link := filepath.Join(s.base, "spool")
@@ -291,11 +291,11 @@ func TestMounts(t *testing.T) {
 			s.want("web", "down a")
 			must(s.t, os.Symlink("two", link+".new"))
 			must(s.t, os.Rename(link+".new", link))
-			s.soon("other", "down b")
+			s.wantSoon("other", "down b")
 			s.want("web", "")
 			s.lost(false)
 		}},
-		{"remounted read-only", func(s *scene) {
+		{"remounted read-only", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool)
@@ -311,7 +311,7 @@ func TestMounts(t *testing.T) {
 			s.up("web")
 			s.want("web", "")
 		}},
-		{"bound again over itself", func(s *scene) {
+		{"bound again over itself", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.follow(spool)
 			s.down("web", "a")
@@ -325,7 +325,7 @@ func TestMounts(t *testing.T) {
 			s.want("web", "down b")
 			s.lost(false)
 		}},
-		{"without inotify", func(s *scene) {
+		{"without inotify", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)
 			s.follow(spool, noInotify)
@@ -345,11 +345,11 @@ func TestMounts(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(tt.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			if !elsewhere(t, namespaces(syscall.CLONE_NEWNS)) {
+			if !inSubprocess(t, namespaces(syscall.CLONE_NEWNS)) {
 				return
 			}
 			must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-			s := &scene{t: t, base: t.TempDir()}
+			s := &mountTest{t: t, base: t.TempDir()}
 			s.tmpfs(s.base) // which goes with the namespace, and all that is mounted in it
 			defer func() { must(t, unix.Unmount(s.base, unix.MNT_DETACH)) }()
 			tt.play(s)

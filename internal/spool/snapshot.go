@@ -7,165 +7,129 @@ import (
 	"time"
 )
 
-// shardCount is into how many maps the overrides are divided: one override changes, one map of
-// 1/shardCount of all is copied. Enough that 10,000 overrides make a copy of about 40.
+// shardCount is the number of maps that hold the overrides. A change of one override copies one map; with 10,000
+// overrides that is a copy of about 40.
 const shardCount = 256
 
-// maxEndedSlots is how many keys without an override may be remembered for having had one. Beyond it
-// all of them are forgotten, and every result from before that moment counts as outdated: it costs one
-// more check a target.
-const maxEndedSlots = 4096
-
-// slot is what is known of one key.
+// slot is what a snapshot holds about one key.
 type slot struct {
-	entry *Entry // in force, nil when none
-	late  *Entry // expired, its file still there: in force again should the clock be set back
-	ended uint64 // the epoch at which an override of the key last ended, 0 when it never did
+	entry   *Entry // in force; nil: none
+	expired *Entry // expired, but its file is still there: in force again if the clock is set back
+	endedAt uint64 // the generation at which an override of the key last ended; 0: never
 }
 
-// snapshot is everything the overrides say at one instant. It never changes once it is published, which
-// is what keeps an answer from being torn between two writes: with `hadown web` and then `haup all`, no
-// request finds neither.
+// snapshot holds all overrides at one instant. It never changes once it is published, so that no lookup sees half of
+// two writes: with `hadown web` and then `haup all`, every lookup finds at least one of the two.
 type snapshot struct {
-	epoch     uint64
-	floor     uint64 // every key's ended is at least this
-	all       slot
-	slots     int // in shards
-	instances int // in shards, of keys with a port
-	endedOnly int // in shards, with nothing but ended
-	shards    [shardCount]shard
+	generation    uint64
+	minGeneration uint64 // of every key: its endedAt is at least this
+	all           slot
+	slots         int // in shards
+	instances     int // in shards, of keys with a port
+	endedOnly     int // in shards, with nothing but ended
+	shards        [shardCount]shard
 }
 
-// shard is the part of a snapshot that holds the keys with one shardOf. It never changes either.
+// shard holds the keys of a snapshot with one position.shard.
 type shard struct {
-	// among has a bit for each key, so that nearly every target without an override, which is nearly
-	// every target, is found to have none without a look into a map: with thousands of overrides each look
-	// costs several fetches from memory that is in no cache.
-	among [amongWords]uint64
-	slots map[Key]slot
+	// filter is a Bloom filter with one hash: a bit for each key. Nearly every target has no override, and the filter
+	// finds that out without the map, where each lookup costs several fetches from memory that is in no cache.
+	filter [filterWords]uint64
+	slots  map[Key]slot
 }
 
-// amongWords makes of the 40 keys that 10,000 overrides leave in each shard one in thirteen that is looked for in
-// vain; all shards together have 16 KiB.
-const amongWords = 8
+// filterWords is the size of a shard's filter. With 10,000 overrides, 40 keys in a shard, 1 lookup in 13 of an absent
+// key still goes to the map. All filters together take 16 KiB.
+const filterWords = 8
 
-// place is where a key belongs.
-type place struct {
+// position is where a key belongs.
+type position struct {
 	shard uint8
 	word  uint8
 	bit   uint64
 }
 
-func (s *shard) has(p place) bool { return s.among[p.word]&p.bit != 0 }
+// mayContain returns false only if the key at p is not in s.
+func (s *shard) mayContain(p position) bool { return s.filter[p.word]&p.bit != 0 }
 
-// index sets among anew.
-func (s *shard) index() {
-	s.among = [amongWords]uint64{}
+func (s *shard) rebuildFilter() {
+	s.filter = [filterWords]uint64{}
 	for k := range s.slots {
-		p := placeOf(k.Service, k.Host, k.Port)
-		s.among[p.word] |= p.bit
+		p := positionOf(k)
+		s.filter[p.word] |= p.bit
 	}
 }
 
-// placeOf spreads keys evenly; nobody gains by making them collide.
-func placeOf(service, host string, port uint16) place {
+// positionOf hashes k. Collisions cost no more than a lookup in a map.
+func positionOf(k Key) position {
 	h := uint32(2166136261)
-	for i := range len(service) {
-		h = (h ^ uint32(service[i])) * 16777619
+	for i := range len(k.Service) {
+		h = (h ^ uint32(k.Service[i])) * 16777619
 	}
-	for i := range len(host) {
-		h = (h ^ uint32(host[i])) * 16777619
+	for i := range len(k.Host) {
+		h = (h ^ uint32(k.Host[i])) * 16777619
 	}
-	h = (h ^ uint32(port)) * 16777619
-	h *= 0x9e3779b1 // the last bytes reach the upper bits as well
-	return place{uint8(h >> 24), uint8(h>>21) % amongWords, 1 << (h >> 15 % 64)}
+	h = (h ^ uint32(k.Port)) * 16777619
+	h *= 0x9e3779b1 // so that the last bytes reach the upper bits
+	return position{uint8(h >> 24), uint8(h>>21) % filterWords, 1 << (h >> 15 % 64)}
 }
 
 func (s *snapshot) slot(k Key) slot {
 	if k.Service == All && k.Port == 0 {
 		return s.all
 	}
-	return s.shards[placeOf(k.Service, k.Host, k.Port).shard].slots[k]
+	return s.shards[positionOf(k).shard].slots[k]
 }
 
-// target is what a lookup is about.
-type target struct {
-	service, host string
-	port          uint16
-	here          bool
+// query is the target that a lookup is about.
+type query struct {
+	key   Key
+	local bool // key.Host is an address of this machine
 }
 
-// keys returns the keys that cover t, the widest first.
-func (t target) keys() []Key {
-	list := append(make([]Key, 0, 4), Key{Service: All})
-	if t.service != All {
-		list = append(list, Key{Service: t.service})
+// newQuery returns the query of the parameters of Lookup.
+func newQuery(service, host string, port uint16, local bool) query {
+	switch {
+	case port == 0:
+		host = ""
+	case host == "":
+		host = "127.0.0.1"
 	}
-	if t.port != 0 {
-		if t.here {
-			list = append(list, Key{Service: t.service, Port: t.port})
-		}
-		list = append(list, Key{Service: t.service, Host: t.host, Port: t.port})
-	}
-	return list
+	return query{Key{Service: service, Host: host, Port: port}, local}
 }
 
-// verdict gathers the slots of one target.
-type verdict struct {
-	best   *Entry
-	ended  uint64
-	turned bool // an override has expired, or no longer has, and the snapshot does not know
-	now    func() time.Time
-}
+// keys returns the keys that cover the target, the widest first.
+func (q query) keys() []Key { return q.key.CoveringKeys(q.local) }
 
-func (v *verdict) add(s *slot) {
-	v.ended = max(v.ended, s.ended)
-	entry, turned := s.at(v.now)
-	v.turned = v.turned || turned
-	if entry != nil && (v.best == nil || entry.State > v.best.State) {
-		v.best = entry
-	}
-}
-
-// at returns the override in force at the time of now, which is asked only when that matters; turned when it
-// is another one than the snapshot knew.
-func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
-	entry = s.entry
-	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
-		entry, turned = nil, true
-	}
-	if s.late != nil && !s.late.Expired(now()) {
-		turned = true
-		if entry == nil || outlasts(s.late, entry) {
-			entry = s.late
-		}
-	}
-	return entry, turned
-}
-
-// view answers for t; turned when that is more than the snapshot knew, because of the time. It does not
-// allocate.
-func (s *snapshot) view(t target, now func() time.Time) (View, bool) {
-	v := verdict{ended: s.floor, now: now}
+// view answers for q. outdated reports that the answer has changed since s was published, because overrides have
+// expired or the clock was set back. view does not allocate.
+func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
+	v := lookup{minGeneration: s.minGeneration, now: now}
 	v.add(&s.all)
 	if s.slots > 0 {
-		if t.service != All {
-			v.look(s, Key{Service: t.service})
-		}
-		if t.port != 0 && s.instances > 0 {
-			if t.here {
-				v.look(s, Key{Service: t.service, Port: t.port})
+		var buf [4]Key
+		for _, k := range q.key.appendCovering(buf[:0], q.local)[1:] { // s.all was the first
+			if k.Port != 0 && s.instances == 0 {
+				break
 			}
-			v.look(s, Key{Service: t.service, Host: t.host, Port: t.port})
+			v.addKey(s, k)
 		}
 	}
-	return View{Override: v.best, Generation: s.epoch, MinGeneration: v.ended}, v.turned
+	return View{Override: v.strongest, Generation: s.generation, MinGeneration: v.minGeneration}, v.outdated
 }
 
-func (v *verdict) look(s *snapshot, k Key) {
-	p := placeOf(k.Service, k.Host, k.Port)
+// lookup collects the slots that cover one target.
+type lookup struct {
+	strongest     *Entry
+	minGeneration uint64
+	outdated      bool // the clock has changed the answer since the snapshot was published
+	now           func() time.Time
+}
+
+func (v *lookup) addKey(s *snapshot, k Key) {
+	p := positionOf(k)
 	in := &s.shards[p.shard]
-	if !in.has(p) {
+	if !in.mayContain(p) {
 		return
 	}
 	if found, ok := in.slots[k]; ok {
@@ -173,78 +137,107 @@ func (v *verdict) look(s *snapshot, k Key) {
 	}
 }
 
-// draft is a snapshot in the making. It copies what it changes, each shard once.
-type draft struct {
-	snapshot
-	own [shardCount]bool
+func (v *lookup) add(s *slot) {
+	v.minGeneration = max(v.minGeneration, s.endedAt)
+	entry, outdated := s.at(v.now)
+	v.outdated = v.outdated || outdated
+	if entry != nil && (v.strongest == nil || entry.State > v.strongest.State) {
+		v.strongest = entry
+	}
 }
 
-func newDraft(from *snapshot) *draft { return &draft{snapshot: *from} }
+// at returns the override in force at the time that now returns; at calls now only if that matters. outdated reports
+// that it is not s.entry.
+func (s *slot) at(now func() time.Time) (entry *Entry, outdated bool) {
+	entry = s.entry
+	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
+		entry, outdated = nil, true
+	}
+	if s.expired != nil && !s.expired.Expired(now()) {
+		outdated = true
+		if entry == nil || isStronger(s.expired, entry) {
+			entry = s.expired
+		}
+	}
+	return entry, outdated
+}
 
-// set puts s in the place of k's slot.
-func (d *draft) set(k Key, s slot) {
+// maxEndedSlots bounds the keys that are kept only because an override of them has ended. One more outdates every
+// result, which costs one more check of each target.
+const maxEndedSlots = 4096
+
+// builder makes the next snapshot. It copies each shard once, before the first change.
+type builder struct {
+	snapshot
+	copied [shardCount]bool
+}
+
+func newBuilder(from *snapshot) *builder { return &builder{snapshot: *from} }
+
+// set makes s k's slot.
+func (d *builder) set(k Key, s slot) {
 	if k.Service == All && k.Port == 0 {
 		d.all = s
 		return
 	}
-	p := placeOf(k.Service, k.Host, k.Port)
+	p := positionOf(k)
 	in := &d.shards[p.shard]
 	old, had := in.slots[k]
 	if had {
 		d.count(k, &old, -1)
 	}
-	if !d.own[p.shard] {
-		d.own[p.shard] = true
+	if !d.copied[p.shard] {
+		d.copied[p.shard] = true
 		if in.slots = maps.Clone(in.slots); in.slots == nil {
 			in.slots = map[Key]slot{}
 		}
 	}
-	if s.entry == nil && s.late == nil && s.ended <= d.floor {
+	if s.entry == nil && s.expired == nil && s.endedAt <= d.minGeneration {
 		delete(in.slots, k)
-		in.index()
+		in.rebuildFilter()
 		return
 	}
 	in.slots[k] = s
-	in.among[p.word] |= p.bit
+	in.filter[p.word] |= p.bit
 	d.count(k, &s, +1)
 	if d.endedOnly > maxEndedSlots {
-		d.raiseFloor()
+		d.outdateAll()
 	}
 }
 
-func (d *draft) count(k Key, s *slot, by int) {
+func (d *builder) count(k Key, s *slot, by int) {
 	d.slots += by
 	if k.Port != 0 {
 		d.instances += by
 	}
-	if s.entry == nil && s.late == nil {
+	if s.entry == nil && s.expired == nil {
 		d.endedOnly += by
 	}
 }
 
 // end records that an override of k has ended.
-func (d *draft) end(k Key) {
-	d.epoch++
+func (d *builder) end(k Key) {
+	d.generation++
 	s := d.slot(k)
-	s.ended = d.epoch
+	s.endedAt = d.generation
 	d.set(k, s)
 }
 
-// raiseFloor outdates every result there is, for when it cannot be told which overrides have ended.
-func (d *draft) raiseFloor() {
-	d.epoch++
-	d.floor = d.epoch
+// outdateAll outdates every result: which overrides have ended is not known.
+func (d *builder) outdateAll() {
+	d.generation++
+	d.minGeneration = d.generation
 	for i := range d.shards {
 		in := &d.shards[i]
 		kept := make(map[Key]slot, len(in.slots))
 		for k, s := range in.slots {
-			if s.entry == nil && s.late == nil {
+			if s.entry == nil && s.expired == nil {
 				d.count(k, &s, -1)
 				continue
 			}
 			kept[k] = s
 		}
-		in.slots, d.own[i] = kept, true
-		in.index()
+		in.slots, d.copied[i] = kept, true
+		in.rebuildFilter()
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestAmong: the bits that spare a look into a map never hide a key that is there, whatever has come and
-// gone, and they do spare most looks for keys that are not.
-func TestAmong(t *testing.T) {
+// TestFilter: the filter never hides a key that is there, whatever has come and gone, and it spares most lookups of
+// absent keys in the map.
+func TestFilter(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	s := &snapshot{}
@@ -24,7 +24,7 @@ func TestAmong(t *testing.T) {
 		return k
 	}
 	for range 300 {
-		d := newDraft(s)
+		d := newBuilder(s)
 		for range 100 {
 			k := key(r.IntN(15_000))
 			switch r.IntN(3) {
@@ -37,19 +37,19 @@ func TestAmong(t *testing.T) {
 			}
 		}
 		if r.IntN(50) == 0 {
-			d.raiseFloor()
+			d.outdateAll()
 		}
 		s = &d.snapshot
 	}
 	found := 0
 	for i := range 15_000 {
 		k := key(i)
-		v, _ := s.view(target{service: k.Service, port: k.Port, here: true}, time.Now)
+		v, _ := s.view(newQuery(k.Service, k.Host, k.Port, true), time.Now)
 		if got := v.Override != nil; got != (want[k] || want[Key{Service: k.Service}]) {
 			t.Fatalf("%v: found %v, want %v", k, got, want[k])
 		}
-		strange := placeOf(k.Service+"?", "", k.Port)
-		if s.shards[strange.shard].has(strange) {
+		strange := positionOf(Key{Service: k.Service + "?", Port: k.Port})
+		if s.shards[strange.shard].mayContain(strange) {
 			found++
 		}
 	}

@@ -11,15 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// statDir returns the identity and the time stamps of the directory that path names, or that fd is when
-// path is "".
+// statDir returns the identity and the time stamps of the directory path, or of fd if path is "".
 func statDir(fd int, path string) (dirStamp, error) {
 	flags := 0
 	if path == "" {
 		flags = unix.AT_EMPTY_PATH
 	}
 	var st unix.Statx_t
-	// Kernels from 6.8 number mounts so that no number is used twice; older ones ignore that bit.
+	// From Linux 6.8 on mount numbers are unique; older kernels ignore that bit.
 	const mask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID | unix.STATX_MNT_ID_UNIQUE
 	_, err := retryInterrupted(func() (int, error) { return 0, unix.Statx(fd, path, flags, mask, &st) })
 	if err != nil {
@@ -41,7 +40,7 @@ func statDir(fd int, path string) (dirStamp, error) {
 	return dirStamp{id, at(st.Mtime), at(st.Ctime)}, nil
 }
 
-// mountOf returns the mount on which root is now; false when the kernel does not say.
+// mountOf returns the mount on which root is now; false if the kernel does not say.
 func mountOf(root string) (mount, bool) {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, root, 0, unix.STATX_MNT_ID, &st) != nil || st.Mask&unix.STATX_MNT_ID == 0 {
@@ -56,7 +55,7 @@ func mountOf(root string) (mount, bool) {
 	return found, ok
 }
 
-// isMounted reports whether m is mounted where it was. Without /proc, it is.
+// isMounted reports whether m is still mounted where it was. Without /proc it returns true.
 func isMounted(m mount) bool {
 	if _, err := os.Stat(mountTable); err != nil {
 		return true
@@ -64,10 +63,10 @@ func isMounted(m mount) bool {
 	return eachMount(func(other mount) bool { return other == m })
 }
 
-// mountTable lists the mounts of this process, as proc(5) says.
+// mountTable lists the mounts of this process: see proc(5).
 const mountTable = "/proc/self/mountinfo"
 
-// eachMount calls f with one mount after the other until f returns true, and reports whether it did.
+// eachMount calls f with each mount until f returns true, and reports whether it did.
 func eachMount(f func(mount) bool) bool {
 	file, err := os.Open(mountTable)
 	if err != nil {
@@ -83,60 +82,35 @@ func eachMount(f func(mount) bool) bool {
 	return false
 }
 
-// remoteFS returns the name of root's file system when others may write to it without this kernel
-// knowing, so that no event tells; "" when it is local.
-func remoteFS(root string) string {
+// remoteFSName returns the name of root's file system if other machines may write to it without an event here; "" if it
+// is local.
+func remoteFSName(root string) string {
 	var st unix.Statfs_t
 	if unix.Statfs(root, &st) != nil {
 		return ""
 	}
-	switch uint32(st.Type) { // the magic numbers are 32 bits wide
-	case unix.NFS_SUPER_MAGIC:
-		return "nfs"
-	case unix.FUSE_SUPER_MAGIC: // also virtiofs
-		return "fuse"
-	case unix.V9FS_MAGIC:
-		return "9p"
-	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
-		return "cifs"
-	case unix.CEPH_SUPER_MAGIC:
-		return "ceph"
-	case unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC:
-		return "afs"
-	case unix.CODA_SUPER_MAGIC:
-		return "coda"
-	case unix.OCFS2_SUPER_MAGIC:
-		return "ocfs2"
-	case 0x01161970:
-		return "gfs2"
-	case 0x0bd00bd0:
-		return "lustre"
-	case 0x47504653:
-		return "gpfs"
-	case 0x19830326:
-		return "beegfs"
-	case 0x786f4256:
-		return "vboxsf"
-	case 0x7c7c6673:
-		return "prl_fs"
-	default:
-		return ""
-	}
+	return map[uint32]string{
+		unix.NFS_SUPER_MAGIC: "nfs", unix.FUSE_SUPER_MAGIC: "fuse" /* also virtiofs */, unix.V9FS_MAGIC: "9p",
+		unix.SMB_SUPER_MAGIC: "cifs", unix.SMB2_SUPER_MAGIC: "cifs", unix.CIFS_SUPER_MAGIC: "cifs",
+		unix.CEPH_SUPER_MAGIC: "ceph", unix.AFS_SUPER_MAGIC: "afs", unix.AFS_FS_MAGIC: "afs",
+		unix.CODA_SUPER_MAGIC: "coda", unix.OCFS2_SUPER_MAGIC: "ocfs2", 0x01161970: "gfs2", 0x0bd00bd0: "lustre",
+		0x47504653: "gpfs", 0x19830326: "beegfs", 0x786f4256: "vboxsf", 0x7c7c6673: "prl_fs",
+	}[uint32(st.Type)]
 }
 
-// renameNew renames from to to unless there is something called to: then it fails with EEXIST.
-func (h *handle) renameNew(from, to string) error {
-	err := unix.Renameat2(h.fd, h.at(from), h.fd, h.at(to), unix.RENAME_NOREPLACE)
+// renameNoReplace renames from to to. It fails with EEXIST if there is a file called to.
+func (h *dirHandle) renameNoReplace(from, to string) error {
+	err := unix.Renameat2(h.fd, h.path(from), h.fd, h.path(to), unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
-		return h.linkNew(from, to)
+		return h.renameByLink(from, to)
 	}
 	return err
 }
 
-// alone reports whether nobody else has the open file fd open, as far as the kernel tells: a write lease
-// is given only then, and only to the owner or root. The lease lasts until fd is closed; who opens the
-// file meanwhile waits.
-func alone(fd int) bool {
+// isOnlyOpener returns false if another process has the open file fd open. It asks for a write lease, which the kernel
+// grants only then, and only to the owner or root; without the right to ask it returns true. Until fd is closed, the
+// lease blocks other processes that open the file.
+func isOnlyOpener(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK)
 	return !errors.Is(err, unix.EAGAIN)
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// statDir returns the identity and the time stamps of the directory that path names, or that fd is when
-// path is "". Without mount identifiers every device counts as one mount.
+// statDir returns the identity and the time stamps of the directory path, or of fd if path is "". Without mount numbers
+// every device counts as one mount.
 func statDir(fd int, path string) (dirStamp, error) {
 	var st unix.Stat_t
 	var err error
@@ -28,17 +28,17 @@ func statDir(fd int, path string) (dirStamp, error) {
 	return dirStamp{id, time.Unix(st.Mtim.Unix()), time.Unix(st.Ctim.Unix())}, nil
 }
 
-// mountOf cannot tell here.
+// mountOf is not supported here.
 func mountOf(string) (mount, bool) { return mount{}, false }
 
-// isMounted cannot tell here.
+// isMounted is not supported here.
 func isMounted(mount) bool { return true }
 
-// remoteFS cannot tell here; every lookup looks at the directory anyway.
-func remoteFS(string) string { return "" }
+// remoteFSName is not supported here, and not needed: without inotify every lookup reads the directory.
+func remoteFSName(string) string { return "" }
 
-// renameNew renames from to to unless there is something called to: then it fails with EEXIST.
-func (h *handle) renameNew(from, to string) error { return h.linkNew(from, to) }
+// renameNoReplace renames from to to. It fails with EEXIST if there is a file called to.
+func (h *dirHandle) renameNoReplace(from, to string) error { return h.renameByLink(from, to) }
 
-// alone cannot tell here.
-func alone(int) bool { return true }
+// isOnlyOpener is not supported here.
+func isOnlyOpener(int) bool { return true }

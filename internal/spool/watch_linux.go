@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchMask is every event after which a file of the directory may say something else, and those that
-// tell that the directory itself is going.
+// watchMask has every event after which a file of the directory may have other content, and those of the directory
+// itself.
 const watchMask = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM |
 	unix.IN_DELETE | unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-// rawWatch is an inotify descriptor of our own, besides the one of fsnotify: only here can a request ask
-// whether something has happened that was not read yet. See the package comment.
+// rawWatch is an inotify descriptor besides that of fsnotify: a lookup can ask this one whether there are events that
+// were not read yet. See the package comment.
 type rawWatch struct {
 	fd, wd int
 	buf    []byte
@@ -29,21 +29,21 @@ func openRawWatch() (*rawWatch, error) {
 	return &rawWatch{fd: fd, wd: -1}, nil
 }
 
-// add watches the directory root, and no longer any other.
+// add watches the directory root instead of the previous one.
 func (w *rawWatch) add(root string) error {
 	wd, err := unix.InotifyAddWatch(w.fd, root, watchMask)
 	if err != nil {
 		return err
 	}
 	if w.wd >= 0 && wd != w.wd {
-		_, _ = unix.InotifyRmWatch(w.fd, uint32(w.wd)) // gone with its directory, most often
+		_, _ = unix.InotifyRmWatch(w.fd, uint32(w.wd)) // it fails if the directory is gone, and the watch with it
 	}
 	w.wd = wd
 	return nil
 }
 
-// drain reads the events that are queued now into b.
-func (w *rawWatch) drain(b *batch) error {
+// drain moves the queued events into b.
+func (w *rawWatch) drain(b *eventBatch) error {
 	if w.buf == nil {
 		w.buf = make([]byte, 64<<10)
 	}
@@ -67,15 +67,15 @@ func (w *rawWatch) drain(b *batch) error {
 			switch {
 			case mask&unix.IN_Q_OVERFLOW != 0:
 				b.overflow = true
-			case wd != w.wd: // of a directory that is no longer ours
+			case wd != w.wd: // of the previous directory
 			case mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_IGNORED|unix.IN_UNMOUNT) != 0:
 				if mask&unix.IN_IGNORED != 0 {
 					w.wd = -1
 				}
 				b.unmounted = b.unmounted || mask&unix.IN_UNMOUNT != 0
-			case name == "": // the directory's own attributes: it may have become unreadable, or readable
+			case name == "": // attributes of the directory: it may have become readable or unreadable
 			default:
-				b.note(name, mask&unix.IN_DELETE != 0)
+				b.add(name, mask&unix.IN_DELETE != 0)
 			}
 		}
 	}
@@ -83,9 +83,9 @@ func (w *rawWatch) drain(b *batch) error {
 
 func (w *rawWatch) close() { _ = unix.Close(w.fd) }
 
-// pending asks with FIONREAD, which Linux also calls TIOCINQ, whether the inotify descriptor fd has events to
-// read. It takes a spinlock and no more, so that the scheduler need not hear of it. An error counts as yes: the
-// slow path finds out.
+// pending asks with FIONREAD, which Linux also calls TIOCINQ, whether the inotify descriptor fd has events to read. The
+// call takes only a spinlock, so that it need not go through the scheduler. pending returns true on an error, which the
+// slow path then finds.
 func pending(fd int32) bool {
 	var n int32
 	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n))) //nolint:gosec // the kernel writes one int32 there, and the conversion is in the call

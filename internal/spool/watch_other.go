@@ -4,13 +4,13 @@ package spool
 
 import "errors"
 
-// rawWatch exists on Linux alone; elsewhere every lookup looks at the directory.
+// rawWatch exists only on Linux. Elsewhere every lookup reads the directory.
 type rawWatch struct{ fd, wd int }
 
 func openRawWatch() (*rawWatch, error) { return nil, errors.ErrUnsupported }
 
-func (w *rawWatch) add(string) error   { return errors.ErrUnsupported }
-func (w *rawWatch) drain(*batch) error { return errors.ErrUnsupported }
-func (w *rawWatch) close()             {}
+func (w *rawWatch) add(string) error        { return errors.ErrUnsupported }
+func (w *rawWatch) drain(*eventBatch) error { return errors.ErrUnsupported }
+func (w *rawWatch) close()                  {}
 
 func pending(int32) bool { return false }

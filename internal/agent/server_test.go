@@ -19,36 +19,36 @@ import (
 	"hacheck/internal/spool"
 )
 
-// TestWhatIsAsked: which override a text means, on a listener of all and on a service's own.
-func TestWhatIsAsked(t *testing.T) {
+// TestRequestedKey: which key a request is looked up under, and is reported to OnAnswer.
+func TestRequestedKey(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		text string
-		want asked
+		want lookup
 	}{
-		{"", asked{"own", "", 0, true}},
-		{"\n", asked{"own", "", 0, true}},
-		{"\r\n", asked{"own", "", 0, true}},
-		{"\nweb\n", asked{"own", "", 0, true}},
-		{"web\n", asked{"web", "", 0, true}},
-		{"web\r\n", asked{"web", "", 0, true}},
-		{"web", asked{"web", "", 0, true}},
-		{"web\nall\n", asked{"web", "", 0, true}},
-		{"web\n" + strings.Repeat("x", 64<<10), asked{"web", "", 0, true}},
-		{"all\n", asked{"all", "", 0, true}},
-		{"web:8080\n", asked{"web", "", 8080, true}},
-		{"web:127.0.0.9:8080\n", asked{"web", "127.0.0.9", 8080, true}},
-		{"web:localhost:8080\n", asked{"web", "127.0.0.1", 8080, true}},
-		{"web:203.0.113.9:80\n", asked{"web", "203.0.113.9", 80, false}},
-		{"web:name:80\n", asked{"web", "name", 80, false}},
-		{"web:::1:80\n", asked{"web", "::1", 80, true}},
-		{"web:[2001:DB8::1]:80\n", asked{"web", "2001:db8::1", 80, false}},
-		{strings.Repeat("w", spool.MaxName) + "\n", asked{strings.Repeat("w", spool.MaxName), "", 0, true}},
+		{"", lookup{"own", "", 0, true}},
+		{"\n", lookup{"own", "", 0, true}},
+		{"\r\n", lookup{"own", "", 0, true}},
+		{"\nweb\n", lookup{"own", "", 0, true}},
+		{"web\n", lookup{"web", "", 0, true}},
+		{"web\r\n", lookup{"web", "", 0, true}},
+		{"web", lookup{"web", "", 0, true}},
+		{"web\nall\n", lookup{"web", "", 0, true}},
+		{"web\n" + strings.Repeat("x", 64<<10), lookup{"web", "", 0, true}},
+		{"all\n", lookup{"all", "", 0, true}},
+		{"web:8080\n", lookup{"web", "", 8080, true}},
+		{"web:127.0.0.9:8080\n", lookup{"web", "127.0.0.9", 8080, true}},
+		{"web:localhost:8080\n", lookup{"web", "127.0.0.1", 8080, true}},
+		{"web:203.0.113.9:80\n", lookup{"web", "203.0.113.9", 80, false}},
+		{"web:name:80\n", lookup{"web", "name", 80, false}},
+		{"web:::1:80\n", lookup{"web", "::1", 80, true}},
+		{"web:[2001:DB8::1]:80\n", lookup{"web", "2001:db8::1", 80, false}},
+		{strings.Repeat("w", spool.MaxName) + "\n", lookup{strings.Repeat("w", spool.MaxName), "", 0, true}},
 	} {
 		t.Run(fmt.Sprintf("%.20q", c.text), func(t *testing.T) {
 			t.Parallel()
 			for _, half := range []bool{false, true} {
-				h := openFor(t, "own", readTime)
+				h := newTestAgentWithTimeout(t, "own", readTimeout)
 				conn := h.dial("127.0.0.1")
 				if _, err := io.WriteString(conn, c.text); err != nil {
 					t.Fatal(err)
@@ -64,24 +64,24 @@ func TestWhatIsAsked(t *testing.T) {
 					t.Errorf("half closed %v: answered %q, %v", half, got, err)
 				}
 				took := time.Since(began)
-				h.door.Close() // what is noted is noted behind the answer
-				if d := cmp.Diff([]asked{c.want}, h.said.asked, cmp.AllowUnexported(asked{})); d != "" {
+				h.server.Close() // OnAnswer is called after the answer
+				if d := cmp.Diff([]lookup{c.want}, h.overrides.lookups, cmp.AllowUnexported(lookup{})); d != "" {
 					t.Errorf("half closed %v: looked up (-want +got)\n%s", half, d)
 				}
-				if !half && !strings.Contains(c.text, "\n") && took < readTime-50*time.Millisecond {
+				if !half && !strings.Contains(c.text, "\n") && took < readTimeout-50*time.Millisecond {
 					t.Errorf("answered after %v, before the client had its time", took)
 				}
 				k := spool.Key{Service: c.want.service, Host: c.want.host, Port: c.want.port}
-				if d := cmp.Diff([]note{{"127.0.0.1", k.Name(), "up ready"}}, h.noted.list); d != "" {
-					t.Errorf("half closed %v: noted (-want +got)\n%s", half, d)
+				if d := cmp.Diff([]answerRecord{{"127.0.0.1", k.Name(), "up ready"}}, h.answers.list); d != "" {
+					t.Errorf("half closed %v: OnAnswer got (-want +got)\n%s", half, d)
 				}
 			}
 		})
 	}
 }
 
-// TestNoKey: what names no service gets no answer and one line in the log.
-func TestNoKey(t *testing.T) {
+// TestInvalidRequest: a request that names no service gets no answer and one log line.
+func TestInvalidRequest(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		"a b\n", " web\n", "../web\n", ".\n", "web:\n", "web:0\n", "web:65536\n", "web:a/b:80\n", "web\x00\n", "\\n\n", `web\n`,
@@ -93,15 +93,15 @@ func TestNoKey(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%.20q", text), func(t *testing.T) {
 			t.Parallel()
-			h := openFor(t, spool.All, readTime)
+			h := newTestAgentWithTimeout(t, spool.All, readTimeout)
 			for range 3 {
 				if got := h.ask(text); got != "" {
 					t.Errorf("answered %q", got)
 				}
 			}
-			h.door.Close()
-			if h.said.asked != nil || h.noted.list != nil {
-				t.Errorf("looked up %v, noted %v", h.said.asked, h.noted.list)
+			h.server.Close()
+			if h.overrides.lookups != nil || h.answers.list != nil {
+				t.Errorf("looked up %v, OnAnswer got %v", h.overrides.lookups, h.answers.list)
 			}
 			if log := h.log.String(); count(log, "names no service") != 1 || len(log) > 500 || strings.Contains(log, "\xff") || strings.Contains(log, "\x00") {
 				t.Errorf("the log has not one short line, but:\n%s", log)
@@ -110,10 +110,10 @@ func TestNoKey(t *testing.T) {
 	}
 }
 
-// TestTextsAreLoggedOnceAndBounded: one client has few lines, and the log says how many more there would have been.
-func TestTextsAreLoggedOnceAndBounded(t *testing.T) {
+// TestInvalidRequestsAreLoggedOnceAndBounded: a client causes few lines, and the log counts those left out.
+func TestInvalidRequestsAreLoggedOnceAndBounded(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
+	h := newTestAgent(t, spool.All)
 	const texts = 300
 	for range 2 {
 		for i := range texts {
@@ -122,7 +122,7 @@ func TestTextsAreLoggedOnceAndBounded(t *testing.T) {
 			}
 		}
 	}
-	h.door.Close()
+	h.server.Close()
 	h.limit.Flush()
 	log := h.log.String()
 	lines, report := count(log, "names no service")-1, 0 // the report has the message once more
@@ -134,20 +134,20 @@ func TestTextsAreLoggedOnceAndBounded(t *testing.T) {
 	}
 }
 
-// TestSlowText: one byte, and the next one a second later. The first is all that counts.
-func TestSlowText(t *testing.T) {
+// TestSlowRequest: a client sends one byte and the rest too late. Only the first byte counts.
+func TestSlowRequest(t *testing.T) {
 	t.Parallel()
-	h := openFor(t, spool.All, readTime)
-	h.said.say("w", spool.Down, "that is w")
+	h := newTestAgentWithTimeout(t, spool.All, readTimeout)
+	h.overrides.set("w", spool.Down, "that is w")
 	c := h.dial("127.0.0.1")
 	began := time.Now()
 	if _, err := io.WriteString(c, "w"); err != nil {
 		t.Fatal(err)
 	}
-	if got := h.hear(c); got != "ready down #that is w\n" {
+	if got := h.readAll(c); got != "ready down #that is w\n" {
 		t.Errorf("answered %q", got)
 	}
-	if took := time.Since(began); took < readTime-50*time.Millisecond {
+	if took := time.Since(began); took < readTimeout-50*time.Millisecond {
 		t.Errorf("answered after %v", took)
 	}
 	_, _ = io.WriteString(c, "eb\n")
@@ -156,49 +156,49 @@ func TestSlowText(t *testing.T) {
 	}
 }
 
-// TestTextInTwoParts is what a network may make of one line.
-func TestTextInTwoParts(t *testing.T) {
+// TestRequestInParts: the network may split a line.
+func TestRequestInParts(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
+	h := newTestAgent(t, spool.All)
 	c := h.dial("127.0.0.1")
 	for _, part := range []string{"we", "b:80"} {
 		if _, err := io.WriteString(c, part); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the door waits for it", func() bool { return h.waiting() == 1 })
+		until(t, "the connection is queued", func() bool { return h.waiting() == 1 })
 	}
 	if _, err := io.WriteString(c, "80\n"); err != nil {
 		t.Fatal(err)
 	}
-	h.hear(c)
-	if d := cmp.Diff([]asked{{"web", "", 8080, true}}, h.said.asked, cmp.AllowUnexported(asked{})); d != "" {
+	h.readAll(c)
+	if d := cmp.Diff([]lookup{{"web", "", 8080, true}}, h.overrides.lookups, cmp.AllowUnexported(lookup{})); d != "" {
 		t.Error(d)
 	}
 }
 
-func (h *house) waiting() int {
-	h.agent.crowd.mu.Lock()
-	defer h.agent.crowd.mu.Unlock()
-	return h.agent.crowd.all.Len()
+func (h *testAgent) waiting() int {
+	h.agent.queue.mu.Lock()
+	defer h.agent.queue.mu.Unlock()
+	return h.agent.queue.waiting.Len()
 }
 
-// TestClose: connections get no word, and the port is closed when it returns.
+// TestClose: pending connections get no answer, and the port is closed when Close returns.
 func TestClose(t *testing.T) {
 	t.Parallel()
-	h := open(t, "web")
-	h.said.say("web", spool.Maint, "disk")
+	h := newTestAgent(t, "web")
+	h.overrides.set("web", spool.Maint, "disk")
 	var conns []*net.TCPConn
 	for range 50 {
 		conns = append(conns, h.dial("127.0.0.1"))
 	}
 	until(t, "all wait", func() bool { return h.waiting() == len(conns) })
 	began := time.Now()
-	h.door.Close()
+	h.server.Close()
 	if took := time.Since(began); took > soon/2 {
-		t.Errorf("closing took %v: it may not wait for those who are silent", took)
+		t.Errorf("closing took %v: it may not wait for silent clients", took)
 	}
 	for _, c := range conns {
-		if got := h.hear(c); got != "" {
+		if got := h.readAll(c); got != "" {
 			t.Fatalf("a connection was told %q", got)
 		}
 	}
@@ -206,21 +206,21 @@ func TestClose(t *testing.T) {
 		c.Close()
 		t.Error("the port is still open")
 	}
-	if h.noted.list != nil {
-		t.Errorf("noted %v", h.noted.list)
+	if h.answers.list != nil {
+		t.Errorf("OnAnswer got %v", h.answers.list)
 	}
-	if h.agent.crowd.enter(&visitor{door: h.door}) {
-		t.Error("who was accepted in the last moment still waits")
+	if h.agent.queue.add(&pendingConn{server: h.server}) {
+		t.Error("a connection accepted before Close is still queued after it")
 	}
-	h.door.Close() // once more does no harm
+	h.server.Close() // once more does no harm
 }
 
-// TestCloseUnderQuestions: whoever is being answered hears the truth or nothing.
-func TestCloseUnderQuestions(t *testing.T) {
+// TestCloseWhileAnswering: during Close a client gets the whole answer or none.
+func TestCloseWhileAnswering(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		h := openFor(t, "web", readTime)
-		h.said.say("web", spool.Drain, "")
+		h := newTestAgentWithTimeout(t, "web", readTimeout)
+		h.overrides.set("web", spool.Drain, "")
 		var wg sync.WaitGroup
 		var closed atomic.Bool
 		var answers atomic.Int64
@@ -246,19 +246,19 @@ func TestCloseUnderQuestions(t *testing.T) {
 			})
 		}
 		until(t, "there are answers", func() bool { return answers.Load() > 20 })
-		h.door.Close()
+		h.server.Close()
 		closed.Store(true)
 		wg.Wait()
 	}
 }
 
-// TestPushed: who has waited longest goes without an answer, unless it has said what it means.
-func TestPushed(t *testing.T) {
+// TestFullQueueEvictsOldest: the connection that has waited longest gets no answer unless it has sent a request.
+func TestFullQueueEvictsOldest(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
-	h.agent.crowd.mu.Lock()
-	h.agent.crowd.places, h.agent.crowd.placesPeer = 3, 2
-	h.agent.crowd.mu.Unlock()
+	h := newTestAgent(t, spool.All)
+	h.agent.queue.mu.Lock()
+	h.agent.queue.capacity, h.agent.queue.clientCapacity = 3, 2
+	h.agent.queue.mu.Unlock()
 	met := 0
 	enter := func(from string, pushes bool) *net.TCPConn {
 		c := h.dial(from)
@@ -270,7 +270,7 @@ func TestPushed(t *testing.T) {
 	}
 	silent := func(c net.Conn) {
 		t.Helper()
-		if got := h.hear(c); got != "" {
+		if got := h.readAll(c); got != "" {
 			t.Errorf("answered %q, want nothing", got)
 		}
 	}
@@ -279,22 +279,22 @@ func TestPushed(t *testing.T) {
 	silent(first)
 	other := enter("127.0.0.2", false)
 	if got := h.ask("web\n"); got != "up ready\n" {
-		t.Errorf("who says what it means: %q", got)
+		t.Errorf("a client that sends its request: %q", got)
 	}
-	fourth := enter("127.0.0.3", true) // the places are all taken
+	fourth := enter("127.0.0.3", true) // the queue is full
 	silent(second)
 	for _, c := range []*net.TCPConn{third, other, fourth} {
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		if got := h.hear(c); got != "up ready\n" {
-			t.Errorf("who has a place: %q", got)
+		if got := h.readAll(c); got != "up ready\n" {
+			t.Errorf("a queued client: %q", got)
 		}
 	}
 	until(t, "nobody is left", func() bool { return h.waiting() == 0 })
 }
 
-// accepted returns both ends of a connection to nobody, the server's with text to be read.
+// accepted returns both ends of a connection that no Server handles; text is in the server's receive buffer.
 func accepted(t *testing.T, text string) (client net.Conn, server *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -328,43 +328,43 @@ func accepted(t *testing.T, text string) (client net.Conn, server *net.TCPConn) 
 	return client, server
 }
 
-// TestPushedWithItsLineRead: we may be late, not the client.
-func TestPushedWithItsLineRead(t *testing.T) {
+// TestEvictedConnWithCompleteRequest: the request arrived in time, and our goroutine was late.
+func TestEvictedConnWithCompleteRequest(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
+	h := newTestAgent(t, spool.All)
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "web:80": "", "": ""} {
 		client, server := accepted(t, text)
-		v := &visitor{door: h.door, TCPConn: server, from: clients.Network(peerOf(server))}
-		if !h.agent.crowd.enter(v) {
+		v := &pendingConn{server: h.server, TCPConn: server, client: clients.Network(peerAddr(server))}
+		if !h.agent.queue.add(v) {
 			t.Fatal("no room")
 		}
-		h.agent.crowd.mu.Lock()
-		h.agent.crowd.push(v)
-		h.agent.crowd.mu.Unlock()
-		h.door.attend(v, 0)
-		h.agent.crowd.leave(v)
+		h.agent.queue.mu.Lock()
+		h.agent.queue.evictLocked(v)
+		h.agent.queue.mu.Unlock()
+		h.server.serveWaiting(v, 0)
+		h.agent.queue.remove(v)
 		server.Close()
-		if got := h.hear(client); got != want {
+		if got := h.readAll(client); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
-	if len(h.agent.crowd.alive) != 0 || len(h.agent.crowd.by) != 0 {
-		t.Errorf("left in the crowd: %v, %v", h.agent.crowd.alive, h.agent.crowd.by)
+	if len(h.agent.queue.open) != 0 || len(h.agent.queue.byClient) != 0 {
+		t.Errorf("left in the queue: %v, %v", h.agent.queue.open, h.agent.queue.byClient)
 	}
 }
 
-// TestAnsweredAsItIsAccepted: who has said what it means, and nothing else, needs no place.
-func TestAnsweredAsItIsAccepted(t *testing.T) {
+// TestCompleteRequestSkipsQueue: a request that is complete at the accept is answered even if the queue is full.
+func TestCompleteRequestSkipsQueue(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "\n": "up ready\n", "web:80": "", "": "", "web:80\nmore": ""} {
 		for most, want := range map[int]string{0: want, 1: "up ready\n"} {
-			h := openFor(t, spool.All, readTime)
-			h.agent.crowd.mu.Lock()
-			h.agent.crowd.most = most
-			h.agent.crowd.mu.Unlock()
+			h := newTestAgentWithTimeout(t, spool.All, readTimeout)
+			h.agent.queue.mu.Lock()
+			h.agent.queue.maxOpen = most
+			h.agent.queue.mu.Unlock()
 			client, server := accepted(t, text)
-			var buf [maxText]byte
-			h.door.meet(server, buf[:])
+			var buf [maxRequest]byte
+			h.server.handle(server, buf[:])
 			got, err := io.ReadAll(client)
 			if string(got) != want || err != nil && want != "" {
 				t.Errorf("%q with %d places: %q, %v; want %q", text, most, got, err, want)
@@ -373,21 +373,21 @@ func TestAnsweredAsItIsAccepted(t *testing.T) {
 	}
 }
 
-// TestTooManyAlive: the last bound, past which connections are closed as they come.
-func TestTooManyAlive(t *testing.T) {
+// TestTooManyOpenConns: beyond maxOpen, connections are closed at once.
+func TestTooManyOpenConns(t *testing.T) {
 	t.Parallel()
-	h := open(t, spool.All)
-	h.agent.crowd.mu.Lock()
-	h.agent.crowd.most = 0
-	h.agent.crowd.mu.Unlock()
-	if got := h.hear(h.dial("127.0.0.1")); got != "" {
+	h := newTestAgent(t, spool.All)
+	h.agent.queue.mu.Lock()
+	h.agent.queue.maxOpen = 0
+	h.agent.queue.mu.Unlock()
+	if got := h.readAll(h.dial("127.0.0.1")); got != "" {
 		t.Errorf("answered %q", got)
 	}
 }
 
-// crush is a bad client: it opens connections as fast as it can, holds them, says nothing and reads nothing,
-// or says half a line, or a line without an end, or asks and never reads.
-func crush(tb testing.TB, addr string) (stop func() (opened int64)) {
+// startBadClient opens connections as fast as it can and holds them. It sends nothing, half a line, a line without an
+// end, or a request, and never reads.
+func startBadClient(tb testing.TB, addr string) (stop func() (opened int64)) {
 	tb.Helper()
 	var opened atomic.Int64
 	var done atomic.Bool
@@ -408,7 +408,7 @@ func crush(tb testing.TB, addr string) (stop func() (opened int64)) {
 				held[at] = c
 				opened.Add(1)
 				_ = c.SetDeadline(time.Now().Add(soon))
-				_, _ = io.WriteString(c, []string{"", "we", strings.Repeat("x", 2*maxText), "web\nweb\n"}[i])
+				_, _ = io.WriteString(c, []string{"", "we", strings.Repeat("x", 2*maxRequest), "web\nweb\n"}[i])
 			}
 			for _, c := range held {
 				if c != nil {
@@ -424,13 +424,13 @@ func crush(tb testing.TB, addr string) (stop func() (opened int64)) {
 	}
 }
 
-// TestBadClientHoldsNobodyUp: even one at the address of the good one.
-func TestBadClientHoldsNobodyUp(t *testing.T) {
+// TestBadClientDelaysNobody: not even a client with the same address.
+func TestBadClientDelaysNobody(t *testing.T) {
 	t.Parallel()
-	h := openFor(t, "web", readTime)
-	h.said.say("web", spool.Maint, "disk")
-	stop := crush(t, h.addr)
-	until(t, "the places are taken", func() bool { return h.waiting() >= maxWaitingPeer })
+	h := newTestAgentWithTimeout(t, "web", readTimeout)
+	h.overrides.set("web", spool.Maint, "disk")
+	stop := startBadClient(t, h.addr)
+	until(t, "the queue is full", func() bool { return h.waiting() >= maxWaitingPerClient })
 	var slowest time.Duration
 	for range 200 {
 		began := time.Now()
@@ -438,10 +438,10 @@ func TestBadClientHoldsNobodyUp(t *testing.T) {
 			t.Fatalf("the good client is told %q", got)
 		}
 		slowest = max(slowest, time.Since(began))
-		h.agent.crowd.mu.Lock()
-		all, alive := h.agent.crowd.all.Len(), len(h.agent.crowd.alive)
-		h.agent.crowd.mu.Unlock()
-		if all > maxWaitingPeer || alive > maxAlive {
+		h.agent.queue.mu.Lock()
+		all, alive := h.agent.queue.waiting.Len(), len(h.agent.queue.open)
+		h.agent.queue.mu.Unlock()
+		if all > maxWaitingPerClient || alive > maxOpen {
 			t.Fatalf("%d wait, %d are alive", all, alive)
 		}
 	}

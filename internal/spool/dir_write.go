@@ -1,0 +1,195 @@
+//go:build unix
+
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// abandonedAfter is the age at which the daemon removes a temporary file of a writer that was killed. A live writer
+// needs milliseconds, and holds a lock besides.
+const abandonedAfter = time.Minute
+
+// Write puts e into force. It is atomic: a reader sees the old override or the new one, and so does the next start
+// after a crash. A zero e.Created becomes that of the override in force for the key if it has the same reason, and
+// otherwise the time now. See ErrNotDurable for the error.
+func (d *Dir) Write(e Entry) error {
+	if err := d.write(e); err != nil {
+		return fmt.Errorf("write override of %s: %w", e.Key.Name(), err)
+	}
+	return nil
+}
+
+func (d *Dir) write(e Entry) error {
+	e.Key = e.Key.canonical()
+	if err := e.Key.Check(); err != nil {
+		return err
+	}
+	if e.State == Ready || e.State > Maint {
+		return fmt.Errorf("state %d is no override", e.State)
+	}
+	h, err := openHandle(d.root)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if e.Created.IsZero() {
+		e.Created = d.now()
+		old, err := d.lookup(h, e.Key, !e.Key.hasOneName())
+		if err == nil && old.Reason == truncateReason(e.Reason) && (old.State == ForceUp) == (e.State == ForceUp) && !old.Created.IsZero() {
+			e.Created = old.Created
+		}
+	}
+	name := e.Key.Name()
+	if err := h.replace(name, e.Marshal(), true); err != nil {
+		return err
+	}
+	if !e.Key.hasOneName() {
+		// A stronger override of another file name would decide.
+		if _, err := h.removeAll(e.Key, name); err != nil {
+			return fmt.Errorf("the new override is there, and so is an older one: %w", err)
+		}
+	}
+	return h.sync()
+}
+
+// replace writes content to the file name, atomically. With durable it syncs the content before the rename; the caller
+// syncs the directory.
+func (h *dirHandle) replace(name string, content []byte, durable bool) error {
+	temp, fd := "", -1
+	for {
+		temp = fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
+		var err error
+		fd, err = retryInterrupted(func() (int, error) {
+			return unix.Openat(h.fd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		})
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EEXIST) {
+			return &fs.PathError{Op: "create", Path: filepath.Join(h.root, temp), Err: err}
+		}
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(h.root, temp))
+	err := func() error {
+		// The lock tells the daemon that this writer lives. On a file system without locks only the age counts.
+		_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err := f.Chmod(0o644); err != nil { // whatever the umask
+			return err
+		}
+		if _, err := f.Write(content); err != nil {
+			return err
+		}
+		if durable {
+			if err := f.Sync(); err != nil {
+				return err
+			}
+		}
+		if err := unix.Renameat(h.fd, temp, h.fd, name); err != nil {
+			return &os.LinkError{Op: "rename", Old: temp, New: filepath.Join(h.root, name), Err: err}
+		}
+		return nil
+	}()
+	closeErr := f.Close()
+	if err != nil {
+		_ = unix.Unlinkat(h.fd, temp, 0) // err is more important
+		return err
+	}
+	if closeErr != nil { // the file has its name and cannot be undone
+		return fmt.Errorf("%w: %w", ErrNotDurable, closeErr)
+	}
+	return nil
+}
+
+// Remove ends the override of k, under every file name that means k. It returns nil if there was none. See
+// ErrNotDurable for the error.
+func (d *Dir) Remove(k Key) error {
+	k = k.canonical()
+	if err := k.Check(); err != nil && !errors.Is(err, ErrAllInstance) {
+		return fmt.Errorf("remove override: %w", err)
+	}
+	err := func() error {
+		h, err := openHandle(d.root)
+		if err != nil {
+			return err
+		}
+		defer h.close()
+		removed, err := h.removeAll(k, "")
+		if err != nil {
+			return err
+		}
+		if !removed {
+			h.announceLift(k)
+			return nil
+		}
+		return h.sync()
+	}()
+	if err != nil {
+		return fmt.Errorf("remove override of %s: %w", k.Name(), err)
+	}
+	return nil
+}
+
+// announceLift tells the daemon that k is lifted although there was no file to remove: the daemon may carry an override
+// from a file system that is no longer mounted. It creates and removes a file, because only the events count. It
+// ignores errors: a caller that may not write here has lifted nothing.
+func (h *dirHandle) announceLift(k Key) {
+	name := liftPrefix + k.Name()
+	fd, err := unix.Openat(h.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return
+	}
+	_ = unix.Close(fd)
+	_ = unix.Unlinkat(h.fd, name, 0)
+}
+
+// unlink removes the file name. It renames the file first, so that the daemon can tell a lifted override from the plain
+// deletions of an `rm -r` that removes the whole directory.
+func (h *dirHandle) unlink(name string) error {
+	if isDir(h, name) { // every reader ignores it
+		return nil
+	}
+	aside := fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
+	if err := unix.Renameat(h.fd, h.path(name), h.fd, h.path(aside)); err != nil {
+		return unix.Unlinkat(h.fd, h.path(name), 0) // on a full disk there may be no room for the longer name
+	}
+	// It is no override any more; the next start of the daemon removes what is left.
+	_ = unix.Unlinkat(h.fd, h.path(aside), 0)
+	return nil
+}
+
+func isDir(h *dirHandle, name string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(h.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// removeAll removes the files about k, except for the file keep. It also removes those that the daemon has set aside,
+// because the daemon restores them if they are in force.
+func (h *dirHandle) removeAll(k Key, keep string) (removed bool, err error) {
+	unlink := func(name string) {
+		switch unlinkErr := h.unlink(name); {
+		case unlinkErr == nil:
+			removed = true
+		case errors.Is(unlinkErr, unix.ENOENT):
+		default:
+			err = errors.Join(err, &fs.PathError{Op: "remove", Path: filepath.Join(h.root, name), Err: unlinkErr})
+		}
+	}
+	if name := k.Name(); name != keep {
+		unlink(name)
+	}
+	listErr := h.eachFile(func(name string, _ fs.FileMode) {
+		if name != keep && keyOf(name) == k && name != k.Name() {
+			unlink(name)
+		}
+	})
+	return removed, errors.Join(err, listErr)
+}
