@@ -36,9 +36,6 @@ const (
 // lives, and cost four system calls a connection.
 var dialer = net.Dialer{KeepAlive: -1}
 
-// tcpDialer is dialer for TCP.
-var tcpDialer = net.Dialer{KeepAlive: -1, ControlContext: connectNow}
-
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
@@ -82,7 +79,7 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 
 // dialTCP opens a connection to a server.
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := tcpDialer.DialContext(ctx, "tcp", addr)
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
 	if err == nil && toItself(conn) {
 		_ = conn.Close()
 		return nil, syscall.ECONNREFUSED
