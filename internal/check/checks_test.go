@@ -125,9 +125,8 @@ func TestChecksSideBySide(t *testing.T) {
 		}
 		checks = append(checks, &check.Configured{Name: name, Timeout: 10 * time.Second, Steps: []check.Step{{Name: name, Run: run}}})
 	}
-	outcomes := check.RunAll(t.Context(), "web", checks, check.Target{Port: 8080})
-	if r := check.Combine(outcomes); r.Code != 200 || len(outcomes) != all {
-		t.Errorf("%d, %d outcomes, %s", r.Code, len(outcomes), r.Body)
+	if r := askService(t, "checks", 8080, checks...); r.Code != 200 || len(r.Parts) != all {
+		t.Errorf("%d, %d results, %s", r.Code, len(r.Parts), r.Body)
 	}
 	if most != 64 {
 		t.Errorf("%d at once", most)

@@ -25,14 +25,26 @@ func CSVRows(text string) (rows [][]string) {
 // FindUDP is findUDP.
 var FindUDP = findUDP
 
-// Askers is how many wait for scripts that have not ended.
-func (s *Scripts) Askers() int {
+// Running returns how many slots are taken now.
+func (l *Limiter) Running() int {
+	running, _, _ := l.slots.count(slotOwner{})
+	return running
+}
+
+// Running returns how many scripts run now.
+func (s *Scripts) Running() int {
+	running, _, _ := s.slots.count(slotOwner{})
+	return running
+}
+
+// Callers returns how many callers wait for scripts that have not ended.
+func (s *Scripts) Callers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
 	for _, c := range s.commands {
-		for _, run := range append([]*script{c.running}, c.next...) {
-			n += run.askers
+		for _, run := range append([]*scriptRun{c.current}, c.next...) {
+			n += run.callers
 		}
 	}
 	return n

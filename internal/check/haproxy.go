@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// maxStats is how much of a statistics page is read, in bytes: some 100,000 servers.
+	// maxStats is how many bytes of a statistics page are read: some 100,000 servers.
 	maxStats = 64 << 20
-	// maxStatsRow is the longest row of it, in bytes; a real one has some 600.
+	// maxStatsRow is the longest row of a statistics page in bytes. A real one has some 600.
 	maxStatsRow = 64 << 10
 )
 
-// newHAProxy returns the haproxy check: the statistics page of the HAProxy on that port (`stats uri /`),
-// read as CSV, says that the backend with the service's name is UP. A backend that is not UP or not there
-// is 503: HAProxy takes 404 as an order to drain.
+// newHAProxy returns the haproxy check. It reads the statistics page of a HAProxy (`stats uri /`) as CSV, and is
+// healthy when the backend with the service's name is UP. Otherwise it answers 503 and never 404, which HAProxy
+// understands as a drain.
 func newHAProxy(o Options) Func {
 	c := newHTTPClient(Options{Version: o.Version})
 	return func(ctx context.Context, t Target) Result {
-		t.Header = nil // the client's headers are meant for the service, not for this page
+		t.Header = nil // the client's headers are for the service, not for this page
 		return ask(ctx, t, func(x *exchange) Result {
-			s := newScratch()
-			defer s.free()
-			resp, r, ok := c.roundTrip(x, s, "/;csv") //nolint:bodyclose // closing reads the rest of the page
+			b := newHTTPBuffers()
+			defer b.free()
+			resp, r, ok := c.roundTrip(x, b, "/;csv") //nolint:bodyclose // closing reads the rest of the page
 			if !ok {
 				return r
 			}
@@ -51,7 +51,7 @@ func newHAProxy(o Options) Func {
 	}
 }
 
-// haproxyType is the configured check, which names the backend itself.
+// haproxyType is the configured check. It has an option for the backend.
 var haproxyType = Type{
 	Name: "haproxy",
 	Doc:  "the statistics page of a HAProxy shows a backend UP",
@@ -75,7 +75,7 @@ var (
 	errLongRow  = errors.New("a row is too long")
 )
 
-// backendStatus finds the row of backend in a statistics page and returns its status, "" if there is no such row.
+// backendStatus returns the status of a backend in a statistics page, "" if the page does not have the backend.
 func backendStatus(page io.Reader, backend string) (string, error) {
 	r := csvReader{r: bufio.NewReader(page)}
 	head, err := r.row()
@@ -107,8 +107,8 @@ func backendStatus(page io.Reader, backend string) (string, error) {
 	}
 }
 
-// csvReader reads rows of CSV as HAProxy writes them: fields that need it are in quotes, with quotes in
-// them doubled, and every row ends with a newline. Unlike encoding/csv it bounds a row, whatever is in it.
+// csvReader reads rows of CSV as HAProxy writes them: a field with special characters is in quotes, with quotes in it
+// doubled, and every row ends with a newline. Unlike encoding/csv it limits the length of a row.
 type csvReader struct {
 	r      *bufio.Reader
 	buf    []byte
@@ -116,8 +116,8 @@ type csvReader struct {
 	fields [][]byte
 }
 
-// row returns the fields of the next row, valid until the next call; io.EOF after the last one, and
-// io.ErrUnexpectedEOF if that has no end.
+// row returns the fields of the next row, which are valid until the next call. It returns io.EOF after the last row,
+// and io.ErrUnexpectedEOF if the last row has no end.
 func (c *csvReader) row() ([][]byte, error) {
 	c.buf, c.ends, c.fields = c.buf[:0], c.ends[:0], c.fields[:0]
 	quoted, start := false, true // in quotes; at the first byte of a field
@@ -134,7 +134,7 @@ func (c *csvReader) row() ([][]byte, error) {
 			quoted, start = true, false
 			continue
 		case b == '"' && quoted:
-			// Two of them are one, one ends the quotes.
+			// Two quotes are one in the field; a single one ends the quoted part.
 			if next, err := c.r.Peek(1); err == nil && next[0] == '"' {
 				_, _ = c.r.ReadByte()
 				c.buf = append(c.buf, '"')

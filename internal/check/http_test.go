@@ -400,7 +400,7 @@ func BenchmarkHTTP(b *testing.B) {
 	defer server.Close()
 	at := netip.MustParseAddrPort(l.Addr().String())
 
-	f := check.Timeout(10 * time.Second)(check.Limit(512)(check.All(check.Options{Version: "1.2.3"})["http"].Check))
+	f := check.Timeout(10 * time.Second)(check.NewLimiter(512).Wrap(check.All(check.Options{Version: "1.2.3"})["http"].Check))
 	target := check.Target{Protocol: "http", Service: "web", Host: at.Addr().String(), Port: at.Port(), URI: "/status"}
 	ours := func() {
 		if r := f(b.Context(), target); r.Code != 200 || string(r.Body) != "OK" {

@@ -36,13 +36,18 @@ func TestConnectedToItself(t *testing.T) {
 	}
 }
 
-func TestTwoOfOneName(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("two protocols of one name and no panic")
+// Every line of the list of protocols names something, and no two lines name the same.
+func TestProtocolNames(t *testing.T) {
+	names := map[string]bool{}
+	for _, e := range protocols(Options{}) {
+		if e.Name == "" && e.Type == nil {
+			t.Error("a line with neither a protocol of check URLs nor a type")
 		}
-	}()
-	newSet(Protocol{Name: "x"}, Protocol{Name: "x"})
+		if e.Name != "" && names[e.Name] {
+			t.Errorf("two protocols are called %q", e.Name)
+		}
+		names[e.Name] = true
+	}
 }
 
 func TestReasonNames(t *testing.T) {

@@ -77,7 +77,7 @@ func TestLimit(t *testing.T) {
 func TestLimitBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := check.Set{"slow": {Name: "slow", Check: stub(time.Minute)}, "spool": {Name: "spool", PortOptional: true}}.
-			Wrap(check.Timeout(10*time.Second), check.Limit(1))
+			Wrap(check.Timeout(10*time.Second), check.NewLimiter(1).Wrap)
 		if set["spool"].Check != nil || !set["spool"].PortOptional {
 			t.Error("a protocol without a check has got one")
 		}
@@ -116,7 +116,7 @@ func TestLimitTooLate(t *testing.T) {
 		4 * time.Second: {check.ReasonTimeout, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			limit := check.Limit(1)
+			limit := check.NewLimiter(1).Wrap
 			go limit(stub(waited))(t.Context(), check.Target{})
 			synctest.Wait()
 			start := time.Now()
@@ -130,7 +130,7 @@ func TestLimitTooLate(t *testing.T) {
 
 func TestLimitBusySentence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limit := check.Limit(2)
+		limit := check.NewLimiter(2).Wrap
 		hang := limit(stub(time.Hour))
 		for i := range 2 {
 			go hang(t.Context(), at(i))
@@ -299,5 +299,5 @@ func TestLimitOfNothing(t *testing.T) {
 			t.Error("a limit under which nothing can ever run")
 		}
 	}()
-	check.Limit(0)
+	check.NewLimiter(0)
 }

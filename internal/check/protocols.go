@@ -1,93 +1,129 @@
 package check
 
-import (
-	"crypto/x509"
-	"fmt"
-)
+import "crypto/x509"
 
-// Protocol is one word that may stand first in a check URL, and what it means.
+// Protocol is one word that can stand first in a check URL, and what it means.
 type Protocol struct {
 	Name string
-	// Check asks the service. nil: overrides alone decide (spool).
+	// Check asks the service. nil: only overrides decide (spool).
 	Check Func
-	// URI: the path and query reach the service and decide the answer; the slash after the port is required.
+	// URI: the path and query reach the service and decide the answer. The slash after the port is required.
 	URI bool
-	// PerService: the answer depends on the service's name, so it is part of the cache key.
+	// PerService: the answer depends on the service's name, so the name is part of the cache key.
 	PerService bool
-	// ForwardsHops: the check tells the service how many checks it came through, so Target.Hops is part of the cache key.
+	// ForwardsHops: the check sends HopsHeader to the service, so Target.Hops is part of the cache key.
 	ForwardsHops bool
-	// Canonical returns t without what does not reach the check, which is then run with the result: targets that differ
-	// in nothing else share one check and one cache entry. nil: Host, Port, URI and Header all reach the check.
+	// Canonical returns t without the parts that do not reach the service. The check runs with this Target, and
+	// Targets with the same canonical form share one check and one cache entry. nil: Host, Port, URI and Header all
+	// reach the service.
 	Canonical func(t Target) Target
-	// PortOptional: it can be asked without a port (spool, checks).
+	// PortOptional: the check needs no port (spool, checks).
 	PortOptional bool
-	// MayExceedTimeout: a check may outlast its context, as one does that starts a program on a file server which hangs.
+	// MayExceedTimeout: the check can run for longer than its context, for example when it starts a program on a file
+	// server that hangs.
 	MayExceedTimeout bool
 }
 
-// Set holds the protocols by name.
-type Set map[string]Protocol
-
 // Options is what the checks need to know beyond their target. The zero value works.
 type Options struct {
-	// Version is told to HTTP services as "User-Agent: hacheck/<version>"; empty sends "hacheck" alone.
+	// Version is sent to HTTP services as "User-Agent: hacheck/<version>"; empty sends "hacheck" alone.
 	Version string
 	// ServiceNameHeader names a header that carries the service's name to HTTP services; empty sends none.
 	ServiceNameHeader string
-	// TLSVerify has https verify the certificate against the host that is dialled; default: anything goes.
+	// TLSVerify makes https verify the certificate against the host of the target. By default https accepts any.
 	TLSVerify bool
-	// TLSRoots are the authorities TLSVerify trusts; nil: the system's.
+	// TLSRoots are the authorities that TLSVerify trusts; nil: the system's.
 	TLSRoots *x509.CertPool
 
-	// MySQLUsername and MySQLPassword log the mysql check in; without a user name it answers 500 and asks
-	// nothing. The password may be empty, and is never sent in clear.
+	// MySQLUsername and MySQLPassword are the login of the mysql check. Without a user name the check answers 500 and
+	// connects to nothing. The password may be empty, and is never sent in clear.
 	MySQLUsername string
 	MySQLPassword Secret
-	// RedisUsername and RedisPassword are shown, in clear as the protocol has it, to redis and sentinel
-	// servers that ask for a password and to no others; without a user name the password alone is sent,
-	// which servers before Redis 6 need.
+	// RedisUsername and RedisPassword are the login for redis and sentinel servers that require one. They are sent in
+	// clear, as the protocol has it, and to no other servers. Without a user name the password alone is sent, as
+	// servers before Redis 6 need it.
 	RedisUsername string
 	RedisPassword Secret
 
-	// Services are the checks configured for each service, for the protocol checks and for those that take
-	// their options from them; a check that names no host is built with Defaults.Host.
+	// Services are the checks configured for each service. They are for the protocol checks and for the protocols that
+	// take their options from them. A check that names no host was built with Defaults.Host.
 	Services map[string][]*Configured `json:"-"`
 }
 
-// All returns every protocol. It is the one place where they are listed: a new one is a file with its
-// check and a line here.
-func All(o Options) Set {
-	return newSet(append([]Protocol{
-		{Name: "spool", PortOptional: true},
-		{Name: "http", Check: newHTTP(o), URI: true, PerService: o.ServiceNameHeader != "", ForwardsHops: true},
-		{Name: "https", Check: newHTTPS(o), URI: true, PerService: o.ServiceNameHeader != "", ForwardsHops: true},
-		{Name: "tcp", Check: checkTCP},
-		{Name: "smtp", Check: checkSMTP},
-		{Name: "mysql", Check: newMySQL(o)},
-		{Name: "redis", Check: newRedis(o)},
-		{Name: "sentinel", Check: newRedis(o)},
-		{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo},
-		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo},
-		{Name: "haproxy", Check: newHAProxy(o), PerService: true, ForwardsHops: true},
-		{Name: "checks", Check: newChecks(o), PerService: true, ForwardsHops: true, Canonical: newReduceChecks(o), PortOptional: true, MayExceedTimeout: true},
-	}, typeProtocols(o)...)...)
+// entry is one line of the list of protocols.
+type entry struct {
+	Protocol       // in check URLs; without a Name, no URL can name it
+	Type     *Type // in the configuration (`type: tcp`); nil: it cannot be configured
 }
 
-// newSet indexes protocols by name. Two of one name are a mistake in the list above, seen at the first start.
-func newSet(list ...Protocol) Set {
-	s := make(Set, len(list))
-	for _, p := range list {
-		if _, ok := s[p.Name]; ok {
-			panic(fmt.Sprintf("check: two protocols named %q", p.Name))
+// protocols returns the one list of everything that can be checked. To add a protocol, write a file with its check
+// and add a line here. The types come in the order of the documentation.
+func protocols(o Options) []entry {
+	perService := o.ServiceNameHeader != ""
+	return []entry{
+		{Protocol{Name: "spool", PortOptional: true}, nil},
+		{Protocol{Name: "tcp", Check: checkTCP}, &tcpType},
+		configuredOrDefault(o, "tls", &tlsType),
+		configuredOnly(o, "udp", &udpType),
+		{Protocol{Name: "http", Check: newHTTP(o), URI: true, PerService: perService, ForwardsHops: true}, &httpType},
+		{Protocol{Name: "https", Check: newHTTPS(o), URI: true, PerService: perService, ForwardsHops: true}, nil},
+		configuredOrDefault(o, "grpc", &grpcType),
+		{Protocol{}, &udpListenType},
+		{Protocol{}, &scriptType},
+		configuredOnly(o, "amqp", &amqpType),
+		configuredOnly(o, "postgres", &postgresType),
+		{Protocol{Name: "mysql", Check: newMySQL(o)}, &mysqlType},
+		{Protocol{Name: "redis", Check: newRedis(o)}, &redisType},
+		{Protocol{Name: "sentinel", Check: newRedis(o)}, &sentinelType},
+		{Protocol{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo}, nil},
+		{Protocol{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo}, nil},
+		configuredOrDefault(o, "memcached", &memcacheType),
+		configuredOnly(o, "mongodb", &mongodbType),
+		{Protocol{Name: "smtp", Check: checkSMTP}, &smtpType},
+		{Protocol{Name: "haproxy", Check: newHAProxy(o), PerService: true, ForwardsHops: true}, &haproxyType},
+		{Protocol{
+			Name: "checks", Check: newChecks(o), PerService: true, ForwardsHops: true,
+			Canonical: canonicalChecks(o), PortOptional: true, MayExceedTimeout: true,
+		}, nil},
+	}
+}
+
+// Set holds the protocols of check URLs by name.
+type Set map[string]Protocol
+
+// All returns every protocol that check URLs can name.
+func All(o Options) Set {
+	s := Set{}
+	for _, e := range protocols(o) {
+		if e.Name != "" {
+			s[e.Name] = e.Protocol
 		}
-		s[p.Name] = p
 	}
 	return s
 }
 
-// Wrap returns a set whose checks are wrapped, the first wrapper outermost:
+// types are the types of configured checks.
+var types = func() (list []*Type) {
+	for _, e := range protocols(Options{}) {
+		if e.Type != nil {
+			list = append(list, e.Type)
+		}
+	}
+	return list
+}()
+
+// Types returns every type of configured check, in the order of the documentation.
+func Types() []Type {
+	list := make([]Type, len(types))
+	for i, t := range types {
+		list[i] = *t
+	}
+	return list
+}
+
+// Wrap returns a set whose checks are wrapped. The first wrapper is the outermost:
 //
-//	check.All(o).Wrap(check.Timeout(10*time.Second), check.Limit(512))
+//	check.All(o).Wrap(check.Timeout(10*time.Second), check.NewLimiter(512).Wrap)
 func (s Set) Wrap(wrappers ...func(Func) Func) Set {
 	wrapped := make(Set, len(s))
 	for name, p := range s {

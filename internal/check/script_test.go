@@ -275,7 +275,7 @@ func TestScriptShared(t *testing.T) {
 			answers.Store(i, string(r.Body))
 		})
 	}
-	for scripts.Askers() < 50 {
+	for scripts.Callers() < 50 {
 		runtime.Gosched()
 	}
 	release()
@@ -330,7 +330,7 @@ func TestScriptNextRunIsShared(t *testing.T) {
 				}
 			})
 		}
-		for asked += n; scripts.Askers() < asked; {
+		for asked += n; scripts.Callers() < asked; {
 			runtime.Gosched()
 		}
 	}
@@ -349,8 +349,8 @@ func TestScriptNextRunIsShared(t *testing.T) {
 	if runs, _ := os.ReadFile(file); string(runs) != "a\nb\nc\n" {
 		t.Errorf("runs %q, want one for each of a, b and c", runs)
 	}
-	if scripts.Askers() != 0 {
-		t.Errorf("%d still wait", scripts.Askers())
+	if scripts.Callers() != 0 {
+		t.Errorf("%d still wait", scripts.Callers())
 	}
 }
 
@@ -361,7 +361,7 @@ func TestScriptStillRunning(t *testing.T) {
 	c := shell(t, scripts, 20, `cat $1`, path)
 	first := make(chan check.Result, 1)
 	go func() { first <- c.Check(t.Context(), check.Target{Service: "web"}) }()
-	for scripts.Askers() < 1 {
+	for scripts.Callers() < 1 {
 		runtime.Gosched()
 	}
 	for service, want := range map[string]struct {
@@ -485,7 +485,7 @@ func TestScriptsLeaveNothing(t *testing.T) {
 	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, syscall.ECHILD) {
 		t.Errorf("a child is left: %d, %v", pid, err)
 	}
-	if n := scripts.Running() + scripts.Askers(); n != 0 {
+	if n := scripts.Running() + scripts.Callers(); n != 0 {
 		t.Errorf("%d count as running", n)
 	}
 }
