@@ -1,26 +1,6 @@
 package check
 
-import (
-	"bufio"
-	"fmt"
-	"strings"
-)
-
-// CSVRows returns the rows of text up to the first error.
-func CSVRows(text string) (rows [][]string) {
-	c := csvReader{r: bufio.NewReader(strings.NewReader(text))}
-	for {
-		row, err := c.row()
-		if err != nil {
-			return rows
-		}
-		var fields []string
-		for _, f := range row {
-			fields = append(fields, string(f))
-		}
-		rows = append(rows, fields)
-	}
-}
+import "fmt"
 
 // FindUDP is findUDP.
 var FindUDP = findUDP

@@ -9,9 +9,10 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -80,11 +81,11 @@ func (c *httpClient) get(x *exchange) Result {
 		return r
 	}
 	x.phase = phaseRead
-	body, err := readBody(resp, MaxBody)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxBody))
 	if err != nil {
 		return x.failBody(err)
 	}
-	r = Result{Code: resp.StatusCode, Body: body, ContentType: contentType(resp.Header)}
+	r = Result{Code: resp.StatusCode, Body: fit(body), ContentType: contentType(resp.Header)}
 	if http.StatusText(r.Code) == "" {
 		// Balancers and proxies do not know such a code. The originals answered 503.
 		r.Code, r.Reason, r.Err = http.StatusServiceUnavailable, ReasonFailed, fmt.Errorf("status %d has no standard meaning", resp.StatusCode)
@@ -172,34 +173,6 @@ func (x *exchange) failBody(err error) Result {
 	return x.protocol("The answer of %s is not valid HTTP: %s", x.addr(), oneLine(err.Error(), 200))
 }
 
-// readBody reads at most limit bytes of a body. It returns io.ErrUnexpectedEOF if the body is shorter than the head says.
-func readBody(resp *http.Response, limit int) ([]byte, error) {
-	if resp.ContentLength == 0 {
-		return nil, nil
-	}
-	// Memory is allocated as the bytes arrive, because the service can send any length in the head.
-	want := 512
-	if resp.ContentLength > 0 {
-		want = int(min(resp.ContentLength, 4<<10, int64(limit)))
-	}
-	body := make([]byte, 0, want)
-	for {
-		n, err := resp.Body.Read(body[len(body):min(cap(body), limit)])
-		body = body[:len(body)+n]
-		switch {
-		case err == io.EOF: // a body that ends too early has io.ErrUnexpectedEOF instead
-			return fit(body), nil
-		case err != nil:
-			return nil, err
-		case len(body) == limit, int64(len(body)) == resp.ContentLength:
-			// Cut or complete. Do not wait for more.
-			return fit(body), nil
-		case len(body) == cap(body):
-			body = slices.Grow(body, 1)
-		}
-	}
-}
-
 // fit returns body without spare capacity, because the cache keeps many bodies.
 func fit(body []byte) []byte {
 	if cap(body)-len(body) > len(body)/4 {
@@ -234,11 +207,10 @@ func (c *httpClient) appendHead(b []byte, x *exchange, uri string) []byte {
 			agent = f.Value
 		}
 	}
-	if host != "" {
-		b = append(b, host...)
-	} else {
-		b = appendHostPort(b, x.t.Host, x.t.Port)
+	if host == "" {
+		host = x.addr()
 	}
+	b = append(b, host...)
 	b = appendField(b, "User-Agent", agent)
 	b = appendField(b, HopsHeader, nextHops(&x.t))
 	for _, f := range x.t.Header {
@@ -258,18 +230,6 @@ func appendField(b []byte, name, value string) []byte {
 	b = append(b, name...)
 	b = append(b, ": "...)
 	return append(b, value...)
-}
-
-func appendHostPort(b []byte, host string, port uint16) []byte {
-	if strings.Contains(host, ":") {
-		b = append(b, '[')
-		b = append(b, host...)
-		b = append(b, ']')
-	} else {
-		b = append(b, host...)
-	}
-	b = append(b, ':')
-	return strconv.AppendUint(b, uint64(port), 10)
 }
 
 // notCopied are the headers of a client that are never copied: those about its connection or the framing of its
@@ -302,28 +262,11 @@ func (o Options) HeadersToCopy(names []string) []string {
 	return reach
 }
 
-// validName reports whether s is a header name (a token of RFC 9110).
-func validName(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
+// validName reports whether s is a header name.
+func validName(s string) bool { return httpguts.ValidHeaderFieldName(s) }
 
 // validValue reports whether s can be sent in a header line: it has no control character but tabs.
-func validValue(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
-			return false
-		}
-	}
-	return true
-}
+func validValue(s string) bool { return httpguts.ValidHeaderFieldValue(s) }
 
 // validURI reports whether s can be sent in a request line: it has no blank and no control character.
 func validURI(s string) bool {

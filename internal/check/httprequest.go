@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 )
 
@@ -101,9 +100,9 @@ func (r *httpRequest) run(x *exchange) Result {
 		return x.failed(503, "Unexpected response code: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	if conn, ok := x.conn.(*tls.Conn); ok {
-		_ = conn.CloseWrite() // as https does
+		_ = conn.CloseWrite() // as askTLS does
 	}
-	return Result{Code: 200, Body: fmt.Appendf(nil, "%s answered %d in %.2fs", r.method, resp.StatusCode, time.Since(x.start).Seconds())}
+	return x.done(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
 }
 
 // newRequest returns the request for one URL. authorization, if set, replaces basic authentication.

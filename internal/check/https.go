@@ -18,19 +18,22 @@ func newHTTPS(o Options) Func {
 	c := newHTTPClient(o)
 	config := tlsConfig(o.TLSVerify, o.TLSRoots)
 	return func(ctx context.Context, t Target) Result {
-		return ask(ctx, t, func(x *exchange) Result {
-			conn, r, ok := x.handshake(config)
-			if !ok {
-				return r
-			}
-			r = c.get(x)
-			if r.Reason == ReasonOK {
-				// Without a close_notify the service logs a truncated connection at every check.
-				_ = conn.CloseWrite()
-			}
-			return r
-		})
+		return askTLS(ctx, t, config, c.get)
 	}
+}
+
+// askTLS is ask over TLS. After a success it sends a close_notify, without which services log a truncated connection.
+func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exchange) Result) Result {
+	return ask(ctx, t, func(x *exchange) Result {
+		conn, r, ok := x.handshake(config)
+		if !ok {
+			return r
+		}
+		if r = talk(x); r.Reason == ReasonOK {
+			_ = conn.CloseWrite()
+		}
+		return r
+	})
 }
 
 // tlsConfig returns the TLS configuration of a check. With roots nil it trusts the system's authorities.

@@ -2,17 +2,13 @@ package check
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"time"
 )
 
 // checkTCP is the tcp check: it is healthy when a connection opens. Its text, "Connected in 0.00s", is that of Yelp's
 // hacheck.
 func checkTCP(ctx context.Context, t Target) Result {
-	return ask(ctx, t, func(x *exchange) Result {
-		return Result{Code: 200, Body: fmt.Appendf(nil, "Connected in %.2fs", time.Since(x.start).Seconds())}
-	})
+	return ask(ctx, t, func(x *exchange) Result { return x.done("Connected") })
 }
 
 // tcpType is the configured check of the same name.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // noVerifyOption is an option of all types over TLS.
@@ -34,15 +33,7 @@ var tlsType = Type{
 // tlsStep returns the step of a TLS handshake, between tcpStep and the step of a protocol over TLS.
 func tlsStep(host string, port uint16, config *tls.Config) Step {
 	return stepAt("tls", host, port, func(ctx context.Context, t Target) Result {
-		return ask(ctx, t, func(x *exchange) Result {
-			conn, r, ok := x.handshake(config)
-			if !ok {
-				return r
-			}
-			took := time.Since(x.start)
-			_ = conn.CloseWrite() // as https does
-			return Result{Code: 200, Body: fmt.Appendf(nil, "TLS handshake done in %.2fs", took.Seconds())}
-		})
+		return askTLS(ctx, t, config, func(x *exchange) Result { return x.done("TLS handshake done") })
 	})
 }
 
