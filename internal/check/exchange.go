@@ -85,16 +85,16 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 // dialTCP opens a connection to a server.
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	conn, err := dialer.DialContext(ctx, "tcp", addr)
-	if err == nil && toItself(conn) {
+	if err == nil && isSelfConnection(conn) {
 		_ = conn.Close()
 		return nil, syscall.ECONNREFUSED
 	}
 	return conn, err
 }
 
-// toItself reports whether the kernel connected conn to itself. When nothing listens on a port of the ephemeral range,
+// isSelfConnection reports whether the kernel connected conn to itself. When nothing listens on a port of the ephemeral range,
 // a connection may get this port as its own and succeed without a server. (net.Dialer tries again twice.)
-func toItself(conn net.Conn) bool {
+func isSelfConnection(conn net.Conn) bool {
 	l, lok := conn.LocalAddr().(*net.TCPAddr)
 	r, rok := conn.RemoteAddr().(*net.TCPAddr)
 	return lok && rok && l.Port == r.Port && l.IP.Equal(r.IP)
@@ -147,21 +147,21 @@ func (x *exchange) fail(err error) Result {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return result(503, ReasonBusy, err, "hacheck is out of file descriptors (see rlimit_nofile), %s was not asked", where)
 	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return result(503, ReasonBusy, err, "This machine cannot connect to %s now: %s", where, errno(err))
+		return result(503, ReasonBusy, err, "This machine cannot connect to %s now: %s", where, causeText(err))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return result(503, ReasonRefused, err, "Connection refused by %s", where)
 	case x.phase == phaseConnect:
-		return result(503, ReasonRefused, err, "Cannot connect to %s: %s", where, errno(err))
+		return result(503, ReasonRefused, err, "Cannot connect to %s: %s", where, causeText(err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return result(503, ReasonProtocol, err, "Connection closed early (%s %s)", x.phase, where)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return result(503, ReasonProtocol, err, "Connection reset (%s %s)", x.phase, where)
 	}
-	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, errno(err))
+	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, causeText(err))
 }
 
-// errno returns the system's text for err ("no route to host"), or that of TLS, without the prefixes of Go's packages.
-func errno(err error) string {
+// causeText returns the system's text for err ("no route to host"), or that of TLS, without the prefixes of Go's packages.
+func causeText(err error) string {
 	var no syscall.Errno
 	if errors.As(err, &no) {
 		return no.Error()

@@ -73,7 +73,7 @@ func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
 	case errors.As(err, &certificate):
 		return nil, x.failed(503, "The certificate of %s was not accepted: %s", x.addr(), oneLine(certificate.Err.Error(), 300)), false
 	case errors.As(err, &alert) && alert.Op == "remote error", !isNetwork(err):
-		return nil, x.protocol("The TLS handshake with %s failed: %s", x.addr(), errno(err)), false
+		return nil, x.protocol("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
 	}
 	return nil, x.fail(err), false
 }

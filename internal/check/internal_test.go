@@ -21,7 +21,7 @@ func TestConnectedToItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if toItself(other) {
+	if isSelfConnection(other) {
 		t.Error("a connection to a server counts as one to itself")
 	}
 	_ = other.Close()
@@ -31,7 +31,7 @@ func TestConnectedToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer itself.Close()
-	if !toItself(itself) {
+	if !isSelfConnection(itself) {
 		t.Error("a connection to itself counts as one to a server")
 	}
 }

@@ -113,10 +113,10 @@ func (run *scriptRun) notStarted(err error) Result {
 	err = fmt.Errorf("start script: %w", err)
 	for _, ours := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EAGAIN, syscall.ENOMEM} {
 		if errors.Is(err, ours) {
-			return result(503, ReasonBusy, err, "This machine cannot start %s now: %s", run.name(), errno(err))
+			return result(503, ReasonBusy, err, "This machine cannot start %s now: %s", run.name(), causeText(err))
 		}
 	}
-	why := errno(err)
+	why := causeText(err)
 	if errors.Is(err, exec.ErrNotFound) {
 		why = "it is in no directory of PATH"
 	}

@@ -63,7 +63,7 @@ func checkUDPListen(host netip.Addr, port uint16) Result {
 	case errors.Is(err, errors.ErrUnsupported):
 		return result(500, ReasonConfig, err, "udp-listen works on Linux only")
 	case err != nil:
-		return result(503, ReasonBusy, err, "Cannot see what is bound to %s: %s", where, errno(err))
+		return result(503, ReasonBusy, err, "Cannot see what is bound to %s: %s", where, causeText(err))
 	case !bound:
 		return result(503, ReasonRefused, errors.New("nothing is bound to "+where), "Nothing is bound to %s", where)
 	}
