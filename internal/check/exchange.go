@@ -92,8 +92,8 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	return conn, err
 }
 
-// isSelfConnection reports whether the kernel connected conn to itself. When nothing listens on a port of the ephemeral range,
-// a connection may get this port as its own and succeed without a server. (net.Dialer tries again twice.)
+// isSelfConnection reports whether the kernel connected conn to itself. When nothing listens on a port of the ephemeral
+// range, a connection may get this port as its own and succeed without a server. (net.Dialer tries again twice.)
 func isSelfConnection(conn net.Conn) bool {
 	l, lok := conn.LocalAddr().(*net.TCPAddr)
 	r, rok := conn.RemoteAddr().(*net.TCPAddr)
@@ -160,7 +160,8 @@ func (x *exchange) fail(err error) Result {
 	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, causeText(err))
 }
 
-// causeText returns the system's text for err ("no route to host"), or that of TLS, without the prefixes of Go's packages.
+// causeText returns the system's text for err ("no route to host"), or that of TLS, without the prefixes of Go's
+// packages.
 func causeText(err error) string {
 	var no syscall.Errno
 	if errors.As(err, &no) {

@@ -49,8 +49,8 @@ func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 	return config
 }
 
-// handshake does a TLS handshake and makes the TLS connection x.conn. If it fails, it returns a Result that says why, and
-// false.
+// handshake does a TLS handshake and makes the TLS connection x.conn. If it fails, it returns a Result that says why,
+// and false.
 func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
 	x.phase = phaseHandshake
 	config = config.Clone()

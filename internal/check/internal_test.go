@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// A connection to a port of the ephemeral range can connect to itself when nothing listens there. By chance this happens
-// once in some ten thousand connections.
+// A connection to a port of the ephemeral range can connect to itself when nothing listens there. By chance this
+// happens once in some ten thousand connections.
 func TestConnectedToItself(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 
 // SplitCommand splits s into words as a POSIX shell does: at blanks, tabs and newlines outside of quotes. A backslash
 // quotes the next character; inside double quotes only $, `, ", \ and newline. It does nothing else that a shell does:
-// variables, patterns, ~, #, |, ;, & and redirections are ordinary characters. An open quote, a NUL and a command without
-// words are errors.
+// variables, patterns, ~, #, |, ;, & and redirections are ordinary characters. An open quote, a NUL and a command
+// without words are errors.
 func SplitCommand(s string) ([]string, error) {
 	var words []string
 	var word strings.Builder

@@ -57,8 +57,8 @@ func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 	}
 }
 
-// handshaker returns a server that does a TLS handshake whose last byte the client needs: no session tickets follow. Its
-// signature always has the same length.
+// handshaker returns a server that does a TLS handshake whose last byte the client needs: no session tickets follow.
+// Its signature always has the same length.
 func handshaker(t *testing.T) func(net.Conn) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)

@@ -38,8 +38,8 @@ func tlsStep(host string, port uint16, config *tls.Config) Step {
 }
 
 // LoadRoots returns the authorities to trust instead of the system's, for Options.TLSRoots. As conn-check's
-// --tls-certs-path, path is a file in PEM, or a directory whose files *.pem and *.crt are read. LoadRoots ignores broken
-// links, because /etc/ssl/certs may have some. A path without a certificate is an error.
+// --tls-certs-path, path is a file in PEM, or a directory whose files *.pem and *.crt are read. LoadRoots ignores
+// broken links, because /etc/ssl/certs may have some. A path without a certificate is an error.
 func LoadRoots(path string) (*x509.CertPool, error) {
 	files := []string{path}
 	info, err := os.Stat(path)

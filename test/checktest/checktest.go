@@ -1,6 +1,6 @@
 // Package checktest is the conformance suite that every protocol of package check must pass: what a check does with a
-// service that is healthy, gone, silent, cut off, slow or wrong is the same for all of them. It does not start servers of
-// other projects; package servertest does.
+// service that is healthy, gone, silent, cut off, slow or wrong is the same for all of them. It does not start servers
+// of other projects; package servertest does.
 //
 // A new protocol needs a Row with a healthy server of it. All servers are real listeners.
 package checktest

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// maxDelay is how long the suite waits for what must happen at once, before it calls it missing. It is long because test
-// machines stall.
+// maxDelay is how long the suite waits for what must happen at once, before it calls it missing. It is long because
+// test machines stall.
 const maxDelay = 5 * time.Second
 
 // Server is a listener of the suite. It records which clients connected and which have not closed their end.
@@ -31,7 +31,7 @@ type Server struct {
 
 // Serve listens on a free port of 127.0.0.1 and calls handle in a goroutine for every connection. After handle has
 // returned, the server reads until the client closes and then closes the connection. So a handler that returns at once
-// is a silent server. The server stops at the end of the test, which fails if a client still has a connection open then.
+// is a silent server. The server stops at the end of the test, which fails if a client has a connection open then.
 func Serve(t testing.TB, handle func(conn net.Conn)) *Server {
 	t.Helper()
 	return ServeAt(t, "127.0.0.1", handle)
@@ -158,8 +158,8 @@ func Bound(t testing.TB) (fd int, port uint16) {
 	return fd, uint16(name.(*syscall.SockaddrInet4).Port)
 }
 
-// BlackHole returns a port of 127.0.0.1 to which connections never complete, until the end of the test. Its accept queue
-// is full and nobody accepts, so the kernel drops connection requests.
+// BlackHole returns a port of 127.0.0.1 to which connections never complete, until the end of the test. Its accept
+// queue is full and nobody accepts, so the kernel drops connection requests.
 func BlackHole(t testing.TB) uint16 {
 	t.Helper()
 	fd, port := Bound(t)
