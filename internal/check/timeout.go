@@ -6,11 +6,13 @@ import (
 	"time"
 )
 
-// A check has up to two timeouts, and the shorter one ends it. Both are a deadline of its context, set by Timeout:
+// A check has up to two timeouts, and the shorter one ends it. Both are a deadline of its context:
 //
 //   - healthcheck_timeout, for a check that a balancer asks for. It starts before the wait for a slot of the Limiter.
-//     Package health sets it.
-//   - Configured.Timeout, for all steps of a configured check together.
+//     Package health sets it with Timeout, and lets its clients wait slightly longer, so that they get the check's own
+//     text.
+//   - Configured.Timeout, for all steps of a configured check together. Configured.Check sets it with Timeout. Package
+//     runner, which runs the steps one by one, sets the same deadline.
 
 // Timeout returns a wrapper that ends a check after d: its context then ends, and the check answers 503 with
 // ReasonTimeout. Wrapped around a Limiter it also counts the wait for a slot. With d of 0 or less the context has
