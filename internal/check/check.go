@@ -1,9 +1,9 @@
-// Package check asks services how they are. A check is a small function; everything around it
-// (timeout, limit of concurrent checks) is a wrapper. It knows no configuration, no door and no spool.
+// Package check asks services whether they are healthy: each protocol is one file and one line of the list in
+// protocols.go. It does not cache results, apply overrides or read files, and it knows no endpoint.
 //
-// Every protocol is one file and one line in All. A check opens a connection of its own, because an old
-// one proves nothing, and has closed it when it returns. Its context bounds it in time in every phase;
-// what a service may make it read, keep or show is bounded in size.
+// A check opens a connection of its own, because an old one proves nothing, and closes it before it returns. Its
+// context bounds each of its phases in time; constants bound what a service can make it read, keep or show. Timeout
+// and Limiter wrap checks with what they have in common.
 package check
 
 import (
@@ -16,11 +16,11 @@ import (
 type Target struct {
 	Protocol string
 	Service  string
-	Host     string // an IP address in canonical text or a name; empty for a check whose configuration says whom to ask
-	Port     uint16 // 0: no port was given
-	Hops     uint8  // the checks that the request came through; see HopsHeader
-	// URI is the escaped path and query for the service exactly as the balancer sent them, with the
-	// leading slash ("/status?x=1"). Port-only protocols ignore it.
+	Host     string // an IP address in canonical text, or a name; empty if the check's configuration names the host
+	Port     uint16 // 0: the request names no port
+	Hops     uint8  // the number of checks that led to this request; see HopsHeader
+	// URI is the escaped path and query for the service, with the leading slash ("/status?x=1"), exactly as the
+	// balancer sent them. Port-only protocols ignore it.
 	URI string
 	// Header holds the client's headers that are copied to the service.
 	Header []Field
@@ -29,8 +29,8 @@ type Target struct {
 // Field is one header line to copy.
 type Field struct{ Name, Value string }
 
-// Clone returns a deep copy of t: neither the memory of t's Header nor that of its strings, which may be parts of a
-// whole request, is in it. Whatever outlives the request keeps a clone.
+// Clone returns a deep copy of t. Its strings share no memory with those of t, which may be parts of a whole
+// request. Code that keeps a Target for longer than the request keeps a clone.
 func (t Target) Clone() Target {
 	t.Protocol, t.Service = strings.Clone(t.Protocol), strings.Clone(t.Service)
 	t.Host, t.URI = strings.Clone(t.Host), strings.Clone(t.URI)
@@ -42,21 +42,21 @@ func (t Target) Clone() Target {
 	return t
 }
 
-// Reason says in one word why a check ended as it did; it is a label in logs and metrics.
+// Reason says in one word why a check ended as it did. It is a label in logs and metrics.
 type Reason uint8
 
 // The reasons. ReasonOK, the zero value, means that the service answered; Code says what.
 const (
 	ReasonOK        Reason = iota
-	ReasonRefused          // nothing listens there, or there is no way to it
+	ReasonRefused          // nothing listens there, or there is no route to it
 	ReasonTimeout          // no complete answer in time
-	ReasonProtocol         // it answered, but not in this protocol, or cut off
-	ReasonFailed           // it answered in the protocol that it is not well (an error reply, a failed login)
+	ReasonProtocol         // an answer in another protocol, or one that was cut off
+	ReasonFailed           // an answer in the protocol that reports a failure (an error reply, a failed login)
 	ReasonResolve          // the host name has no address
-	ReasonBusy             // hacheck itself had no slot, descriptor or local port left; says nothing about the service, never cached
-	ReasonCancelled        // whoever asked gave up; says nothing about the service, never cached
-	ReasonConfig           // it cannot be asked as things are configured (no credentials, no port)
-	ReasonForbidden        // it may not be asked (see check_hosts_allowed)
+	ReasonBusy             // hacheck had no slot, descriptor or local port left; tells nothing about the service, never cached
+	ReasonCancelled        // the caller gave up; tells nothing about the service, never cached
+	ReasonConfig           // the configuration does not allow the check (no credentials, no port)
+	ReasonForbidden        // the check is not permitted (see check_hosts_allowed)
 )
 
 var reasonNames = [...]string{
@@ -72,7 +72,7 @@ var reasonNames = [...]string{
 	ReasonForbidden: "forbidden",
 }
 
-// String is the reason in one lower-case word, "unknown" for a number that is none.
+// String returns the reason as one lower-case word, or "unknown" for any other number.
 func (r Reason) String() string {
 	if int(r) < len(reasonNames) {
 		return reasonNames[r]
@@ -82,18 +82,26 @@ func (r Reason) String() string {
 
 // Result is what a check found.
 type Result struct {
-	Code        int    // HTTP status that stands for the outcome; 200 is healthy and nothing else
-	Body        []byte // at most MaxBody bytes; for our own text one line without a newline at its end; not to be changed
+	Code        int    // HTTP status to answer with; only 200 is healthy
+	Body        []byte // read-only, at most MaxBody bytes; hacheck's own text is one line without a newline at its end
 	ContentType string // "" means text/plain; charset=utf-8
 	Reason      Reason
 	Err         error // for logs and metrics, never for clients; nil when Reason is ReasonOK
 	Took        time.Duration
-	Parts       []NamedResult // what each of a service's checks found, where they were all asked; nil otherwise
+	Parts       []NamedResult // the results of a service's checks; only set by the protocol checks
 }
 
-// MaxBody is how much of a service's answer is kept and passed on, in bytes.
+// MaxBody is how many bytes of a service's answer are kept and passed on.
 const MaxBody = 64 << 10
 
-// Func asks a service. It obeys ctx in every phase, closes what it opens before it returns and is
-// safe for concurrent use. It always returns a Result with a Code.
+// Func asks a service. It obeys ctx in every phase, closes what it opens before it returns and is safe for
+// concurrent use. It always returns a Result with a Code.
 type Func func(ctx context.Context, t Target) Result
+
+// timed returns the result of run with Took set.
+func timed(run func() Result) Result {
+	start := time.Now()
+	r := run()
+	r.Took = time.Since(start)
+	return r
+}

@@ -10,7 +10,7 @@ import (
 	"hacheck/internal/check"
 )
 
-// The page on checks with logins has every option of them with its default, and examples that work.
+// docs/checks-logins.md has every option of the checks with logins, with its default, and valid examples.
 func TestDocumentedLogins(t *testing.T) {
 	text, err := os.ReadFile("../../docs/checks-logins.md")
 	if err != nil {

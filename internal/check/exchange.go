@@ -14,46 +14,48 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// exchange is one conversation with a service over a connection of its own. It knows how far the
-// conversation got, so that every failure can say in which phase it happened and after how long.
+// exchange is one conversation with a service over a connection of its own. It records its phase, so that a failure
+// can say in which phase it happened and after how long.
 type exchange struct {
 	ctx    context.Context
 	t      Target
-	socket string   // path of a Unix socket that is asked instead of the target's host and port
+	socket string   // path of a Unix socket to connect to instead of the target's host and port
 	conn   net.Conn // the connection, or TLS over it
 	start  time.Time
 	phase  string
 }
 
-// The phases that several protocols share, in words that go before "<host>:<port>".
+// The phases that several protocols have, in words that go before "<host>:<port>".
 const (
 	phaseConnect = "connecting to"
 	phaseWait    = "waiting for an answer from"
 	phaseRead    = "reading the answer of"
 )
 
-// dialer opens the connections of all checks. Keep-alive probes start after 15 s, longer than a check
-// lives, and cost four system calls a connection.
+// dialer opens the connections of all checks, without keep-alive probes: they start after 15 s, longer than a check
+// takes, and cost four system calls a connection.
 var dialer = net.Dialer{KeepAlive: -1}
-
-// tcpDialer is dialer for TCP.
-var tcpDialer = net.Dialer{KeepAlive: -1, ControlContext: connectNow}
 
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// ask connects to t, has talk speak with the service, and closes the connection. While talk runs every
-// read and write on the connection fails as soon as ctx ends; x.fail then turns the error into a result.
+func newExchange(ctx context.Context, t Target) *exchange {
+	return &exchange{ctx: ctx, t: t, start: time.Now(), phase: phaseConnect}
+}
+
+// ask connects to t, calls talk to speak with the service, and closes the connection. When ctx ends, every read and
+// write of talk fails at once; x.fail then turns the error into a result.
 func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 	return askAt(ctx, t, "", talk)
 }
 
-// askAt is ask at a Unix socket, or at the target's host and port when socket is empty.
+// askAt is ask over a Unix socket, or at the target's host and port if socket is empty.
 func askAt(ctx context.Context, t Target, socket string, talk func(x *exchange) Result) Result {
-	x := &exchange{ctx: ctx, t: t, socket: socket, start: time.Now(), phase: phaseConnect}
-	r := x.run(talk)
-	r.Took = time.Since(x.start)
-	return r
+	return timed(func() Result {
+		x := newExchange(ctx, t)
+		x.socket = socket
+		return x.run(talk)
+	})
 }
 
 func (x *exchange) run(talk func(x *exchange) Result) Result {
@@ -68,7 +70,7 @@ func (x *exchange) run(talk func(x *exchange) Result) Result {
 	defer conn.Close()
 	x.conn = conn
 	if x.ctx.Done() != nil {
-		// One callback serves the deadline and a cancellation alike, at less than the price of a timer.
+		// One callback serves the deadline and a cancellation, and costs less than a timer.
 		stop := context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
 		defer stop()
 	}
@@ -82,24 +84,23 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 
 // dialTCP opens a connection to a server.
 func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := tcpDialer.DialContext(ctx, "tcp", addr)
-	if err == nil && toItself(conn) {
+	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	if err == nil && isSelfConnection(conn) {
 		_ = conn.Close()
 		return nil, syscall.ECONNREFUSED
 	}
 	return conn, err
 }
 
-// toItself tells whether the kernel connected conn to itself: when nothing listens on a port of the
-// ephemeral range, a connection may be given just that port as its own and succeed without a server.
-// (net.Dialer tries again when that happens, but gives in the third time.)
-func toItself(conn net.Conn) bool {
+// isSelfConnection reports whether the kernel connected conn to itself. When nothing listens on a port of the ephemeral
+// range, a connection may get this port as its own and succeed without a server. (net.Dialer tries again twice.)
+func isSelfConnection(conn net.Conn) bool {
 	l, lok := conn.LocalAddr().(*net.TCPAddr)
 	r, rok := conn.RemoteAddr().(*net.TCPAddr)
 	return lok && rok && l.Port == r.Port && l.IP.Equal(r.IP)
 }
 
-// addr is the target's address as it is dialled and shown; IPv6 in brackets.
+// addr returns the target's address as it is dialled and shown, with IPv6 in brackets.
 func (x *exchange) addr() string {
 	if x.socket != "" {
 		return x.socket
@@ -107,28 +108,28 @@ func (x *exchange) addr() string {
 	return net.JoinHostPort(x.t.Host, strconv.Itoa(int(x.t.Port)))
 }
 
-// after is how long the check has run, "2.00s".
+// after returns how long the check has run, "2.00s".
 func (x *exchange) after() string { return fmt.Sprintf("%.2fs", time.Since(x.start).Seconds()) }
 
-// result makes a result of our own text. err is what logs are told.
+// result returns a result with a text of hacheck's own. err is for logs.
 func result(code int, reason Reason, err error, format string, args ...any) Result {
 	return Result{Code: code, Reason: reason, Err: err, Body: fmt.Appendf(nil, format, args...)}
 }
 
-// protocol says that the service answered something that is not the protocol.
+// protocol returns the result for an answer that violates the protocol.
 func (x *exchange) protocol(format string, args ...any) Result {
 	text := fmt.Sprintf(format, args...)
 	return result(503, ReasonProtocol, errors.New(text), "%s", text)
 }
 
-// failed says that the service answered in the protocol that it is not well.
+// failed returns the result for an answer in the protocol that reports a failure.
 func (x *exchange) failed(code int, format string, args ...any) Result {
 	text := fmt.Sprintf(format, args...)
 	return result(code, ReasonFailed, errors.New(text), "%s", text)
 }
 
-// fail turns an error of the network into a result: 503 and one line that says what, where and, if it
-// took time, after how long and in which phase.
+// fail returns the result for an error of the network: 503 and one line with the error and the address. After a
+// timeout or a cancellation the line also has the time and the phase.
 func (x *exchange) fail(err error) Result {
 	where := x.addr()
 	err = fmt.Errorf("%s %s: %w", x.phase, where, err)
@@ -146,37 +147,38 @@ func (x *exchange) fail(err error) Result {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return result(503, ReasonBusy, err, "hacheck is out of file descriptors (see rlimit_nofile), %s was not asked", where)
 	case errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EADDRNOTAVAIL):
-		return result(503, ReasonBusy, err, "This machine cannot connect to %s now: %s", where, errno(err))
+		return result(503, ReasonBusy, err, "This machine cannot connect to %s now: %s", where, causeText(err))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return result(503, ReasonRefused, err, "Connection refused by %s", where)
 	case x.phase == phaseConnect:
-		return result(503, ReasonRefused, err, "Cannot connect to %s: %s", where, errno(err))
+		return result(503, ReasonRefused, err, "Cannot connect to %s: %s", where, causeText(err))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return result(503, ReasonProtocol, err, "Connection closed early (%s %s)", x.phase, where)
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return result(503, ReasonProtocol, err, "Connection reset (%s %s)", x.phase, where)
 	}
-	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, errno(err))
+	return result(503, ReasonProtocol, err, "Connection failed (%s %s): %s", x.phase, where, causeText(err))
 }
 
-// errno is the system's words for err ("no route to host"), or TLS's, without the path through Go's packages.
-func errno(err error) string {
+// causeText returns the system's text for err ("no route to host"), or that of TLS, without the prefixes of Go's
+// packages.
+func causeText(err error) string {
 	var no syscall.Errno
 	if errors.As(err, &no) {
 		return no.Error()
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
-		err = op.Err // crypto/tls packs alerts in these
+		err = op.Err // crypto/tls wraps alerts in one
 	}
 	return oneLine(err.Error(), 200)
 }
 
-// isNetwork tells errors of the connection from errors in what came over it.
+// isNetwork reports whether err is an error of the connection, and not of what was received.
 func isNetwork(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &timeout)
 }
 
-// oneLine makes a server's words fit to be shown in a line of ours.
+// oneLine returns a text of a server as one harmless line of up to limit bytes.
 func oneLine[T string | []byte](s T, limit int) string { return textfmt.Excerpt(s, limit) }

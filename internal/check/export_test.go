@@ -1,38 +1,30 @@
 package check
 
-import (
-	"bufio"
-	"fmt"
-	"strings"
-)
-
-// CSVRows returns the rows of text up to the first error.
-func CSVRows(text string) (rows [][]string) {
-	c := csvReader{r: bufio.NewReader(strings.NewReader(text))}
-	for {
-		row, err := c.row()
-		if err != nil {
-			return rows
-		}
-		var fields []string
-		for _, f := range row {
-			fields = append(fields, string(f))
-		}
-		rows = append(rows, fields)
-	}
-}
+import "fmt"
 
 // FindUDP is findUDP.
 var FindUDP = findUDP
 
-// Askers is how many wait for scripts that have not ended.
-func (s *Scripts) Askers() int {
+// Running returns how many slots are taken now.
+func (l *Limiter) Running() int {
+	running, _, _ := l.slots.count(slotOwner{})
+	return running
+}
+
+// Running returns how many scripts run now.
+func (s *Scripts) Running() int {
+	running, _, _ := s.slots.count(slotOwner{})
+	return running
+}
+
+// Callers returns how many callers wait for scripts that have not ended.
+func (s *Scripts) Callers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
 	for _, c := range s.commands {
-		for _, run := range append([]*script{c.running}, c.next...) {
-			n += run.askers
+		for _, run := range append([]*scriptRun{c.current}, c.next...) {
+			n += run.callers
 		}
 	}
 	return n

@@ -1,33 +1,33 @@
 package check
 
 import (
-	"bufio"
-	"bytes"
 	"context"
+	"encoding/csv"
 	"errors"
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 const (
-	// maxStats is how much of a statistics page is read, in bytes: some 100,000 servers.
+	// maxStats is how many bytes of a statistics page are read: some 100,000 servers.
 	maxStats = 64 << 20
-	// maxStatsRow is the longest row of it, in bytes; a real one has some 600.
+	// maxStatsRow is the longest row of a statistics page in bytes. A real one has some 600.
 	maxStatsRow = 64 << 10
 )
 
-// newHAProxy returns the haproxy check: the statistics page of the HAProxy on that port (`stats uri /`),
-// read as CSV, says that the backend with the service's name is UP. A backend that is not UP or not there
-// is 503: HAProxy takes 404 as an order to drain.
+// newHAProxy returns the haproxy check. It reads the statistics page of a HAProxy (`stats uri /`) as CSV, and is
+// healthy when the backend with the service's name is UP. Otherwise it answers 503 and never 404, which HAProxy
+// understands as a drain.
 func newHAProxy(o Options) Func {
 	c := newHTTPClient(Options{Version: o.Version})
 	return func(ctx context.Context, t Target) Result {
-		t.Header = nil // the client's headers are meant for the service, not for this page
+		t.Header = nil // the client's headers are for the service, not for this page
 		return ask(ctx, t, func(x *exchange) Result {
-			s := newScratch()
-			defer s.free()
-			resp, r, ok := c.roundTrip(x, s, "/;csv") //nolint:bodyclose // closing reads the rest of the page
+			b := newHTTPBuffers()
+			defer b.free()
+			resp, r, ok := c.roundTrip(x, b, "/;csv") //nolint:bodyclose // closing reads the rest of the page
 			if !ok {
 				return r
 			}
@@ -51,7 +51,7 @@ func newHAProxy(o Options) Func {
 	}
 }
 
-// haproxyType is the configured check, which names the backend itself.
+// haproxyType is the configured check. It has an option for the backend.
 var haproxyType = Type{
 	Name: "haproxy",
 	Doc:  "the statistics page of a HAProxy shows a backend UP",
@@ -75,94 +75,60 @@ var (
 	errLongRow  = errors.New("a row is too long")
 )
 
-// backendStatus finds the row of backend in a statistics page and returns its status, "" if there is no such row.
+// backendStatus returns the status of a backend in a statistics page, "" if the page does not have the backend.
 func backendStatus(page io.Reader, backend string) (string, error) {
-	r := csvReader{r: bufio.NewReader(page)}
-	head, err := r.row()
-	if err == io.EOF { //nolint:errorlint // csvReader wraps nothing
+	limited := &rowLimiter{page: page}
+	r := csv.NewReader(limited)
+	r.FieldsPerRecord, r.LazyQuotes, r.ReuseRecord = -1, true, true
+	nextRow := func() ([]string, error) {
+		limited.left = maxStatsRow
+		return r.Read()
+	}
+	head, err := nextRow()
+	if err == io.EOF { //nolint:errorlint // csv.Reader does not wrap it
 		return "", errNotStats
 	}
 	if err != nil {
 		return "", err
 	}
-	head[0] = bytes.TrimPrefix(head[0], []byte("# "))
-	column := func(name string) int {
-		return slices.IndexFunc(head, func(field []byte) bool { return string(field) == name })
-	}
-	px, sv, st := column("pxname"), column("svname"), column("status")
+	head[0] = strings.TrimPrefix(head[0], "# ")
+	px, sv, st := slices.Index(head, "pxname"), slices.Index(head, "svname"), slices.Index(head, "status")
 	if px < 0 || sv < 0 || st < 0 {
 		return "", errNotStats
 	}
 	for {
-		row, err := r.row()
+		row, err := nextRow()
 		if err == io.EOF { //nolint:errorlint // as above
 			return "", nil
 		}
 		if err != nil {
 			return "", err
 		}
-		if len(row) > max(px, sv, st) && string(row[px]) == backend && string(row[sv]) == "BACKEND" {
-			return string(row[st]), nil
+		if len(row) > max(px, sv, st) && row[px] == backend && row[sv] == "BACKEND" {
+			return row[st], nil
 		}
 	}
 }
 
-// csvReader reads rows of CSV as HAProxy writes them: fields that need it are in quotes, with quotes in
-// them doubled, and every row ends with a newline. Unlike encoding/csv it bounds a row, whatever is in it.
-type csvReader struct {
-	r      *bufio.Reader
-	buf    []byte
-	ends   []int
-	fields [][]byte
+// rowLimiter is the reader under csv.Reader, which limits neither the length of a row nor needs its end. It returns
+// errLongRow when a row needs more than left bytes, and io.ErrUnexpectedEOF when the page does not end with a newline.
+type rowLimiter struct {
+	page io.Reader
+	left int
+	last byte
 }
 
-// row returns the fields of the next row, valid until the next call; io.EOF after the last one, and
-// io.ErrUnexpectedEOF if that has no end.
-func (c *csvReader) row() ([][]byte, error) {
-	c.buf, c.ends, c.fields = c.buf[:0], c.ends[:0], c.fields[:0]
-	quoted, start := false, true // in quotes; at the first byte of a field
-	for n := 0; ; n++ {
-		b, err := c.r.ReadByte()
-		switch {
-		case err == io.EOF && n > 0:
-			return nil, io.ErrUnexpectedEOF
-		case err != nil:
-			return nil, err
-		case n >= maxStatsRow:
-			return nil, errLongRow
-		case b == '"' && start:
-			quoted, start = true, false
-			continue
-		case b == '"' && quoted:
-			// Two of them are one, one ends the quotes.
-			if next, err := c.r.Peek(1); err == nil && next[0] == '"' {
-				_, _ = c.r.ReadByte()
-				c.buf = append(c.buf, '"')
-				continue
-			}
-			quoted = false
-			continue
-		case !quoted && (b == ',' || b == '\n'):
-			from := 0
-			if len(c.ends) > 0 {
-				from = c.ends[len(c.ends)-1]
-			}
-			if b == '\n' && len(c.buf) > from && c.buf[len(c.buf)-1] == '\r' {
-				c.buf = c.buf[:len(c.buf)-1]
-			}
-			c.ends = append(c.ends, len(c.buf))
-			start = true
-			if b == '\n' {
-				from = 0
-				for _, end := range c.ends {
-					c.fields = append(c.fields, c.buf[from:end])
-					from = end
-				}
-				return c.fields, nil
-			}
-			continue
-		}
-		start = false
-		c.buf = append(c.buf, b)
+func (l *rowLimiter) Read(b []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, errLongRow
 	}
+	n, err := l.page.Read(b[:min(len(b), l.left)])
+	l.left -= n
+	if n > 0 {
+		l.last = b[n-1]
+	}
+	if err == io.EOF && l.last != '\n' && l.last != 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }

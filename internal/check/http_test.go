@@ -23,26 +23,6 @@ import (
 	"hacheck/test/checktest"
 )
 
-// ask runs one protocol of the set against a server, with time enough.
-func ask(t testing.TB, o check.Options, target check.Target) check.Result {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	return check.All(o)[target.Protocol].Check(ctx, target)
-}
-
-// answering starts an HTTP server that reads the request and says just this.
-func answering(t testing.TB, answer string) *checktest.Server {
-	t.Helper()
-	return checktest.Serve(t, func(conn net.Conn) {
-		if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
-			return
-		}
-		_, _ = io.WriteString(conn, answer)
-		_ = conn.(*net.TCPConn).CloseWrite()
-	})
-}
-
 func TestHTTPRequest(t *testing.T) {
 	copied := func(pairs ...string) (f []check.Field) {
 		for i := 0; i < len(pairs); i += 2 {
@@ -223,7 +203,7 @@ func TestHTTPAnswer(t *testing.T) {
 	}
 }
 
-// A balancer counts a redirect as healthy or not by itself; asking the place it names would be another check.
+// A redirect is the answer. Its target is not asked, because that is another check.
 func TestHTTPRedirectNotFollowed(t *testing.T) {
 	s := checktest.Serve(t, func(conn net.Conn) {
 		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
@@ -236,7 +216,7 @@ func TestHTTPRedirectNotFollowed(t *testing.T) {
 	}
 }
 
-// A service that answers before it has read the request and resets has answered all the same.
+// An answer counts although the service has not read the request.
 func TestHTTPAnswersWithoutReading(t *testing.T) {
 	s := checktest.Serve(t, func(conn net.Conn) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 500 Busy\r\nContent-Length: 4\r\n\r\nbusy")
@@ -248,12 +228,12 @@ func TestHTTPAnswersWithoutReading(t *testing.T) {
 	}
 }
 
-// 10 GB, promised or not, in the body, in chunk extensions or in a trailer: what is kept is 64 KiB and the
-// rest is not read.
+// Of 10 GB in the body, in chunk extensions or in a trailer, with a length or without, 64 KiB are kept and the rest is
+// not read.
 func TestHTTPEndless(t *testing.T) {
 	block := bytes.Repeat([]byte("x"), 1<<20)
 	for name, head := range map[string]string{
-		"promised":    "HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n",
+		"with length": "HTTP/1.1 200 OK\r\nContent-Length: 10737418240\r\n\r\n",
 		"until close": "HTTP/1.1 200 OK\r\n\r\n",
 		"one chunk":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n280000000\r\n",
 		"extension":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;",
@@ -290,7 +270,7 @@ func TestHTTPEndless(t *testing.T) {
 	}
 }
 
-// Every phase is bounded by the context and named in the answer.
+// The context bounds every phase, and the answer names the phase.
 func TestHTTPTimeoutNamesPhase(t *testing.T) {
 	for name, c := range map[string]struct {
 		says, want string
@@ -326,8 +306,8 @@ func TestRefusedSentence(t *testing.T) {
 	}
 }
 
-// Out of descriptors is a word about this machine and not about the service, and must say which limit to
-// raise. It needs a process of its own, for the limit holds for a whole one.
+// Without descriptors the answer is ReasonBusy and names the setting to raise. The test needs a process of its own,
+// because the limit is one of a process.
 func TestOutOfDescriptors(t *testing.T) {
 	const child = "HACHECK_TEST_NO_DESCRIPTORS"
 	if os.Getenv(child) == "" {
@@ -358,8 +338,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// FuzzHTTPAnswer has a service send anything and close: the check ends at once with a result that a door
-// can pass on.
+// FuzzHTTPAnswer sends anything to the check and closes: the check ends at once with a valid result.
 func FuzzHTTPAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
 	f.Add([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"))
@@ -367,29 +346,9 @@ func FuzzHTTPAnswer(f *testing.F) {
 	fuzzAnswers(f, "http")
 }
 
-// fuzzAnswers asks a server that says whatever the fuzzer comes up with and closes.
-func fuzzAnswers(f *testing.F, protocol string) {
-	f.Helper()
-	answers := make(chan []byte, 1)
-	s := checktest.Serve(f, func(conn net.Conn) {
-		_, _ = conn.Write(<-answers)
-		_ = conn.(*net.TCPConn).CloseWrite()
-	})
-	set := check.All(check.Options{RedisPassword: "s3cret", MySQLUsername: "u", MySQLPassword: "s3cret"})
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		answers <- answer
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		r := set[protocol].Check(ctx, check.Target{Service: "web", Host: s.Host, Port: s.Port, URI: "/match?a=b"})
-		if r.Code < 200 || http.StatusText(r.Code) == "" || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonOK) != (r.Err == nil) {
-			t.Errorf("%d %s %v %.200q", r.Code, r.Reason, r.Err, r.Body)
-		}
-	})
-}
-
-// BenchmarkHTTP compares the check with the plainest client there can be (a socket, a constant request,
-// http.ReadResponse) and with net/http's, each on a new connection, against one server. They take turns,
-// so that whatever else the machine does falls on all: x-bare is how many times the bare client's rate ours is.
+// BenchmarkHTTP compares the check with a bare client (a socket, a constant request, http.ReadResponse) and with
+// http.Client, each on a new connection to one server. They take turns, so that other load on the machine slows all of
+// them. x-bare is the check's rate divided by the bare client's.
 func BenchmarkHTTP(b *testing.B) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -400,7 +359,7 @@ func BenchmarkHTTP(b *testing.B) {
 	defer server.Close()
 	at := netip.MustParseAddrPort(l.Addr().String())
 
-	f := check.Timeout(10 * time.Second)(check.Limit(512)(check.All(check.Options{Version: "1.2.3"})["http"].Check))
+	f := check.Timeout(10 * time.Second)(check.NewLimiter(512).Wrap(check.All(check.Options{Version: "1.2.3"})["http"].Check))
 	target := check.Target{Protocol: "http", Service: "web", Host: at.Addr().String(), Port: at.Port(), URI: "/status"}
 	ours := func() {
 		if r := f(b.Context(), target); r.Code != 200 || string(r.Body) != "OK" {

@@ -8,34 +8,35 @@ import (
 	"net"
 )
 
-// phaseHandshake is https's own phase, between connecting and waiting.
+// phaseHandshake is between phaseConnect and phaseWait.
 const phaseHandshake = "TLS handshake with"
 
-// newHTTPS returns the https check: http's over TLS. Unless Options.TLSVerify is set any certificate is
-// accepted, as by the originals: a check asks whether the service works, from the machine it runs on and
-// by an address that no certificate names. A target that is a name is told to the service (SNI), an
-// address is not.
+// newHTTPS returns the https check: the http check over TLS. It accepts any certificate unless Options.TLSVerify is
+// set, as the originals do: a check asks from the service's own machine, by an address that no certificate names. It
+// sends the host as SNI if that is a name.
 func newHTTPS(o Options) Func {
 	c := newHTTPClient(o)
 	config := tlsConfig(o.TLSVerify, o.TLSRoots)
 	return func(ctx context.Context, t Target) Result {
-		return ask(ctx, t, func(x *exchange) Result {
-			conn, r, ok := x.handshake(config)
-			if !ok {
-				return r
-			}
-			r = c.get(x)
-			if r.Reason == ReasonOK {
-				// A goodbye, or the service logs a truncated connection at every check. Only to a service
-				// that is well: it must not be waited for.
-				_ = conn.CloseWrite()
-			}
-			return r
-		})
+		return askTLS(ctx, t, config, c.get)
 	}
 }
 
-// tlsConfig is how checks speak TLS; roots nil are the system's.
+// askTLS is ask over TLS. After a success it sends a close_notify, without which services log a truncated connection.
+func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exchange) Result) Result {
+	return ask(ctx, t, func(x *exchange) Result {
+		conn, r, ok := x.handshake(config)
+		if !ok {
+			return r
+		}
+		if r = talk(x); r.Reason == ReasonOK {
+			_ = conn.CloseWrite()
+		}
+		return r
+	})
+}
+
+// tlsConfig returns the TLS configuration of a check. With roots nil it trusts the system's authorities.
 func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 	config := &tls.Config{
 		InsecureSkipVerify: !verify, //nolint:gosec // what tls_verify and disable_tls_verification are for
@@ -43,18 +44,19 @@ func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 		MinVersion:         tls.VersionTLS12,
 	}
 	if !verify {
-		config.MinVersion = tls.VersionTLS10 // nothing here depends on its strength, and old services are up too
+		config.MinVersion = tls.VersionTLS10 // old services count as up too, and without verification the version protects nothing
 	}
 	return config
 }
 
-// handshake puts TLS over the connection of x. If that fails it says why and returns false.
+// handshake does a TLS handshake and makes the TLS connection x.conn. If it fails, it returns a Result that says why,
+// and false.
 func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
 	x.phase = phaseHandshake
 	config = config.Clone()
 	config.ServerName = x.t.Host
 	conn := tls.Client(x.conn, config)
-	// Not HandshakeContext: the deadline that ask sets when the context ends covers the handshake as well.
+	// Not HandshakeContext, which starts a goroutine: ask ends the handshake with a deadline when the context ends.
 	err := conn.Handshake()
 	if err == nil {
 		x.conn = conn
@@ -71,7 +73,7 @@ func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
 	case errors.As(err, &certificate):
 		return nil, x.failed(503, "The certificate of %s was not accepted: %s", x.addr(), oneLine(certificate.Err.Error(), 300)), false
 	case errors.As(err, &alert) && alert.Op == "remote error", !isNetwork(err):
-		return nil, x.protocol("The TLS handshake with %s failed: %s", x.addr(), errno(err)), false
+		return nil, x.protocol("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
 	}
 	return nil, x.fail(err), false
 }

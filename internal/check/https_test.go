@@ -3,16 +3,11 @@ package check_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,61 +19,6 @@ import (
 	"hacheck/test/checktest"
 	"hacheck/test/servertest"
 )
-
-// authority is a certificate authority of our own making.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t testing.TB) *authority {
-	t.Helper()
-	a := &authority{}
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "hacheck test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	issued := issue(t, template, nil)
-	a.cert, a.key = issued.Leaf, issued.PrivateKey.(*ecdsa.PrivateKey)
-	return a
-}
-
-// pool is what trusts the authority and nobody else.
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
-
-// issue signs a certificate of template with a, or with itself if a is nil; it is valid now unless template says.
-func issue(t testing.TB, template *x509.Certificate, a *authority) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	if template.NotAfter.IsZero() {
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	}
-	parent, signer := template, key
-	if a != nil {
-		parent, signer = a.cert, a.key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
-
-// loopback is the template of a certificate that is right for the servers of the tests.
-func loopback() *x509.Certificate {
-	return &x509.Certificate{DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
-}
 
 func TestHTTPSCertificates(t *testing.T) {
 	a := newAuthority(t)
@@ -115,7 +55,7 @@ func TestHTTPSCertificates(t *testing.T) {
 	}
 }
 
-// A name is told to the service, for it may have certificates and sites of many; an address must not be (RFC 6066).
+// A name is sent as SNI, an address is not (RFC 6066).
 func TestHTTPSServerName(t *testing.T) {
 	a := newAuthority(t)
 	certificate := issue(t, loopback(), a)
@@ -141,7 +81,7 @@ func TestHTTPSServerName(t *testing.T) {
 	}
 }
 
-// Unverified connections are made with whatever the service has, as the originals did.
+// Without verification old versions of TLS are accepted, as in the originals.
 func TestHTTPSOldVersion(t *testing.T) {
 	certificate := issue(t, loopback(), nil)
 	s := checktest.Serve(t, func(conn net.Conn) {
@@ -156,7 +96,7 @@ func TestHTTPSOldVersion(t *testing.T) {
 	}
 }
 
-// A service that wants a certificate of its clients says so after the handshake, from the client's side.
+// With TLS 1.3 a service refuses a client without a certificate after the client's side of the handshake.
 func TestHTTPSClientCertificateWanted(t *testing.T) {
 	certificate := issue(t, loopback(), nil)
 	s := checktest.Serve(t, func(conn net.Conn) {
@@ -168,27 +108,27 @@ func TestHTTPSClientCertificateWanted(t *testing.T) {
 	}
 }
 
-// heard keeps what is read from a connection.
-type heard struct {
+// recordingConn records what is read from a connection.
+type recordingConn struct {
 	net.Conn
 	bytes.Buffer
 }
 
-func (h *heard) Read(b []byte) (int, error) {
+func (h *recordingConn) Read(b []byte) (int, error) {
 	n, err := h.Conn.Read(b)
 	h.Buffer.Write(b[:n])
 	return n, err
 }
 
-func (h *heard) Write(b []byte) (int, error) { return h.Conn.Write(b) }
+func (h *recordingConn) Write(b []byte) (int, error) { return h.Conn.Write(b) }
 
-// Without a goodbye a service logs a truncated connection at every check. Go's own server does not care,
-// so the records themselves are looked at: the last one is an alert. (In TLS 1.3 that would be hidden.)
-func TestHTTPSSaysGoodbye(t *testing.T) {
+// A check ends with a close_notify, without which services log a truncated connection. The test looks for an alert in
+// the records, which TLS 1.3 would hide.
+func TestHTTPSCloseNotify(t *testing.T) {
 	certificate := issue(t, loopback(), nil)
 	last := make(chan byte, 1)
 	s := checktest.Serve(t, func(conn net.Conn) {
-		h := &heard{Conn: conn}
+		h := &recordingConn{Conn: conn}
 		secure := tls.Server(h, &tls.Config{Certificates: []tls.Certificate{certificate}, MaxVersion: tls.VersionTLS12})
 		healthyHTTP(secure)
 		_, _ = io.Copy(io.Discard, secure)
@@ -208,7 +148,7 @@ func TestHTTPSSaysGoodbye(t *testing.T) {
 	}
 }
 
-func TestHTTPSSentences(t *testing.T) {
+func TestHTTPSMessages(t *testing.T) {
 	plain := checktest.Serve(t, func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n") })
 	r := ask(t, check.Options{}, check.Target{Protocol: "https", Host: plain.Host, Port: plain.Port, URI: "/"})
 	if want := plain.Addr() + " does not speak TLS"; string(r.Body) != want || r.Reason != check.ReasonProtocol {
@@ -228,7 +168,7 @@ func TestHTTPSSentences(t *testing.T) {
 	}
 }
 
-// nginx is asked over http and https, right and wrong way round.
+// A real nginx is asked over http and https, also at the port of the other protocol.
 func TestNginx(t *testing.T) {
 	a := newAuthority(t)
 	certificate := issue(t, loopback(), a)

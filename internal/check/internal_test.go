@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// A connection to a port of the ephemeral range can end at itself when nothing listens there. That
-// happens once in some ten thousand connections by chance, and on purpose as here.
+// A connection to a port of the ephemeral range can connect to itself when nothing listens there. By chance this
+// happens once in some ten thousand connections.
 func TestConnectedToItself(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -21,7 +21,7 @@ func TestConnectedToItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if toItself(other) {
+	if isSelfConnection(other) {
 		t.Error("a connection to a server counts as one to itself")
 	}
 	_ = other.Close()
@@ -31,18 +31,23 @@ func TestConnectedToItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer itself.Close()
-	if !toItself(itself) {
+	if !isSelfConnection(itself) {
 		t.Error("a connection to itself counts as one to a server")
 	}
 }
 
-func TestTwoOfOneName(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("two protocols of one name and no panic")
+// Every line of the list of protocols names something, and no two lines name the same.
+func TestProtocolNames(t *testing.T) {
+	names := map[string]bool{}
+	for _, e := range protocols(Options{}) {
+		if e.Name == "" && e.Type == nil {
+			t.Error("a line with neither a protocol of check URLs nor a type")
 		}
-	}()
-	newSet(Protocol{Name: "x"}, Protocol{Name: "x"})
+		if e.Name != "" && names[e.Name] {
+			t.Errorf("two protocols are called %q", e.Name)
+		}
+		names[e.Name] = true
+	}
 }
 
 func TestReasonNames(t *testing.T) {

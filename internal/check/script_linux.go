@@ -3,25 +3,20 @@ package check
 import (
 	"os/exec"
 	"syscall"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// scriptGroup makes a script the head of a group of its own, to be killed as a whole, and has the kernel
-// kill it should hacheck die before it can.
+// scriptGroup puts a script into a process group of its own, which killGroup kills as a whole. The kernel kills the
+// script if hacheck dies first.
 func scriptGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// waitExit waits until a script has ended, and leaves it to be reaped: until then its number, which is its
-// group's, is given to nobody else.
+// waitExit blocks until a script has ended, and does not reap it. So no other process can get its process id, which is
+// the id of its group. Any other error than EINTR is ignored: reap is right after it as well.
 func waitExit(cmd *exec.Cmd) {
-	const byPid, exited, leave = 1, 0x4, 0x01000000 // P_PID, WEXITED, WNOWAIT
-	var info [128]byte                              // siginfo_t
-	for {
-		_, _, err := syscall.Syscall6(syscall.SYS_WAITID, byPid, uintptr(cmd.Process.Pid), uintptr(unsafe.Pointer(&info)), exited|leave, 0, 0) //nolint:gosec // as the system call has it
-		if err != syscall.EINTR {
-			return // ended, or not ours, which cannot be; reap says in either case
-		}
+	for unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
 }
 

@@ -7,13 +7,13 @@ import (
 	"syscall"
 )
 
-// scriptGroup makes a script the head of a group of its own, to be killed as a whole. Here it outlives a
-// hacheck that is killed.
+// scriptGroup puts a script into a process group of its own, which killGroup kills as a whole. On these systems a
+// script outlives a hacheck that is killed.
 func scriptGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// waitExit waits until a script has ended and reaps it. Its group, if anything is left of it, keeps the
-// number from being given away; an empty one is signalled within microseconds, before that can happen.
+// waitExit blocks until a script has ended, and reaps it. The id of its group stays taken while a process is left in
+// it. killGroup signals an empty group within microseconds, before the id can be given to another process.
 func waitExit(cmd *exec.Cmd) { _ = cmd.Wait() } // the status is in cmd.ProcessState
 
-// reap has nothing left to do.
+// reap does nothing, because waitExit has reaped the script.
 func reap(*exec.Cmd) {}

@@ -2,7 +2,6 @@ package check_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +19,7 @@ import (
 	"hacheck/internal/check"
 )
 
-// shell is a script check of a few lines of sh, which find their arguments in $1 and so on.
+// shell returns a script check of a few lines of sh, whose arguments are $1 and so on.
 func shell(t testing.TB, scripts *check.Scripts, timeout float64, lines string, args ...string) *check.Configured {
 	t.Helper()
 	command := []any{"sh", "-c", lines, "script"}
@@ -106,7 +104,7 @@ func TestScriptEnvironment(t *testing.T) {
 	}
 }
 
-// Scripts get no descriptor of hacheck's: not its listeners, not the connections of other checks.
+// A script inherits no descriptor of hacheck, neither its listeners nor the connections of other checks.
 func TestScriptDescriptors(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -124,7 +122,7 @@ func TestScriptDescriptors(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s", r.Body)
 		}
-		// 3 is the directory that ls reads. Whoever started the tests may have left them others, to be handed on.
+		// 3 is the directory that ls reads. The parent of the test process may pass on others.
 		flags, _, no := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
 		if fd > 3 && (no != 0 || flags&syscall.FD_CLOEXEC != 0) {
 			t.Errorf("descriptor %d is open in a script: %s", fd, r.Body)
@@ -132,13 +130,13 @@ func TestScriptDescriptors(t *testing.T) {
 	}
 }
 
-// A script that writes without end is not held up, and what is kept of it is bounded.
+// A script that writes a lot is not blocked, and the output that is kept is bounded.
 func TestScriptOutput(t *testing.T) {
 	r := shell(t, nil, 20, "head -c 1000000 /dev/zero | tr '\\0' x; exit 1").Check(t.Context(), check.Target{})
 	if r.Code != 503 || r.Reason != check.ReasonFailed || bytes.Count(r.Body, []byte("x")) < 4<<10 || len(r.Body) > 5<<10 {
 		t.Errorf("%d %s, %d bytes", r.Code, r.Reason, len(r.Body))
 	}
-	// The last words of a script are not lost, however soon it ends after them.
+	// Output just before the end is not lost.
 	for range 50 {
 		r := build(t, check.Defaults{}, "script", map[string]any{"command": "echo last words"}).Check(t.Context(), check.Target{})
 		if !strings.HasSuffix(string(r.Body), ": last words") {
@@ -147,7 +145,7 @@ func TestScriptOutput(t *testing.T) {
 	}
 }
 
-// pidIn is the process number that a script has written to a file.
+// pidIn returns the process id that a script has written to a file.
 func pidIn(t testing.TB, file string) int {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -161,7 +159,7 @@ func pidIn(t testing.TB, file string) int {
 	return pid
 }
 
-// wantDead waits for a process to end; nobody may ever have read its status.
+// wantDead waits for a process to end. A zombie counts as ended.
 func wantDead(t testing.TB, pid int) {
 	t.Helper()
 	late, again := time.After(5*time.Second), time.NewTicker(time.Millisecond)
@@ -189,8 +187,8 @@ func alive(pid int) bool {
 	return !bytes.HasPrefix(rest, []byte("Z"))
 }
 
-// At the timeout the whole group dies, and nothing is waited for: not a child that ignores SIGTERM, nor one
-// that holds the output, nor one that has left the group.
+// At the timeout the whole process group is killed. The check waits neither for a child that ignores SIGTERM, nor for
+// one that holds the output, nor for one that has left the group.
 func TestScriptTimeout(t *testing.T) {
 	for name, c := range map[string]struct {
 		lines  string
@@ -230,7 +228,7 @@ func TestScriptTimeout(t *testing.T) {
 	}
 }
 
-// What a script leaves behind in its group ends with it, and is not waited for though it holds the output.
+// When a script exits, the rest of its group is killed. The check does not wait for it, although it holds the output.
 func TestScriptLeavesNothing(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	r := shell(t, nil, 20, `sleep 60 & echo $! >$1; echo fine`, file).Check(t.Context(), check.Target{})
@@ -238,264 +236,4 @@ func TestScriptLeavesNothing(t *testing.T) {
 		t.Errorf("%d %s after %v", r.Code, r.Body, r.Took)
 	}
 	wantDead(t, pidIn(t, file))
-}
-
-// fifo is a pipe in the file system: a script that reads it waits until release is called, which waits for
-// the script in turn.
-func fifo(t testing.TB) (path string, release func()) {
-	t.Helper()
-	path = filepath.Join(t.TempDir(), "fifo")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path, func() {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_ = f.Close()
-	}
-}
-
-// 50 askers, one run.
-func TestScriptShared(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "runs")
-	path, release := fifo(t)
-	scripts := check.NewScripts(8)
-	c := shell(t, scripts, 20, `echo run >>$1; cat $2; exit 3`, file, path)
-	var all sync.WaitGroup
-	var answers sync.Map
-	for i := range 50 {
-		all.Go(func() {
-			r := c.Check(t.Context(), check.Target{Service: "web", Port: 80})
-			if r.Code != 503 || !strings.Contains(string(r.Body), "exited with 3") {
-				t.Errorf("%d %s", r.Code, r.Body)
-			}
-			answers.Store(i, string(r.Body))
-		})
-	}
-	for scripts.Askers() < 50 {
-		runtime.Gosched()
-	}
-	release()
-	all.Wait()
-	if runs, _ := os.ReadFile(file); string(runs) != "run\n" {
-		t.Errorf("runs: %q", runs)
-	}
-	first, _ := answers.Load(0)
-	answers.Range(func(_, body any) bool {
-		if body != first {
-			t.Errorf("%s and %s", first, body)
-		}
-		return true
-	})
-}
-
-// For other services it is another question, but still never two of one command at once.
-func TestScriptNeverTwice(t *testing.T) {
-	dir := t.TempDir()
-	scripts := check.NewScripts(8)
-	var all sync.WaitGroup
-	for i := range 6 {
-		c := shell(t, scripts, 20, `mkdir $1/lock || exit 9; echo $HACHECK_SERVICE >>$1/runs; rmdir $1/lock`, dir)
-		all.Go(func() {
-			if r := c.Check(t.Context(), check.Target{Service: fmt.Sprint("web", i)}); r.Code != 200 {
-				t.Errorf("%d %s", r.Code, r.Body)
-			}
-		})
-	}
-	all.Wait()
-	runs, _ := os.ReadFile(filepath.Join(dir, "runs"))
-	for i := range 6 {
-		if strings.Count(string(runs), fmt.Sprintf("web%d\n", i)) != 1 {
-			t.Errorf("runs: %q", runs)
-		}
-	}
-}
-
-// Those who wait for a run that they cannot share are served by the next one, all of them, in order of arrival.
-func TestScriptNextRunIsShared(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "runs")
-	path, release := fifo(t)
-	scripts := check.NewScripts(8)
-	c := shell(t, scripts, 20, `echo $HACHECK_SERVICE >>$1; test $HACHECK_SERVICE != a || cat $2`, file, path)
-	var all sync.WaitGroup
-	asked := 0
-	ask := func(service string, n int) {
-		for range n {
-			all.Go(func() {
-				if r := c.Check(t.Context(), check.Target{Service: service}); r.Code != 200 {
-					t.Errorf("%s: %d %s", service, r.Code, r.Body)
-				}
-			})
-		}
-		for asked += n; scripts.Askers() < asked; {
-			runtime.Gosched()
-		}
-	}
-	ask("a", 1)
-	ask("b", 20)
-	ask("c", 20)
-	ask("b", 20)
-	// One who leaves before its run has begun takes nothing with it.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if r := c.Check(ctx, check.Target{Service: "d"}); r.Reason != check.ReasonBusy {
-		t.Errorf("%s %s", r.Reason, r.Body)
-	}
-	release()
-	all.Wait()
-	if runs, _ := os.ReadFile(file); string(runs) != "a\nb\nc\n" {
-		t.Errorf("runs %q, want one for each of a, b and c", runs)
-	}
-	if scripts.Askers() != 0 {
-		t.Errorf("%d still wait", scripts.Askers())
-	}
-}
-
-// One who cannot wait so long is told, and the run goes on for the others.
-func TestScriptStillRunning(t *testing.T) {
-	path, release := fifo(t)
-	scripts := check.NewScripts(8)
-	c := shell(t, scripts, 20, `cat $1`, path)
-	first := make(chan check.Result, 1)
-	go func() { first <- c.Check(t.Context(), check.Target{Service: "web"}) }()
-	for scripts.Askers() < 1 {
-		runtime.Gosched()
-	}
-	for service, want := range map[string]struct {
-		reason check.Reason
-		text   string
-	}{
-		"web":   {check.ReasonTimeout, "sh has not ended and runs on for another request after 0."},
-		"other": {check.ReasonBusy, "sh was not run: another run of it has not ended after 0."},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		r := c.Check(ctx, check.Target{Service: service})
-		cancel()
-		if r.Code != 503 || r.Reason != want.reason || !strings.HasPrefix(string(r.Body), want.text) {
-			t.Errorf("%s: %d %s %s", service, r.Code, r.Reason, r.Body)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(20*time.Millisecond, cancel)
-	if r := c.Check(ctx, check.Target{Service: "web"}); r.Reason != check.ReasonCancelled {
-		t.Errorf("%d %s %s", r.Code, r.Reason, r.Body)
-	}
-	release()
-	if r := <-first; r.Code != 200 {
-		t.Errorf("the first: %d %s", r.Code, r.Body)
-	}
-}
-
-// A script that nobody waits for dies, and its place is free.
-func TestScriptCancelled(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "pid")
-	path, _ := fifo(t)
-	scripts := check.NewScripts(1)
-	c := shell(t, scripts, 20, `echo $$ >$1; echo go >$2; sleep 60`, file, path)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	done := make(chan check.Result, 1)
-	go func() { done <- c.Check(ctx, check.Target{}) }()
-	if _, err := os.ReadFile(path); err != nil { // until it has come that far
-		t.Fatal(err)
-	}
-	cancel()
-	r := <-done
-	if r.Code != 503 || r.Reason != check.ReasonCancelled || r.Took > 10*time.Second {
-		t.Errorf("%d %s %s after %v", r.Code, r.Reason, r.Body, r.Took)
-	}
-	wantDead(t, pidIn(t, file))
-	if r := shell(t, scripts, 20, "true").Check(t.Context(), check.Target{}); r.Code != 200 {
-		t.Errorf("afterwards: %d %s", r.Code, r.Body)
-	}
-	if r := c.Check(ctx, check.Target{}); r.Reason != check.ReasonCancelled {
-		t.Errorf("run for somebody who has left: %s", r.Body)
-	}
-}
-
-func TestScriptLimit(t *testing.T) {
-	path, release := fifo(t)
-	scripts := check.NewScripts(1)
-	first := make(chan check.Result, 1)
-	holding := shell(t, scripts, 20, `cat $1`, path)
-	go func() { first <- holding.Check(t.Context(), check.Target{}) }()
-	for scripts.Running() < 1 {
-		runtime.Gosched()
-	}
-	r := shell(t, scripts, 0.05, "echo never").Check(t.Context(), check.Target{})
-	if r.Code != 503 || r.Reason != check.ReasonBusy || !strings.HasPrefix(string(r.Body), "sh was not run: 1 scripts, as many as may, run already") {
-		t.Errorf("%d %s %s", r.Code, r.Reason, r.Body)
-	}
-	release()
-	if r := <-first; r.Code != 200 {
-		t.Errorf("%d %s", r.Code, r.Body)
-	}
-	defer func() {
-		if recover() == nil {
-			t.Error("a limit of 0 and no panic")
-		}
-	}()
-	check.NewScripts(0)
-}
-
-// However many have run: no process, no descriptor, no goroutine. HACHECK_LONG=1 runs ten thousand.
-func TestScriptsLeaveNothing(t *testing.T) {
-	runs := 300
-	if os.Getenv("HACHECK_LONG") != "" {
-		runs = 10_000
-	}
-	// The first script of a process makes what stays: the descriptors by which the runtime waits for the others.
-	if r := build(t, check.Defaults{}, "script", map[string]any{"command": "true"}).Check(t.Context(), check.Target{}); r.Code != 200 {
-		t.Fatalf("%d %s", r.Code, r.Body)
-	}
-	here := goleak.IgnoreCurrent()
-	before := descriptors(t)
-	const side = 6
-	scripts := check.NewScripts(side)
-	var workers sync.WaitGroup
-	for w := range side {
-		// Commands of its own, so that every run is one: equal ones would share.
-		own := fmt.Sprintf(" # %d", w)
-		checks := []*check.Configured{
-			shell(t, scripts, 20, "exit 0"+own),
-			shell(t, scripts, 20, "echo no; exit 1"+own),
-			shell(t, scripts, 20, "sleep 60 & exit 0"+own),
-			shell(t, scripts, 0.02, "sleep 60"+own),
-			build(t, check.Defaults{Scripts: scripts}, "script", map[string]any{"command": "/no/such/file" + own}),
-			shell(t, scripts, 20, "kill -9 $$"+own),
-		}
-		workers.Go(func() {
-			for i := range runs/side + 1 {
-				if r := checks[(w+i)%len(checks)].Check(t.Context(), check.Target{Service: "web"}); len(r.Body) == 0 {
-					t.Error("no answer")
-				}
-			}
-		})
-	}
-	workers.Wait()
-	if err := goleak.Find(here); err != nil {
-		t.Error(err)
-	}
-	if after := descriptors(t); after > before {
-		t.Errorf("%d descriptors open, %d before", after, before)
-	}
-	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, syscall.ECHILD) {
-		t.Errorf("a child is left: %d, %v", pid, err)
-	}
-	if n := scripts.Running() + scripts.Askers(); n != 0 {
-		t.Errorf("%d count as running", n)
-	}
-}
-
-// descriptors is how many files this process has open.
-func descriptors(t testing.TB) int {
-	t.Helper()
-	open, err := os.ReadDir("/dev/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(open)
 }

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 )
 
-// Secret is a password that cannot print itself: every verb of fmt, slog and text encoders like JSON's
-// show "***", or nothing when it is empty. string(s) is the password.
+// Secret is a password that cannot print itself: every verb of fmt, slog and text encoders such as JSON's write "***",
+// or nothing when it is empty. string(s) is the password.
 type Secret string
 
 func (s Secret) hidden() string {
@@ -20,11 +20,11 @@ func (s Secret) hidden() string {
 // String returns "***", or "" for an empty secret.
 func (s Secret) String() string { return s.hidden() }
 
-// Format writes what String returns, whatever the verb: %q, %x and %#v go past String.
+// Format writes what String returns, whatever the verb, because %q, %x and %#v do not call String.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.hidden()) }
 
-// MarshalText gives encoders what String returns.
+// MarshalText returns what String returns.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.hidden()), nil }
 
-// LogValue gives slog what String returns.
+// LogValue returns what String returns.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.hidden()) }

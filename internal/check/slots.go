@@ -10,82 +10,82 @@ import (
 	"sync"
 )
 
-// share is what slots are divided among: a host and port, or a service whose configuration says what to ask.
-type share struct {
+// slotOwner is what slots are divided among: a host and port, or a service whose configuration names what to ask.
+type slotOwner struct {
 	service string
 	host    string
 	port    uint16
 }
 
-// shareOf returns the share that a check of t counts against. All loopback addresses are one host, because a service
-// that listens on every address can be asked at any of 16 million of them.
-func shareOf(t *Target) share {
+// slotOwnerOf returns the owner of the slot that a check of t takes. All loopback addresses are one host, because a
+// service that listens on every address can be reached at any of 16 million of them.
+func slotOwnerOf(t *Target) slotOwner {
 	if t.Host == "" {
-		return share{service: t.Service}
+		return slotOwner{service: t.Service}
 	}
 	host := t.Host
 	if a, err := netip.ParseAddr(host); err == nil && a.IsLoopback() {
 		host = "localhost"
 	}
-	return share{host: host, port: t.Port}
+	return slotOwner{host: host, port: t.Port}
 }
 
-// String is the share for people: "localhost:8080", "service web".
-func (s share) String() string {
-	if s.host == "" {
-		return "service " + oneLine(s.service, 200)
+// String returns the owner for people: "localhost:8080", "service web".
+func (o slotOwner) String() string {
+	if o.host == "" {
+		return "service " + oneLine(o.service, 200)
 	}
-	return hostPort(s.host, s.port)
+	return hostPort(o.host, o.port)
 }
 
-// slots are permits to run. A share may hold as many of them as are still free: one share alone holds half of them at
-// most, k shares hold 1/(k+1) of them each, and the last ones are left for shares that hold none. So no share keeps
-// the others waiting, however many checks of it are asked for. (Choudhury and Hahne call this a dynamic threshold.)
+// slots is a semaphore that divides its slots among owners. An owner may hold as many slots as are still free: a
+// single owner holds half of them at most, k owners hold 1/(k+1) each. So some slots are always left for owners that
+// hold none, however many checks of one owner are asked for. (Choudhury and Hahne call this a dynamic threshold.)
 //
-// A slot that becomes free goes to the waiting share that holds the fewest; among equals, to the one whose first
-// waiter came first. The places in which to wait are divided in the same way.
+// A slot that becomes free goes to the waiting owner that holds the fewest; among equals, to the one whose first
+// waiter came first. The length of the queue is divided in the same way.
 //
-// slots start no goroutine and are safe for concurrent use. A share takes memory only while it runs or waits.
+// slots is safe for concurrent use and starts no goroutine. It keeps an owner only while it has a slot or a waiter.
 type slots struct {
-	size, places int
+	size, maxWaiting int
 
 	mu      sync.Mutex
 	running int
 	waiting int
 	arrived uint64 // waiters so far
-	shares  map[share]*usage
-	queue   usageHeap // the shares that have waiters
+	owners  map[slotOwner]*slotUsage
+	queue   usageHeap // the owners that have waiters
 }
 
-// usage is what one share has.
-type usage struct {
+// slotUsage is what one owner has.
+type slotUsage struct {
 	running int
-	waiters list.List // of *waiter, in order of arrival
+	waiters list.List // of *slotWaiter, in order of arrival
 	index   int       // in slots.queue, while there are waiters
 }
 
-// waiter is one check that waits for a slot.
-type waiter struct {
+// slotWaiter is one check that waits for a slot.
+type slotWaiter struct {
 	arrived uint64
 	ready   chan struct{} // closed when it has a slot
 }
 
-func newSlots(size, places int) *slots {
-	return &slots{size: size, places: places, shares: map[share]*usage{}}
+func newSlots(size, maxWaiting int) *slots {
+	return &slots{size: size, maxWaiting: maxWaiting, owners: map[slotOwner]*slotUsage{}}
 }
 
-// errNoPlace is the error of acquire when as many of a share wait as may.
-var errNoPlace = errors.New("too many are waiting already")
+// errQueueFull is the error of acquire when the owner has as many waiters as it may have.
+var errQueueFull = errors.New("too many are waiting already")
 
-// tryAcquire takes a slot for a share if it may have one now.
-func (s *slots) tryAcquire(of share) bool {
+// tryAcquire takes a slot if the owner may have one now. It does not block. The caller must release the slot.
+func (s *slots) tryAcquire(owner slotOwner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.shares[of]
+	u := s.owners[owner]
 	switch {
 	case u == nil && s.running < s.size:
-		u = &usage{}
-		s.shares[of] = u
+		u = &slotUsage{}
+		s.owners[owner] = u
 	case u == nil || u.waiters.Len() > 0 || u.running >= s.size-s.running:
 		return false
 	}
@@ -94,26 +94,26 @@ func (s *slots) tryAcquire(of share) bool {
 	return true
 }
 
-// acquire takes a slot for a share and waits for it until ctx ends. It returns nil, errNoPlace or ctx's error.
-// Whoever has a slot must release it.
-func (s *slots) acquire(ctx context.Context, of share) error {
-	if s.tryAcquire(of) {
+// acquire takes a slot. It blocks until the owner gets one or ctx ends, and returns nil, errQueueFull or ctx's error.
+// After nil the caller must release the slot.
+func (s *slots) acquire(ctx context.Context, owner slotOwner) error {
+	if s.tryAcquire(owner) {
 		return nil
 	}
 	s.mu.Lock()
-	u := s.shares[of]
+	u := s.owners[owner]
 	if u == nil {
-		u = &usage{}
-		s.shares[of] = u
+		u = &slotUsage{}
+		s.owners[owner] = u
 	}
-	if u.waiters.Len() >= s.places-s.waiting {
-		s.forget(of, u)
+	if u.waiters.Len() >= s.maxWaiting-s.waiting {
+		s.removeIdle(owner, u)
 		s.mu.Unlock()
-		return errNoPlace
+		return errQueueFull
 	}
 	s.arrived++
-	w := &waiter{s.arrived, make(chan struct{})}
-	place := u.waiters.PushBack(w)
+	w := &slotWaiter{s.arrived, make(chan struct{})}
+	element := u.waiters.PushBack(w)
 	s.waiting++
 	if u.waiters.Len() == 1 {
 		heap.Push(&s.queue, u)
@@ -130,47 +130,47 @@ func (s *slots) acquire(ctx context.Context, of share) error {
 	select {
 	case <-w.ready: // just now
 		s.mu.Unlock()
-		s.release(of)
+		s.release(owner)
 	default:
-		s.leaveQueue(u, place)
-		s.forget(of, u)
+		s.leaveQueue(u, element)
+		s.removeIdle(owner, u)
 		s.mu.Unlock()
 	}
 	return ctx.Err()
 }
 
-// release gives back a slot that the share holds.
-func (s *slots) release(of share) {
+// release returns a slot that the owner holds.
+func (s *slots) release(owner slotOwner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := s.shares[of]
+	u := s.owners[owner]
 	u.running--
 	s.running--
 	if u.waiters.Len() > 0 {
 		heap.Fix(&s.queue, u.index)
 	}
 	s.grant()
-	s.forget(of, u)
+	s.removeIdle(owner, u)
 }
 
-// grant gives the free slots to those who wait and may have them. s.mu is held.
+// grant gives the free slots to the waiters that may have them. s.mu is held.
 func (s *slots) grant() {
 	for len(s.queue) > 0 {
 		u := s.queue[0]
 		if u.running >= s.size-s.running {
-			return // the others hold no fewer
+			return // the other owners hold no fewer
 		}
 		first := u.waiters.Front()
 		u.running++
 		s.running++
 		s.leaveQueue(u, first)
-		close(first.Value.(*waiter).ready)
+		close(first.Value.(*slotWaiter).ready)
 	}
 }
 
-// leaveQueue takes a waiter out of its share's queue. s.mu is held.
-func (s *slots) leaveQueue(u *usage, place *list.Element) {
-	u.waiters.Remove(place)
+// leaveQueue removes a waiter from its owner's queue. s.mu is held.
+func (s *slots) leaveQueue(u *slotUsage, element *list.Element) {
+	u.waiters.Remove(element)
 	s.waiting--
 	if u.waiters.Len() == 0 {
 		heap.Remove(&s.queue, u.index)
@@ -179,30 +179,30 @@ func (s *slots) leaveQueue(u *usage, place *list.Element) {
 	}
 }
 
-// forget drops a share that has nothing. s.mu is held.
-func (s *slots) forget(of share, u *usage) {
+// removeIdle deletes an owner that has neither a slot nor a waiter. s.mu is held.
+func (s *slots) removeIdle(owner slotOwner, u *slotUsage) {
 	if u.running == 0 && u.waiters.Len() == 0 {
-		delete(s.shares, of)
+		delete(s.owners, owner)
 	}
 }
 
-// count returns how many slots are taken, how many of them by a share, and how many checks wait.
-func (s *slots) count(of share) (running, mine, waiting int) {
+// count returns how many slots are taken, how many of them by this owner, and how many checks wait.
+func (s *slots) count(owner slotOwner) (running, own, waiting int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u := s.shares[of]; u != nil {
-		mine = u.running
+	if u := s.owners[owner]; u != nil {
+		own = u.running
 	}
-	return s.running, mine, s.waiting
+	return s.running, own, s.waiting
 }
 
-// usageHeap implements heap.Interface: the share that is next comes first.
-type usageHeap []*usage
+// usageHeap implements heap.Interface. The owner that gets the next slot comes first.
+type usageHeap []*slotUsage
 
 func (h usageHeap) Len() int { return len(h) }
 
 func (h usageHeap) Less(i, j int) bool {
-	first := func(u *usage) uint64 { return u.waiters.Front().Value.(*waiter).arrived }
+	first := func(u *slotUsage) uint64 { return u.waiters.Front().Value.(*slotWaiter).arrived }
 	return cmp.Or(cmp.Compare(h[i].running, h[j].running), cmp.Compare(first(h[i]), first(h[j]))) < 0
 }
 
@@ -213,7 +213,7 @@ func (h usageHeap) Swap(i, j int) {
 
 // Push implements heap.Interface.
 func (h *usageHeap) Push(x any) {
-	u := x.(*usage)
+	u := x.(*slotUsage)
 	u.index = len(*h)
 	*h = append(*h, u)
 }

@@ -20,7 +20,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// rows says for every protocol how a healthy server of it talks.
+// rows returns a row with a healthy server for every protocol of check URLs.
 func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 	t.Helper()
 	certificate := issue(t, loopback(), nil)
@@ -57,8 +57,8 @@ func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 	}
 }
 
-// handshaker is a server that does a TLS handshake, whose last byte the client needs: the signature has
-// always the same length, and no session tickets follow.
+// handshaker returns a server that does a TLS handshake whose last byte the client needs: no session tickets follow.
+// Its signature always has the same length.
 func handshaker(t *testing.T) func(net.Conn) {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
@@ -78,7 +78,7 @@ func handshaker(t *testing.T) func(net.Conn) {
 	return func(conn net.Conn) { _ = tls.Server(conn, config).Handshake() }
 }
 
-// checksAtTarget is the protocol checks with one check configured, of a connection to the target.
+// checksAtTarget returns the protocol checks with one tcp check of the target configured.
 func checksAtTarget(t *testing.T) check.Func {
 	return func(ctx context.Context, target check.Target) check.Result {
 		c, err := check.Build(check.Spec{Type: "tcp", Options: map[string]any{"host": target.Host, "port": int(target.Port)}}, check.Defaults{Timeout: time.Hour})
@@ -103,7 +103,7 @@ func TestSuite(t *testing.T) {
 		}},
 	})
 	rows := rows(t, set)
-	// The logins of a check URL are those of the type of that name, with host and port from the request.
+	// A login protocol of check URLs takes its login from the configured check, and host and port from the request.
 	logins := loginRows(t)
 	for protocol, typ := range map[string]string{"postgres": "postgres", "mongodb": "mongodb", "amqp": "amqp", "memcached": "memcache"} {
 		row := logins[typ]
@@ -129,8 +129,7 @@ func TestSuite(t *testing.T) {
 	}
 }
 
-// configuredRows are those of types that are more than a protocol of check URLs: their last step, which
-// does it all.
+// configuredRows returns rows for the last step of types that can do more than the protocol of check URLs.
 func configuredRows(t *testing.T) map[string]checktest.Row {
 	t.Helper()
 	secrets := []string{"s3cret", "b3BlcmF0b3I6czNjcmV0"}
@@ -148,7 +147,7 @@ func configuredRows(t *testing.T) map[string]checktest.Row {
 	}
 }
 
-// lastStepAt is the last step of a configured check that is built for the target it is asked about.
+// lastStepAt returns a check that builds a configured check for its target and runs the last step.
 func lastStepAt(typ string, options func(host string, port uint16) map[string]any) check.Func {
 	return func(ctx context.Context, target check.Target) check.Result {
 		c, err := check.Build(check.Spec{Type: typ, Options: options(target.Host, target.Port)}, check.Defaults{})
@@ -159,7 +158,7 @@ func lastStepAt(typ string, options func(host string, port uint16) map[string]an
 	}
 }
 
-// pong is a service over UDP.
+// pong is a service over UDP for checktest.
 func pong(datagram []byte) []byte {
 	if string(datagram) != "ping" {
 		return nil
@@ -167,8 +166,8 @@ func pong(datagram []byte) []byte {
 	return []byte("pong")
 }
 
-// loginRows says the same for every type of configured check. What is asked is its last step, the login:
-// those before it are the same in all of them, and rows of their own.
+// loginRows returns a row for the last step, the login, of each type with one. The steps before it have rows of their
+// own.
 func loginRows(t *testing.T) map[string]checktest.Row {
 	t.Helper()
 	secrets := []string{"s3cret"}
@@ -209,9 +208,9 @@ func TestConfiguredSuite(t *testing.T) {
 	maps.Copy(rows, configuredRows(t))
 	for _, typ := range check.Types() {
 		switch typ.Name {
-		case "tls", "udp": // as protocols of check URLs, in TestSuite
+		case "tls", "udp": // tested as protocols of check URLs, in TestSuite
 			continue
-		case "script", "udp-listen": // speak with nobody
+		case "script", "udp-listen": // use no network
 			continue
 		}
 		if _, ok := rows[typ.Name]; !ok && typ.Name != "grpc" { // which is "grpc over TLS" here, and plain in TestSuite

@@ -2,17 +2,13 @@ package check
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"time"
 )
 
-// checkTCP is healthy when a connection opens, in the words of Yelp's hacheck: "Connected in 0.00s".
-// What the service then says or does with it is not looked at.
+// checkTCP is the tcp check: it is healthy when a connection opens. Its text, "Connected in 0.00s", is that of Yelp's
+// hacheck.
 func checkTCP(ctx context.Context, t Target) Result {
-	return ask(ctx, t, func(x *exchange) Result {
-		return Result{Code: 200, Body: fmt.Appendf(nil, "Connected in %.2fs", time.Since(x.start).Seconds())}
-	})
+	return ask(ctx, t, func(x *exchange) Result { return x.done("Connected") })
 }
 
 // tcpType is the configured check of the same name.
@@ -30,10 +26,10 @@ var tcpType = Type{
 	},
 }
 
-// hostOption and portOption are what nearly all types have.
+// hostOption is the option host of nearly all types.
 var hostOption = Option{Name: "host", Want: "an IP address or a host name", Required: true, Doc: "where the service is"}
 
-// portOption describes the option port; def 0 makes it a required one.
+// portOption returns the option port of nearly all types. With def 0 it is required.
 func portOption(def uint16) Option { return portNamed("port", def, "its port") }
 
 func portNamed(name string, def uint16, doc string) Option {
@@ -44,17 +40,17 @@ func portNamed(name string, def uint16, doc string) Option {
 	return o
 }
 
-// hostPort is how conn-check names a place: without brackets, also around IPv6.
+// hostPort returns host and port as conn-check names them: without brackets, also around IPv6.
 func hostPort(host string, port uint16) string { return host + ":" + strconv.Itoa(int(port)) }
 
-// tcpStep is the first step of everything that speaks over TCP.
-func tcpStep(host string, port uint16) Step {
-	return Step{
-		Name: "tcp:" + hostPort(host, port),
-		Info: hostPort(host, port),
-		Run: func(ctx context.Context, t Target) Result {
-			t.Protocol, t.Host, t.Port = "tcp", host, port
-			return checkTCP(ctx, t)
-		},
-	}
+// stepAt returns a step that runs a check at host and port.
+func stepAt(protocol, host string, port uint16, check Func) Step {
+	at := hostPort(host, port)
+	return Step{Name: protocol + ":" + at, Info: at, Run: func(ctx context.Context, t Target) Result {
+		t.Host, t.Port = host, port
+		return check(ctx, t)
+	}}
 }
+
+// tcpStep returns the first step of all checks over TCP.
+func tcpStep(host string, port uint16) Step { return stepAt("tcp", host, port, checkTCP) }

@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 )
 
-// noVerifyOption is what everything that speaks TLS has.
+// noVerifyOption is an option of all types over TLS.
 var noVerifyOption = Option{Name: "disable_tls_verification", Want: "true or false", Default: "false", Doc: "accept any certificate"}
 
-// tlsType is the check of a TLS handshake, whatever is spoken over it.
+// tlsType is the check of a TLS handshake. It speaks no protocol over TLS.
 var tlsType = Type{
 	Name:    "tls",
 	Aliases: []string{"ssl"},
@@ -31,29 +30,16 @@ var tlsType = Type{
 	},
 }
 
-// tlsStep is the step between tcpStep and what is spoken over TLS.
+// tlsStep returns the step of a TLS handshake, between tcpStep and the step of a protocol over TLS.
 func tlsStep(host string, port uint16, config *tls.Config) Step {
-	return Step{
-		Name: "tls:" + hostPort(host, port),
-		Info: hostPort(host, port),
-		Run: func(ctx context.Context, t Target) Result {
-			t.Protocol, t.Host, t.Port = "tls", host, port
-			return ask(ctx, t, func(x *exchange) Result {
-				conn, r, ok := x.handshake(config)
-				if !ok {
-					return r
-				}
-				took := time.Since(x.start)
-				_ = conn.CloseWrite() // a goodbye, or the service logs a truncated connection
-				return Result{Code: 200, Body: fmt.Appendf(nil, "TLS handshake done in %.2fs", took.Seconds())}
-			})
-		},
-	}
+	return stepAt("tls", host, port, func(ctx context.Context, t Target) Result {
+		return askTLS(ctx, t, config, func(x *exchange) Result { return x.done("TLS handshake done") })
+	})
 }
 
-// LoadRoots reads the authorities to trust instead of the system's, for Options.TLSRoots: the certificates
-// in a file in PEM, or in all files *.pem and *.crt of a directory, as conn-check's --tls-certs-path has
-// them. Links to nowhere are left out, as /etc/ssl/certs may have some. A path without any certificate is an error.
+// LoadRoots returns the authorities to trust instead of the system's, for Options.TLSRoots. As conn-check's
+// --tls-certs-path, path is a file in PEM, or a directory whose files *.pem and *.crt are read. LoadRoots ignores
+// broken links, because /etc/ssl/certs may have some. A path without a certificate is an error.
 func LoadRoots(path string) (*x509.CertPool, error) {
 	files := []string{path}
 	info, err := os.Stat(path)
@@ -62,7 +48,7 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 	}
 	if info.IsDir() {
 		files = nil
-		entries, err := os.ReadDir(path) // not Glob: the path may have letters that mean something to it
+		entries, err := os.ReadDir(path) // not Glob: path may contain characters of a pattern
 		if err != nil {
 			return nil, fmt.Errorf("load certificates: %w", err)
 		}

@@ -19,7 +19,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// stepNames are the names of a check's steps.
+// stepNames returns the names of a check's steps.
 func stepNames(c *check.Configured) (names []string) {
 	for _, s := range c.Steps {
 		names = append(names, s.Name)
@@ -27,7 +27,7 @@ func stepNames(c *check.Configured) (names []string) {
 	return names
 }
 
-// tlsServer does handshakes with a certificate.
+// tlsServer starts a server that does handshakes with a certificate.
 func tlsServer(t testing.TB, certificate tls.Certificate) *checktest.Server {
 	t.Helper()
 	return checktest.Serve(t, func(conn net.Conn) {
@@ -95,7 +95,7 @@ func TestTLSNginx(t *testing.T) {
 	}
 }
 
-// nginxTLS is nginx with a certificate.
+// nginxTLS starts an nginx with a certificate.
 func nginxTLS(t testing.TB, certificate tls.Certificate, server string) *servertest.Server {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)

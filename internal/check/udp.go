@@ -8,13 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
 )
 
-// maxUDPAddresses is how many addresses of a name are tried while nothing listens at the ones before.
+// maxUDPAddresses is how many addresses of a name are tried, one after the other, while they refuse the datagram.
 const maxUDPAddresses = 8
 
-// udpType is the check of a service over UDP by a question to which it has one answer.
+// udpType is the check of a service over UDP that has one right answer to a datagram.
 var udpType = Type{
 	Name: "udp",
 	Doc:  "a datagram is answered with the expected one",
@@ -27,37 +26,24 @@ var udpType = Type{
 	build: func(o *values, _ Defaults) (*Configured, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		send, expect := []byte(o.text("send", "")), []byte(o.text("expect", ""))
-		name := "udp:" + hostPort(host, port)
-		return &Configured{
-			Name: name,
-			Steps: []Step{{Name: name, Info: hostPort(host, port), Run: func(ctx context.Context, t Target) Result {
-				t.Protocol, t.Host, t.Port = "udp", host, port
-				return askUDP(ctx, t, send, expect)
-			}}},
-			Endpoint: Endpoint{"udp", host, port},
-		}, nil
+		step := stepAt("udp", host, port, func(ctx context.Context, t Target) Result {
+			return timed(func() Result { return newExchange(ctx, t).askUDP(send, expect) })
+		})
+		return &Configured{Name: step.Name, Steps: []Step{step}, Endpoint: Endpoint{"udp", host, port}}, nil
 	},
 }
 
-// askUDP sends one datagram and waits for one. There are three verdicts beside the right answer, and they
-// are kept apart: another answer, nothing there (the kernel of the other side said so by ICMP), and
-// silence, from which nobody can tell a service that is gone from one that did not like the question, or a
-// datagram lost on the way. It is sent once: whoever counts failures should see every one of them.
-func askUDP(ctx context.Context, t Target, send, expect []byte) Result {
-	x := &exchange{ctx: ctx, t: t, start: time.Now(), phase: phaseConnect}
-	r := x.askUDP(send, expect)
-	r.Took = time.Since(x.start)
-	return r
-}
-
+// askUDP sends one datagram and waits for one. It sends no second one, so that callers who count failures see each of
+// them. Besides the right answer there are three results: another answer; a refusal (ICMP says that nothing listens);
+// and a timeout, after which the service may be down, may have ignored the datagram, or the network may have lost it.
 func (x *exchange) askUDP(send, expect []byte) Result {
 	if err := x.ctx.Err(); err != nil {
 		return x.fail(err)
 	}
 	hosts := []string{x.t.Host}
 	if _, err := netip.ParseAddr(x.t.Host); err != nil {
-		// A name may have an address of a family in which the service does not listen ("localhost"). TCP tries
-		// the next one by itself.
+		// The service may listen on only one of the addresses of a name ("localhost"). net.Dialer tries the next one for
+		// TCP only.
 		hosts, err = net.DefaultResolver.LookupHost(x.ctx, x.t.Host)
 		if err != nil {
 			return x.fail(err)
@@ -74,7 +60,7 @@ func (x *exchange) askUDP(send, expect []byte) Result {
 }
 
 func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
-	// A connected socket: the kernel takes answers from nobody else, and passes on what ICMP says.
+	// A connected socket: the kernel drops datagrams from other addresses and reports ICMP errors.
 	conn, err := dialer.DialContext(x.ctx, "udp", addr)
 	if err != nil {
 		return x.fail(err)
@@ -83,7 +69,7 @@ func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
 	stop := context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
 	defer stop()
 	x.phase = phaseWait
-	answer := make([]byte, max(len(expect)+1, 512)) // what does not fit is not what is expected
+	answer := make([]byte, max(len(expect)+1, 512)) // a longer answer is not the expected one
 	_, err = conn.Write(send)
 	n := 0
 	if err == nil {
@@ -102,5 +88,5 @@ func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
 	case !bytes.Equal(answer, expect):
 		return x.failed(503, "%s answered, but not as expected: %q", x.addr(), oneLine(answer, 80))
 	}
-	return Result{Code: 200, Body: fmt.Appendf(nil, "Answered as expected in %.2fs", time.Since(x.start).Seconds())}
+	return x.done("Answered as expected")
 }

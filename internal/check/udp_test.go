@@ -10,7 +10,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// The verdicts of UDP can be told from each other by their texts.
+// Each result has a text of its own.
 func TestUDP(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func([]byte) []byte // nil: nothing listens

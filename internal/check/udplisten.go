@@ -11,11 +11,9 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
-	"time"
 )
 
-// udpListenType is the check that udp_healther was made for: not whether a service answers, but whether
-// something is bound to its port on this machine.
+// udpListenType is the check of udp_healther: a socket of this machine is bound to the port. It sends nothing.
 var udpListenType = Type{
 	Name: "udp-listen",
 	Doc:  "something is bound to this UDP port on this machine; nothing is sent (Linux)",
@@ -40,13 +38,21 @@ var udpListenType = Type{
 		return &Configured{
 			Name: name,
 			Steps: []Step{{Name: name, Run: func(ctx context.Context, _ Target) Result {
-				return here(ctx, name, func() Result { return checkUDPListen(host, port) })
+				return timed(func() Result {
+					switch err := ctx.Err(); {
+					case errors.Is(err, context.Canceled):
+						return result(503, ReasonCancelled, err, "Check cancelled (%s)", oneLine(name, 300))
+					case err != nil:
+						return result(503, ReasonTimeout, err, "No time left (%s)", oneLine(name, 300))
+					}
+					return checkUDPListen(host, port)
+				})
 			}}},
 		}, nil
 	},
 }
 
-// checkUDPListen looks whether something is bound to the port; a host that is not valid is any address.
+// checkUDPListen is healthy when a socket is bound to the port at host, or at any address if host is not valid.
 func checkUDPListen(host netip.Addr, port uint16) Result {
 	where := "UDP port " + strconv.Itoa(int(port))
 	if host.IsValid() {
@@ -57,50 +63,34 @@ func checkUDPListen(host netip.Addr, port uint16) Result {
 	case errors.Is(err, errors.ErrUnsupported):
 		return result(500, ReasonConfig, err, "udp-listen works on Linux only")
 	case err != nil:
-		return result(503, ReasonBusy, err, "Cannot see what is bound to %s: %s", where, errno(err))
+		return result(503, ReasonBusy, err, "Cannot see what is bound to %s: %s", where, causeText(err))
 	case !bound:
 		return result(503, ReasonRefused, errors.New("nothing is bound to "+where), "Nothing is bound to %s", where)
 	}
 	return Result{Code: 200, Body: []byte("Something is bound to " + where)}
 }
 
-// UDPListening tells whether a socket of this machine is bound to a UDP port, on any address of IPv4 or
-// IPv6, to receive from anybody. It reads one or two files of /proc, in a millisecond for thousands of
-// sockets, starts no process and keeps nothing open, so it may be asked every second. On systems other
-// than Linux the error is errors.ErrUnsupported. It sees the network namespace of this process alone.
+// UDPListening reports whether a socket of this machine is bound to a UDP port, on any address of IPv4 or IPv6, and
+// receives from any sender. It sees the network namespace of this process only. On systems other than Linux its error
+// is errors.ErrUnsupported.
+//
+// It reads one or two files of /proc, in a millisecond for thousands of sockets, so it may be called every second.
 func UDPListening(port uint16) (bool, error) { return udpBound(netip.Addr{}, port) }
-
-// here runs a check that needs no network and so cannot be waiting: all it has to do with ctx is not to
-// run when nobody waits for it.
-func here(ctx context.Context, name string, run func() Result) Result {
-	start := time.Now()
-	var r Result
-	switch err := ctx.Err(); {
-	case errors.Is(err, context.Canceled):
-		r = result(503, ReasonCancelled, err, "Check cancelled (%s)", oneLine(name, 300))
-	case err != nil:
-		r = result(503, ReasonTimeout, err, "No time left (%s)", oneLine(name, 300))
-	default:
-		r = run()
-	}
-	r.Took = time.Since(start)
-	return r
-}
 
 const (
 	// maxUDPTable is how much of a table of sockets is read, in bytes: some 130,000 sockets.
 	maxUDPTable = 16 << 20
-	// maxUDPRow is the longest row of it, in bytes; the kernel pads to 127 (IPv4) and writes some 170 (IPv6).
+	// maxUDPRow is the longest row of a table in bytes. The kernel pads to 127 for IPv4 and writes some 170 for IPv6.
 	maxUDPRow = 1 << 10
-	// udpUnconnected is the state of a socket that receives from anybody (TCP_CLOSE). A connected one, 01,
-	// is a client's and may have any port by chance.
+	// udpUnconnected is the state (TCP_CLOSE) of a socket that receives from any sender. A connected socket, 01, is a
+	// client's and has a random port.
 	udpUnconnected = "07"
 )
 
 var errUDPTable = errors.New("not a table of sockets")
 
-// findUDP reads a table in the format of /proc/net/udp and udp6 until a row of a socket that receives from
-// anybody matches.
+// findUDP reports whether a table in the format of /proc/net/udp and udp6 has an unconnected socket whose local address
+// matches.
 func findUDP(table io.Reader, match func(local netip.AddrPort) bool) (bool, error) {
 	limited := &io.LimitedReader{R: table, N: maxUDPTable}
 	r := bufio.NewReaderSize(limited, maxUDPRow)
@@ -137,8 +127,7 @@ func findUDP(table io.Reader, match func(local netip.AddrPort) bool) (bool, erro
 	}
 }
 
-// parseSocket reads "0100007F:0202": the address as words of 32 bits in the byte order of this machine, and
-// the port.
+// parseSocket parses "0100007F:0202": the address in words of 32 bits in the byte order of this machine, and the port.
 func parseSocket(text []byte) (netip.AddrPort, bool) {
 	address, port, ok := bytes.Cut(text, []byte(":"))
 	var raw [16]byte
@@ -160,9 +149,9 @@ func parseSocket(text []byte) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr, uint16(number)), true
 }
 
-// receives tells whether a socket bound to local gets what is sent to port at host, or at any address if
-// host is not valid. One bound to all of IPv6 gets what is sent to an IPv4 address too, unless it has asked
-// not to, which the tables do not say.
+// receives reports whether a socket bound to local receives what is sent to port at host, or at any address if host is
+// not valid. A socket bound to all of IPv6 counts for IPv4 too. It does not receive IPv4 if it has set IPV6_V6ONLY, but
+// the tables do not show that.
 func receives(local netip.AddrPort, host netip.Addr, port uint16) bool {
 	at := local.Addr()
 	switch {

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// udpBound tells whether a socket receives what is sent to port at host; see receives. Each table is read
-// once. Without IPv6 the kernel has no second table.
+// udpBound reports whether a socket receives what is sent to port at host; see receives. It reads each table once.
+// Without IPv6 the kernel has no second table.
 func udpBound(host netip.Addr, port uint16) (bool, error) {
 	match := func(local netip.AddrPort) bool { return receives(local, host, port) }
 	bound, err := udpBoundIn("/proc/self/net/udp", match)

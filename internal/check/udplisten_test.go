@@ -12,17 +12,7 @@ import (
 	"hacheck/internal/check"
 )
 
-// build is check.Build of a spec that is right.
-func build(t testing.TB, d check.Defaults, typ string, options map[string]any) *check.Configured {
-	t.Helper()
-	c, err := check.Build(check.Spec{Type: typ, Options: options}, d)
-	if err != nil {
-		t.Fatalf("%s: %v", typ, err)
-	}
-	return c
-}
-
-// udpSocket is a socket bound to address, and its port.
+// udpSocket binds a socket to address and returns its port.
 func udpSocket(t testing.TB, network, address string) uint16 {
 	t.Helper()
 	conn, err := net.ListenPacket(network, address)
@@ -79,8 +69,8 @@ func TestUDPListen(t *testing.T) {
 	}
 }
 
-// A client's socket has a port too, and a port of TCP is another one.
-func TestUDPListenOthers(t *testing.T) {
+// A connected socket is a client's and does not count.
+func TestUDPListenIgnoresClients(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		return
 	}
@@ -101,7 +91,7 @@ func TestUDPListenOthers(t *testing.T) {
 	}
 }
 
-// udpSocketGone is a port to which nothing is bound any more.
+// udpSocketGone returns a port to which nothing is bound any more.
 func udpSocketGone(t testing.TB) uint16 {
 	t.Helper()
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -121,10 +111,10 @@ func TestUDPListenCancelled(t *testing.T) {
 	}
 }
 
-// littleEndian tells the byte order of this machine, in which the kernel writes addresses.
+// littleEndian reports the byte order of this machine, in which the kernel writes addresses.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// cutText is s, or the beginning of it, in an error message.
+// cutText returns at most the first 200 bytes of s, for an error message.
 func cutText(s string) string {
 	if len(s) > 200 {
 		return s[:200] + "..."
@@ -150,7 +140,7 @@ func TestUDPTable(t *testing.T) {
 		"":        "",
 		"sl\n":    "",
 		"sl\n\n":  "",
-		// A table that is none may not pass for an empty one.
+		// Text in another format is an error, not an empty table.
 		"sl\n 1: 0100007F:0035\n":                      "error",
 		"sl\n 1: 0100007F 0 07 x\n":                    "error",
 		"sl\n 1: 0100007G:0035 0 07 07\n":              "error",
@@ -196,7 +186,7 @@ func FuzzUDPTable(f *testing.F) {
 	})
 }
 
-// BenchmarkUDPListening is what a beacon pays each second.
+// BenchmarkUDPListening measures what a beacon does each second.
 func BenchmarkUDPListening(b *testing.B) {
 	port := udpSocketGone(b)
 	for b.Loop() {

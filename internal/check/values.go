@@ -7,89 +7,47 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 )
 
-// values reads the options of one Spec for a Type's build. Its methods return the option's value, or the
-// default when the option is not given, and remember what is wrong; build looks at nothing but the values,
-// and buildType returns the errors, all of them.
+// values reads the options of one Spec for a Type's build. Each method returns the option's value, or the default if
+// the option is not given. A wrong value is added to errs and the default is returned. buildType returns all errors,
+// so build need not look at them.
 type values struct {
 	spec Spec
 	typ  *Type
 	errs []error
 }
 
-// buildType reads s as a spec of type t.
-func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
-	if d.Host != "" && s.Options["host"] == nil && slices.ContainsFunc(t.Options, func(opt Option) bool { return opt.Name == "host" && opt.Required }) {
-		s.Options = maps.Clone(s.Options)
-		if s.Options == nil {
-			s.Options = map[string]any{}
-		}
-		s.Options["host"] = d.Host
-	}
-	o := &values{spec: s, typ: t}
-	known := []string{"type", "tags", "timeout"}
-	for _, opt := range t.Options {
+// checkNames adds an error for each required option that is missing and for each option that the type does not have.
+func (o *values) checkNames() {
+	known := []string{"tags", "timeout"}
+	for _, opt := range o.typ.Options {
 		if !slices.Contains(known, opt.Name) {
 			known = append(known, opt.Name)
 		}
-		if v, given := s.Options[opt.Name]; opt.Required && (!given || v == nil) {
+		if opt.Required && !o.given(opt.Name) {
 			o.wrong(opt.Name, "is required: "+opt.Want)
 		}
 	}
-	for _, name := range sortedKeys(s.Options) {
-		if !slices.Contains(known, name) {
-			o.wrong(name, fmt.Sprintf("no such option of %s; it has %s", t.Name, strings.Join(known[1:], ", ")))
+	for _, name := range slices.Sorted(maps.Keys(o.spec.Options)) {
+		if name != "type" && !slices.Contains(known, name) {
+			o.wrong(name, fmt.Sprintf("no such option of %s; it has %s", o.typ.Name, strings.Join(known, ", ")))
 		}
 	}
-	timeout := o.seconds("timeout", d.Timeout)
-	if timeout == 0 {
-		timeout = defaultTimeout
-	}
-	c, err := t.build(o, d)
-	if err != nil {
-		o.errs = append(o.errs, err)
-	}
-	if len(o.errs) > 0 {
-		return nil, errors.Join(o.errs...)
-	}
-	c.Type, c.Tags = t.Name, s.Tags
-	c.typ, c.spec, c.defaults = t, s, d
-	if c.Timeout == 0 || o.given("timeout") || d.Timeout > 0 {
-		c.Timeout = timeout
-	}
-	return c, nil
 }
 
-// defaultTimeout is conn-check's, for a check that names none.
-const defaultTimeout = 10 * time.Second
-
-// maxTimeout is the longest timeout of a check.
-const maxTimeout = time.Hour
-
-func sortedKeys(m map[string]any) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
-
-// option returns the description of an option; build must not ask for one that its Type does not list.
+// option returns the description of an option. It panics if the type does not have it.
 func (o *values) option(name string) Option {
-	for _, opt := range o.typ.Options {
-		if opt.Name == name {
-			return opt
-		}
-	}
-	if name == "timeout" {
+	opt, ok := o.typ.option(name)
+	if !ok && name == "timeout" {
 		return Option{Name: name, Want: "a number of seconds above 0 and up to 3600"}
 	}
-	panic("check: type " + o.typ.Name + " has no option " + name)
+	if !ok {
+		panic("check: type " + o.typ.Name + " has no option " + name)
+	}
+	return opt
 }
 
 func (o *values) given(name string) bool { return o.spec.Options[name] != nil }
@@ -98,7 +56,7 @@ func (o *values) wrong(name, what string) {
 	o.errs = append(o.errs, &OptionError{name, errors.New(what)})
 }
 
-// unexpected remembers that an option's value is not what it has to be. A secret is not shown.
+// unexpected adds the error for a value v that the option does not take. It does not show the value of a secret.
 func (o *values) unexpected(name string, v any) {
 	opt := o.option(name)
 	got := fmt.Sprintf("%v", v)
@@ -123,22 +81,29 @@ func cutTo(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "") + "..."
 }
 
-// text returns a string. Numbers are taken as they would be written: "password: 1234" is one in YAML.
-func (o *values) text(name, def string) string {
+// valueOf returns the option's value if it is of type T.
+func valueOf[T any](o *values, name string, def T) T {
 	switch v := o.spec.Options[name].(type) {
 	case nil:
 		return def
-	case string:
+	case T:
 		return v
-	case int, float64:
-		return fmt.Sprint(v)
 	default:
 		o.unexpected(name, v)
 		return def
 	}
 }
 
-// secret is text that cannot print itself.
+// text returns a string. It also takes numbers, because "password: 1234" is one in YAML.
+func (o *values) text(name, def string) string {
+	switch v := o.spec.Options[name].(type) {
+	case int, float64:
+		return fmt.Sprint(v)
+	}
+	return valueOf(o, name, def)
+}
+
+// secret returns a text that cannot print itself.
 func (o *values) secret(name string) Secret { return Secret(o.text(name, "")) }
 
 // host returns an address without brackets, or a name; "" when none is given.
@@ -153,25 +118,23 @@ func (o *values) host(name string) string {
 	return s
 }
 
-// port returns a port from 1 to 65535; 0 only where def is 0 and none is given.
+// port returns a port from 1 to 65535; 0 only if def is 0 and none is given.
 func (o *values) port(name string, def uint16) uint16 {
-	n := o.whole(name, int(def), 1, 65535)
-	return uint16(n)
+	return uint16(o.whole(name, int(def), 1, math.MaxUint16))
 }
 
+// whole returns a whole number from least to most.
 func (o *values) whole(name string, def, least, most int) int {
-	switch v := o.spec.Options[name].(type) {
-	case nil:
+	v := o.spec.Options[name]
+	if v == nil {
 		return def
-	case int:
-		if v >= least && v <= most {
-			return v
-		}
-		o.unexpected(name, v)
-	default:
-		o.unexpected(name, v)
 	}
-	return def
+	n, ok := v.(int)
+	if !ok || n < least || n > most {
+		o.unexpected(name, v)
+		return def
+	}
+	return n
 }
 
 // ports returns a list of ports from 1 to 65535, nil when there is none.
@@ -187,31 +150,19 @@ func (o *values) ports(name string) (ports []uint16) {
 	return ports
 }
 
-// flag returns a boolean. A string is none: "false" in quotes must never come out true.
-func (o *values) flag(name string, def bool) bool {
-	switch v := o.spec.Options[name].(type) {
-	case nil:
-		return def
-	case bool:
-		return v
-	default:
-		o.unexpected(name, v)
-		return def
-	}
-}
+// flag returns a boolean. It takes no string, because "false" in quotes must never come out true.
+func (o *values) flag(name string, def bool) bool { return valueOf(o, name, def) }
 
 // seconds returns a duration above 0 and up to an hour.
 func (o *values) seconds(name string, def time.Duration) time.Duration {
 	var f float64
 	switch v := o.spec.Options[name].(type) {
-	case nil:
-		return def
 	case int:
 		f = float64(v)
 	case float64:
 		f = v
 	default:
-		o.unexpected(name, v)
+		valueOf(o, name, f) // an error if it is given
 		return def
 	}
 	if math.IsNaN(f) || f <= 0 || f > maxTimeout.Seconds() {
@@ -222,27 +173,7 @@ func (o *values) seconds(name string, def time.Duration) time.Duration {
 }
 
 // list returns the elements of a list, nil when there is none.
-func (o *values) list(name string) []any {
-	switch v := o.spec.Options[name].(type) {
-	case nil:
-		return nil
-	case []any:
-		return v
-	default:
-		o.unexpected(name, v)
-		return nil
-	}
-}
+func (o *values) list(name string) []any { return valueOf[[]any](o, name, nil) }
 
 // mapping returns a mapping, nil when there is none.
-func (o *values) mapping(name string) map[string]any {
-	switch v := o.spec.Options[name].(type) {
-	case nil:
-		return nil
-	case map[string]any:
-		return v
-	default:
-		o.unexpected(name, v)
-		return nil
-	}
-}
+func (o *values) mapping(name string) map[string]any { return valueOf[map[string]any](o, name, nil) }

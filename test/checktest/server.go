@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// patience is how long the suite waits for what must happen at once, before it calls it missing. It is
-// generous because test machines stall; nothing waits for it to pass.
-const patience = 5 * time.Second
+// maxDelay is how long the suite waits for what must happen at once, before it calls it missing. It is long because
+// test machines stall.
+const maxDelay = 5 * time.Second
 
-// Server is a listener of the suite. It counts what it accepts and knows which clients have not closed
-// their end.
+// Server is a listener of the suite. It records which clients connected and which have not closed their end.
 type Server struct {
 	Host string // an IP address
 	Port uint16
@@ -26,14 +25,13 @@ type Server struct {
 	handlers sync.WaitGroup
 
 	mu      sync.Mutex
-	clients []string // the addresses of all that have been accepted, in order
+	clients []string // the addresses of all accepted connections, in order
 	open    map[net.Conn]struct{}
 }
 
-// Serve listens on a free port of 127.0.0.1 and calls handle for every connection, each in a goroutine
-// of its own. After handle has returned the server reads until the client closes and closes then, so a
-// handler that just returns is a server that has fallen silent. Everything is stopped with the test,
-// which fails if a client still holds a connection then.
+// Serve listens on a free port of 127.0.0.1 and calls handle in a goroutine for every connection. After handle has
+// returned, the server reads until the client closes and then closes the connection. So a handler that returns at once
+// is a silent server. The server stops at the end of the test, which fails if a client has a connection open then.
 func Serve(t testing.TB, handle func(conn net.Conn)) *Server {
 	t.Helper()
 	return ServeAt(t, "127.0.0.1", handle)
@@ -53,20 +51,20 @@ func ServeAt(t testing.TB, host string, handle func(conn net.Conn)) *Server {
 	return s
 }
 
-// Addr is "<host>:<port>".
+// Addr returns "<host>:<port>".
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Settled returns how many connections clients have made so far, those included that are not accepted yet. It makes
-// one more, which is not counted, and waits until that is accepted: the kernel hands out connections in their order.
+// Settled returns how many connections clients have made so far, including those not accepted yet. It makes one more,
+// which does not count, and waits until that is accepted, because the kernel hands out connections in order.
 func (s *Server) Settled(t testing.TB) int {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", s.Addr(), patience)
+	conn, err := net.DialTimeout("tcp", s.Addr(), maxDelay)
 	if err != nil {
 		t.Fatalf("connect to a server of the test: %v", err)
 	}
 	defer conn.Close()
 	own := conn.LocalAddr().String()
-	late, again := time.NewTimer(patience), time.NewTicker(time.Millisecond)
+	late, again := time.NewTimer(maxDelay), time.NewTicker(time.Millisecond)
 	defer late.Stop()
 	defer again.Stop()
 	for {
@@ -81,7 +79,7 @@ func (s *Server) Settled(t testing.TB) int {
 		}
 		select {
 		case <-late.C:
-			t.Fatalf("the server of the test has accepted nothing for %v", patience)
+			t.Fatalf("the server of the test has accepted nothing for %v", maxDelay)
 		case <-again.C:
 		}
 	}
@@ -99,7 +97,7 @@ func (s *Server) accept(handle func(net.Conn)) {
 		s.mu.Unlock()
 		s.handlers.Go(func() {
 			handle(conn)
-			// An error other than EOF (a reset, or a handler that closed) is an end as well.
+			// An error other than EOF (a reset, or a handler that closed) also ends the connection.
 			_, _ = io.Copy(io.Discard, conn)
 			_ = conn.Close()
 			s.mu.Lock()
@@ -118,7 +116,7 @@ func (s *Server) stop(t testing.TB) {
 	select {
 	case <-done:
 		return
-	case <-time.After(patience):
+	case <-time.After(maxDelay):
 	}
 	s.mu.Lock()
 	t.Errorf("%d of %d connections were not closed by the check", len(s.open), len(s.clients))
@@ -129,18 +127,18 @@ func (s *Server) stop(t testing.TB) {
 	<-done
 }
 
-// ClosedPort returns a port of 127.0.0.1 that refuses connections, until the test ends: it is taken, so that nobody
-// else gets it, and nothing listens on it.
+// ClosedPort returns a port of 127.0.0.1 that refuses connections until the end of the test. A socket that does not
+// listen holds the port, so that no other program gets it.
 func ClosedPort(t testing.TB) uint16 {
 	t.Helper()
 	_, port := Bound(t)
 	return port
 }
 
-// Bound returns a TCP socket that has a port of 127.0.0.1 until the test ends, and does not listen.
+// Bound returns a TCP socket that is bound to a port of 127.0.0.1 until the end of the test, and does not listen.
 func Bound(t testing.TB) (fd int, port uint16) {
 	t.Helper()
-	syscall.ForkLock.RLock() // no process is started until it is known not to inherit the socket
+	syscall.ForkLock.RLock() // no process starts before the socket is close-on-exec
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err == nil {
 		syscall.CloseOnExec(fd)
@@ -160,15 +158,15 @@ func Bound(t testing.TB) (fd int, port uint16) {
 	return fd, uint16(name.(*syscall.SockaddrInet4).Port)
 }
 
-// BlackHole returns a port of 127.0.0.1 to which connections never complete: its queue is full and
-// nobody accepts, so the kernel drops what comes. It ends with the test.
+// BlackHole returns a port of 127.0.0.1 to which connections never complete, until the end of the test. Its accept
+// queue is full and nobody accepts, so the kernel drops connection requests.
 func BlackHole(t testing.TB) uint16 {
 	t.Helper()
 	fd, port := Bound(t)
 	if err := syscall.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	for failed := 0; failed < 2; { // once may be this machine's fault
+	for failed := 0; failed < 2; { // the first failure may be a slow machine
 		conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 100*time.Millisecond)
 		if err != nil {
 			failed++

@@ -44,7 +44,7 @@ func TestSplitCommand(t *testing.T) {
 	}
 }
 
-// Where nothing but blanks, quotes and backslashes has a meaning to it, a shell splits a line alike.
+// A shell splits a line of letters, blanks, quotes and backslashes into the same words.
 func TestSplitCommandAsShell(t *testing.T) {
 	const letters = "a b\t'\"\\'\"\\ é"
 	sequence := uint32(1)
@@ -58,7 +58,7 @@ func TestSplitCommandAsShell(t *testing.T) {
 		shell := exec.Command("sh", "-c", `printf '%s\0' x `+line.String())
 		out, shellErr := shell.Output()
 		if err != nil || shellErr != nil {
-			// A shell takes a backslash at the very end for itself; everything else it refuses too.
+			// A shell accepts a backslash at the end of the line. It refuses all other lines with errors too.
 			if (err == nil) != (shellErr == nil) && !strings.HasSuffix(line.String(), `\`) {
 				t.Errorf("%q: %v, the shell: %v", line.String(), err, shellErr)
 			}

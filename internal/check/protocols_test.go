@@ -8,7 +8,7 @@ import (
 	"hacheck/internal/check"
 )
 
-// What doors and cache go by: which part of a URL a protocol needs, and what its answer depends on.
+// The endpoints and the cache rely on which parts of a URL a protocol needs, and on what its answer depends.
 func TestProtocols(t *testing.T) {
 	type shape struct{ Check, URI, PerService, NoPort bool }
 	want := map[string]shape{

@@ -16,7 +16,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// fixed is a configured check that answers without asking anybody.
+// fixed returns a configured check with a fixed result.
 func fixed(name string, r check.Result) *check.Configured {
 	return &check.Configured{
 		Type: "tcp", Name: name, Timeout: 10 * time.Second,
@@ -24,7 +24,7 @@ func fixed(name string, r check.Result) *check.Configured {
 	}
 }
 
-// askService asks a URL protocol about the service web.
+// askService runs a URL protocol for the service web, with these checks configured.
 func askService(t testing.TB, protocol string, port uint16, checks ...*check.Configured) check.Result {
 	t.Helper()
 	o := check.Options{Services: map[string][]*check.Configured{"web": checks}}
@@ -51,7 +51,7 @@ func TestChecks(t *testing.T) {
 		"not 200":                {checks{fixed("a", away)}, 503, check.ReasonFailed, "a: away"},
 		"busy":                   {checks{fixed("a", up), fixed("b", busy)}, 503, check.ReasonBusy, "b: busy"},
 		"busy, but another not":  {checks{fixed("a", busy), fixed("b", down), fixed("c", left)}, 503, check.ReasonFailed, "a: busy\nb: not well\nc: left"},
-		"nobody waits for it":    {checks{fixed("a", left)}, 503, check.ReasonCancelled, "a: left"},
+		"the caller has left":    {checks{fixed("a", left)}, 503, check.ReasonCancelled, "a: left"},
 		"nothing but ours":       {checks{fixed("a", busy), fixed("b", left)}, 503, check.ReasonBusy, "a: busy\nb: left"},
 		"none is configured":     {nil, 500, check.ReasonConfig, "No checks are configured for web; add to the configuration file: services: {web: {checks: [{type: tcp, port: 8080}]}}"},
 		"the first counts":       {checks{fixed("a", down), fixed("b", busy)}, 503, check.ReasonFailed, "a: not well\nb: busy"},
@@ -76,7 +76,7 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// However many fail, the answer is one that can be kept.
+// The text of many failures is cut to MaxBody.
 func TestChecksBounded(t *testing.T) {
 	long := check.Result{Code: 503, Reason: check.ReasonFailed, Body: []byte(strings.Repeat("x", 10_000)), Err: errors.New("why")}
 	var checks []*check.Configured
@@ -89,7 +89,7 @@ func TestChecksBounded(t *testing.T) {
 	}
 }
 
-// The checks of a service run beside each other, as many as may, and each is told what it was asked about.
+// The checks of a service run in parallel, at most 64 at once, and each gets the service and port of the request.
 func TestChecksSideBySide(t *testing.T) {
 	const all = 100
 	var mu sync.Mutex
@@ -115,7 +115,7 @@ func TestChecksSideBySide(t *testing.T) {
 			if target.Service != "web" || target.Port != 8080 {
 				t.Errorf("asked about %s, port %d", target.Service, target.Port)
 			}
-			// Without 64 of them at once nobody gets on.
+			// Each blocks until 64 run at once.
 			select {
 			case <-full:
 				return check.Result{Code: 200}
@@ -125,16 +125,15 @@ func TestChecksSideBySide(t *testing.T) {
 		}
 		checks = append(checks, &check.Configured{Name: name, Timeout: 10 * time.Second, Steps: []check.Step{{Name: name, Run: run}}})
 	}
-	outcomes := check.RunAll(t.Context(), "web", checks, check.Target{Port: 8080})
-	if r := check.Combine(outcomes); r.Code != 200 || len(outcomes) != all {
-		t.Errorf("%d, %d outcomes, %s", r.Code, len(outcomes), r.Body)
+	if r := askService(t, "checks", 8080, checks...); r.Code != 200 || len(r.Parts) != all {
+		t.Errorf("%d, %d results, %s", r.Code, len(r.Parts), r.Body)
 	}
 	if most != 64 {
 		t.Errorf("%d at once", most)
 	}
 }
 
-// After a failure the rest of the steps is not run.
+// After a failed step the other steps do not run.
 func TestConfiguredSteps(t *testing.T) {
 	var ran []string
 	step := func(name string, code int) check.Step {
@@ -183,7 +182,7 @@ func TestAt(t *testing.T) {
 	}
 }
 
-// URL protocols that are types take everything but host and port from the service's first check of it.
+// URL protocols that are types take all options but host and port from the service's first check of this type.
 func TestTypedProtocols(t *testing.T) {
 	options := func(send, expect string) map[string]any {
 		return map[string]any{"host": "192.0.2.1", "port": 1, "send": send, "expect": expect}
@@ -202,7 +201,7 @@ func TestTypedProtocols(t *testing.T) {
 		t.Errorf("none: %d %s %s", r.Code, r.Reason, r.Body)
 	}
 
-	// tls works without one, and looks at the certificate as https does.
+	// tls works without a configured check, and verifies certificates as https does.
 	a := newAuthority(t)
 	s := tlsServer(t, issue(t, loopback(), a))
 	target := check.Target{Protocol: "tls", Service: "web", Host: s.Host, Port: s.Port}
@@ -226,7 +225,7 @@ func TestTypedProtocols(t *testing.T) {
 	}
 }
 
-// Every type can be asked for by each of its names, and says what it is for.
+// Every type can be built by each of its names, and has a description.
 func TestTypes(t *testing.T) {
 	names := map[string]bool{}
 	for _, typ := range check.Types() {
@@ -255,8 +254,8 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-// TestReach: what a request says reaches the checks of a service as far as one of them uses it, and no further.
-func TestReach(t *testing.T) {
+// Targets have one canonical form if they differ only in what the checks of the service do not use.
+func TestCanonical(t *testing.T) {
 	script := map[string]any{"command": "true", "ports": []any{7001}}
 	services := map[string][]*check.Configured{
 		"script": {build(t, check.Defaults{}, "script", map[string]any{"command": "true"})},

@@ -13,7 +13,7 @@ import (
 	"hacheck/internal/check"
 )
 
-// stub is a check that takes d.
+// stub returns a check that takes d.
 func stub(d time.Duration) check.Func {
 	return func(ctx context.Context, _ check.Target) check.Result {
 		select {
@@ -25,7 +25,7 @@ func stub(d time.Duration) check.Func {
 	}
 }
 
-// at is a target of its own for each i.
+// at returns a different target for each i.
 func at(i int) check.Target { return check.Target{Host: "192.0.2.1", Port: uint16(1 + i)} }
 
 func TestTimeout(t *testing.T) {
@@ -38,7 +38,7 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// 20 checks of a second each and 5 slots: 4 rounds, never more than 5 at once.
+// 20 checks of a second each with 5 slots take 4 seconds, and never more than 5 run at once.
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int32
@@ -73,11 +73,11 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// The wait for a slot counts against the timeout, and when it eats it the service is not asked at all.
+// The wait for a slot counts against the timeout. If it takes all of it, the check does not run.
 func TestLimitBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := check.Set{"slow": {Name: "slow", Check: stub(time.Minute)}, "spool": {Name: "spool", PortOptional: true}}.
-			Wrap(check.Timeout(10*time.Second), check.Limit(1))
+			Wrap(check.Timeout(10*time.Second), check.NewLimiter(1).Wrap)
 		if set["spool"].Check != nil || !set["spool"].PortOptional {
 			t.Error("a protocol without a check has got one")
 		}
@@ -89,7 +89,7 @@ func TestLimitBusy(t *testing.T) {
 		go func() { time.Sleep(3 * time.Second); cancel() }()
 		left := f(ctx, check.Target{})
 		if want := "Check cancelled after 3.00s (waiting for one of 1 slots)"; string(left.Body) != want || left.Reason != check.ReasonCancelled || left.Code != 503 {
-			t.Errorf("an asker that leaves: %d %s %q", left.Code, left.Reason, left.Body)
+			t.Errorf("a caller that leaves: %d %s %q", left.Code, left.Reason, left.Body)
 		}
 		// The first check has 7 s left, and a second one takes the slot then.
 		go f(t.Context(), check.Target{})
@@ -105,8 +105,7 @@ func TestLimitBusy(t *testing.T) {
 	})
 }
 
-// A check that is cut off because it waited for most of its time says nothing about the service; one that had
-// most of it does.
+// A timeout after a wait for more than half of the time is ReasonBusy; after a shorter wait it is ReasonTimeout.
 func TestLimitTooLate(t *testing.T) {
 	for waited, want := range map[time.Duration]struct {
 		reason check.Reason
@@ -116,7 +115,7 @@ func TestLimitTooLate(t *testing.T) {
 		4 * time.Second: {check.ReasonTimeout, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			limit := check.Limit(1)
+			limit := check.NewLimiter(1).Wrap
 			go limit(stub(waited))(t.Context(), check.Target{})
 			synctest.Wait()
 			start := time.Now()
@@ -128,9 +127,9 @@ func TestLimitTooLate(t *testing.T) {
 	}
 }
 
-func TestLimitBusySentence(t *testing.T) {
+func TestLimitBusyMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limit := check.Limit(2)
+		limit := check.NewLimiter(2).Wrap
 		hang := limit(stub(time.Hour))
 		for i := range 2 {
 			go hang(t.Context(), at(i))
@@ -148,13 +147,13 @@ func TestLimitBusySentence(t *testing.T) {
 	})
 }
 
-// holding is a limiter with checks that hold their slots until they are told to end.
+// holding is a limiter with checks that hold their slots until end is called.
 type holding struct {
 	limiter *check.Limiter
 	running sync.Map // channels that end a check, by its URI
 }
 
-// ask asks for a check of target and returns when it runs or waits. Its result goes to results, which may be nil.
+// ask starts a check of target and returns when it runs or waits. Its result goes to results, which may be nil.
 func (h *holding) ask(t *testing.T, target check.Target, results chan<- check.Result) {
 	t.Helper()
 	f := check.Timeout(10 * time.Second)(h.limiter.Wrap(func(ctx context.Context, target check.Target) check.Result {
@@ -194,13 +193,13 @@ func (h *holding) end(t *testing.T, uri string) {
 	synctest.Wait()
 }
 
-// However many checks of one target are asked for, half of the slots are left, and half of the places in which to wait.
+// Checks of one target never take more than half of the slots and of the queue.
 func TestLimitShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := holding{limiter: check.NewLimiter(64)}
 		results := make(chan check.Result, 5000)
 		for i := range 4096/2 + 64/2 + 1 {
-			host := fmt.Sprintf("127.%d.0.1", i%200) // all of them are the same service, if it listens on every address
+			host := fmt.Sprintf("127.%d.0.1", i%200) // all are one target, because a service may listen on every address
 			h.ask(t, check.Target{Host: host, Port: 80, URI: fmt.Sprint("/greedy", i)}, results)
 		}
 		if n, waiting := h.limiter.Running(), h.limiter.Waiting(); n != 32 || waiting != 2048 {
@@ -217,7 +216,7 @@ func TestLimitShare(t *testing.T) {
 				t.Errorf("another target, number %d, waits", i+1)
 			}
 		}
-		h.ask(t, check.Target{Service: "db", URI: "/db"}, nil) // a service whose configuration says whom to ask
+		h.ask(t, check.Target{Service: "db", URI: "/db"}, nil) // a service whose configuration names the host
 		if !h.runs("/db") {
 			t.Error("a service waits")
 		}
@@ -299,5 +298,5 @@ func TestLimitOfNothing(t *testing.T) {
 			t.Error("a limit under which nothing can ever run")
 		}
 	}()
-	check.Limit(0)
+	check.NewLimiter(0)
 }

@@ -19,7 +19,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// httpCheck builds a check of type http of a URL.
+// httpCheck returns a check of type http for a URL.
 func httpCheck(t testing.TB, d check.Defaults, url string, options map[string]any) *check.Configured {
 	t.Helper()
 	all := map[string]any{"url": url}
@@ -83,7 +83,7 @@ func TestHTTPConfiguredRequest(t *testing.T) {
 				got <- text.String()
 				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			})
-			// A proxy in the environment is none of a check's business.
+			// Checks ignore a proxy in the environment.
 			t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 			t.Setenv("http_proxy", "http://127.0.0.1:1")
 			configured := httpCheck(t, check.Defaults{Options: check.Options{Version: "1.2.3"}}, "http://"+c.user+s.Addr()+c.path, c.options)
@@ -242,7 +242,7 @@ func TestHTTPConfiguredNginx(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			configured := httpCheck(t, c.defaults, c.url, c.options)
-			// Not the first step alone, which fails where nothing listens.
+			// The last step only: the first fails where nothing listens.
 			for i, run := range []check.Func{configured.Check, configured.Steps[1].Run} {
 				r := run(t.Context(), check.Target{})
 				if r.Code != c.code || !strings.Contains(string(r.Body), c.want) {
@@ -260,7 +260,7 @@ func TestHTTPConfiguredNginx(t *testing.T) {
 	}
 }
 
-// The page that a redirect comes with is not read to its end, which may never come.
+// The body of a redirect is not read to its end.
 func TestHTTPConfiguredRedirectBody(t *testing.T) {
 	first := make(chan struct{}, 1)
 	s := checktest.Serve(t, func(conn net.Conn) {
@@ -280,7 +280,7 @@ func TestHTTPConfiguredRedirectBody(t *testing.T) {
 	}
 }
 
-// A failure is that of the server to which a redirect has led.
+// After a redirect the failure names the server that it led to.
 func TestHTTPConfiguredRedirectElsewhere(t *testing.T) {
 	gone := checktest.ClosedPort(t)
 	s := answering(t, fmt.Sprintf("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/\r\nContent-Length: 0\r\n\r\n", gone))

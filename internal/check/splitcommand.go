@@ -5,11 +5,10 @@ import (
 	"strings"
 )
 
-// SplitCommand splits s into words as a POSIX shell does, and does nothing else that a shell would: blanks,
-// tabs and newlines separate; quotes hold a word together; a backslash takes the meaning from what follows
-// it, everything outside quotes, and $, `, ", \ and newline inside double ones. No variable, pattern, ~ or
-// #, and no |, ;, & or redirection means anything: they are letters. A word without an end, a NUL and a
-// command without words are errors.
+// SplitCommand splits s into words as a POSIX shell does: at blanks, tabs and newlines outside of quotes. A backslash
+// quotes the next character; inside double quotes only $, `, ", \ and newline. It does nothing else that a shell does:
+// variables, patterns, ~, #, |, ;, & and redirections are ordinary characters. An open quote, a NUL and a command
+// without words are errors.
 func SplitCommand(s string) ([]string, error) {
 	var words []string
 	var word strings.Builder
@@ -67,7 +66,8 @@ func SplitCommand(s string) ([]string, error) {
 	return words, nil
 }
 
-// doubleQuoted writes what s has before a closing " to word, and returns how many bytes that and the " are.
+// doubleQuoted appends the text of s before the closing " to word. It returns the number of bytes with the ", and false
+// if there is none.
 func doubleQuoted(word *strings.Builder, s string) (int, bool) {
 	for i := 0; i < len(s); i++ {
 		switch {

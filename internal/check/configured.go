@@ -1,0 +1,189 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Type is one kind of configured check.
+type Type struct {
+	Name    string
+	Aliases []string
+	Doc     string // one sentence
+	Options []Option
+
+	build func(o *values, d Defaults) (*Configured, error)
+}
+
+// Option is one option of a Type.
+type Option struct {
+	Name     string
+	Want     string // the values it takes, in words: "a port from 1 to 65535"
+	Default  string // as a user would write it; "" is none
+	Required bool
+	Secret   bool // no message may show the value
+	Doc      string
+}
+
+// option returns the description of an option, and false if the type has none of that name.
+func (t *Type) option(name string) (Option, bool) {
+	i := slices.IndexFunc(t.Options, func(o Option) bool { return o.Name == name })
+	if i < 0 {
+		return Option{}, false
+	}
+	return t.Options[i], true
+}
+
+// typeNamed returns the type with a name or alias, nil if there is none.
+func typeNamed(name string) *Type {
+	for _, t := range types {
+		if t.Name == name || slices.Contains(t.Aliases, name) {
+			return t
+		}
+	}
+	return nil
+}
+
+// Spec is one check as a file configures it: a type and its options. The values are those of YAML: string, int,
+// float64, bool, nil, []any, map[string]any.
+type Spec struct {
+	Type    string // a name or alias of a Type
+	Options map[string]any
+	Tags    []string
+}
+
+// Format writes the type alone, whatever the verb, because the options contain passwords.
+func (s Spec) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "check of type "+s.Type) }
+
+// with returns a copy of s with these options added or replaced.
+func (s Spec) with(options map[string]any) Spec {
+	all := make(map[string]any, len(s.Options)+len(options))
+	maps.Copy(all, s.Options)
+	maps.Copy(all, options)
+	s.Options = all
+	return s
+}
+
+// Defaults are the values for what a Spec leaves out.
+type Defaults struct {
+	Timeout time.Duration // of each check without a timeout of its own; 0: the type's, 10 s for most
+	// Host is the host of checks that name none although their type requires one; "": they must name one.
+	Host string
+	// Scripts runs the scripts; nil: each check has a runner of its own, so checks do not share runs.
+	Scripts *Scripts
+	Options // those of the URL protocols, for types that fall back on them
+}
+
+// Configured is a check with everything it needs to run. It is safe for concurrent use.
+type Configured struct {
+	Type    string // the Type's name, never an alias
+	Name    string // for people: type, host and port, or the URL; contains no secret
+	Tags    []string
+	Timeout time.Duration // of all steps together
+	// Steps are run in order until one fails. The earlier steps only show how far a check got: the last one alone
+	// proves as much as all of them.
+	Steps    []Step
+	Endpoint Endpoint
+
+	ports []uint16 // a script is told the port of a request if it is one of these, or one of another check's
+
+	// What it was built from, for At.
+	typ      *Type
+	spec     Spec
+	defaults Defaults
+}
+
+// Step is one part of a check that can fail on its own, as conn-check lists them: "tcp:db:5432", then
+// "postgres:db:5432". A step closes what it opens.
+type Step struct {
+	Name string
+	Info string // what conn-check prints after the name when the step begins: "user shop"; may be ""
+	Run  Func   // uses only Service, Port and Hops of its Target; the first two are for scripts
+}
+
+// Endpoint is where a check connects to, for firewall rules.
+type Endpoint struct {
+	Network string // "tcp", "udp"; "" when nothing is sent anywhere
+	Host    string
+	Port    uint16
+}
+
+// OptionError says which option of a Spec is wrong. The caller adds the line of the file.
+type OptionError struct {
+	Option string // "type" for the type itself
+	Err    error
+}
+
+func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// Build returns the check that s describes. Its error is an *OptionError or joins several.
+func Build(s Spec, d Defaults) (*Configured, error) {
+	t := typeNamed(s.Type)
+	if t == nil {
+		names := make([]string, len(types))
+		for i, t := range types {
+			names[i] = t.Name
+		}
+		return nil, &OptionError{"type", fmt.Errorf("expected one of %s, got %q", strings.Join(names, ", "), s.Type)}
+	}
+	return buildType(t, s, d)
+}
+
+// buildType returns the check that s, of type t, describes.
+func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
+	if host, ok := t.option("host"); ok && host.Required && d.Host != "" && s.Options["host"] == nil {
+		s = s.with(map[string]any{"host": d.Host})
+	}
+	o := &values{spec: s, typ: t}
+	o.checkNames()
+	timeout := o.seconds("timeout", 0)
+	c, err := t.build(o, d)
+	if err != nil {
+		o.errs = append(o.errs, err)
+	}
+	if len(o.errs) > 0 {
+		return nil, errors.Join(o.errs...)
+	}
+	c.Type, c.Tags = t.Name, s.Tags
+	c.typ, c.spec, c.defaults = t, s, d
+	c.Timeout = configuredTimeout(timeout, d.Timeout, c.Timeout)
+	return c, nil
+}
+
+// At returns the same check with another host and port. Its error is an *OptionError or joins several: a check of a
+// type without these options can only be asked where its configuration says.
+func (c *Configured) At(host string, port uint16) (*Configured, error) {
+	return buildType(c.typ, c.spec.with(map[string]any{"host": host, "port": int(port)}), c.defaults)
+}
+
+// Format writes the name alone, whatever the verb, because the options contain passwords.
+func (c Configured) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.Name) }
+
+// Check runs the steps of c within its timeout. It returns the result of the first step that fails, or of the last.
+func (c *Configured) Check(ctx context.Context, t Target) Result { return c.run(ctx, t, c.Steps) }
+
+// checkLast runs the last step alone, so that a check URL costs one connection.
+func (c *Configured) checkLast(ctx context.Context, t Target) Result {
+	return c.run(ctx, t, c.Steps[len(c.Steps)-1:])
+}
+
+func (c *Configured) run(ctx context.Context, t Target, steps []Step) Result {
+	return timed(func() Result {
+		return Timeout(c.Timeout)(func(ctx context.Context, t Target) (r Result) {
+			for _, s := range steps {
+				if r = s.Run(ctx, t); r.Code != 200 {
+					break
+				}
+			}
+			return r
+		})(ctx, t)
+	})
+}

@@ -1,0 +1,76 @@
+package check
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+)
+
+// The protocols of this file take their options from the first check of their type that is configured for the service.
+// Host and port come from the request.
+
+// configuredOnly returns a protocol that needs such a check and answers 500 without one.
+func configuredOnly(o Options, name string, typ *Type) entry { return fromConfig(o, name, typ, nil) }
+
+// configuredOrDefault returns a protocol that asks with the default options if there is no such check. It then
+// verifies certificates as https does.
+func configuredOrDefault(o Options, name string, typ *Type) entry {
+	options := map[string]any{}
+	if _, ok := typ.option(noVerifyOption.Name); ok && !o.TLSVerify {
+		options[noVerifyOption.Name] = true
+	}
+	e := fromConfig(o, name, typ, &Configured{
+		typ: typ, spec: Spec{Type: typ.Name, Options: options},
+		defaults: Defaults{Timeout: maxTimeout, Options: o}, // healthcheck_timeout is shorter
+	})
+	e.Canonical = func(t Target) Target {
+		if firstOfType(o.Services[t.Service], typ) == nil {
+			t.Service = "" // all services share the default
+		}
+		return t
+	}
+	return e
+}
+
+// fromConfig returns a protocol of this file. fallback is the check of services that have none; nil: there is none.
+func fromConfig(o Options, name string, typ *Type, fallback *Configured) entry {
+	check := func(ctx context.Context, t Target) Result {
+		c := cmp.Or(firstOfType(o.Services[t.Service], typ), fallback)
+		if c == nil {
+			return notConfigured(t.Service, "No check of type "+name+" is", typ.example(name, t.Port))
+		}
+		at, err := c.At(t.Host, t.Port)
+		if err != nil {
+			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, oneLine(t.Service, 200), oneLine(err.Error(), 300))
+		}
+		return at.checkLast(ctx, t)
+	}
+	return entry{Protocol{
+		Name: name, PerService: true, ForwardsHops: forwardsHops(typ.Name),
+		Check: func(ctx context.Context, t Target) Result { return timed(func() Result { return check(ctx, t) }) },
+	}, typ}
+}
+
+// firstOfType returns the first check of a type, nil if there is none.
+func firstOfType(checks []*Configured, typ *Type) *Configured {
+	for _, c := range checks {
+		if c.Type == typ.Name {
+			return c
+		}
+	}
+	return nil
+}
+
+// example returns a check with the required options, for the operator to complete.
+func (t *Type) example(name string, port uint16) string {
+	text := "{type: " + name
+	for _, o := range t.Options {
+		switch {
+		case o.Name == "port" && port != 0:
+			text += fmt.Sprintf(", port: %d", port)
+		case o.Required && o.Name != "host":
+			text += ", " + o.Name + ": ..."
+		}
+	}
+	return text + "}"
+}

@@ -1,0 +1,296 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// maxRedirects is how many redirects are followed if allow_redirects is true.
+const maxRedirects = 10
+
+var errRedirects = fmt.Errorf("more than %d redirects", maxRedirects)
+
+// httpRequest is the request of a configured http check. It is made again for each check.
+type httpRequest struct {
+	method, userAgent string
+	url               *url.URL // without user and password
+	header            http.Header
+	params            []string // secret values in the query of url, each plain and escaped
+	body              string
+	expected          int // the healthy status code
+	redirects         bool
+	auth, digest      *credentials
+	tls               *tls.Config
+	proxy             *url.URL // nil for none; the proxy of the environment is never used
+	endpoint          Endpoint // where the check connects to: the proxy, if there is one
+}
+
+// check makes the request.
+func (r *httpRequest) check(ctx context.Context, t Target) Result {
+	t.Host, t.Port = r.endpoint.Host, r.endpoint.Port
+	return timed(func() Result {
+		x := newExchange(ctx, t)
+		res := r.run(x)
+		if res.Reason == ReasonProtocol && r.quotesSecret(string(res.Body)) {
+			return x.protocol("The answer of %s is not HTTP, or not valid (its words are not shown, a password may be among them)", x.addr())
+		}
+		return res
+	})
+}
+
+// quotesSecret reports whether a text, which quotes the service, repeats something that was sent and can be a
+// password: a value of a header, a cookie or a parameter, a part of the body, or a login.
+func (r *httpRequest) quotesSecret(text string) bool {
+	const minPart = 4 // any text contains parts that are shorter
+	containsPartOf := func(sent string) bool {
+		return slices.ContainsFunc(strings.FieldsFunc(sent, func(r rune) bool {
+			return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._~+/", r)
+		}), func(part string) bool { return len(part) >= minPart && strings.Contains(text, part) })
+	}
+	for _, c := range []*credentials{r.auth, r.digest, credentialsOf(r.proxy)} {
+		if c == nil || c.password == "" {
+			continue
+		}
+		basic := base64.StdEncoding.EncodeToString([]byte(c.user + ":" + string(c.password)))
+		if strings.Contains(text, string(c.password)) || strings.Contains(text, basic) {
+			return true
+		}
+	}
+	for _, values := range r.header {
+		if slices.ContainsFunc(values, containsPartOf) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.params, containsPartOf) || containsPartOf(r.body)
+}
+
+func (r *httpRequest) run(x *exchange) Result {
+	if err := x.ctx.Err(); err != nil {
+		return x.fail(err)
+	}
+	t := &transport{request: r, x: x}
+	defer t.close()
+	resp, res, ok := t.do(r.method, r.url, "") //nolint:bodyclose // it is a NopCloser
+	if !ok {
+		return res
+	}
+	if at := resp.Request.URL; resp.StatusCode == http.StatusUnauthorized && r.digest != nil && at.Host == r.url.Host {
+		method := resp.Request.Method
+		authorization, err := r.digest.answer(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
+		if err != nil {
+			return x.failed(503, "%s cannot be logged in to: %s", x.addr(), err)
+		}
+		if resp, res, ok = t.do(method, at, authorization); !ok { //nolint:bodyclose // as above
+			return res
+		}
+	}
+	if resp.StatusCode != r.expected {
+		return x.failed(503, "Unexpected response code: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	if conn, ok := x.conn.(*tls.Conn); ok {
+		_ = conn.CloseWrite() // as askTLS does
+	}
+	return x.done(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
+}
+
+// newRequest returns the request for one URL. authorization, if set, replaces basic authentication.
+func (r *httpRequest) newRequest(x *exchange, method string, at *url.URL, authorization string) (*http.Request, error) {
+	var body io.Reader
+	if r.body != "" && method == r.method { // a redirect may have changed the method to GET
+		body = strings.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(x.ctx, method, at.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	req.Close = true
+	req.Header = r.header.Clone()
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", r.userAgent)
+	}
+	req.Header.Set(HopsHeader, nextHops(&x.t)) // also if the configuration has this header
+	switch {
+	case authorization != "":
+		req.Header.Set("Authorization", authorization)
+	case r.auth != nil:
+		req.SetBasicAuth(r.auth.user, string(r.auth.password))
+	}
+	return req, nil
+}
+
+// transport makes a request and those that it leads to: redirects, and the second request of a digest login. It
+// implements http.RoundTripper for http.Client, which knows the rules of redirects. http.Transport opens connections in
+// the background, keeps them after the check, and logs what a service sends without a request.
+type transport struct {
+	request *httpRequest
+	x       *exchange
+	buffers *httpBuffers
+	conn    net.Conn
+	stop    func() bool
+}
+
+// resultError carries a Result through http.Client.
+type resultError struct{ result Result }
+
+func (e *resultError) Error() string { return string(e.result.Body) }
+
+// do makes a request and reads the final answer to its end, or up to MaxBody bytes. If there is no answer, it returns
+// a Result that says why, and false.
+func (t *transport) do(method string, at *url.URL, authorization string) (*http.Response, Result, bool) {
+	client := &http.Client{Transport: t, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+		switch {
+		case !t.request.redirects:
+			return http.ErrUseLastResponse
+		case len(via) > maxRedirects:
+			return errRedirects
+		}
+		return nil
+	}}
+	var resp *http.Response
+	req, err := t.request.newRequest(t.x, method, at, authorization)
+	if err == nil {
+		resp, err = client.Do(req)
+	}
+	var failure *resultError
+	switch {
+	case errors.As(err, &failure):
+		return nil, failure.result, false
+	case errors.Is(err, errRedirects):
+		return nil, t.x.failed(503, "%s redirects more than %d times", t.x.addr(), maxRedirects), false
+	case err != nil:
+		// A Location that cannot be followed. The client's own error quotes the URL, which is not to be shown.
+		var wrapped *url.Error
+		if errors.As(err, &wrapped) {
+			err = wrapped.Err
+		}
+		return nil, t.x.protocol("%s redirects to where nobody can follow: %s", t.x.addr(), oneLine(err.Error(), 200)), false
+	}
+	t.x.phase = phaseRead
+	if _, err := io.CopyN(io.Discard, resp.Body, MaxBody); err != nil && !errors.Is(err, io.EOF) {
+		return nil, t.x.failBody(err), false
+	}
+	return resp, Result{}, true
+}
+
+// RoundTrip makes one request over a connection of its own, which stays open until the next request or close.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, r, ok := t.roundTrip(req)
+	if !ok {
+		return nil, &resultError{r}
+	}
+	// Closing a body would read the rest of it, however long it is.
+	resp.Body = io.NopCloser(resp.Body)
+	resp.Request = req
+	return resp, nil
+}
+
+func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) {
+	t.close()
+	x, proxy := t.x, t.request.proxy
+	target := endpointOf(req.URL)
+	if req.URL.Scheme != "http" && req.URL.Scheme != "https" || target.Host == "" || target.Port == 0 {
+		return nil, x.protocol("%s redirects to what is no HTTP", x.addr()), false
+	}
+	at := target
+	if proxy != nil {
+		at = t.request.endpoint
+	}
+	x.t.Host, x.t.Port, x.phase = at.Host, at.Port, phaseConnect
+	conn, err := dialTCP(x.ctx, x.addr())
+	if err != nil {
+		return nil, x.fail(err), false
+	}
+	t.conn, x.conn, t.buffers = conn, conn, newHTTPBuffers()
+	t.stop = context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
+
+	if proxy != nil && proxy.Scheme == "https" {
+		if _, r, ok := x.handshake(t.request.tls); !ok {
+			return nil, r, false
+		}
+	}
+	if req.URL.Scheme == "https" {
+		if proxy != nil {
+			if r, ok := t.connect(target); !ok {
+				return nil, r, false
+			}
+		}
+		if _, r, ok := x.handshake(t.request.tls); !ok {
+			return nil, r, false
+		}
+		proxy = nil // the tunnel leads to the service
+	}
+
+	write := req.Write
+	if proxy != nil {
+		// A clone: http.Client copies the header of its own request to the targets of redirects.
+		req = req.Clone(x.ctx)
+		setProxyAuth(req, proxy)
+		write = req.WriteProxy
+	}
+	return t.send(req, write)
+}
+
+// send writes a request and reads the head of the answer.
+func (t *transport) send(req *http.Request, write func(io.Writer) error) (*http.Response, Result, bool) {
+	var request bytes.Buffer
+	if err := write(&request); err != nil {
+		return nil, result(500, ReasonConfig, err, "The request to %s cannot be made: %s", t.x.addr(), oneLine(err.Error(), 200)), false
+	}
+	return t.x.sendHTTP(t.buffers, request.Bytes(), req)
+}
+
+// connect asks the proxy for a tunnel to target.
+func (t *transport) connect(target Endpoint) (Result, bool) {
+	x := t.x
+	to := net.JoinHostPort(target.Host, strconv.Itoa(int(target.Port)))
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: to}, Host: to, Header: http.Header{
+		"User-Agent": {t.request.userAgent}, HopsHeader: {nextHops(&x.t)},
+	}}
+	setProxyAuth(req, t.request.proxy)
+	resp, r, ok := t.send(req, req.Write) //nolint:bodyclose // there is none
+	switch {
+	case !ok:
+		return r, false
+	case resp.StatusCode != http.StatusOK:
+		return x.failed(503, "The proxy %s answers CONNECT with %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode)), false
+	case t.buffers.reader.Buffered() > 0:
+		return x.protocol("The proxy %s speaks before it is spoken to", x.addr()), false
+	}
+	x.t.Host, x.t.Port = target.Host, target.Port // messages name the service from here on
+	return Result{}, true
+}
+
+// setProxyAuth sets the header with the user and password in the proxy's URL.
+func setProxyAuth(req *http.Request, proxy *url.URL) {
+	if c := credentialsOf(proxy); c != nil {
+		login := &http.Request{Header: http.Header{}}
+		login.SetBasicAuth(c.user, string(c.password))
+		req.Header.Set("Proxy-Authorization", login.Header.Get("Authorization"))
+	}
+}
+
+// close closes the connection of the last request, if there is one.
+func (t *transport) close() {
+	if t.conn == nil {
+		return
+	}
+	t.stop()
+	_ = t.conn.Close()
+	t.buffers.free()
+	t.conn, t.buffers = nil, nil
+}
