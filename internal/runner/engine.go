@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// maxAtOnce bounds how many checks run side by side. It is far above what a file usually has, so that
+	// maxConcurrent bounds how many checks run side by side. It is far above what a file usually has, so that
 	// checks that hang do not hold up the others, and below the usual limit of descriptors.
-	maxAtOnce = 512
-	// grace is how long a run that was ended waits for its checks to close what they have open: a script
+	maxConcurrent = 512
+	// cleanupTimeout is how long a run that was ended waits for its checks to close what they have open: a script
 	// has to be killed, for one.
-	grace = time.Second
-	// maxWhy and maxName bound the text of a failure and of a name, which may have a URL in it, in bytes.
-	maxWhy, maxName = 500, 4096
+	cleanupTimeout = time.Second
+	// maxMessage and maxName bound the text of a failure and of a name, which may have a URL in it, in bytes.
+	maxMessage, maxName = 500, 4096
 )
 
 // status is how a step ended.
@@ -35,17 +35,17 @@ const (
 // String is the status in one word.
 func (s status) String() string { return [...]string{"ok", "failed", "skipped"}[s] }
 
-// outcome is what became of one step.
-type outcome struct {
-	name   string
-	info   string // conn-check's, where a step begins; may be ""
-	job    *job
-	status status
-	why    string // "" unless failed
-	reason check.Reason
-	err    error         // behind why; may be nil
-	took   time.Duration // 0 when skipped
-	at     time.Duration // since the start of the run
+// stepResult is what became of one step.
+type stepResult struct {
+	name    string
+	info    string // conn-check's, where a step begins; may be ""
+	job     *job
+	status  status
+	message string // "" unless failed
+	reason  check.Reason
+	err     error         // behind why; may be nil
+	took    time.Duration // 0 when skipped
+	at      time.Duration // since the start of the run
 }
 
 // job is a check and those of its steps that were chosen.
@@ -56,17 +56,17 @@ type job struct {
 
 // report is what one round has found.
 type report struct {
-	outcomes []outcome // in the order of the file; the printer sorts
-	started  []outcome // names and times of the steps that began
-	took     time.Duration
-	rounds   int
-	ended    error         // errMaxTimeout or errInterrupted when the run ended early, else nil
-	limit    time.Duration // --max-timeout, to be named
-	dry      bool
+	results    []stepResult // in the order of the file; the printer sorts
+	started    []stepResult // names and times of the steps that began
+	took       time.Duration
+	rounds     int
+	stopCause  error         // errMaxTimeout or errInterrupted when the run ended early, else nil
+	maxTimeout time.Duration // --max-timeout, to be named
+	dryRun     bool
 }
 
 func (rep *report) count(s status) (n int) {
-	for _, o := range rep.outcomes {
+	for _, o := range rep.results {
 		if o.status == s {
 			n++
 		}
@@ -74,11 +74,11 @@ func (rep *report) count(s status) (n int) {
 	return n
 }
 
-// choose returns the checks that have the right tags, with the steps whose names match.
-func choose(checks []*check.Configured, o *options) []*job {
+// selectJobs returns the checks that have the right tags, with the steps whose names match.
+func selectJobs(checks []*check.Configured, o *options) []*job {
 	var jobs []*job
 	for _, c := range checks {
-		if !chosenTags(c.Tags, o) {
+		if !hasWantedTags(c.Tags, o) {
 			continue
 		}
 		j := &job{Configured: c}
@@ -94,7 +94,7 @@ func choose(checks []*check.Configured, o *options) []*job {
 	return jobs
 }
 
-func chosenTags(tags []string, o *options) bool {
+func hasWantedTags(tags []string, o *options) bool {
 	has := func(t string) bool { return slices.Contains(tags, t) }
 	if o.includeTags != nil {
 		return slices.ContainsFunc(o.includeTags, has)
@@ -102,28 +102,28 @@ func chosenTags(tags []string, o *options) bool {
 	return !slices.ContainsFunc(o.excludeTags, has)
 }
 
-func skipAll(jobs []*job) *report {
-	rep := &report{dry: true}
+func dryRunReport(jobs []*job) *report {
+	rep := &report{dryRun: true}
 	for _, j := range jobs {
-		rep.outcomes = append(rep.outcomes, j.skip(0, 0)...)
+		rep.results = append(rep.results, j.skipFrom(0, 0)...)
 	}
 	return rep
 }
 
-// skip returns outcomes for the steps from the given one on.
-func (j *job) skip(from int, at time.Duration) []outcome {
-	list := make([]outcome, 0, len(j.steps))
+// skipFrom returns outcomes for the steps from the given one on.
+func (j *job) skipFrom(from int, at time.Duration) []stepResult {
+	list := make([]stepResult, 0, len(j.steps))
 	for _, s := range j.steps[from:] {
-		list = append(list, outcome{name: s.Name, job: j, status: skipped, at: at})
+		list = append(list, stepResult{name: s.Name, job: j, status: skipped, at: at})
 	}
 	return list
 }
 
 // event tells of one job that a step began or ended.
 type event struct {
-	job   int
-	began bool
-	outcome
+	job     int
+	started bool
+	stepResult
 }
 
 // round is one run of all jobs.
@@ -136,14 +136,14 @@ type round struct {
 
 // runRound runs the jobs side by side until all have ended or ctx has. see is told of each event as it
 // comes, from this goroutine; tick, while it is not nil, has draw called with the names of what is under way.
-func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event), tick <-chan time.Time, draw func(state)) *report {
+func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event), tick <-chan time.Time, draw func(progress)) *report {
 	total := 0
 	for _, j := range jobs {
 		total += len(j.steps)
 	}
 	// There is room for every event, so no check ever waits for somebody to read them.
 	r := &round{jobs: jobs, start: start, events: make(chan event, 2*total)}
-	slots := make(chan struct{}, maxAtOnce)
+	slots := make(chan struct{}, maxConcurrent)
 	for i := range jobs {
 		r.done.Go(func() {
 			select {
@@ -154,7 +154,7 @@ func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event)
 			}
 		})
 	}
-	t := newTally(jobs)
+	t := newCollector(jobs)
 	for open := total; open > 0; {
 		select {
 		case e := <-r.events:
@@ -162,7 +162,7 @@ func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event)
 			see(e)
 			continue
 		case <-tick:
-			draw(t.state())
+			draw(t.progress())
 			continue
 		case <-ctx.Done():
 		}
@@ -172,7 +172,7 @@ func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event)
 			see(e)
 		}
 		if open > 0 {
-			for _, e := range t.abandon(context.Cause(ctx), time.Since(start)) {
+			for _, e := range t.failUnfinished(context.Cause(ctx), time.Since(start)) {
 				see(e)
 			}
 			r.await()
@@ -181,7 +181,7 @@ func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event)
 	}
 	rep := t.report()
 	if t.abandoned {
-		rep.ended = context.Cause(ctx)
+		rep.stopCause = context.Cause(ctx)
 	}
 	return rep
 }
@@ -193,42 +193,42 @@ func (r *round) run(ctx context.Context, i int) {
 	defer cancel()
 	target := check.Target{Protocol: j.Type, Host: j.Endpoint.Host, Port: j.Endpoint.Port}
 	for n, s := range j.steps {
-		r.events <- event{job: i, began: true, outcome: outcome{name: s.Name, info: s.Info, job: j, at: time.Since(r.start)}}
+		r.events <- event{job: i, started: true, stepResult: stepResult{name: s.Name, info: s.Info, job: j, at: time.Since(r.start)}}
 		began := time.Now()
 		res := s.Run(limited, target)
-		if res.Code != 200 && over(ctx) {
+		if res.Code != 200 && isExpired(ctx) {
 			return // it was not the service that failed
 		}
-		o := outcome{name: s.Name, job: j, took: time.Since(began), at: time.Since(r.start)}
+		o := stepResult{name: s.Name, job: j, took: time.Since(began), at: time.Since(r.start)}
 		if res.Code == 200 {
-			r.events <- event{job: i, outcome: o}
+			r.events <- event{job: i, stepResult: o}
 			continue
 		}
-		o.status, o.why, o.reason, o.err = failed, why(res), res.Reason, res.Err
+		o.status, o.message, o.reason, o.err = failed, failureMessage(res), res.Reason, res.Err
 		if o.reason == check.ReasonOK { // it has answered, but not what it should
 			o.reason = check.ReasonFailed
 		}
-		r.events <- event{job: i, outcome: o}
-		for _, o := range j.skip(n+1, o.at) {
-			r.events <- event{job: i, outcome: o}
+		r.events <- event{job: i, stepResult: o}
+		for _, o := range j.skipFrom(n+1, o.at) {
+			r.events <- event{job: i, stepResult: o}
 		}
 		return
 	}
 }
 
-// over tells whether ctx has ended, or will in a moment: a connection knows the deadline too, and may see
+// isExpired tells whether ctx has ended, or will in a moment: a connection knows the deadline too, and may see
 // it a little earlier.
-func over(ctx context.Context) bool {
+func isExpired(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// why says in one line what is wrong. A service's own page is not shown: it may be anything.
-func why(r check.Result) string {
+// failureMessage says in one line what is wrong. A service's own page is not shown: it may be anything.
+func failureMessage(r check.Result) string {
 	if r.Reason == check.ReasonOK {
 		return fmt.Sprintf("Unexpected response code: %d", r.Code)
 	}
-	if text := clean(string(r.Body), maxWhy); text != "" {
+	if text := clean(string(r.Body), maxMessage); text != "" {
 		return text
 	}
 	return r.Reason.String()
@@ -241,7 +241,7 @@ func (r *round) await() {
 		r.done.Wait()
 		close(all)
 	}()
-	timer := time.NewTimer(grace)
+	timer := time.NewTimer(cleanupTimeout)
 	defer timer.Stop()
 	select {
 	case <-all:
@@ -249,36 +249,36 @@ func (r *round) await() {
 	}
 }
 
-// tally keeps what the events tell.
-type tally struct {
+// collector keeps what the events tell.
+type collector struct {
 	jobs      []*job
-	outcomes  [][]outcome // by job
-	started   []outcome
+	outcomes  [][]stepResult // by job
+	started   []stepResult
 	running   map[int]string // job and the name of its step
 	finished  int
 	failed    int
 	abandoned bool
 }
 
-// state is how far a round is, for people.
-type state struct {
+// progress is how far a round is, for people.
+type progress struct {
 	done, total, failed int
 	running             []string // sorted
 }
 
-func newTally(jobs []*job) *tally {
-	return &tally{jobs: jobs, outcomes: make([][]outcome, len(jobs)), running: map[int]string{}}
+func newCollector(jobs []*job) *collector {
+	return &collector{jobs: jobs, outcomes: make([][]stepResult, len(jobs)), running: map[int]string{}}
 }
 
 // add counts an event and returns how many steps it ends.
-func (t *tally) add(e event) int {
-	if e.began {
-		t.started = append(t.started, e.outcome)
+func (t *collector) add(e event) int {
+	if e.started {
+		t.started = append(t.started, e.stepResult)
 		t.running[e.job] = e.name
 		return 0
 	}
 	delete(t.running, e.job)
-	t.outcomes[e.job] = append(t.outcomes[e.job], e.outcome)
+	t.outcomes[e.job] = append(t.outcomes[e.job], e.stepResult)
 	t.finished++
 	if e.status == failed {
 		t.failed++
@@ -286,8 +286,8 @@ func (t *tally) add(e event) int {
 	return 1
 }
 
-// abandon ends every job that is still open: its next step has failed, and what comes after is skipped.
-func (t *tally) abandon(cause error, at time.Duration) []event {
+// failUnfinished ends every job that is still open: its next step has failed, and what comes after is skipped.
+func (t *collector) failUnfinished(cause error, at time.Duration) []event {
 	t.abandoned = true
 	var events []event
 	for i, j := range t.jobs {
@@ -295,15 +295,15 @@ func (t *tally) abandon(cause error, at time.Duration) []event {
 		if n == len(j.steps) {
 			continue
 		}
-		o := outcome{
-			name: j.steps[n].Name, job: j, status: failed, why: "not finished: " + cause.Error(),
+		o := stepResult{
+			name: j.steps[n].Name, job: j, status: failed, message: "not finished: " + cause.Error(),
 			reason: check.ReasonCancelled, err: cause, at: at,
 		}
 		if errors.Is(cause, errMaxTimeout) {
 			o.reason = check.ReasonTimeout
 		}
-		for _, o := range append([]outcome{o}, j.skip(n+1, at)...) {
-			e := event{job: i, outcome: o}
+		for _, o := range append([]stepResult{o}, j.skipFrom(n+1, at)...) {
+			e := event{job: i, stepResult: o}
 			t.add(e)
 			events = append(events, e)
 		}
@@ -311,16 +311,16 @@ func (t *tally) abandon(cause error, at time.Duration) []event {
 	return events
 }
 
-func (t *tally) report() *report {
+func (t *collector) report() *report {
 	rep := &report{started: t.started}
 	for _, list := range t.outcomes {
-		rep.outcomes = append(rep.outcomes, list...)
+		rep.results = append(rep.results, list...)
 	}
 	return rep
 }
 
-func (t *tally) state() state {
-	s := state{done: t.finished, failed: t.failed}
+func (t *collector) progress() progress {
+	s := progress{done: t.finished, failed: t.failed}
 	for _, j := range t.jobs {
 		s.total += len(j.steps)
 	}

@@ -58,30 +58,30 @@ func Firewall(args []string, env Env) int {
 		_, _ = fmt.Fprintf(c.out, "%s %s\n", name, c.Version)
 		return c.finish(ExitOK)
 	}
-	return c.usage(errors.New("say what to do, export or convert"), "export|convert [options] FILE...")
+	return c.usageError(errors.New("say what to do, export or convert"), "export|convert [options] FILE...")
 }
 
 func (c *command) export(args []string) int {
-	o, code, done := c.options(args, exportAbout, exportExit)
+	o, code, done := c.parseOptions(args, exportAbout, exportExit)
 	if done {
 		return code
 	}
 	checks, err := c.load(o)
 	if err != nil {
-		return c.wrongFile(err)
+		return c.fileError(err)
 	}
 	if o.validate {
 		return ExitOK
 	}
-	if err := config.WriteRules(c.out, egress(choose(checks, o), c.Hostname())); err != nil {
+	if err := config.WriteRules(c.out, egressRules(selectJobs(checks, o), c.Hostname())); err != nil {
 		c.errorf("write output: %v", err)
 		return ExitUnknown
 	}
 	return ExitOK
 }
 
-// egress returns where the jobs go, one rule for each host and protocol, sorted.
-func egress(jobs []*job, from string) []config.Rule {
+// egressRules returns where the jobs go, one rule for each host and protocol, sorted.
+func egressRules(jobs []*job, from string) []config.Rule {
 	type place struct{ host, protocol string }
 	ports := map[place]map[uint16]bool{}
 	for _, j := range jobs {
@@ -111,24 +111,24 @@ const lookupTimeout = 30 * time.Second
 type tool struct {
 	name    string
 	aliases []string
-	// names: it is told host names as they are, and resolves them itself.
-	names bool
+	// acceptsNames: it is told host names as they are, and resolves them itself.
+	acceptsNames bool
 	// rule returns the command for one rule. Nothing in a grant needs quotes.
-	rule func(g grant, group string) string
+	rule func(g destination, group string) string
 }
 
-// grant is one thing to be let out.
-type grant struct {
+// destination is one thing to be let out.
+type destination struct {
 	protocol string
 	host     string     // a name when addr is not valid
 	addr     netip.Addr // the zero Addr: host is a name
 	port     uint16
 }
 
-func (g grant) cidr() string { return netip.PrefixFrom(g.addr, g.addr.BitLen()).String() }
+func (g destination) cidr() string { return netip.PrefixFrom(g.addr, g.addr.BitLen()).String() }
 
-// v4or6 chooses between the words of a tool for IPv4 and for IPv6.
-func (g grant) v4or6(v4, v6 string) string {
+// byFamily chooses between the words of a tool for IPv4 and for IPv6.
+func (g destination) byFamily(v4, v6 string) string {
 	if g.addr.Is6() {
 		return v6
 	}
@@ -136,7 +136,7 @@ func (g grant) v4or6(v4, v6 string) string {
 }
 
 var tools = []tool{
-	{name: "aws", aliases: []string{"amazon", "ec2"}, rule: func(g grant, group string) string {
+	{name: "aws", aliases: []string{"amazon", "ec2"}, rule: func(g destination, group string) string {
 		const command = "aws ec2 authorize-security-group-egress --group-id "
 		if g.addr.Is6() { // --cidr is for IPv4 alone
 			return fmt.Sprintf("%s%s --ip-permissions 'IpProtocol=%s,FromPort=%d,ToPort=%d,Ipv6Ranges=[{CidrIpv6=%s}]'",
@@ -144,21 +144,21 @@ var tools = []tool{
 		}
 		return fmt.Sprintf("%s%s --protocol %s --port %d --cidr %s", command, group, g.protocol, g.port, g.cidr())
 	}},
-	{name: "neutron", aliases: []string{"openstack", "os"}, rule: func(g grant, group string) string {
+	{name: "neutron", aliases: []string{"openstack", "os"}, rule: func(g destination, group string) string {
 		return fmt.Sprintf("neutron security-group-rule-create --direction egress --ethertype %s --protocol %s"+
 			" --port-range-min %d --port-range-max %d --remote-ip-prefix %s %s",
-			g.v4or6("IPv4", "IPv6"), g.protocol, g.port, g.port, g.cidr(), group)
+			g.byFamily("IPv4", "IPv6"), g.protocol, g.port, g.port, g.cidr(), group)
 	}},
-	{name: "nova", rule: func(g grant, group string) string {
+	{name: "nova", rule: func(g destination, group string) string {
 		return fmt.Sprintf("nova secgroup-add-rule %s %s %d %d %s", group, g.protocol, g.port, g.port, g.cidr())
 	}},
-	{name: "iptables", names: true, rule: func(g grant, _ string) string {
-		return fmt.Sprintf("%s -A OUTPUT -p %s --dport %d -d %s -j ACCEPT", g.v4or6("iptables", "ip6tables"), g.protocol, g.port, g.host)
+	{name: "iptables", acceptsNames: true, rule: func(g destination, _ string) string {
+		return fmt.Sprintf("%s -A OUTPUT -p %s --dport %d -d %s -j ACCEPT", g.byFamily("iptables", "ip6tables"), g.protocol, g.port, g.host)
 	}},
-	{name: "nftables", rule: func(g grant, _ string) string {
-		return fmt.Sprintf("nft add rule inet filter output %s daddr %s %s dport %d accept", g.v4or6("ip", "ip6"), g.addr, g.protocol, g.port)
+	{name: "nftables", rule: func(g destination, _ string) string {
+		return fmt.Sprintf("nft add rule inet filter output %s daddr %s %s dport %d accept", g.byFamily("ip", "ip6"), g.addr, g.protocol, g.port)
 	}},
-	{name: "ufw", rule: func(g grant, _ string) string {
+	{name: "ufw", rule: func(g destination, _ string) string {
 		return fmt.Sprintf("ufw allow out proto %s from any to %s port %d", g.protocol, g.cidr(), g.port)
 	}},
 }
@@ -187,7 +187,7 @@ func (c *command) convert(args []string) int {
 	f.BoolVarP(&help, "help", "h", false, "print this help")
 	f.BoolVar(&version, "version", false, "print the version")
 	if err := cmdline.Parse(f, args); err != nil {
-		return c.usage(err, convertSynopsis)
+		return c.usageError(err, convertSynopsis)
 	}
 	switch {
 	case help:
@@ -199,13 +199,13 @@ func (c *command) convert(args []string) int {
 	}
 	t, err := findTool(typ)
 	if err != nil {
-		return c.usage(err, convertSynopsis)
+		return c.usageError(err, convertSynopsis)
 	}
 	if f.NArg() == 0 {
-		return c.usage(errors.New("name a file with rules, or - for standard input"), convertSynopsis)
+		return c.usageError(errors.New("name a file with rules, or - for standard input"), convertSynopsis)
 	}
 	if f.Changed("group") {
-		group = quote(group)
+		group = shellQuote(group)
 	} else {
 		group = "$SECGROUP"
 	}
@@ -216,9 +216,9 @@ func (c *command) convert(args []string) int {
 		rules, wrong = append(rules, r...), errors.Join(wrong, err)
 	}
 	if wrong != nil {
-		return c.wrongFile(wrong)
+		return c.fileError(wrong)
 	}
-	grants, err := c.grants(rules, t.names)
+	grants, err := c.destinations(rules, t.acceptsNames)
 	if err != nil {
 		c.errorf("%v", err)
 		return ExitFailed
@@ -242,43 +242,43 @@ func findTool(typ string) (tool, error) {
 	return tool{}, fmt.Errorf("option -t, --type: invalid value %q: want aws, neutron, nova, iptables, nftables or ufw", typ)
 }
 
-// grants returns what rules let out, sorted and each once. Names are kept, or resolved: then the error
+// destinations returns what rules let out, sorted and each once. Names are kept, or resolved: then the error
 // names all those that cannot be.
-func (c *command) grants(rules []config.Rule, names bool) ([]grant, error) {
+func (c *command) destinations(rules []config.Rule, names bool) ([]destination, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	var errs error
 	resolved := map[string][]netip.Addr{}
-	set := map[grant]bool{}
+	set := map[destination]bool{}
 	for _, r := range rules {
 		addrs, known := resolved[r.ToHost]
 		if !known {
 			var err error
-			addrs, err = c.addresses(ctx, r.ToHost, names)
+			addrs, err = c.resolve(ctx, r.ToHost, names)
 			errs = errors.Join(errs, err)
 			resolved[r.ToHost] = addrs
 		}
 		for _, p := range r.Ports {
 			for _, a := range addrs {
-				set[grant{r.Protocol, r.ToHost, a, p}.plain()] = true
+				set[destination{r.Protocol, r.ToHost, a, p}.plain()] = true
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(set), func(a, b grant) int {
+	return slices.SortedFunc(maps.Keys(set), func(a, b destination) int {
 		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.host, b.host), cmp.Compare(a.protocol, b.protocol), cmp.Compare(a.port, b.port))
 	}), errs
 }
 
 // plain drops the name that an address was found by, so that two names of one address are one grant.
-func (g grant) plain() grant {
+func (g destination) plain() destination {
 	if g.addr.IsValid() {
 		g.host = g.addr.String()
 	}
 	return g
 }
 
-// addresses returns the addresses of host. The zero Addr stands for a name that is to be kept.
-func (c *command) addresses(ctx context.Context, host string, names bool) ([]netip.Addr, error) {
+// resolve returns the addresses of host. The zero Addr stands for a name that is to be kept.
+func (c *command) resolve(ctx context.Context, host string, names bool) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
 	}
@@ -306,8 +306,8 @@ func (c *command) addresses(ctx context.Context, host string, names bool) ([]net
 	return nil, fmt.Errorf("resolve %s: it has no address", host)
 }
 
-// quote returns s as one word of a shell.
-func quote(s string) string {
+// shellQuote returns s as one word of a shell.
+func shellQuote(s string) string {
 	safe := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,", r)
 	}

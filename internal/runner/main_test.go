@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		servertest.Detach()
 	}
 	testscript.Main(m, map[string]func(){"hacheck": func() {
-		env := System("1.2.3")
+		env := SystemEnv("1.2.3")
 		env.Hostname = func() string { return "web1.example.com" }
 		env.Lookup = lookup
 		switch os.Args[1] {
@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			for _, f := range files {
-				if err := fill(f, ports); err != nil {
+				if err := fillPorts(f, ports); err != nil {
 					return err
 				}
 			}
@@ -83,14 +83,14 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits,
-			"plain": func(ts *testscript.TestScript, neg bool, args []string) { cmdPlain(ts, neg, args, ports) },
+			"plain": func(ts *testscript.TestScript, neg bool, args []string) { cmdMask(ts, neg, args, ports) },
 			"huge":  cmdHuge,
 		},
 	})
 }
 
-// fill replaces <OPEN> and its like in a file by ports.
-func fill(file string, ports map[string]string) error {
+// fillPorts replaces <OPEN> and its like in a file by ports.
+func fillPorts(file string, ports map[string]string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -124,16 +124,16 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 
 var times = regexp.MustCompile(`("seconds": )[0-9.e-]+|\d+\.\d{3,9}`)
 
-// timeless writes T for every time in the output of a command.
-func timeless(s string) string { return times.ReplaceAllString(s, "${1}T") }
+// maskTimes writes T for every time in the output of a command.
+func maskTimes(s string) string { return times.ReplaceAllString(s, "${1}T") }
 
-// cmdPlain is `plain stdout|stderr FILE`: it writes what the last command has written to FILE, with names
+// cmdMask is `plain stdout|stderr FILE`: it writes what the last command has written to FILE, with names
 // for the ports and T for times, so that it can be compared.
-func cmdPlain(ts *testscript.TestScript, neg bool, args []string, ports map[string]string) {
+func cmdMask(ts *testscript.TestScript, neg bool, args []string, ports map[string]string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: plain stdout|stderr FILE")
 	}
-	text := timeless(ts.ReadFile(args[0]))
+	text := maskTimes(ts.ReadFile(args[0]))
 	for name, port := range ports {
 		text = regexp.MustCompile(`\b`+port+`\b`).ReplaceAllString(text, name)
 	}

@@ -30,7 +30,7 @@ type options struct {
 	verbose, duration, tracebacks bool
 	validate, dryRun, unbuffered  bool
 	help, version                 bool
-	certs                         string
+	tlsCertsPath                  string
 	maxTimeout, connectTimeout    time.Duration // 0: not given
 	watch                         time.Duration // between two rounds; 0: one round
 	includeTags, excludeTags      []string
@@ -57,12 +57,12 @@ func (o *options) flags() *pflag.FlagSet {
 	f.BoolVarP(&o.tracebacks, "tracebacks", "t", false, "also say what lies behind each failure")
 	f.BoolVar(&o.validate, "validate", false, "only say what is wrong with FILE; check nothing")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only say what would be checked")
-	f.StringVar(&o.certs, "tls-certs-path", "", "trust the authorities in `PATH`, a file or a directory of *.pem\nand *.crt files (default: those of the system)")
-	f.Func("max-timeout", "end after `SECONDS`, whatever is still under way has failed", seconds(&o.maxTimeout, 7*24*3600))
-	f.Func("connect-timeout", "`SECONDS` for each check that names no timeout (default 10)", seconds(&o.connectTimeout, 3600))
+	f.StringVar(&o.tlsCertsPath, "tls-certs-path", "", "trust the authorities in `PATH`, a file or a directory of *.pem\nand *.crt files (default: those of the system)")
+	f.Func("max-timeout", "end after `SECONDS`, whatever is still under way has failed", secondsFlag(&o.maxTimeout, 7*24*3600))
+	f.Func("connect-timeout", "`SECONDS` for each check that names no timeout (default 10)", secondsFlag(&o.connectTimeout, 3600))
 	f.BoolVarP(&o.unbuffered, "unbuffered-output", "U", false, "print each line at once instead of in order, failed ones first")
-	f.Func("include-tags", "only checks that have one of these tags, `TAG,...`", tagList(&o.includeTags))
-	f.Func("exclude-tags", "only checks that have none of these tags, `TAG,...`", tagList(&o.excludeTags))
+	f.Func("include-tags", "only checks that have one of these tags, `TAG,...`", tagsFlag(&o.includeTags))
+	f.Func("exclude-tags", "only checks that have none of these tags, `TAG,...`", tagsFlag(&o.excludeTags))
 	o.output = outputText
 	f.Func("output", "`FORM` of the report: text (default), json, junit or nagios;\n-v, -d, -t and -U are about text alone", func(s string) error {
 		if !slices.Contains([]string{outputText, outputJSON, outputJUnit, outputNagios}, s) {
@@ -71,14 +71,14 @@ func (o *options) flags() *pflag.FlagSet {
 		o.output = s
 		return nil
 	})
-	f.FuncP("watch", "f", "repeat `SECONDS` after each end until all pass in one round", seconds(&o.watch, 24*3600))
+	f.FuncP("watch", "f", "repeat `SECONDS` after each end until all pass in one round", secondsFlag(&o.watch, 24*3600))
 	f.BoolVarP(&o.help, "help", "h", false, "print this help")
 	f.BoolVar(&o.version, "version", false, "print the version")
 	return f
 }
 
-// seconds returns a setter for a number of seconds above 0.
-func seconds(d *time.Duration, most float64) func(string) error {
+// secondsFlag returns a setter for a number of seconds above 0.
+func secondsFlag(d *time.Duration, most float64) func(string) error {
 	return func(s string) error {
 		v, err := strconv.ParseFloat(s, 64)
 		if err != nil || math.IsNaN(v) || v < 0.001 || v > most {
@@ -89,9 +89,9 @@ func seconds(d *time.Duration, most float64) func(string) error {
 	}
 }
 
-// tagList returns a setter for a list of tags. An empty text is as good as none, as in conn-check: scripts
+// tagsFlag returns a setter for a list of tags. An empty text is as good as none, as in conn-check: scripts
 // have --include-tags="$TAGS".
-func tagList(tags *[]string) func(string) error {
+func tagsFlag(tags *[]string) func(string) error {
 	return func(s string) error {
 		*tags = nil
 		if s == "" {
@@ -109,12 +109,12 @@ func tagList(tags *[]string) func(string) error {
 	}
 }
 
-// options reads the command line. done means that it has been dealt with and code is the exit code.
-func (c *command) options(args []string, about, exit string) (o *options, code int, done bool) {
+// parseOptions reads the command line. done means that it has been dealt with and code is the exit code.
+func (c *command) parseOptions(args []string, about, exit string) (o *options, code int, done bool) {
 	o = &options{}
 	f := o.flags()
 	if err := cmdline.Parse(f, args); err != nil {
-		return nil, c.usage(err, runSynopsis), true
+		return nil, c.usageError(err, runSynopsis), true
 	}
 	switch {
 	case o.help:
@@ -124,13 +124,13 @@ func (c *command) options(args []string, about, exit string) (o *options, code i
 		_, _ = fmt.Fprintf(c.out, "%s %s\n", c.name, c.Version)
 		return nil, ExitOK, true
 	}
-	if err := o.check(f.Args()); err != nil {
-		return nil, c.usage(err, runSynopsis), true
+	if err := o.parseArgs(f.Args()); err != nil {
+		return nil, c.usageError(err, runSynopsis), true
 	}
 	return o, ExitOK, false
 }
 
-func (o *options) check(args []string) error {
+func (o *options) parseArgs(args []string) error {
 	if len(args) == 0 || args[0] == "" {
 		return errors.New("name the file with the checks, or - for standard input")
 	}

@@ -26,7 +26,7 @@ type printer struct {
 // print writes the report. Text that came line by line with -U is not repeated.
 func (p *printer) print(rep *report) error {
 	if !p.o.unbuffered || p.o.output != outputText {
-		slices.SortStableFunc(rep.outcomes, inOrder)
+		slices.SortStableFunc(rep.results, compareResults)
 	}
 	switch p.o.output {
 	case outputJSON:
@@ -41,29 +41,29 @@ func (p *printer) print(rep *report) error {
 	return nil
 }
 
-// inOrder is conn-check's: what failed, what passed, what was skipped, each by name.
-func inOrder(a, b outcome) int {
+// compareResults is conn-check's: what failed, what passed, what was skipped, each by name.
+func compareResults(a, b stepResult) int {
 	rank := map[status]int{failed: 0, passed: 1, skipped: 2}
-	return cmp.Or(cmp.Compare(rank[a.status], rank[b.status]), strings.Compare(a.name, b.name), strings.Compare(a.why, b.why))
+	return cmp.Or(cmp.Compare(rank[a.status], rank[b.status]), strings.Compare(a.name, b.name), strings.Compare(a.message, b.message))
 }
 
 func (p *printer) text(rep *report) {
-	if errors.Is(rep.ended, errMaxTimeout) {
-		_, _ = fmt.Fprintf(p.out, "Maximum timeout reached: %ss\n", pythonFloat(rep.limit.Seconds()))
+	if errors.Is(rep.stopCause, errMaxTimeout) {
+		_, _ = fmt.Fprintf(p.out, "Maximum timeout reached: %ss\n", pythonFloat(rep.maxTimeout.Seconds()))
 	}
-	if p.o.unbuffered && !rep.dry {
+	if p.o.unbuffered && !rep.dryRun {
 		return
 	}
 	started := rep.started
-	slices.SortStableFunc(started, inOrder)
-	for _, o := range rep.outcomes {
+	slices.SortStableFunc(started, compareResults)
+	for _, o := range rep.results {
 		if o.status != failed && started != nil {
-			p.started(started)
+			p.printStarted(started)
 			started = nil
 		}
-		p.line(o)
+		p.printResult(o)
 	}
-	p.started(started)
+	p.printStarted(started)
 }
 
 // pythonFloat writes a number as conn-check does, 10 as "10.0".
@@ -75,16 +75,16 @@ func pythonFloat(f float64) string {
 	return s
 }
 
-// event prints what -U wants to see at once.
-func (p *printer) event(e event) {
-	if e.began {
-		p.started([]outcome{e.outcome})
+// printEvent prints what -U wants to see at once.
+func (p *printer) printEvent(e event) {
+	if e.started {
+		p.printStarted([]stepResult{e.stepResult})
 		return
 	}
-	p.line(e.outcome)
+	p.printResult(e.stepResult)
 }
 
-func (p *printer) started(list []outcome) {
+func (p *printer) printStarted(list []stepResult) {
 	if !p.o.verbose {
 		return
 	}
@@ -93,38 +93,38 @@ func (p *printer) started(list []outcome) {
 		if o.info != "" {
 			info = " (" + clean(o.info, maxName) + ")"
 		}
-		_, _ = fmt.Fprintf(p.out, "%sStarting %s%s...\n", p.when(o), o.name, info)
+		_, _ = fmt.Fprintf(p.out, "%sStarting %s%s...\n", p.timestamp(o), o.name, info)
 	}
 }
 
-// when is how long after the start of the run something happened, and nothing without -d.
-func (p *printer) when(o outcome) string {
+// timestamp is how long after the start of the run something happened, and nothing without -d.
+func (p *printer) timestamp(o stepResult) string {
 	if !p.o.duration {
 		return ""
 	}
 	return fmt.Sprintf("%.3f: ", o.at.Seconds())
 }
 
-func (p *printer) line(o outcome) {
+func (p *printer) printResult(o stepResult) {
 	took := ""
 	if p.o.duration {
 		took = fmt.Sprintf(": (%.3f ms)", float64(o.took)/float64(time.Millisecond))
 	}
 	switch o.status {
 	case passed:
-		_, _ = fmt.Fprintf(p.out, "%s%s OK%s\n", p.when(o), o.name, took)
+		_, _ = fmt.Fprintf(p.out, "%s%s OK%s\n", p.timestamp(o), o.name, took)
 	case skipped:
-		_, _ = fmt.Fprintf(p.out, "%sSKIPPED: %s\n", p.when(o), o.name)
+		_, _ = fmt.Fprintf(p.out, "%sSKIPPED: %s\n", p.timestamp(o), o.name)
 	case failed:
-		_, _ = fmt.Fprintf(p.out, "%s%s FAILED%s - %s\n", p.when(o), o.name, took, o.why)
+		_, _ = fmt.Fprintf(p.out, "%s%s FAILED%s - %s\n", p.timestamp(o), o.name, took, o.message)
 		if p.o.tracebacks {
-			p.behind(o)
+			p.printErrors(o)
 		}
 	}
 }
 
-// behind prints the chain of errors that a failure comes from, the outermost first.
-func (p *printer) behind(o outcome) {
+// printErrors prints the chain of errors that a failure comes from, the outermost first.
+func (p *printer) printErrors(o stepResult) {
 	_, _ = fmt.Fprintf(p.out, "  reason: %s\n", o.reason)
 	const longest = 20
 	err := o.err
@@ -132,25 +132,25 @@ func (p *printer) behind(o outcome) {
 		if err == nil {
 			return
 		}
-		_, _ = fmt.Fprintf(p.out, "  %T: %s\n", err, clean(err.Error(), maxWhy))
+		_, _ = fmt.Fprintf(p.out, "  %T: %s\n", err, clean(err.Error(), maxMessage))
 		err = errors.Unwrap(err)
 	}
 }
 
-// summary is the JSON document. Durations are in seconds.
-type summary struct {
-	Status  string     `json:"status"` // ok, failed, dry-run
-	Total   int        `json:"total"`
-	OK      int        `json:"ok"`
-	Failed  int        `json:"failed"`
-	Skipped int        `json:"skipped"`
-	Seconds float64    `json:"seconds"`
-	Rounds  int        `json:"rounds,omitempty"` // none in a dry run
-	Ended   string     `json:"ended,omitempty"`  // why the run ended early
-	Results []stepJSON `json:"results"`
+// jsonReport is the JSON document. Durations are in seconds.
+type jsonReport struct {
+	Status  string       `json:"status"` // ok, failed, dry-run
+	Total   int          `json:"total"`
+	OK      int          `json:"ok"`
+	Failed  int          `json:"failed"`
+	Skipped int          `json:"skipped"`
+	Seconds float64      `json:"seconds"`
+	Rounds  int          `json:"rounds,omitempty"` // none in a dry run
+	Ended   string       `json:"ended,omitempty"`  // why the run ended early
+	Results []jsonResult `json:"results"`
 }
 
-type stepJSON struct {
+type jsonResult struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`
 	Check   string   `json:"check"` // the steps of one check share it
@@ -164,24 +164,24 @@ type stepJSON struct {
 // inSeconds cuts at microseconds: what lies below is noise.
 func inSeconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }
 
-func (rep *report) summary() summary {
-	s := summary{
-		Status: "ok", Total: len(rep.outcomes), OK: rep.count(passed), Failed: rep.count(failed), Skipped: rep.count(skipped),
-		Seconds: inSeconds(rep.took), Rounds: rep.rounds, Results: []stepJSON{},
+func (rep *report) summary() jsonReport {
+	s := jsonReport{
+		Status: "ok", Total: len(rep.results), OK: rep.count(passed), Failed: rep.count(failed), Skipped: rep.count(skipped),
+		Seconds: inSeconds(rep.took), Rounds: rep.rounds, Results: []jsonResult{},
 	}
 	switch {
-	case rep.dry:
+	case rep.dryRun:
 		s.Status = "dry-run"
-	case s.Failed > 0 || rep.ended != nil:
+	case s.Failed > 0 || rep.stopCause != nil:
 		s.Status = "failed"
 	}
-	if rep.ended != nil {
-		s.Ended = rep.ended.Error()
+	if rep.stopCause != nil {
+		s.Ended = rep.stopCause.Error()
 	}
-	for _, o := range rep.outcomes {
-		r := stepJSON{
+	for _, o := range rep.results {
+		r := jsonResult{
 			Name: o.name, Type: o.job.Type, Check: clean(o.job.Name, maxName), Status: o.status.String(),
-			Message: o.why, Seconds: inSeconds(o.took), Tags: o.job.Tags,
+			Message: o.message, Seconds: inSeconds(o.took), Tags: o.job.Tags,
 		}
 		if o.status == failed {
 			r.Reason = o.reason.String()
@@ -234,13 +234,13 @@ type (
 func (p *printer) junit(rep *report) error {
 	seconds := func(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 6, 64) }
 	s := junitSuite{
-		Name: "hacheck run", Tests: len(rep.outcomes), Failures: rep.count(failed), Skipped: rep.count(skipped), Time: seconds(rep.took),
+		Name: "hacheck run", Tests: len(rep.results), Failures: rep.count(failed), Skipped: rep.count(skipped), Time: seconds(rep.took),
 	}
-	for _, o := range rep.outcomes {
+	for _, o := range rep.results {
 		c := junitCase{Class: o.job.Type, Name: o.name, Time: seconds(o.took)}
 		switch o.status {
 		case failed:
-			c.Failure = &junitFailure{o.reason.String(), o.why}
+			c.Failure = &junitFailure{o.reason.String(), o.message}
 		case skipped:
 			c.Skipped = &struct{}{}
 		case passed:
@@ -264,21 +264,21 @@ func (p *printer) junit(rep *report) error {
 func (p *printer) nagios(rep *report) {
 	const most = 3 // names in the first line, which is what a pager shows
 	ok, bad, rest := rep.count(passed), rep.count(failed), rep.count(skipped)
-	line := fmt.Sprintf("OK - %d of %d passed", ok, len(rep.outcomes))
+	line := fmt.Sprintf("OK - %d of %d passed", ok, len(rep.results))
 	var all, names []string
-	for _, o := range rep.outcomes {
+	for _, o := range rep.results {
 		if o.status == failed {
-			all = append(all, nagiosText(o.name+" FAILED - "+o.why))
-			names = append(names, nagiosText(o.name+" ("+o.why+")"))
+			all = append(all, nagiosText(o.name+" FAILED - "+o.message))
+			names = append(names, nagiosText(o.name+" ("+o.message+")"))
 		}
 	}
 	switch {
-	case rep.dry:
+	case rep.dryRun:
 		line = fmt.Sprintf("OK - dry run, %d not checked", rest)
-	case len(rep.outcomes) == 0:
+	case len(rep.results) == 0:
 		line = "OK - nothing to check"
 	case bad > 0:
-		line = fmt.Sprintf("CRITICAL - %d of %d failed: %s", bad, len(rep.outcomes), strings.Join(names[:min(most, bad)], ", "))
+		line = fmt.Sprintf("CRITICAL - %d of %d failed: %s", bad, len(rep.results), strings.Join(names[:min(most, bad)], ", "))
 		if bad > most {
 			line += fmt.Sprintf(" and %d more", bad-most)
 		}
@@ -290,4 +290,4 @@ func (p *printer) nagios(rep *report) {
 }
 
 // nagiosText replaces the character that separates text and figures.
-func nagiosText(s string) string { return strings.ReplaceAll(clean(s, maxName+maxWhy), "|", "/") }
+func nagiosText(s string) string { return strings.ReplaceAll(clean(s, maxName+maxMessage), "|", "/") }

@@ -9,24 +9,24 @@ import (
 	"hacheck/internal/terminal"
 )
 
-const drawEvery = 200 * time.Millisecond // short runs end before the first line flickers up
+const drawInterval = 200 * time.Millisecond // short runs end before the first line flickers up
 
-// progress is the line on a terminal that says how far a run is. Without a terminal it does nothing.
-type progress struct{ *terminal.Block }
+// progressLine is the line on a terminal that says how far a run is. Without a terminal it does nothing.
+type progressLine struct{ *terminal.Block }
 
-func newProgress(stderr io.Writer) *progress { return &progress{terminal.NewBlock(stderr)} }
+func newProgressLine(stderr io.Writer) *progressLine { return &progressLine{terminal.NewBlock(stderr)} }
 
 // ticks returns when to draw, a channel that never delivers if never.
-func (p *progress) ticks() (tick <-chan time.Time, release func()) {
+func (p *progressLine) ticks() (tick <-chan time.Time, release func()) {
 	if !p.Live() {
 		return nil, func() {}
 	}
-	t := time.NewTicker(drawEvery)
+	t := time.NewTicker(drawInterval)
 	return t.C, t.Stop
 }
 
-// round draws how far a round is.
-func (p *progress) round(s state, since time.Duration) {
+// drawRound draws how far a round is.
+func (p *progressLine) drawRound(s progress, since time.Duration) {
 	line := fmt.Sprintf("%.0f s: %d of %d done", since.Seconds(), s.done, s.total)
 	if s.failed > 0 {
 		line += fmt.Sprintf(", %d failed", s.failed)

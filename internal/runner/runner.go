@@ -35,8 +35,8 @@ type Env struct {
 	Lookup         func(ctx context.Context, host string) ([]netip.Addr, error) // addresses of a host name
 }
 
-// System is the world of a real process of that version.
-func System(version string) Env {
+// SystemEnv is the world of a real process of that version.
+func SystemEnv(version string) Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Version:  version,
@@ -97,13 +97,13 @@ func (c *command) errorf(format string, args ...any) {
 	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
 }
 
-func (c *command) usage(err error, synopsis string) int {
+func (c *command) usageError(err error, synopsis string) int {
 	c.errorf("%v\nUsage: %s %s; see %s --help", err, c.name, synopsis, c.name)
 	return ExitUnknown
 }
 
-// wrongFile says what is wrong with a file: lines that begin with its name.
-func (c *command) wrongFile(err error) int {
+// fileError says what is wrong with a file: lines that begin with its name.
+func (c *command) fileError(err error) int {
 	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(err.Error()))
 	return ExitUnknown
 }
@@ -115,7 +115,7 @@ func Run(args []string, env Env) int {
 }
 
 func (c *command) run(args []string) int {
-	o, code, done := c.options(args, runAbout, runExit)
+	o, code, done := c.parseOptions(args, runAbout, runExit)
 	if done {
 		return code
 	}
@@ -126,7 +126,7 @@ func (c *command) run(args []string) int {
 			first, _, _ := strings.Cut(err.Error(), "\n")
 			_, _ = fmt.Fprintf(c.out, "HACHECK UNKNOWN - %s\n", nagiosText(first))
 		}
-		return c.wrongFile(err)
+		return c.fileError(err)
 	}
 	if o.validate {
 		return ExitOK
@@ -137,8 +137,8 @@ func (c *command) run(args []string) int {
 // load reads and builds the checks of the file.
 func (c *command) load(o *options) ([]*check.Configured, error) {
 	d := check.Defaults{Timeout: o.connectTimeout, Options: check.Options{Version: c.Version}}
-	if o.certs != "" {
-		roots, err := check.LoadRoots(o.certs)
+	if o.tlsCertsPath != "" {
+		roots, err := check.LoadRoots(o.tlsCertsPath)
 		if err != nil {
 			return nil, fmt.Errorf("%s: --tls-certs-path: %w", c.name, err)
 		}
@@ -149,13 +149,13 @@ func (c *command) load(o *options) ([]*check.Configured, error) {
 
 // runChecks runs the checks that the options choose and reports on them.
 func (c *command) runChecks(o *options, checks []*check.Configured) int {
-	jobs := choose(checks, o)
+	jobs := selectJobs(checks, o)
 	if len(jobs) == 0 {
 		c.errorf("nothing to check: no check in %s has the tags and matches the patterns", o.file)
 	}
 	p := &printer{o: o, out: c.out}
 	if o.dryRun {
-		return c.report(p, skipAll(jobs))
+		return c.report(p, dryRunReport(jobs))
 	}
 	stop := catchSignals()
 	defer stop.release()
@@ -165,9 +165,9 @@ func (c *command) runChecks(o *options, checks []*check.Configured) int {
 		defer cancel()
 		ctx = limited
 	}
-	w := watcher{command: c, o: o, printer: p, progress: newProgress(c.Stderr)}
+	w := watcher{command: c, o: o, printer: p, progress: newProgressLine(c.Stderr)}
 	rep := w.watch(ctx, jobs)
-	if sig := stop.signal(rep.ended); sig > 0 {
+	if sig := stop.signal(rep.stopCause); sig > 0 {
 		c.errorf("interrupted")
 		return max(c.report(p, rep), 128+sig)
 	}
@@ -180,7 +180,7 @@ func (c *command) report(p *printer, rep *report) int {
 		c.errorf("write output: %v", err)
 		return ExitUnknown
 	}
-	if rep.count(failed) > 0 || errors.Is(rep.ended, errMaxTimeout) {
+	if rep.count(failed) > 0 || errors.Is(rep.stopCause, errMaxTimeout) {
 		return ExitFailed
 	}
 	return ExitOK

@@ -11,7 +11,7 @@ type watcher struct {
 	*command
 	o        *options
 	printer  *printer
-	progress *progress
+	progress *progressLine
 }
 
 // watch runs one round, or with --watch as many as it takes until all pass, and returns what the last one
@@ -21,19 +21,19 @@ func (w *watcher) watch(ctx context.Context, jobs []*job) *report {
 	tick, release := w.progress.ticks()
 	defer release()
 	for n := 1; ; n++ {
-		rep := runRound(ctx, jobs, start, w.see, tick, func(s state) { w.progress.round(s, time.Since(start)) })
+		rep := runRound(ctx, jobs, start, w.see, tick, func(s progress) { w.progress.drawRound(s, time.Since(start)) })
 		w.progress.Clear()
-		rep.rounds, rep.limit, rep.took = n, w.o.maxTimeout, time.Since(start)
+		rep.rounds, rep.maxTimeout, rep.took = n, w.o.maxTimeout, time.Since(start)
 		bad := rep.count(failed)
-		if bad == 0 || w.o.watch == 0 || rep.ended != nil {
+		if bad == 0 || w.o.watch == 0 || rep.stopCause != nil {
 			return rep
 		}
 		if w.o.unbuffered {
 			_ = w.out.Flush() // an error comes back at the end
 		}
-		w.errorf("round %d: %d of %d failed, next in %s", n, bad, len(rep.outcomes), w.o.watch)
+		w.errorf("round %d: %d of %d failed, next in %s", n, bad, len(rep.results), w.o.watch)
 		if !w.wait(ctx, tick) {
-			rep.ended, rep.took = context.Cause(ctx), time.Since(start)
+			rep.stopCause, rep.took = context.Cause(ctx), time.Since(start)
 			return rep
 		}
 	}
@@ -45,7 +45,7 @@ func (w *watcher) see(e event) {
 		return
 	}
 	w.progress.Clear()
-	w.printer.event(e)
+	w.printer.printEvent(e)
 	_ = w.out.Flush() // the writer remembers an error, and finish reports it
 }
 
