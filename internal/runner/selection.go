@@ -1,6 +1,39 @@
 package runner
 
-import "strings"
+import (
+	"slices"
+	"strings"
+
+	"hacheck/internal/check"
+)
+
+// selectJobs returns the checks that have the right tags, with the steps whose names match.
+func selectJobs(checks []*check.Configured, o *options) []*job {
+	var jobs []*job
+	for _, c := range checks {
+		if !hasWantedTags(c.Tags, o) {
+			continue
+		}
+		j := &job{Configured: c}
+		for _, s := range c.Steps {
+			if s.Name = clean(s.Name, maxName); o.patterns.match(s.Name) {
+				j.steps = append(j.steps, s)
+			}
+		}
+		if len(j.steps) > 0 {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+func hasWantedTags(tags []string, o *options) bool {
+	has := func(t string) bool { return slices.Contains(tags, t) }
+	if o.includeTags != nil {
+		return slices.ContainsFunc(o.includeTags, has)
+	}
+	return !slices.ContainsFunc(o.excludeTags, has)
+}
 
 // pattern chooses steps by their names: "*" stands for any text, also for none, and everything else for
 // itself. It has to match the whole name.

@@ -23,83 +23,10 @@ const (
 	maxMessage, maxName = 500, 4096
 )
 
-// status is how a step ended.
-type status uint8
-
-const (
-	passed status = iota
-	failed
-	skipped // not asked, as a step before it has failed or it is a dry run
-)
-
-// String is the status in one word.
-func (s status) String() string { return [...]string{"ok", "failed", "skipped"}[s] }
-
-// stepResult is what became of one step.
-type stepResult struct {
-	name    string
-	info    string // conn-check's, where a step begins; may be ""
-	job     *job
-	status  status
-	message string // "" unless failed
-	reason  check.Reason
-	err     error         // behind why; may be nil
-	took    time.Duration // 0 when skipped
-	at      time.Duration // since the start of the run
-}
-
 // job is a check and those of its steps that were chosen.
 type job struct {
 	*check.Configured
 	steps []check.Step
-}
-
-// report is what one round has found.
-type report struct {
-	results    []stepResult // in the order of the file; the printer sorts
-	started    []stepResult // names and times of the steps that began
-	took       time.Duration
-	rounds     int
-	stopCause  error         // errMaxTimeout or errInterrupted when the run ended early, else nil
-	maxTimeout time.Duration // --max-timeout, to be named
-	dryRun     bool
-}
-
-func (rep *report) count(s status) (n int) {
-	for _, o := range rep.results {
-		if o.status == s {
-			n++
-		}
-	}
-	return n
-}
-
-// selectJobs returns the checks that have the right tags, with the steps whose names match.
-func selectJobs(checks []*check.Configured, o *options) []*job {
-	var jobs []*job
-	for _, c := range checks {
-		if !hasWantedTags(c.Tags, o) {
-			continue
-		}
-		j := &job{Configured: c}
-		for _, s := range c.Steps {
-			if s.Name = clean(s.Name, maxName); o.patterns.match(s.Name) {
-				j.steps = append(j.steps, s)
-			}
-		}
-		if len(j.steps) > 0 {
-			jobs = append(jobs, j)
-		}
-	}
-	return jobs
-}
-
-func hasWantedTags(tags []string, o *options) bool {
-	has := func(t string) bool { return slices.Contains(tags, t) }
-	if o.includeTags != nil {
-		return slices.ContainsFunc(o.includeTags, has)
-	}
-	return !slices.ContainsFunc(o.excludeTags, has)
 }
 
 func dryRunReport(jobs []*job) *report {
