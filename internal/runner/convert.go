@@ -13,102 +13,89 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"hacheck/internal/cmdline"
 	"hacheck/internal/config"
 )
 
-// lookupTimeout bounds all look-ups of one command together.
+// lookupTimeout bounds all name lookups of one command together.
 const lookupTimeout = 30 * time.Second
 
-// tool is a program that sets up a firewall.
+// tool is a program that configures a firewall.
 type tool struct {
-	name    string
-	aliases []string
-	// acceptsNames: it is told host names as they are, and resolves them itself.
-	acceptsNames bool
-	// rule returns the command for one rule. Nothing in a grant needs quotes.
-	rule func(g destination, group string) string
+	name         string
+	aliases      []string
+	acceptsNames bool // it resolves host names itself
+	// rule returns the command that allows d. group is a shell word; nothing in d needs quotes.
+	rule func(d destination, group string) string
 }
 
-// destination is one thing to be let out.
+// destination is one port of one host that the firewall must allow. It is comparable.
 type destination struct {
 	protocol string
-	host     string     // a name when addr is not valid
-	addr     netip.Addr // the zero Addr: host is a name
+	host     string     // a name, or the text of addr
+	addr     netip.Addr // the zero Addr if host is a name
 	port     uint16
 }
 
-func (g destination) cidr() string { return netip.PrefixFrom(g.addr, g.addr.BitLen()).String() }
+func (d destination) cidr() string { return netip.PrefixFrom(d.addr, d.addr.BitLen()).String() }
 
-// byFamily chooses between the words of a tool for IPv4 and for IPv6.
-func (g destination) byFamily(v4, v6 string) string {
-	if g.addr.Is6() {
+// byFamily returns v4 or v6 by the address family; v4 for a name.
+func (d destination) byFamily(v4, v6 string) string {
+	if d.addr.Is6() {
 		return v6
 	}
 	return v4
 }
 
 var tools = []tool{
-	{name: "aws", aliases: []string{"amazon", "ec2"}, rule: func(g destination, group string) string {
+	{name: "aws", aliases: []string{"amazon", "ec2"}, rule: func(d destination, group string) string {
 		const command = "aws ec2 authorize-security-group-egress --group-id "
-		if g.addr.Is6() { // --cidr is for IPv4 alone
+		if d.addr.Is6() { // --cidr accepts IPv4 only
 			return fmt.Sprintf("%s%s --ip-permissions 'IpProtocol=%s,FromPort=%d,ToPort=%d,Ipv6Ranges=[{CidrIpv6=%s}]'",
-				command, group, g.protocol, g.port, g.port, g.cidr())
+				command, group, d.protocol, d.port, d.port, d.cidr())
 		}
-		return fmt.Sprintf("%s%s --protocol %s --port %d --cidr %s", command, group, g.protocol, g.port, g.cidr())
+		return fmt.Sprintf("%s%s --protocol %s --port %d --cidr %s", command, group, d.protocol, d.port, d.cidr())
 	}},
-	{name: "neutron", aliases: []string{"openstack", "os"}, rule: func(g destination, group string) string {
+	{name: "neutron", aliases: []string{"openstack", "os"}, rule: func(d destination, group string) string {
 		return fmt.Sprintf("neutron security-group-rule-create --direction egress --ethertype %s --protocol %s"+
 			" --port-range-min %d --port-range-max %d --remote-ip-prefix %s %s",
-			g.byFamily("IPv4", "IPv6"), g.protocol, g.port, g.port, g.cidr(), group)
+			d.byFamily("IPv4", "IPv6"), d.protocol, d.port, d.port, d.cidr(), group)
 	}},
-	{name: "nova", rule: func(g destination, group string) string {
-		return fmt.Sprintf("nova secgroup-add-rule %s %s %d %d %s", group, g.protocol, g.port, g.port, g.cidr())
+	{name: "nova", rule: func(d destination, group string) string {
+		return fmt.Sprintf("nova secgroup-add-rule %s %s %d %d %s", group, d.protocol, d.port, d.port, d.cidr())
 	}},
-	{name: "iptables", acceptsNames: true, rule: func(g destination, _ string) string {
-		return fmt.Sprintf("%s -A OUTPUT -p %s --dport %d -d %s -j ACCEPT", g.byFamily("iptables", "ip6tables"), g.protocol, g.port, g.host)
+	{name: "iptables", acceptsNames: true, rule: func(d destination, _ string) string {
+		return fmt.Sprintf("%s -A OUTPUT -p %s --dport %d -d %s -j ACCEPT", d.byFamily("iptables", "ip6tables"), d.protocol, d.port, d.host)
 	}},
-	{name: "nftables", rule: func(g destination, _ string) string {
-		return fmt.Sprintf("nft add rule inet filter output %s daddr %s %s dport %d accept", g.byFamily("ip", "ip6"), g.addr, g.protocol, g.port)
+	{name: "nftables", rule: func(d destination, _ string) string {
+		return fmt.Sprintf("nft add rule inet filter output %s daddr %s %s dport %d accept", d.byFamily("ip", "ip6"), d.addr, d.protocol, d.port)
 	}},
-	{name: "ufw", rule: func(g destination, _ string) string {
-		return fmt.Sprintf("ufw allow out proto %s from any to %s port %d", g.protocol, g.cidr(), g.port)
+	{name: "ufw", rule: func(d destination, _ string) string {
+		return fmt.Sprintf("ufw allow out proto %s from any to %s port %d", d.protocol, d.cidr(), d.port)
 	}},
 }
 
 const convertSynopsis = "-t TYPE [options] FILE..."
 
-const convertAbout = `Turn the rules in FILEs into commands that let these connections out, sorted and each once; FILEs are what
-"hacheck firewall export" prints. Nothing is changed: read the commands, then run them. Names are resolved here,
-to all their IPv4 addresses, or to the IPv6 ones of a name that has no others; iptables alone is given the
-names. "-" is standard input.
+const convertAbout = `Turn the rules in FILEs into commands that allow these connections, sorted and without duplicates. FILEs are
+the output of "hacheck firewall export"; "-" is standard input. Nothing is changed: read the commands, then run
+them. Each name is replaced by all its IPv4 addresses, or by its IPv6 addresses if it has no others. Only iptables
+gets the names themselves.
 `
 
 const convertExit = `Types: aws (also amazon, ec2), neutron (openstack, os), nova, iptables, nftables, ufw.
 
-Exit status: 0 done, 2 a name cannot be resolved, 3 the command line or a FILE is wrong; unless it is 0
-nothing was printed.
+Exit status: 0 done, 2 a name cannot be resolved, 3 the command line or a FILE is wrong. With 2 and 3 no command
+is printed.
 `
 
+// convert prints the commands for the rules in files.
 func (c *command) convert(args []string) int {
 	var typ, group string
-	var help, version bool
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)
-	f.SortFlags = false
 	f.StringVarP(&typ, "type", "t", "", "print commands for `TYPE`")
 	f.StringVar(&group, "group", "", "the security group of aws (its id), neutron or nova (its name) that gets\nthe rules; `GROUP` is $SECGROUP by default, for the shell to fill in")
-	f.BoolVarP(&help, "help", "h", false, "print this help")
-	f.BoolVar(&version, "version", false, "print the version")
-	if err := cmdline.Parse(f, args); err != nil {
-		return c.usageError(err, convertSynopsis)
-	}
-	switch {
-	case help:
-		_, _ = fmt.Fprintf(c.out, "Usage: %s %s\n\n%s\nOptions:\n%s\n%s", c.name, convertSynopsis, convertAbout, f.FlagUsages(), convertExit)
-		return ExitOK
-	case version:
-		_, _ = fmt.Fprintf(c.out, "%s %s\n", c.name, c.Version)
-		return ExitOK
+	if code, done := c.parse(f, args, usage{convertSynopsis, convertAbout, convertExit}); done {
+		return code
 	}
 	t, err := findTool(typ)
 	if err != nil {
@@ -123,25 +110,26 @@ func (c *command) convert(args []string) int {
 		group = "$SECGROUP"
 	}
 	var rules []config.Rule
-	var wrong error
+	var errs error
 	for _, file := range f.Args() {
 		r, err := config.LoadRules(file, c.Stdin)
-		rules, wrong = append(rules, r...), errors.Join(wrong, err)
+		rules, errs = append(rules, r...), errors.Join(errs, err)
 	}
-	if wrong != nil {
-		return c.fileError(wrong)
+	if errs != nil {
+		return c.fileError(errs)
 	}
-	grants, err := c.destinations(rules, t.acceptsNames)
+	allowed, err := c.destinations(rules, t.acceptsNames)
 	if err != nil {
 		c.errorf("%v", err)
 		return ExitFailed
 	}
-	for _, g := range grants {
-		_, _ = fmt.Fprintln(c.out, t.rule(g, group))
+	for _, d := range allowed {
+		_, _ = fmt.Fprintln(c.out, t.rule(d, group))
 	}
 	return ExitOK
 }
 
+// findTool returns the tool with a name or alias, in any letter case.
 func findTool(typ string) (tool, error) {
 	if typ == "" {
 		return tool{}, errors.New("say for what, with -t: aws, neutron, nova, iptables, nftables or ufw")
@@ -155,9 +143,9 @@ func findTool(typ string) (tool, error) {
 	return tool{}, fmt.Errorf("option -t, --type: invalid value %q: want aws, neutron, nova, iptables, nftables or ufw", typ)
 }
 
-// destinations returns what rules let out, sorted and each once. Names are kept, or resolved: then the error
-// names all those that cannot be.
-func (c *command) destinations(rules []config.Rule, names bool) ([]destination, error) {
+// destinations returns the destinations of rules, sorted and without duplicates. It resolves the names unless
+// keepNames is set. The error names every name that cannot be resolved.
+func (c *command) destinations(rules []config.Rule, keepNames bool) ([]destination, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	var errs error
@@ -167,13 +155,17 @@ func (c *command) destinations(rules []config.Rule, names bool) ([]destination, 
 		addrs, known := resolved[r.ToHost]
 		if !known {
 			var err error
-			addrs, err = c.resolve(ctx, r.ToHost, names)
+			addrs, err = c.resolve(ctx, r.ToHost, keepNames)
 			errs = errors.Join(errs, err)
 			resolved[r.ToHost] = addrs
 		}
 		for _, p := range r.Ports {
 			for _, a := range addrs {
-				set[destination{r.Protocol, r.ToHost, a, p}.plain()] = true
+				d := destination{r.Protocol, r.ToHost, a, p}
+				if a.IsValid() {
+					d.host = a.String() // two names of one address are one destination
+				}
+				set[d] = true
 			}
 		}
 	}
@@ -182,20 +174,13 @@ func (c *command) destinations(rules []config.Rule, names bool) ([]destination, 
 	}), errs
 }
 
-// plain drops the name that an address was found by, so that two names of one address are one grant.
-func (g destination) plain() destination {
-	if g.addr.IsValid() {
-		g.host = g.addr.String()
-	}
-	return g
-}
-
-// resolve returns the addresses of host. The zero Addr stands for a name that is to be kept.
-func (c *command) resolve(ctx context.Context, host string, names bool) ([]netip.Addr, error) {
+// resolve returns the IPv4 addresses of host, or its IPv6 addresses if it has no others. With keepNames it returns
+// the zero Addr for a name.
+func (c *command) resolve(ctx context.Context, host string, keepNames bool) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
 	}
-	if names {
+	if keepNames {
 		return []netip.Addr{{}}, nil
 	}
 	all, err := c.Lookup(ctx, host)
@@ -219,7 +204,7 @@ func (c *command) resolve(ctx context.Context, host string, names bool) ([]netip
 	return nil, fmt.Errorf("resolve %s: it has no address", host)
 }
 
-// shellQuote returns s as one word of a shell.
+// shellQuote returns s quoted as one word for a shell.
 func shellQuote(s string) string {
 	safe := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,", r)

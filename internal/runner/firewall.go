@@ -14,27 +14,27 @@ import (
 const firewallHelp = `Usage: hacheck firewall export [options] FILE [PATTERN...]
        hacheck firewall convert -t TYPE [options] FILE...
 
-export prints as YAML where the checks of FILE go: what the firewall has to let out. convert turns such
+export prints as YAML the destinations of the checks of FILE, which the firewall has to allow. convert turns such
 files, also those of several machines, into commands for a firewall. See "hacheck firewall export --help"
 and "hacheck firewall convert --help".
 `
 
-const exportAbout = `Print as YAML where the checks of FILE go from this machine: what its firewall has to let out. Nothing
-is checked. The options are those of "hacheck run"; the ones that choose checks count here too, and
---validate, the others change nothing.
+const exportAbout = `Print as YAML the destinations of the checks of FILE, which the firewall of this machine has to allow. Nothing
+is checked. The options are those of "hacheck run". Only --validate and the options that select checks have an
+effect.
 `
 
 const exportExit = `Exit status: 0 done, 3 the command line or FILE is wrong and nothing was printed.
 `
 
-// Firewall is "hacheck firewall": args are what follows these words. It returns the exit code.
+// Firewall executes "hacheck firewall" with the given arguments and returns the exit code.
 func Firewall(args []string, env Env) int {
 	const name = "hacheck firewall"
-	word := ""
+	subcommand := ""
 	if len(args) > 0 {
-		word = args[0]
+		subcommand = args[0]
 	}
-	switch word {
+	switch subcommand {
 	case "export":
 		c := newCommand(name+" export", env)
 		return c.finish(c.export(args[1:]))
@@ -43,7 +43,7 @@ func Firewall(args []string, env Env) int {
 		return c.finish(c.convert(args[1:]))
 	}
 	c := newCommand(name, env)
-	switch word {
+	switch subcommand {
 	case "-h", "--help":
 		_, _ = c.out.WriteString(firewallHelp)
 		return c.finish(ExitOK)
@@ -54,6 +54,7 @@ func Firewall(args []string, env Env) int {
 	return c.usageError(errors.New("say what to do, export or convert"), "export|convert [options] FILE...")
 }
 
+// export prints the destinations of the selected checks.
 func (c *command) export(args []string) int {
 	o, code, done := c.parseOptions(args, exportAbout, exportExit)
 	if done {
@@ -73,23 +74,23 @@ func (c *command) export(args []string) int {
 	return ExitOK
 }
 
-// egressRules returns where the jobs go, one rule for each host and protocol, sorted.
+// egressRules returns the destinations of jobs, one rule for each host and protocol, sorted.
 func egressRules(jobs []*job, from string) []config.Rule {
-	type place struct{ host, protocol string }
-	ports := map[place]map[uint16]bool{}
+	ports := map[check.Endpoint]map[uint16]bool{} // the keys have no port
 	for _, j := range jobs {
-		if j.Endpoint == (check.Endpoint{}) || j.Endpoint.Network == "" {
+		e := j.Endpoint
+		if e.Network == "" { // the check sends nothing
 			continue
 		}
-		p := place{j.Endpoint.Host, j.Endpoint.Network}
-		if ports[p] == nil {
-			ports[p] = map[uint16]bool{}
+		e.Port = 0
+		if ports[e] == nil {
+			ports[e] = map[uint16]bool{}
 		}
-		ports[p][j.Endpoint.Port] = true
+		ports[e][j.Endpoint.Port] = true
 	}
 	rules := make([]config.Rule, 0, len(ports))
-	for p, set := range ports {
-		rules = append(rules, config.Rule{FromHost: from, ToHost: p.host, Protocol: p.protocol, Ports: slices.Sorted(maps.Keys(set))})
+	for e, set := range ports {
+		rules = append(rules, config.Rule{FromHost: from, ToHost: e.Host, Protocol: e.Network, Ports: slices.Sorted(maps.Keys(set))})
 	}
 	slices.SortFunc(rules, func(a, b config.Rule) int {
 		return cmp.Or(cmp.Compare(a.ToHost, b.ToHost), cmp.Compare(a.Protocol, b.Protocol))

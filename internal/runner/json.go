@@ -8,7 +8,7 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// jsonReport is the JSON document. Durations are in seconds.
+// jsonReport is the document of --output json. Durations are in seconds.
 type jsonReport struct {
 	Status  string       `json:"status"` // ok, failed, dry-run
 	Total   int          `json:"total"`
@@ -16,7 +16,7 @@ type jsonReport struct {
 	Failed  int          `json:"failed"`
 	Skipped int          `json:"skipped"`
 	Seconds float64      `json:"seconds"`
-	Rounds  int          `json:"rounds,omitempty"` // none in a dry run
+	Rounds  int          `json:"rounds,omitempty"` // 0 in a dry run
 	Ended   string       `json:"ended,omitempty"`  // why the run ended early
 	Results []jsonResult `json:"results"`
 }
@@ -24,7 +24,7 @@ type jsonReport struct {
 type jsonResult struct {
 	Name    string   `json:"name"`
 	Type    string   `json:"type"`
-	Check   string   `json:"check"` // the steps of one check share it
+	Check   string   `json:"check"` // the same for all steps of a check
 	Status  string   `json:"status"`
 	Message string   `json:"message,omitempty"`
 	Reason  string   `json:"reason,omitempty"`
@@ -32,13 +32,13 @@ type jsonResult struct {
 	Tags    []string `json:"tags,omitempty"`
 }
 
-// inSeconds cuts at microseconds: what lies below is noise.
-func inSeconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }
+// seconds returns d in seconds, cut to microseconds.
+func seconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }
 
 func (rep *report) summary() jsonReport {
 	s := jsonReport{
 		Status: "ok", Total: len(rep.results), OK: rep.count(passed), Failed: rep.count(failed), Skipped: rep.count(skipped),
-		Seconds: inSeconds(rep.took), Rounds: rep.rounds, Results: []jsonResult{},
+		Seconds: seconds(rep.took), Rounds: rep.rounds, Results: []jsonResult{},
 	}
 	switch {
 	case rep.dryRun:
@@ -49,13 +49,13 @@ func (rep *report) summary() jsonReport {
 	if rep.stopCause != nil {
 		s.Ended = rep.stopCause.Error()
 	}
-	for _, o := range rep.results {
+	for _, res := range rep.results {
 		r := jsonResult{
-			Name: o.name, Type: o.job.Type, Check: clean(o.job.Name, maxName), Status: o.status.String(),
-			Message: o.message, Seconds: inSeconds(o.took), Tags: o.job.Tags,
+			Name: res.name, Type: res.job.Type, Check: textfmt.Excerpt(res.job.Name, maxName), Status: res.status.String(),
+			Message: res.message, Seconds: seconds(res.took), Tags: res.job.Tags,
 		}
-		if o.status == failed {
-			r.Reason = o.reason.String()
+		if res.status == failed {
+			r.Reason = res.reason.String()
 		}
 		s.Results = append(s.Results, r)
 	}

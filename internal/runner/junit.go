@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The elements of a JUnit report as the readers in use agree on them.
+// The elements of a JUnit report that its common readers agree on.
 type (
 	junitSuites struct {
 		XMLName xml.Name   `xml:"testsuites"`
@@ -40,11 +40,11 @@ func (p *printer) junit(rep *report) error {
 	s := junitSuite{
 		Name: "hacheck run", Tests: len(rep.results), Failures: rep.count(failed), Skipped: rep.count(skipped), Time: seconds(rep.took),
 	}
-	for _, o := range rep.results {
-		c := junitCase{Class: o.job.Type, Name: o.name, Time: seconds(o.took)}
-		switch o.status {
+	for _, r := range rep.results {
+		c := junitCase{Class: r.job.Type, Name: r.name, Time: seconds(r.took)}
+		switch r.status {
 		case failed:
-			c.Failure = &junitFailure{o.reason.String(), o.message}
+			c.Failure = &junitFailure{r.reason.String(), r.message}
 		case skipped:
 			c.Skipped = &struct{}{}
 		case passed:

@@ -12,41 +12,50 @@ type status uint8
 const (
 	passed status = iota
 	failed
-	skipped // not asked, as a step before it has failed or it is a dry run
+	skipped // not run, because an earlier step has failed or because of --dry-run
 )
 
-// String is the status in one word.
 func (s status) String() string { return [...]string{"ok", "failed", "skipped"}[s] }
 
-// stepResult is what became of one step.
+// stepResult is the result of one step of a check.
 type stepResult struct {
 	name    string
-	info    string // conn-check's, where a step begins; may be ""
+	info    string // set when a step starts: what conn-check shows with it; may be ""
 	job     *job
 	status  status
 	message string // "" unless failed
 	reason  check.Reason
-	err     error         // behind why; may be nil
+	err     error         // behind message; may be nil
 	took    time.Duration // 0 when skipped
 	at      time.Duration // since the start of the run
 }
 
-// report is what one round has found.
+// report is the result of one round.
 type report struct {
-	results    []stepResult // in the order of the file; the printer sorts
-	started    []stepResult // names and times of the steps that began
+	results    []stepResult // in the order of the file; the printer sorts them
+	started    []stepResult // names and times of the steps that were started
 	took       time.Duration
 	rounds     int
-	stopCause  error         // errMaxTimeout or errInterrupted when the run ended early, else nil
-	maxTimeout time.Duration // --max-timeout, to be named
+	stopCause  error         // errMaxTimeout or an interruptError if the round ended early, else nil
+	maxTimeout time.Duration // --max-timeout
 	dryRun     bool
 }
 
+// count returns the number of steps with status s.
 func (rep *report) count(s status) (n int) {
-	for _, o := range rep.results {
-		if o.status == s {
+	for _, r := range rep.results {
+		if r.status == s {
 			n++
 		}
 	}
 	return n
+}
+
+// dryRunReport returns a report in which every step is skipped.
+func dryRunReport(jobs []*job) *report {
+	rep := &report{dryRun: true}
+	for _, j := range jobs {
+		rep.results = append(rep.results, j.skipFrom(0, 0)...)
+	}
+	return rep
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,42 +14,34 @@ import (
 )
 
 const (
-	// maxConcurrent bounds how many checks run side by side. It is far above what a file usually has, so that
-	// checks that hang do not hold up the others, and below the usual limit of descriptors.
+	// maxConcurrent is how many checks run at once. It exceeds the checks of a usual file, so that hanging checks do
+	// not delay the others. It is below the usual limit of file descriptors.
 	maxConcurrent = 512
-	// cleanupTimeout is how long a run that was ended waits for its checks to close what they have open: a script
-	// has to be killed, for one.
+	// cleanupTimeout is how long an interrupted run waits for its checks to close what they have opened. Scripts
+	// must be killed, for example.
 	cleanupTimeout = time.Second
-	// maxMessage and maxName bound the text of a failure and of a name, which may have a URL in it, in bytes.
+	// maxMessage and maxName are the longest failure message and the longest name in bytes. A name may contain a URL.
 	maxMessage, maxName = 500, 4096
 )
 
-// job is a check and those of its steps that were chosen.
+// job is a check with its selected steps.
 type job struct {
 	*check.Configured
 	steps []check.Step
 }
 
-func dryRunReport(jobs []*job) *report {
-	rep := &report{dryRun: true}
-	for _, j := range jobs {
-		rep.results = append(rep.results, j.skipFrom(0, 0)...)
-	}
-	return rep
-}
-
-// skipFrom returns outcomes for the steps from the given one on.
-func (j *job) skipFrom(from int, at time.Duration) []stepResult {
+// skipFrom returns a skipped result for each step from index first on.
+func (j *job) skipFrom(first int, at time.Duration) []stepResult {
 	list := make([]stepResult, 0, len(j.steps))
-	for _, s := range j.steps[from:] {
+	for _, s := range j.steps[first:] {
 		list = append(list, stepResult{name: s.Name, job: j, status: skipped, at: at})
 	}
 	return list
 }
 
-// event tells of one job that a step began or ended.
+// event reports that a step of a job has started or ended.
 type event struct {
-	job     int
+	job     int // index of the job
 	started bool
 	stepResult
 }
@@ -56,23 +49,20 @@ type event struct {
 // round is one run of all jobs.
 type round struct {
 	jobs   []*job
-	start  time.Time // of the whole run, for outcome.at
+	start  time.Time // of the whole run
 	events chan event
-	done   sync.WaitGroup
+	wg     sync.WaitGroup // the goroutines of the jobs
 }
 
-// runRound runs the jobs side by side until all have ended or ctx has. see is told of each event as it
-// comes, from this goroutine; tick, while it is not nil, has draw called with the names of what is under way.
-func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event), tick <-chan time.Time, draw func(progress)) *report {
-	total := 0
-	for _, j := range jobs {
-		total += len(j.steps)
-	}
-	// There is room for every event, so no check ever waits for somebody to read them.
-	r := &round{jobs: jobs, start: start, events: make(chan event, 2*total)}
+// runRound runs the jobs concurrently until all have ended or ctx ends. It calls onEvent for each event and draw at
+// each tick, both on the caller's goroutine. A nil tick never draws.
+func runRound(ctx context.Context, jobs []*job, start time.Time, onEvent func(event), tick <-chan time.Time, draw func(progress)) *report {
+	c := newCollector(jobs, onEvent)
+	// The channel has room for every event, so that no check blocks on it.
+	r := &round{jobs: jobs, start: start, events: make(chan event, 2*c.total)}
 	slots := make(chan struct{}, maxConcurrent)
 	for i := range jobs {
-		r.done.Go(func() {
+		r.wg.Go(func() {
 			select {
 			case slots <- struct{}{}:
 				defer func() { <-slots }()
@@ -81,39 +71,28 @@ func runRound(ctx context.Context, jobs []*job, start time.Time, see func(event)
 			}
 		})
 	}
-	t := newCollector(jobs)
-	for open := total; open > 0; {
+	for c.done < c.total {
 		select {
 		case e := <-r.events:
-			open -= t.add(e)
-			see(e)
+			c.add(e)
 			continue
 		case <-tick:
-			draw(t.progress())
+			draw(c.snapshot())
 			continue
 		case <-ctx.Done():
 		}
 		for len(r.events) > 0 {
-			e := <-r.events
-			open -= t.add(e)
-			see(e)
+			c.add(<-r.events)
 		}
-		if open > 0 {
-			for _, e := range t.failUnfinished(context.Cause(ctx), time.Since(start)) {
-				see(e)
-			}
-			r.await()
+		if c.done < c.total {
+			c.failUnfinished(context.Cause(ctx), time.Since(start))
+			r.waitForCleanup()
 		}
-		break
 	}
-	rep := t.report()
-	if t.abandoned {
-		rep.stopCause = context.Cause(ctx)
-	}
-	return rep
+	return c.report()
 }
 
-// run runs the steps of one job, one after the other.
+// run runs the steps of job i in order until one fails.
 func (r *round) run(ctx context.Context, i int) {
 	j := r.jobs[i]
 	limited, cancel := context.WithTimeout(ctx, j.Timeout)
@@ -122,50 +101,50 @@ func (r *round) run(ctx context.Context, i int) {
 	for n, s := range j.steps {
 		r.events <- event{job: i, started: true, stepResult: stepResult{name: s.Name, info: s.Info, job: j, at: time.Since(r.start)}}
 		began := time.Now()
-		res := s.Run(limited, target)
-		if res.Code != 200 && isExpired(ctx) {
-			return // it was not the service that failed
+		found := s.Run(limited, target)
+		if found.Code != 200 && isExpired(ctx) {
+			return // the run was ended, the service did not fail
 		}
-		o := stepResult{name: s.Name, job: j, took: time.Since(began), at: time.Since(r.start)}
-		if res.Code == 200 {
-			r.events <- event{job: i, stepResult: o}
+		result := stepResult{name: s.Name, job: j, took: time.Since(began), at: time.Since(r.start)}
+		if found.Code == 200 {
+			r.events <- event{job: i, stepResult: result}
 			continue
 		}
-		o.status, o.message, o.reason, o.err = failed, failureMessage(res), res.Reason, res.Err
-		if o.reason == check.ReasonOK { // it has answered, but not what it should
-			o.reason = check.ReasonFailed
+		result.status, result.message, result.reason, result.err = failed, failureMessage(found), found.Reason, found.Err
+		if result.reason == check.ReasonOK { // the service answered with an unexpected code
+			result.reason = check.ReasonFailed
 		}
-		r.events <- event{job: i, stepResult: o}
-		for _, o := range j.skipFrom(n+1, o.at) {
-			r.events <- event{job: i, stepResult: o}
+		r.events <- event{job: i, stepResult: result}
+		for _, s := range j.skipFrom(n+1, result.at) {
+			r.events <- event{job: i, stepResult: s}
 		}
 		return
 	}
 }
 
-// isExpired tells whether ctx has ended, or will in a moment: a connection knows the deadline too, and may see
-// it a little earlier.
+// isExpired reports whether ctx has ended or its deadline has passed. A connection with the same deadline may fail
+// shortly before ctx ends.
 func isExpired(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// failureMessage says in one line what is wrong. A service's own page is not shown: it may be anything.
+// failureMessage returns one line that says why a check failed. It does not contain a page of the service.
 func failureMessage(r check.Result) string {
 	if r.Reason == check.ReasonOK {
 		return fmt.Sprintf("Unexpected response code: %d", r.Code)
 	}
-	if text := clean(string(r.Body), maxMessage); text != "" {
+	if text := textfmt.Excerpt(r.Body, maxMessage); text != "" {
 		return text
 	}
 	return r.Reason.String()
 }
 
-// await gives checks whose context has ended the time to clean up.
-func (r *round) await() {
+// waitForCleanup waits until all jobs have returned, at most cleanupTimeout.
+func (r *round) waitForCleanup() {
 	all := make(chan struct{})
 	go func() {
-		r.done.Wait()
+		r.wg.Wait()
 		close(all)
 	}()
 	timer := time.NewTimer(cleanupTimeout)
@@ -176,87 +155,70 @@ func (r *round) await() {
 	}
 }
 
-// collector keeps what the events tell.
+// collector builds the report of a round from its events.
 type collector struct {
-	jobs      []*job
-	outcomes  [][]stepResult // by job
-	started   []stepResult
-	running   map[int]string // job and the name of its step
-	finished  int
-	failed    int
-	abandoned bool
+	progress // running is empty, see runningSteps
+
+	jobs         []*job
+	onEvent      func(event)
+	results      [][]stepResult // by job
+	started      []stepResult
+	runningSteps map[int]string // the name of the running step by job
+	stopCause    error
 }
 
-// progress is how far a round is, for people.
-type progress struct {
-	done, total, failed int
-	running             []string // sorted
+func newCollector(jobs []*job, onEvent func(event)) *collector {
+	c := &collector{jobs: jobs, onEvent: onEvent, results: make([][]stepResult, len(jobs)), runningSteps: map[int]string{}}
+	for _, j := range jobs {
+		c.total += len(j.steps)
+	}
+	return c
 }
 
-func newCollector(jobs []*job) *collector {
-	return &collector{jobs: jobs, outcomes: make([][]stepResult, len(jobs)), running: map[int]string{}}
-}
-
-// add counts an event and returns how many steps it ends.
-func (t *collector) add(e event) int {
+// add records e and passes it to onEvent.
+func (c *collector) add(e event) {
+	c.onEvent(e)
 	if e.started {
-		t.started = append(t.started, e.stepResult)
-		t.running[e.job] = e.name
-		return 0
+		c.started = append(c.started, e.stepResult)
+		c.runningSteps[e.job] = e.name
+		return
 	}
-	delete(t.running, e.job)
-	t.outcomes[e.job] = append(t.outcomes[e.job], e.stepResult)
-	t.finished++
+	delete(c.runningSteps, e.job)
+	c.results[e.job] = append(c.results[e.job], e.stepResult)
+	c.done++
 	if e.status == failed {
-		t.failed++
+		c.failed++
 	}
-	return 1
 }
 
-// failUnfinished ends every job that is still open: its next step has failed, and what comes after is skipped.
-func (t *collector) failUnfinished(cause error, at time.Duration) []event {
-	t.abandoned = true
-	var events []event
-	for i, j := range t.jobs {
-		n := len(t.outcomes[i])
-		if n == len(j.steps) {
+// failUnfinished marks the next step of each unfinished job as failed and its further steps as skipped.
+func (c *collector) failUnfinished(cause error, at time.Duration) {
+	c.stopCause = cause
+	reason := check.ReasonCancelled
+	if errors.Is(cause, errMaxTimeout) {
+		reason = check.ReasonTimeout
+	}
+	for i, j := range c.jobs {
+		next := len(c.results[i])
+		if next == len(j.steps) {
 			continue
 		}
-		o := stepResult{
-			name: j.steps[n].Name, job: j, status: failed, message: "not finished: " + cause.Error(),
-			reason: check.ReasonCancelled, err: cause, at: at,
-		}
-		if errors.Is(cause, errMaxTimeout) {
-			o.reason = check.ReasonTimeout
-		}
-		for _, o := range append([]stepResult{o}, j.skipFrom(n+1, at)...) {
-			e := event{job: i, stepResult: o}
-			t.add(e)
-			events = append(events, e)
+		c.add(event{job: i, stepResult: stepResult{
+			name: j.steps[next].Name, job: j, status: failed, message: "not finished: " + cause.Error(), reason: reason, err: cause, at: at,
+		}})
+		for _, s := range j.skipFrom(next+1, at) {
+			c.add(event{job: i, stepResult: s})
 		}
 	}
-	return events
 }
 
-func (t *collector) report() *report {
-	rep := &report{started: t.started}
-	for _, list := range t.outcomes {
-		rep.results = append(rep.results, list...)
-	}
-	return rep
+func (c *collector) report() *report {
+	return &report{results: slices.Concat(c.results...), started: c.started, stopCause: c.stopCause}
 }
 
-func (t *collector) progress() progress {
-	s := progress{done: t.finished, failed: t.failed}
-	for _, j := range t.jobs {
-		s.total += len(j.steps)
-	}
-	for _, name := range t.running {
-		s.running = append(s.running, name)
-	}
-	slices.Sort(s.running)
-	return s
+// snapshot returns the progress so far.
+func (c *collector) snapshot() progress {
+	p := c.progress
+	p.running = slices.Sorted(maps.Values(c.runningSteps))
+	return p
 }
-
-// clean is what a report shows of a text from elsewhere, about that many bytes at most.
-func clean(s string, most int) string { return textfmt.Excerpt(s, most) }

@@ -26,7 +26,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// result is a step that ends at once.
+// result returns a step that returns r at once.
 func result(r check.Result) check.Func {
 	return func(context.Context, check.Target) check.Result { return r }
 }
@@ -37,7 +37,7 @@ var (
 	wrongCode = result(check.Result{Code: 404, Body: []byte("<html>")})
 )
 
-// hangs is a step that ends with its context.
+// hangs is a step that blocks until its context ends.
 func hangs(ctx context.Context, _ check.Target) check.Result {
 	<-ctx.Done()
 	return check.Result{Code: 503, Reason: check.ReasonTimeout, Body: []byte("Connection timed out")}
@@ -58,7 +58,7 @@ func asFunc(f any) check.Func {
 	return f.(func(context.Context, check.Target) check.Result)
 }
 
-// fakeChecks are a check that fails in the middle, one that passes and one whose service answers otherwise.
+// fakeChecks returns a check that passes, two that fail in a later step and one with an unexpected code.
 func fakeChecks() []*check.Configured {
 	return []*check.Configured{
 		fakeCheck("tcp", []string{"b"}, "tcp:z:1", passes),
@@ -82,7 +82,7 @@ func runFakeChecks(t *testing.T, checks []*check.Configured, args ...string) (co
 	return code, out.String(), errs.String()
 }
 
-// TestGolden compares every form of the report with testdata/golden; times are T.
+// TestGolden compares every format of the report with testdata/golden; times are T.
 func TestGolden(t *testing.T) {
 	for name, args := range map[string][]string{
 		"text":         nil,
@@ -119,9 +119,9 @@ func TestNagiosLineNamesThreeFailures(t *testing.T) {
 	}
 }
 
-// TestPatternsChooseSteps: as in conn-check, a step is run when its own name matches, whatever happens to
-// the steps before it.
-func TestPatternsChooseSteps(t *testing.T) {
+// TestPatternsSelectSteps: as in conn-check, a step is run when its own name matches, even if the steps before it are
+// not selected.
+func TestPatternsSelectSteps(t *testing.T) {
 	for _, test := range []struct {
 		args []string
 		want string
@@ -131,7 +131,7 @@ func TestPatternsChooseSteps(t *testing.T) {
 		{[]string{"*:5432"}, "tls:db:5432 FAILED - wrong [2J password second line\ntcp:db:5432 OK\nSKIPPED: postgres:db:5432\n", 2},
 		{[]string{"tcp:*", "--exclude-tags", "a"}, "tcp:z:1 OK\n", 0},
 		{[]string{"tcp:*", "--include-tags", "x,a"}, "tcp:db:5432 OK\n", 0},
-		{[]string{"tcp:*", "--include-tags", "", "--exclude-tags", "a"}, "tcp:z:1 OK\n", 0}, // as good as not given
+		{[]string{"tcp:*", "--include-tags", "", "--exclude-tags", "a"}, "tcp:z:1 OK\n", 0}, // an empty value counts as not given
 		{[]string{"tcp:*", "--exclude-tags="}, "tcp:db:5432 OK\ntcp:z:1 OK\n", 0},
 		{[]string{"tcp:z:1", "redis:*:tcp:*"}, "redis:r:6379:tcp:r:6379 OK\ntcp:z:1 OK\n", 0},
 		{[]string{"none"}, "", 0},
@@ -146,8 +146,7 @@ func TestPatternsChooseSteps(t *testing.T) {
 	}
 }
 
-// TestRunTakesAsLongAsTheSlowestCheck: 200 checks of which 20 hang take as long as the slowest, and less than two of those would one after the
-// other.
+// TestRunTakesAsLongAsTheSlowestCheck runs 200 checks, 20 of which time out.
 func TestRunTakesAsLongAsTheSlowestCheck(t *testing.T) {
 	const timeout = 2 * time.Second
 	open, silent := openPort(t), hangingPort(t)
@@ -170,7 +169,7 @@ func TestRunTakesAsLongAsTheSlowestCheck(t *testing.T) {
 	}
 }
 
-// TestConcurrencyLimit: every check runs while the others do, and never more than there are slots.
+// TestConcurrencyLimit: maxConcurrent checks run at once and never more.
 func TestConcurrencyLimit(t *testing.T) {
 	var mu sync.Mutex
 	running, most := 0, 0
@@ -204,7 +203,7 @@ func TestConcurrencyLimit(t *testing.T) {
 	}
 }
 
-// TestMaxTimeout: what is known then is printed, the rest is named.
+// TestMaxTimeout: the results so far are printed, unfinished checks have failed.
 func TestMaxTimeout(t *testing.T) {
 	checks := append(fakeChecks()[:1], fakeCheck("x", nil, "x:1", passes, "x:2", hangs, "x:3", passes))
 	want := "x:2 FAILED - not finished: maximum timeout reached\ntcp:z:1 OK\nx:1 OK\nSKIPPED: x:3\n"
@@ -231,7 +230,7 @@ func TestMaxTimeout(t *testing.T) {
 	}
 }
 
-// TestMaxTimeoutBetweenRounds: the last round is what is reported.
+// TestMaxTimeoutBetweenRounds: the last round is reported.
 func TestMaxTimeoutBetweenRounds(t *testing.T) {
 	code, stdout, stderr := runFakeChecks(t, fakeChecks()[3:], "-f", "60", "--max-timeout", "0.2")
 	if code != 2 || !strings.HasPrefix(stdout, "Maximum timeout reached: 0.2s\nhttp:") || stderr != "hacheck run: round 1: 1 of 1 failed, next in 1m0s\n" {
@@ -239,18 +238,17 @@ func TestMaxTimeoutBetweenRounds(t *testing.T) {
 	}
 }
 
-// TestMaxTimeoutEndsCheckThatIgnoresItsContext: a check that does not obey its context cannot hold up the end.
 func TestMaxTimeoutEndsCheckThatIgnoresItsContext(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
-	deaf := func(context.Context, check.Target) check.Result { <-release; return check.Result{Code: 200} }
-	code, stdout, _ := runFakeChecks(t, []*check.Configured{fakeCheck("x", nil, "x:1", deaf)}, "--max-timeout", "0.1")
+	ignoresContext := func(context.Context, check.Target) check.Result { <-release; return check.Result{Code: 200} }
+	code, stdout, _ := runFakeChecks(t, []*check.Configured{fakeCheck("x", nil, "x:1", ignoresContext)}, "--max-timeout", "0.1")
 	if code != 2 || !strings.Contains(stdout, "x:1 FAILED - not finished") {
 		t.Errorf("exit %d, stdout %q", code, stdout)
 	}
 }
 
-// TestStepsShareOneTimeout: a check's timeout is for all its steps together.
+// TestStepsShareOneTimeout: the timeout of a check covers all its steps together.
 func TestStepsShareOneTimeout(t *testing.T) {
 	c := fakeCheck("x", nil, "x:1", passes, "x:2", hangs)
 	c.Timeout = 100 * time.Millisecond
@@ -259,7 +257,7 @@ func TestStepsShareOneTimeout(t *testing.T) {
 	}
 }
 
-// onLine calls f when a line with text has been written.
+// onLine is a writer that calls f when a line containing text is written.
 type onLine struct {
 	bytes.Buffer
 	text string
@@ -273,7 +271,7 @@ func (w *onLine) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
-// TestWatch repeats until a port listens that did not at first.
+// TestWatch repeats rounds until a port listens, from round 2 on.
 func TestWatch(t *testing.T) {
 	for _, unbuffered := range []bool{false, true} {
 		fd, n := checktest.Bound(t)
@@ -304,7 +302,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestInterrupt: a signal ends the run, and what is known so far is printed.
+// TestInterrupt: a signal ends the run, and the results so far are printed.
 func TestInterrupt(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -329,7 +327,7 @@ func TestInterrupt(t *testing.T) {
 		for s := bufio.NewScanner(out); s.Scan(); {
 			lines = append(lines, s.Text())
 			if strings.HasPrefix(s.Text(), "Starting") || strings.HasSuffix(s.Text(), " OK") {
-				if started++; started == 3 { // both have begun and the one that can has ended
+				if started++; started == 3 { // both checks have started and one has passed
 					if err := cmd.Process.Signal(test.sig); err != nil {
 						t.Fatal(err)
 					}
@@ -346,7 +344,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestIgnoredSignalStaysIgnored: a signal that was ignored when the run began stays ignored.
+// TestIgnoredSignalStaysIgnored runs as under nohup.
 func TestIgnoredSignalStaysIgnored(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -375,7 +373,7 @@ func TestIgnoredSignalStaysIgnored(t *testing.T) {
 	}
 }
 
-// TestDocumentation runs what docs/runner.md shows.
+// TestDocumentation holds docs/runner.md to the program: its example, every firewall command and every option.
 func TestDocumentation(t *testing.T) {
 	data, err := os.ReadFile("../../docs/runner.md")
 	if err != nil {
@@ -392,9 +390,9 @@ func TestDocumentation(t *testing.T) {
 	if code != 0 || out.String() != want {
 		t.Errorf("the example: exit %d\n%s%s", code, &out, &errs)
 	}
-	g := destination{protocol: "tcp", host: "web.example.com", addr: netip.MustParseAddr("10.0.0.1"), port: 80}
+	d := destination{protocol: "tcp", host: "web.example.com", addr: netip.MustParseAddr("10.0.0.1"), port: 80}
 	for _, tool := range tools {
-		if row := "`" + tool.rule(g, "$SECGROUP") + "` |"; !strings.Contains(doc, row) {
+		if row := "`" + tool.rule(d, "$SECGROUP") + "` |"; !strings.Contains(doc, row) {
 			t.Errorf("docs/runner.md has no %s", row)
 		}
 	}
@@ -406,17 +404,17 @@ func TestDocumentation(t *testing.T) {
 	})
 }
 
-// brokenPipe fails every write.
-type brokenPipe struct{}
+// fullDisk fails every write.
+type fullDisk struct{}
 
-func (brokenPipe) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-// TestWriteErrorFailsTheRun: a report that did not arrive must not look like a good one.
+// TestWriteErrorFailsTheRun: a lost report must not look like a passed one.
 func TestWriteErrorFailsTheRun(t *testing.T) {
 	for _, args := range [][]string{{}, {"-U"}, {"--output", "json"}, {"--output", "junit"}, {"--output", "nagios"}, {"--dry-run"}} {
 		var errs bytes.Buffer
 		env := SystemEnv("")
-		env.Stdout, env.Stderr = brokenPipe{}, &errs
+		env.Stdout, env.Stderr = fullDisk{}, &errs
 		if code := Run(append(args, writeChecks(t, "5", openPort(t))), env); code != 3 || !strings.Contains(errs.String(), "write output") {
 			t.Errorf("%q: exit %d, stderr %q", args, code, &errs)
 		}
@@ -467,7 +465,7 @@ func TestPattern(t *testing.T) {
 	}
 }
 
-// naiveMatch says the same in the simplest way.
+// naiveMatch is pattern.match in its simplest form.
 func naiveMatch(p, s string) bool {
 	if p == "" {
 		return s == ""
@@ -503,20 +501,10 @@ func TestShellQuote(t *testing.T) {
 
 func TestFirewallCommandsAreValidShell(t *testing.T) {
 	for _, tool := range tools {
-		g := destination{protocol: "tcp", host: "2001:db8::1", addr: netip.MustParseAddr("2001:db8::1"), port: 65535}
-		out, err := exec.CommandContext(t.Context(), "sh", "-n", "-c", tool.rule(g, shellQuote("$(x)"))).CombinedOutput()
+		d := destination{protocol: "tcp", host: "2001:db8::1", addr: netip.MustParseAddr("2001:db8::1"), port: 65535}
+		out, err := exec.CommandContext(t.Context(), "sh", "-n", "-c", tool.rule(d, shellQuote("$(x)"))).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v: %s", tool.name, err, out)
 		}
-	}
-}
-
-func TestClean(t *testing.T) {
-	long := strings.Repeat("ä", 300)
-	if got := clean(long, maxMessage); len(got) > maxMessage+3 || !strings.HasSuffix(got, "ä...") {
-		t.Errorf("cut to %q", got)
-	}
-	if got := clean(" a\tb\r\n\u2028c\u202e\x00\xff ", 99); got != "a b   c" {
-		t.Errorf("%q", got)
 	}
 }

@@ -5,9 +5,10 @@ import (
 	"strings"
 
 	"hacheck/internal/check"
+	"hacheck/internal/textfmt"
 )
 
-// selectJobs returns the checks that have the right tags, with the steps whose names match.
+// selectJobs returns the checks with the selected tags, each with the steps whose names match a pattern.
 func selectJobs(checks []*check.Configured, o *options) []*job {
 	var jobs []*job
 	for _, c := range checks {
@@ -16,7 +17,7 @@ func selectJobs(checks []*check.Configured, o *options) []*job {
 		}
 		j := &job{Configured: c}
 		for _, s := range c.Steps {
-			if s.Name = clean(s.Name, maxName); o.patterns.match(s.Name) {
+			if s.Name = textfmt.Excerpt(s.Name, maxName); o.patterns.match(s.Name) {
 				j.steps = append(j.steps, s)
 			}
 		}
@@ -27,6 +28,7 @@ func selectJobs(checks []*check.Configured, o *options) []*job {
 	return jobs
 }
 
+// hasWantedTags reports whether --include-tags and --exclude-tags select a check with these tags.
 func hasWantedTags(tags []string, o *options) bool {
 	has := func(t string) bool { return slices.Contains(tags, t) }
 	if o.includeTags != nil {
@@ -35,8 +37,8 @@ func hasWantedTags(tags []string, o *options) bool {
 	return !slices.ContainsFunc(o.excludeTags, has)
 }
 
-// pattern chooses steps by their names: "*" stands for any text, also for none, and everything else for
-// itself. It has to match the whole name.
+// pattern matches whole names of steps. "*" matches any text, the empty one included; other characters match
+// themselves.
 type pattern string
 
 func (p pattern) match(name string) bool {
@@ -48,7 +50,7 @@ func (p pattern) match(name string) bool {
 	if !ok {
 		return false
 	}
-	// Between stars the first place that fits is as good as any later one, so nothing is tried twice.
+	// The first match of a part between two stars is as good as a later one, so there is no backtracking.
 	for {
 		part, after, star := strings.Cut(rest, "*")
 		if !star {
@@ -62,14 +64,9 @@ func (p pattern) match(name string) bool {
 	}
 }
 
-// patterns match what one of them matches, and everything when there is none.
+// patterns match a name that one of them matches. An empty list matches every name.
 type patterns []pattern
 
 func (p patterns) match(name string) bool {
-	for _, one := range p {
-		if one.match(name) {
-			return true
-		}
-	}
-	return len(p) == 0
+	return len(p) == 0 || slices.ContainsFunc(p, func(one pattern) bool { return one.match(name) })
 }

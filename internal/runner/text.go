@@ -9,20 +9,22 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hacheck/internal/textfmt"
 )
 
-// printer writes reports in the form that --output names.
+// printer writes reports in the format of --output.
 type printer struct {
-	o   *options
-	out *bufio.Writer
+	options *options
+	out     *bufio.Writer
 }
 
-// print writes the report. Text that came line by line with -U is not repeated.
+// print writes rep. It does not repeat the lines that -U has already printed.
 func (p *printer) print(rep *report) error {
-	if !p.o.unbuffered || p.o.output != outputText {
+	if !p.options.unbuffered || p.options.output != outputText {
 		slices.SortStableFunc(rep.results, compareResults)
 	}
-	switch p.o.output {
+	switch p.options.output {
 	case outputJSON:
 		return p.json(rep)
 	case outputJUnit:
@@ -35,7 +37,7 @@ func (p *printer) print(rep *report) error {
 	return nil
 }
 
-// compareResults is conn-check's: what failed, what passed, what was skipped, each by name.
+// compareResults orders results as conn-check does: failed, passed, skipped, each by name.
 func compareResults(a, b stepResult) int {
 	rank := map[status]int{failed: 0, passed: 1, skipped: 2}
 	return cmp.Or(cmp.Compare(rank[a.status], rank[b.status]), strings.Compare(a.name, b.name), strings.Compare(a.message, b.message))
@@ -45,22 +47,22 @@ func (p *printer) text(rep *report) {
 	if errors.Is(rep.stopCause, errMaxTimeout) {
 		_, _ = fmt.Fprintf(p.out, "Maximum timeout reached: %ss\n", pythonFloat(rep.maxTimeout.Seconds()))
 	}
-	if p.o.unbuffered && !rep.dryRun {
+	if p.options.unbuffered && !rep.dryRun {
 		return
 	}
-	started := rep.started
+	started := rep.started // printed after the failed steps
 	slices.SortStableFunc(started, compareResults)
-	for _, o := range rep.results {
-		if o.status != failed && started != nil {
+	for _, r := range rep.results {
+		if r.status != failed && started != nil {
 			p.printStarted(started)
 			started = nil
 		}
-		p.printResult(o)
+		p.printResult(r)
 	}
 	p.printStarted(started)
 }
 
-// pythonFloat writes a number as conn-check does, 10 as "10.0".
+// pythonFloat formats a number as conn-check does: 10 as "10.0".
 func pythonFloat(f float64) string {
 	s := strconv.FormatFloat(f, 'f', -1, 64)
 	if !strings.Contains(s, ".") {
@@ -69,7 +71,7 @@ func pythonFloat(f float64) string {
 	return s
 }
 
-// printEvent prints what -U wants to see at once.
+// printEvent prints e in the format of -U.
 func (p *printer) printEvent(e event) {
 	if e.started {
 		p.printStarted([]stepResult{e.stepResult})
@@ -78,55 +80,56 @@ func (p *printer) printEvent(e event) {
 	p.printResult(e.stepResult)
 }
 
+// printStarted prints with -v that steps have started.
 func (p *printer) printStarted(list []stepResult) {
-	if !p.o.verbose {
+	if !p.options.verbose {
 		return
 	}
-	for _, o := range list {
+	for _, r := range list {
 		info := ""
-		if o.info != "" {
-			info = " (" + clean(o.info, maxName) + ")"
+		if r.info != "" {
+			info = " (" + textfmt.Excerpt(r.info, maxName) + ")"
 		}
-		_, _ = fmt.Fprintf(p.out, "%sStarting %s%s...\n", p.timestamp(o), o.name, info)
+		_, _ = fmt.Fprintf(p.out, "%sStarting %s%s...\n", p.timestamp(r), r.name, info)
 	}
 }
 
-// timestamp is how long after the start of the run something happened, and nothing without -d.
-func (p *printer) timestamp(o stepResult) string {
-	if !p.o.duration {
+// timestamp returns with -d the seconds since the start of the run, else "".
+func (p *printer) timestamp(r stepResult) string {
+	if !p.options.duration {
 		return ""
 	}
-	return fmt.Sprintf("%.3f: ", o.at.Seconds())
+	return fmt.Sprintf("%.3f: ", r.at.Seconds())
 }
 
-func (p *printer) printResult(o stepResult) {
+func (p *printer) printResult(r stepResult) {
 	took := ""
-	if p.o.duration {
-		took = fmt.Sprintf(": (%.3f ms)", float64(o.took)/float64(time.Millisecond))
+	if p.options.duration {
+		took = fmt.Sprintf(": (%.3f ms)", float64(r.took)/float64(time.Millisecond))
 	}
-	switch o.status {
+	switch r.status {
 	case passed:
-		_, _ = fmt.Fprintf(p.out, "%s%s OK%s\n", p.timestamp(o), o.name, took)
+		_, _ = fmt.Fprintf(p.out, "%s%s OK%s\n", p.timestamp(r), r.name, took)
 	case skipped:
-		_, _ = fmt.Fprintf(p.out, "%sSKIPPED: %s\n", p.timestamp(o), o.name)
+		_, _ = fmt.Fprintf(p.out, "%sSKIPPED: %s\n", p.timestamp(r), r.name)
 	case failed:
-		_, _ = fmt.Fprintf(p.out, "%s%s FAILED%s - %s\n", p.timestamp(o), o.name, took, o.message)
-		if p.o.tracebacks {
-			p.printErrors(o)
+		_, _ = fmt.Fprintf(p.out, "%s%s FAILED%s - %s\n", p.timestamp(r), r.name, took, r.message)
+		if p.options.tracebacks {
+			p.printErrors(r)
 		}
 	}
 }
 
-// printErrors prints the chain of errors that a failure comes from, the outermost first.
-func (p *printer) printErrors(o stepResult) {
-	_, _ = fmt.Fprintf(p.out, "  reason: %s\n", o.reason)
-	const longest = 20
-	err := o.err
-	for range longest {
+// printErrors prints the error chain behind a failure, the outermost error first.
+func (p *printer) printErrors(r stepResult) {
+	_, _ = fmt.Fprintf(p.out, "  reason: %s\n", r.reason)
+	const maxErrors = 20
+	err := r.err
+	for range maxErrors {
 		if err == nil {
 			return
 		}
-		_, _ = fmt.Fprintf(p.out, "  %T: %s\n", err, clean(err.Error(), maxMessage))
+		_, _ = fmt.Fprintf(p.out, "  %T: %s\n", err, textfmt.Excerpt(err.Error(), maxMessage))
 		err = errors.Unwrap(err)
 	}
 }
