@@ -1,15 +1,12 @@
 package runner
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,6 +40,7 @@ func hangs(ctx context.Context, _ check.Target) check.Result {
 	return check.Result{Code: 503, Reason: check.ReasonTimeout, Body: []byte("Connection timed out")}
 }
 
+// fakeCheck returns a check with these steps, each a name and a function.
 func fakeCheck(typ string, tags []string, steps ...any) *check.Configured {
 	c := &check.Configured{Type: typ, Name: typ + ":stub", Tags: tags, Timeout: time.Minute}
 	for i := 0; i < len(steps); i += 2 {
@@ -302,77 +300,6 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestInterrupt: a signal ends the run, and the results so far are printed.
-func TestInterrupt(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		sig  os.Signal
-		code int
-	}{{os.Interrupt, 130}, {syscall.SIGTERM, 143}} {
-		cmd := exec.CommandContext(t.Context(), exe, "run", "-Uv", writeChecks(t, "60", openPort(t), hangingPort(t)))
-		cmd.Args[0] = "hacheck"
-		cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var lines []string
-		started := 0
-		for s := bufio.NewScanner(out); s.Scan(); {
-			lines = append(lines, s.Text())
-			if strings.HasPrefix(s.Text(), "Starting") || strings.HasSuffix(s.Text(), " OK") {
-				if started++; started == 3 { // both checks have started and one has passed
-					if err := cmd.Process.Signal(test.sig); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-		}
-		var failed *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &failed) || failed.ExitCode() != test.code {
-			t.Errorf("%v: %v, want exit %d\n%s", test.sig, err, test.code, strings.Join(lines, "\n"))
-		}
-		if last := lines[len(lines)-1]; !strings.HasSuffix(last, " FAILED - not finished: interrupted") {
-			t.Errorf("last line %q", last)
-		}
-	}
-}
-
-// TestIgnoredSignalStaysIgnored runs as under nohup.
-func TestIgnoredSignalStaysIgnored(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	script := `trap "" HUP; exec -a hacheck "$0" run -U --max-timeout 0.5 "$1"`
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", script, exe, writeChecks(t, "60", openPort(t), hangingPort(t)))
-	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for s := bufio.NewScanner(out); s.Scan(); {
-		if strings.HasSuffix(s.Text(), " OK") {
-			if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	var failed *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &failed) || failed.ExitCode() != 2 {
-		t.Errorf("%v, want exit 2", err)
-	}
-}
-
 // TestDocumentation holds docs/runner.md to the program: its example, every firewall command and every option.
 func TestDocumentation(t *testing.T) {
 	data, err := os.ReadFile("../../docs/runner.md")
@@ -427,84 +354,5 @@ func TestProgress(t *testing.T) {
 	p.drawRound(progress{done: 1, total: 3, failed: 1, running: []string{"a", strings.Repeat("ä", 90)}}, 2*time.Second)
 	if got := b.String(); !strings.HasPrefix(got, "\r\x1b[K2 s: 1 of 3 done, 1 failed, waiting for a, ä") || !strings.HasSuffix(got, "ä...") {
 		t.Errorf("drew %q", got)
-	}
-}
-
-func TestPattern(t *testing.T) {
-	for _, test := range []struct {
-		pattern, name string
-		want          bool
-	}{
-		{"", "", true},
-		{"", "a", false},
-		{"*", "", true},
-		{"*", "tcp:a:1", true},
-		{"**", "x", true},
-		{"tcp:a:1", "tcp:a:1", true},
-		{"tcp:a:1", "tcp:a:12", false},
-		{"tcp:a", "tcp:a:1", false},
-		{"tcp:*", "tcp:a:1", true},
-		{"tcp:*", "tcp:", true},
-		{"tcp:*", "xtcp:", false},
-		{"*:1", "tcp:a:1", true},
-		{"*:1", "tcp:a:11", false},
-		{"*a*a", "a", false},
-		{"*a*a", "aba", true},
-		{"a*b*c", "abc", true},
-		{"a*b*c", "acb", false},
-		{"a*ab", "ab", false},
-		{"a*ab*b", "aabb", true},
-		{"t.p:*", "tcp:a", false},
-		{"[t]cp:*", "tcp:a", false},
-		{"tcp:?:1", "tcp:a:1", false},
-		{"a*", "a\nb", true},
-	} {
-		if got := pattern(test.pattern).match(test.name); got != test.want {
-			t.Errorf("pattern %q matches %q: %v, want %v", test.pattern, test.name, got, test.want)
-		}
-	}
-}
-
-// naiveMatch is pattern.match in its simplest form.
-func naiveMatch(p, s string) bool {
-	if p == "" {
-		return s == ""
-	}
-	if p[0] == '*' {
-		return naiveMatch(p[1:], s) || s != "" && naiveMatch(p, s[1:])
-	}
-	return s != "" && s[0] == p[0] && naiveMatch(p[1:], s[1:])
-}
-
-func FuzzPattern(f *testing.F) {
-	f.Add("tcp:*:80", "tcp:a:80")
-	f.Add("a*ab*b", "aabb")
-	f.Fuzz(func(t *testing.T, p, s string) {
-		if len(p) > 12 || len(s) > 16 {
-			_ = pattern(p).match(s)
-			return
-		}
-		if got, want := pattern(p).match(s), naiveMatch(p, s); got != want {
-			t.Errorf("pattern %q, name %q: %v, want %v", p, s, got, want)
-		}
-	})
-}
-
-func TestShellQuote(t *testing.T) {
-	for _, s := range []string{"", "sg-1", "a b", "it's", "$(reboot)", "-x", "a;b", "`x`", "ä", "*", "a\nb"} {
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", "printf %s "+shellQuote(s)).Output()
-		if err != nil || string(out) != s {
-			t.Errorf("%q quoted as %s comes out as %q: %v", s, shellQuote(s), out, err)
-		}
-	}
-}
-
-func TestFirewallCommandsAreValidShell(t *testing.T) {
-	for _, tool := range tools {
-		d := destination{protocol: "tcp", host: "2001:db8::1", addr: netip.MustParseAddr("2001:db8::1"), port: 65535}
-		out, err := exec.CommandContext(t.Context(), "sh", "-n", "-c", tool.rule(d, shellQuote("$(x)"))).CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v: %s", tool.name, err, out)
-		}
 	}
 }
