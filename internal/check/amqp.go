@@ -52,11 +52,11 @@ var amqpType = Type{
 		{Name: "vhost", Want: "a virtual host of at most 255 bytes without control characters", Default: "/", Doc: "the virtual host to open"},
 	}, tlsOptions("true")...),
 	build: func(o *values, d Defaults) (*Configured, error) {
-		a := amqpLogin{o.login(d, 5672, 5671), o.plain("vhost", "/")}
+		a := amqpLogin{o.login(d, 5672, 5671), o.plainText("vhost", "/")}
 		if len(a.vhost) > 255 {
 			o.unexpected("vhost", a.vhost)
 		}
-		return a.configured("amqp", "", "amqp:"+a.place(), a.check), nil
+		return a.newConfigured("amqp", "", "amqp:"+a.addr(), a.check), nil
 	},
 }
 
@@ -70,12 +70,12 @@ func (a amqpLogin) check(ctx context.Context, t Target) Result {
 	return a.ask(ctx, t, func(x *exchange) Result {
 		err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)})
 		var refused amqpRefusal
-		var wrong malformed
+		var wrong malformedError
 		switch {
 		case err == nil:
-			return x.done("Logged in and closed")
+			return x.healthy("Logged in and closed")
 		case errors.As(err, &refused):
-			return x.failed(500, "AMQP error %d: %s", refused.code, a.words(refused.text))
+			return x.failed(500, "AMQP error %d: %s", refused.code, a.redact(refused.text))
 		case errors.As(err, &wrong):
 			return x.protocol("The answer of %s is not AMQP 0-9-1: %s", x.addr(), string(wrong))
 		}
@@ -94,10 +94,10 @@ func (a amqpLogin) session(c *amqpConn) error {
 		return err
 	}
 	// version (2), properties of the server, mechanisms, locales
-	args.skip(2)
-	args.long()
-	if mechanisms := strings.Fields(string(args.long())); args.short || !slices.Contains(mechanisms, "PLAIN") {
-		return malformed("it does not offer the mechanism PLAIN")
+	args.next(2)
+	args.longString()
+	if mechanisms := strings.Fields(string(args.longString())); args.truncated || !slices.Contains(mechanisms, "PLAIN") {
+		return malformedError("it does not offer the mechanism PLAIN")
 	}
 	c.x.phase = phaseLogin
 	if err := c.write(amqpStartOK, a.startOK()); err != nil {
@@ -106,15 +106,15 @@ func (a amqpLogin) session(c *amqpConn) error {
 	if args, err = c.read(amqpTune); err != nil {
 		return err
 	}
-	limits := args.skip(2 + 4) // channels, length of a frame: what the server proposes
-	if args.short {
-		return malformed("a method that is too short")
+	limits := args.next(2 + 4) // channels, length of a frame: what the server proposes
+	if args.truncated {
+		return malformedError("a method that is too short")
 	}
 	if err := c.write(amqpTuneOK, append(slices.Clone(limits), 0, 0)); err != nil { // and no heartbeats
 		return err
 	}
 	c.x.phase = "opening the virtual host of"
-	if err := c.write(amqpOpen, append(amqpShort(a.vhost), 0, 0)); err != nil {
+	if err := c.write(amqpOpen, append(amqpShortString(a.vhost), 0, 0)); err != nil {
 		return err
 	}
 	if _, err := c.read(amqpOpenOK); err != nil {
@@ -123,7 +123,7 @@ func (a amqpLogin) session(c *amqpConn) error {
 	// Brokers log every client that leaves without a goodbye, or before the answer to it.
 	c.x.phase = "closing the connection to"
 	const success = 200
-	goodbye := append(binary.BigEndian.AppendUint16(nil, success), amqpShort("")...)
+	goodbye := append(binary.BigEndian.AppendUint16(nil, success), amqpShortString("")...)
 	if err := c.write(amqpClose, append(goodbye, 0, 0, 0, 0)); err != nil {
 		return err
 	}
@@ -134,21 +134,21 @@ func (a amqpLogin) session(c *amqpConn) error {
 // startOK are the arguments of the method that logs in. With the capability the broker says why it refuses
 // a login, and does not just hang up.
 func (a amqpLogin) startOK() []byte {
-	capabilities := append(amqpShort("authentication_failure_close"), 't', 1)
-	properties := append(amqpShort("product"), 'S')
-	properties = append(properties, amqpLong("hacheck")...)
-	properties = append(append(properties, amqpShort("capabilities")...), 'F')
-	properties = append(properties, amqpLong(string(capabilities))...)
-	args := append(amqpLong(string(properties)), amqpShort("PLAIN")...)
-	args = append(args, amqpLong("\x00"+a.username+"\x00"+string(a.password))...)
-	return append(args, amqpShort("en_US")...)
+	capabilities := append(amqpShortString("authentication_failure_close"), 't', 1)
+	properties := append(amqpShortString("product"), 'S')
+	properties = append(properties, amqpLongString("hacheck")...)
+	properties = append(append(properties, amqpShortString("capabilities")...), 'F')
+	properties = append(properties, amqpLongString(string(capabilities))...)
+	args := append(amqpLongString(string(properties)), amqpShortString("PLAIN")...)
+	args = append(args, amqpLongString("\x00"+a.username+"\x00"+string(a.password))...)
+	return append(args, amqpShortString("en_US")...)
 }
 
-// amqpShort is a short string: a byte of length before it.
-func amqpShort(s string) []byte { return append([]byte{byte(len(s))}, s...) }
+// amqpShortString is a short string: a byte of length before it.
+func amqpShortString(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 
-// amqpLong is a long string: four bytes of length before it.
-func amqpLong(s string) []byte {
+// amqpLongString is a long string: four bytes of length before it.
+func amqpLongString(s string) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...)
 }
 
@@ -186,24 +186,24 @@ func (c *amqpConn) read(want uint16) (*amqpArgs, error) {
 			continue
 		}
 		args := &amqpArgs{b: payload}
-		class, method := args.number(), args.number()
+		class, method := args.uint16(), args.uint16()
 		switch {
-		case args.short || class != amqpConnection:
-			return nil, malformed(fmt.Sprintf("a method of class %d", class))
+		case args.truncated || class != amqpConnection:
+			return nil, malformedError(fmt.Sprintf("a method of class %d", class))
 		case method == want:
 			return args, nil
 		case method == amqpClose:
-			code := args.number()
+			code := args.uint16()
 			text := args.shortString()
-			if args.short {
-				return nil, malformed("a method that is too short")
+			if args.truncated {
+				return nil, malformedError("a method that is too short")
 			}
 			_ = c.write(amqpCloseOK, nil)
 			return nil, amqpRefusal{code, string(text)}
 		}
-		return nil, malformed(fmt.Sprintf("method %d where %d has to be", method, want))
+		return nil, malformedError(fmt.Sprintf("method %d where %d has to be", method, want))
 	}
-	return nil, malformed("heartbeats and no answer")
+	return nil, malformedError("heartbeats and no answer")
 }
 
 // frame returns the next frame's type and payload.
@@ -221,11 +221,11 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 			return 0, nil, err
 		}
 		if string(start[:4]) == "AMQP" {
-			return 0, nil, malformed(fmt.Sprintf("it wants version %d-%d-%d", start[5], start[6], start[7]))
+			return 0, nil, malformedError(fmt.Sprintf("it wants version %d-%d-%d", start[5], start[6], start[7]))
 		}
-		return 0, nil, malformed(fmt.Sprintf("%q", oneLine(start, 20)))
+		return 0, nil, malformedError(fmt.Sprintf("%q", oneLine(start, 20)))
 	default:
-		return 0, nil, malformed(fmt.Sprintf("a frame of type %#02x", start[0]))
+		return 0, nil, malformedError(fmt.Sprintf("a frame of type %#02x", start[0]))
 	}
 	head, err := c.r.Peek(7)
 	if err != nil {
@@ -233,11 +233,11 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 	}
 	kind = head[0]
 	if !bytes.Equal(head[1:3], []byte{0, 0}) {
-		return 0, nil, malformed("a frame on a channel that is not open")
+		return 0, nil, malformedError("a frame on a channel that is not open")
 	}
 	size := binary.BigEndian.Uint32(head[3:])
 	if size > maxAMQPFrame {
-		return 0, nil, malformed(fmt.Sprintf("a frame of %d bytes", size))
+		return 0, nil, malformedError(fmt.Sprintf("a frame of %d bytes", size))
 	}
 	_, _ = c.r.Discard(7)
 	payload = make([]byte, size+1)
@@ -245,21 +245,21 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 		return 0, nil, err
 	}
 	if payload[size] != amqpFrameEnd {
-		return 0, nil, malformed("a frame without its end")
+		return 0, nil, malformedError("a frame without its end")
 	}
 	return kind, payload[:size], nil
 }
 
 // amqpArgs reads arguments one after the other; short tells whether there were fewer than were asked for.
 type amqpArgs struct {
-	b     []byte
-	short bool
+	b         []byte
+	truncated bool
 }
 
-// skip returns the next n bytes, nil if there are fewer.
-func (a *amqpArgs) skip(n int) []byte {
-	if a.short || n < 0 || n > len(a.b) {
-		a.short = true
+// next returns the next n bytes, nil if there are fewer.
+func (a *amqpArgs) next(n int) []byte {
+	if a.truncated || n < 0 || n > len(a.b) {
+		a.truncated = true
 		return nil
 	}
 	b := a.b[:n]
@@ -267,24 +267,24 @@ func (a *amqpArgs) skip(n int) []byte {
 	return b
 }
 
-func (a *amqpArgs) number() uint16 {
-	if b := a.skip(2); b != nil {
+func (a *amqpArgs) uint16() uint16 {
+	if b := a.next(2); b != nil {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
 func (a *amqpArgs) shortString() []byte {
-	if b := a.skip(1); b != nil {
-		return a.skip(int(b[0]))
+	if b := a.next(1); b != nil {
+		return a.next(int(b[0]))
 	}
 	return nil
 }
 
-// long returns a long string, or a table, which begins like one.
-func (a *amqpArgs) long() []byte {
-	if b := a.skip(4); b != nil {
-		return a.skip(int(min(binary.BigEndian.Uint32(b), maxAMQPFrame+1)))
+// longString returns a long string, or a table, which begins like one.
+func (a *amqpArgs) longString() []byte {
+	if b := a.next(4); b != nil {
+		return a.next(int(min(binary.BigEndian.Uint32(b), maxAMQPFrame+1)))
 	}
 	return nil
 }

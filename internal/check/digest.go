@@ -29,12 +29,12 @@ func parseChallenges(text string) []challenge {
 		text = strings.TrimLeft(text[len(name):], " \t")
 		if !strings.HasPrefix(text, "=") || len(list) == 0 {
 			list = append(list, challenge{strings.ToLower(name), map[string]string{}})
-			if next := token(text); next != "" && !isParam(text[len(next):]) {
+			if next := token(text); next != "" && !isParameterValue(text[len(next):]) {
 				_, text, _ = strings.Cut(text, ",") // not parameters but one token68, as Negotiate has it
 			}
 			continue
 		}
-		value, rest, ok := paramValue(strings.TrimLeft(text[1:], " \t"))
+		value, rest, ok := parameterValue(strings.TrimLeft(text[1:], " \t"))
 		if !ok {
 			return list
 		}
@@ -46,8 +46,8 @@ func parseChallenges(text string) []challenge {
 	}
 }
 
-// isParam tells whether what follows a name makes a parameter of it: a = with a value.
-func isParam(s string) bool {
+// isParameterValue tells whether what follows a name makes a parameter of it: a = with a value.
+func isParameterValue(s string) bool {
 	value, ok := strings.CutPrefix(strings.TrimLeft(s, " \t"), "=")
 	value = strings.TrimLeft(value, " \t")
 	return ok && value != "" && value[0] != '=' && value[0] != ','
@@ -63,8 +63,8 @@ func token(s string) string {
 	return s
 }
 
-// paramValue reads a token or a quoted string, and returns what follows it.
-func paramValue(s string) (value, rest string, ok bool) {
+// parameterValue reads a token or a quoted string, and returns what follows it.
+func parameterValue(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
 		value = token(s)
 		return value, s[len(value):], value != ""
@@ -98,8 +98,8 @@ func clientNonce() string {
 	return hex.EncodeToString(random[:])
 }
 
-// answer returns the Authorization for the best of the challenges (RFC 7616), with a nonce of ours.
-func (c *credentials) answer(values []string, method, uri, nonce string) (string, error) {
+// digestAuthorization returns the Authorization for the best of the challenges (RFC 7616), with a nonce of ours.
+func (c *credentials) digestAuthorization(values []string, method, uri, nonce string) (string, error) {
 	var offered []challenge
 	for _, v := range values {
 		offered = append(offered, parseChallenges(v)...)
@@ -127,7 +127,7 @@ func (c *credentials) digest(o challenge, hash func(string) string, method, uri,
 	if hashed {
 		user = hash(c.user + ":" + realm)
 	}
-	text := fmt.Sprintf("Digest username=%s, realm=%s, nonce=%s, uri=%s", quote(user), quote(realm), quote(theirs), quote(uri))
+	text := fmt.Sprintf("Digest username=%s, realm=%s, nonce=%s, uri=%s", quotedString(user), quotedString(realm), quotedString(theirs), quotedString(uri))
 	if algorithm := o.params["algorithm"]; algorithm != "" {
 		text += ", algorithm=" + algorithm
 	}
@@ -135,16 +135,16 @@ func (c *credentials) digest(o challenge, hash func(string) string, method, uri,
 	switch {
 	case !offered:
 		// As before RFC 2617.
-		text += ", response=" + quote(hash(key+":"+theirs+":"+request))
+		text += ", response=" + quotedString(hash(key+":"+theirs+":"+request))
 	case slices.ContainsFunc(strings.Split(qop, ","), func(q string) bool { return strings.EqualFold(strings.TrimSpace(q), "auth") }):
 		const count = "00000001" // a nonce of ours is used once
-		text += ", qop=auth, nc=" + count + ", cnonce=" + quote(nonce)
-		text += ", response=" + quote(hash(key+":"+theirs+":"+count+":"+nonce+":auth:"+request))
+		text += ", qop=auth, nc=" + count + ", cnonce=" + quotedString(nonce)
+		text += ", response=" + quotedString(hash(key+":"+theirs+":"+count+":"+nonce+":auth:"+request))
 	default:
 		return "", errors.New("it asks for a digest of the body (auth-int), which is not known here")
 	}
 	if opaque, ok := o.params["opaque"]; ok {
-		text += ", opaque=" + quote(opaque)
+		text += ", opaque=" + quotedString(opaque)
 	}
 	if hashed {
 		text += ", userhash=true"
@@ -152,7 +152,7 @@ func (c *credentials) digest(o challenge, hash func(string) string, method, uri,
 	return text, nil
 }
 
-// quote writes a quoted string.
-func quote(s string) string {
+// quotedString writes a quoted string.
+func quotedString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }

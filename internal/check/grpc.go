@@ -23,8 +23,8 @@ const (
 	// maxGRPCHeaders and maxGRPCMessage bound the parts of an answer, in bytes.
 	maxGRPCHeaders = 16 << 10
 	maxGRPCMessage = 4 << 10
-	// grpcFrame is the longest frame that the protocol lets us refuse to exceed, in bytes.
-	grpcFrame = 16 << 10
+	// maxGRPCFrame is the longest frame that the protocol lets us refuse to exceed, in bytes.
+	maxGRPCFrame = 16 << 10
 	// grpcStream is our only stream.
 	grpcStream = 1
 )
@@ -83,14 +83,14 @@ type grpcCheck struct {
 	tls                *tls.Config // nil: none
 }
 
-// settingsFirst refuses a server whose first frame is not SETTINGS (RFC 9113, section 3.4) as soon as the
+// settingsFirstReader refuses a server whose first frame is not SETTINGS (RFC 9113, section 3.4) as soon as the
 // frame's type has come: what speaks another protocol need not send the rest of what looks like a frame.
-type settingsFirst struct {
+type settingsFirstReader struct {
 	r    io.Reader
 	seen int // bytes of the first frame's head
 }
 
-func (s *settingsFirst) Read(p []byte) (int, error) {
+func (s *settingsFirstReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	const typeAt = 3
 	if s.seen <= typeAt && s.seen+n > typeAt {
@@ -115,19 +115,19 @@ func (g *grpcCheck) check(x *exchange) Result {
 		}
 	}
 	x.phase = phaseWait
-	limited := &io.LimitedReader{R: &settingsFirst{r: x.conn}, N: maxGRPC}
+	limited := &io.LimitedReader{R: &settingsFirstReader{r: x.conn}, N: maxGRPC}
 	framer := http2.NewFramer(x.conn, limited)
-	framer.SetMaxReadFrameSize(grpcFrame)
+	framer.SetMaxReadFrameSize(maxGRPCFrame)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	framer.MaxHeaderListSize = maxGRPCHeaders
 	if _, err := x.conn.Write(g.request(x, g.tls != nil)); err != nil && x.ctx.Err() != nil {
 		return x.fail(err)
 	}
-	answer, r, ok := x.readGRPC(framer, limited)
+	answer, r, ok := x.readGRPCAnswer(framer, limited)
 	if !ok {
 		return r
 	}
-	if r = g.verdict(x, answer); r.Code == 200 && conn != nil {
+	if r = g.result(x, answer); r.Code == 200 && conn != nil {
 		_ = conn.CloseWrite() // a goodbye, as https says one
 	}
 	return r
@@ -181,8 +181,8 @@ type grpcAnswer struct {
 	body    []byte
 }
 
-// readGRPC reads until the stream ends. If it does not end well it says why and returns false.
-func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (grpcAnswer, Result, bool) {
+// readGRPCAnswer reads until the stream ends. If it does not end well it says why and returns false.
+func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReader) (grpcAnswer, Result, bool) {
 	var a grpcAnswer
 	for {
 		frame, err := framer.ReadFrame()
@@ -252,8 +252,8 @@ func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (gr
 	}
 }
 
-// verdict is what an answer means.
-func (g *grpcCheck) verdict(x *exchange, a grpcAnswer) Result {
+// result is what an answer means.
+func (g *grpcCheck) result(x *exchange, a grpcAnswer) Result {
 	switch {
 	case a.http != "200":
 		return x.protocol("%s answers a gRPC call with the HTTP status %q", x.addr(), oneLine(a.http, 20))

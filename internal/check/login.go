@@ -17,8 +17,8 @@ type login struct {
 	tls      *tls.Config // nil: TCP alone
 }
 
-// place is "<host>:<port>" in the names of steps.
-func (l login) place() string { return hostPort(l.host, l.port) }
+// addr is "<host>:<port>" in the names of steps.
+func (l login) addr() string { return hostPort(l.host, l.port) }
 
 // ask has talk speak with the service over a connection of its own, and over TLS if that is wanted.
 func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
@@ -42,8 +42,8 @@ func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result)
 func (l login) steps(prefix string) []Step {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
-		steps = append(steps, Step{Name: "tls:" + l.place(), Info: l.place(), Run: func(ctx context.Context, t Target) Result {
-			return l.ask(ctx, t, func(x *exchange) Result { return x.done("TLS handshake") })
+		steps = append(steps, Step{Name: "tls:" + l.addr(), Info: l.addr(), Run: func(ctx context.Context, t Target) Result {
+			return l.ask(ctx, t, func(x *exchange) Result { return x.healthy("TLS handshake") })
 		}})
 	}
 	for i := range steps {
@@ -52,28 +52,28 @@ func (l login) steps(prefix string) []Step {
 	return steps
 }
 
-// configured is the check of the steps before the login and of the login.
-func (l login) configured(name, prefix, last string, run Func) *Configured {
+// newConfigured is the check of the steps before the login and of the login.
+func (l login) newConfigured(name, prefix, last string, run Func) *Configured {
 	info := ""
 	if l.username != "" && prefix == "" { // a name with a prefix says itself whether it is with a login
 		info = "user " + l.username
 	}
 	return &Configured{
-		Name:     name + ":" + l.place(),
+		Name:     name + ":" + l.addr(),
 		Steps:    append(l.steps(prefix), Step{Name: prefix + last, Info: info, Run: run}),
 		Endpoint: Endpoint{"tcp", l.host, l.port},
 	}
 }
 
-// done is the result of a check that found what it looked for: "Logged in and quit in 0.01s".
-func (x *exchange) done(what string) Result {
+// healthy is the result of a check that found what it looked for: "Logged in and quit in 0.01s".
+func (x *exchange) healthy(what string) Result {
 	return Result{Code: 200, Body: []byte(what + " in " + x.after())}
 }
 
-// words are a server's own, fit to be shown. A server that was told a password may repeat it, so what
+// redact are a server's own, fit to be shown. A server that was told a password may repeat it, so what
 // contains it, as it is or in base64, is not shown at all: with a part of it in stars a text that one
 // knows would tell the password.
-func (l login) words(text string) string {
+func (l login) redact(text string) string {
 	if l.password != "" {
 		for _, said := range []string{string(l.password), base64.StdEncoding.EncodeToString([]byte(l.password)), l.saslPlain()} {
 			if strings.Contains(text, said) {
@@ -114,9 +114,9 @@ func tlsOptions(def string) []Option {
 
 // login reads the options that o's type has of those above; port 0 stands for the two default ports.
 func (o *values) login(d Defaults, port, tlsPort uint16) login {
-	l := login{host: o.host("host"), username: o.plain("username", ""), password: o.password()}
+	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
 	useTLS := false
-	if o.has("use_tls") {
+	if o.hasOption("use_tls") {
 		useTLS = o.flag("use_tls", o.option("use_tls").Default == "true")
 	}
 	if useTLS {
@@ -127,8 +127,8 @@ func (o *values) login(d Defaults, port, tlsPort uint16) login {
 	return l
 }
 
-// has tells whether the type has an option of that name.
-func (o *values) has(name string) bool {
+// hasOption tells whether the type has an option of that name.
+func (o *values) hasOption(name string) bool {
 	for _, opt := range o.typ.Options {
 		if opt.Name == name {
 			return true
@@ -137,10 +137,10 @@ func (o *values) has(name string) bool {
 	return false
 }
 
-// plain returns text without control characters, which end a field or a line in most protocols.
+// plainText returns text without control characters, which end a field or a line in most protocols.
 // A type without such an option has the default.
-func (o *values) plain(name, def string) string {
-	if !o.has(name) {
+func (o *values) plainText(name, def string) string {
+	if !o.hasOption(name) {
 		return def
 	}
 	s := o.text(name, def)
@@ -152,7 +152,7 @@ func (o *values) plain(name, def string) string {
 
 // password returns the option of that name. A NUL byte ends a password in most protocols.
 func (o *values) password() Secret {
-	if !o.has("password") {
+	if !o.hasOption("password") {
 		return ""
 	}
 	s := o.secret("password")

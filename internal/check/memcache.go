@@ -28,7 +28,7 @@ func checkMemcached(ctx context.Context, t Target) Result {
 			if err != nil {
 				return x.fail(err)
 			}
-			if !memcachedWord(start) {
+			if !mayBeMemcachedReply(start) {
 				start, _ = r.Peek(r.Buffered())
 				line, _, _ := bytes.Cut(start, []byte("\n"))
 				return x.protocol("The answer of %s is not memcached's: %q", x.addr(), oneLine(line, 80))
@@ -51,8 +51,8 @@ func checkMemcached(ctx context.Context, t Target) Result {
 	})
 }
 
-// memcachedWord tells whether the first word of start is, or may become, one that answers begin with.
-func memcachedWord(start []byte) bool {
+// mayBeMemcachedReply tells whether the first word of start is, or may become, one that answers begin with.
+func mayBeMemcachedReply(start []byte) bool {
 	for _, word := range []string{"VERSION ", "ERROR\r\n", "ERROR\n", "CLIENT_ERROR ", "SERVER_ERROR "} {
 		if n := min(len(start), len(word)); string(start[:n]) == word[:n] {
 			return true
@@ -69,7 +69,7 @@ var memcacheType = Type{
 	Options: []Option{hostOption, portOption(11211)},
 	build: func(o *values, d Defaults) (*Configured, error) {
 		l := o.login(d, 11211, 11211)
-		return l.configured("memcache", "memcache:"+l.place()+":", "connect", func(ctx context.Context, t Target) Result {
+		return l.newConfigured("memcache", "memcache:"+l.addr()+":", "connect", func(ctx context.Context, t Target) Result {
 			t.Host, t.Port = l.host, l.port
 			return checkMemcached(ctx, t)
 		}), nil

@@ -40,7 +40,7 @@ var mongodbType = Type{
 		{Name: "auth_database", Want: "a database name without control characters", Default: "admin", Doc: "the database that knows the user (authSource)"},
 	}, tlsOptions("false")...),
 	build: func(o *values, d Defaults) (*Configured, error) {
-		m := mongoLogin{o.login(d, 27017, 27017), o.plain("database", "test"), o.plain("auth_database", "admin")}
+		m := mongoLogin{o.login(d, 27017, 27017), o.plainText("database", "test"), o.plainText("auth_database", "admin")}
 		last := "connect"
 		if m.username != "" {
 			last = "connect with auth"
@@ -48,7 +48,7 @@ var mongodbType = Type{
 		if (m.username == "") != (m.password == "") {
 			o.wrong("username", "a user name and a password need each other")
 		}
-		return m.configured("mongodb", "mongodb:"+m.place()+":", last, m.check), nil
+		return m.newConfigured("mongodb", "mongodb:"+m.addr()+":", last, m.check), nil
 	},
 }
 
@@ -62,15 +62,15 @@ func (m mongoLogin) check(ctx context.Context, t Target) Result {
 	return m.ask(ctx, t, func(x *exchange) Result {
 		err := m.session(&mongoConn{x: x})
 		var refused mongoRefusal
-		var wrong malformed
+		var wrong malformedError
 		switch {
 		case err == nil && m.username != "":
-			return x.done("Logged in and listed collections")
+			return x.healthy("Logged in and listed collections")
 		case err == nil:
-			return x.done("Listed collections")
+			return x.healthy("Listed collections")
 		case errors.As(err, &refused):
-			return x.failed(500, "MongoDB error %d: %s", refused.code, m.words(refused.text))
-		case errors.Is(err, errNoProof):
+			return x.failed(500, "MongoDB error %d: %s", refused.code, m.redact(refused.text))
+		case errors.Is(err, errServerUnverified):
 			return x.failed(500, "%s lets us in, but %s", x.addr(), err)
 		case errors.As(err, &wrong):
 			return x.protocol("The answer of %s is not MongoDB: %s", x.addr(), string(wrong))
@@ -112,14 +112,14 @@ func (m mongoLogin) authenticate(c *mongoConn) error {
 		s = newSCRAM(sha1.New, m.username, hex.EncodeToString(sum[:]))
 	}
 	reply, err = c.run(m.authDatabase, bsonDocument(
-		bsonInt("saslStart", 1), bsonString("mechanism", mechanism), bsonBinary("payload", s.first()),
+		bsonInt("saslStart", 1), bsonString("mechanism", mechanism), bsonBinary("payload", s.clientFirst()),
 		bsonEmbedded("options", bsonDocument(bsonTrue("skipEmptyExchange"))),
 	))
 	if err != nil {
 		return err
 	}
 	conversation := reply.conversation
-	final, err := s.final(c.x.ctx, string(reply.payload))
+	final, err := s.clientFinal(c.x.ctx, string(reply.payload))
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (m mongoLogin) authenticate(c *mongoConn) error {
 	if err := next(final); err != nil {
 		return err
 	}
-	if err := s.verify(string(reply.payload)); err != nil {
+	if err := s.verifyServerFinal(string(reply.payload)); err != nil {
 		return err
 	}
 	if !reply.done { // servers before 4.4 want an empty message more
@@ -139,7 +139,7 @@ func (m mongoLogin) authenticate(c *mongoConn) error {
 		}
 	}
 	if !reply.done {
-		return malformed("a login without an end")
+		return malformedError("a login without an end")
 	}
 	return nil
 }
@@ -182,20 +182,20 @@ func (c *mongoConn) run(database string, command []byte) (mongoReply, error) {
 	c.x.phase = phaseRead
 	size := binary.LittleEndian.Uint32(head)
 	if size < 16+5+5 || size > maxMongoReply {
-		return mongoReply{}, malformed(fmt.Sprintf("a message of %d bytes", size))
+		return mongoReply{}, malformedError(fmt.Sprintf("a message of %d bytes", size))
 	}
 	if _, err := io.ReadFull(c.x.conn, head[4:]); err != nil {
 		return mongoReply{}, err
 	}
 	if binary.LittleEndian.Uint32(head[8:]) != c.request || binary.LittleEndian.Uint32(head[12:]) != mongoOpMsg {
-		return mongoReply{}, malformed("a message that answers none of ours")
+		return mongoReply{}, malformedError("a message that answers none of ours")
 	}
 	body := make([]byte, size-16)
 	if _, err := io.ReadFull(c.x.conn, body); err != nil {
 		return mongoReply{}, err
 	}
 	if body[4] != 0 {
-		return mongoReply{}, malformed("a message without a document")
+		return mongoReply{}, malformedError("a message without a document")
 	}
 	reply, err := parseMongoReply(body[5:])
 	switch {
@@ -245,7 +245,7 @@ func parseMongoReply(document []byte) (mongoReply, error) {
 		}
 	})
 	if err == nil && !found {
-		err = malformed("a reply that does not say whether it is ok")
+		err = malformedError("a reply that does not say whether it is ok")
 	}
 	return r, err
 }
@@ -281,7 +281,7 @@ func bsonSize(kind byte) (int, bool) {
 	return 0, false
 }
 
-const errBSON = malformed("a document that is none")
+const errBSON = malformedError("a document that is none")
 
 // eachBSON calls visit for each element of a document: with the text of a string, the bytes of a binary, the
 // document of a document or an array, and what is there for everything else.
@@ -315,7 +315,7 @@ func eachBSON(document []byte, visit func(kind byte, name string, value []byte))
 		case kind == bsonKindDocument, kind == bsonKindArray:
 			n = int(int32(binary.LittleEndian.Uint32(b)))
 		default:
-			return malformed(fmt.Sprintf("an element of kind %#02x", kind))
+			return malformedError(fmt.Sprintf("an element of kind %#02x", kind))
 		}
 		if n < 0 || n > len(b)-skip || kind == bsonKindString && (n < 1 || b[skip+n-1] != 0) {
 			return errBSON

@@ -23,10 +23,10 @@ import (
 // The client/server protocol of MySQL and MariaDB, as far as a login goes; numbers as in
 // https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
 const (
-	mysqlOK         = 0x00
-	mysqlMore       = 0x01 // more authentication data
-	mysqlAuthSwitch = 0xfe
-	mysqlError      = 0xff
+	mysqlOK           = 0x00
+	mysqlAuthMoreData = 0x01 // more authentication data
+	mysqlAuthSwitch   = 0xfe
+	mysqlError        = 0xff
 
 	mysqlQuit = 0x01 // COM_QUIT
 
@@ -81,8 +81,8 @@ var mysqlType = Type{
 	},
 	build: func(o *values, d Defaults) (*Configured, error) {
 		l := o.login(d, 3306, 3306)
-		login := mysqlLogin{user: l.username, password: string(l.password), database: o.plain("database", "")}
-		return l.configured("mysql", "", "mysql:"+l.place(), func(ctx context.Context, t Target) Result {
+		login := mysqlLogin{user: l.username, password: string(l.password), database: o.plainText("database", "")}
+		return l.newConfigured("mysql", "", "mysql:"+l.addr(), func(ctx context.Context, t Target) Result {
 			return l.ask(ctx, t, login.check)
 		}), nil
 	},
@@ -99,7 +99,7 @@ func (l mysqlLogin) check(x *exchange) Result {
 		// Without it the server counts an aborted client at every check.
 		m.sequence = 0
 		_ = m.write([]byte{mysqlQuit})
-		return x.done("Logged in and quit")
+		return x.healthy("Logged in and quit")
 	case errors.As(err, &refused):
 		return x.failed(500, "MySQL error %d: %s", refused.code, oneLine(refused.message, 300))
 	case errors.As(err, &malformed):
@@ -186,20 +186,20 @@ func (m *mysqlConn) login(l mysqlLogin) error {
 		return err
 	}
 	m.x.phase = phaseLogin
-	answer, err := l.answer(method, nonce)
+	answer, err := l.authResponse(method, nonce)
 	if err != nil {
 		// The server's favourite is only a proposal: it asks for the user's method if that is another.
 		method, answer = "mysql_native_password", scrambleNative(l.password, nonce)
 	}
-	if err := m.write(l.response(method, answer)); err != nil {
+	if err := m.write(l.handshakeResponse(method, answer)); err != nil {
 		return err
 	}
 	for range maxMySQLSwitches {
-		method, nonce, err = m.finish(l, method, nonce)
+		method, nonce, err = m.readAuthReply(l, method, nonce)
 		if err != nil || method == "" {
 			return err
 		}
-		if answer, err = l.answer(method, nonce); err != nil {
+		if answer, err = l.authResponse(method, nonce); err != nil {
 			return err
 		}
 		if err := m.write(answer); err != nil {
@@ -246,8 +246,8 @@ func parseMySQLGreeting(p []byte) (method string, nonce []byte, err error) {
 	return string(name), nonce, nil
 }
 
-// response is the handshake response packet.
-func (l mysqlLogin) response(method string, answer []byte) []byte {
+// handshakeResponse is the handshake response packet.
+func (l mysqlLogin) handshakeResponse(method string, answer []byte) []byte {
 	capabilities := uint32(mysqlCapabilities)
 	if l.database != "" {
 		capabilities |= mysqlWithDatabase
@@ -266,9 +266,9 @@ func (l mysqlLogin) response(method string, answer []byte) []byte {
 	return append(p, 0)
 }
 
-// finish reads what the server makes of the answer: nothing more is wanted ("", nil, nil), or another
+// readAuthReply reads what the server makes of the answer: nothing more is wanted ("", nil, nil), or another
 // method's answer to a nonce of its own.
-func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, []byte, error) {
+func (m *mysqlConn) readAuthReply(l mysqlLogin, method string, nonce []byte) (string, []byte, error) {
 	// One round for the fast path of caching_sha2, one for its full path, one for the verdict.
 	for range 3 {
 		packet, err := m.read()
@@ -284,8 +284,8 @@ func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, [
 				name = []byte("mysql_old_password") // the form from before methods had names
 			}
 			return string(name), switchNonce(data), nil
-		case mysqlMore:
-			reply, err := l.more(method, nonce, packet[1:])
+		case mysqlAuthMoreData:
+			reply, err := l.moreData(method, nonce, packet[1:])
 			if err != nil {
 				return "", nil, err
 			}
@@ -313,8 +313,8 @@ func switchNonce(data []byte) []byte {
 	return slices.Clone(data)
 }
 
-// answer is the password as a method wants it said. An empty password is an empty answer in all of them.
-func (l mysqlLogin) answer(method string, nonce []byte) ([]byte, error) {
+// authResponse is the password as a method wants it said. An empty password is an empty answer in all of them.
+func (l mysqlLogin) authResponse(method string, nonce []byte) ([]byte, error) {
 	switch method {
 	case "mysql_native_password", "":
 		return scrambleNative(l.password, nonce), nil
@@ -333,8 +333,8 @@ func (l mysqlLogin) answer(method string, nonce []byte) ([]byte, error) {
 	return nil, mysqlMalformed("it wants an authentication method that is not known here: " + oneLine(method, 40))
 }
 
-// more is what to say to more authentication data; nil is nothing.
-func (l mysqlLogin) more(method string, nonce, data []byte) ([]byte, error) {
+// moreData is what to say to more authentication data; nil is nothing.
+func (l mysqlLogin) moreData(method string, nonce, data []byte) ([]byte, error) {
 	switch {
 	case method == "caching_sha2_password" && len(data) == 1 && data[0] == sha2Fast:
 		return nil, nil

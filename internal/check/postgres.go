@@ -57,14 +57,14 @@ var postgresType = Type{
 }
 
 func buildPostgres(o *values, d Defaults) (*Configured, error) {
-	p := postgresLogin{upgrade: tlsConfig(d.TLSVerify, d.TLSRoots), database: o.plain("database", "")}
-	p.port, p.username, p.password = o.port("port", 5432), o.plain("username", ""), o.password()
+	p := postgresLogin{upgrade: tlsConfig(d.TLSVerify, d.TLSRoots), database: o.plainText("database", "")}
+	p.port, p.username, p.password = o.port("port", 5432), o.plainText("username", ""), o.password()
 	if dir := o.text("host", ""); strings.HasPrefix(dir, "/") {
-		p.host, p.socket = o.plain("host", ""), filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(p.port)))
+		p.host, p.socket = o.plainText("host", ""), filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(p.port)))
 	} else {
 		p.host = o.host("host")
 	}
-	c := p.configured("postgres", "", "postgres:"+p.place(), p.check)
+	c := p.newConfigured("postgres", "", "postgres:"+p.addr(), p.check)
 	if p.socket != "" {
 		// Nothing goes over the network, and conn-check has no tcp step here either.
 		c.Steps, c.Endpoint = c.Steps[len(c.Steps)-1:], Endpoint{}
@@ -83,14 +83,14 @@ type postgresLogin struct {
 func (p postgresLogin) check(ctx context.Context, t Target) Result {
 	t.Host, t.Port = p.host, p.port
 	return askAt(ctx, t, p.socket, func(x *exchange) Result {
-		secure, r, ok := p.offerTLS(x)
+		secure, r, ok := p.requestTLS(x)
 		if !ok {
 			return r
 		}
 		c := &postgresConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10), secure: secure || p.socket != ""}
 		err := c.login(p)
 		var refused postgresRefusal
-		var wrong malformed
+		var wrong malformedError
 		switch {
 		case err == nil:
 			// A goodbye, or the server logs a lost connection at every check.
@@ -98,10 +98,10 @@ func (p postgresLogin) check(ctx context.Context, t Target) Result {
 			if conn, ok := x.conn.(*tls.Conn); ok {
 				_ = conn.CloseWrite()
 			}
-			return x.done("Logged in and quit")
+			return x.healthy("Logged in and quit")
 		case errors.As(err, &refused):
-			return x.failed(500, "PostgreSQL error %s: %s", oneLine(refused.code, 5), p.words(refused.message))
-		case errors.Is(err, errNoProof):
+			return x.failed(500, "PostgreSQL error %s: %s", oneLine(refused.code, 5), p.redact(refused.message))
+		case errors.Is(err, errServerUnverified):
 			return x.failed(500, "%s lets us in, but %s", x.addr(), err)
 		case errors.As(err, &wrong):
 			return x.protocol("The answer of %s is not PostgreSQL: %s", x.addr(), string(wrong))
@@ -110,8 +110,8 @@ func (p postgresLogin) check(ctx context.Context, t Target) Result {
 	})
 }
 
-// offerTLS asks the server whether it speaks TLS, and does so if it does. Over a Unix socket no server does.
-func (p postgresLogin) offerTLS(x *exchange) (secure bool, r Result, ok bool) {
+// requestTLS asks the server whether it speaks TLS, and does so if it does. Over a Unix socket no server does.
+func (p postgresLogin) requestTLS(x *exchange) (secure bool, r Result, ok bool) {
 	if p.socket != "" {
 		return false, Result{}, true
 	}
@@ -166,7 +166,7 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 	kind = start[0]
 	// Another protocol is told by its first byte, before it is waited for the next.
 	if !strings.ContainsRune("RENSKZv", rune(kind)) {
-		return 0, nil, malformed(fmt.Sprintf("a message of type %#02x in a login", kind))
+		return 0, nil, malformedError(fmt.Sprintf("a message of type %#02x in a login", kind))
 	}
 	head, err := c.r.Peek(5)
 	if err != nil {
@@ -174,7 +174,7 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 	}
 	size := binary.BigEndian.Uint32(head[1:])
 	if size < 4 || size > maxPostgresMessage {
-		return 0, nil, malformed(fmt.Sprintf("a message of %d bytes", size))
+		return 0, nil, malformedError(fmt.Sprintf("a message of %d bytes", size))
 	}
 	_, _ = c.r.Discard(5)
 	payload = make([]byte, size-4)
@@ -227,16 +227,16 @@ func (c *postgresConn) login(p postgresLogin) error {
 		case (kind == 'S' || kind == 'K') && in, kind == 'N', kind == 'v':
 			continue
 		default:
-			return malformed(fmt.Sprintf("a message of type %q out of turn", kind))
+			return malformedError(fmt.Sprintf("a message of type %q out of turn", kind))
 		}
 		method, data := binary.BigEndian.Uint32(payload), payload[4:]
 		switch {
 		case method == postgresAuthOK && !proven:
-			return errNoProof
+			return errServerUnverified
 		case method == postgresAuthOK:
 			in = true
 		case method == postgresAuthClear && !c.secure:
-			return malformed("it wants the password in clear, and speaks no TLS")
+			return malformedError("it wants the password in clear, and speaks no TLS")
 		case method == postgresAuthClear:
 			err = c.write('p', append([]byte(p.password), 0))
 		case method == postgresAuthMD5 && len(data) == 4:
@@ -244,29 +244,29 @@ func (c *postgresConn) login(p postgresLogin) error {
 			err = c.write('p', append([]byte("md5"+md5Hex(inner+string(data))), 0))
 		case method == postgresAuthSASL && s == nil:
 			if !slices.Contains(strings.Split(string(data), "\x00"), "SCRAM-SHA-256") {
-				return malformed("it wants a SASL mechanism that is not known here")
+				return malformedError("it wants a SASL mechanism that is not known here")
 			}
 			// PostgreSQL takes the user's name from the first message and ignores SCRAM's.
 			s, proven = newSCRAM(sha256.New, "", saslPrep(string(p.password))), false
-			first := s.first()
+			first := s.clientFirst()
 			answer := binary.BigEndian.AppendUint32([]byte("SCRAM-SHA-256\x00"), uint32(len(first)))
 			err = c.write('p', append(answer, first...))
 		case method == postgresAuthSASLMore && s != nil && !proven:
 			var final string
-			if final, err = s.final(c.x.ctx, string(data)); err == nil {
+			if final, err = s.clientFinal(c.x.ctx, string(data)); err == nil {
 				err = c.write('p', []byte(final))
 			}
 		case method == postgresAuthSASLFinal && s != nil && !proven:
-			err = s.verify(string(data))
+			err = s.verifyServerFinal(string(data))
 			proven = err == nil
 		default:
-			return malformed(fmt.Sprintf("it wants an authentication method that is not known here: %d", method))
+			return malformedError(fmt.Sprintf("it wants an authentication method that is not known here: %d", method))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return malformed("a login without an end")
+	return malformedError("a login without an end")
 }
 
 func md5Hex(s string) string {

@@ -46,7 +46,7 @@ func (c *redisClient) ping(x *exchange, r *bufio.Reader) Result {
 	case reply.kind == '+' && string(reply.text) == "PONG":
 		return Result{Code: 200, Body: []byte("Sent PING, got back +PONG")}
 	}
-	return x.unexpected("PING", reply)
+	return x.unexpectedRedisReply("PING", reply)
 }
 
 // redisType and sentinelType are configured checks. With a password they log in whether the server asks
@@ -78,7 +78,7 @@ func buildRedis(o *values, d Defaults, port uint16) *Configured {
 	} else if l.username != "" {
 		o.wrong("username", "needs a password")
 	}
-	return l.configured(o.typ.Name, o.typ.Name+":"+l.place()+":", last, func(ctx context.Context, t Target) Result {
+	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, func(ctx context.Context, t Target) Result {
 		return l.ask(ctx, t, func(x *exchange) Result {
 			r := bufio.NewReaderSize(x.conn, maxRedisLine)
 			if l.password != "" {
@@ -95,12 +95,12 @@ func buildRedis(o *values, d Defaults, port uint16) *Configured {
 // it, and the command again: so one password in the configuration serves servers with and without one,
 // and no server sees it that did not ask.
 func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisReply, Result, bool) {
-	reply, result, ok := x.redis(r, name)
-	if !ok || !reply.wantsLogin() {
+	reply, result, ok := x.redisCommand(r, name)
+	if !ok || !reply.requiresLogin() {
 		return reply, result, ok
 	}
 	if c.password == "" {
-		res := x.unexpected(name, reply)
+		res := x.unexpectedRedisReply(name, reply)
 		res.Reason = ReasonConfig
 		res.Body = append(res.Body, " (no "+strings.TrimPrefix(c.setting, "the ")+" is configured)"...)
 		return reply, res, false
@@ -108,7 +108,7 @@ func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisR
 	if result, ok = c.login(x, r); !ok {
 		return reply, result, false
 	}
-	return x.redis(r, name)
+	return x.redisCommand(r, name)
 }
 
 // login sends the password. If the server does not take it, it says why and returns false.
@@ -117,7 +117,7 @@ func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
 	if c.username != "" {
 		login = []string{"AUTH", c.username, string(c.password)}
 	}
-	reply, result, ok := x.redis(r, login...)
+	reply, result, ok := x.redisCommand(r, login...)
 	if ok && reply.kind != '+' {
 		// Servers repeat the arguments of a command they do not know or like, so of what comes back
 		// only the kind of error is shown.
@@ -126,9 +126,9 @@ func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
 	return result, ok
 }
 
-// unexpected is the result for an answer that is not the one healthy servers give: 500 with the server's
+// unexpectedRedisReply is the result for an answer that is not the one healthy servers give: 500 with the server's
 // own words for an error reply, as uber's hacheck has it.
-func (x *exchange) unexpected(name string, reply redisReply) Result {
+func (x *exchange) unexpectedRedisReply(name string, reply redisReply) Result {
 	if reply.kind == '-' {
 		return x.failed(500, "Sent %s, got back -%s", name, oneLine(reply.text, 200))
 	}
@@ -141,8 +141,8 @@ type redisReply struct {
 	text []byte
 }
 
-// wantsLogin tells whether the server answers nothing before a login: NOAUTH, or before Redis 2.8 just ERR.
-func (r redisReply) wantsLogin() bool {
+// requiresLogin tells whether the server answers nothing before a login: NOAUTH, or before Redis 2.8 just ERR.
+func (r redisReply) requiresLogin() bool {
 	return r.kind == '-' && (bytes.HasPrefix(r.text, []byte("NOAUTH")) || bytes.HasPrefix(r.text, []byte("ERR operation not permitted")))
 }
 
@@ -156,8 +156,8 @@ func (r redisReply) errorKind() string {
 	return "an unknown error"
 }
 
-// redis sends a command and reads the reply. If there is none it says why and returns false.
-func (x *exchange) redis(r *bufio.Reader, command ...string) (redisReply, Result, bool) {
+// redisCommand sends a command and reads the reply. If there is none it says why and returns false.
+func (x *exchange) redisCommand(r *bufio.Reader, command ...string) (redisReply, Result, bool) {
 	request := fmt.Appendf(nil, "*%d\r\n", len(command))
 	for _, arg := range command {
 		request = fmt.Appendf(request, "$%d\r\n%s\r\n", len(arg), arg)

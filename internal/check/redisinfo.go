@@ -25,16 +25,16 @@ func newRedisInfo(o Options) Func {
 				return r
 			}
 			if reply.kind != '$' {
-				return x.unexpected("INFO", reply)
+				return x.unexpectedRedisReply("INFO", reply)
 			}
-			info := parseInfo(reply.text)
+			info := parseRedisInfo(reply.text)
 			if len(info) == 0 {
 				return x.protocol("Sent INFO, got back no fields from %s", x.addr())
 			}
 			if query, ok := matchQuery(t.URI); ok {
-				return x.matchInfo(info, query)
+				return x.matchRedisInfo(info, query)
 			}
-			return Result{Code: 200, Body: encodeInfo(info, MaxBody), ContentType: "application/json"}
+			return Result{Code: 200, Body: encodeRedisInfo(info, MaxBody), ContentType: "application/json"}
 		})
 	}
 }
@@ -45,8 +45,8 @@ func matchQuery(uri string) (query string, ok bool) {
 	return query, strings.Trim(path, "/") == "match"
 }
 
-// reduceInfo implements Protocol.Reduce: no header reaches the server, and all URIs but /match mean the same.
-func reduceInfo(t Target) Target {
+// reduceRedisInfo implements Protocol.Reduce: no header reaches the server, and all URIs but /match mean the same.
+func reduceRedisInfo(t Target) Target {
 	t.Header = nil
 	if _, ok := matchQuery(t.URI); !ok {
 		t.URI = "/"
@@ -54,13 +54,13 @@ func reduceInfo(t Target) Target {
 	return t
 }
 
-// infoField is a field of INFO.
-type infoField struct{ name, value string }
+// redisInfoField is a field of INFO.
+type redisInfoField struct{ name, value string }
 
-// parseInfo reads INFO's lines "name:value"; headings and empty lines are left out. Of a name that comes
+// parseRedisInfo reads INFO's lines "name:value"; headings and empty lines are left out. Of a name that comes
 // twice the last value counts.
-func parseInfo(text []byte) []infoField {
-	var info []infoField
+func parseRedisInfo(text []byte) []redisInfoField {
+	var info []redisInfoField
 	index := map[string]int{}
 	set := func(name, value string) {
 		if i, ok := index[name]; ok {
@@ -68,7 +68,7 @@ func parseInfo(text []byte) []infoField {
 			return
 		}
 		index[name] = len(info)
-		info = append(info, infoField{name, value})
+		info = append(info, redisInfoField{name, value})
 	}
 	for line := range bytes.Lines(text) {
 		name, value, ok := strings.Cut(string(bytes.TrimSpace(line)), ":")
@@ -88,9 +88,9 @@ func parseInfo(text []byte) []infoField {
 	return info
 }
 
-// encodeInfo writes the fields as a JSON object of at most limit bytes: fields that do not fit are left
+// encodeRedisInfo writes the fields as a JSON object of at most limit bytes: fields that do not fit are left
 // out, because half an object is none.
-func encodeInfo(info []infoField, limit int) []byte {
+func encodeRedisInfo(info []redisInfoField, limit int) []byte {
 	out := []byte{'{'}
 	for _, f := range info {
 		name, _ := json.Marshal(f.name) // strings always can be
@@ -109,8 +109,8 @@ func encodeInfo(info []infoField, limit int) []byte {
 	return append(out, '}')
 }
 
-// matchInfo answers /match.
-func (x *exchange) matchInfo(info []infoField, query string) Result {
+// matchRedisInfo answers /match.
+func (x *exchange) matchRedisInfo(info []redisInfoField, query string) Result {
 	want, _ := url.ParseQuery(query) // of a query that is partly invalid the valid pairs count
 	if len(want) == 0 {
 		return result(500, ReasonConfig, fmt.Errorf("match: no field in query %q", query), "match needs a field and a value: /match?role=master")

@@ -20,53 +20,53 @@ import (
 // server never learns the password, and shows that it has known it before. There is no channel binding:
 // no server insists on it.
 type scram struct {
-	hash      func() hash.Hash
-	password  string // as SASLprep has it
-	nonce     string
-	bare      string // the first message without its header
-	signature []byte // what the server has to show
+	hash            func() hash.Hash
+	password        string // as SASLprep has it
+	nonce           string
+	clientFirstBare string // the first message without its header
+	serverSignature []byte // what the server has to show
 }
 
-// malformed says what is wrong with an answer; it never contains more than a few of the server's words.
-type malformed string
+// malformedError says what is wrong with an answer; it never contains more than a few of the server's words.
+type malformedError string
 
-func (e malformed) Error() string { return string(e) }
+func (e malformedError) Error() string { return string(e) }
 
-// errNoProof is a server that lets one in without having known the password.
-var errNoProof = errors.New("it does not prove that it knows the password")
+// errServerUnverified is a server that lets one in without having known the password.
+var errServerUnverified = errors.New("it does not prove that it knows the password")
 
 // newSCRAM begins a login; the password is taken as it is.
 func newSCRAM(h func() hash.Hash, username, password string) *scram {
 	s := &scram{hash: h, password: password, nonce: rand.Text()}
-	s.bare = "n=" + strings.NewReplacer("=", "=3D", ",", "=2C").Replace(username) + ",r=" + s.nonce
+	s.clientFirstBare = "n=" + strings.NewReplacer("=", "=3D", ",", "=2C").Replace(username) + ",r=" + s.nonce
 	return s
 }
 
-// first is the client's first message.
-func (s *scram) first() string { return "n,," + s.bare }
+// clientFirst is the client's first message.
+func (s *scram) clientFirst() string { return "n,," + s.clientFirstBare }
 
-// final is the client's last message, in answer to the server's first. The server says how often the
+// clientFinal is the client's last message, in answer to the server's first. The server says how often the
 // password is hashed, so this obeys ctx.
-func (s *scram) final(ctx context.Context, serverFirst string) (string, error) {
+func (s *scram) clientFinal(ctx context.Context, serverFirst string) (string, error) {
 	fields := strings.Split(serverFirst, ",")
 	if len(fields) < 3 || !strings.HasPrefix(fields[0], "r="+s.nonce) || len(fields[0]) <= len("r="+s.nonce) ||
 		!strings.HasPrefix(fields[1], "s=") || !strings.HasPrefix(fields[2], "i=") {
-		return "", malformed("a SCRAM message that is none")
+		return "", malformedError("a SCRAM message that is none")
 	}
 	salt, err := base64.StdEncoding.DecodeString(fields[1][2:])
 	if err != nil {
-		return "", malformed("a SCRAM salt that is none")
+		return "", malformedError("a SCRAM salt that is none")
 	}
 	rounds, err := strconv.ParseUint(fields[2][2:], 10, 31)
 	if err != nil || rounds < 1 {
-		return "", malformed("a SCRAM iteration count that is none")
+		return "", malformedError("a SCRAM iteration count that is none")
 	}
-	salted, err := s.salted(ctx, salt, rounds)
+	salted, err := s.saltedPassword(ctx, salt, rounds)
 	if err != nil {
 		return "", err
 	}
 	final := "c=biws," + fields[0] // base64 of "n,,", and the nonce
-	message := s.bare + "," + serverFirst + "," + final
+	message := s.clientFirstBare + "," + serverFirst + "," + final
 	clientKey := s.hmac(salted, "Client Key")
 	h := s.hash()
 	h.Write(clientKey)
@@ -74,23 +74,23 @@ func (s *scram) final(ctx context.Context, serverFirst string) (string, error) {
 	for i := range proof {
 		proof[i] ^= clientKey[i]
 	}
-	s.signature = s.hmac(s.hmac(salted, "Server Key"), message)
+	s.serverSignature = s.hmac(s.hmac(salted, "Server Key"), message)
 	return final + ",p=" + base64.StdEncoding.EncodeToString(proof), nil
 }
 
-// verify looks at the server's last message.
-func (s *scram) verify(serverFinal string) error {
+// verifyServerFinal looks at the server's last message.
+func (s *scram) verifyServerFinal(serverFinal string) error {
 	field, _, _ := strings.Cut(serverFinal, ",")
 	signature, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(field, "v="))
-	if err != nil || len(s.signature) == 0 || !hmac.Equal(signature, s.signature) {
-		return errNoProof
+	if err != nil || len(s.serverSignature) == 0 || !hmac.Equal(signature, s.serverSignature) {
+		return errServerUnverified
 	}
 	return nil
 }
 
-// salted is PBKDF2's first block (RFC 8018), which is all that SCRAM needs of it. The standard library's
+// saltedPassword is PBKDF2's first block (RFC 8018), which is all that SCRAM needs of it. The standard library's
 // cannot be interrupted, and a server may ask for two thousand million rounds.
-func (s *scram) salted(ctx context.Context, salt []byte, rounds uint64) ([]byte, error) {
+func (s *scram) saltedPassword(ctx context.Context, salt []byte, rounds uint64) ([]byte, error) {
 	mac := hmac.New(s.hash, []byte(s.password))
 	mac.Write(salt)
 	mac.Write(binary.BigEndian.AppendUint32(nil, 1))

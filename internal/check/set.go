@@ -66,8 +66,8 @@ func All(o Options) Set {
 		{Name: "mysql", Check: newMySQL(o)},
 		{Name: "redis", Check: newRedis(o)},
 		{Name: "sentinel", Check: newRedis(o)},
-		{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo},
-		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: reduceInfo},
+		{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: reduceRedisInfo},
+		{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: reduceRedisInfo},
 		{Name: "haproxy", Check: newHAProxy(o), PerService: true, ForwardsHops: true},
 		{Name: "checks", Check: newChecks(o), PerService: true, ForwardsHops: true, Canonical: newReduceChecks(o), PortOptional: true, MayExceedTimeout: true},
 	}, typeProtocols(o)...)...)

@@ -24,7 +24,7 @@ func checkSMTP(ctx context.Context, t Target) Result {
 		reader := bufio.NewReaderSize(limited, maxSMTPLine)
 
 		x.phase = "waiting for the greeting of"
-		line, r, ok := x.smtpReply(reader, limited, nil)
+		line, r, ok := x.readSMTPReply(reader, limited, nil)
 		if !ok {
 			return r
 		}
@@ -41,7 +41,7 @@ func checkSMTP(ctx context.Context, t Target) Result {
 
 		x.phase = "waiting for the answer to QUIT of"
 		limited.N = maxSMTPReply
-		line, r, ok = x.smtpReply(reader, limited, nil)
+		line, r, ok = x.readSMTPReply(reader, limited, nil)
 		if !ok {
 			return r
 		}
@@ -52,10 +52,10 @@ func checkSMTP(ctx context.Context, t Target) Result {
 	})
 }
 
-// smtpReply reads one reply, of as many lines as it has, and returns its last line, valid until the next
+// readSMTPReply reads one reply, of as many lines as it has, and returns its last line, valid until the next
 // read: at least three digits. each, if set, gets the text of every line. If there is no reply it says why
 // and returns false.
-func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader, each func(text string)) ([]byte, Result, bool) {
+func (x *exchange) readSMTPReply(r *bufio.Reader, limited *io.LimitedReader, each func(text string)) ([]byte, Result, bool) {
 	var code [3]byte
 	for first := true; ; first = false {
 		// The first byte tells a server of another protocol, which may never complete a line.
@@ -74,7 +74,7 @@ func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader, each fu
 			return nil, x.fail(err), false
 		}
 		line = bytes.TrimRight(line, "\r\n")
-		if !smtpLine(line) || !first && !bytes.HasPrefix(line, code[:]) {
+		if !isSMTPReplyLine(line) || !first && !bytes.HasPrefix(line, code[:]) {
 			return nil, x.notSMTP(line), false
 		}
 		copy(code[:], line)
@@ -95,9 +95,9 @@ func (x *exchange) notSMTP(line []byte) Result {
 	return x.protocol("The answer of %s is not SMTP: %q", x.addr(), oneLine(line, 80))
 }
 
-// smtpLine tells whether line is one of a reply: three digits, then the end, a blank, or a hyphen if more
+// isSMTPReplyLine tells whether line is one of a reply: three digits, then the end, a blank, or a hyphen if more
 // lines follow.
-func smtpLine(line []byte) bool {
+func isSMTPReplyLine(line []byte) bool {
 	return len(line) >= 3 && '2' <= line[0] && line[0] <= '5' && isDigit(line[1]) && isDigit(line[2]) &&
 		(len(line) == 3 || line[3] == ' ' || line[3] == '-')
 }

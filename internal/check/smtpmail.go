@@ -40,7 +40,7 @@ var smtpType = Type{
 		m := smtpMail{
 			login: o.login(d, 25, 465),
 			from:  o.address("from_address"), to: o.address("to_address"),
-			subject: o.plain("subject", ""), message: o.text("message", ""),
+			subject: o.plainText("subject", ""), message: o.text("message", ""),
 			fallback: o.flag("helo_fallback", false),
 			upgrade:  tlsConfig(!o.flag("disable_tls_verification", !d.TLSVerify), d.TLSRoots),
 		}
@@ -53,7 +53,7 @@ var smtpType = Type{
 		if (m.username == "") != (m.password == "") {
 			o.wrong("username", "a user name and a password need each other")
 		}
-		return m.configured("smtp", "", "smtp:"+m.place(), m.check), nil
+		return m.newConfigured("smtp", "", "smtp:"+m.addr(), m.check), nil
 	},
 }
 
@@ -80,8 +80,8 @@ type smtpMail struct {
 
 func (m smtpMail) check(ctx context.Context, t Target) Result {
 	return m.ask(ctx, t, func(x *exchange) Result {
-		c := &smtpConn{x: x, words: m.words}
-		c.over(x.conn)
+		c := &smtpConn{x: x, redact: m.redact}
+		c.setConn(x.conn)
 		r := m.session(c)
 		conn, upgraded := x.conn.(*tls.Conn)
 		switch {
@@ -103,7 +103,7 @@ func (m smtpMail) session(c *smtpConn) Result {
 	if line, r, ok := c.reply(nil); !ok {
 		return r
 	} else if line[0] != '2' {
-		return x.failed(503, "%s greets with %q", x.addr(), c.words(line))
+		return x.failed(503, "%s greets with %q", x.addr(), c.redact(line))
 	}
 	extensions, r, ok := c.hello(m.fallback)
 	if !ok {
@@ -121,7 +121,7 @@ func (m smtpMail) session(c *smtpConn) Result {
 		if !ok {
 			return r
 		}
-		c.over(conn)
+		c.setConn(conn)
 		if extensions, r, ok = c.hello(m.fallback); !ok {
 			return r
 		}
@@ -141,15 +141,15 @@ func (m smtpMail) session(c *smtpConn) Result {
 	if r, ok := c.command("QUIT", '2', "QUIT"); !ok {
 		return r
 	}
-	return x.done(did + " and quit")
+	return x.healthy(did + " and quit")
 }
 
 // authenticate logs in by one of the mechanisms that the server offers. Of its answers only the code is
 // shown, for they may repeat what it was told.
 func (m smtpMail) authenticate(c *smtpConn, offered string) (Result, bool) {
 	x := c.x
-	c.words = func(line string) string { return line[:3] }
-	defer func() { c.words = m.words }()
+	c.redact = func(line string) string { return line[:3] }
+	defer func() { c.redact = m.redact }()
 	order := []string{"PLAIN", "LOGIN", "CRAM-MD5"}
 	if _, secure := x.conn.(*tls.Conn); !secure {
 		order = []string{"CRAM-MD5", "PLAIN", "LOGIN"} // the one that does not say the password comes first
@@ -205,12 +205,12 @@ func (m smtpMail) send(c *smtpConn) (Result, bool) {
 			return r, false
 		}
 	}
-	return c.command("the mail", '2', string(m.text(time.Now()))+".")
+	return c.command("the mail", '2', string(m.encode(time.Now()))+".")
 }
 
-// text is the mail as it goes over the wire but for the dot at its end: lines of at most 76 bytes of ASCII,
+// encode is the mail as it goes over the wire but for the dot at its end: lines of at most 76 bytes of ASCII,
 // but for the addresses, which end with CRLF; where a dot comes first it is doubled.
-func (m smtpMail) text(now time.Time) []byte {
+func (m smtpMail) encode(now time.Time) []byte {
 	_, domain, _ := strings.Cut(m.from, "@")
 	if domain == "" {
 		domain = "hacheck.invalid"
@@ -232,11 +232,11 @@ type smtpConn struct {
 	r       *bufio.Reader
 	limited *io.LimitedReader
 	text    string              // of the last reply's last line
-	words   func(string) string // how much of a reply is shown
+	redact  func(string) string // how much of a reply is shown
 }
 
-// over has the conversation begin anew over conn.
-func (c *smtpConn) over(conn net.Conn) {
+// setConn has the conversation begin anew over conn.
+func (c *smtpConn) setConn(conn net.Conn) {
 	c.limited = &io.LimitedReader{R: conn}
 	c.r = bufio.NewReaderSize(c.limited, maxSMTPLine)
 }
@@ -244,7 +244,7 @@ func (c *smtpConn) over(conn net.Conn) {
 // reply reads a reply and returns its last line.
 func (c *smtpConn) reply(each func(string)) (string, Result, bool) {
 	c.limited.N = maxSMTPReply
-	line, r, ok := c.x.smtpReply(c.r, c.limited, each)
+	line, r, ok := c.x.readSMTPReply(c.r, c.limited, each)
 	if !ok {
 		return "", r, false
 	}
@@ -263,7 +263,7 @@ func (c *smtpConn) command(name string, want byte, line string) (Result, bool) {
 	}
 	answer, r, ok := c.reply(nil)
 	if ok && answer[0] != want {
-		return c.x.failed(503, "%s answers %s with %q", c.x.addr(), name, c.words(answer)), false
+		return c.x.failed(503, "%s answers %s with %q", c.x.addr(), name, c.redact(answer)), false
 	}
 	return r, ok
 }
@@ -297,5 +297,5 @@ func (c *smtpConn) hello(fallback bool) (map[string]string, Result, bool) {
 		r, ok = c.command("HELO", '2', "HELO "+me)
 		return nil, r, ok
 	}
-	return nil, c.x.failed(503, "%s answers EHLO with %q", c.x.addr(), c.words(line)), false
+	return nil, c.x.failed(503, "%s answers EHLO with %q", c.x.addr(), c.redact(line)), false
 }

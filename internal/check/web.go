@@ -189,7 +189,7 @@ func (w *web) run(x *exchange) Result {
 	}
 	if at := resp.Request.URL; resp.StatusCode == http.StatusUnauthorized && w.digest != nil && at.Host == w.url.Host {
 		method := resp.Request.Method
-		authorization, err := w.digest.answer(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
+		authorization, err := w.digest.digestAuthorization(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
 		if err != nil {
 			return x.failed(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
