@@ -5,21 +5,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 )
 
-// AMQP 0-9-1 (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf), as far as opening and closing a
-// connection goes: all methods are of class connection, and all frames on channel 0.
+// The parts of AMQP 0-9-1 (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf) that open and close a connection.
+// All methods are of the class connection, and all frames are on channel 0.
 const (
 	amqpHeader = "AMQP\x00\x00\x09\x01"
 
-	amqpMethod    = 1    // type of a frame
-	amqpHeartbeat = 8    // likewise
-	amqpFrameEnd  = 0xce // its last byte
+	amqpMethod    = 1    // frame type
+	amqpHeartbeat = 8    // frame type
+	amqpFrameEnd  = 0xce // last byte of a frame
 
 	amqpConnection = 10 // the class
 	amqpStart      = 10
@@ -31,16 +30,16 @@ const (
 	amqpClose      = 50
 	amqpCloseOK    = 51
 
-	// maxAMQPFrame is the longest frame that is read, in bytes; RabbitMQ's first one has some 500.
+	// maxAMQPFrame is the longest frame that is read, in bytes. The first one of RabbitMQ has about 500.
 	maxAMQPFrame = 64 << 10
-	// maxAMQPFrames is how many frames that say nothing (heartbeats) may come instead of an answer.
+	// maxAMQPFrames is how many heartbeats may come before an answer.
 	maxAMQPFrames = 100
 )
 
-// amqpType is the configured check of the same name: log in to a virtual host and close.
+// amqpType is the configured check: log in to a virtual host and close the connection.
 //
-// It is not rabbitmq/amqp091-go, made for brokers one trusts: that one takes as much memory as a stranger on
-// the port says it will need, and starts goroutines that end when they please.
+// It does not use rabbitmq/amqp091-go, which trusts the broker: it allocates as much memory as a frame claims, and its
+// goroutines may outlive the check.
 var amqpType = Type{
 	Name: "amqp",
 	Doc:  "a login to a virtual host of an AMQP 0-9-1 broker (RabbitMQ) works",
@@ -60,7 +59,7 @@ var amqpType = Type{
 	},
 }
 
-// amqpLogin is who logs in, where, and what they open.
+// amqpLogin is a login to a virtual host.
 type amqpLogin struct {
 	login
 	vhost string
@@ -68,25 +67,17 @@ type amqpLogin struct {
 
 func (a amqpLogin) check(ctx context.Context, t Target) Result {
 	return a.ask(ctx, t, func(x *exchange) Result {
-		err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)})
-		var refused amqpRefusal
-		var wrong malformedError
-		switch {
-		case err == nil:
-			return x.healthy("Logged in and closed")
-		case errors.As(err, &refused):
-			return x.failed(500, "AMQP error %d: %s", refused.code, a.redact(refused.text))
-		case errors.As(err, &wrong):
-			return x.protocol("The answer of %s is not AMQP 0-9-1: %s", x.addr(), string(wrong))
+		if err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}); err != nil {
+			return x.loginError("AMQP 0-9-1", err, a.redact)
 		}
-		return x.fail(err)
+		return x.healthy("Logged in and closed")
 	})
 }
 
-// session goes from the first byte to the last.
+// session logs in, opens the virtual host and closes the connection.
 func (a amqpLogin) session(c *amqpConn) error {
 	c.x.phase = phaseWait
-	if _, err := io.WriteString(c.x.conn, amqpHeader); err != nil && c.x.ctx.Err() != nil {
+	if err := c.x.send([]byte(amqpHeader)); err != nil {
 		return err
 	}
 	args, err := c.read(amqpStart)
@@ -97,7 +88,7 @@ func (a amqpLogin) session(c *amqpConn) error {
 	args.next(2)
 	args.longString()
 	if mechanisms := strings.Fields(string(args.longString())); args.truncated || !slices.Contains(mechanisms, "PLAIN") {
-		return malformedError("it does not offer the mechanism PLAIN")
+		return malformed("it does not offer the mechanism PLAIN")
 	}
 	c.x.phase = phaseLogin
 	if err := c.write(amqpStartOK, a.startOK()); err != nil {
@@ -106,11 +97,11 @@ func (a amqpLogin) session(c *amqpConn) error {
 	if args, err = c.read(amqpTune); err != nil {
 		return err
 	}
-	limits := args.next(2 + 4) // channels, length of a frame: what the server proposes
+	limits := args.next(2 + 4) // number of channels and length of a frame, as the server proposes them
 	if args.truncated {
-		return malformedError("a method that is too short")
+		return malformed("a method that is too short")
 	}
-	if err := c.write(amqpTuneOK, append(slices.Clone(limits), 0, 0)); err != nil { // and no heartbeats
+	if err := c.write(amqpTuneOK, append(slices.Clone(limits), 0, 0)); err != nil { // no heartbeats
 		return err
 	}
 	c.x.phase = "opening the virtual host of"
@@ -120,19 +111,19 @@ func (a amqpLogin) session(c *amqpConn) error {
 	if _, err := c.read(amqpOpenOK); err != nil {
 		return err
 	}
-	// Brokers log every client that leaves without a goodbye, or before the answer to it.
+	// Brokers log a client that disconnects without Close or before CloseOK.
 	c.x.phase = "closing the connection to"
 	const success = 200
-	goodbye := append(binary.BigEndian.AppendUint16(nil, success), amqpShortString("")...)
-	if err := c.write(amqpClose, append(goodbye, 0, 0, 0, 0)); err != nil {
+	reason := append(binary.BigEndian.AppendUint16(nil, success), amqpShortString("")...)
+	if err := c.write(amqpClose, append(reason, 0, 0, 0, 0)); err != nil {
 		return err
 	}
 	_, err = c.read(amqpCloseOK)
 	return err
 }
 
-// startOK are the arguments of the method that logs in. With the capability the broker says why it refuses
-// a login, and does not just hang up.
+// startOK returns the arguments of the method that logs in. With the capability authentication_failure_close the
+// broker says why it refuses a login instead of closing the connection.
 func (a amqpLogin) startOK() []byte {
 	capabilities := append(amqpShortString("authentication_failure_close"), 't', 1)
 	properties := append(amqpShortString("product"), 'S')
@@ -144,21 +135,13 @@ func (a amqpLogin) startOK() []byte {
 	return append(args, amqpShortString("en_US")...)
 }
 
-// amqpShortString is a short string: a byte of length before it.
+// amqpShortString encodes a short string: length (1 byte), text.
 func amqpShortString(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 
-// amqpLongString is a long string: four bytes of length before it.
+// amqpLongString encodes a long string: length (4 bytes), text.
 func amqpLongString(s string) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...)
 }
-
-// amqpRefusal is the server's closing the connection.
-type amqpRefusal struct {
-	code uint16
-	text string
-}
-
-func (e amqpRefusal) Error() string { return fmt.Sprintf("error %d: %s", e.code, e.text) }
 
 // amqpConn reads and writes methods, each in a frame: type (1), channel (2), length (4), class (2), method
 // (2), arguments, end (1).
@@ -174,8 +157,8 @@ func (c *amqpConn) write(method uint16, args []byte) error {
 	return err
 }
 
-// read returns the arguments of the method that is waited for. If the server closes the connection instead
-// that is the error, and it has been told that we have heard.
+// read returns the arguments of the next method, which must be want. If the server sends Close instead, read confirms
+// it and returns a serverError.
 func (c *amqpConn) read(want uint16) (*amqpArgs, error) {
 	for range maxAMQPFrames {
 		kind, payload, err := c.frame()
@@ -189,21 +172,21 @@ func (c *amqpConn) read(want uint16) (*amqpArgs, error) {
 		class, method := args.uint16(), args.uint16()
 		switch {
 		case args.truncated || class != amqpConnection:
-			return nil, malformedError(fmt.Sprintf("a method of class %d", class))
+			return nil, malformed("a method of class %d", class)
 		case method == want:
 			return args, nil
 		case method == amqpClose:
 			code := args.uint16()
 			text := args.shortString()
 			if args.truncated {
-				return nil, malformedError("a method that is too short")
+				return nil, malformed("a method that is too short")
 			}
 			_ = c.write(amqpCloseOK, nil)
-			return nil, amqpRefusal{code, string(text)}
+			return nil, serverError{fmt.Sprintf("AMQP error %d", code), string(text)}
 		}
-		return nil, malformedError(fmt.Sprintf("method %d where %d has to be", method, want))
+		return nil, malformed("method %d where %d has to be", method, want)
 	}
-	return nil, malformedError("heartbeats and no answer")
+	return nil, malformed("heartbeats and no answer")
 }
 
 // frame returns the next frame's type and payload.
@@ -212,8 +195,8 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	// Another protocol is told by its first byte, before it is waited for the next. An A may be a server's
-	// answer to a version that it does not speak.
+	// The first byte identifies another protocol, whose server may never send a second one. "AMQP" and a version is a
+	// server's answer to a version that it does not support.
 	switch start[0] {
 	case amqpMethod, amqpHeartbeat:
 	case 'A':
@@ -221,11 +204,11 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 			return 0, nil, err
 		}
 		if string(start[:4]) == "AMQP" {
-			return 0, nil, malformedError(fmt.Sprintf("it wants version %d-%d-%d", start[5], start[6], start[7]))
+			return 0, nil, malformed("it wants version %d-%d-%d", start[5], start[6], start[7])
 		}
-		return 0, nil, malformedError(fmt.Sprintf("%q", oneLine(start, 20)))
+		return 0, nil, malformed("%q", oneLine(start, 20))
 	default:
-		return 0, nil, malformedError(fmt.Sprintf("a frame of type %#02x", start[0]))
+		return 0, nil, malformed("a frame of type %#02x", start[0])
 	}
 	head, err := c.r.Peek(7)
 	if err != nil {
@@ -233,11 +216,11 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 	}
 	kind = head[0]
 	if !bytes.Equal(head[1:3], []byte{0, 0}) {
-		return 0, nil, malformedError("a frame on a channel that is not open")
+		return 0, nil, malformed("a frame on a channel that is not open")
 	}
 	size := binary.BigEndian.Uint32(head[3:])
 	if size > maxAMQPFrame {
-		return 0, nil, malformedError(fmt.Sprintf("a frame of %d bytes", size))
+		return 0, nil, malformed("a frame of %d bytes", size)
 	}
 	_, _ = c.r.Discard(7)
 	payload = make([]byte, size+1)
@@ -245,12 +228,12 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 		return 0, nil, err
 	}
 	if payload[size] != amqpFrameEnd {
-		return 0, nil, malformedError("a frame without its end")
+		return 0, nil, malformed("a frame without its end")
 	}
 	return kind, payload[:size], nil
 }
 
-// amqpArgs reads arguments one after the other; short tells whether there were fewer than were asked for.
+// amqpArgs reads arguments in order. truncated is set when there are fewer bytes than asked for.
 type amqpArgs struct {
 	b         []byte
 	truncated bool
@@ -281,7 +264,7 @@ func (a *amqpArgs) shortString() []byte {
 	return nil
 }
 
-// longString returns a long string, or a table, which begins like one.
+// longString returns a long string or a table, whose encoding begins alike.
 func (a *amqpArgs) longString() []byte {
 	if b := a.next(4); b != nil {
 		return a.next(int(min(binary.BigEndian.Uint32(b), maxAMQPFrame+1)))

@@ -5,24 +5,22 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 )
 
-// maxMemcachedLine is the longest line of an answer, in bytes; a version has some 20.
+// maxMemcachedLine is the longest line of an answer, in bytes. A version has about 20.
 const maxMemcachedLine = 1 << 10
 
-// checkMemcached is healthy when the server tells its version, as conn-check asks it
+// checkMemcached passes when the server answers the command version, which conn-check sends too
 // (https://github.com/memcached/memcached/blob/master/doc/protocol.txt).
 func checkMemcached(ctx context.Context, t Target) Result {
 	return ask(ctx, t, func(x *exchange) Result {
 		x.phase = phaseWait
-		// The goodbye at once: a server reads its commands one after the other.
-		if _, err := io.WriteString(x.conn, "version\r\nquit\r\n"); err != nil && x.ctx.Err() != nil {
+		// It sends quit at once, because the server executes commands in order.
+		if err := x.send([]byte("version\r\nquit\r\n")); err != nil {
 			return x.fail(err)
 		}
 		r := bufio.NewReaderSize(x.conn, maxMemcachedLine)
-		// What cannot become an answer is told by its first bytes: a server of another protocol may never
-		// complete a line.
+		// The first bytes identify another protocol, whose server may never complete a line.
 		for n := 1; ; n++ {
 			start, err := r.Peek(n)
 			if err != nil {
@@ -51,7 +49,7 @@ func checkMemcached(ctx context.Context, t Target) Result {
 	})
 }
 
-// mayBeMemcachedReply tells whether the first word of start is, or may become, one that answers begin with.
+// mayBeMemcachedReply reports whether start is the beginning of a reply, whole or in part.
 func mayBeMemcachedReply(start []byte) bool {
 	for _, word := range []string{"VERSION ", "ERROR\r\n", "ERROR\n", "CLIENT_ERROR ", "SERVER_ERROR "} {
 		if n := min(len(start), len(word)); string(start[:n]) == word[:n] {
@@ -61,7 +59,7 @@ func mayBeMemcachedReply(start []byte) bool {
 	return false
 }
 
-// memcacheType is the configured check, under conn-check's name for it.
+// memcacheType is the configured check, under the name that conn-check uses.
 var memcacheType = Type{
 	Name:    "memcache",
 	Aliases: []string{"memcached"},
