@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// toy is the service that is checked: it answers OK and counts.
-type toy struct {
-	port  int
-	asked atomic.Int64
-	srv   *http.Server
-	hold  chan struct{} // when not nil, answers wait until it is closed
+// testService is the service that is checked: it answers OK and counts.
+type testService struct {
+	port     int
+	requests atomic.Int64
+	srv      *http.Server
+	hold     chan struct{} // when not nil, answers wait until it is closed
 }
 
-func startToy(hold chan struct{}) (*toy, error) {
+func startTestService(hold chan struct{}) (*testService, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -30,11 +30,11 @@ func startToy(hold chan struct{}) (*toy, error) {
 	if !ok {
 		return nil, fmt.Errorf("listening on %v", ln.Addr())
 	}
-	s := &toy{port: addr.Port, hold: hold}
+	s := &testService{port: addr.Port, hold: hold}
 	s.srv = &http.Server{
 		ReadHeaderTimeout: time.Minute,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			s.asked.Add(1)
+			s.requests.Add(1)
 			if s.hold != nil {
 				<-s.hold
 			}
@@ -45,7 +45,7 @@ func startToy(hold chan struct{}) (*toy, error) {
 	return s, nil
 }
 
-func (s *toy) stop() { _ = s.srv.Close() }
+func (s *testService) stop() { _ = s.srv.Close() }
 
 // uncached: hacheck is asked over kept connections and makes a check for each request; the bare client makes the
 // same GET, on a new connection each, as checks are. Both of nginx, which costs least; no two checks are the same, or
@@ -65,7 +65,7 @@ func (b *bench) uncached() error {
 		return err
 	}
 	defer h.stop()
-	script, err := b.script("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
+	script, err := b.writeScript("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (b *bench) uncached() error {
 		return err
 	}
 	asked := 0
-	rates, err := b.inTurns(2, func(i int) (float64, error) {
+	rates, err := b.interleave(2, func(i int) (float64, error) {
 		if i == 0 {
 			out, err := exec.CommandContext(b.ctx, b.bare, "-get", "http://"+nginx.addr+"/", "-clients", strconv.Itoa(connections), "-for", b.duration.String()).Output()
 			if err != nil {
@@ -101,7 +101,7 @@ func (b *bench) uncached() error {
 	if n := after.Misses - before.Misses; n < asked || after.Hits != before.Hits {
 		return fmt.Errorf("%d answers, but %d misses and %d hits of the cache", asked, n, after.Hits-before.Hits)
 	}
-	b.addAtLeast("uncached http check, × the same GET by a bare client", divide(rates[1], rates[0]), 0.85,
+	b.addAtLeast("uncached http check, × the same GET by a bare client", ratios(rates[1], rates[0]), 0.85,
 		fmt.Sprintf("%.0f checks/s (%s), the bare client %.0f GETs/s (%s)", median(rates[1]), spread(rates[1], "%.0f"), median(rates[0]), spread(rates[0], "%.0f")))
 	return nil
 }
@@ -140,7 +140,7 @@ func (b *bench) serviceChecks() error {
 	}
 	defer h.stop()
 	const path = "/checks/web/0/"
-	if err := h.expect(path); err != nil {
+	if err := h.expectOK(path); err != nil {
 		return err
 	}
 	bare, err := b.startBare()
@@ -149,7 +149,7 @@ func (b *bench) serviceChecks() error {
 	}
 	defer bare.stop()
 	// Long turns: the kernel counts the time of a process in hundredths of a second.
-	turn, turns := 5*time.Second, max(b.pairs/5, 1)
+	turn, turns := 5*time.Second, max(b.turns/5, 1)
 	share := func(s *server, ask func(s *server, d time.Duration) error) (float64, error) {
 		before, err := s.cpu()
 		if err != nil {
@@ -167,19 +167,19 @@ func (b *bench) serviceChecks() error {
 		ask  func(s *server, d time.Duration) error
 	}{
 		{"a new connection each", func(s *server, d time.Duration) error {
-			_, err := b.held(s.addr, rate, d, func(int) string { return path })
+			_, err := b.latencies(s.addr, rate, d, func(int) string { return path })
 			return err
 		}},
 		{"keep-alive", func(s *server, d time.Duration) error {
-			kept := make([]*asker, workers)
+			kept := make([]*keepAliveClient, workers)
 			for i := range kept {
 				var err error
-				if kept[i], err = newAsker(s); err != nil {
+				if kept[i], err = newKeepAliveClient(s); err != nil {
 					return err
 				}
 				defer kept[i].conn.Close()
 			}
-			_, err := paced(rate, d, workers, func(worker, _ int) error {
+			_, err := callAtRate(rate, d, workers, func(worker, _ int) error {
 				code, err := kept[worker].get(path, "Host: x\r\n")
 				if err == nil && code != http.StatusOK {
 					err = fmt.Errorf("%s answered %d", path, code)
@@ -214,11 +214,11 @@ func (b *bench) serviceChecks() error {
 	return nil
 }
 
-// askers: a thousand ask about a target that has never been checked, before its service has answered any of them.
-func (b *bench) askers() error {
+// coldTarget: a thousand ask about a target that has never been checked, before its service has answered any of them.
+func (b *bench) coldTarget() error {
 	const n = 1000
 	hold := make(chan struct{})
-	service, err := startToy(hold)
+	service, err := startTestService(hold)
 	if err != nil {
 		return err
 	}
@@ -253,6 +253,6 @@ func (b *bench) askers() error {
 	if good.Load() != n {
 		return fmt.Errorf("%d of %d askers were answered 200", good.Load(), n)
 	}
-	b.addExact("1,000 askers of one cold target: checks", int(service.asked.Load()), 1)
+	b.addExact("1,000 askers of one cold target: checks", int(service.requests.Load()), 1)
 	return nil
 }

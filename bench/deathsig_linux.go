@@ -2,7 +2,7 @@ package main
 
 import "syscall"
 
-// dieWithUs makes the kernel kill a contestant when the bench ends in whatever way.
-func dieWithUs() *syscall.SysProcAttr {
+// killWithParent makes the kernel kill a contestant when the bench ends in whatever way.
+func killWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

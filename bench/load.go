@@ -24,16 +24,16 @@ var (
 	wrkNot2xx   = regexp.MustCompile(`Non-2xx or 3xx responses: ([0-9]+)`)
 )
 
-// load is what wrk reports of one turn.
-type load struct {
+// wrkResult is what wrk reports of one turn.
+type wrkResult struct {
 	rate     float64 // answers a second
 	requests int
 	not2xx   int // answers that are neither 2xx nor 3xx
 }
 
 // wrk asks one contestant for one turn. A failed connection or request is an error: it would be a fast one.
-func (b *bench) wrk(url string, args ...string) (load, error) {
-	var l load
+func (b *bench) wrk(url string, args ...string) (wrkResult, error) {
+	var l wrkResult
 	args = append([]string{
 		"-t", "2", "-c", strconv.Itoa(connections), "-d", fmt.Sprintf("%ds", int(b.duration.Seconds())),
 	}, append(args, url)...)
@@ -69,17 +69,17 @@ func (b *bench) rate(url string, args ...string) (float64, error) {
 	return l.rate, err
 }
 
-// inTurns gives each contestant its turns: all of them once, then all of them again, each time beginning with
+// interleave gives each contestant its turns: all of them once, then all of them again, each time beginning with
 // another one, so that no one always runs after the same one. Before the first turn each warms up for one.
 // It returns the figures of each contestant, turn by turn.
-func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][]float64, error) {
+func (b *bench) interleave(contestants int, turn func(i int) (float64, error)) ([][]float64, error) {
 	figures := make([][]float64, contestants)
 	for i := range contestants {
 		if _, err := turn(i); err != nil {
 			return nil, err
 		}
 	}
-	for p := range b.pairs {
+	for p := range b.turns {
 		for k := range contestants {
 			i := (p + k) % contestants
 			f, err := turn(i)
@@ -92,7 +92,7 @@ func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][
 	return figures, nil
 }
 
-// script writes a wrk script that makes n different requests, round about, each thread beginning elsewhere. path is
+// writeScript writes a wrk script that makes n different requests, round about, each thread beginning elsewhere. path is
 // the body of a function in Lua that returns the path of request i, from 0 to n-1.
 //
 // Requests are made when they are sent, not before: wrk lets a thread begin before it has read the next one's script,
@@ -100,7 +100,7 @@ func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][
 // the contestant's own data for the processor's cache, the more so the more data that has. Every request is a string of its own, also where
 // paths repeat: one that Lua has already costs it less than a new one, and the difference would be taken for the
 // contestant's.
-func (b *bench) script(name string, n int, path string) (string, error) {
+func (b *bench) writeScript(name string, n int, path string) (string, error) {
 	file := filepath.Join(b.tmp, name+".lua")
 	return file, os.WriteFile(file, fmt.Appendf(nil, `
 local threads = 0
@@ -124,18 +124,18 @@ end
 `, path, n), 0o600)
 }
 
-// held asks at a steady rate, whatever the answers do, each time on a new connection as HAProxy does, and returns how
+// latencies asks at a steady rate, whatever the answers do, each time on a new connection as HAProxy does, and returns how
 // long each answer took, in microseconds.
-func (b *bench) held(addr string, rate int, d time.Duration, path func(i int) string) ([]float64, error) {
+func (b *bench) latencies(addr string, rate int, d time.Duration, path func(i int) string) ([]float64, error) {
 	const workers = 256
 	buffers := make([][4096]byte, workers)
-	return paced(rate, d, workers, func(worker, i int) error { return ask(addr, path(i), buffers[worker][:]) })
+	return callAtRate(rate, d, workers, func(worker, i int) error { return requestOnce(addr, path(i), buffers[worker][:]) })
 }
 
-// paced calls ask at a steady rate and returns how long each call took, in microseconds. The time counts from the
+// callAtRate calls ask at a steady rate and returns how long each call took, in microseconds. The time counts from the
 // moment the call was due, not from when it could be made: a server that stalls makes all that are due in the meantime
 // late, and each of them counts (otherwise a stall of a second would be one slow answer of thousands).
-func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error) ([]float64, error) {
+func callAtRate(rate int, d time.Duration, workers int, ask func(worker, i int) error) ([]float64, error) {
 	n := int(d.Seconds() * float64(rate))
 	took := make([]float64, n)
 	due := make(chan int, n)
@@ -166,8 +166,8 @@ func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error
 	return took, failed
 }
 
-// ask sends one request on a new connection, as HAProxy's httpchk does, and reads the answer to its end.
-func ask(addr, path string, buf []byte) error {
+// requestOnce sends one request on a new connection, as HAProxy's httpchk does, and reads the answer to its end.
+func requestOnce(addr, path string, buf []byte) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return err

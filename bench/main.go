@@ -28,16 +28,16 @@ import (
 
 // bench is one run.
 type bench struct {
-	ctx  context.Context
-	bin  string // where the commands are
-	tmp  string // everything that is written
-	bare string // the program of bench/bare
-	nop  string // the program of bench/empty
-	list string // the program of bench/list
+	ctx   context.Context
+	bin   string // where the commands are
+	tmp   string // everything that is written
+	bare  string // the program of bench/bare
+	empty string // the program of bench/empty
+	list  string // the program of bench/list
 
-	pairs    int           // how many times each contestant has its turn
+	turns    int           // how many times each contestant has its turn
 	duration time.Duration // of one turn; whole seconds, as wrk counts them
-	share    int           // one in share of the tries where tries are counted
+	divisor  int           // one in share of the tries where tries are counted
 
 	results []result
 }
@@ -53,11 +53,11 @@ var rows = []struct {
 	{"many targets", (*bench).manyTargets},
 	{"uncached", (*bench).uncached},
 	{"checks", (*bench).serviceChecks},
-	{"askers", (*bench).askers},
+	{"askers", (*bench).coldTarget},
 	{"stale", (*bench).stale},
 	{"hadown", (*bench).hadown},
 	{"memory", (*bench).memory},
-	{"start", (*bench).startUp},
+	{"start", (*bench).startTime},
 }
 
 func main() {
@@ -70,7 +70,7 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, &bench{bin: *bin, pairs: *pairs, duration: *duration, share: 1}, *quick, *only, *out)
+	err := run(ctx, &bench{bin: *bin, turns: *pairs, duration: *duration, divisor: 1}, *quick, *only, *out)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -84,9 +84,9 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 		return fmt.Errorf("-only: %w", err)
 	}
 	if quick {
-		b.pairs, b.duration, b.share = 3, time.Second, 20
+		b.turns, b.duration, b.divisor = 3, time.Second, 20
 	}
-	if b.pairs < 1 || b.duration < time.Second || b.duration%time.Second != 0 {
+	if b.turns < 1 || b.duration < time.Second || b.duration%time.Second != 0 {
 		return errors.New("-pairs must be at least 1, -duration whole seconds")
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Hour) // whatever hangs does not hang for ever
@@ -113,7 +113,7 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		for _, res := range b.results[n:] {
-			fmt.Printf("%-80s %s (%s)  floor %s: %s\n", res.what, res.figure, res.spread, cmp.Or(res.floor, "none"), res.verdict())
+			fmt.Printf("%-80s %s (%s)  floor %s: %s\n", res.what, res.figure, res.spread, cmp.Or(res.floor, "none"), res.status())
 			for _, note := range res.notes {
 				fmt.Println("    " + note)
 			}
@@ -125,7 +125,7 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 		out = "bench/RESULTS.md"
 	}
 	if out != "" {
-		if err := b.write(out, time.Since(began)); err != nil {
+		if err := b.writeResults(out, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -147,6 +147,6 @@ func (b *bench) build() error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
-	b.bare, b.nop, b.list = filepath.Join(b.tmp, "bare"), filepath.Join(b.tmp, "empty"), filepath.Join(b.tmp, "list")
+	b.bare, b.empty, b.list = filepath.Join(b.tmp, "bare"), filepath.Join(b.tmp, "empty"), filepath.Join(b.tmp, "list")
 	return nil
 }

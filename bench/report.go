@@ -23,8 +23,8 @@ type result struct {
 	notes          []string // absolute figures, and what else a reader wants to know
 }
 
-// verdict is what the last column says of a row.
-func (r result) verdict() string {
+// status is what the last column says of a row.
+func (r result) status() string {
 	switch {
 	case r.floor == "":
 		return "-"
@@ -97,8 +97,8 @@ func spread(values []float64, format string) string {
 	return fmt.Sprintf(format+"–"+format, quantile(values, 0.25), quantile(values, 0.75))
 }
 
-// divide returns the ratios of neighbours.
-func divide(a, b []float64) []float64 {
+// ratios returns the ratios of neighbours.
+func ratios(a, b []float64) []float64 {
 	r := make([]float64, len(a))
 	for i := range a {
 		r[i] = a[i] / b[i]
@@ -106,8 +106,8 @@ func divide(a, b []float64) []float64 {
 	return r
 }
 
-// write writes the table.
-func (b *bench) write(file string, took time.Duration) error {
+// writeResults writes the table.
+func (b *bench) writeResults(file string, took time.Duration) error {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, `# How fast, and how large
 
@@ -119,10 +119,10 @@ Machine: %s, %d cores, Linux %s, %s.
 
 | what | measured | spread | floor | |
 |---|---|---|---|---|
-`, command(), time.Now().UTC().Format("2 January 2006"), took.Minutes(), b.pairs, b.duration,
+`, makeCommand(), time.Now().UTC().Format("2 January 2006"), took.Minutes(), b.turns, b.duration,
 		cpu(), runtime.NumCPU(), kernel(), runtime.Version())
 	for _, r := range b.results {
-		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, cmp.Or(r.floor, "-"), r.verdict())
+		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, cmp.Or(r.floor, "-"), r.status())
 	}
 	fmt.Fprintf(&w, "\nThe figures behind them:\n\n")
 	for _, r := range b.results {
@@ -133,8 +133,8 @@ Machine: %s, %d cores, Linux %s, %s.
 	return os.WriteFile(file, w.Bytes(), 0o644)
 }
 
-// command is how this run was started, by way of the Makefile.
-func command() string {
+// makeCommand is how this run was started, by way of the Makefile.
+func makeCommand() string {
 	var flags []string
 	for i := 1; i < len(os.Args); i++ {
 		if os.Args[i] == "-bin" {

@@ -37,7 +37,7 @@ func (b *bench) start(name string, port int, program string, args ...string) (*s
 	}
 	s := &server{name: name, addr: "127.0.0.1:" + strconv.Itoa(port), cmd: exec.Command(program, args...), done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	s.cmd.SysProcAttr = dieWithUs()
+	s.cmd.SysProcAttr = killWithParent()
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -45,15 +45,15 @@ func (b *bench) start(name string, port int, program string, args ...string) (*s
 		_ = s.cmd.Wait() // that it ended is what matters; wait says so, and shows what it printed
 		close(s.done)
 	}()
-	if err := b.wait(s); err != nil {
+	if err := b.waitListening(s); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return s, nil
 }
 
-// wait waits until the server accepts connections.
-func (b *bench) wait(s *server) error {
+// waitListening waits until the server accepts connections.
+func (b *bench) waitListening(s *server) error {
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		conn, err := net.Dial("tcp", s.addr)
 		if err == nil {
@@ -207,8 +207,8 @@ func (b *bench) startHacheck(spool, config string) (*hacheck, error) {
 	return &hacheck{server: s, spool: spool}, nil
 }
 
-// forLong is the configuration for rows about results that are cached: nothing expires during a row.
-const forLong = "cache_time: 3600\n"
+// cacheForAnHour is the configuration for rows about results that are cached: nothing expires during a row.
+const cacheForAnHour = "cache_time: 3600\n"
 
 // get asks once, on a connection of its own.
 func (s *server) get(path string) (int, string, error) {
@@ -222,8 +222,8 @@ func (s *server) get(path string) (int, string, error) {
 	return resp.StatusCode, string(body), err
 }
 
-// expect asks once and wants 200.
-func (s *server) expect(path string) error {
+// expectOK asks once and wants 200.
+func (s *server) expectOK(path string) error {
 	code, body, err := s.get(path)
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("%s answered %d %s", path, code, body)
@@ -282,22 +282,22 @@ func (s *server) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
-// asker asks a daemon over one connection that is kept.
-type asker struct {
+// keepAliveClient asks a daemon over one connection that is kept.
+type keepAliveClient struct {
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-func newAsker(s *server) (*asker, error) {
+func newKeepAliveClient(s *server) (*keepAliveClient, error) {
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	return &asker{conn, bufio.NewReader(conn)}, nil
+	return &keepAliveClient{conn, bufio.NewReader(conn)}, nil
 }
 
 // get asks for a path, with the given lines of header if any, and returns the code of the answer.
-func (a *asker) get(path, header string) (int, error) {
+func (a *keepAliveClient) get(path, header string) (int, error) {
 	if _, err := fmt.Fprintf(a.conn, "GET %s HTTP/1.1\r\n%s\r\n", path, header); err != nil {
 		return 0, err
 	}
@@ -309,15 +309,15 @@ func (a *asker) get(path, header string) (int, error) {
 	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }
 
-// fill has n different targets checked, so that their results are cached. target gives the path of the i-th. header is
+// fillCache has n different targets checked, so that their results are cached. target gives the path of the i-th. header is
 // what those who ask later will send: a result is kept for the same Host only.
-func (b *bench) fill(h *hacheck, n int, header string, target func(i int) string) error {
+func (b *bench) fillCache(h *hacheck, n int, header string, target func(i int) string) error {
 	const workers = 8
 	failed := make(chan error, workers)
 	for w := range workers {
 		go func() {
 			failed <- func() error {
-				a, err := newAsker(h.server)
+				a, err := newKeepAliveClient(h.server)
 				if err != nil {
 					return err
 				}

@@ -14,17 +14,17 @@ import (
 
 // memory: one daemon, measured as it grows.
 func (b *bench) memory() error {
-	service, err := startToy(nil)
+	service, err := startTestService(nil)
 	if err != nil {
 		return err
 	}
 	defer service.stop()
-	h, err := b.startHacheck("", forLong)
+	h, err := b.startHacheck("", cacheForAnHour)
 	if err != nil {
 		return err
 	}
 	defer h.stop()
-	private, all, err := b.atRest(h)
+	private, all, err := b.memoryAtRest(h)
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func (b *bench) memory() error {
 	b.addAtMost("whole RSS idle", []float64{all}, 26, unit)
 
 	path := fmt.Sprintf("/http/web/%d/status", service.port)
-	if err := h.expect(path); err != nil {
+	if err := h.expectOK(path); err != nil {
 		return err
 	}
 	for range 3 {
@@ -44,7 +44,7 @@ func (b *bench) memory() error {
 			}
 		}
 	}
-	if private, all, err = b.atRest(h); err != nil {
+	if private, all, err = b.memoryAtRest(h); err != nil {
 		return err
 	}
 	b.addInformation(what+"after load", []float64{private}, unit, rss(all))
@@ -55,14 +55,14 @@ func (b *bench) memory() error {
 		floor   float64
 	}{{10000, 30}, {100000, 110}} {
 		from := filled
-		err := b.fill(h, size.targets-from, "", func(i int) string {
+		err := b.fillCache(h, size.targets-from, "", func(i int) string {
 			return fmt.Sprintf("/http/service-%06d/%d/status?%06d", from+i, service.port, from+i)
 		})
 		if err != nil {
 			return err
 		}
 		filled = size.targets
-		if private, all, err = b.atRest(h); err != nil {
+		if private, all, err = b.memoryAtRest(h); err != nil {
 			return err
 		}
 		b.addAtMost(fmt.Sprintf("%swith %s targets cached", what, thousands(size.targets)), []float64{private}, size.floor, unit, rss(all))
@@ -70,8 +70,8 @@ func (b *bench) memory() error {
 	return nil
 }
 
-// atRest returns the memory of a daemon, private and all, a second after its last answer.
-func (b *bench) atRest(h *hacheck) (private, all float64, err error) {
+// memoryAtRest returns the memory of a daemon, private and all, a second after its last answer.
+func (b *bench) memoryAtRest(h *hacheck) (private, all float64, err error) {
 	select {
 	case <-time.After(time.Second):
 	case <-b.ctx.Done():
@@ -80,22 +80,22 @@ func (b *bench) atRest(h *hacheck) (private, all float64, err error) {
 	return h.memory()
 }
 
-// startUp: from the start of the process to its first answer, with as many overrides as a host may have, beside a
+// startTime: from the start of the process to its first answer, with as many overrides as a host may have, beside a
 // program that lists and reads the same files and ends.
-func (b *bench) startUp() error {
+func (b *bench) startTime() error {
 	const files = 10000
-	dir, err := b.overrides(files)
+	dir, err := b.writeOverrides(files)
 	if err != nil {
 		return err
 	}
-	took, err := b.inTurns(2, func(i int) (float64, error) {
+	took, err := b.interleave(2, func(i int) (float64, error) {
 		if i == 1 {
-			return b.firstAnswer(dir, fmt.Sprintf("/spool/down-%d/0/", files-1))
+			return b.timeToFirstAnswer(dir, fmt.Sprintf("/spool/down-%d/0/", files-1))
 		}
 		began := time.Now()
 		out, err := exec.CommandContext(b.ctx, b.list, dir).CombinedOutput()
 		ms := float64(time.Since(began)) / float64(time.Millisecond)
-		if want := fmt.Sprintf("%d files, %d bytes\n", files, files*len(override)); err != nil || string(out) != want {
+		if want := fmt.Sprintf("%d files, %d bytes\n", files, files*len(overrideJSON)); err != nil || string(out) != want {
 			return 0, fmt.Errorf("the program that lists and reads printed %q, want %q: %w", out, want, err)
 		}
 		return ms, nil
@@ -103,13 +103,13 @@ func (b *bench) startUp() error {
 	if err != nil {
 		return err
 	}
-	b.addAtMost("from start to first answer, 10,000 spool files, × a program that lists and reads them", divide(took[1], took[0]), 3, "×",
+	b.addAtMost("from start to first answer, 10,000 spool files, × a program that lists and reads them", ratios(took[1], took[0]), 3, "×",
 		fmt.Sprintf("%.1f ms (%s), the program %.1f ms (%s)", median(took[1]), spread(took[1], "%.1f"), median(took[0]), spread(took[0], "%.1f")))
 	return nil
 }
 
-// firstAnswer starts a daemon and returns how many milliseconds later it has answered, rightly.
-func (b *bench) firstAnswer(spoolRoot, path string) (float64, error) {
+// timeToFirstAnswer starts a daemon and returns how many milliseconds later it has answered, rightly.
+func (b *bench) timeToFirstAnswer(spoolRoot, path string) (float64, error) {
 	port, err := freePort()
 	if err != nil {
 		return 0, err

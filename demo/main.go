@@ -25,8 +25,8 @@ import (
 	"time"
 )
 
-// limit is when the demo gives up, whatever its pace.
-const limit = 10 * time.Minute
+// maxRunTime is when the demo gives up, whatever its pace.
+const maxRunTime = 10 * time.Minute
 
 // errUsage is returned when the command line makes no sense.
 var errUsage = errors.New("usage")
@@ -35,14 +35,14 @@ func main() {
 	// Of SIGPIPE it is told because a reader that has seen enough must not keep it from cleaning up.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	ctx, stop := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("not done after %v", limit))
+	ctx, stop := context.WithTimeoutCause(context.Background(), maxRunTime, fmt.Errorf("not done after %v", maxRunTime))
 	ctx, interrupt := context.WithCancelCause(ctx)
-	go func() { interrupt(signalled{<-signals}) }()
+	go func() { interrupt(signalError{<-signals}) }()
 
 	err := run(ctx)
 	interrupt(nil)
 	stop()
-	var s signalled
+	var s signalError
 	switch {
 	case err == nil:
 	case errors.As(err, &s):
@@ -59,10 +59,10 @@ func main() {
 	}
 }
 
-// signalled is the end of a demo by a signal.
-type signalled struct{ os.Signal }
+// signalError is the end of a demo by a signal.
+type signalError struct{ os.Signal }
 
-func (s signalled) Error() string { return s.String() + ", all is cleaned up" }
+func (s signalError) Error() string { return s.String() + ", all is cleaned up" }
 
 func run(ctx context.Context) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
@@ -104,23 +104,23 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	s, err := raise(ctx, dir, commands, program)
+	s, err := startCluster(ctx, dir, commands, program)
 	if err != nil {
-		return cause(ctx, err)
+		return exitCause(ctx, err)
 	}
-	defer s.strike()
+	defer s.stop()
 	screen := newScreen(os.Stdout)
-	defer screen.settle()
-	return cause(ctx, newShow(s, screen, factor).play(ctx))
+	defer screen.finish()
+	return exitCause(ctx, newDemo(s, screen, factor).run(ctx))
 }
 
-// cause is why the demo ends, which is the signal and not what broke off because of it.
-func cause(ctx context.Context, err error) error {
+// exitCause is why the demo ends, which is the signal and not what broke off because of it.
+func exitCause(ctx context.Context, err error) error {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, syscall.EPIPE): // before its signal was
-		return signalled{syscall.SIGPIPE}
+		return signalError{syscall.SIGPIPE}
 	}
 	return err
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// proseColumns is the width of the texts between the commands, where there is room.
-const proseColumns = 92
+// paragraphColumns is the width of the texts between the commands, where there is room.
+const paragraphColumns = 92
 
 // style is how a text stands out, as a terminal is told.
 type style string
@@ -77,9 +77,9 @@ func (s *screen) print(lines ...line) {
 	}
 }
 
-// prose prints a text broken into lines that fit, each behind the prefix.
-func (s *screen) prose(prefix, text string) {
-	columns := proseColumns
+// paragraph prints a text broken into lines that fit, each behind the prefix.
+func (s *screen) paragraph(prefix, text string) {
+	columns := paragraphColumns
 	if n, _ := s.size(); s.live && n > 0 {
 		columns = min(columns, n-1)
 	}
@@ -110,7 +110,7 @@ func (s *screen) draw(lines ...line) {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(s.render(cut(l, columns-1)) + "\x1b[K") // in the last column some terminals begin a new line
+		b.WriteString(s.render(truncate(l, columns-1)) + "\x1b[K") // in the last column some terminals begin a new line
 	}
 	if b.String() == s.shown {
 		return
@@ -119,8 +119,8 @@ func (s *screen) draw(lines ...line) {
 	s.block, s.shown = lines, b.String()
 }
 
-// settle leaves the block as it is for good.
-func (s *screen) settle() {
+// finish leaves the block as it is for good.
+func (s *screen) finish() {
 	if s.block != nil {
 		s.write("\r\n")
 		s.block, s.shown = nil, ""
@@ -174,8 +174,8 @@ func (s *screen) render(l line) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// cut returns as much of a line as fits.
-func cut(l line, columns int) line {
+// truncate returns as much of a line as fits.
+func truncate(l line, columns int) line {
 	var short line
 	for _, p := range l {
 		if n := utf8.RuneCountInString(p.text); n > columns {

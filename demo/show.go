@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// lookEvery is the time between two looks at what HAProxy and hacheck think; they change twice a second.
-	lookEvery = 100 * time.Millisecond
-	// window is what the answers of a service are counted over.
-	window = time.Second
-	// patience is how long anything that has to happen may take. hadown --wait needs 10 s when hacheck has just
+	// pollInterval is the time between two looks at what HAProxy and hacheck think; they change twice a second.
+	pollInterval = 100 * time.Millisecond
+	// rateWindow is what the answers of a service are counted over.
+	rateWindow = time.Second
+	// waitLimit is how long anything that has to happen may take. hadown --wait needs 10 s when hacheck has just
 	// started, to know everybody who asks.
-	patience = 60 * time.Second
+	waitLimit = 60 * time.Second
 )
 
 // What HAProxy shows for a server.
@@ -28,14 +28,14 @@ const (
 	nolb = "NOLB" // no new requests: it is being drained
 )
 
-// view is what is to be seen of a toy service.
-type view struct {
-	*toy
-	lb     lbServer
-	heard  string          // its state in the latest of HAProxy's checks, as hacheck heard it
-	answer balancer.Answer // to that check
-	told   string          // the state that was last printed
-	counts []count         // the window, the oldest first
+// serviceView is what is to be seen of a toy service.
+type serviceView struct {
+	*service
+	lb       lbServer
+	reported string          // its state in the latest of HAProxy's checks, as hacheck heard it
+	answer   balancer.Answer // to that check
+	printed  string          // the state that was last printed
+	counts   []count         // the window, the oldest first
 }
 
 // count is how many requests had been answered at a moment.
@@ -44,150 +44,150 @@ type count struct {
 	answered int64
 }
 
-// is reports whether a server has come to rest in a state: HAProxy has it so, hacheck knows, and for a second
+// hasSettled reports whether a server has come to rest in a state: HAProxy has it so, hacheck knows, and for a second
 // requests were answered, or were not, accordingly.
-func (v *view) is(state string) bool {
-	return v.lb.state == state && v.heard == state && (v.rate() > 0) == (state == up)
+func (v *serviceView) hasSettled(state string) bool {
+	return v.lb.state == state && v.reported == state && (v.rate() > 0) == (state == up)
 }
 
 // rate is how many requests it has answered in a second.
-func (v *view) rate() int {
+func (v *serviceView) rate() int {
 	if len(v.counts) == 0 {
 		return 0
 	}
 	first, last := v.counts[0], v.counts[len(v.counts)-1]
-	return int(math.Ceil(float64(last.answered-first.answered) / max(last.at.Sub(first.at), window).Seconds()))
+	return int(math.Ceil(float64(last.answered-first.answered) / max(last.at.Sub(first.at), rateWindow).Seconds()))
 }
 
-// look takes up what is to be seen at a moment.
-func (v *view) look(now time.Time, lb lbServer, report *balancer.Report) {
+// update takes up what is to be seen at a moment.
+func (v *serviceView) update(now time.Time, lb lbServer, report *balancer.Report) {
 	v.lb = lb
 	for _, b := range report.Balancers {
 		if b.Service == v.name {
-			v.heard, v.answer = b.State, b.Last
+			v.reported, v.answer = b.State, b.Last
 		}
 	}
 	v.counts = append(v.counts, count{now, v.answered.Load()})
-	for len(v.counts) > 2 && now.Sub(v.counts[1].at) >= window {
+	for len(v.counts) > 2 && now.Sub(v.counts[1].at) >= rateWindow {
 		v.counts = v.counts[1:]
 	}
 }
 
-// show is a play on a stage, and on the screen where it is watched.
-type show struct {
-	*stage
+// demo is a play on a stage, and on the screen where it is watched.
+type demo struct {
+	*cluster
 	*screen
 	pace  float64
-	views [2]*view
+	views [2]*serviceView
 	lines chan string // what commands print
 
-	printed    [2]string    // the states in the table that was printed last, where nothing is drawn
-	downloaded <-chan error // whether all of a download has come
+	printedStates [2]string    // the states in the table that was printed last, where nothing is drawn
+	downloadDone  <-chan error // whether all of a download has come
 }
 
-func newShow(st *stage, sc *screen, pace float64) *show {
-	s := &show{stage: st, screen: sc, pace: pace, lines: make(chan string)}
-	for i, t := range st.toys {
-		s.views[i] = &view{toy: t}
+func newDemo(st *cluster, sc *screen, pace float64) *demo {
+	s := &demo{cluster: st, screen: sc, pace: pace, lines: make(chan string)}
+	for i, t := range st.services {
+		s.views[i] = &serviceView{service: t}
 	}
 	return s
 }
 
 // step is a command, and what comes of it.
 type step struct {
-	says      string // what is to be understood
-	before    func(context.Context) error
-	command   string
-	exit      int                         // what it has to exit with
-	meanwhile func(context.Context) error // what happens while it runs
-	web1      string                      // the state in which HAProxy has web1 in the end; web2 is UP all the time
-	hold      float64                     // for how many seconds that stays
+	explanation string // what is to be understood
+	before      func(context.Context) error
+	command     string
+	exit        int                         // what it has to exit with
+	during      func(context.Context) error // what happens while it runs
+	web1        string                      // the state in which HAProxy has web1 in the end; web2 is UP all the time
+	pause       float64                     // for how many seconds that stays
 }
 
-// play is the play from the first line to the last.
-func (s *show) play(ctx context.Context) error {
-	s.prose("", "Two toy services, web1 and web2, a HAProxy before them, and a hacheck that HAProxy asks about both: "+
+// run is the play from the first line to the last.
+func (s *demo) run(ctx context.Context) error {
+	s.paragraph("", "Two toy services, web1 and web2, a HAProxy before them, and a hacheck that HAProxy asks about both: "+
 		"all on 127.0.0.1, and gone at the end. All the time 40 requests a second go through HAProxy. "+
 		"The commands are run as they stand, with --spool-root and -p behind them, which a real host does not need.")
-	if err := s.settles(ctx, up, 5); err != nil {
+	if err := s.waitState(ctx, up, 5); err != nil {
 		return err
 	}
 	for _, st := range []step{
 		{
-			says:    "web1 shall get no more requests, whatever its own check finds.",
-			command: "hadown web1 -r 'kernel upgrade'", web1: down, hold: 4,
+			explanation: "web1 shall get no more requests, whatever its own check finds.",
+			command:     "hadown web1 -r 'kernel upgrade'", web1: down, pause: 4,
 		},
 		{
-			says:    "What is down, and why? (It exits with 1 when something is.)",
-			command: "hastatus web1 web2", exit: 1, web1: down, hold: 2,
+			explanation: "What is down, and why? (It exits with 1 when something is.)",
+			command:     "hastatus web1 web2", exit: 1, web1: down, pause: 2,
 		},
 		{
-			says:    "web2 as well? --safe first asks what every balancer has left.",
-			command: "hadown web2 --safe -r 'kernel upgrade'", exit: 1, web1: down, hold: 3,
+			explanation: "web2 as well? --safe first asks what every balancer has left.",
+			command:     "hadown web2 --safe -r 'kernel upgrade'", exit: 1, web1: down, pause: 3,
 		},
 		{
-			says:    "The upgrade is done.",
-			command: "haup web1", web1: up, hold: 3,
+			explanation: "The upgrade is done.",
+			command:     "haup web1", web1: up, pause: 3,
 		},
 		{
-			says: "Somebody has begun a large download from web1. A drain lets it go on and nothing new in (NOLB, HAProxy says); " +
+			explanation: "Somebody has begun a large download from web1. A drain lets it go on and nothing new in (NOLB, HAProxy says); " +
 				"--wait returns when nothing is open any more. Then web1 can go down.",
-			before: s.download, command: "hadown web1 --drain --wait -r 'version 2' && hadown web1 -r 'version 2'",
-			meanwhile: s.drain, web1: down, hold: 2,
+			before: s.startDownload, command: "hadown web1 --drain --wait -r 'version 2' && hadown web1 -r 'version 2'",
+			during: s.watchDrain, web1: down, pause: 2,
 		},
 		{
-			says:   "web1 was stopped, and runs again as version 2. --wait returns when HAProxy has it back.",
-			before: s.replace, command: "haup web1 --wait", web1: up, hold: 4,
+			explanation: "web1 was stopped, and runs again as version 2. --wait returns when HAProxy has it back.",
+			before:      s.restartWeb1, command: "haup web1 --wait", web1: up, pause: 4,
 		},
 	} {
-		if err := s.play1(ctx, st); err != nil {
+		if err := s.runStep(ctx, st); err != nil {
 			return err
 		}
 	}
-	return s.end()
+	return s.summarize()
 }
 
-// play1 plays a step.
-func (s *show) play1(ctx context.Context, st step) error {
+// runStep plays a step.
+func (s *demo) runStep(ctx context.Context, st step) error {
 	if st.before != nil {
 		if err := st.before(ctx); err != nil {
 			return err
 		}
 	}
-	s.says(st.says)
-	c, err := s.types(ctx, st.command)
+	s.explain(st.explanation)
+	c, err := s.startCommand(ctx, st.command)
 	if err != nil {
 		return err
 	}
-	if st.meanwhile != nil {
-		if err := st.meanwhile(ctx); err != nil {
+	if st.during != nil {
+		if err := st.during(ctx); err != nil {
 			return err
 		}
 	}
-	if err := s.ends(ctx, c, st.command, st.exit); err != nil {
+	if err := s.waitExit(ctx, c, st.command, st.exit); err != nil {
 		return err
 	}
-	return s.settles(ctx, st.web1, st.hold)
+	return s.waitState(ctx, st.web1, st.pause)
 }
 
-// says explains what comes next.
-func (s *show) says(text string) {
+// explain explains what comes next.
+func (s *demo) explain(text string) {
 	s.print(nil)
-	s.prose("# ", text)
+	s.paragraph("# ", text)
 }
 
-// types shows a command, and runs it when there was time to read it.
-func (s *show) types(ctx context.Context, command string) (*command, error) {
+// startCommand shows a command, and runs it when there was time to read it.
+func (s *demo) startCommand(ctx context.Context, command string) (*command, error) {
 	s.print(line{{"$ " + command, bold}})
-	if err := s.hold(ctx, 2); err != nil {
+	if err := s.sleep(ctx, 2); err != nil {
 		return nil, err
 	}
-	return s.run(ctx, command, s.lines)
+	return s.runShell(ctx, command, s.lines)
 }
 
-// ends waits for the end of a command.
-func (s *show) ends(ctx context.Context, c *command, command string, exit int) error {
-	if err := s.until(ctx, "the end of "+command, c.ended); err != nil {
+// waitExit waits for the end of a command.
+func (s *demo) waitExit(ctx context.Context, c *command, command string, exit int) error {
+	if err := s.waitUntil(ctx, "the end of "+command, c.ended); err != nil {
 		return err
 	}
 	if c.exit != exit {
@@ -196,48 +196,48 @@ func (s *show) ends(ctx context.Context, c *command, command string, exit int) e
 	return nil
 }
 
-// settles waits until HAProxy has web1 in a state and web2 UP, and gives time to look at it.
-func (s *show) settles(ctx context.Context, web1 string, hold float64) error {
-	if err := s.until(ctx, "web1 "+web1+" and web2 UP", func() bool { return s.views[0].is(web1) && s.views[1].is(up) }); err != nil {
+// waitState waits until HAProxy has web1 in a state and web2 UP, and gives time to look at it.
+func (s *demo) waitState(ctx context.Context, web1 string, hold float64) error {
+	if err := s.waitUntil(ctx, "web1 "+web1+" and web2 UP", func() bool { return s.views[0].hasSettled(web1) && s.views[1].hasSettled(up) }); err != nil {
 		return err
 	}
-	if err := s.hold(ctx, hold); err != nil {
+	if err := s.sleep(ctx, hold); err != nil {
 		return err
 	}
-	if states := [2]string{s.views[0].lb.state, s.views[1].lb.state}; !s.live && states != s.printed {
+	if states := [2]string{s.views[0].lb.state, s.views[1].lb.state}; !s.live && states != s.printedStates {
 		s.print(s.table()...)
-		s.printed = states
+		s.printedStates = states
 	}
 	return nil
 }
 
-// download begins one from web1.
-func (s *show) download(ctx context.Context) (err error) {
-	s.downloaded, err = download(ctx, "http://"+s.lbAddr)
+// startDownload begins one from web1.
+func (s *demo) startDownload(ctx context.Context) (err error) {
+	s.downloadDone, err = slowDownload(ctx, "http://"+s.lbAddr)
 	return err
 }
 
-// drain is what there is to see until nothing is open any more.
-func (s *show) drain(ctx context.Context) error {
-	if err := s.settles(ctx, nolb, 3); err != nil {
+// watchDrain is what there is to see until nothing is open any more.
+func (s *demo) watchDrain(ctx context.Context) error {
+	if err := s.waitState(ctx, nolb, 3); err != nil {
 		return err
 	}
-	s.says("Meanwhile, in another terminal: what is going on?")
+	s.explain("Meanwhile, in another terminal: what is going on?")
 	const overview = "hastatus"
-	c, err := s.types(ctx, overview)
+	c, err := s.startCommand(ctx, overview)
 	if err != nil {
 		return err
 	}
-	if err := s.ends(ctx, c, overview, 0); err != nil {
+	if err := s.waitExit(ctx, c, overview, 0); err != nil {
 		return err
 	}
-	if err := s.hold(ctx, 4); err != nil {
+	if err := s.sleep(ctx, 4); err != nil {
 		return err
 	}
-	s.says("The download comes to its end.")
-	close(s.toys[0].finish)
+	s.explain("The download comes to its end.")
+	close(s.services[0].finish)
 	select {
-	case err := <-s.downloaded:
+	case err := <-s.downloadDone:
 		if err != nil {
 			return fmt.Errorf("the download from web1: %w", err)
 		}
@@ -247,42 +247,42 @@ func (s *show) drain(ctx context.Context) error {
 	}
 }
 
-// replace stops web1 and starts it anew.
-func (s *show) replace(context.Context) error {
-	s.toys[0].stop()
-	return s.toys[0].start()
+// restartWeb1 stops web1 and starts it anew.
+func (s *demo) restartWeb1(context.Context) error {
+	s.services[0].stop()
+	return s.services[0].start()
 }
 
-// end sums up.
-func (s *show) end() error {
+// summarize sums up.
+func (s *demo) summarize() error {
 	s.load.stop()
-	s.settle()
+	s.finish()
 	answered, lost := s.load.answered.Load(), s.load.lost.Load()
 	if lost > 0 {
 		return fmt.Errorf("%d of %d requests lost, the first: %w%s", lost, answered+lost, s.load.firstLoss(), s.logs())
 	}
 	s.print(nil, line{{fmt.Sprintf("%d requests, 0 lost, while web1 was taken out twice and replaced once.", answered), bold}})
-	s.prose("", "Next: README.md (hacheck beside your own HAProxy), docs/operating.md, bin/hadown --help.")
+	s.paragraph("", "Next: README.md (hacheck beside your own HAProxy), docs/operating.md, bin/hadown --help.")
 	return s.err
 }
 
-// hold leaves time to look: so many seconds, times the pace.
-func (s *show) hold(ctx context.Context, seconds float64) error {
+// sleep leaves time to look: so many seconds, times the pace.
+func (s *demo) sleep(ctx context.Context, seconds float64) error {
 	if s.pace == 0 {
 		return nil
 	}
 	over := time.Now().Add(time.Duration(seconds * s.pace * float64(time.Second)))
-	return s.until(ctx, "", func() bool { return !time.Now().Before(over) })
+	return s.waitUntil(ctx, "", func() bool { return !time.Now().Before(over) })
 }
 
-// until shows what happens until cond is true. what says in an error what that would have been.
-func (s *show) until(ctx context.Context, what string, cond func() bool) error {
-	tick := time.NewTicker(lookEvery)
+// waitUntil shows what happens until cond is true. what says in an error what that would have been.
+func (s *demo) waitUntil(ctx context.Context, what string, cond func() bool) error {
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	late := time.NewTimer(patience + time.Duration(s.pace*float64(patience)))
+	late := time.NewTimer(waitLimit + time.Duration(s.pace*float64(waitLimit)))
 	defer late.Stop()
 	for {
-		if err := s.look(ctx); err != nil {
+		if err := s.poll(ctx); err != nil {
 			return err
 		}
 		if s.err != nil {
@@ -294,7 +294,7 @@ func (s *show) until(ctx context.Context, what string, cond func() bool) error {
 		select {
 		case text := <-s.lines:
 			// What has led to it comes before it.
-			if err := s.look(ctx); err != nil {
+			if err := s.poll(ctx); err != nil {
 				return err
 			}
 			s.print(line{{text, plain}})
@@ -302,7 +302,7 @@ func (s *show) until(ctx context.Context, what string, cond func() bool) error {
 		case <-late.C:
 			var now []string
 			for _, v := range s.views {
-				now = append(now, fmt.Sprintf("%s is %s, by its last check %s, and answers %d requests a second", v.name, v.lb.state, v.heard, v.rate()))
+				now = append(now, fmt.Sprintf("%s is %s, by its last check %s, and answers %d requests a second", v.name, v.lb.state, v.reported, v.rate()))
 			}
 			return fmt.Errorf("waited in vain for %s; %s%s", what, strings.Join(now, "; "), s.logs())
 		case <-ctx.Done():
@@ -311,8 +311,8 @@ func (s *show) until(ctx context.Context, what string, cond func() bool) error {
 	}
 }
 
-// look looks at everybody, and prints or draws what has changed.
-func (s *show) look(ctx context.Context) error {
+// poll looks at everybody, and prints or draws what has changed.
+func (s *demo) poll(ctx context.Context) error {
 	servers, err := s.servers()
 	if err != nil {
 		return errors.Join(fmt.Errorf("ask HAProxy: %w", err), errors.New(s.logs()))
@@ -322,24 +322,24 @@ func (s *show) look(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(fmt.Errorf("ask hacheck: %w", err), errors.New(s.logs()))
 		}
-		v.look(time.Now(), servers[v.name], report)
-		if v.told != "" && v.told != v.lb.state {
-			s.print(line{{"  HAProxy has ", plain}, {v.name + " " + v.lb.state, color(v.lb.state)}, {fmt.Sprintf(": hacheck has answered %s", said(v.answer)), plain}})
+		v.update(time.Now(), servers[v.name], report)
+		if v.printed != "" && v.printed != v.lb.state {
+			s.print(line{{"  HAProxy has ", plain}, {v.name + " " + v.lb.state, stateStyle(v.lb.state)}, {fmt.Sprintf(": hacheck has answered %s", answerText(v.answer)), plain}})
 		}
-		v.told = v.lb.state
+		v.printed = v.lb.state
 	}
 	s.draw(s.table()...)
 	return nil
 }
 
 // table is how things are.
-func (s *show) table() []line {
+func (s *demo) table() []line {
 	lines := []line{nil, {{fmt.Sprintf("  %-8s%-9s%5s%12s  %s", "", "HAPROXY", "OPEN", "ANSWERS/S", "HACHECK ANSWERED"), dim}}}
 	for _, v := range s.views {
 		lines = append(lines, line{
 			{fmt.Sprintf("  %-8s", v.name), bold},
-			{fmt.Sprintf("%-9s", v.lb.state), color(v.lb.state)},
-			{fmt.Sprintf("%5d%12d  %s", v.lb.open, v.rate(), said(v.answer)), plain},
+			{fmt.Sprintf("%-9s", v.lb.state), stateStyle(v.lb.state)},
+			{fmt.Sprintf("%5d%12d  %s", v.lb.open, v.rate(), answerText(v.answer)), plain},
 		})
 	}
 	lost := s.load.lost.Load()
@@ -353,8 +353,8 @@ func (s *show) table() []line {
 	})
 }
 
-// said is an answer of hacheck's in short.
-func said(a balancer.Answer) string {
+// answerText is an answer of hacheck's in short.
+func answerText(a balancer.Answer) string {
 	switch {
 	case a.Code == 0:
 		return "nothing yet"
@@ -364,8 +364,8 @@ func said(a balancer.Answer) string {
 	return fmt.Sprintf("%d, %s", a.Code, a.Override)
 }
 
-// color is the one of a state.
-func color(state string) style {
+// stateStyle is the one of a state.
+func stateStyle(state string) style {
 	switch state {
 	case up:
 		return green

@@ -24,20 +24,20 @@ import (
 )
 
 const (
-	// startTime is how long a server may take until it answers, stopTime how long to end before it is killed.
-	startTime = 20 * time.Second
-	stopTime  = 3 * time.Second
+	// startTimeout is how long a server may take until it answers, stopTime how long to end before it is killed.
+	startTimeout = 20 * time.Second
+	stopTimeout  = 3 * time.Second
 	// startTries is how often the stage is set up: a port that was free when it was chosen may be taken by the
 	// time a server wants it.
 	startTries = 3
-	// askTime bounds a question to HAProxy or hacheck.
-	askTime = 5 * time.Second
+	// requestTimeout bounds a question to HAProxy or hacheck.
+	requestTimeout = 5 * time.Second
 )
 
-// stage is everything that runs.
-type stage struct {
-	dir  string // of the demo's own
-	toys [2]*toy
+// cluster is everything that runs.
+type cluster struct {
+	dir      string // of the demo's own
+	services [2]*service
 
 	hacheckAddr string
 	lbAddr      string // where HAProxy takes requests
@@ -75,15 +75,15 @@ listen web
     server web2 %[6]s
 `
 
-// raise starts the services, hacheck, HAProxy and the requests, and returns when all of them answer.
-func raise(ctx context.Context, dir, commands, haproxy string) (*stage, error) {
+// startCluster starts the services, hacheck, HAProxy and the requests, and returns when all of them answer.
+func startCluster(ctx context.Context, dir, commands, haproxy string) (*cluster, error) {
 	var err error
 	for range startTries {
-		s := &stage{dir: dir, client: &http.Client{Timeout: askTime}}
-		if err = s.raise(ctx, commands, haproxy); err == nil {
+		s := &cluster{dir: dir, client: &http.Client{Timeout: requestTimeout}}
+		if err = s.startAll(ctx, commands, haproxy); err == nil {
 			return s, nil
 		}
-		s.strike()
+		s.stop()
 		if ctx.Err() != nil {
 			break
 		}
@@ -91,14 +91,14 @@ func raise(ctx context.Context, dir, commands, haproxy string) (*stage, error) {
 	return nil, err
 }
 
-func (s *stage) raise(ctx context.Context, commands, haproxy string) error {
-	for i := range s.toys {
+func (s *cluster) startAll(ctx context.Context, commands, haproxy string) error {
+	for i := range s.services {
 		addr, err := freeAddr()
 		if err != nil {
 			return err
 		}
-		s.toys[i] = &toy{name: fmt.Sprintf("web%d", i+1), addr: addr}
-		if err := s.toys[i].start(); err != nil {
+		s.services[i] = &service{name: fmt.Sprintf("web%d", i+1), addr: addr}
+		if err := s.services[i].start(); err != nil {
 			return err
 		}
 	}
@@ -115,7 +115,7 @@ func (s *stage) raise(ctx context.Context, commands, haproxy string) error {
 	if err := s.start(filepath.Join(commands, "hacheck"), "-B", host, "-p", port, "--spool-root", spool); err != nil {
 		return err
 	}
-	if err := s.await(ctx, func() error { _, err := s.report(ctx, "web1"); return err }); err != nil {
+	if err := s.waitReady(ctx, func() error { _, err := s.report(ctx, "web1"); return err }); err != nil {
 		return err
 	}
 
@@ -124,32 +124,32 @@ func (s *stage) raise(ctx context.Context, commands, haproxy string) error {
 	}
 	s.lbSocket = filepath.Join(s.dir, "haproxy.sock")
 	conf := filepath.Join(s.dir, "haproxy.cfg")
-	text := fmt.Sprintf(haproxyConf, s.lbSocket, s.lbAddr, host, port, s.toys[0].addr, s.toys[1].addr)
+	text := fmt.Sprintf(haproxyConf, s.lbSocket, s.lbAddr, host, port, s.services[0].addr, s.services[1].addr)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
 	if err := s.start(haproxy, "-db", "-f", conf); err != nil {
 		return err
 	}
-	if err := s.await(ctx, func() error { _, err := s.servers(); return err }); err != nil {
+	if err := s.waitReady(ctx, func() error { _, err := s.servers(); return err }); err != nil {
 		return err
 	}
-	if err := s.wrap(commands, spool); err != nil {
+	if err := s.writeWrappers(commands, spool); err != nil {
 		return err
 	}
 	s.load = startLoad(ctx, "http://"+s.lbAddr)
 	return nil
 }
 
-// strike ends everything. Requests end first, for none may be lost to that.
-func (s *stage) strike() {
+// stop ends everything. Requests end first, for none may be lost to that.
+func (s *cluster) stop() {
 	if s.load != nil {
 		s.load.stop()
 	}
 	for i := len(s.processes) - 1; i >= 0; i-- {
 		s.processes[i].stop()
 	}
-	for _, t := range s.toys {
+	for _, t := range s.services {
 		if t != nil {
 			t.stop()
 		}
@@ -157,14 +157,14 @@ func (s *stage) strike() {
 	s.client.CloseIdleConnections()
 }
 
-// wrap writes the commands that are on the PATH here: the real ones, told where this hacheck is.
-func (s *stage) wrap(commands, spool string) error {
+// writeWrappers writes the commands that are on the PATH here: the real ones, told where this hacheck is.
+func (s *cluster) writeWrappers(commands, spool string) error {
 	dir := filepath.Join(s.dir, "bin")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	for _, name := range []string{"hadown", "haup", "hastatus"} {
-		script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" --spool-root %s -p %s\n", quote(filepath.Join(commands, name)), quote(spool), s.hacheckAddr)
+		script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" --spool-root %s -p %s\n", shellQuote(filepath.Join(commands, name)), shellQuote(spool), s.hacheckAddr)
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
 			return err
 		}
@@ -173,8 +173,8 @@ func (s *stage) wrap(commands, spool string) error {
 	return nil
 }
 
-// quote makes one word of a text for a shell.
-func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+// shellQuote makes one word of a text for a shell.
+func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // freeAddr returns an address of 127.0.0.1 on which nothing listens, below the ports from which the kernel takes
 // those of outgoing connections.
@@ -196,12 +196,12 @@ type process struct {
 	done chan struct{} // closed once it has ended
 }
 
-func (s *stage) start(program string, args ...string) error {
+func (s *cluster) start(program string, args ...string) error {
 	p := &process{name: filepath.Base(program), cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:gosec // by the flags and PATH of whoever runs the demo, and nobody else's word
 	p.cmd.Dir = s.dir
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = ofItsOwn()
-	p.cmd.WaitDelay = stopTime
+	p.cmd.SysProcAttr = ownProcessGroup()
+	p.cmd.WaitDelay = stopTimeout
 	if err := p.cmd.Start(); err != nil {
 		return err
 	}
@@ -213,8 +213,8 @@ func (s *stage) start(program string, args ...string) error {
 	return nil
 }
 
-// printed is the end of what it has printed.
-func (p *process) printed() string {
+// output is the end of what it has printed.
+func (p *process) output() string {
 	if text := strings.TrimSpace(p.out.String()); text != "" {
 		return "it printed\n" + text
 	}
@@ -223,7 +223,7 @@ func (p *process) printed() string {
 
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	late := time.NewTimer(stopTime)
+	late := time.NewTimer(stopTimeout)
 	defer late.Stop()
 	select {
 	case <-p.done:
@@ -233,34 +233,34 @@ func (p *process) stop() {
 	}
 }
 
-// await waits until ready returns nil.
-func (s *stage) await(ctx context.Context, ready func() error) error {
+// waitReady waits until ready returns nil.
+func (s *cluster) waitReady(ctx context.Context, ready func() error) error {
 	p := s.processes[len(s.processes)-1]
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	for deadline := time.Now().Add(startTime); ; {
+	for deadline := time.Now().Add(startTimeout); ; {
 		err := ready()
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended at its start: %s", p.name, p.printed())
+			return fmt.Errorf("%s ended at its start: %s", p.name, p.output())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-again.C:
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer: %w; %s", p.name, err, p.printed())
+			return fmt.Errorf("%s does not answer: %w; %s", p.name, err, p.output())
 		}
 	}
 }
 
 // logs is what the servers have printed lately.
-func (s *stage) logs() string {
+func (s *cluster) logs() string {
 	var b strings.Builder
 	for _, p := range s.processes {
-		fmt.Fprintf(&b, "\n%s: %s", p.name, p.printed())
+		fmt.Fprintf(&b, "\n%s: %s", p.name, p.output())
 	}
 	return b.String()
 }
@@ -272,13 +272,13 @@ type lbServer struct {
 }
 
 // servers asks HAProxy about its servers.
-func (s *stage) servers() (map[string]lbServer, error) {
-	conn, err := net.DialTimeout("unix", s.lbSocket, askTime) //nolint:gosec // a path in the directory that the demo has made for itself
+func (s *cluster) servers() (map[string]lbServer, error) {
+	conn, err := net.DialTimeout("unix", s.lbSocket, requestTimeout) //nolint:gosec // a path in the directory that the demo has made for itself
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(askTime))
+	_ = conn.SetDeadline(time.Now().Add(requestTimeout))
 	if _, err := io.WriteString(conn, "show stat\n"); err != nil {
 		return nil, err
 	}
@@ -314,7 +314,7 @@ func (s *stage) servers() (map[string]lbServer, error) {
 // balancer as well, that hadown --wait waits for.
 //
 // The page about one service is made for each request; the one about all is made once a second at most.
-func (s *stage) report(ctx context.Context, service string) (*balancer.Report, error) {
+func (s *cluster) report(ctx context.Context, service string) (*balancer.Report, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers?service="+service, http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
 	if err != nil {
 		return nil, err
@@ -350,14 +350,14 @@ func (c *command) ended() bool {
 	}
 }
 
-// run gives a command line to a shell. What it prints goes to lines, which somebody has to take.
-func (s *stage) run(ctx context.Context, commandLine string, lines chan<- string) (*command, error) {
+// runShell gives a command line to a shell. What it prints goes to lines, which somebody has to take.
+func (s *cluster) runShell(ctx context.Context, commandLine string, lines chan<- string) (*command, error) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", commandLine) //nolint:gosec // the lines are constants of this program, shown as they are typed
 	cmd.Env = append(os.Environ(), "PATH="+s.path)
 	cmd.Dir = s.dir
-	cmd.SysProcAttr = ofItsOwn()
+	cmd.SysProcAttr = ownProcessGroup()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = stopTime
+	cmd.WaitDelay = stopTimeout
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

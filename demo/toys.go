@@ -15,16 +15,16 @@ import (
 
 const (
 	// clients ask one after the other, each so many times a second.
-	clients   = 4
-	perClient = 10
-	// chunkEvery is how often a download brings something.
-	chunkEvery = 100 * time.Millisecond
-	// lastWords end a download that came whole.
-	lastWords = "that was all\n"
+	clients           = 4
+	requestsPerClient = 10
+	// chunkInterval is how often a download brings something.
+	chunkInterval = 100 * time.Millisecond
+	// downloadEnd end a download that came whole.
+	downloadEnd = "that was all\n"
 )
 
-// toy is a service worth checking.
-type toy struct {
+// service is a service worth checking.
+type service struct {
 	name     string
 	addr     string
 	answered atomic.Int64 // requests, without checks
@@ -34,7 +34,7 @@ type toy struct {
 }
 
 // start serves until stop.
-func (t *toy) start() error {
+func (t *service) start() error {
 	ln, err := net.Listen("tcp", t.addr)
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (t *toy) start() error {
 		t.answered.Add(1)
 		_, _ = fmt.Fprintln(w, t.name)
 	})
-	t.srv = &http.Server{Handler: mux, ReadHeaderTimeout: askTime}
+	t.srv = &http.Server{Handler: mux, ReadHeaderTimeout: requestTimeout}
 	go func() {
 		defer close(t.served)
 		_ = t.srv.Serve(ln) // until it is closed
@@ -56,7 +56,7 @@ func (t *toy) start() error {
 }
 
 // stop ends it at once, as an impatient supervisor would.
-func (t *toy) stop() {
+func (t *service) stop() {
 	if t.srv != nil {
 		t.srv.Close()
 		<-t.served
@@ -65,9 +65,9 @@ func (t *toy) stop() {
 }
 
 // download goes on until it is told to finish.
-func (t *toy) download(w http.ResponseWriter, r *http.Request) {
+func (t *service) download(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
-	every := time.NewTicker(chunkEvery)
+	every := time.NewTicker(chunkInterval)
 	defer every.Stop()
 	for {
 		if _, err := io.WriteString(w, "and more\n"); err != nil || flush.Flush() != nil {
@@ -75,7 +75,7 @@ func (t *toy) download(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-t.finish:
-			_, _ = io.WriteString(w, lastWords)
+			_, _ = io.WriteString(w, downloadEnd)
 			return
 		case <-r.Context().Done():
 			return
@@ -84,8 +84,8 @@ func (t *toy) download(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// download is a client that takes its time. The channel delivers whether all of it came.
-func download(ctx context.Context, url string) (<-chan error, error) {
+// slowDownload is a client that takes its time. The channel delivers whether all of it came.
+func slowDownload(ctx context.Context, url string) (<-chan error, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/download", http.NoBody)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func download(ctx context.Context, url string) (<-chan error, error) {
 	go func() {
 		defer resp.Body.Close()
 		all, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		if err == nil && !strings.HasSuffix(string(all), lastWords) {
+		if err == nil && !strings.HasSuffix(string(all), downloadEnd) {
 			err = errors.New("it was cut off")
 		}
 		ended <- err
@@ -124,24 +124,24 @@ type load struct {
 func startLoad(ctx context.Context, url string) *load {
 	l := &load{}
 	ctx, l.cancel = context.WithCancel(ctx)
-	client := &http.Client{Timeout: askTime, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	for i := range clients {
 		l.clients.Go(func() {
-			first := time.NewTimer(time.Second / perClient / clients * time.Duration(i)) // not all at the same moment
+			first := time.NewTimer(time.Second / requestsPerClient / clients * time.Duration(i)) // not all at the same moment
 			defer first.Stop()
 			select {
 			case <-ctx.Done():
 				return
 			case <-first.C:
 			}
-			tick := time.NewTicker(time.Second / perClient)
+			tick := time.NewTicker(time.Second / requestsPerClient)
 			defer tick.Stop()
 			for {
 				switch err := request(ctx, client, url); {
 				case ctx.Err() != nil:
 					return
 				case err != nil:
-					l.lose(err)
+					l.recordLost(err)
 				default:
 					l.answered.Add(1)
 				}
@@ -176,7 +176,7 @@ func request(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-func (l *load) lose(err error) {
+func (l *load) recordLost(err error) {
 	l.lost.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -25,7 +25,7 @@ func main() {
 	case *listen != "":
 		err = serve(*listen)
 	case *get != "":
-		err = ask(*get, *clients, *duration)
+		err = sendRequests(*get, *clients, *duration)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bare:", err)
@@ -42,8 +42,8 @@ func serve(addr string) error {
 	}))
 }
 
-// ask prints how many answers came and how many a second that were.
-func ask(url string, clients int, d time.Duration) error {
+// sendRequests prints how many answers came and how many a second that were.
+func sendRequests(url string, clients int, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
@@ -56,7 +56,7 @@ func ask(url string, clients int, d time.Duration) error {
 			for {
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprint(url, number.Add(1)), http.NoBody)
 				if err == nil {
-					err = one(client, req)
+					err = request(client, req)
 				}
 				if ctx.Err() != nil {
 					return
@@ -78,7 +78,7 @@ func ask(url string, clients int, d time.Duration) error {
 	return nil
 }
 
-func one(client *http.Client, req *http.Request) error {
+func request(client *http.Client, req *http.Request) error {
 	resp, err := client.Do(req)
 	if err != nil {
 		return err

@@ -37,10 +37,10 @@ func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Serv
 				}
 				args = append(args, "-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key)
 			}
-			if err := run("", initdb, "-D", data, "-U", "admin", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"); err != nil {
+			if err := runPostgres("", initdb, "-D", data, "-U", "admin", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"); err != nil {
 				return nil, err
 			}
-			if err := run(sql, postgres, "--single", "-F", "-D", data, "postgres"); err != nil {
+			if err := runPostgres(sql, postgres, "--single", "-F", "-D", data, "postgres"); err != nil {
 				return nil, err
 			}
 			return args, os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o644)
@@ -49,13 +49,13 @@ func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Serv
 			if !strings.Contains(s.Log(), "database system is ready to accept connections") {
 				return errors.New("it does not say that it is ready")
 			}
-			return accepts(s)
+			return acceptsConnections(s)
 		},
 	})
 }
 
-// run runs a program of PostgreSQL's to its end.
-func run(stdin string, argv ...string) error {
+// runPostgres runs a program of PostgreSQL's to its end.
+func runPostgres(stdin string, argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // found by name
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Dir, cmd.Env = os.TempDir(), environment(os.TempDir())

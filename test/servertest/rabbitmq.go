@@ -74,7 +74,7 @@ distribution.listener.interface = %[1]s
 			if !strings.Contains(s.Log(), "Server startup complete") {
 				return errors.New("it does not say that it is ready")
 			}
-			return accepts(s)
+			return acceptsConnections(s)
 		},
 	})
 	return s, tlsPort

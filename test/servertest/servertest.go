@@ -24,9 +24,9 @@ import (
 const Host = "127.0.0.1"
 
 const (
-	// startTime is how long a server may take to start, stopTime how long to stop before it is killed.
-	startTime = 60 * time.Second
-	stopTime  = 10 * time.Second
+	// startTimeout is how long a server may take to start, stopTime how long to stop before it is killed.
+	startTimeout = 60 * time.Second
+	stopTimeout  = 10 * time.Second
 	// startTries is how often a server is started when it ends before it is ready: the port that was free
 	// when it was chosen may have been taken in between.
 	startTries = 3
@@ -74,7 +74,7 @@ func Start(t testing.TB, spec Spec) *Server {
 	path := Find(t, spec.Binary, spec.Package)
 	syscall.Umask(0o022) // Args writes files for servers that run as another user
 	if spec.Ready == nil {
-		spec.Ready = accepts
+		spec.Ready = acceptsConnections
 	}
 	var err error
 	for range startTries {
@@ -109,7 +109,7 @@ func FreePort() (uint16, error) {
 	err := errors.New("this process has had all of them")
 	for range 1000 {
 		port := uint16(10000 + rand.IntN(20000))
-		if _, taken := portsTaken.LoadOrStore(port, true); taken {
+		if _, taken := usedPorts.LoadOrStore(port, true); taken {
 			continue
 		}
 		var l net.Listener
@@ -120,8 +120,8 @@ func FreePort() (uint16, error) {
 	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
-// portsTaken are the ports that FreePort has tried.
-var portsTaken sync.Map
+// usedPorts are the ports that FreePort has tried.
+var usedPorts sync.Map
 
 func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	port, err := FreePort()
@@ -136,7 +136,7 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	s.cmd = exec.Command(path, args...) //nolint:gosec // found by name
 	s.cmd.Dir = s.Dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	s.cmd.WaitDelay = stopTime
+	s.cmd.WaitDelay = stopTimeout
 	s.cmd.Env = append(environment(s.Dir), spec.Env...)
 	s.cmd.SysProcAttr = processGroup()
 	if s.cmd.SysProcAttr.Credential, err = credential(spec.User); err != nil {
@@ -151,7 +151,7 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	}()
 	t.Cleanup(s.stop)
 
-	deadline := time.NewTimer(startTime)
+	deadline := time.NewTimer(startTimeout)
 	defer deadline.Stop()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
@@ -164,7 +164,7 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 			return nil, fmt.Errorf("ended at once (%v):\n%s", s.cmd.ProcessState, s.Log())
 		case <-deadline.C:
 			s.stop()
-			return nil, fmt.Errorf("not ready after %v: %w\n%s", startTime, err, s.Log())
+			return nil, fmt.Errorf("not ready after %v: %w\n%s", startTimeout, err, s.Log())
 		case <-again.C:
 		}
 	}
@@ -195,8 +195,8 @@ func credential(name string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// accepts is nil when the server's port accepts connections.
-func accepts(s *Server) error {
+// acceptsConnections is nil when the server's port accepts connections.
+func acceptsConnections(s *Server) error {
 	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
 	if err != nil {
 		return err
@@ -209,7 +209,7 @@ func (s *Server) Stop() { s.stop() }
 
 func (s *Server) stop() {
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGTERM)
-	late := time.NewTimer(stopTime)
+	late := time.NewTimer(stopTimeout)
 	defer late.Stop()
 	select {
 	case <-s.done:
