@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// The contestants of the rows about a cached check, in the order in which constants starts them.
+// The contestants of the rows about a cached check, in the order in which startContestants starts them.
 const (
 	bareConstant = iota
 	nginxConstant
@@ -12,8 +12,8 @@ const (
 	hacheckCached
 )
 
-// startContestants starts everyone who answers a constant, and hacheck with one service whose result is cached. path is what
-// all of them are asked for.
+// startContestants starts the servers of a constant answer, and hacheck with one service whose result is cached. All of
+// them are asked for path. The caller must call stop.
 func (b *bench) startContestants() (contestants []*server, h *hacheck, path string, stop func(), err error) {
 	service, err := startTestService(nil)
 	if err != nil {
@@ -45,7 +45,7 @@ func (b *bench) startContestants() (contestants []*server, h *hacheck, path stri
 	return contestants, h, path, func() { stopAll(contestants); service.stop() }, nil
 }
 
-// cachedRates is the row of a cached check, in turns with the constants.
+// cachedRates returns the rates of all contestants for a cached check.
 func (b *bench) cachedRates(args ...string) (rates [][]float64, notes []string, err error) {
 	contestants, h, path, stop, err := b.startContestants()
 	if err != nil {
@@ -70,13 +70,13 @@ func (b *bench) cachedRates(args ...string) (rates [][]float64, notes []string, 
 	if err != nil {
 		return nil, nil, err
 	}
-	// Is what wrk counts what was answered, and from the cache? Each turn ends with requests in flight.
+	// Check wrk's count against hacheck's count of cache hits. Each turn ends with requests in flight.
 	after, err := h.counters()
 	if err != nil {
 		return nil, nil, err
 	}
-	hits, most := after.Hits-before.Hits, asked+(b.turns+1)*2*connections
-	if hits < asked || hits > most || after.Misses != before.Misses {
+	hits, maxHits := after.Hits-before.Hits, asked+(b.turns+1)*2*connections
+	if hits < asked || hits > maxHits || after.Misses != before.Misses {
 		return nil, nil, fmt.Errorf("wrk counted %d answers, hacheck %d hits and %d misses", asked, hits, after.Misses-before.Misses)
 	}
 	for i, s := range contestants {
@@ -85,7 +85,7 @@ func (b *bench) cachedRates(args ...string) (rates [][]float64, notes []string, 
 	return rates, notes, nil
 }
 
-// newConnections: a balancer opens a connection for each check.
+// newConnections measures a cached check with a new connection each, as balancers ask.
 func (b *bench) newConnections() error {
 	r, notes, err := b.cachedRates("-H", "Connection: close")
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *bench) newConnections() error {
 	return nil
 }
 
-// keepAlive: what the code itself costs shows where the kernel has least to do.
+// keepAlive measures a cached check over kept connections, where the kernel's share of the cost is smallest.
 func (b *bench) keepAlive() error {
 	r, notes, err := b.cachedRates()
 	if err != nil {

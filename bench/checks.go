@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// testService is the service that is checked: it answers OK and counts.
+// testService is the checked service. It answers OK and counts its requests.
 type testService struct {
 	port     int
 	requests atomic.Int64
 	srv      *http.Server
-	hold     chan struct{} // when not nil, answers wait until it is closed
+	hold     chan struct{} // if not nil, answers wait until it is closed
 }
 
 func startTestService(hold chan struct{}) (*testService, error) {
@@ -38,7 +38,7 @@ func startTestService(hold chan struct{}) (*testService, error) {
 			if s.hold != nil {
 				<-s.hold
 			}
-			_, _ = io.WriteString(w, "OK") // a daemon that has hung up needs no answer
+			_, _ = io.WriteString(w, "OK") // the daemon may have closed the connection
 		}),
 	}
 	go func() { _ = s.srv.Serve(ln) }() // returns when it is closed
@@ -47,9 +47,9 @@ func startTestService(hold chan struct{}) (*testService, error) {
 
 func (s *testService) stop() { _ = s.srv.Close() }
 
-// uncached: hacheck is asked over kept connections and makes a check for each request; the bare client makes the
-// same GET, on a new connection each, as checks are. Both of nginx, which costs least; no two checks are the same, or
-// they would be answered together.
+// uncached compares hacheck, which makes a check for each request, with a client that makes the same GET. Both send it to
+// nginx, on a new connection each. hacheck itself is asked over kept connections. All checks are different, because
+// hacheck would share one check among equal requests.
 func (b *bench) uncached() error {
 	nginx, err := b.startNginx()
 	if err != nil {
@@ -106,8 +106,8 @@ func (b *bench) uncached() error {
 	return nil
 }
 
-// serviceChecks: what the daemon costs that is asked, much more often than balancers do, about a service of ten
-// checks whose result is kept for a second. It is the daemon's own time that counts, not how fast it is.
+// serviceChecks measures the daemon's processor time for requests about a service with ten checks, whose result is
+// cached for a second. The rate is much higher than that of balancers.
 func (b *bench) serviceChecks() error {
 	const rate, checks, workers = 1000, 10, 16
 	config := "cache_time: 1\nservices:\n  web:\n    checks:\n"
@@ -148,7 +148,7 @@ func (b *bench) serviceChecks() error {
 		return err
 	}
 	defer bare.stop()
-	// Long turns: the kernel counts the time of a process in hundredths of a second.
+	// The turns are long, because the kernel counts processor time in hundredths of a second.
 	turn, turns := 5*time.Second, max(b.turns/5, 1)
 	share := func(s *server, ask func(s *server, d time.Duration) error) (float64, error) {
 		before, err := s.cpu()
@@ -162,7 +162,7 @@ func (b *bench) serviceChecks() error {
 		after, err := s.cpu()
 		return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
 	}
-	for _, way := range []struct {
+	for _, mode := range []struct {
 		what string
 		ask  func(s *server, d time.Duration) error
 	}{
@@ -171,16 +171,16 @@ func (b *bench) serviceChecks() error {
 			return err
 		}},
 		{"keep-alive", func(s *server, d time.Duration) error {
-			kept := make([]*keepAliveClient, workers)
-			for i := range kept {
+			clients := make([]*keepAliveClient, workers)
+			for i := range clients {
 				var err error
-				if kept[i], err = newKeepAliveClient(s); err != nil {
+				if clients[i], err = newKeepAliveClient(s); err != nil {
 					return err
 				}
-				defer kept[i].conn.Close()
+				defer clients[i].conn.Close()
 			}
 			_, err := callAtRate(rate, d, workers, func(worker, _ int) error {
-				code, err := kept[worker].get(path, "Host: x\r\n")
+				code, err := clients[worker].get(path, "Host: x\r\n")
 				if err == nil && code != http.StatusOK {
 					err = fmt.Errorf("%s answered %d", path, code)
 				}
@@ -192,29 +192,30 @@ func (b *bench) serviceChecks() error {
 		before, began := accepted.Load(), time.Now()
 		var shares, bares []float64
 		for range turns {
-			ours, err := share(h.server, way.ask)
+			ours, err := share(h.server, mode.ask)
 			if err != nil {
 				return err
 			}
-			theirs, err := share(bare, way.ask)
+			theirs, err := share(bare, mode.ask)
 			if err != nil {
 				return err
 			}
 			shares, bares = append(shares, ours), append(bares, theirs)
 		}
-		// Were the checks made once a second while it was asked, all of them?
+		// All checks must run once a second during the turns.
 		least, most := int64(checks*turns*int(turn.Seconds()-1)), int64(checks*(time.Since(began).Seconds()+2))
 		if n := accepted.Load() - before; n < least || n > most || n%checks != 0 {
 			return fmt.Errorf("%d connections of the checks in %.0f s, want %d to %d", n, time.Since(began).Seconds(), least, most)
 		}
-		b.addInformation(fmt.Sprintf("%d /checks requests/s on %d TCP checks, `cache_time: 1`, %s: processor", rate, checks, way.what), shares, "% of a core",
+		b.addInformation(fmt.Sprintf("%d /checks requests/s on %d TCP checks, `cache_time: 1`, %s: processor", rate, checks, mode.what), shares, "% of a core",
 			fmt.Sprintf("%.0f µs for each request, the checks included; bare net/http at the same rate, without any check, %.2f %% (%s); %d turns of %s each",
 				median(shares)/100/rate*1e6, median(bares), spread(bares, "%.2f"), turns, turn))
 	}
 	return nil
 }
 
-// coldTarget: a thousand ask about a target that has never been checked, before its service has answered any of them.
+// coldTarget counts the checks that 1,000 concurrent requests for an uncached target cause. The service answers after
+// all requests are sent.
 func (b *bench) coldTarget() error {
 	const n = 1000
 	hold := make(chan struct{})

@@ -11,8 +11,9 @@ import (
 	"hacheck/internal/spool"
 )
 
-// stale: as soon as a writer has returned, the daemon is asked, and must know. Writers are the package that
-// the commands use (most tries: no process to start) and the commands themselves; other clients keep the daemon busy.
+// stale asks the daemon immediately after an override was written and counts the answers from before. The writers are
+// the package of the commands (most tries, because it starts no process) and the commands. Other clients load the
+// daemon meanwhile.
 func (b *bench) stale() error {
 	h, err := b.startHacheck("", cacheForAnHour)
 	if err != nil {
@@ -59,7 +60,7 @@ func (b *bench) stale() error {
 		return err
 	}
 	defer func() {
-		_ = busy.Process.Kill() // it is to end, and Wait would only say that it was killed
+		_ = busy.Process.Kill() // Wait returns that it was killed
 		_ = busy.Wait()
 	}()
 	for _, w := range writers {
@@ -89,7 +90,7 @@ func (b *bench) stale() error {
 	return nil
 }
 
-// hadown: what an operator's loop over many hosts waits for.
+// hadown measures the time of a whole hadown process.
 func (b *bench) hadown() error {
 	root, err := os.MkdirTemp(b.tmp, "spool-")
 	if err != nil {
@@ -104,7 +105,7 @@ func (b *bench) hadown() error {
 	tries := max(400/b.divisor, 40)
 	hadown, empty := make([]float64, tries), make([]float64, tries)
 	for i := range tries {
-		// Another service each time, as an operator does; by turns one and the other goes first.
+		// Each run has another service. The two programs take turns in going first.
 		for k := range 2 {
 			if (i+k)%2 == 0 {
 				empty[i], err = run(b.empty)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 )
 
-// p99: how late the latest one in a hundred is, at a rate that any server could keep up with.
+// p99 measures the 99th percentile of the latency at a rate that no contestant is overloaded by.
 func (b *bench) p99() error {
 	const rate, few, many = 2000, 10, 10000
 	service, err := startTestService(nil)

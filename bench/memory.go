@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// memory: one daemon, measured as it grows.
+// memory measures one daemon: idle, after load, and with more and more cached targets.
 func (b *bench) memory() error {
 	service, err := startTestService(nil)
 	if err != nil {
@@ -63,7 +63,7 @@ func (b *bench) memory() error {
 	return nil
 }
 
-// memoryAtRest returns the memory of a daemon, private and all, a second after its last answer.
+// memoryAtRest returns the private and the whole memory of a daemon, a second after its last answer.
 func (b *bench) memoryAtRest(h *hacheck) (private, all float64, err error) {
 	select {
 	case <-time.After(time.Second):

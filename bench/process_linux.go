@@ -2,7 +2,7 @@ package main
 
 import "syscall"
 
-// killWithParent makes the kernel kill a contestant when the bench ends in whatever way.
+// killWithParent makes the kernel kill a contestant when bench ends or is killed.
 func killWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// dieWithUs: only Linux can tie a child to its parent; elsewhere each row's end does it.
+// killWithParent returns nil: only Linux kills a child with its parent. Elsewhere each row stops its servers itself.
 func dieWithUs() *syscall.SysProcAttr { return nil }

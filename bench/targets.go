@@ -9,7 +9,7 @@ import (
 // overrideJSON is the content of the file of an override.
 const overrideJSON = `{"reason": "bench", "expiration": null, "creation": 1500000000.5}`
 
-// writeOverrides returns a spool directory with n overrides, one a service.
+// writeOverrides creates a spool directory with n overrides, one per service, and returns its path.
 func (b *bench) writeOverrides(n int) (string, error) {
 	dir, err := os.MkdirTemp(b.tmp, "spool-")
 	if err != nil {
@@ -23,22 +23,22 @@ func (b *bench) writeOverrides(n int) (string, error) {
 	return dir, nil
 }
 
-// manyTargets: of 11 requests 10 are for targets that are cached and one is for a service with an override: a few of
-// both, as many as a large host has, and more than any has.
+// manyTargets compares few, many and very many targets. Of 11 requests 10 are for cached targets and one is for a
+// service with an override.
 func (b *bench) manyTargets() error {
 	const each = 11
 	sizes := []struct {
 		targets, overrides int
-		floor              float64 // against the first
+		floor              float64 // of the ratio to the first size
 	}{{10, 10, 0}, {1000, 1000, 0.95}, {100000, 10000, 0.80}}
 	service, err := startTestService(nil)
 	if err != nil {
 		return err
 	}
 	defer service.stop()
-	// The same number of different requests in all cases.
-	most := sizes[len(sizes)-1]
-	requests := most.targets + most.overrides
+	// All sizes have the same number of different requests.
+	largest := sizes[len(sizes)-1]
+	requests := largest.targets + largest.overrides
 	daemons := make([]*hacheck, len(sizes))
 	scripts := make([]string, len(sizes))
 	for k, size := range sizes {

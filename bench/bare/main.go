@@ -1,5 +1,5 @@
-// Command bare is what hacheck is measured against: with -listen the least that net/http can serve, a
-// constant; with -get the least that asks a service, a GET on a new connection each.
+// Command bare is the baseline for hacheck: with -listen the simplest server of net/http, a constant answer; with -get
+// the simplest client, a GET on a new connection each.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 func main() {
 	listen := flag.String("listen", "", "serve a constant on this address")
 	get := flag.String("get", "", "GET this URL, followed by a number that is never the same")
-	clients := flag.Int("clients", 16, "with -get: how many ask side by side")
+	clients := flag.Int("clients", 16, "with -get: number of concurrent clients")
 	duration := flag.Duration("for", time.Second, "with -get: how long")
 	flag.Parse()
 	var err error
@@ -33,16 +33,16 @@ func main() {
 	}
 }
 
-// serve has no mux, no timeouts and no counters. The Content-Type is given, so that net/http need not guess it.
+// serve has no mux, no timeouts and no counters. It sets the Content-Type, so that net/http does not detect it.
 func serve(addr string) error {
 	contentType, body := []string{"text/plain; charset=utf-8"}, []byte("OK")
 	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Content-Type"] = contentType
-		_, _ = w.Write(body) // a client that has gone needs no answer
+		_, _ = w.Write(body) // the client may have closed the connection
 	}))
 }
 
-// sendRequests prints how many answers came and how many a second that were.
+// sendRequests sends requests for d and prints the number of answers and their rate.
 func sendRequests(url string, clients int, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
