@@ -47,8 +47,8 @@ func startTestService(hold chan struct{}) (*testService, error) {
 
 func (s *testService) stop() { _ = s.srv.Close() }
 
-// uncached compares hacheck, which makes a check for each request, with a client that makes the same GET. Both send it to
-// nginx, on a new connection each. hacheck itself is asked over kept connections. All checks are different, because
+// uncached compares hacheck, which makes a check for each request, with a client that makes the same GET. Both send it
+// to nginx, on a new connection each. hacheck itself is asked over kept connections. All checks are different, because
 // hacheck would share one check among equal requests.
 func (b *bench) uncached() error {
 	nginx, err := b.startNginx()

@@ -96,8 +96,8 @@ func (b *bench) interleave(contestants int, turn func(i int) (float64, error)) (
 // writeScript writes a wrk script that sends n different requests again and again. Each thread begins at another one.
 // path is the body of a Lua function that returns the path of request i, from 0 to n-1.
 //
-// The script formats each request when it is sent, for two reasons. wrk starts a thread before it has read the script of
-// the next one, and counts the requests of that time but not the time itself. And 100,000 requests in memory would
+// The script formats each request when it is sent, for two reasons. wrk starts a thread before it has read the script
+// of the next one, and counts the requests of that time but not the time itself. And 100,000 requests in memory would
 // compete with the contestant for the processor's cache. Every request is a different string, even for a repeated path:
 // Lua reuses equal strings, and the saved time would count for the contestant.
 func (b *bench) writeScript(name string, n int, path string) (string, error) {
@@ -166,8 +166,8 @@ func callAtRate(rate int, d time.Duration, workers int, call func(worker, i int)
 	return took, failed
 }
 
-// requestOnce sends one request on a new connection, as HAProxy's httpchk does, and reads the whole answer. It returns an
-// error unless the answer is 200.
+// requestOnce sends one request on a new connection, as HAProxy's httpchk does, and reads the whole answer. It returns
+// an error unless the answer is 200.
 func requestOnce(addr, path string, buf []byte) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {

@@ -5,4 +5,4 @@ package main
 import "syscall"
 
 // killWithParent returns nil: only Linux kills a child with its parent. Elsewhere each row stops its servers itself.
-func dieWithUs() *syscall.SysProcAttr { return nil }
+func killWithParent() *syscall.SysProcAttr { return nil }

@@ -24,33 +24,32 @@ import (
 )
 
 const (
-	// startTimeout is how long a server may take until it answers, stopTime how long to end before it is killed.
+	// startTimeout is how long a server may take to answer. After stopTimeout a server that does not end is killed.
 	startTimeout = 20 * time.Second
 	stopTimeout  = 3 * time.Second
-	// startTries is how often the stage is set up: a port that was free when it was chosen may be taken by the
-	// time a server wants it.
+	// startTries is how often startCluster tries: another process may take a free port before the server listens on it.
 	startTries = 3
-	// requestTimeout bounds a question to HAProxy or hacheck.
+	// requestTimeout bounds a request to HAProxy or hacheck.
 	requestTimeout = 5 * time.Second
 )
 
-// cluster is everything that runs.
+// cluster is all servers of the demo and the requests to them.
 type cluster struct {
-	dir      string // of the demo's own
+	dir      string // the temporary directory
 	services [2]*service
 
 	hacheckAddr string
-	lbAddr      string // where HAProxy takes requests
-	lbSocket    string // and tells what it thinks
+	lbAddr      string // address of HAProxy
+	lbSocket    string // its stats socket
 	path        string // PATH for the commands
 	processes   []*process
 	load        *load
-	client      *http.Client // for hacheck's own pages
+	client      *http.Client // for the pages of hacheck
 }
 
-// haproxyConf is HAProxy's configuration. The servers are named as the services are, so that one line asks about
-// each. The checks are quicker than they would be on a real host: nobody wants to watch patience. Nothing is tried
-// twice, so that whatever goes wrong is counted.
+// haproxyConf is the configuration of HAProxy. The servers have the names of the services, so that one line sets the
+// check URL of both. The check interval is shorter than on a real host, to keep the demo short. There are no retries,
+// so that every failed request is counted.
 const haproxyConf = `
 global
     node lb1
@@ -75,15 +74,16 @@ listen web
     server web2 %[6]s
 `
 
-// startCluster starts the services, hacheck, HAProxy and the requests, and returns when all of them answer.
+// startCluster starts the services, hacheck, HAProxy and the requests, and returns when all servers answer. The caller
+// must call stop.
 func startCluster(ctx context.Context, dir, commands, haproxy string) (*cluster, error) {
 	var err error
 	for range startTries {
-		s := &cluster{dir: dir, client: &http.Client{Timeout: requestTimeout}}
-		if err = s.startAll(ctx, commands, haproxy); err == nil {
-			return s, nil
+		c := &cluster{dir: dir, client: &http.Client{Timeout: requestTimeout}}
+		if err = c.startAll(ctx, commands, haproxy); err == nil {
+			return c, nil
 		}
-		s.stop()
+		c.stop()
 		if ctx.Err() != nil {
 			break
 		}
@@ -91,93 +91,94 @@ func startCluster(ctx context.Context, dir, commands, haproxy string) (*cluster,
 	return nil, err
 }
 
-func (s *cluster) startAll(ctx context.Context, commands, haproxy string) error {
-	for i := range s.services {
+func (c *cluster) startAll(ctx context.Context, commands, haproxy string) error {
+	for i := range c.services {
 		addr, err := freeAddr()
 		if err != nil {
 			return err
 		}
-		s.services[i] = &service{name: fmt.Sprintf("web%d", i+1), addr: addr}
-		if err := s.services[i].start(); err != nil {
+		c.services[i] = &service{name: fmt.Sprintf("web%d", i+1), addr: addr}
+		if err := c.services[i].start(); err != nil {
 			return err
 		}
 	}
 
 	var err error
-	if s.hacheckAddr, err = freeAddr(); err != nil {
+	if c.hacheckAddr, err = freeAddr(); err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(s.hacheckAddr)
+	host, port, err := net.SplitHostPort(c.hacheckAddr)
 	if err != nil {
 		return err
 	}
-	spool := filepath.Join(s.dir, "spool")
-	if err := s.start(filepath.Join(commands, "hacheck"), "-B", host, "-p", port, "--spool-root", spool); err != nil {
+	spool := filepath.Join(c.dir, "spool")
+	if err := c.start(filepath.Join(commands, "hacheck"), "-B", host, "-p", port, "--spool-root", spool); err != nil {
 		return err
 	}
-	if err := s.waitReady(ctx, func() error { _, err := s.report(ctx, "web1"); return err }); err != nil {
+	if err := c.waitReady(ctx, func() error { _, err := c.report(ctx, "web1"); return err }); err != nil {
 		return err
 	}
 
-	if s.lbAddr, err = freeAddr(); err != nil {
+	if c.lbAddr, err = freeAddr(); err != nil {
 		return err
 	}
-	s.lbSocket = filepath.Join(s.dir, "haproxy.sock")
-	conf := filepath.Join(s.dir, "haproxy.cfg")
-	text := fmt.Sprintf(haproxyConf, s.lbSocket, s.lbAddr, host, port, s.services[0].addr, s.services[1].addr)
+	c.lbSocket = filepath.Join(c.dir, "haproxy.sock")
+	conf := filepath.Join(c.dir, "haproxy.cfg")
+	text := fmt.Sprintf(haproxyConf, c.lbSocket, c.lbAddr, host, port, c.services[0].addr, c.services[1].addr)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
-	if err := s.start(haproxy, "-db", "-f", conf); err != nil {
+	if err := c.start(haproxy, "-db", "-f", conf); err != nil {
 		return err
 	}
-	if err := s.waitReady(ctx, func() error { _, err := s.servers(); return err }); err != nil {
+	if err := c.waitReady(ctx, func() error { _, err := c.servers(); return err }); err != nil {
 		return err
 	}
-	if err := s.writeWrappers(commands, spool); err != nil {
+	if err := c.writeWrappers(commands, spool); err != nil {
 		return err
 	}
-	s.load = startLoad(ctx, "http://"+s.lbAddr)
+	c.load = startLoad(ctx, "http://"+c.lbAddr)
 	return nil
 }
 
-// stop ends everything. Requests end first, for none may be lost to that.
-func (s *cluster) stop() {
-	if s.load != nil {
-		s.load.stop()
+// stop ends everything. The requests end first, so that none is lost.
+func (c *cluster) stop() {
+	if c.load != nil {
+		c.load.stop()
 	}
-	for i := len(s.processes) - 1; i >= 0; i-- {
-		s.processes[i].stop()
+	for i := len(c.processes) - 1; i >= 0; i-- {
+		c.processes[i].stop()
 	}
-	for _, t := range s.services {
+	for _, t := range c.services {
 		if t != nil {
 			t.stop()
 		}
 	}
-	s.client.CloseIdleConnections()
+	c.client.CloseIdleConnections()
 }
 
-// writeWrappers writes the commands that are on the PATH here: the real ones, told where this hacheck is.
-func (s *cluster) writeWrappers(commands, spool string) error {
-	dir := filepath.Join(s.dir, "bin")
+// writeWrappers writes scripts that call the commands with the spool directory and the port of this hacheck, and puts
+// them first in the PATH.
+func (c *cluster) writeWrappers(commands, spool string) error {
+	dir := filepath.Join(c.dir, "bin")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	for _, name := range []string{"hadown", "haup", "hastatus"} {
-		script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" --spool-root %s -p %s\n", shellQuote(filepath.Join(commands, name)), shellQuote(spool), s.hacheckAddr)
+		script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" --spool-root %s -p %s\n", shellQuote(filepath.Join(commands, name)), shellQuote(spool), c.hacheckAddr)
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
 			return err
 		}
 	}
-	s.path = dir + string(os.PathListSeparator) + os.Getenv("PATH")
+	c.path = dir + string(os.PathListSeparator) + os.Getenv("PATH")
 	return nil
 }
 
-// shellQuote makes one word of a text for a shell.
+// shellQuote returns text quoted as one word for a shell.
 func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
-// freeAddr returns an address of 127.0.0.1 on which nothing listens, below the ports from which the kernel takes
-// those of outgoing connections.
+// freeAddr returns an address of 127.0.0.1 on which nothing listens, below the kernel's range of ports for outgoing
+// connections.
 func freeAddr() (string, error) {
 	for range 1000 {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(20000)))
@@ -188,17 +189,18 @@ func freeAddr() (string, error) {
 	return "", errors.New("find a free port on 127.0.0.1: none of 1000 is")
 }
 
-// process is a server that runs.
+// process is a running server.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	out  tail
-	done chan struct{} // closed once it has ended
+	done chan struct{} // closed when it has ended
 }
 
-func (s *cluster) start(program string, args ...string) error {
+// start starts a server.
+func (c *cluster) start(program string, args ...string) error {
 	p := &process{name: filepath.Base(program), cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:gosec // by the flags and PATH of whoever runs the demo, and nobody else's word
-	p.cmd.Dir = s.dir
+	p.cmd.Dir = c.dir
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = ownProcessGroup()
 	p.cmd.WaitDelay = stopTimeout
@@ -206,14 +208,14 @@ func (s *cluster) start(program string, args ...string) error {
 		return err
 	}
 	go func() {
-		_ = p.cmd.Wait() // that it ended is what matters
+		_ = p.cmd.Wait() // the exit code does not matter
 		close(p.done)
 	}()
-	s.processes = append(s.processes, p)
+	c.processes = append(c.processes, p)
 	return nil
 }
 
-// output is the end of what it has printed.
+// output returns the end of the output of the process.
 func (p *process) output() string {
 	if text := strings.TrimSpace(p.out.String()); text != "" {
 		return "it printed\n" + text
@@ -221,21 +223,22 @@ func (p *process) output() string {
 	return "it printed nothing"
 }
 
+// stop ends the process with SIGTERM, after stopTimeout with SIGKILL.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	late := time.NewTimer(stopTimeout)
-	defer late.Stop()
+	timeout := time.NewTimer(stopTimeout)
+	defer timeout.Stop()
 	select {
 	case <-p.done:
-	case <-late.C:
+	case <-timeout.C:
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
 }
 
-// waitReady waits until ready returns nil.
-func (s *cluster) waitReady(ctx context.Context, ready func() error) error {
-	p := s.processes[len(s.processes)-1]
+// waitReady waits until ready returns nil. It returns an error if the process that was started last ends.
+func (c *cluster) waitReady(ctx context.Context, ready func() error) error {
+	p := c.processes[len(c.processes)-1]
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for deadline := time.Now().Add(startTimeout); ; {
@@ -256,24 +259,24 @@ func (s *cluster) waitReady(ctx context.Context, ready func() error) error {
 	}
 }
 
-// logs is what the servers have printed lately.
-func (s *cluster) logs() string {
+// logs returns the end of the output of each server.
+func (c *cluster) logs() string {
 	var b strings.Builder
-	for _, p := range s.processes {
+	for _, p := range c.processes {
 		fmt.Fprintf(&b, "\n%s: %s", p.name, p.output())
 	}
 	return b.String()
 }
 
-// lbServer is a server as HAProxy has it.
+// lbServer is a server in HAProxy.
 type lbServer struct {
 	state string // UP, DOWN, NOLB, ...
 	open  int    // sessions
 }
 
-// servers asks HAProxy about its servers.
-func (s *cluster) servers() (map[string]lbServer, error) {
-	conn, err := net.DialTimeout("unix", s.lbSocket, requestTimeout) //nolint:gosec // a path in the directory that the demo has made for itself
+// servers asks HAProxy for its servers by name.
+func (c *cluster) servers() (map[string]lbServer, error) {
+	conn, err := net.DialTimeout("unix", c.lbSocket, requestTimeout) //nolint:gosec // a path in the directory that the demo has made for itself
 	if err != nil {
 		return nil, err
 	}
@@ -302,24 +305,23 @@ func (s *cluster) servers() (map[string]lbServer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read show stat: %w", err)
 		}
-		// With one check to rise or fall there is nothing between UP and DOWN but "UP 0/1", in the moment in
-		// which HAProxy has counted the check and not yet done what follows.
+		// With rise 1 and fall 1 the only state between UP and DOWN is "UP 0/1", while HAProxy handles the check.
 		state, _, _ := strings.Cut(column["status"], " ")
 		servers[column["svname"]] = lbServer{state, open}
 	}
 	return servers, nil
 }
 
-// report asks hacheck who asks it and what it has answered. To ask for the answer itself would make the demo a
-// balancer as well, that hadown --wait waits for.
+// report asks hacheck for the balancers of a service and its last answers to them. A check URL would make the demo
+// itself a balancer, and hadown --wait would wait for it.
 //
-// The page about one service is made for each request; the one about all is made once a second at most.
-func (s *cluster) report(ctx context.Context, service string) (*balancer.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.hacheckAddr+"/balancers?service="+service, http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
+// The page for one service is always current. The page for all services is renewed once a second at most.
+func (c *cluster) report(ctx context.Context, service string) (*balancer.Report, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.hacheckAddr+"/balancers?service="+service, http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.client.Do(req) //nolint:gosec // to that address
+	resp, err := c.client.Do(req) //nolint:gosec // to that address
 	if err != nil {
 		return nil, err
 	}
@@ -334,13 +336,13 @@ func (s *cluster) report(ctx context.Context, service string) (*balancer.Report,
 	return &r, nil
 }
 
-// command is a command line that is being run.
+// command is a running command line.
 type command struct {
-	done chan struct{} // closed once it has ended and all it printed was taken; then exit is set
+	done chan struct{} // closed when it has ended and all of its output was received; then exit is set
 	exit int           // its exit code, -1 if it was killed
 }
 
-// ended reports whether it has.
+// ended reports whether the command has ended.
 func (c *command) ended() bool {
 	select {
 	case <-c.done:
@@ -350,11 +352,11 @@ func (c *command) ended() bool {
 	}
 }
 
-// runShell gives a command line to a shell. What it prints goes to lines, which somebody has to take.
-func (s *cluster) runShell(ctx context.Context, commandLine string, lines chan<- string) (*command, error) {
+// runShell starts a command line in a shell. It sends the lines of its output to lines; the caller must receive them.
+func (c *cluster) runShell(ctx context.Context, commandLine string, lines chan<- string) (*command, error) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", commandLine) //nolint:gosec // the lines are constants of this program, shown as they are typed
-	cmd.Env = append(os.Environ(), "PATH="+s.path)
-	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "PATH="+c.path)
+	cmd.Dir = c.dir
 	cmd.SysProcAttr = ownProcessGroup()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = stopTimeout
@@ -366,9 +368,9 @@ func (s *cluster) runShell(ctx context.Context, commandLine string, lines chan<-
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	c := &command{done: make(chan struct{})}
+	run := &command{done: make(chan struct{})}
 	go func() {
-		defer close(c.done)
+		defer close(run.done)
 		printed := bufio.NewScanner(out)
 		for printed.Scan() {
 			select {
@@ -376,14 +378,14 @@ func (s *cluster) runShell(ctx context.Context, commandLine string, lines chan<-
 			case <-ctx.Done():
 			}
 		}
-		_, _ = io.Copy(io.Discard, out) // after a line that is too long, which none is
-		_ = cmd.Wait()                  // the code says what there is to say
-		c.exit = cmd.ProcessState.ExitCode()
+		_, _ = io.Copy(io.Discard, out) // the scanner stops at a line that is too long
+		_ = cmd.Wait()                  // exit has the result
+		run.exit = cmd.ProcessState.ExitCode()
 	}()
-	return c, nil
+	return run, nil
 }
 
-// tail keeps the end of what is written to it.
+// tail is a writer that keeps the last tailBytes bytes.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte

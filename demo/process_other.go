@@ -4,8 +4,8 @@ package main
 
 import "syscall"
 
-// ofItsOwn gives a process a group of its own, so that ^C on the terminal reaches the demo alone and it
-// decides what ends when. Here it outlives a demo that is killed.
-func ofItsOwn() *syscall.SysProcAttr {
+// ownProcessGroup starts a process in a process group of its own, so that ^C on the terminal reaches only the demo,
+// which ends the others in order. If the demo is killed, the process goes on.
+func ownProcessGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

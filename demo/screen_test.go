@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakeTerminal is what somebody sees who sits before a terminal.
+// fakeTerminal interprets escape sequences and keeps the lines that a terminal shows.
 type fakeTerminal struct {
 	columns int
 	lines   [][]rune
@@ -31,7 +31,7 @@ func (v *fakeTerminal) Write(p []byte) (int, error) {
 		switch r {
 		case '\r':
 			v.x = 0
-		case '\n': // a terminal is told by the kernel to go to the first column as well
+		case '\n': // the kernel adds a carriage return for a terminal
 			v.y, v.x = v.y+1, 0
 		default:
 			if v.x == v.columns {
@@ -79,7 +79,7 @@ func (v *fakeTerminal) String() string {
 	return b.String()
 }
 
-// TestScreen: what is printed stays, the block is drawn in place below it, cut to what the terminal has room for.
+// TestScreen: printed lines stay, the block is redrawn below them, truncated to the size of the terminal.
 func TestScreen(t *testing.T) {
 	t.Parallel()
 	terminal := &fakeTerminal{columns: 20}
@@ -115,7 +115,7 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestScreenPlain: without a terminal there are lines and nothing else, and without colour no escapes for it.
+// TestScreenPlain: without a terminal only lines are written, and without colour no escape sequences for it.
 func TestScreenPlain(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

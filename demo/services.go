@@ -14,26 +14,26 @@ import (
 )
 
 const (
-	// clients ask one after the other, each so many times a second.
+	// clients is the number of clients. Each sends requestsPerClient requests a second, one after the other.
 	clients           = 4
 	requestsPerClient = 10
-	// chunkInterval is how often a download brings something.
+	// chunkInterval is the time between two chunks of a download.
 	chunkInterval = 100 * time.Millisecond
-	// downloadEnd end a download that came whole.
+	// downloadEnd is the end of a complete download.
 	downloadEnd = "that was all\n"
 )
 
-// service is a service worth checking.
+// service is a small HTTP service.
 type service struct {
 	name     string
 	addr     string
-	answered atomic.Int64 // requests, without checks
+	answered atomic.Int64 // requests without checks
 	srv      *http.Server
 	served   chan struct{}
-	finish   chan struct{} // closed: downloads come to their end
+	finish   chan struct{} // when closed, downloads end
 }
 
-// start serves until stop.
+// start serves until stop is called.
 func (t *service) start() error {
 	ln, err := net.Listen("tcp", t.addr)
 	if err != nil {
@@ -50,12 +50,12 @@ func (t *service) start() error {
 	t.srv = &http.Server{Handler: mux, ReadHeaderTimeout: requestTimeout}
 	go func() {
 		defer close(t.served)
-		_ = t.srv.Serve(ln) // until it is closed
+		_ = t.srv.Serve(ln) // returns when it is closed
 	}()
 	return nil
 }
 
-// stop ends it at once, as an impatient supervisor would.
+// stop closes the service and its connections at once. It may be called again.
 func (t *service) stop() {
 	if t.srv != nil {
 		t.srv.Close()
@@ -64,7 +64,7 @@ func (t *service) stop() {
 	}
 }
 
-// download goes on until it is told to finish.
+// download sends chunks until finish is closed.
 func (t *service) download(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	every := time.NewTicker(chunkInterval)
@@ -84,7 +84,7 @@ func (t *service) download(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// slowDownload is a client that takes its time. The channel delivers whether all of it came.
+// slowDownload starts a download. The channel receives nil when it is complete, or an error.
 func slowDownload(ctx context.Context, url string) (<-chan error, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/download", http.NoBody)
 	if err != nil {
@@ -110,24 +110,24 @@ func slowDownload(ctx context.Context, url string) (<-chan error, error) {
 	return ended, nil
 }
 
-// load is the requests that go on all the time.
+// load sends requests and counts the answered and the lost ones.
 type load struct {
 	answered, lost atomic.Int64
 	cancel         context.CancelFunc
 	clients        sync.WaitGroup
 
 	mu    sync.Mutex
-	first error // why the first was lost
+	first error // the error of the first lost request
 }
 
-// startLoad sends requests until stop.
+// startLoad sends requests until stop is called.
 func startLoad(ctx context.Context, url string) *load {
 	l := &load{}
 	ctx, l.cancel = context.WithCancel(ctx)
 	client := &http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	for i := range clients {
 		l.clients.Go(func() {
-			first := time.NewTimer(time.Second / requestsPerClient / clients * time.Duration(i)) // not all at the same moment
+			first := time.NewTimer(time.Second / requestsPerClient / clients * time.Duration(i)) // spreads the clients over time
 			defer first.Stop()
 			select {
 			case <-ctx.Done():
@@ -156,7 +156,7 @@ func startLoad(ctx context.Context, url string) *load {
 	return l
 }
 
-// request returns why a request was not answered as it should.
+// request sends one request. It returns an error unless the answer is 200.
 func request(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/", http.NoBody)
 	if err != nil {
@@ -185,14 +185,14 @@ func (l *load) recordLost(err error) {
 	}
 }
 
-// firstLoss is why the first request was lost, nil if none was.
+// firstLoss returns the error of the first lost request, nil if none was lost.
 func (l *load) firstLoss() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.first
 }
 
-// stop returns when the last request has ended.
+// stop ends the load and returns when the last request has ended.
 func (l *load) stop() {
 	l.cancel()
 	l.clients.Wait()
