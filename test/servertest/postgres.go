@@ -13,11 +13,11 @@ import (
 	"testing"
 )
 
-// unprivileged is a user of every system who owns nothing: some servers refuse to run as root.
+// unprivileged is a user of every system that owns no files. Some servers refuse to run as root.
 const unprivileged = "nobody"
 
-// Postgres starts a PostgreSQL server in which the statements of sql, one a line, have been executed, with
-// hba as its pg_hba.conf. Its Unix socket is in Dir. With a certificate it speaks TLS to those who want it.
+// Postgres starts a PostgreSQL server after executing the statements of sql, one per line. hba is its pg_hba.conf. Its
+// Unix socket is in Dir. With a certificate it offers TLS.
 func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Server {
 	t.Helper()
 	postgres := findPostgres(t, "postgres")
@@ -54,7 +54,7 @@ func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Serv
 	})
 }
 
-// runPostgres runs a program of PostgreSQL's to its end.
+// runPostgres runs a program of PostgreSQL and waits for its end.
 func runPostgres(stdin string, argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // found by name
 	cmd.Stdin = strings.NewReader(stdin)
@@ -65,14 +65,14 @@ func runPostgres(stdin string, argv ...string) error {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	out, err := cmd.CombinedOutput()
-	// In single-user mode a statement that fails is told on the output and nowhere else.
+	// In single-user mode a failed statement is reported only on the output.
 	if err != nil || strings.Contains(string(out), "ERROR:") {
 		return fmt.Errorf("%s: %w\n%s", filepath.Base(argv[0]), err, out)
 	}
 	return nil
 }
 
-// findPostgres finds a program where Debian has those of PostgreSQL, of the newest version.
+// findPostgres returns the path of a program of PostgreSQL, of the newest version that Debian has installed.
 func findPostgres(t testing.TB, name string) string {
 	t.Helper()
 	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
