@@ -181,6 +181,20 @@ type grpcAnswer struct {
 	body    []byte
 }
 
+// readHeaders stores the fields that a check uses.
+func (a *grpcAnswer) readHeaders(fields []hpack.HeaderField) {
+	for _, f := range fields {
+		switch f.Name {
+		case ":status":
+			a.http = f.Value
+		case "grpc-status":
+			a.status = f.Value
+		case "grpc-message":
+			a.message = f.Value
+		}
+	}
+}
+
 // readGRPCAnswer reads until the stream ends. On failure ok is false and the result says why.
 func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReader) (answer grpcAnswer, r Result, ok bool) {
 	var a grpcAnswer
@@ -225,16 +239,7 @@ func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReade
 			if f.Truncated {
 				return a, x.protocol("The answer of %s has headers of more than %d bytes", x.addr(), maxGRPCHeaders), false
 			}
-			for _, field := range f.Fields {
-				switch field.Name {
-				case ":status":
-					a.http = field.Value
-				case "grpc-status":
-					a.status = field.Value
-				case "grpc-message":
-					a.message = field.Value
-				}
-			}
+			a.readHeaders(f.Fields)
 			ended = f.StreamEnded()
 		case *http2.DataFrame:
 			if len(a.body)+len(f.Data()) > maxGRPCMessage {

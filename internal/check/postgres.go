@@ -185,73 +185,92 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 // login logs in: it sends the startup message and answers until the server is ready for a query.
 func (c *postgresConn) login(p postgresLogin) error {
 	c.x.phase = phaseLogin
-	startup := binary.BigEndian.AppendUint32(make([]byte, 4), postgresVersion)
-	parameters := []string{"user", p.username, "application_name", "hacheck", "client_encoding", "UTF8"}
-	if p.database != "" {
-		parameters = append(parameters, "database", p.database)
-	}
-	for _, s := range parameters {
-		startup = append(append(startup, s...), 0)
-	}
-	startup = append(startup, 0)
-	binary.BigEndian.PutUint32(startup, uint32(len(startup)))
-	if _, err := c.x.conn.Write(startup); err != nil {
+	if _, err := c.x.conn.Write(p.startup()); err != nil {
 		return err
 	}
-	var s *scram
-	verified, loggedIn := true, false
+	auth := postgresAuth{conn: c, login: p}
 	for range maxPostgresMessages {
 		kind, payload, err := c.read()
 		if err != nil {
 			return err
 		}
 		switch {
-		case kind == 'Z' && loggedIn:
+		case kind == 'Z' && auth.done:
 			return nil
-		case kind == 'R' && !loggedIn && len(payload) >= 4:
-		case (kind == 'S' || kind == 'K') && loggedIn, kind == 'N', kind == 'v':
-			continue
+		case kind == 'R' && !auth.done && len(payload) >= 4:
+			if err := auth.answer(binary.BigEndian.Uint32(payload), payload[4:]); err != nil {
+				return err
+			}
+		case (kind == 'S' || kind == 'K') && auth.done, kind == 'N', kind == 'v':
 		default:
 			return malformed("a message of type %q out of turn", kind)
 		}
-		method, data := binary.BigEndian.Uint32(payload), payload[4:]
-		switch {
-		case method == postgresAuthOK && !verified:
-			return errServerUnverified
-		case method == postgresAuthOK:
-			loggedIn = true
-		case method == postgresAuthClear && !c.secure:
-			return malformed("it wants the password in clear, and speaks no TLS")
-		case method == postgresAuthClear:
-			err = c.write('p', append([]byte(p.password), 0))
-		case method == postgresAuthMD5 && len(data) == 4:
-			inner := md5Hex(string(p.password) + p.username)
-			err = c.write('p', append([]byte("md5"+md5Hex(inner+string(data))), 0))
-		case method == postgresAuthSASL && s == nil:
-			if !slices.Contains(strings.Split(string(data), "\x00"), "SCRAM-SHA-256") {
-				return malformed("it wants a SASL mechanism that is not known here")
-			}
-			// PostgreSQL takes the user name from the startup message and ignores the one of SCRAM.
-			s, verified = newSCRAM(sha256.New, "", saslPrep(string(p.password))), false
-			first := s.clientFirst()
-			answer := binary.BigEndian.AppendUint32([]byte("SCRAM-SHA-256\x00"), uint32(len(first)))
-			err = c.write('p', append(answer, first...))
-		case method == postgresAuthSASLMore && s != nil && !verified:
-			var final string
-			if final, err = s.clientFinal(c.x.ctx, string(data)); err == nil {
-				err = c.write('p', []byte(final))
-			}
-		case method == postgresAuthSASLFinal && s != nil && !verified:
-			err = s.verifyServerFinal(string(data))
-			verified = err == nil
-		default:
-			return malformed("it wants an authentication method that is not known here: %d", method)
+	}
+	return malformed("a login without an end")
+}
+
+// startup returns the startup message.
+func (p postgresLogin) startup() []byte {
+	message := binary.BigEndian.AppendUint32(make([]byte, 4), postgresVersion)
+	parameters := []string{"user", p.username, "application_name", "hacheck", "client_encoding", "UTF8"}
+	if p.database != "" {
+		parameters = append(parameters, "database", p.database)
+	}
+	for _, s := range parameters {
+		message = append(append(message, s...), 0)
+	}
+	message = append(message, 0)
+	binary.BigEndian.PutUint32(message, uint32(len(message)))
+	return message
+}
+
+// postgresAuth answers the authentication requests of one login.
+type postgresAuth struct {
+	conn     *postgresConn
+	login    postgresLogin
+	scram    *scram // nil unless the server asked for SCRAM
+	verified bool   // by SCRAM, the server knows the password
+	done     bool   // the server has accepted the login
+}
+
+// answer answers a request with its method and data.
+func (a *postgresAuth) answer(method uint32, data []byte) error {
+	p := a.login
+	inSCRAM := a.scram != nil && !a.verified
+	switch {
+	case method == postgresAuthOK && inSCRAM:
+		return errServerUnverified
+	case method == postgresAuthOK:
+		a.done = true
+		return nil
+	case method == postgresAuthClear && !a.conn.secure:
+		return malformed("it wants the password in clear, and speaks no TLS")
+	case method == postgresAuthClear:
+		return a.conn.write('p', append([]byte(p.password), 0))
+	case method == postgresAuthMD5 && len(data) == 4:
+		inner := md5Hex(string(p.password) + p.username)
+		return a.conn.write('p', append([]byte("md5"+md5Hex(inner+string(data))), 0))
+	case method == postgresAuthSASL && a.scram == nil:
+		if !slices.Contains(strings.Split(string(data), "\x00"), "SCRAM-SHA-256") {
+			return malformed("it wants a SASL mechanism that is not known here")
 		}
+		// PostgreSQL takes the user name from the startup message and ignores the one of SCRAM.
+		a.scram = newSCRAM(sha256.New, "", saslPrep(string(p.password)))
+		first := a.scram.clientFirst()
+		answer := binary.BigEndian.AppendUint32([]byte("SCRAM-SHA-256\x00"), uint32(len(first)))
+		return a.conn.write('p', append(answer, first...))
+	case method == postgresAuthSASLMore && inSCRAM:
+		final, err := a.scram.clientFinal(a.conn.x.ctx, string(data))
 		if err != nil {
 			return err
 		}
+		return a.conn.write('p', []byte(final))
+	case method == postgresAuthSASLFinal && inSCRAM:
+		err := a.scram.verifyServerFinal(string(data))
+		a.verified = err == nil
+		return err
 	}
-	return malformed("a login without an end")
+	return malformed("it wants an authentication method that is not known here: %d", method)
 }
 
 func md5Hex(s string) string {
