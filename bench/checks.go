@@ -109,29 +109,15 @@ func (b *bench) uncached() error {
 // serviceChecks measures the daemon's processor time for requests about a service with ten checks, whose result is
 // cached for a second. The rate is much higher than that of balancers.
 func (b *bench) serviceChecks() error {
-	const rate, checks, workers = 1000, 10, 16
+	const rate, checks, path = 1000, 10, "/checks/web/0/"
 	config := "cache_time: 1\nservices:\n  web:\n    checks:\n"
 	var accepted atomic.Int64
 	for range checks {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, stop, err := countConnections(&accepted)
 		if err != nil {
 			return err
 		}
-		defer ln.Close()
-		go func() {
-			for {
-				conn, err := ln.Accept()
-				if err != nil {
-					return // it is closed
-				}
-				accepted.Add(1)
-				conn.Close()
-			}
-		}()
-		_, port, err := net.SplitHostPort(ln.Addr().String())
-		if err != nil {
-			return err
-		}
+		defer stop()
 		config += fmt.Sprintf("      - {type: tcp, port: %s}\n", port)
 	}
 	h, err := b.startHacheck("", config)
@@ -139,7 +125,6 @@ func (b *bench) serviceChecks() error {
 		return err
 	}
 	defer h.stop()
-	const path = "/checks/web/0/"
 	if err := h.expectOK(path); err != nil {
 		return err
 	}
@@ -150,53 +135,24 @@ func (b *bench) serviceChecks() error {
 	defer bare.stop()
 	// The turns are long, because the kernel counts processor time in hundredths of a second.
 	turn, turns := 5*time.Second, max(b.turns/5, 1)
-	share := func(s *server, ask func(s *server, d time.Duration) error) (float64, error) {
-		before, err := s.cpu()
-		if err != nil {
-			return 0, err
-		}
-		began := time.Now()
-		if err := ask(s, turn); err != nil {
-			return 0, err
-		}
-		after, err := s.cpu()
-		return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
-	}
 	for _, mode := range []struct {
 		what string
-		ask  func(s *server, d time.Duration) error
+		load func(s *server) error
 	}{
-		{"a new connection each", func(s *server, d time.Duration) error {
-			_, err := b.latencies(s.addr, rate, d, func(int) string { return path })
+		{"a new connection each", func(s *server) error {
+			_, err := b.latencies(s.addr, rate, turn, func(int) string { return path })
 			return err
 		}},
-		{"keep-alive", func(s *server, d time.Duration) error {
-			clients := make([]*keepAliveClient, workers)
-			for i := range clients {
-				var err error
-				if clients[i], err = newKeepAliveClient(s); err != nil {
-					return err
-				}
-				defer clients[i].conn.Close()
-			}
-			_, err := callAtRate(rate, d, workers, func(worker, _ int) error {
-				code, err := clients[worker].get(path, "Host: x\r\n")
-				if err == nil && code != http.StatusOK {
-					err = fmt.Errorf("%s answered %d", path, code)
-				}
-				return err
-			})
-			return err
-		}},
+		{"keep-alive", func(s *server) error { return keepAliveLoad(s, rate, turn, path) }},
 	} {
 		before, began := accepted.Load(), time.Now()
 		var shares, bares []float64
 		for range turns {
-			ours, err := share(h.server, mode.ask)
+			ours, err := h.cpuShare(mode.load)
 			if err != nil {
 				return err
 			}
-			theirs, err := share(bare, mode.ask)
+			theirs, err := bare.cpuShare(mode.load)
 			if err != nil {
 				return err
 			}
@@ -212,6 +168,61 @@ func (b *bench) serviceChecks() error {
 				median(shares)/100/rate*1e6, median(bares), spread(bares, "%.2f"), turns, turn))
 	}
 	return nil
+}
+
+// countConnections listens on a port, closes every connection and counts them in accepted.
+func countConnections(accepted *atomic.Int64) (port string, stop func(), err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return // it is closed
+			}
+			accepted.Add(1)
+			conn.Close()
+		}
+	}()
+	_, port, err = net.SplitHostPort(ln.Addr().String())
+	return port, func() { ln.Close() }, err
+}
+
+// cpuShare returns the processor time of the server while load runs, in percent of a core.
+func (s *server) cpuShare(load func(s *server) error) (float64, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := load(s); err != nil {
+		return 0, err
+	}
+	after, err := s.cpu()
+	return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+}
+
+// keepAliveLoad requests path at a constant rate over kept connections. Every answer must be 200.
+func keepAliveLoad(s *server, rate int, d time.Duration, path string) error {
+	const workers = 16
+	clients := make([]*keepAliveClient, workers)
+	for i := range clients {
+		var err error
+		if clients[i], err = newKeepAliveClient(s); err != nil {
+			return err
+		}
+		defer clients[i].conn.Close()
+	}
+	_, err := callAtRate(rate, d, workers, func(worker, _ int) error {
+		code, err := clients[worker].get(path, "Host: x\r\n")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("%s answered %d", path, code)
+		}
+		return err
+	})
+	return err
 }
 
 // coldTarget counts the checks that 1,000 concurrent requests for an uncached target cause. The service answers after
