@@ -24,7 +24,7 @@ type process struct {
 
 // start starts a server.
 func (c *cluster) start(program string, args ...string) error {
-	p := &process{name: filepath.Base(program), cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:gosec // by the flags and PATH of whoever runs the demo, and nobody else's word
+	p := &process{name: filepath.Base(program), cmd: exec.Command(program, args...), done: make(chan struct{})} //nolint:gosec // named by the flags and the PATH of the user
 	p.cmd.Dir = c.dir
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = ownProcessGroup()

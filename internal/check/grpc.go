@@ -216,7 +216,7 @@ func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReade
 			x.phase = phaseRead
 		}
 		if id := frame.Header().StreamID; id != 0 && id != grpcStream {
-			return a, x.protocol("The answer of %s is not HTTP/2: a stream that nobody has opened", x.addr()), false
+			return a, x.protocol("The answer of %s is not HTTP/2: a stream that was not opened", x.addr()), false
 		}
 		var reply error
 		ended := false

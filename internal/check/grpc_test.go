@@ -179,7 +179,7 @@ func TestGRPCBrokenServers(t *testing.T) {
 		"long headers": {func(f *http2.Framer) {
 			_ = f.WriteHeaders(grpcHead(true, ":status", "200", "x", strings.Repeat("a", 9000), "y", strings.Repeat("a", 9000)))
 		}, check.ReasonProtocol, "has headers of more than 16384 bytes"},
-		"another stream": {func(f *http2.Framer) { _ = f.WriteHeaders(head); _ = f.WriteData(2, true, nil) }, check.ReasonProtocol, "a stream that nobody has opened"},
+		"another stream": {func(f *http2.Framer) { _ = f.WriteHeaders(head); _ = f.WriteData(2, true, nil) }, check.ReasonProtocol, "a stream that was not opened"},
 		"settings for ever": {func(f *http2.Framer) {
 			for f.WriteSettings(make([]http2.Setting, 1000)...) == nil { // until the client closes the connection
 			}

@@ -254,7 +254,7 @@ func bsonSize(kind byte) (int, bool) {
 	return 0, false
 }
 
-const errBSON = malformedError("a document that is none")
+const errBSON = malformedError("an invalid BSON document")
 
 // eachBSON calls visit for each element of a document. value is the text of a string, the data of a binary, a document
 // or array as a whole, and the encoded value of any other kind.

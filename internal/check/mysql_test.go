@@ -354,10 +354,10 @@ func TestMySQLAnswers(t *testing.T) {
 		"endless switches":     {after("\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a"), 503, "The answer of ADDR is not MySQL: more than 5 authentication methods one after the other"},
 		"endless more":         {after("\x01\x04", "\x01\x04", "\x01\x04", "\x01\x04"), 503, "The answer of ADDR is not MySQL: a login without an end"},
 		"asks for a file":      {after("\xfb/etc/passwd"), 503, "The answer of ADDR is not MySQL: a packet of type 0xfb in a login"},
-		"no key":               {after("\x01\x04", "\x01no key"), 503, "The answer of ADDR is not MySQL: a key that is none"},
-		"empty more":           {after("\x01"), 503, "The answer of ADDR is not MySQL: a key that is none"},
+		"no key":               {after("\x01\x04", "\x01no key"), 503, "The answer of ADDR is not MySQL: an invalid public key"},
+		"empty more":           {after("\x01"), 503, "The answer of ADDR is not MySQL: an invalid public key"},
 		"key that is not RSA":  {after("\x01\x04", "\x01"+notRSA), 503, "The answer of ADDR is not MySQL: a key that is not RSA"},
-		"key without a nonce":  {after("\xfecaching_sha2_password\x00", "\x01"+notRSA), 503, "The answer of ADDR is not MySQL: a key that is none"},
+		"key without a nonce":  {after("\xfecaching_sha2_password\x00", "\x01"+notRSA), 503, "The answer of ADDR is not MySQL: an invalid public key"},
 		"short ed25519 nonce":  {after("\xfeclient_ed25519\x00short"), 503, "The answer of ADDR is not MySQL: a nonce of the wrong length"},
 		"more than native has": {after("\xfemysql_native_password\x00a", "\x01x"), 503, "The answer of ADDR is not MySQL: more data than the method has"},
 	} {

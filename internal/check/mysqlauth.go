@@ -81,11 +81,11 @@ func first20(nonce []byte) []byte { return slices.Clone(nonce[:min(20, len(nonce
 func encryptPassword(password Secret, nonce, key []byte) ([]byte, error) {
 	block, _ := pem.Decode(key)
 	if block == nil || len(nonce) == 0 {
-		return nil, malformed("a key that is none")
+		return nil, malformed("an invalid public key")
 	}
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
-		return nil, malformed("a key that is none")
+		return nil, malformed("an invalid public key")
 	}
 	rsaKey, ok := public.(*rsa.PublicKey)
 	if !ok {
@@ -97,7 +97,7 @@ func encryptPassword(password Secret, nonce, key []byte) ([]byte, error) {
 	}
 	secret, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, rsaKey, plain, nil) //nolint:gosec // the protocol's hash
 	if err != nil {
-		return nil, malformed("a key that is of no use: %s", oneLine(err.Error(), 100))
+		return nil, malformed("an unusable public key: %s", oneLine(err.Error(), 100))
 	}
 	return secret, nil
 }

@@ -41,15 +41,15 @@ func (s *scram) clientFinal(ctx context.Context, serverFirst string) (string, er
 	fields := strings.Split(serverFirst, ",")
 	if len(fields) < 3 || !strings.HasPrefix(fields[0], "r="+s.nonce) || len(fields[0]) <= len("r="+s.nonce) ||
 		!strings.HasPrefix(fields[1], "s=") || !strings.HasPrefix(fields[2], "i=") {
-		return "", malformed("a SCRAM message that is none")
+		return "", malformed("an invalid SCRAM message")
 	}
 	salt, err := base64.StdEncoding.DecodeString(fields[1][2:])
 	if err != nil {
-		return "", malformed("a SCRAM salt that is none")
+		return "", malformed("an invalid SCRAM salt")
 	}
 	rounds, err := strconv.ParseUint(fields[2][2:], 10, 31)
 	if err != nil || rounds < 1 {
-		return "", malformed("a SCRAM iteration count that is none")
+		return "", malformed("an invalid SCRAM iteration count")
 	}
 	salted, err := s.saltedPassword(ctx, salt, rounds)
 	if err != nil {
