@@ -4,18 +4,18 @@ import (
 	"fmt"
 )
 
-// The contestants of the rows about a cached check, in the order in which constants starts them.
+// The contestants of the rows about a cached check, in the order in which startContestants starts them.
 const (
 	bareConstant = iota
 	nginxConstant
 	haproxyConstant
-	hacheckAnswers
+	hacheckCached
 )
 
-// constants starts everyone who answers a constant, and hacheck with one service whose result is cached. path is what
-// all of them are asked for.
-func (b *bench) constants() (contestants []*server, h *hacheck, path string, stop func(), err error) {
-	service, err := startToy(nil)
+// startContestants starts the servers of a constant answer, and hacheck with one service whose result is cached. All of
+// them are asked for path. The caller must call stop.
+func (b *bench) startContestants() (contestants []*server, h *hacheck, path string, stop func(), err error) {
+	service, err := startTestService(nil)
 	if err != nil {
 		return nil, nil, "", nil, err
 	}
@@ -32,22 +32,22 @@ func (b *bench) constants() (contestants []*server, h *hacheck, path string, sto
 		}
 		contestants = append(contestants, s)
 	}
-	if h, err = b.startHacheck("", forLong); err != nil {
+	if h, err = b.startHacheck("", cacheForAnHour); err != nil {
 		return contestants, nil, "", nil, err
 	}
 	contestants = append(contestants, h.server)
 	path = fmt.Sprintf("/http/web/%d/status", service.port)
 	for _, s := range contestants {
-		if err = s.expect(path); err != nil {
+		if err = s.expectOK(path); err != nil {
 			return contestants, nil, "", nil, err
 		}
 	}
 	return contestants, h, path, func() { stopAll(contestants); service.stop() }, nil
 }
 
-// rates is the row of a cached check, in turns with the constants.
-func (b *bench) rates(args ...string) (rates [][]float64, notes []string, err error) {
-	contestants, h, path, stop, err := b.constants()
+// cachedRates returns the rates of all contestants for a cached check.
+func (b *bench) cachedRates(args ...string) (rates [][]float64, notes []string, err error) {
+	contestants, h, path, stop, err := b.startContestants()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -57,7 +57,7 @@ func (b *bench) rates(args ...string) (rates [][]float64, notes []string, err er
 		return nil, nil, err
 	}
 	asked := 0
-	rates, err = b.inTurns(len(contestants), func(i int) (float64, error) {
+	rates, err = b.interleave(len(contestants), func(i int) (float64, error) {
 		if contestants[i] != h.server {
 			return b.rate("http://"+contestants[i].addr+path, args...)
 		}
@@ -70,13 +70,13 @@ func (b *bench) rates(args ...string) (rates [][]float64, notes []string, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	// Is what wrk counts what was answered, and from the cache? Each turn ends with requests in flight.
+	// Check wrk's count against hacheck's count of cache hits. Each turn ends with requests in flight.
 	after, err := h.counters()
 	if err != nil {
 		return nil, nil, err
 	}
-	hits, most := after.Hits-before.Hits, asked+(b.pairs+1)*2*connections
-	if hits < asked || hits > most || after.Misses != before.Misses {
+	hits, maxHits := after.Hits-before.Hits, asked+(b.turns+1)*2*connections
+	if hits < asked || hits > maxHits || after.Misses != before.Misses {
 		return nil, nil, fmt.Errorf("wrk counted %d answers, hacheck %d hits and %d misses", asked, hits, after.Misses-before.Misses)
 	}
 	for i, s := range contestants {
@@ -85,27 +85,27 @@ func (b *bench) rates(args ...string) (rates [][]float64, notes []string, err er
 	return rates, notes, nil
 }
 
-// newConnections: a balancer opens a connection for each check.
+// newConnections measures a cached check with a new connection each, as balancers ask.
 func (b *bench) newConnections() error {
-	r, notes, err := b.rates("-H", "Connection: close")
+	r, notes, err := b.cachedRates("-H", "Connection: close")
 	if err != nil {
 		return err
 	}
 	const what = "cached check, a new connection each, × "
-	b.addAtLeast(what+"HAProxy's constant", divide(r[hacheckAnswers], r[haproxyConstant]), 0.90, notes...)
-	b.addAtLeast(what+"nginx's constant", divide(r[hacheckAnswers], r[nginxConstant]), 0.90)
-	b.addAtLeast(what+"bare net/http", divide(r[hacheckAnswers], r[bareConstant]), 1.15)
+	b.addAtLeast(what+"HAProxy's constant", ratios(r[hacheckCached], r[haproxyConstant]), 0.90, notes...)
+	b.addAtLeast(what+"nginx's constant", ratios(r[hacheckCached], r[nginxConstant]), 0.90)
+	b.addAtLeast(what+"bare net/http", ratios(r[hacheckCached], r[bareConstant]), 1.15)
 	return nil
 }
 
-// keepAlive: what the code itself costs shows where the kernel has least to do.
+// keepAlive measures a cached check over kept connections, where the kernel's share of the cost is smallest.
 func (b *bench) keepAlive() error {
-	r, notes, err := b.rates()
+	r, notes, err := b.cachedRates()
 	if err != nil {
 		return err
 	}
 	const what = "cached check, keep-alive, × "
-	b.addAtLeast(what+"HAProxy's constant", divide(r[hacheckAnswers], r[haproxyConstant]), 0.78, notes...)
-	b.addAtLeast(what+"bare net/http", divide(r[hacheckAnswers], r[bareConstant]), 1.2)
+	b.addAtLeast(what+"HAProxy's constant", ratios(r[hacheckCached], r[haproxyConstant]), 0.78, notes...)
+	b.addAtLeast(what+"bare net/http", ratios(r[hacheckCached], r[bareConstant]), 1.2)
 	return nil
 }

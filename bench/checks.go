@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// toy is the service that is checked: it answers OK and counts.
-type toy struct {
-	port  int
-	asked atomic.Int64
-	srv   *http.Server
-	hold  chan struct{} // when not nil, answers wait until it is closed
+// testService is the checked service. It answers OK and counts its requests.
+type testService struct {
+	port     int
+	requests atomic.Int64
+	srv      *http.Server
+	hold     chan struct{} // if not nil, answers wait until it is closed
 }
 
-func startToy(hold chan struct{}) (*toy, error) {
+func startTestService(hold chan struct{}) (*testService, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -30,26 +30,26 @@ func startToy(hold chan struct{}) (*toy, error) {
 	if !ok {
 		return nil, fmt.Errorf("listening on %v", ln.Addr())
 	}
-	s := &toy{port: addr.Port, hold: hold}
+	s := &testService{port: addr.Port, hold: hold}
 	s.srv = &http.Server{
 		ReadHeaderTimeout: time.Minute,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			s.asked.Add(1)
+			s.requests.Add(1)
 			if s.hold != nil {
 				<-s.hold
 			}
-			_, _ = io.WriteString(w, "OK") // a daemon that has hung up needs no answer
+			_, _ = io.WriteString(w, "OK") // the daemon may have closed the connection
 		}),
 	}
 	go func() { _ = s.srv.Serve(ln) }() // returns when it is closed
 	return s, nil
 }
 
-func (s *toy) stop() { _ = s.srv.Close() }
+func (s *testService) stop() { _ = s.srv.Close() }
 
-// uncached: hacheck is asked over kept connections and makes a check for each request; the bare client makes the
-// same GET, on a new connection each, as checks are. Both of nginx, which costs least; no two checks are the same, or
-// they would be answered together.
+// uncached compares hacheck, which makes a check for each request, with a client that makes the same GET. Both send it
+// to nginx, on a new connection each. hacheck itself is asked over kept connections. All checks are different, because
+// hacheck would share one check among equal requests.
 func (b *bench) uncached() error {
 	nginx, err := b.startNginx()
 	if err != nil {
@@ -65,7 +65,7 @@ func (b *bench) uncached() error {
 		return err
 	}
 	defer h.stop()
-	script, err := b.script("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
+	script, err := b.writeScript("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (b *bench) uncached() error {
 		return err
 	}
 	asked := 0
-	rates, err := b.inTurns(2, func(i int) (float64, error) {
+	rates, err := b.interleave(2, func(i int) (float64, error) {
 		if i == 0 {
 			out, err := exec.CommandContext(b.ctx, b.bare, "-get", "http://"+nginx.addr+"/", "-clients", strconv.Itoa(connections), "-for", b.duration.String()).Output()
 			if err != nil {
@@ -101,37 +101,23 @@ func (b *bench) uncached() error {
 	if n := after.Misses - before.Misses; n < asked || after.Hits != before.Hits {
 		return fmt.Errorf("%d answers, but %d misses and %d hits of the cache", asked, n, after.Hits-before.Hits)
 	}
-	b.addAtLeast("uncached http check, × the same GET by a bare client", divide(rates[1], rates[0]), 0.85,
+	b.addAtLeast("uncached http check, × the same GET by a bare client", ratios(rates[1], rates[0]), 0.85,
 		fmt.Sprintf("%.0f checks/s (%s), the bare client %.0f GETs/s (%s)", median(rates[1]), spread(rates[1], "%.0f"), median(rates[0]), spread(rates[0], "%.0f")))
 	return nil
 }
 
-// serviceChecks: what the daemon costs that is asked, much more often than balancers do, about a service of ten
-// checks whose result is kept for a second. It is the daemon's own time that counts, not how fast it is.
+// serviceChecks measures the daemon's processor time for requests about a service with ten checks, whose result is
+// cached for a second. The rate is much higher than that of balancers.
 func (b *bench) serviceChecks() error {
-	const rate, checks, workers = 1000, 10, 16
+	const rate, checks, path = 1000, 10, "/checks/web/0/"
 	config := "cache_time: 1\nservices:\n  web:\n    checks:\n"
 	var accepted atomic.Int64
 	for range checks {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, stop, err := countConnections(&accepted)
 		if err != nil {
 			return err
 		}
-		defer ln.Close()
-		go func() {
-			for {
-				conn, err := ln.Accept()
-				if err != nil {
-					return // it is closed
-				}
-				accepted.Add(1)
-				conn.Close()
-			}
-		}()
-		_, port, err := net.SplitHostPort(ln.Addr().String())
-		if err != nil {
-			return err
-		}
+		defer stop()
 		config += fmt.Sprintf("      - {type: tcp, port: %s}\n", port)
 	}
 	h, err := b.startHacheck("", config)
@@ -139,8 +125,7 @@ func (b *bench) serviceChecks() error {
 		return err
 	}
 	defer h.stop()
-	const path = "/checks/web/0/"
-	if err := h.expect(path); err != nil {
+	if err := h.expectOK(path); err != nil {
 		return err
 	}
 	bare, err := b.startBare()
@@ -148,77 +133,104 @@ func (b *bench) serviceChecks() error {
 		return err
 	}
 	defer bare.stop()
-	// Long turns: the kernel counts the time of a process in hundredths of a second.
-	turn, turns := 5*time.Second, max(b.pairs/5, 1)
-	share := func(s *server, ask func(s *server, d time.Duration) error) (float64, error) {
-		before, err := s.cpu()
-		if err != nil {
-			return 0, err
-		}
-		began := time.Now()
-		if err := ask(s, turn); err != nil {
-			return 0, err
-		}
-		after, err := s.cpu()
-		return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
-	}
-	for _, way := range []struct {
+	// The turns are long, because the kernel counts processor time in hundredths of a second.
+	turn, turns := 5*time.Second, max(b.turns/5, 1)
+	for _, mode := range []struct {
 		what string
-		ask  func(s *server, d time.Duration) error
+		load func(s *server) error
 	}{
-		{"a new connection each", func(s *server, d time.Duration) error {
-			_, err := b.held(s.addr, rate, d, func(int) string { return path })
+		{"a new connection each", func(s *server) error {
+			_, err := b.latencies(s.addr, rate, turn, func(int) string { return path })
 			return err
 		}},
-		{"keep-alive", func(s *server, d time.Duration) error {
-			kept := make([]*asker, workers)
-			for i := range kept {
-				var err error
-				if kept[i], err = newAsker(s); err != nil {
-					return err
-				}
-				defer kept[i].conn.Close()
-			}
-			_, err := paced(rate, d, workers, func(worker, _ int) error {
-				code, err := kept[worker].get(path, "Host: x\r\n")
-				if err == nil && code != http.StatusOK {
-					err = fmt.Errorf("%s answered %d", path, code)
-				}
-				return err
-			})
-			return err
-		}},
+		{"keep-alive", func(s *server) error { return keepAliveLoad(s, rate, turn, path) }},
 	} {
 		before, began := accepted.Load(), time.Now()
 		var shares, bares []float64
 		for range turns {
-			ours, err := share(h.server, way.ask)
+			ours, err := h.cpuShare(mode.load)
 			if err != nil {
 				return err
 			}
-			theirs, err := share(bare, way.ask)
+			theirs, err := bare.cpuShare(mode.load)
 			if err != nil {
 				return err
 			}
 			shares, bares = append(shares, ours), append(bares, theirs)
 		}
-		// Were the checks made once a second while it was asked, all of them?
+		// All checks must run once a second during the turns.
 		least, most := int64(checks*turns*int(turn.Seconds()-1)), int64(checks*(time.Since(began).Seconds()+2))
 		if n := accepted.Load() - before; n < least || n > most || n%checks != 0 {
 			return fmt.Errorf("%d connections of the checks in %.0f s, want %d to %d", n, time.Since(began).Seconds(), least, most)
 		}
-		b.addInformation(fmt.Sprintf("%d /checks requests/s on %d TCP checks, `cache_time: 1`, %s: processor", rate, checks, way.what), shares, "% of a core",
+		b.addInformation(fmt.Sprintf("%d /checks requests/s on %d TCP checks, `cache_time: 1`, %s: processor", rate, checks, mode.what), shares, "% of a core",
 			fmt.Sprintf("%.0f µs for each request, the checks included; bare net/http at the same rate, without any check, %.2f %% (%s); %d turns of %s each",
 				median(shares)/100/rate*1e6, median(bares), spread(bares, "%.2f"), turns, turn))
 	}
 	return nil
 }
 
-// askers: a thousand ask about a target that has never been checked, before its service has answered any of them.
-func (b *bench) askers() error {
+// countConnections listens on a port, closes every connection and counts them in accepted.
+func countConnections(accepted *atomic.Int64) (port string, stop func(), err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return // it is closed
+			}
+			accepted.Add(1)
+			conn.Close()
+		}
+	}()
+	_, port, err = net.SplitHostPort(ln.Addr().String())
+	return port, func() { ln.Close() }, err
+}
+
+// cpuShare returns the processor time of the server while load runs, in percent of a core.
+func (s *server) cpuShare(load func(s *server) error) (float64, error) {
+	before, err := s.cpu()
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	if err := load(s); err != nil {
+		return 0, err
+	}
+	after, err := s.cpu()
+	return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+}
+
+// keepAliveLoad requests path at a constant rate over kept connections. Every answer must be 200.
+func keepAliveLoad(s *server, rate int, d time.Duration, path string) error {
+	const workers = 16
+	clients := make([]*keepAliveClient, workers)
+	for i := range clients {
+		var err error
+		if clients[i], err = newKeepAliveClient(s); err != nil {
+			return err
+		}
+		defer clients[i].conn.Close()
+	}
+	_, err := callAtRate(rate, d, workers, func(worker, _ int) error {
+		code, err := clients[worker].get(path, "Host: x\r\n")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("%s answered %d", path, code)
+		}
+		return err
+	})
+	return err
+}
+
+// coldTarget counts the checks that 1,000 concurrent requests for an uncached target cause. The service answers after
+// all requests are sent.
+func (b *bench) coldTarget() error {
 	const n = 1000
 	hold := make(chan struct{})
-	service, err := startToy(hold)
+	service, err := startTestService(hold)
 	if err != nil {
 		return err
 	}
@@ -253,6 +265,6 @@ func (b *bench) askers() error {
 	if good.Load() != n {
 		return fmt.Errorf("%d of %d askers were answered 200", good.Load(), n)
 	}
-	b.addExact("1,000 askers of one cold target: checks", int(service.asked.Load()), 1)
+	b.addExact("1,000 askers of one cold target: checks", int(service.requests.Load()), 1)
 	return nil
 }

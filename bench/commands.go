@@ -11,10 +11,11 @@ import (
 	"hacheck/internal/spool"
 )
 
-// stale: as soon as a writer has returned, the daemon is asked, and must know. Writers are the package that
-// the commands use (most tries: no process to start) and the commands themselves; other clients keep the daemon busy.
+// stale asks the daemon immediately after an override was written and counts the answers from before. The writers are
+// the package of the commands (most tries, because it starts no process) and the commands. Other clients load the
+// daemon meanwhile.
 func (b *bench) stale() error {
-	h, err := b.startHacheck("", forLong)
+	h, err := b.startHacheck("", cacheForAnHour)
 	if err != nil {
 		return err
 	}
@@ -38,18 +39,18 @@ func (b *bench) stale() error {
 		down, up func() error
 	}{
 		{
-			"stale answers after a writer in this process returned", 95000 / b.share,
+			"stale answers after a writer in this process returned", 95000 / b.divisor,
 			func() error { return dir.Write(spool.Entry{Key: key, State: spool.Down, Reason: "bench"}) },
 			func() error { return dir.Remove(key) },
 		},
 		{
-			"stale answers after hadown or haup returned", 5000 / b.share,
+			"stale answers after hadown or haup returned", 5000 / b.divisor,
 			func() error { return command("hadown", "-r", "bench") },
 			func() error { return command("haup") },
 		},
 	}
 
-	a, err := newAsker(h.server)
+	a, err := newKeepAliveClient(h.server)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (b *bench) stale() error {
 		return err
 	}
 	defer func() {
-		_ = busy.Process.Kill() // it is to end, and Wait would only say that it was killed
+		_ = busy.Process.Kill() // Wait returns that it was killed
 		_ = busy.Wait()
 	}()
 	for _, w := range writers {
@@ -89,7 +90,7 @@ func (b *bench) stale() error {
 	return nil
 }
 
-// hadown: what an operator's loop over many hosts waits for.
+// hadown measures the time of a whole hadown process.
 func (b *bench) hadown() error {
 	root, err := os.MkdirTemp(b.tmp, "spool-")
 	if err != nil {
@@ -101,13 +102,13 @@ func (b *bench) hadown() error {
 		err := cmd.Run()
 		return float64(time.Since(began)) / float64(time.Millisecond), err
 	}
-	tries := max(400/b.share, 40)
+	tries := max(400/b.divisor, 40)
 	hadown, empty := make([]float64, tries), make([]float64, tries)
 	for i := range tries {
-		// Another service each time, as an operator does; by turns one and the other goes first.
+		// Each run has another service. The two programs take turns in going first.
 		for k := range 2 {
 			if (i+k)%2 == 0 {
-				empty[i], err = run(b.nop)
+				empty[i], err = run(b.empty)
 			} else {
 				hadown[i], err = run(filepath.Join(b.bin, "hadown"), "--spool-root", root, "-r", "kernel upgrade", fmt.Sprintf("web-%d", i))
 			}
@@ -116,7 +117,7 @@ func (b *bench) hadown() error {
 			}
 		}
 	}
-	b.addAtMost("`hadown svc`, whole process, × an empty Go program", divide(hadown, empty), 3, "×",
+	b.addAtMost("`hadown svc`, whole process, × an empty Go program", ratios(hadown, empty), 3, "×",
 		fmt.Sprintf("%.2f ms (%s), an empty Go program %.2f ms (%s), %d runs of each", median(hadown), spread(hadown, "%.2f"), median(empty), spread(empty, "%.2f"), tries))
 	return nil
 }

@@ -4,10 +4,10 @@ import (
 	"fmt"
 )
 
-// p99: how late the latest one in a hundred is, at a rate that any server could keep up with.
+// p99 measures the 99th percentile of the latency at a rate that no contestant is overloaded by.
 func (b *bench) p99() error {
 	const rate, few, many = 2000, 10, 10000
-	service, err := startToy(nil)
+	service, err := startTestService(nil)
 	if err != nil {
 		return err
 	}
@@ -17,7 +17,7 @@ func (b *bench) p99() error {
 		return err
 	}
 	defer bare.stop()
-	h, err := b.startHacheck("", forLong)
+	h, err := b.startHacheck("", cacheForAnHour)
 	if err != nil {
 		return err
 	}
@@ -27,30 +27,30 @@ func (b *bench) p99() error {
 			return fmt.Sprintf("/http/service-%d/%d/status-%d", i%services, service.port, i%services)
 		}
 	}
-	if err := b.fill(h, many, "", target(many)); err != nil {
+	if err := b.fillCache(h, many, "", target(many)); err != nil {
 		return err
 	}
 	contestants := []struct {
 		addr     string
 		services int
 	}{{bare.addr, few}, {h.addr, few}, {h.addr, many}}
-	checks := service.asked.Load()
+	checks := service.requests.Load()
 	p50 := make([][]float64, len(contestants))
-	p99s, err := b.inTurns(len(contestants), func(i int) (float64, error) {
-		took, err := b.held(contestants[i].addr, rate, b.duration, target(contestants[i].services))
+	p99s, err := b.interleave(len(contestants), func(i int) (float64, error) {
+		took, err := b.latencies(contestants[i].addr, rate, b.duration, target(contestants[i].services))
 		p50[i] = append(p50[i], quantile(took, 0.5))
 		return quantile(took, 0.99), err
 	})
 	if err != nil {
 		return err
 	}
-	if n := service.asked.Load(); n != checks {
+	if n := service.requests.Load(); n != checks {
 		return fmt.Errorf("%d checks were not answered from the cache", n-checks)
 	}
 	for k, services := range []int{few, many} {
 		notes := []string{fmt.Sprintf("p99 %.0f µs (%s), median answer %.0f µs; bare net/http p99 %.0f µs (%s), median answer %.0f µs",
 			median(p99s[k+1]), spread(p99s[k+1], "%.0f"), median(p50[k+1]), median(p99s[0]), spread(p99s[0], "%.0f"), median(p50[0]))}
-		b.addAtMost(fmt.Sprintf("p99 at %d checks/s held, %d services, × bare net/http", rate, services), divide(p99s[k+1], p99s[0]), 1.2, "×", notes...)
+		b.addAtMost(fmt.Sprintf("p99 at %d checks/s held, %d services, × bare net/http", rate, services), ratios(p99s[k+1], p99s[0]), 1.2, "×", notes...)
 	}
 	return nil
 }

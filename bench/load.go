@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// connections is how many wrk keeps busy: enough that every core has work at any time, few enough that the
-// contestants' queues stay short.
+// connections is the number of wrk's connections. It is high enough to keep every core busy and low enough to keep the
+// queues of the contestants short.
 const connections = 32
 
 var (
@@ -24,16 +24,17 @@ var (
 	wrkNot2xx   = regexp.MustCompile(`Non-2xx or 3xx responses: ([0-9]+)`)
 )
 
-// load is what wrk reports of one turn.
-type load struct {
+// wrkResult is the result of one turn of wrk.
+type wrkResult struct {
 	rate     float64 // answers a second
 	requests int
 	not2xx   int // answers that are neither 2xx nor 3xx
 }
 
-// wrk asks one contestant for one turn. A failed connection or request is an error: it would be a fast one.
-func (b *bench) wrk(url string, args ...string) (load, error) {
-	var l load
+// wrk loads one contestant for one turn. It returns an error for a failed connection or request, because a failure is
+// faster than an answer.
+func (b *bench) wrk(url string, args ...string) (wrkResult, error) {
+	var l wrkResult
 	args = append([]string{
 		"-t", "2", "-c", strconv.Itoa(connections), "-d", fmt.Sprintf("%ds", int(b.duration.Seconds())),
 	}, append(args, url)...)
@@ -60,7 +61,7 @@ func (b *bench) wrk(url string, args ...string) (load, error) {
 	return l, err
 }
 
-// rate is wrk's rate where every answer has to be 2xx.
+// rate returns the rate of wrk, and an error unless every answer is 2xx.
 func (b *bench) rate(url string, args ...string) (float64, error) {
 	l, err := b.wrk(url, args...)
 	if err == nil && l.not2xx > 0 {
@@ -69,17 +70,17 @@ func (b *bench) rate(url string, args ...string) (float64, error) {
 	return l.rate, err
 }
 
-// inTurns gives each contestant its turns: all of them once, then all of them again, each time beginning with
-// another one, so that no one always runs after the same one. Before the first turn each warms up for one.
-// It returns the figures of each contestant, turn by turn.
-func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][]float64, error) {
+// interleave runs b.turns rounds with one turn of each contestant. Each round begins with another contestant, so that
+// none always runs after the same one. A round of warm-up comes first. It returns the figures of each contestant in the
+// order of the turns.
+func (b *bench) interleave(contestants int, turn func(i int) (float64, error)) ([][]float64, error) {
 	figures := make([][]float64, contestants)
 	for i := range contestants {
 		if _, err := turn(i); err != nil {
 			return nil, err
 		}
 	}
-	for p := range b.pairs {
+	for p := range b.turns {
 		for k := range contestants {
 			i := (p + k) % contestants
 			f, err := turn(i)
@@ -92,15 +93,14 @@ func (b *bench) inTurns(contestants int, turn func(i int) (float64, error)) ([][
 	return figures, nil
 }
 
-// script writes a wrk script that makes n different requests, round about, each thread beginning elsewhere. path is
-// the body of a function in Lua that returns the path of request i, from 0 to n-1.
+// writeScript writes a wrk script that sends n different requests again and again. Each thread begins at another one.
+// path is the body of a Lua function that returns the path of request i, from 0 to n-1.
 //
-// Requests are made when they are sent, not before: wrk lets a thread begin before it has read the next one's script,
-// and counts what that thread asks meanwhile but not the time. And 100,000 of them kept in memory would compete with
-// the contestant's own data for the processor's cache, the more so the more data that has. Every request is a string of its own, also where
-// paths repeat: one that Lua has already costs it less than a new one, and the difference would be taken for the
-// contestant's.
-func (b *bench) script(name string, n int, path string) (string, error) {
+// The script formats each request when it is sent, for two reasons. wrk starts a thread before it has read the script
+// of the next one, and counts the requests of that time but not the time itself. And 100,000 requests in memory would
+// compete with the contestant for the processor's cache. Every request is a different string, even for a repeated path:
+// Lua reuses equal strings, and the saved time would count for the contestant.
+func (b *bench) writeScript(name string, n int, path string) (string, error) {
 	file := filepath.Join(b.tmp, name+".lua")
 	return file, os.WriteFile(file, fmt.Appendf(nil, `
 local threads = 0
@@ -116,7 +116,7 @@ end
 
 local asked = 0
 function request()
-    -- In steps of a prime: neighbours in the list are not neighbours in time.
+    -- A prime step, so that neighbouring requests are not sent one after the other.
     asked = asked + 7919
     local i = (first + asked) %% %d
     return format("GET %%s HTTP/1.1\r\nHost: x\r\nX-Number: %%07d\r\n\r\n", path(i), i)
@@ -124,18 +124,18 @@ end
 `, path, n), 0o600)
 }
 
-// held asks at a steady rate, whatever the answers do, each time on a new connection as HAProxy does, and returns how
-// long each answer took, in microseconds.
-func (b *bench) held(addr string, rate int, d time.Duration, path func(i int) string) ([]float64, error) {
+// latencies sends requests at a constant rate, each on a new connection as HAProxy does. It returns the latency of each
+// answer in microseconds.
+func (b *bench) latencies(addr string, rate int, d time.Duration, path func(i int) string) ([]float64, error) {
 	const workers = 256
 	buffers := make([][4096]byte, workers)
-	return paced(rate, d, workers, func(worker, i int) error { return ask(addr, path(i), buffers[worker][:]) })
+	return callAtRate(rate, d, workers, func(worker, i int) error { return requestOnce(addr, path(i), buffers[worker][:]) })
 }
 
-// paced calls ask at a steady rate and returns how long each call took, in microseconds. The time counts from the
-// moment the call was due, not from when it could be made: a server that stalls makes all that are due in the meantime
-// late, and each of them counts (otherwise a stall of a second would be one slow answer of thousands).
-func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error) ([]float64, error) {
+// callAtRate calls call at a constant rate (open loop) and returns the latency of each call in microseconds. A latency
+// counts from the time the call is due, not from the time it is made. So a stall of the server makes every call late
+// that is due meanwhile, and not only one.
+func callAtRate(rate int, d time.Duration, workers int, call func(worker, i int) error) ([]float64, error) {
 	n := int(d.Seconds() * float64(rate))
 	took := make([]float64, n)
 	due := make(chan int, n)
@@ -147,7 +147,7 @@ func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error
 	for worker := range workers {
 		wg.Go(func() {
 			for i := range due {
-				err := ask(worker, i)
+				err := call(worker, i)
 				took[i] = float64(time.Since(at(i))) / float64(time.Microsecond)
 				if err != nil {
 					mu.Lock()
@@ -158,7 +158,7 @@ func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error
 		})
 	}
 	for i := range n {
-		time.Sleep(time.Until(at(i))) // the rate is what is held: nothing is waited for
+		time.Sleep(time.Until(at(i))) // does not wait for any answer
 		due <- i
 	}
 	close(due)
@@ -166,14 +166,15 @@ func paced(rate int, d time.Duration, workers int, ask func(worker, i int) error
 	return took, failed
 }
 
-// ask sends one request on a new connection, as HAProxy's httpchk does, and reads the answer to its end.
-func ask(addr, path string, buf []byte) error {
+// requestOnce sends one request on a new connection, as HAProxy's httpchk does, and reads the whole answer. It returns
+// an error unless the answer is 200.
+func requestOnce(addr, path string, buf []byte) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // fails on a closed connection, which the write says too
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // an error shows again at the write
 	if _, err := conn.Write(append(append(append(buf[:0], "GET "...), path...), " HTTP/1.0\r\n\r\n"...)); err != nil {
 		return err
 	}

@@ -1,14 +1,13 @@
-// Command bench measures what hacheck promises about its speed and its size, beside the least that could do the same:
-// a constant answer by bare net/http, by nginx and by HAProxy, a bare client, an empty program, one that reads files. It
-// writes
-// bench/RESULTS.md and exits with 1 when a floor is missed.
+// Command bench measures the speed and the size of hacheck. It compares hacheck with the simplest programs for the same
+// task: a constant answer by bare net/http, by nginx and by HAProxy, a bare client, an empty program, a program that
+// reads files. It writes bench/RESULTS.md and exits with 1 when a floor is missed.
 //
-// Machines differ and none is quiet for long. So nothing is compared with a number from another time or place: the
-// contestants run in turns, a few seconds each, many times over, and what counts is the median of the ratios of
-// neighbours. Everything is on the loopback interface, bounded in time, and gone when it ends.
+// No figure is compared with one from another time or machine. The contestants run in turns of a few seconds, and a
+// row is the median of the ratios of neighbouring turns. All traffic is on the loopback interface. Bench is bounded in
+// time and removes everything when it ends.
 //
-//	make bench                                   # all of it, about 20 minutes
-//	make bench BENCHFLAGS='-quick -only p99'     # a glance at one row while working on it; writes no file
+//	make bench                                   # all rows, about 20 minutes
+//	make bench BENCHFLAGS='-quick -only p99'     # one row with few turns; writes no file
 package main
 
 import (
@@ -28,21 +27,21 @@ import (
 
 // bench is one run.
 type bench struct {
-	ctx  context.Context
-	bin  string // where the commands are
-	tmp  string // everything that is written
-	bare string // the program of bench/bare
-	nop  string // the program of bench/empty
-	list string // the program of bench/list
+	ctx   context.Context
+	bin   string // directory of the commands
+	tmp   string // temporary directory
+	bare  string // the program of bench/bare
+	empty string // the program of bench/empty
+	list  string // the program of bench/list
 
-	pairs    int           // how many times each contestant has its turn
-	duration time.Duration // of one turn; whole seconds, as wrk counts them
-	share    int           // one in share of the tries where tries are counted
+	turns    int           // of each contestant
+	duration time.Duration // of one turn, in whole seconds as wrk requires
+	divisor  int           // rows that count tries make 1 of divisor tries
 
 	results []result
 }
 
-// rows are the table, in its order.
+// rows are the rows of the table in their order.
 var rows = []struct {
 	name string
 	run  func(*bench) error
@@ -53,24 +52,24 @@ var rows = []struct {
 	{"many targets", (*bench).manyTargets},
 	{"uncached", (*bench).uncached},
 	{"checks", (*bench).serviceChecks},
-	{"askers", (*bench).askers},
+	{"askers", (*bench).coldTarget},
 	{"stale", (*bench).stale},
 	{"hadown", (*bench).hadown},
 	{"memory", (*bench).memory},
-	{"start", (*bench).startUp},
+	{"start", (*bench).startTime},
 }
 
 func main() {
 	bin := flag.String("bin", "bin", "directory of the commands")
-	quick := flag.Bool("quick", false, "a glance: 3 turns of 1 s and few tries")
+	quick := flag.Bool("quick", false, "3 turns of 1 s and few tries")
 	pairs := flag.Int("pairs", 20, "turns for each contestant")
 	duration := flag.Duration("duration", 2*time.Second, "length of a turn, whole seconds")
 	only := flag.String("only", "", "only the rows whose name matches this regular expression")
-	out := flag.String("out", "", "file to write; by default bench/RESULTS.md after a whole run, none after a glance or of a few rows")
+	out := flag.String("out", "", "file to write; by default bench/RESULTS.md after a whole run, none with -quick or -only")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, &bench{bin: *bin, pairs: *pairs, duration: *duration, share: 1}, *quick, *only, *out)
+	err := run(ctx, &bench{bin: *bin, turns: *pairs, duration: *duration, divisor: 1}, *quick, *only, *out)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -84,12 +83,12 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 		return fmt.Errorf("-only: %w", err)
 	}
 	if quick {
-		b.pairs, b.duration, b.share = 3, time.Second, 20
+		b.turns, b.duration, b.divisor = 3, time.Second, 20
 	}
-	if b.pairs < 1 || b.duration < time.Second || b.duration%time.Second != 0 {
+	if b.turns < 1 || b.duration < time.Second || b.duration%time.Second != 0 {
 		return errors.New("-pairs must be at least 1, -duration whole seconds")
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Hour) // whatever hangs does not hang for ever
+	ctx, cancel := context.WithTimeout(ctx, time.Hour)
 	defer cancel()
 	b.ctx = ctx
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
@@ -113,7 +112,7 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		for _, res := range b.results[n:] {
-			fmt.Printf("%-80s %s (%s)  floor %s: %s\n", res.what, res.figure, res.spread, cmp.Or(res.floor, "none"), res.verdict())
+			fmt.Printf("%-80s %s (%s)  floor %s: %s\n", res.what, res.figure, res.spread, cmp.Or(res.floor, "none"), res.status())
 			for _, note := range res.notes {
 				fmt.Println("    " + note)
 			}
@@ -125,7 +124,7 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 		out = "bench/RESULTS.md"
 	}
 	if out != "" {
-		if err := b.write(out, time.Since(began)); err != nil {
+		if err := b.writeResults(out, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -140,13 +139,13 @@ func run(ctx context.Context, b *bench, quick bool, only, out string) error {
 	return nil
 }
 
-// build builds what hacheck is compared with, as hacheck itself is built.
+// build builds the programs that hacheck is compared with, with the flags of hacheck's own build.
 func (b *bench) build() error {
 	cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.tmp+"/", "./bench/bare", "./bench/empty", "./bench/list")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
-	b.bare, b.nop, b.list = filepath.Join(b.tmp, "bare"), filepath.Join(b.tmp, "empty"), filepath.Join(b.tmp, "list")
+	b.bare, b.empty, b.list = filepath.Join(b.tmp, "bare"), filepath.Join(b.tmp, "empty"), filepath.Join(b.tmp, "list")
 	return nil
 }

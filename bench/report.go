@@ -18,13 +18,13 @@ import (
 type result struct {
 	what           string
 	figure, spread string
-	floor          string   // empty: the figure is information
-	missed         bool     // the figure is on the wrong side of the floor
-	notes          []string // absolute figures, and what else a reader wants to know
+	floor          string   // "" for a row that is information
+	missed         bool     // the figure misses the floor
+	notes          []string // absolute figures and further information
 }
 
-// verdict is what the last column says of a row.
-func (r result) verdict() string {
+// status returns the last column of a row.
+func (r result) status() string {
 	switch {
 	case r.floor == "":
 		return "-"
@@ -34,16 +34,15 @@ func (r result) verdict() string {
 	return "held"
 }
 
-// addAtLeast adds a row whose figure is the median of ratios, which may not be lower than floor.
-func (b *bench) addAtLeast(what string, ratios []float64, floor float64, notes ...string) {
+// addAtLeast adds a row whose figure is the median of values, ratios that must be at least floor.
+func (b *bench) addAtLeast(what string, values []float64, floor float64, notes ...string) {
 	b.results = append(b.results, result{
-		what: what, figure: fmt.Sprintf("%.3f ×", median(ratios)), spread: spread(ratios, "%.3f"),
-		floor: fmt.Sprintf("≥ %.2f ×", floor), missed: !(median(ratios) >= floor), notes: notes,
+		what: what, figure: fmt.Sprintf("%.3f ×", median(values)), spread: spread(values, "%.3f"),
+		floor: fmt.Sprintf("≥ %.2f ×", floor), missed: !(median(values) >= floor), notes: notes,
 	})
 }
 
-// addAtMost adds a row whose figure is the median of values, ratios ("×") or in another unit, which may not be higher
-// than floor.
+// addAtMost adds a row whose figure is the median of values, which must be at most floor. The unit of ratios is "×".
 func (b *bench) addAtMost(what string, values []float64, floor float64, unit string, notes ...string) {
 	b.results = append(b.results, result{
 		what: what, figure: fmt.Sprintf("%.3g %s", median(values), unit), spread: spread(values, "%.3g"),
@@ -51,21 +50,21 @@ func (b *bench) addAtMost(what string, values []float64, floor float64, unit str
 	})
 }
 
-// addExact adds a row whose figure has to be one number.
+// addExact adds a row whose figure must be want.
 func (b *bench) addExact(what string, got, want int, notes ...string) {
 	b.results = append(b.results, result{
 		what: what, figure: fmt.Sprint(got), spread: "-", floor: fmt.Sprint(want), missed: got != want, notes: notes,
 	})
 }
 
-// addInformation adds a row that has no floor.
+// addInformation adds a row without a floor.
 func (b *bench) addInformation(what string, values []float64, unit string, notes ...string) {
 	b.results = append(b.results, result{
 		what: what, figure: fmt.Sprintf("%.3g %s", median(values), unit), spread: spread(values, "%.3g"), notes: notes,
 	})
 }
 
-// thousands writes a number below a million with a comma: 10,000.
+// thousands formats a number below a million with a comma: 10,000.
 func thousands(n int) string {
 	if n < 1000 {
 		return strconv.Itoa(n)
@@ -73,7 +72,7 @@ func thousands(n int) string {
 	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
-// quantile returns the q-th quantile of values, 0 to 1, between neighbours in proportion.
+// quantile returns the q-th quantile of values, q from 0 to 1, with linear interpolation.
 func quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -89,7 +88,7 @@ func quantile(values []float64, q float64) float64 {
 
 func median(values []float64) float64 { return quantile(values, 0.5) }
 
-// spread shows the middle half of values.
+// spread returns the range of the middle half of values.
 func spread(values []float64, format string) string {
 	if len(values) < 2 {
 		return "-"
@@ -97,8 +96,8 @@ func spread(values []float64, format string) string {
 	return fmt.Sprintf(format+"–"+format, quantile(values, 0.25), quantile(values, 0.75))
 }
 
-// divide returns the ratios of neighbours.
-func divide(a, b []float64) []float64 {
+// ratios returns a[i]/b[i] for each turn i.
+func ratios(a, b []float64) []float64 {
 	r := make([]float64, len(a))
 	for i := range a {
 		r[i] = a[i] / b[i]
@@ -106,8 +105,8 @@ func divide(a, b []float64) []float64 {
 	return r
 }
 
-// write writes the table.
-func (b *bench) write(file string, took time.Duration) error {
+// writeResults writes the table to file.
+func (b *bench) writeResults(file string, took time.Duration) error {
 	var w bytes.Buffer
 	fmt.Fprintf(&w, `# How fast, and how large
 
@@ -119,10 +118,10 @@ Machine: %s, %d cores, Linux %s, %s.
 
 | what | measured | spread | floor | |
 |---|---|---|---|---|
-`, command(), time.Now().UTC().Format("2 January 2006"), took.Minutes(), b.pairs, b.duration,
+`, makeCommand(), time.Now().UTC().Format("2 January 2006"), took.Minutes(), b.turns, b.duration,
 		cpu(), runtime.NumCPU(), kernel(), runtime.Version())
 	for _, r := range b.results {
-		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, cmp.Or(r.floor, "-"), r.verdict())
+		fmt.Fprintf(&w, "| %s | %s | %s | %s | %s |\n", r.what, r.figure, r.spread, cmp.Or(r.floor, "-"), r.status())
 	}
 	fmt.Fprintf(&w, "\nThe figures behind them:\n\n")
 	for _, r := range b.results {
@@ -133,12 +132,12 @@ Machine: %s, %d cores, Linux %s, %s.
 	return os.WriteFile(file, w.Bytes(), 0o644)
 }
 
-// command is how this run was started, by way of the Makefile.
-func command() string {
+// makeCommand returns the make command line that starts this run.
+func makeCommand() string {
 	var flags []string
 	for i := 1; i < len(os.Args); i++ {
 		if os.Args[i] == "-bin" {
-			i++ // which the Makefile gives
+			i++ // the Makefile adds it
 			continue
 		}
 		flags = append(flags, os.Args[i])
@@ -149,7 +148,7 @@ func command() string {
 	return "make bench BENCHFLAGS='" + strings.Join(flags, " ") + "'"
 }
 
-// cpu is the model of the processor.
+// cpu returns the model of the processor.
 func cpu() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err == nil {
@@ -162,7 +161,7 @@ func cpu() string {
 	return runtime.GOARCH
 }
 
-// kernel is the kernel's version without what a distributor or host has appended.
+// kernel returns the kernel's version without the suffix of a distribution or host.
 func kernel() string {
 	text, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {

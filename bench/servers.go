@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// server is a contestant that runs.
+// server is a running contestant.
 type server struct {
 	name string
 	addr string
@@ -29,31 +29,31 @@ type server struct {
 	done chan struct{}
 }
 
-// start starts a server that will listen on 127.0.0.1:port, and waits until it does.
+// start starts a server on 127.0.0.1:port and waits until it listens.
 func (b *bench) start(name string, port int, program string, args ...string) (*server, error) {
-	// sbin is where Debian keeps servers, and not on the PATH of a user who is not root.
+	// Debian installs servers in sbin, which is not in the PATH of an unprivileged user.
 	if _, err := exec.LookPath(program); err != nil {
 		program = filepath.Join("/usr/sbin", program)
 	}
 	s := &server{name: name, addr: "127.0.0.1:" + strconv.Itoa(port), cmd: exec.Command(program, args...), done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	s.cmd.SysProcAttr = dieWithUs()
+	s.cmd.SysProcAttr = killWithParent()
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
 	go func() {
-		_ = s.cmd.Wait() // that it ended is what matters; wait says so, and shows what it printed
+		_ = s.cmd.Wait() // waitListening reports that it ended, with its output
 		close(s.done)
 	}()
-	if err := b.wait(s); err != nil {
+	if err := b.waitListening(s); err != nil {
 		s.stop()
 		return nil, err
 	}
 	return s, nil
 }
 
-// wait waits until the server accepts connections.
-func (b *bench) wait(s *server) error {
+// waitListening waits until the server accepts connections, at most 30 s.
+func (b *bench) waitListening(s *server) error {
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		conn, err := net.Dial("tcp", s.addr)
 		if err == nil {
@@ -73,7 +73,7 @@ func (b *bench) wait(s *server) error {
 	}
 }
 
-// stop ends the server.
+// stop ends the server with SIGTERM, after 10 s with SIGKILL.
 func (s *server) stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	select {
@@ -90,7 +90,7 @@ func stopAll(servers []*server) {
 	}
 }
 
-// freePort returns a port below those the kernel takes for outgoing connections.
+// freePort returns a port below the kernel's range for outgoing connections.
 func freePort() (int, error) {
 	for range 1000 {
 		port := 10000 + rand.IntN(20000)
@@ -102,7 +102,7 @@ func freePort() (int, error) {
 	return 0, errors.New("found no free port")
 }
 
-// startBare starts the constant of bare net/http.
+// startBare starts a server of bare net/http with a constant answer.
 func (b *bench) startBare() (*server, error) {
 	port, err := freePort()
 	if err != nil {
@@ -111,8 +111,7 @@ func (b *bench) startBare() (*server, error) {
 	return b.start("bare net/http", port, b.bare, "-listen", "127.0.0.1:"+strconv.Itoa(port))
 }
 
-// startNginx starts nginx with a constant: one worker a core, no log, and connections that are kept for as long as
-// the client likes.
+// startNginx starts nginx with a constant answer: one worker per core, no log, no limit of requests per connection.
 func (b *bench) startNginx() (*server, error) {
 	port, err := freePort()
 	if err != nil {
@@ -122,7 +121,7 @@ func (b *bench) startNginx() (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Workers run as another user and must reach their directories.
+	// Workers run as another user and need access to their directories.
 	for _, d := range []string{b.tmp, dir} {
 		if err := os.Chmod(d, 0o755); err != nil {
 			return nil, err
@@ -184,7 +183,7 @@ type hacheck struct {
 	spool string
 }
 
-// startHacheck starts the daemon with the given lines of configuration. Its spool directory may have been filled.
+// startHacheck starts the daemon with a configuration and a spool directory. If spool is "", it creates an empty one.
 func (b *bench) startHacheck(spool, config string) (*hacheck, error) {
 	port, err := freePort()
 	if err != nil {
@@ -207,10 +206,10 @@ func (b *bench) startHacheck(spool, config string) (*hacheck, error) {
 	return &hacheck{server: s, spool: spool}, nil
 }
 
-// forLong is the configuration for rows about results that are cached: nothing expires during a row.
-const forLong = "cache_time: 3600\n"
+// cacheForAnHour is the configuration of rows about cached results. Nothing expires during a row.
+const cacheForAnHour = "cache_time: 3600\n"
 
-// get asks once, on a connection of its own.
+// get sends one request on a new connection and returns the code and the body of the answer.
 func (s *server) get(path string) (int, string, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	resp, err := client.Get("http://" + s.addr + path)
@@ -222,8 +221,8 @@ func (s *server) get(path string) (int, string, error) {
 	return resp.StatusCode, string(body), err
 }
 
-// expect asks once and wants 200.
-func (s *server) expect(path string) error {
+// expectOK sends one request and returns an error unless the answer is 200.
+func (s *server) expectOK(path string) error {
 	code, body, err := s.get(path)
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("%s answered %d %s", path, code, body)
@@ -231,7 +230,7 @@ func (s *server) expect(path string) error {
 	return err
 }
 
-// cacheCounters are what /status says about the cache.
+// cacheCounters are the counters of the cache in /status.
 type cacheCounters struct{ Hits, Misses, Sets int }
 
 func (h *hacheck) counters() (cacheCounters, error) {
@@ -246,7 +245,7 @@ func (h *hacheck) counters() (cacheCounters, error) {
 	return page.Cache, err
 }
 
-// memory returns the private memory and all resident memory of the daemon in MB (of a million bytes).
+// memory returns the private and the whole resident memory of the daemon in MB (1,000,000 bytes).
 func (s *server) memory() (private, all float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
@@ -264,14 +263,13 @@ func (s *server) memory() (private, all float64, err error) {
 	return private, all, err
 }
 
-// cpu returns how long the daemon has been on a processor so far, all its threads together. The kernel counts it in
-// hundredths of a second.
+// cpu returns the processor time of the daemon so far, of all threads. The kernel counts it in hundredths of a second.
 func (s *server) cpu() (time.Duration, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
 	if err != nil {
 		return 0, err
 	}
-	// The name of the program, in brackets, may have blanks in it; utime and stime are the 12th and 13th field after it.
+	// The name of the program, in brackets, may contain spaces. utime and stime are the 12th and 13th field after it.
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	const utime, stime = 11, 12
 	if len(fields) <= stime {
@@ -282,22 +280,22 @@ func (s *server) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
-// asker asks a daemon over one connection that is kept.
-type asker struct {
+// keepAliveClient sends requests to a daemon over one keep-alive connection.
+type keepAliveClient struct {
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-func newAsker(s *server) (*asker, error) {
+func newKeepAliveClient(s *server) (*keepAliveClient, error) {
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		return nil, err
 	}
-	return &asker{conn, bufio.NewReader(conn)}, nil
+	return &keepAliveClient{conn, bufio.NewReader(conn)}, nil
 }
 
-// get asks for a path, with the given lines of header if any, and returns the code of the answer.
-func (a *asker) get(path, header string) (int, error) {
+// get requests a path, with header lines unless "", and returns the code of the answer.
+func (a *keepAliveClient) get(path, header string) (int, error) {
 	if _, err := fmt.Fprintf(a.conn, "GET %s HTTP/1.1\r\n%s\r\n", path, header); err != nil {
 		return 0, err
 	}
@@ -309,15 +307,15 @@ func (a *asker) get(path, header string) (int, error) {
 	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }
 
-// fill has n different targets checked, so that their results are cached. target gives the path of the i-th. header is
-// what those who ask later will send: a result is kept for the same Host only.
-func (b *bench) fill(h *hacheck, n int, header string, target func(i int) string) error {
+// fillCache requests n different targets, so that their results are cached. target returns the path of the i-th one.
+// header must be the header of later requests, because the Host is part of the cache key.
+func (b *bench) fillCache(h *hacheck, n int, header string, target func(i int) string) error {
 	const workers = 8
 	failed := make(chan error, workers)
 	for w := range workers {
 		go func() {
 			failed <- func() error {
-				a, err := newAsker(h.server)
+				a, err := newKeepAliveClient(h.server)
 				if err != nil {
 					return err
 				}

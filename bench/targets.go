@@ -6,52 +6,52 @@ import (
 	"path/filepath"
 )
 
-// override is the content of the file of an override.
-const override = `{"reason": "bench", "expiration": null, "creation": 1500000000.5}`
+// overrideJSON is the content of the file of an override.
+const overrideJSON = `{"reason": "bench", "expiration": null, "creation": 1500000000.5}`
 
-// overrides returns a spool directory with n overrides, one a service.
-func (b *bench) overrides(n int) (string, error) {
+// writeOverrides creates a spool directory with n overrides, one per service, and returns its path.
+func (b *bench) writeOverrides(n int) (string, error) {
 	dir, err := os.MkdirTemp(b.tmp, "spool-")
 	if err != nil {
 		return "", err
 	}
 	for i := range n {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("down-%d", i)), []byte(override), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("down-%d", i)), []byte(overrideJSON), 0o644); err != nil {
 			return "", err
 		}
 	}
 	return dir, nil
 }
 
-// manyTargets: of 11 requests 10 are for targets that are cached and one is for a service with an override: a few of
-// both, as many as a large host has, and more than any has.
+// manyTargets compares few, many and very many targets. Of 11 requests 10 are for cached targets and one is for a
+// service with an override.
 func (b *bench) manyTargets() error {
 	const each = 11
 	sizes := []struct {
 		targets, overrides int
-		floor              float64 // against the first
+		floor              float64 // of the ratio to the first size
 	}{{10, 10, 0}, {1000, 1000, 0.95}, {100000, 10000, 0.80}}
-	service, err := startToy(nil)
+	service, err := startTestService(nil)
 	if err != nil {
 		return err
 	}
 	defer service.stop()
-	// The same number of different requests in all cases.
-	most := sizes[len(sizes)-1]
-	requests := most.targets + most.overrides
+	// All sizes have the same number of different requests.
+	largest := sizes[len(sizes)-1]
+	requests := largest.targets + largest.overrides
 	daemons := make([]*hacheck, len(sizes))
 	scripts := make([]string, len(sizes))
 	for k, size := range sizes {
-		dir, err := b.overrides(size.overrides)
+		dir, err := b.writeOverrides(size.overrides)
 		if err != nil {
 			return err
 		}
-		if daemons[k], err = b.startHacheck(dir, forLong); err != nil {
+		if daemons[k], err = b.startHacheck(dir, cacheForAnHour); err != nil {
 			return err
 		}
 		defer daemons[k].stop()
 		target := func(i int) string { return fmt.Sprintf("/http/service-%06d/%d/%06d", i, service.port, i) }
-		if err := b.fill(daemons[k], size.targets, "Host: x\r\n", target); err != nil {
+		if err := b.fillCache(daemons[k], size.targets, "Host: x\r\n", target); err != nil {
 			return err
 		}
 		path := fmt.Sprintf(`
@@ -61,12 +61,12 @@ func (b *bench) manyTargets() error {
     end
     local target = (n * %[2]d + k) %% %[5]d
     return format("/http/service-%%06d/%[3]d/%%06d", target, target)`, each, each-1, service.port, size.overrides, size.targets)
-		if scripts[k], err = b.script(fmt.Sprintf("targets-%d", size.targets), requests, path); err != nil {
+		if scripts[k], err = b.writeScript(fmt.Sprintf("targets-%d", size.targets), requests, path); err != nil {
 			return err
 		}
 	}
-	checks := service.asked.Load()
-	rates, err := b.inTurns(len(sizes), func(i int) (float64, error) {
+	checks := service.requests.Load()
+	rates, err := b.interleave(len(sizes), func(i int) (float64, error) {
 		l, err := b.wrk("http://"+daemons[i].addr, "-s", scripts[i])
 		if share := float64(l.not2xx) / float64(l.requests); err == nil && (share < 0.9/each || share > 1.1/each) {
 			err = fmt.Errorf("%d of %d answers were overrides, want one in %d", l.not2xx, l.requests, each)
@@ -76,13 +76,13 @@ func (b *bench) manyTargets() error {
 	if err != nil {
 		return err
 	}
-	if n := service.asked.Load(); n != checks {
+	if n := service.requests.Load(); n != checks {
 		return fmt.Errorf("%d checks were not answered from the cache", n-checks)
 	}
 	few := fmt.Sprintf("with 10 of each %.0f requests/s (%s)", median(rates[0]), spread(rates[0], "%.0f"))
 	for k, size := range sizes[1:] {
 		r := rates[k+1]
-		b.addAtLeast(fmt.Sprintf("%s cached targets and %s overrides, keep-alive, × 10 of each", thousands(size.targets), thousands(size.overrides)), divide(r, rates[0]), size.floor,
+		b.addAtLeast(fmt.Sprintf("%s cached targets and %s overrides, keep-alive, × 10 of each", thousands(size.targets), thousands(size.overrides)), ratios(r, rates[0]), size.floor,
 			fmt.Sprintf("%.0f requests/s (%s), %s", median(r), spread(r, "%.0f"), few))
 	}
 	return nil

@@ -1,13 +1,13 @@
-// Command demo shows in a minute what hacheck is for: two toy services behind a HAProxy, a hacheck that it asks,
-// and an operator who takes one service out, drains it, replaces it and brings it back, while requests go on
-// and none is lost. All of it is real, on free ports of 127.0.0.1, needs no root, and is gone at the end.
+// Command demo shows in a minute what hacheck does. It starts two small services, an HAProxy in front of them and a
+// hacheck that HAProxy asks. It takes one service out, drains it, replaces it and brings it back, while requests go on
+// and none is lost. Everything runs on free ports of 127.0.0.1, needs no root, and is removed at the end.
 //
-//	make demo                  # on a terminal the view is drawn in place
-//	make demo DEMO_PACE=0      # as fast as it goes
+//	make demo                  # on a terminal a table is drawn in place
+//	make demo DEMO_PACE=0      # without pauses
 //	make demo | cat            # plain lines; docs/demo.txt is a recording
 //
-// Exit status: 0 all went as it should and no request was lost, 1 it did not, 2 usage, 128 and its number when a
-// signal came.
+// Exit status: 0 every step succeeded and no request was lost, 1 a step failed or a request was lost, 2 usage, 128 plus
+// the signal number when interrupted.
 package main
 
 import (
@@ -25,24 +25,24 @@ import (
 	"time"
 )
 
-// limit is when the demo gives up, whatever its pace.
-const limit = 10 * time.Minute
+// maxRunTime is how long the demo runs at most, at any pace.
+const maxRunTime = 10 * time.Minute
 
-// errUsage is returned when the command line makes no sense.
+// errUsage means that the command line is wrong. The message is already printed.
 var errUsage = errors.New("usage")
 
 func main() {
-	// Of SIGPIPE it is told because a reader that has seen enough must not keep it from cleaning up.
+	// SIGPIPE is handled too, so that the demo cleans up when the reader of its output ends.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-	ctx, stop := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("not done after %v", limit))
+	ctx, stop := context.WithTimeoutCause(context.Background(), maxRunTime, fmt.Errorf("not done after %v", maxRunTime))
 	ctx, interrupt := context.WithCancelCause(ctx)
-	go func() { interrupt(signalled{<-signals}) }()
+	go func() { interrupt(signalError{<-signals}) }()
 
 	err := run(ctx)
 	interrupt(nil)
 	stop()
-	var s signalled
+	var s signalError
 	switch {
 	case err == nil:
 	case errors.As(err, &s):
@@ -59,21 +59,21 @@ func main() {
 	}
 }
 
-// signalled is the end of a demo by a signal.
-type signalled struct{ os.Signal }
+// signalError means that a signal has ended the demo.
+type signalError struct{ os.Signal }
 
-func (s signalled) Error() string { return s.String() + ", all is cleaned up" }
+func (s signalError) Error() string { return s.String() + ", all is cleaned up" }
 
 func run(ctx context.Context) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	bin := flags.String("bin", "bin", "`directory` of the commands")
 	haproxy := flags.String("haproxy", cmp.Or(os.Getenv("HAPROXY"), "haproxy"), "HAProxy's `program`; by default $HAPROXY, or the installed haproxy")
-	pace := flags.String("pace", os.Getenv("DEMO_PACE"), "how long everything stays to be read, as a `factor`: 0 not at all; by default $DEMO_PACE, or 1")
+	pace := flags.String("pace", os.Getenv("DEMO_PACE"), "a `factor` for the pauses in which one reads: 0 for none; by default $DEMO_PACE, or 1")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
-		return errUsage // and flag has said why
+		return errUsage // the flag package has printed why
 	}
 	factor := 1.0
 	if *pace != "" {
@@ -104,29 +104,29 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	s, err := raise(ctx, dir, commands, program)
+	c, err := startCluster(ctx, dir, commands, program)
 	if err != nil {
-		return cause(ctx, err)
+		return exitCause(ctx, err)
 	}
-	defer s.strike()
+	defer c.stop()
 	screen := newScreen(os.Stdout)
-	defer screen.settle()
-	return cause(ctx, newShow(s, screen, factor).play(ctx))
+	defer screen.finish()
+	return exitCause(ctx, newDemo(c, screen, factor).run(ctx))
 }
 
-// cause is why the demo ends, which is the signal and not what broke off because of it.
-func cause(ctx context.Context, err error) error {
+// exitCause returns why the demo ends: the signal or the timeout, and not an error that follows from it.
+func exitCause(ctx context.Context, err error) error {
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.Is(err, syscall.EPIPE): // before its signal was
-		return signalled{syscall.SIGPIPE}
+	case errors.Is(err, syscall.EPIPE): // the write returned before the signal arrived
+		return signalError{syscall.SIGPIPE}
 	}
 	return err
 }
 
-// findHAProxy returns the path of HAProxy. Debian keeps servers in sbin, which is not on the PATH of a user who
-// is not root.
+// findHAProxy returns the path of HAProxy. Debian installs servers in sbin, which is not in the PATH of an unprivileged
+// user.
 func findHAProxy(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// proseColumns is the width of the texts between the commands, where there is room.
-const proseColumns = 92
+// paragraphColumns is the greatest width of the texts between the commands.
+const paragraphColumns = 92
 
-// style is how a text stands out, as a terminal is told.
+// style is the parameter of the escape sequence that sets the style of a text.
 type style string
 
 const (
@@ -25,7 +25,7 @@ const (
 	yellow style = "33"
 )
 
-// span is a text of one style, line what stands on one line.
+// span is a text of one style, line the spans of one line.
 type (
 	span struct {
 		text  string
@@ -34,19 +34,19 @@ type (
 	line []span
 )
 
-// screen is where the demo is watched. On a terminal it has a block of lines at its end that is drawn again and
-// again in place; what is printed goes above it. It is not safe for concurrent use.
+// screen is the output of the demo. On a terminal it ends with a block of lines that is redrawn in place; printed lines
+// go above it. It is not safe for concurrent use.
 type screen struct {
 	w     io.Writer
-	live  bool // there is a terminal to draw on
+	live  bool // the output is a terminal
 	color bool
 	size  func() (columns, rows int)
-	block []line // that stands there
-	shown string // as it was written
-	err   error  // the first of writing, after which nothing is written
+	block []line // the lines of the block
+	shown string // the block as it was written
+	err   error  // the first write error; nothing is written after it
 }
 
-// newScreen returns the screen of f. It draws only on a terminal that can move its cursor, and in colour only where
+// newScreen returns the screen of f. It draws only on a terminal that can move its cursor. It uses colours only if
 // NO_COLOR (no-color.org) is not set.
 func newScreen(f *os.File) *screen {
 	s := &screen{w: f, size: func() (columns, rows int) {
@@ -56,13 +56,13 @@ func newScreen(f *os.File) *screen {
 		}
 		return int(size.Col), int(size.Row)
 	}}
-	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ) // which nothing but a terminal has
+	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ) // fails if f is no terminal
 	s.live = err == nil && os.Getenv("TERM") != "dumb"
 	s.color = s.live && os.Getenv("NO_COLOR") == ""
 	return s
 }
 
-// print writes lines that stay, above the block if there is one.
+// print writes permanent lines, above the block if there is one.
 func (s *screen) print(lines ...line) {
 	var b strings.Builder
 	b.WriteString(s.erase())
@@ -77,9 +77,9 @@ func (s *screen) print(lines ...line) {
 	}
 }
 
-// prose prints a text broken into lines that fit, each behind the prefix.
-func (s *screen) prose(prefix, text string) {
-	columns := proseColumns
+// paragraph prints a text, wrapped into lines that begin with prefix.
+func (s *screen) paragraph(prefix, text string) {
+	columns := paragraphColumns
 	if n, _ := s.size(); s.live && n > 0 {
 		columns = min(columns, n-1)
 	}
@@ -94,14 +94,14 @@ func (s *screen) prose(prefix, text string) {
 	s.print(line{{strings.TrimRight(l, " "), dim}})
 }
 
-// draw replaces the block, each line cut to the terminal's width, and without the last ones if they are more than
-// it has room for: what has scrolled away cannot be drawn over.
+// draw replaces the block. It truncates the lines to the width of the terminal and omits the last lines if the terminal
+// has not enough rows, because lines that have scrolled away cannot be redrawn.
 func (s *screen) draw(lines ...line) {
 	if !s.live {
 		return
 	}
 	columns, rows := s.size()
-	if columns <= 0 || rows <= 0 { // it does not say
+	if columns <= 0 || rows <= 0 { // the size is unknown
 		columns, rows = 80, 24
 	}
 	lines = lines[:min(len(lines), max(rows-1, 1))]
@@ -110,7 +110,7 @@ func (s *screen) draw(lines ...line) {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(s.render(cut(l, columns-1)) + "\x1b[K") // in the last column some terminals begin a new line
+		b.WriteString(s.render(truncate(l, columns-1)) + "\x1b[K") // some terminals wrap after the last column
 	}
 	if b.String() == s.shown {
 		return
@@ -119,15 +119,15 @@ func (s *screen) draw(lines ...line) {
 	s.block, s.shown = lines, b.String()
 }
 
-// settle leaves the block as it is for good.
-func (s *screen) settle() {
+// finish makes the block permanent.
+func (s *screen) finish() {
 	if s.block != nil {
 		s.write("\r\n")
 		s.block, s.shown = nil, ""
 	}
 }
 
-// home moves the cursor to the beginning of the block.
+// home returns the escape sequence that moves the cursor to the beginning of the block.
 func (s *screen) home() string {
 	switch n := len(s.block); n {
 	case 0:
@@ -139,7 +139,7 @@ func (s *screen) home() string {
 	}
 }
 
-// erase takes the block away.
+// erase returns the escape sequence that erases the block.
 func (s *screen) erase() string {
 	if s.block == nil {
 		return ""
@@ -153,7 +153,7 @@ func (s *screen) write(text string) {
 	}
 }
 
-// render turns a line into what is written. Control characters, which commands do not print, would move the cursor.
+// render returns l with its escape sequences. It replaces control characters, which would move the cursor.
 func (s *screen) render(l line) string {
 	var b strings.Builder
 	for _, p := range l {
@@ -174,8 +174,8 @@ func (s *screen) render(l line) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// cut returns as much of a line as fits.
-func cut(l line, columns int) line {
+// truncate returns the first columns of a line.
+func truncate(l line, columns int) line {
 	var short line
 	for _, p := range l {
 		if n := utf8.RuneCountInString(p.text); n > columns {

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// vt is what somebody sees who sits before a terminal.
-type vt struct {
+// fakeTerminal interprets escape sequences and keeps the lines that a terminal shows.
+type fakeTerminal struct {
 	columns int
 	lines   [][]rune
 	y, x    int
@@ -19,7 +19,7 @@ type vt struct {
 
 var escape = regexp.MustCompile(`^\x1b\[(\d*)([A-Za-z])`)
 
-func (v *vt) Write(p []byte) (int, error) {
+func (v *fakeTerminal) Write(p []byte) (int, error) {
 	for s := string(p); s != ""; {
 		if m := escape.FindStringSubmatch(s); m != nil {
 			v.escape(m[1], m[2])
@@ -31,7 +31,7 @@ func (v *vt) Write(p []byte) (int, error) {
 		switch r {
 		case '\r':
 			v.x = 0
-		case '\n': // a terminal is told by the kernel to go to the first column as well
+		case '\n': // the kernel adds a carriage return for a terminal
 			v.y, v.x = v.y+1, 0
 		default:
 			if v.x == v.columns {
@@ -43,7 +43,7 @@ func (v *vt) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (v *vt) escape(number, letter string) {
+func (v *fakeTerminal) escape(number, letter string) {
 	n, _ := strconv.Atoi(number)
 	switch letter {
 	case "A":
@@ -60,7 +60,7 @@ func (v *vt) escape(number, letter string) {
 	}
 }
 
-func (v *vt) at(r rune) {
+func (v *fakeTerminal) at(r rune) {
 	for len(v.lines) <= v.y {
 		v.lines = append(v.lines, nil)
 	}
@@ -71,7 +71,7 @@ func (v *vt) at(r rune) {
 	v.x++
 }
 
-func (v *vt) String() string {
+func (v *fakeTerminal) String() string {
 	var b strings.Builder
 	for _, l := range v.lines {
 		b.WriteString(strings.TrimRight(string(l), " ") + "\n")
@@ -79,10 +79,10 @@ func (v *vt) String() string {
 	return b.String()
 }
 
-// TestScreen: what is printed stays, the block is drawn in place below it, cut to what the terminal has room for.
+// TestScreen: printed lines stay, the block is redrawn below them, truncated to the size of the terminal.
 func TestScreen(t *testing.T) {
 	t.Parallel()
-	terminal := &vt{columns: 20}
+	terminal := &fakeTerminal{columns: 20}
 	columns, rows := 20, 4
 	s := &screen{w: terminal, live: true, color: true, size: func() (int, int) { return columns, rows }}
 	for _, step := range []struct {
@@ -97,9 +97,9 @@ func TestScreen(t *testing.T) {
 		{"as wide as it may be", func() { s.draw(line{{strings.Repeat("ä", 15), red}, {"123456", plain}}) }, "one\ntwo\nthree\näääääääääääääää1234\n"},
 		{"as high as it may be", func() { s.draw(line{{"a", plain}}, line{{"b", plain}}, line{{"c", plain}}, line{{"d", plain}}) }, "one\ntwo\nthree\na\nb\nc\n"},
 		{"control characters", func() { s.draw(line{{"a\x1b[2Jb\rc", plain}}) }, "one\ntwo\nthree\na [2Jb c\n"},
-		{"settle", func() { s.settle(); s.print(line{{"four", plain}}) }, "one\ntwo\nthree\na [2Jb c\nfour\n"},
-		{"nothing to settle", s.settle, "one\ntwo\nthree\na [2Jb c\nfour\n"},
-		{"prose", func() { s.prose("# ", "some words that are longer than it") }, "one\ntwo\nthree\na [2Jb c\nfour\n# some words that\n# are longer than\n# it\n"},
+		{"settle", func() { s.finish(); s.print(line{{"four", plain}}) }, "one\ntwo\nthree\na [2Jb c\nfour\n"},
+		{"nothing to settle", s.finish, "one\ntwo\nthree\na [2Jb c\nfour\n"},
+		{"prose", func() { s.paragraph("# ", "some words that are longer than it") }, "one\ntwo\nthree\na [2Jb c\nfour\n# some words that\n# are longer than\n# it\n"},
 		{"no size", func() {
 			columns, rows = 0, 0
 			s.draw(line{{strings.Repeat("x", 15), plain}})
@@ -115,18 +115,18 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// TestScreenPlain: without a terminal there are lines and nothing else, and without colour no escapes for it.
+// TestScreenPlain: without a terminal only lines are written, and without colour no escape sequences for it.
 func TestScreenPlain(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	s := &screen{w: &out, size: func() (int, int) { return 20, 4 }}
 	s.draw(line{{"block", red}})
 	s.print(line{{"one", red}, {"  ", plain}})
-	s.settle()
+	s.finish()
 	if out.String() != "one\n" {
 		t.Errorf("wrote %q", out.String())
 	}
-	terminal := &vt{columns: 20}
+	terminal := &fakeTerminal{columns: 20}
 	s = &screen{w: terminal, live: true, size: s.size}
 	s.draw(line{{"block", red}})
 	s.print(line{{"one", red}})

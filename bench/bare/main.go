@@ -1,5 +1,5 @@
-// Command bare is what hacheck is measured against: with -listen the least that net/http can serve, a
-// constant; with -get the least that asks a service, a GET on a new connection each.
+// Command bare is the baseline for hacheck: with -listen the simplest server of net/http, a constant answer; with -get
+// the simplest client, a GET on a new connection each.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 func main() {
 	listen := flag.String("listen", "", "serve a constant on this address")
 	get := flag.String("get", "", "GET this URL, followed by a number that is never the same")
-	clients := flag.Int("clients", 16, "with -get: how many ask side by side")
+	clients := flag.Int("clients", 16, "with -get: number of concurrent clients")
 	duration := flag.Duration("for", time.Second, "with -get: how long")
 	flag.Parse()
 	var err error
@@ -25,7 +25,7 @@ func main() {
 	case *listen != "":
 		err = serve(*listen)
 	case *get != "":
-		err = ask(*get, *clients, *duration)
+		err = sendRequests(*get, *clients, *duration)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bare:", err)
@@ -33,17 +33,17 @@ func main() {
 	}
 }
 
-// serve has no mux, no timeouts and no counters. The Content-Type is given, so that net/http need not guess it.
+// serve has no mux, no timeouts and no counters. It sets the Content-Type, so that net/http does not detect it.
 func serve(addr string) error {
 	contentType, body := []string{"text/plain; charset=utf-8"}, []byte("OK")
 	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header()["Content-Type"] = contentType
-		_, _ = w.Write(body) // a client that has gone needs no answer
+		_, _ = w.Write(body) // the client may have closed the connection
 	}))
 }
 
-// ask prints how many answers came and how many a second that were.
-func ask(url string, clients int, d time.Duration) error {
+// sendRequests sends requests for d and prints the number of answers and their rate.
+func sendRequests(url string, clients int, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
@@ -56,7 +56,7 @@ func ask(url string, clients int, d time.Duration) error {
 			for {
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprint(url, number.Add(1)), http.NoBody)
 				if err == nil {
-					err = one(client, req)
+					err = request(client, req)
 				}
 				if ctx.Err() != nil {
 					return
@@ -78,7 +78,7 @@ func ask(url string, clients int, d time.Duration) error {
 	return nil
 }
 
-func one(client *http.Client, req *http.Request) error {
+func request(client *http.Client, req *http.Request) error {
 	resp, err := client.Do(req)
 	if err != nil {
 		return err

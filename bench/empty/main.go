@@ -1,4 +1,4 @@
-// Command empty does nothing: the time it takes is what starting and ending any Go program takes.
+// Command empty does nothing. Its run time is that of starting and ending any Go program.
 package main
 
 func main() {}

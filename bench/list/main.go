@@ -1,5 +1,5 @@
-// Command list lists a directory, reads every file in it and prints how many files and bytes there were: the least that
-// a daemon has to do before it can answer for a spool directory.
+// Command list lists a directory, reads every file in it and prints the number of files and bytes. A daemon cannot
+// answer for a spool directory with less work.
 package main
 
 import (
@@ -21,7 +21,7 @@ func main() {
 	fmt.Printf("%d files, %d bytes\n", files, size)
 }
 
-// read reads all files of a directory, one after the other.
+// read reads all files of a directory in order and returns their number and total size.
 func read(dir string) (files, size int, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

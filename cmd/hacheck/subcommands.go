@@ -12,8 +12,8 @@ import (
 var subcommands = map[string]func(args []string) int{
 	"aggregate": func(args []string) int { return runAggregate(args, serviceSignals(), os.Stdout, os.Stderr) },
 	"beacon":    func(args []string) int { return runBeacon(args, serviceSignals(), os.Stdout, os.Stderr) },
-	"run":       func(args []string) int { return runner.Run(args, runner.System(version)) },
-	"firewall":  func(args []string) int { return runner.Firewall(args, runner.System(version)) },
+	"run":       func(args []string) int { return runner.Run(args, runner.SystemEnv(version)) },
+	"firewall":  func(args []string) int { return runner.Firewall(args, runner.SystemEnv(version)) },
 }
 
 // serviceSignals prepares the process for a subcommand that runs as a service, as main does for the daemon.

@@ -5,21 +5,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 )
 
-// AMQP 0-9-1 (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf), as far as opening and closing a
-// connection goes: all methods are of class connection, and all frames on channel 0.
+// The parts of AMQP 0-9-1 (https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf) that open and close a connection.
+// All methods are of the class connection, and all frames are on channel 0.
 const (
 	amqpHeader = "AMQP\x00\x00\x09\x01"
 
-	amqpMethod    = 1    // type of a frame
-	amqpHeartbeat = 8    // likewise
-	amqpFrameEnd  = 0xce // its last byte
+	amqpMethod    = 1    // frame type
+	amqpHeartbeat = 8    // frame type
+	amqpFrameEnd  = 0xce // last byte of a frame
 
 	amqpConnection = 10 // the class
 	amqpStart      = 10
@@ -31,16 +30,16 @@ const (
 	amqpClose      = 50
 	amqpCloseOK    = 51
 
-	// maxAMQPFrame is the longest frame that is read, in bytes; RabbitMQ's first one has some 500.
+	// maxAMQPFrame is the longest frame that is read, in bytes. The first one of RabbitMQ has about 500.
 	maxAMQPFrame = 64 << 10
-	// maxAMQPFrames is how many frames that say nothing (heartbeats) may come instead of an answer.
+	// maxAMQPFrames is how many heartbeats may come before an answer.
 	maxAMQPFrames = 100
 )
 
-// amqpType is the configured check of the same name: log in to a virtual host and close.
+// amqpType is the configured check: log in to a virtual host and close the connection.
 //
-// It is not rabbitmq/amqp091-go, made for brokers one trusts: that one takes as much memory as a stranger on
-// the port says it will need, and starts goroutines that end when they please.
+// It does not use rabbitmq/amqp091-go, which trusts the broker: it allocates as much memory as a frame claims, and its
+// goroutines may outlive the check.
 var amqpType = Type{
 	Name: "amqp",
 	Doc:  "a login to a virtual host of an AMQP 0-9-1 broker (RabbitMQ) works",
@@ -52,15 +51,15 @@ var amqpType = Type{
 		{Name: "vhost", Want: "a virtual host of at most 255 bytes without control characters", Default: "/", Doc: "the virtual host to open"},
 	}, tlsOptions("true")...),
 	build: func(o *values, d Defaults) (*Configured, error) {
-		a := amqpLogin{o.login(d, 5672, 5671), o.plain("vhost", "/")}
+		a := amqpLogin{o.login(d, 5672, 5671), o.plainText("vhost", "/")}
 		if len(a.vhost) > 255 {
 			o.unexpected("vhost", a.vhost)
 		}
-		return a.configured("amqp", "", "amqp:"+a.place(), a.check), nil
+		return a.newConfigured("amqp", "", "amqp:"+a.addr(), a.check), nil
 	},
 }
 
-// amqpLogin is who logs in, where, and what they open.
+// amqpLogin is a login to a virtual host.
 type amqpLogin struct {
 	login
 	vhost string
@@ -68,25 +67,17 @@ type amqpLogin struct {
 
 func (a amqpLogin) check(ctx context.Context, t Target) Result {
 	return a.ask(ctx, t, func(x *exchange) Result {
-		err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)})
-		var refused amqpRefusal
-		var wrong malformed
-		switch {
-		case err == nil:
-			return x.done("Logged in and closed")
-		case errors.As(err, &refused):
-			return x.failed(500, "AMQP error %d: %s", refused.code, a.words(refused.text))
-		case errors.As(err, &wrong):
-			return x.protocol("The answer of %s is not AMQP 0-9-1: %s", x.addr(), string(wrong))
+		if err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}); err != nil {
+			return x.loginError("AMQP 0-9-1", err, a.redact)
 		}
-		return x.fail(err)
+		return x.healthy("Logged in and closed")
 	})
 }
 
-// session goes from the first byte to the last.
+// session logs in, opens the virtual host and closes the connection.
 func (a amqpLogin) session(c *amqpConn) error {
 	c.x.phase = phaseWait
-	if _, err := io.WriteString(c.x.conn, amqpHeader); err != nil && c.x.ctx.Err() != nil {
+	if err := c.x.send([]byte(amqpHeader)); err != nil {
 		return err
 	}
 	args, err := c.read(amqpStart)
@@ -94,9 +85,9 @@ func (a amqpLogin) session(c *amqpConn) error {
 		return err
 	}
 	// version (2), properties of the server, mechanisms, locales
-	args.skip(2)
-	args.long()
-	if mechanisms := strings.Fields(string(args.long())); args.short || !slices.Contains(mechanisms, "PLAIN") {
+	args.next(2)
+	args.longString()
+	if mechanisms := strings.Fields(string(args.longString())); args.truncated || !slices.Contains(mechanisms, "PLAIN") {
 		return malformed("it does not offer the mechanism PLAIN")
 	}
 	c.x.phase = phaseLogin
@@ -106,59 +97,51 @@ func (a amqpLogin) session(c *amqpConn) error {
 	if args, err = c.read(amqpTune); err != nil {
 		return err
 	}
-	limits := args.skip(2 + 4) // channels, length of a frame: what the server proposes
-	if args.short {
+	limits := args.next(2 + 4) // number of channels and length of a frame, as the server proposes them
+	if args.truncated {
 		return malformed("a method that is too short")
 	}
-	if err := c.write(amqpTuneOK, append(slices.Clone(limits), 0, 0)); err != nil { // and no heartbeats
+	if err := c.write(amqpTuneOK, append(slices.Clone(limits), 0, 0)); err != nil { // no heartbeats
 		return err
 	}
 	c.x.phase = "opening the virtual host of"
-	if err := c.write(amqpOpen, append(amqpShort(a.vhost), 0, 0)); err != nil {
+	if err := c.write(amqpOpen, append(amqpShortString(a.vhost), 0, 0)); err != nil {
 		return err
 	}
 	if _, err := c.read(amqpOpenOK); err != nil {
 		return err
 	}
-	// Brokers log every client that leaves without a goodbye, or before the answer to it.
+	// Brokers log a client that disconnects without Close or before CloseOK.
 	c.x.phase = "closing the connection to"
 	const success = 200
-	goodbye := append(binary.BigEndian.AppendUint16(nil, success), amqpShort("")...)
-	if err := c.write(amqpClose, append(goodbye, 0, 0, 0, 0)); err != nil {
+	reason := append(binary.BigEndian.AppendUint16(nil, success), amqpShortString("")...)
+	if err := c.write(amqpClose, append(reason, 0, 0, 0, 0)); err != nil {
 		return err
 	}
 	_, err = c.read(amqpCloseOK)
 	return err
 }
 
-// startOK are the arguments of the method that logs in. With the capability the broker says why it refuses
-// a login, and does not just hang up.
+// startOK returns the arguments of the method that logs in. With the capability authentication_failure_close the
+// broker says why it refuses a login instead of closing the connection.
 func (a amqpLogin) startOK() []byte {
-	capabilities := append(amqpShort("authentication_failure_close"), 't', 1)
-	properties := append(amqpShort("product"), 'S')
-	properties = append(properties, amqpLong("hacheck")...)
-	properties = append(append(properties, amqpShort("capabilities")...), 'F')
-	properties = append(properties, amqpLong(string(capabilities))...)
-	args := append(amqpLong(string(properties)), amqpShort("PLAIN")...)
-	args = append(args, amqpLong("\x00"+a.username+"\x00"+string(a.password))...)
-	return append(args, amqpShort("en_US")...)
+	capabilities := append(amqpShortString("authentication_failure_close"), 't', 1)
+	properties := append(amqpShortString("product"), 'S')
+	properties = append(properties, amqpLongString("hacheck")...)
+	properties = append(append(properties, amqpShortString("capabilities")...), 'F')
+	properties = append(properties, amqpLongString(string(capabilities))...)
+	args := append(amqpLongString(string(properties)), amqpShortString("PLAIN")...)
+	args = append(args, amqpLongString("\x00"+a.username+"\x00"+string(a.password))...)
+	return append(args, amqpShortString("en_US")...)
 }
 
-// amqpShort is a short string: a byte of length before it.
-func amqpShort(s string) []byte { return append([]byte{byte(len(s))}, s...) }
+// amqpShortString encodes a short string: length (1 byte), text.
+func amqpShortString(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 
-// amqpLong is a long string: four bytes of length before it.
-func amqpLong(s string) []byte {
+// amqpLongString encodes a long string: length (4 bytes), text.
+func amqpLongString(s string) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...)
 }
-
-// amqpRefusal is the server's closing the connection.
-type amqpRefusal struct {
-	code uint16
-	text string
-}
-
-func (e amqpRefusal) Error() string { return fmt.Sprintf("error %d: %s", e.code, e.text) }
 
 // amqpConn reads and writes methods, each in a frame: type (1), channel (2), length (4), class (2), method
 // (2), arguments, end (1).
@@ -174,8 +157,8 @@ func (c *amqpConn) write(method uint16, args []byte) error {
 	return err
 }
 
-// read returns the arguments of the method that is waited for. If the server closes the connection instead
-// that is the error, and it has been told that we have heard.
+// read returns the arguments of the next method, which must be want. If the server sends Close instead, read confirms
+// it and returns a serverError.
 func (c *amqpConn) read(want uint16) (*amqpArgs, error) {
 	for range maxAMQPFrames {
 		kind, payload, err := c.frame()
@@ -186,22 +169,22 @@ func (c *amqpConn) read(want uint16) (*amqpArgs, error) {
 			continue
 		}
 		args := &amqpArgs{b: payload}
-		class, method := args.number(), args.number()
+		class, method := args.uint16(), args.uint16()
 		switch {
-		case args.short || class != amqpConnection:
-			return nil, malformed(fmt.Sprintf("a method of class %d", class))
+		case args.truncated || class != amqpConnection:
+			return nil, malformed("a method of class %d", class)
 		case method == want:
 			return args, nil
 		case method == amqpClose:
-			code := args.number()
+			code := args.uint16()
 			text := args.shortString()
-			if args.short {
+			if args.truncated {
 				return nil, malformed("a method that is too short")
 			}
 			_ = c.write(amqpCloseOK, nil)
-			return nil, amqpRefusal{code, string(text)}
+			return nil, serverError{fmt.Sprintf("AMQP error %d", code), string(text)}
 		}
-		return nil, malformed(fmt.Sprintf("method %d where %d has to be", method, want))
+		return nil, malformed("method %d where %d has to be", method, want)
 	}
 	return nil, malformed("heartbeats and no answer")
 }
@@ -212,8 +195,8 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	// Another protocol is told by its first byte, before it is waited for the next. An A may be a server's
-	// answer to a version that it does not speak.
+	// The first byte identifies another protocol, whose server may never send a second one. "AMQP" and a version is a
+	// server's answer to a version that it does not support.
 	switch start[0] {
 	case amqpMethod, amqpHeartbeat:
 	case 'A':
@@ -221,11 +204,11 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 			return 0, nil, err
 		}
 		if string(start[:4]) == "AMQP" {
-			return 0, nil, malformed(fmt.Sprintf("it wants version %d-%d-%d", start[5], start[6], start[7]))
+			return 0, nil, malformed("it wants version %d-%d-%d", start[5], start[6], start[7])
 		}
-		return 0, nil, malformed(fmt.Sprintf("%q", oneLine(start, 20)))
+		return 0, nil, malformed("%q", oneLine(start, 20))
 	default:
-		return 0, nil, malformed(fmt.Sprintf("a frame of type %#02x", start[0]))
+		return 0, nil, malformed("a frame of type %#02x", start[0])
 	}
 	head, err := c.r.Peek(7)
 	if err != nil {
@@ -237,7 +220,7 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 	}
 	size := binary.BigEndian.Uint32(head[3:])
 	if size > maxAMQPFrame {
-		return 0, nil, malformed(fmt.Sprintf("a frame of %d bytes", size))
+		return 0, nil, malformed("a frame of %d bytes", size)
 	}
 	_, _ = c.r.Discard(7)
 	payload = make([]byte, size+1)
@@ -250,16 +233,16 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 	return kind, payload[:size], nil
 }
 
-// amqpArgs reads arguments one after the other; short tells whether there were fewer than were asked for.
+// amqpArgs reads arguments in order. truncated is set when there are fewer bytes than asked for.
 type amqpArgs struct {
-	b     []byte
-	short bool
+	b         []byte
+	truncated bool
 }
 
-// skip returns the next n bytes, nil if there are fewer.
-func (a *amqpArgs) skip(n int) []byte {
-	if a.short || n < 0 || n > len(a.b) {
-		a.short = true
+// next returns the next n bytes, nil if there are fewer.
+func (a *amqpArgs) next(n int) []byte {
+	if a.truncated || n < 0 || n > len(a.b) {
+		a.truncated = true
 		return nil
 	}
 	b := a.b[:n]
@@ -267,24 +250,24 @@ func (a *amqpArgs) skip(n int) []byte {
 	return b
 }
 
-func (a *amqpArgs) number() uint16 {
-	if b := a.skip(2); b != nil {
+func (a *amqpArgs) uint16() uint16 {
+	if b := a.next(2); b != nil {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
 }
 
 func (a *amqpArgs) shortString() []byte {
-	if b := a.skip(1); b != nil {
-		return a.skip(int(b[0]))
+	if b := a.next(1); b != nil {
+		return a.next(int(b[0]))
 	}
 	return nil
 }
 
-// long returns a long string, or a table, which begins like one.
-func (a *amqpArgs) long() []byte {
-	if b := a.skip(4); b != nil {
-		return a.skip(int(min(binary.BigEndian.Uint32(b), maxAMQPFrame+1)))
+// longString returns a long string or a table, whose encoding begins alike.
+func (a *amqpArgs) longString() []byte {
+	if b := a.next(4); b != nil {
+		return a.next(int(min(binary.BigEndian.Uint32(b), maxAMQPFrame+1)))
 	}
 	return nil
 }

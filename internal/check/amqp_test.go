@@ -19,7 +19,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// amqpFrame is a frame with a method of class connection.
+// amqpFrame returns a frame with a method of the class connection.
 func amqpFrame(method uint16, args string) string {
 	b := binary.BigEndian.AppendUint32([]byte{1, 0, 0}, uint32(4+len(args)))
 	b = binary.BigEndian.AppendUint16(b, 10)
@@ -27,7 +27,7 @@ func amqpFrame(method uint16, args string) string {
 	return string(b) + args + "\xce"
 }
 
-// amqpText is a long string.
+// amqpText encodes a long string.
 func amqpText(s string) string { return string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))) + s }
 
 var (
@@ -37,13 +37,13 @@ var (
 	amqpNoVhost = amqpFrame(50, "\x02\x12\x0bNOT_ALLOWED\x00\x0a\x00\x28")
 )
 
-// amqpServer is a broker for a login and no more; amqp091-go confirms that in TestAMQPServerOfOurOwn.
+// amqpServer is a fake broker that handles logins. TestFakeAMQPServerWithDriver compares it with amqp091-go.
 func amqpServer(conn net.Conn) {
 	r := bufio.NewReader(conn)
 	if head, err := readFull(r, 8); err != nil || string(head) != "AMQP\x00\x00\x09\x01" {
 		return
 	}
-	// receive returns the arguments of a method, if it is the one that has to come now.
+	// receive returns the arguments of the next method, false if it is another method.
 	receive := func(method byte) (string, bool) {
 		head, err := readFull(r, 7)
 		if err != nil {
@@ -77,7 +77,7 @@ func amqpServer(conn net.Conn) {
 		say(amqpNoVhost)
 		receive(51)
 	default:
-		say("\x08\x00\x00\x00\x00\x00\x00\xce") // a heartbeat is no answer
+		say("\x08\x00\x00\x00\x00\x00\x00\xce") // a heartbeat, which is no answer
 		say(amqpFrame(41, "\x00"))
 		if _, ok := receive(50); ok {
 			say(amqpFrame(51, ""))
@@ -85,8 +85,8 @@ func amqpServer(conn net.Conn) {
 	}
 }
 
-// Our server is only worth something if a client that others wrote gets in as well.
-func TestAMQPServerOfOurOwn(t *testing.T) {
+// TestFakeAMQPServerWithDriver holds the fake broker to amqp091-go.
+func TestFakeAMQPServerWithDriver(t *testing.T) {
 	s := checktest.Serve(t, amqpServer)
 	connect := func(password, vhost string) error {
 		conn, err := net.Dial("tcp", s.Addr())
@@ -112,7 +112,7 @@ func TestAMQPServerOfOurOwn(t *testing.T) {
 }
 
 func TestAMQPAnswers(t *testing.T) {
-	// after says one text for each that the client sends.
+	// after sends one text for each message of the client.
 	after := func(texts ...string) func(net.Conn) {
 		return func(conn net.Conn) {
 			b := make([]byte, 4<<10)
@@ -128,7 +128,7 @@ func TestAMQPAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		server func(net.Conn)
 		code   int
-		body   string // ADDR stands for the server's address
+		body   string // ADDR is replaced by the server's address
 	}{
 		"refused":           {after(amqpStart, amqpRefused), 500, "AMQP error 403: ACCESS_REFUSED"},
 		"repeats":           {after(amqpStart, amqpFrame(50, "\x01\x93\x0fno \x00op\x00s3cret no\x00\x00\x00\x00")), 500, "AMQP error 403: (its words are not shown, the password may be among them)"},
@@ -177,7 +177,7 @@ func TestAMQPOptions(t *testing.T) {
 	})
 }
 
-// RabbitMQ with a login that works and all the ways in which it does not.
+// TestRabbitMQ logs in to RabbitMQ, and fails to log in in every way.
 func TestRabbitMQ(t *testing.T) {
 	a := newAuthority(t)
 	s, tlsPort := servertest.RabbitMQ(t, issue(t, loopback(), a))
@@ -193,7 +193,7 @@ func TestRabbitMQ(t *testing.T) {
 		"another's vhost":   {user("use_tls", false, "vhost", "private"), 500, failed, "AMQP error 530: NOT_ALLOWED - access to vhost 'private' refused"},
 		"TLS on plain port": {user(), 503, check.ReasonProtocol, s.Addr() + " does not speak TLS"},
 		"plain on TLS port": {user("use_tls", false, "port", int(tlsPort)), 503, check.ReasonProtocol, ""},
-		// To a client that does not say that it understands the reason RabbitMQ answers after three seconds.
+		// RabbitMQ refuses a client without the capability authentication_failure_close after three seconds.
 		"wrong password":      {[]any{"username", "operator", "password", "wr0ng", "use_tls", false, "timeout", 2}, 500, failed, denied},
 		"wrong password, TLS": {[]any{"username", "operator", "password", "wr0ng", "port", int(tlsPort), "timeout", 2}, 500, failed, denied},
 		"wrong user":          {[]any{"username", "nobody", "password", "s3cret", "use_tls", false, "timeout", 2}, 500, failed, denied},
@@ -204,15 +204,14 @@ func TestRabbitMQ(t *testing.T) {
 	t.Run("a client that does not understand the reason", func(t *testing.T) { rabbitLate(t, s.Addr()) })
 
 	wantGone(t, check.Defaults{}, "amqp", s, user("use_tls", false)...)
-	// The log of a broker that has ended is complete.
+	// The log is complete when the broker has ended.
 	if log := s.Log(); strings.Contains(log, "client unexpectedly closed") || strings.Contains(log, "handshake_timeout") {
 		t.Errorf("the broker complains of its clients:\n%s", tail(log))
 	}
 }
 
-// rabbitLate: RabbitMQ tells a wrong password after three seconds to a client that does not say that it
-// understands the reason (authentication_failure_close), by closing the connection. Ours says so, or it
-// would take every wrong password for a silent broker.
+// rabbitLate logs in with a wrong password and without the capability authentication_failure_close. RabbitMQ then closes
+// the connection after three seconds. The check has that capability, because it would report a timeout otherwise.
 func rabbitLate(t *testing.T, addr string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -233,8 +232,8 @@ func rabbitLate(t *testing.T, addr string) {
 	}
 }
 
-// A broker that takes its time over a wrong password, as RabbitMQ does with other clients: a timeout that is
-// shorter reports a timeout, a longer one the refusal.
+// TestAMQPLateRefusal: a broker refuses a wrong password late. The check reports a timeout if its timeout is shorter,
+// else the refusal.
 func TestAMQPLateRefusal(t *testing.T) {
 	s := checktest.Serve(t, func(conn net.Conn) {
 		b := make([]byte, 4<<10)
@@ -243,7 +242,7 @@ func TestAMQPLateRefusal(t *testing.T) {
 		if _, err := conn.Read(b); err != nil {
 			return
 		}
-		// It answers late, or not at all when the client has left before.
+		// It answers late, or not at all if the client has disconnected before.
 		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 		if _, err := conn.Read(b); errors.Is(err, io.EOF) {
 			return
@@ -267,7 +266,7 @@ func TestAMQPLateRefusal(t *testing.T) {
 	}
 }
 
-// A cancelled login at a silent broker ends at once, in every phase of it.
+// TestAMQPCancelled: a login at a silent broker ends at once when it is cancelled, in every phase.
 func TestAMQPCancelled(t *testing.T) {
 	for name, said := range map[string]string{"nothing": "", "start": amqpStart, "tune": amqpStart + amqpTune, "open": amqpStart + amqpTune + amqpFrame(41, "\x00")} {
 		t.Run(name, func(t *testing.T) {

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// challenge is one way to log in that a server offers in WWW-Authenticate (RFC 9110, 11.6.1).
+// challenge is one authentication scheme that a server offers in WWW-Authenticate (RFC 9110, 11.6.1).
 type challenge struct {
 	scheme string            // in lower case
 	params map[string]string // names in lower case, values without their quotes
 }
 
-// parseChallenges reads one value of the header, which may offer several. It ends at what it cannot read.
+// parseChallenges parses one value of the header, which may contain several challenges. It stops at a syntax error.
 func parseChallenges(text string) []challenge {
 	var list []challenge
 	for {
@@ -29,12 +29,12 @@ func parseChallenges(text string) []challenge {
 		text = strings.TrimLeft(text[len(name):], " \t")
 		if !strings.HasPrefix(text, "=") || len(list) == 0 {
 			list = append(list, challenge{strings.ToLower(name), map[string]string{}})
-			if next := token(text); next != "" && !isParam(text[len(next):]) {
-				_, text, _ = strings.Cut(text, ",") // not parameters but one token68, as Negotiate has it
+			if next := token(text); next != "" && !isParameterValue(text[len(next):]) {
+				_, text, _ = strings.Cut(text, ",") // one token68 instead of parameters, as in Negotiate
 			}
 			continue
 		}
-		value, rest, ok := paramValue(strings.TrimLeft(text[1:], " \t"))
+		value, rest, ok := parameterValue(strings.TrimLeft(text[1:], " \t"))
 		if !ok {
 			return list
 		}
@@ -46,14 +46,14 @@ func parseChallenges(text string) []challenge {
 	}
 }
 
-// isParam tells whether what follows a name makes a parameter of it: a = with a value.
-func isParam(s string) bool {
+// isParameterValue reports whether s, the text after a name, begins with "=" and a value.
+func isParameterValue(s string) bool {
 	value, ok := strings.CutPrefix(strings.TrimLeft(s, " \t"), "=")
 	value = strings.TrimLeft(value, " \t")
 	return ok && value != "" && value[0] != '=' && value[0] != ','
 }
 
-// token returns the token (RFC 9110, 5.6.2) that s begins with.
+// token returns the token (RFC 9110, 5.6.2) at the beginning of s, "" if there is none.
 func token(s string) string {
 	for i := range len(s) {
 		if !validName(s[i : i+1]) {
@@ -63,8 +63,8 @@ func token(s string) string {
 	return s
 }
 
-// paramValue reads a token or a quoted string, and returns what follows it.
-func paramValue(s string) (value, rest string, ok bool) {
+// parameterValue parses a token or a quoted string at the beginning of s and returns the rest of s.
+func parameterValue(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
 		value = token(s)
 		return value, s[len(value):], value != ""
@@ -82,7 +82,7 @@ func paramValue(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-// digestHashes are the algorithms that are known here, the best first.
+// digestHashes are the supported algorithms, the best first.
 var digestHashes = []struct {
 	name string
 	hash func(text string) string
@@ -91,15 +91,15 @@ var digestHashes = []struct {
 	{"MD5", func(text string) string { sum := md5.Sum([]byte(text)); return hex.EncodeToString(sum[:]) }}, //nolint:gosec // the protocol's
 }
 
-// clientNonce returns a nonce of ours.
+// clientNonce returns a new client nonce.
 func clientNonce() string {
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails
 	return hex.EncodeToString(random[:])
 }
 
-// answer returns the Authorization for the best of the challenges (RFC 7616), with a nonce of ours.
-func (c *credentials) answer(values []string, method, uri, nonce string) (string, error) {
+// digestAuthorization returns the Authorization header for the best of the challenges (RFC 7616). nonce is the client's.
+func (c *credentials) digestAuthorization(values []string, method, uri, nonce string) (string, error) {
 	var offered []challenge
 	for _, v := range values {
 		offered = append(offered, parseChallenges(v)...)
@@ -118,33 +118,33 @@ func (c *credentials) answer(values []string, method, uri, nonce string) (string
 	return "", errors.New("it asks for no digest authentication with MD5 or SHA-256")
 }
 
-// digest answers one challenge.
+// digest returns the Authorization header for one challenge.
 func (c *credentials) digest(o challenge, hash func(string) string, method, uri, nonce string) (string, error) {
-	realm, theirs := o.params["realm"], o.params["nonce"]
+	realm, serverNonce := o.params["realm"], o.params["nonce"]
 	key := hash(c.user + ":" + realm + ":" + string(c.password))
 	request := hash(method + ":" + uri)
 	user, hashed := c.user, strings.EqualFold(o.params["userhash"], "true")
 	if hashed {
 		user = hash(c.user + ":" + realm)
 	}
-	text := fmt.Sprintf("Digest username=%s, realm=%s, nonce=%s, uri=%s", quote(user), quote(realm), quote(theirs), quote(uri))
+	text := fmt.Sprintf("Digest username=%s, realm=%s, nonce=%s, uri=%s", quotedString(user), quotedString(realm), quotedString(serverNonce), quotedString(uri))
 	if algorithm := o.params["algorithm"]; algorithm != "" {
 		text += ", algorithm=" + algorithm
 	}
 	qop, offered := o.params["qop"]
 	switch {
 	case !offered:
-		// As before RFC 2617.
-		text += ", response=" + quote(hash(key+":"+theirs+":"+request))
+		// The format before RFC 2617.
+		text += ", response=" + quotedString(hash(key+":"+serverNonce+":"+request))
 	case slices.ContainsFunc(strings.Split(qop, ","), func(q string) bool { return strings.EqualFold(strings.TrimSpace(q), "auth") }):
-		const count = "00000001" // a nonce of ours is used once
-		text += ", qop=auth, nc=" + count + ", cnonce=" + quote(nonce)
-		text += ", response=" + quote(hash(key+":"+theirs+":"+count+":"+nonce+":auth:"+request))
+		const count = "00000001" // each client nonce is used once
+		text += ", qop=auth, nc=" + count + ", cnonce=" + quotedString(nonce)
+		text += ", response=" + quotedString(hash(key+":"+serverNonce+":"+count+":"+nonce+":auth:"+request))
 	default:
 		return "", errors.New("it asks for a digest of the body (auth-int), which is not known here")
 	}
 	if opaque, ok := o.params["opaque"]; ok {
-		text += ", opaque=" + quote(opaque)
+		text += ", opaque=" + quotedString(opaque)
 	}
 	if hashed {
 		text += ", userhash=true"
@@ -152,7 +152,7 @@ func (c *credentials) digest(o challenge, hash func(string) string, method, uri,
 	return text, nil
 }
 
-// quote writes a quoted string.
-func quote(s string) string {
+// quotedString returns s as a quoted string.
+func quotedString(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }

@@ -17,7 +17,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// The examples of RFC 7616, 3.9.1 and of RFC 2069, 2.4 (as corrected by its erratum).
+// TestDigestExamples has the examples of RFC 7616, 3.9.1 and of RFC 2069, 2.4 (as corrected by its erratum).
 func TestDigestExamples(t *testing.T) {
 	const mufasa = `realm="http-auth@example.org", nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", qop="auth, auth-int", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS", algorithm=`
 	for name, c := range map[string]struct {
@@ -95,7 +95,7 @@ func FuzzChallenges(f *testing.F) {
 	})
 }
 
-// A login from end to end, against a server that works the response out for itself.
+// TestHTTPConfiguredDigest logs in to a server that computes the expected response itself.
 func TestHTTPConfiguredDigest(t *testing.T) {
 	for _, algorithm := range []string{"MD5", "SHA-256"} {
 		hash := func(text string) string { return fmt.Sprintf("%x", md5.Sum([]byte(text))) }

@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// maxGRPC is how much of a connection is read, in bytes; an answer has some 200.
+	// maxGRPC is how much is read from a connection, in bytes. An answer has about 200.
 	maxGRPC = 256 << 10
-	// maxGRPCHeaders and maxGRPCMessage bound the parts of an answer, in bytes.
+	// maxGRPCHeaders and maxGRPCMessage are the longest headers and the longest message that are read, in bytes.
 	maxGRPCHeaders = 16 << 10
 	maxGRPCMessage = 4 << 10
-	// grpcFrame is the longest frame that the protocol lets us refuse to exceed, in bytes.
-	grpcFrame = 16 << 10
-	// grpcStream is our only stream.
+	// maxGRPCFrame is the longest frame that is read, in bytes. It is the lowest limit that HTTP/2 allows.
+	maxGRPCFrame = 16 << 10
+	// grpcStream is the id of the only stream.
 	grpcStream = 1
 )
 
-// The status codes of gRPC that have words of ours.
+// The status codes of gRPC that have a message of their own.
 const (
 	grpcNotFound      = "5"
 	grpcUnimplemented = "12"
@@ -40,9 +40,8 @@ var grpcHealth = []string{"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"
 
 // grpcType is the check of grpc.health.v1.
 //
-// It speaks HTTP/2 by way of its frames (golang.org/x/net/http2) and not by google.golang.org/grpc, which
-// the tests have for a server: one request needs no balancer, resolver and connection pool, and they cost
-// 6 MB of program and 5 MB of resident memory in a daemon that is to stay below 24.
+// It uses the frames of golang.org/x/net/http2, and not google.golang.org/grpc. That package costs 6 MB of binary and
+// 5 MB of resident memory, for a balancer, a resolver and a connection pool that one request does not need.
 var grpcType = Type{
 	Name: "grpc",
 	Doc:  "a gRPC server says by grpc.health.v1 that it, or one of its services, is SERVING",
@@ -80,28 +79,29 @@ var grpcType = Type{
 
 type grpcCheck struct {
 	service, userAgent string
-	tls                *tls.Config // nil: none
+	tls                *tls.Config // nil for plain TCP
 }
 
-// settingsFirst refuses a server whose first frame is not SETTINGS (RFC 9113, section 3.4) as soon as the
-// frame's type has come: what speaks another protocol need not send the rest of what looks like a frame.
-type settingsFirst struct {
+// settingsFirstReader returns an error as soon as the type of the first frame is not SETTINGS (RFC 9113, section 3.4).
+// A server of another protocol may never send the rest of what looks like a frame.
+type settingsFirstReader struct {
 	r    io.Reader
-	seen int // bytes of the first frame's head
+	read int // bytes of the header of the first frame, at most 4
 }
 
-func (s *settingsFirst) Read(p []byte) (int, error) {
+func (s *settingsFirstReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	const typeAt = 3
-	if s.seen <= typeAt && s.seen+n > typeAt {
-		if typ := http2.FrameType(p[typeAt-s.seen]); typ != http2.FrameSettings {
+	if s.read <= typeAt && s.read+n > typeAt {
+		if typ := http2.FrameType(p[typeAt-s.read]); typ != http2.FrameSettings {
 			return 0, fmt.Errorf("it begins with a frame %s", typ)
 		}
 	}
-	s.seen = min(s.seen+n, typeAt+1)
+	s.read = min(s.read+n, typeAt+1)
 	return n, err
 }
 
+// check calls Health.Check over one connection.
 func (g *grpcCheck) check(x *exchange) Result {
 	var conn *tls.Conn
 	if g.tls != nil {
@@ -115,28 +115,28 @@ func (g *grpcCheck) check(x *exchange) Result {
 		}
 	}
 	x.phase = phaseWait
-	limited := &io.LimitedReader{R: &settingsFirst{r: x.conn}, N: maxGRPC}
+	limited := &io.LimitedReader{R: &settingsFirstReader{r: x.conn}, N: maxGRPC}
 	framer := http2.NewFramer(x.conn, limited)
-	framer.SetMaxReadFrameSize(grpcFrame)
+	framer.SetMaxReadFrameSize(maxGRPCFrame)
 	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	framer.MaxHeaderListSize = maxGRPCHeaders
-	if _, err := x.conn.Write(g.request(x, g.tls != nil)); err != nil && x.ctx.Err() != nil {
+	if err := x.send(g.request(x)); err != nil {
 		return x.fail(err)
 	}
-	answer, r, ok := x.readGRPC(framer, limited)
+	answer, r, ok := x.readGRPCAnswer(framer, limited)
 	if !ok {
 		return r
 	}
-	if r = g.verdict(x, answer); r.Code == 200 && conn != nil {
-		_ = conn.CloseWrite() // a goodbye, as https says one
+	if r = g.result(x, answer); r.Code == 200 && conn != nil {
+		_ = conn.CloseWrite() // sends close_notify
 	}
 	return r
 }
 
-// request is all that there is to say: what opens a connection, and one call of Health.Check.
-func (g *grpcCheck) request(x *exchange, secure bool) []byte {
+// request returns everything that the client sends: the preface of the connection and one call of Health.Check.
+func (g *grpcCheck) request(x *exchange) []byte {
 	scheme := "http"
-	if secure {
+	if g.tls != nil {
 		scheme = "https"
 	}
 	var head, out bytes.Buffer
@@ -151,9 +151,9 @@ func (g *grpcCheck) request(x *exchange, secure bool) []byte {
 		{"user-agent", g.userAgent},
 		{strings.ToLower(HopsHeader), nextHops(&x.t)},
 	} {
-		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // into memory
+		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // a buffer returns no error
 	}
-	// HealthCheckRequest{service = 1}, and before it the flag of compression and the length.
+	// HealthCheckRequest{service = 1}, after the compression flag and the length.
 	var message []byte
 	if g.service != "" {
 		message = binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(g.service)))
@@ -173,16 +173,30 @@ func (g *grpcCheck) request(x *exchange, secure bool) []byte {
 	return out.Bytes()
 }
 
-// grpcAnswer is what came on the stream.
+// grpcAnswer is the answer on the stream.
 type grpcAnswer struct {
-	http    string // status of HTTP
-	status  string // of gRPC
-	message string // to the status
+	http    string // HTTP status
+	status  string // gRPC status
+	message string // gRPC status message
 	body    []byte
 }
 
-// readGRPC reads until the stream ends. If it does not end well it says why and returns false.
-func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (grpcAnswer, Result, bool) {
+// readHeaders stores the fields that a check uses.
+func (a *grpcAnswer) readHeaders(fields []hpack.HeaderField) {
+	for _, f := range fields {
+		switch f.Name {
+		case ":status":
+			a.http = f.Value
+		case "grpc-status":
+			a.status = f.Value
+		case "grpc-message":
+			a.message = f.Value
+		}
+	}
+}
+
+// readGRPCAnswer reads until the stream ends. On failure ok is false and the result says why.
+func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReader) (answer grpcAnswer, r Result, ok bool) {
 	var a grpcAnswer
 	for {
 		frame, err := framer.ReadFrame()
@@ -196,13 +210,13 @@ func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (gr
 		}
 		if x.phase == phaseWait {
 			if _, ok := frame.(*http2.SettingsFrame); !ok {
-				// RFC 9113, 3.4: they come first.
+				// RFC 9113, section 3.4: SETTINGS is the first frame.
 				return a, x.protocol("The answer of %s is not HTTP/2: it begins with a frame %s", x.addr(), frame.Header().Type), false
 			}
 			x.phase = phaseRead
 		}
 		if id := frame.Header().StreamID; id != 0 && id != grpcStream {
-			return a, x.protocol("The answer of %s is not HTTP/2: a stream that nobody has opened", x.addr()), false
+			return a, x.protocol("The answer of %s is not HTTP/2: a stream that was not opened", x.addr()), false
 		}
 		var reply error
 		ended := false
@@ -225,16 +239,7 @@ func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (gr
 			if f.Truncated {
 				return a, x.protocol("The answer of %s has headers of more than %d bytes", x.addr(), maxGRPCHeaders), false
 			}
-			for _, field := range f.Fields {
-				switch field.Name {
-				case ":status":
-					a.http = field.Value
-				case "grpc-status":
-					a.status = field.Value
-				case "grpc-message":
-					a.message = field.Value
-				}
-			}
+			a.readHeaders(f.Fields)
 			ended = f.StreamEnded()
 		case *http2.DataFrame:
 			if len(a.body)+len(f.Data()) > maxGRPCMessage {
@@ -252,8 +257,8 @@ func (x *exchange) readGRPC(framer *http2.Framer, limited *io.LimitedReader) (gr
 	}
 }
 
-// verdict is what an answer means.
-func (g *grpcCheck) verdict(x *exchange, a grpcAnswer) Result {
+// result returns the result of the check for an answer.
+func (g *grpcCheck) result(x *exchange, a grpcAnswer) Result {
 	switch {
 	case a.http != "200":
 		return x.protocol("%s answers a gRPC call with the HTTP status %q", x.addr(), oneLine(a.http, 20))
@@ -284,7 +289,7 @@ func (g *grpcCheck) verdict(x *exchange, a grpcAnswer) Result {
 	return Result{Code: 200, Body: fmt.Appendf(nil, "SERVING, said in %.2fs", time.Since(x.start).Seconds())}
 }
 
-// parseHealth returns the status in a message with its head: HealthCheckResponse{status = 1}.
+// parseHealth returns the status of HealthCheckResponse{status = 1}, in a message with its compression flag and length.
 func parseHealth(body []byte) (uint64, error) {
 	const head = 5
 	if len(body) < head || body[0] != 0 || int64(binary.BigEndian.Uint32(body[1:])) != int64(len(body)-head) {

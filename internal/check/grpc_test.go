@@ -24,7 +24,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// grpcServer starts a server of google.golang.org/grpc; register is given it before it serves.
+// grpcServer starts a server of google.golang.org/grpc. It calls register before it serves.
 func grpcServer(t testing.TB, register func(*grpc.Server), options ...grpc.ServerOption) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -113,7 +113,7 @@ func TestGRPC(t *testing.T) {
 			}
 		})
 	}
-	// By URL it is told nothing, or what is configured for the service.
+	// A URL has no options, or those configured for the service.
 	cart := build(t, check.Defaults{}, "grpc", map[string]any{"host": "192.0.2.1", "port": 1, "service": "shop.Cart"})
 	if r := askService(t, "grpc", plain); r.Code != 200 {
 		t.Errorf("by URL: %d %s", r.Code, r.Body)
@@ -123,7 +123,7 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// grpcFrames is a server that reads a request and says just this.
+// grpcFrames returns a server that reads a request and sends the given frames.
 func grpcFrames(write func(f *http2.Framer)) func(net.Conn) {
 	return func(conn net.Conn) {
 		preface := make([]byte, len(http2.ClientPreface))
@@ -144,7 +144,7 @@ func grpcFrames(write func(f *http2.Framer)) func(net.Conn) {
 	}
 }
 
-// grpcHead is a block of header fields.
+// grpcHead encodes a block of header fields.
 func grpcHead(end bool, fields ...string) http2.HeadersFrameParam {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
@@ -161,8 +161,8 @@ var healthyGRPC = grpcFrames(func(f *http2.Framer) {
 	_ = f.WriteHeaders(grpcHead(true, "grpc-status", "0"))
 })
 
-// Servers that speak HTTP/2, but are no good.
-func TestGRPCOdd(t *testing.T) {
+// TestGRPCBrokenServers checks servers that speak HTTP/2 but violate gRPC.
+func TestGRPCBrokenServers(t *testing.T) {
 	head := grpcHead(false, ":status", "200")
 	for name, c := range map[string]struct {
 		write  func(f *http2.Framer)
@@ -179,9 +179,9 @@ func TestGRPCOdd(t *testing.T) {
 		"long headers": {func(f *http2.Framer) {
 			_ = f.WriteHeaders(grpcHead(true, ":status", "200", "x", strings.Repeat("a", 9000), "y", strings.Repeat("a", 9000)))
 		}, check.ReasonProtocol, "has headers of more than 16384 bytes"},
-		"another stream": {func(f *http2.Framer) { _ = f.WriteHeaders(head); _ = f.WriteData(2, true, nil) }, check.ReasonProtocol, "a stream that nobody has opened"},
+		"another stream": {func(f *http2.Framer) { _ = f.WriteHeaders(head); _ = f.WriteData(2, true, nil) }, check.ReasonProtocol, "a stream that was not opened"},
 		"settings for ever": {func(f *http2.Framer) {
-			for f.WriteSettings(make([]http2.Setting, 1000)...) == nil { // until the client has had enough
+			for f.WriteSettings(make([]http2.Setting, 1000)...) == nil { // until the client closes the connection
 			}
 		}, check.ReasonProtocol, "has more than 262144 bytes"},
 	} {
@@ -203,9 +203,9 @@ func TestGRPCOdd(t *testing.T) {
 
 func TestParseHealth(t *testing.T) {
 	for body, want := range map[string]uint64{
-		"\x00\x00\x00\x00\x00":                                             0, // UNKNOWN is not written
+		"\x00\x00\x00\x00\x00":                                             0, // UNKNOWN is not encoded
 		"\x00\x00\x00\x00\x02\x08\x01":                                     1,
-		"\x00\x00\x00\x00\x04\x08\x01\x08\x02":                             2, // the last counts
+		"\x00\x00\x00\x00\x04\x08\x01\x08\x02":                             2, // the last value counts
 		"\x00\x00\x00\x00\x06\x12\x02ab\x08\x01":                           1, // fields of a later version
 		"\x00\x00\x00\x00\x07\x15\x00\x00\x00\x00\x08\x01":                 1,
 		"\x00\x00\x00\x00\x0b\x11\x00\x00\x00\x00\x00\x00\x00\x00\x08\x01": 1,
@@ -230,7 +230,7 @@ func FuzzParseHealth(f *testing.F) {
 	})
 }
 
-// secureGRPC is what the suite speaks gRPC over TLS with.
+// secureGRPC returns the TLS configuration of a gRPC server for the suite.
 func secureGRPC(certificate tls.Certificate) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"h2"}}
 }

@@ -62,8 +62,8 @@ var haproxyType = Type{
 	},
 	build: func(o *values, d Defaults) (*Configured, error) {
 		l := o.login(d, 0, 0)
-		check, backend := newHAProxy(d.Options), o.plain("backend", "")
-		return l.configured("haproxy", "", "haproxy:"+l.place(), func(ctx context.Context, t Target) Result {
+		check, backend := newHAProxy(d.Options), o.plainText("backend", "")
+		return l.newConfigured("haproxy", "", "haproxy:"+l.addr(), func(ctx context.Context, t Target) Result {
 			t.Host, t.Port, t.Service = l.host, l.port, backend
 			return check(ctx, t)
 		}), nil

@@ -88,7 +88,7 @@ func (r *httpRequest) run(x *exchange) Result {
 	}
 	if at := resp.Request.URL; resp.StatusCode == http.StatusUnauthorized && r.digest != nil && at.Host == r.url.Host {
 		method := resp.Request.Method
-		authorization, err := r.digest.answer(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
+		authorization, err := r.digest.digestAuthorization(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
 		if err != nil {
 			return x.failed(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
@@ -102,7 +102,7 @@ func (r *httpRequest) run(x *exchange) Result {
 	if conn, ok := x.conn.(*tls.Conn); ok {
 		_ = conn.CloseWrite() // as askTLS does
 	}
-	return x.done(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
+	return x.healthy(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
 }
 
 // newRequest returns the request for one URL. authorization, if set, replaces basic authentication.

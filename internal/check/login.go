@@ -4,23 +4,25 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
+	"fmt"
 	"strings"
 	"unicode"
 )
 
-// login is what the configured types that log in have in common: where, as whom, and whether over TLS.
+// login holds the options that all configured checks with a login share.
 type login struct {
 	host     string
 	port     uint16
 	username string
 	password Secret
-	tls      *tls.Config // nil: TCP alone
+	tls      *tls.Config // nil for plain TCP
 }
 
-// place is "<host>:<port>" in the names of steps.
-func (l login) place() string { return hostPort(l.host, l.port) }
+// addr returns "<host>:<port>" for the names of steps.
+func (l login) addr() string { return hostPort(l.host, l.port) }
 
-// ask has talk speak with the service over a connection of its own, and over TLS if that is wanted.
+// ask connects to the server, over TLS if it is configured, runs talk and closes the connection.
 func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 	t.Host, t.Port = l.host, l.port
 	return ask(ctx, t, func(x *exchange) Result {
@@ -32,51 +34,87 @@ func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result)
 			return r
 		}
 		if r = talk(x); r.Reason == ReasonOK {
-			_ = conn.CloseWrite() // as https does
+			_ = conn.CloseWrite() // sends close_notify, so that the server logs no lost connection
 		}
 		return r
 	})
 }
 
-// steps are the ones before the login itself: the TCP connection, and TLS if that is wanted.
-func (l login) steps(prefix string) []Step {
+// newConfigured returns a check of TCP, of TLS if it is configured, and of the login. The names of its steps begin
+// with prefix; last and run are the step of the login.
+func (l login) newConfigured(name, prefix, last string, run Func) *Configured {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
-		steps = append(steps, Step{Name: "tls:" + l.place(), Info: l.place(), Run: func(ctx context.Context, t Target) Result {
-			return l.ask(ctx, t, func(x *exchange) Result { return x.done("TLS handshake") })
+		steps = append(steps, Step{Name: "tls:" + l.addr(), Info: l.addr(), Run: func(ctx context.Context, t Target) Result {
+			return l.ask(ctx, t, func(x *exchange) Result { return x.healthy("TLS handshake") })
 		}})
 	}
+	steps = append(steps, Step{Name: last, Run: run})
 	for i := range steps {
 		steps[i].Name = prefix + steps[i].Name
 	}
-	return steps
+	if l.username != "" && prefix == "" { // with a prefix the name itself says "connect with auth"
+		steps[len(steps)-1].Info = "user " + l.username
+	}
+	return &Configured{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
 }
 
-// configured is the check of the steps before the login and of the login.
-func (l login) configured(name, prefix, last string, run Func) *Configured {
-	info := ""
-	if l.username != "" && prefix == "" { // a name with a prefix says itself whether it is with a login
-		info = "user " + l.username
-	}
-	return &Configured{
-		Name:     name + ":" + l.place(),
-		Steps:    append(l.steps(prefix), Step{Name: prefix + last, Info: info, Run: run}),
-		Endpoint: Endpoint{"tcp", l.host, l.port},
-	}
-}
-
-// done is the result of a check that found what it looked for: "Logged in and quit in 0.01s".
-func (x *exchange) done(what string) Result {
+// healthy returns the result of a check that has passed: "Logged in and quit in 0.01s".
+func (x *exchange) healthy(what string) Result {
 	return Result{Code: 200, Body: []byte(what + " in " + x.after())}
 }
 
-// words are a server's own, fit to be shown. A server that was told a password may repeat it, so what
-// contains it, as it is or in base64, is not shown at all: with a part of it in stars a text that one
-// knows would tell the password.
-func (l login) words(text string) string {
+// serverError is an error that a server replies with.
+type serverError struct {
+	code string // with its protocol, "MySQL error 1045"
+	text string // the server's own text
+}
+
+func (e serverError) Error() string { return e.code + ": " + e.text }
+
+// malformedError says what is wrong with an answer. It contains at most a few words of the server.
+type malformedError string
+
+func (e malformedError) Error() string { return string(e) }
+
+// malformed returns a malformedError with a formatted text.
+func malformed(format string, args ...any) error {
+	return malformedError(fmt.Sprintf(format, args...))
+}
+
+// errServerUnverified means that a server accepted the login without knowing the password.
+var errServerUnverified = errors.New("it does not prove that it knows the password")
+
+// loginError returns the result for an error of a login. redact makes the server's own text fit to be shown.
+func (x *exchange) loginError(protocol string, err error, redact func(text string) string) Result {
+	var refused serverError
+	var wrong malformedError
+	switch {
+	case errors.As(err, &refused):
+		return x.failed(500, "%s: %s", refused.code, redact(refused.text))
+	case errors.Is(err, errServerUnverified):
+		return x.failed(500, "%s lets us in, but %s", x.addr(), err)
+	case errors.As(err, &wrong):
+		return x.protocol("The answer of %s is not %s: %s", x.addr(), protocol, wrong)
+	}
+	return x.fail(err)
+}
+
+// send writes p. It ignores errors of the network, because the server may have sent an answer before it closed the
+// connection. It returns an error if the context has ended.
+func (x *exchange) send(p []byte) error {
+	if _, err := x.conn.Write(p); err != nil && x.ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
+// redact returns a server's text fit to be shown. A server may repeat the password. A text that contains it, as it is
+// or in base64, is replaced as a whole: asterisks in a known text would show its length and place.
+func (l login) redact(text string) string {
 	if l.password != "" {
-		for _, said := range []string{string(l.password), base64.StdEncoding.EncodeToString([]byte(l.password)), l.saslPlain()} {
-			if strings.Contains(text, said) {
+		for _, secret := range []string{string(l.password), base64.StdEncoding.EncodeToString([]byte(l.password)), l.saslPlain()} {
+			if strings.Contains(text, secret) {
 				return "(its words are not shown, the password may be among them)"
 			}
 		}
@@ -84,12 +122,12 @@ func (l login) words(text string) string {
 	return oneLine(text, 300)
 }
 
-// saslPlain is what the mechanism PLAIN says (RFC 4616), in base64.
+// saslPlain returns the message of the SASL mechanism PLAIN (RFC 4616) in base64.
 func (l login) saslPlain() string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + l.username + "\x00" + string(l.password)))
 }
 
-// phaseLogin is a phase that many protocols have.
+// phaseLogin is a phase of several protocols, see exchange.phase.
 const phaseLogin = "logging in to"
 
 // The options of types with a login.
@@ -98,28 +136,24 @@ var (
 	passwordOption = Option{Name: "password", Want: "a password without a NUL byte", Secret: true, Doc: "their password"}
 )
 
-// required is the option as one that has to be given.
+// required returns o as a required option.
 func (o Option) required() Option {
 	o.Required, o.Default = true, ""
 	return o
 }
 
-// tlsOptions are use_tls, with its default, and how TLS is spoken.
-func tlsOptions(def string) []Option {
+// tlsOptions returns the option use_tls with its default, and the options of TLS.
+func tlsOptions(useTLS string) []Option {
 	return []Option{
-		{Name: "use_tls", Want: "true or false", Default: def, Doc: "speak TLS from the first byte on; the login runs over it"},
+		{Name: "use_tls", Want: "true or false", Default: useTLS, Doc: "speak TLS from the first byte on; the login runs over it"},
 		{Name: "disable_tls_verification", Want: "true or false", Default: "true, false with tls_verify: true", Doc: "accept any certificate"},
 	}
 }
 
-// login reads the options that o's type has of those above; port 0 stands for the two default ports.
+// login reads those of the options above that the type has. port and tlsPort are the default ports.
 func (o *values) login(d Defaults, port, tlsPort uint16) login {
-	l := login{host: o.host("host"), username: o.plain("username", ""), password: o.password()}
-	useTLS := false
-	if o.has("use_tls") {
-		useTLS = o.flag("use_tls", o.option("use_tls").Default == "true")
-	}
-	if useTLS {
+	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
+	if o.hasOption("use_tls") && o.flag("use_tls", o.option("use_tls").Default == "true") {
 		port = tlsPort
 		l.tls = tlsConfig(!o.flag("disable_tls_verification", !d.TLSVerify), d.TLSRoots)
 	}
@@ -127,8 +161,8 @@ func (o *values) login(d Defaults, port, tlsPort uint16) login {
 	return l
 }
 
-// has tells whether the type has an option of that name.
-func (o *values) has(name string) bool {
+// hasOption reports whether the type has an option of that name.
+func (o *values) hasOption(name string) bool {
 	for _, opt := range o.typ.Options {
 		if opt.Name == name {
 			return true
@@ -137,10 +171,10 @@ func (o *values) has(name string) bool {
 	return false
 }
 
-// plain returns text without control characters, which end a field or a line in most protocols.
-// A type without such an option has the default.
-func (o *values) plain(name, def string) string {
-	if !o.has(name) {
+// plainText returns an option without control characters, which end a field or a line in most protocols. It returns
+// def if the type has no such option.
+func (o *values) plainText(name, def string) string {
+	if !o.hasOption(name) {
 		return def
 	}
 	s := o.text(name, def)
@@ -150,9 +184,9 @@ func (o *values) plain(name, def string) string {
 	return s
 }
 
-// password returns the option of that name. A NUL byte ends a password in most protocols.
+// password returns the option password. It rejects a NUL byte, which ends a password in most protocols.
 func (o *values) password() Secret {
-	if !o.has("password") {
+	if !o.hasOption("password") {
 		return ""
 	}
 	s := o.secret("password")

@@ -22,7 +22,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// lastStep is the last step of a configured check of the place that is asked: the login itself.
+// lastStep returns the last step of a configured check, the login itself.
 func lastStep(t testing.TB, typ string, options map[string]any) check.Func {
 	t.Helper()
 	return func(ctx context.Context, target check.Target) check.Result {
@@ -40,7 +40,7 @@ func lastStep(t testing.TB, typ string, options map[string]any) check.Func {
 	}
 }
 
-// build is a configured check of the server at host and port; more than that is in pairs.
+// buildAt returns a configured check of the server at host and port. pairs are further options.
 func buildAt(t testing.TB, d check.Defaults, typ, host string, port uint16, pairs ...any) *check.Configured {
 	t.Helper()
 	options := map[string]any{"host": host, "port": int(port)}
@@ -54,7 +54,7 @@ func buildAt(t testing.TB, d check.Defaults, typ, host string, port uint16, pair
 	return c
 }
 
-// wantSteps wants the names of the steps of c, in which AT stands for its host and port.
+// wantSteps compares the names of the steps of c. AT in them is replaced by the host and port.
 func wantSteps(t *testing.T, c *check.Configured, names ...string) {
 	t.Helper()
 	var got []string
@@ -66,15 +66,15 @@ func wantSteps(t *testing.T, c *check.Configured, names ...string) {
 	}
 }
 
-// loginCase is a login at a real server, and what has to come of it.
+// loginCase is a login at a real server with its expected result.
 type loginCase struct {
 	options []any // pairs
 	code    int
 	reason  check.Reason
-	body    string // how the answer begins; "" is any
+	body    string // prefix of the answer; "" for any answer
 }
 
-// tryLogins makes a check of each case for the server and runs it. No answer may show the password.
+// tryLogins builds and runs a check of each case. No answer may contain the password.
 func tryLogins(t *testing.T, d check.Defaults, typ string, s *servertest.Server, cases map[string]loginCase) {
 	t.Helper()
 	for name, c := range cases {
@@ -104,11 +104,11 @@ func tryLogins(t *testing.T, d check.Defaults, typ string, s *servertest.Server,
 	}
 }
 
-// tail is the end of a long text.
+// tail returns the end of a long text.
 func tail(s string) string { return s[max(0, len(s)-2000):] }
 
-// wantGone wants a check to say that nothing listens where a server has been, and that one which accepts and
-// is silent has run out of time in every step but the connection's.
+// wantGone checks a server that has ended, whose port refuses connections, and a server that accepts connections and is
+// silent. With the latter every step but the connection must time out.
 func wantGone(t *testing.T, d check.Defaults, typ string, s *servertest.Server, pairs ...any) {
 	t.Helper()
 	s.Stop()
@@ -123,7 +123,8 @@ func wantGone(t *testing.T, d check.Defaults, typ string, s *servertest.Server, 
 	}
 }
 
-// wantOptionErrors wants Build to refuse each set of options (pairs), naming the option, without the password.
+// wantOptionErrors checks that Build refuses each set of options (pairs) with an error that names the option and does not
+// contain the password.
 func wantOptionErrors(t *testing.T, typ string, cases map[string][]any) {
 	t.Helper()
 	for want, pairs := range cases {
@@ -142,11 +143,11 @@ func wantOptionErrors(t *testing.T, typ string, cases map[string][]any) {
 	}
 }
 
-// scramServer is a server's part of SCRAM; that it is one the drivers that others wrote confirm.
+// scramServer is the server's part of SCRAM. The tests with drivers verify it.
 type scramServer struct {
-	hash     func() hash.Hash
-	password string
-	lies     bool // it does not know the password
+	hash       func() hash.Hash
+	password   string
+	unverified bool // it does not know the password
 
 	header, message, nonce string
 }
@@ -155,7 +156,7 @@ const scramSalt, scramRounds = "salt of 16 bytes", 4096
 
 func (s *scramServer) first(clientFirst string) (string, bool) {
 	if len(clientFirst) < 3 || !slices.Contains([]string{"n,,", "y,,"}, clientFirst[:3]) {
-		return "", false // neither without nor with channel binding in mind
+		return "", false // the client's first message has no valid header
 	}
 	s.header = clientFirst[:3]
 	bare := clientFirst[3:]
@@ -195,7 +196,7 @@ func (s *scramServer) final(clientFinal string) (string, bool) {
 	}
 	h = s.hash()
 	h.Write(xor(given, mac(stored, s.message)))
-	if !s.lies && !slices.Equal(h.Sum(nil), stored) {
+	if !s.unverified && !slices.Equal(h.Sum(nil), stored) {
 		return "", false
 	}
 	return "v=" + base64.StdEncoding.EncodeToString(mac(mac(salted, "Server Key"), s.message)), true
@@ -216,7 +217,7 @@ func readFull(r io.Reader, n int) ([]byte, error) {
 	return b, err
 }
 
-// fuzzLastStep lets a fuzzer answer a login.
+// fuzzLastStep fuzzes the answers of a server to a login.
 func fuzzLastStep(f *testing.F, typ string, options map[string]any) {
 	f.Helper()
 	answers := make(chan []byte, 1)

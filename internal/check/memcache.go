@@ -5,30 +5,28 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 )
 
-// maxMemcachedLine is the longest line of an answer, in bytes; a version has some 20.
+// maxMemcachedLine is the longest line of an answer, in bytes. A version has about 20.
 const maxMemcachedLine = 1 << 10
 
-// checkMemcached is healthy when the server tells its version, as conn-check asks it
+// checkMemcached passes when the server answers the command version, which conn-check sends too
 // (https://github.com/memcached/memcached/blob/master/doc/protocol.txt).
 func checkMemcached(ctx context.Context, t Target) Result {
 	return ask(ctx, t, func(x *exchange) Result {
 		x.phase = phaseWait
-		// The goodbye at once: a server reads its commands one after the other.
-		if _, err := io.WriteString(x.conn, "version\r\nquit\r\n"); err != nil && x.ctx.Err() != nil {
+		// It sends quit at once, because the server executes commands in order.
+		if err := x.send([]byte("version\r\nquit\r\n")); err != nil {
 			return x.fail(err)
 		}
 		r := bufio.NewReaderSize(x.conn, maxMemcachedLine)
-		// What cannot become an answer is told by its first bytes: a server of another protocol may never
-		// complete a line.
+		// The first bytes identify another protocol, whose server may never complete a line.
 		for n := 1; ; n++ {
 			start, err := r.Peek(n)
 			if err != nil {
 				return x.fail(err)
 			}
-			if !memcachedWord(start) {
+			if !mayBeMemcachedReply(start) {
 				start, _ = r.Peek(r.Buffered())
 				line, _, _ := bytes.Cut(start, []byte("\n"))
 				return x.protocol("The answer of %s is not memcached's: %q", x.addr(), oneLine(line, 80))
@@ -51,8 +49,8 @@ func checkMemcached(ctx context.Context, t Target) Result {
 	})
 }
 
-// memcachedWord tells whether the first word of start is, or may become, one that answers begin with.
-func memcachedWord(start []byte) bool {
+// mayBeMemcachedReply reports whether start is the beginning of a reply, whole or in part.
+func mayBeMemcachedReply(start []byte) bool {
 	for _, word := range []string{"VERSION ", "ERROR\r\n", "ERROR\n", "CLIENT_ERROR ", "SERVER_ERROR "} {
 		if n := min(len(start), len(word)); string(start[:n]) == word[:n] {
 			return true
@@ -61,7 +59,7 @@ func memcachedWord(start []byte) bool {
 	return false
 }
 
-// memcacheType is the configured check, under conn-check's name for it.
+// memcacheType is the configured check, under the name that conn-check uses.
 var memcacheType = Type{
 	Name:    "memcache",
 	Aliases: []string{"memcached"},
@@ -69,7 +67,7 @@ var memcacheType = Type{
 	Options: []Option{hostOption, portOption(11211)},
 	build: func(o *values, d Defaults) (*Configured, error) {
 		l := o.login(d, 11211, 11211)
-		return l.configured("memcache", "memcache:"+l.place()+":", "connect", func(ctx context.Context, t Target) Result {
+		return l.newConfigured("memcache", "memcache:"+l.addr()+":", "connect", func(ctx context.Context, t Target) Result {
 			t.Host, t.Port = l.host, l.port
 			return checkMemcached(ctx, t)
 		}), nil

@@ -12,7 +12,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// memcachedServer reads a line and says answer.
+// memcachedServer returns a server that reads a line and sends answer.
 func memcachedServer(answer string) func(net.Conn) {
 	return func(conn net.Conn) {
 		if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || line != "version\r\n" {
@@ -27,7 +27,7 @@ func TestMemcachedAnswers(t *testing.T) {
 		answer string
 		code   int
 		reason check.Reason
-		body   string // ADDR stands for the server's address
+		body   string // ADDR is replaced by the server's address
 	}{
 		"healthy":       {"VERSION 1.6.18\r\n", 200, 0, "Sent version, got back VERSION 1.6.18"},
 		"old line end":  {"VERSION 1.6.18\n", 200, 0, "Sent version, got back VERSION 1.6.18"},

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -15,18 +14,18 @@ import (
 )
 
 const (
-	// mongoOpMsg is the one opcode that is left in MongoDB's wire protocol
-	// (https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/), spoken since 3.6.
+	// mongoOpMsg is the opcode OP_MSG of MongoDB's wire protocol, supported since 3.6, see
+	// https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/.
 	mongoOpMsg = 2013
-	// maxMongoReply is the longest reply that is read, in bytes. Those of a login have some hundred.
+	// maxMongoReply is the longest reply that is read, in bytes. A reply of a login has about a hundred.
 	maxMongoReply = 64 << 10
 )
 
-// mongodbType is the configured check of the same name: log in if there is a user name, and ask the
-// database for its collections, as conn-check does. A ping would be answered to anybody.
+// mongodbType is the configured check: log in if there is a user name, and list the collections of the database, as
+// conn-check does. A ping proves less, because a server answers it without a login.
 //
-// It is not mongo-driver, which watches servers in the background with connections of its own, and links
-// three times the code of everything else here.
+// It does not use mongo-driver, which monitors servers in the background over connections of its own. It would link
+// three times the code of all other checks.
 var mongodbType = Type{
 	Name:    "mongodb",
 	Aliases: []string{"mongo"},
@@ -40,7 +39,7 @@ var mongodbType = Type{
 		{Name: "auth_database", Want: "a database name without control characters", Default: "admin", Doc: "the database that knows the user (authSource)"},
 	}, tlsOptions("false")...),
 	build: func(o *values, d Defaults) (*Configured, error) {
-		m := mongoLogin{o.login(d, 27017, 27017), o.plain("database", "test"), o.plain("auth_database", "admin")}
+		m := mongoLogin{o.login(d, 27017, 27017), o.plainText("database", "test"), o.plainText("auth_database", "admin")}
 		last := "connect"
 		if m.username != "" {
 			last = "connect with auth"
@@ -48,11 +47,11 @@ var mongodbType = Type{
 		if (m.username == "") != (m.password == "") {
 			o.wrong("username", "a user name and a password need each other")
 		}
-		return m.configured("mongodb", "mongodb:"+m.place()+":", last, m.check), nil
+		return m.newConfigured("mongodb", "mongodb:"+m.addr()+":", last, m.check), nil
 	},
 }
 
-// mongoLogin is who logs in, where, and what they ask for.
+// mongoLogin is a login and the database whose collections are listed.
 type mongoLogin struct {
 	login
 	database, authDatabase string
@@ -60,80 +59,65 @@ type mongoLogin struct {
 
 func (m mongoLogin) check(ctx context.Context, t Target) Result {
 	return m.ask(ctx, t, func(x *exchange) Result {
-		err := m.session(&mongoConn{x: x})
-		var refused mongoRefusal
-		var wrong malformed
-		switch {
-		case err == nil && m.username != "":
-			return x.done("Logged in and listed collections")
-		case err == nil:
-			return x.done("Listed collections")
-		case errors.As(err, &refused):
-			return x.failed(500, "MongoDB error %d: %s", refused.code, m.words(refused.text))
-		case errors.Is(err, errNoProof):
-			return x.failed(500, "%s lets us in, but %s", x.addr(), err)
-		case errors.As(err, &wrong):
-			return x.protocol("The answer of %s is not MongoDB: %s", x.addr(), string(wrong))
+		c := &mongoConn{x: x}
+		done := "Listed collections"
+		if m.username != "" {
+			if err := m.authenticate(c); err != nil {
+				return x.loginError("MongoDB", err, m.redact)
+			}
+			done = "Logged in and listed collections"
 		}
-		return x.fail(err)
+		// The filter matches no collection, so that the reply is short and no cursor stays open. Secondaries may answer.
+		_, err := c.run(m.database,
+			bsonInt("listCollections", 1),
+			bsonEmbedded("filter", bsonString("name", "hacheck")),
+			bsonTrue("nameOnly"),
+			bsonEmbedded("cursor"),
+			bsonEmbedded("$readPreference", bsonString("mode", "primaryPreferred")))
+		if err != nil {
+			return x.loginError("MongoDB", err, m.redact)
+		}
+		return x.healthy(done)
 	})
 }
 
-func (m mongoLogin) session(c *mongoConn) error {
-	if m.username != "" {
-		if err := m.authenticate(c); err != nil {
-			return err
-		}
-	}
-	// A name that no collection has keeps the answer short and no cursor open. Secondaries answer as well.
-	_, err := c.run(m.database, bsonDocument(
-		bsonInt("listCollections", 1),
-		bsonEmbedded("filter", bsonDocument(bsonString("name", "hacheck"))),
-		bsonTrue("nameOnly"),
-		bsonEmbedded("cursor", bsonDocument()),
-		bsonEmbedded("$readPreference", bsonDocument(bsonString("mode", "primaryPreferred"))),
-	))
-	return err
-}
-
-// authenticate logs in by SCRAM. The server is asked which kinds of it the user has, by the name that the
-// command has in all versions.
+// authenticate logs in by SCRAM. It asks the server for the user's mechanisms with isMaster, the name that all
+// versions of the server know.
 func (m mongoLogin) authenticate(c *mongoConn) error {
-	reply, err := c.run("admin", bsonDocument(bsonInt("isMaster", 1), bsonString("saslSupportedMechs", m.authDatabase+"."+m.username)))
+	reply, err := c.run("admin", bsonInt("isMaster", 1), bsonString("saslSupportedMechs", m.authDatabase+"."+m.username))
 	if err != nil {
 		return err
 	}
 	mechanism := "SCRAM-SHA-256"
 	s := newSCRAM(sha256.New, m.username, saslPrep(string(m.password)))
 	if !slices.Contains(reply.mechanisms, mechanism) {
-		// Also for a user whom the server does not know; it then refuses the login in its own words.
+		// A server that does not know the user offers nothing and refuses this login with its own error.
 		mechanism = "SCRAM-SHA-1"
 		sum := md5.Sum([]byte(m.username + ":mongo:" + string(m.password))) //nolint:gosec // the protocol's
 		s = newSCRAM(sha1.New, m.username, hex.EncodeToString(sum[:]))
 	}
-	reply, err = c.run(m.authDatabase, bsonDocument(
-		bsonInt("saslStart", 1), bsonString("mechanism", mechanism), bsonBinary("payload", s.first()),
-		bsonEmbedded("options", bsonDocument(bsonTrue("skipEmptyExchange"))),
-	))
+	reply, err = c.run(m.authDatabase,
+		bsonInt("saslStart", 1), bsonString("mechanism", mechanism), bsonBinary("payload", s.clientFirst()),
+		bsonEmbedded("options", bsonTrue("skipEmptyExchange")))
 	if err != nil {
 		return err
 	}
 	conversation := reply.conversation
-	final, err := s.final(c.x.ctx, string(reply.payload))
+	final, err := s.clientFinal(c.x.ctx, string(reply.payload))
 	if err != nil {
 		return err
 	}
 	next := func(payload string) error {
-		reply, err = c.run(m.authDatabase, bsonDocument(bsonInt("saslContinue", 1), bsonInt("conversationId", conversation), bsonBinary("payload", payload)))
+		reply, err = c.run(m.authDatabase, bsonInt("saslContinue", 1), bsonInt("conversationId", conversation), bsonBinary("payload", payload))
 		return err
 	}
 	if err := next(final); err != nil {
 		return err
 	}
-	if err := s.verify(string(reply.payload)); err != nil {
+	if err := s.verifyServerFinal(string(reply.payload)); err != nil {
 		return err
 	}
-	if !reply.done { // servers before 4.4 want an empty message more
+	if !reply.done { // servers before 4.4 expect another, empty message
 		if err := next(""); err != nil {
 			return err
 		}
@@ -144,45 +128,34 @@ func (m mongoLogin) authenticate(c *mongoConn) error {
 	return nil
 }
 
-// mongoRefusal is an error of the server.
-type mongoRefusal struct {
-	code int32
-	text string
-}
-
-func (e mongoRefusal) Error() string { return fmt.Sprintf("error %d: %s", e.code, e.text) }
-
-// mongoConn asks and is answered: a header of four numbers (length, request, request that is answered,
-// opcode), flags (4), the kind of section (1), a document.
+// mongoConn sends commands and reads replies. A message is a header of four numbers (length, request id, id of the
+// request that it answers, opcode), flags (4 bytes), the kind of section (1), a document.
 type mongoConn struct {
 	x       *exchange
-	request uint32
+	request uint32 // id of the last request
 }
 
-// run runs a command on a database. A reply that is not ok is returned as an error.
-func (c *mongoConn) run(database string, command []byte) (mongoReply, error) {
+// run runs a command on a database. It returns a reply that is not ok as a serverError.
+func (c *mongoConn) run(database string, command ...[]byte) (mongoReply, error) {
 	c.x.phase = phaseWait
 	c.request++
-	// $db goes in before the 0 that ends the document.
-	command = append(append(command[4:len(command)-1:len(command)-1], bsonString("$db", database)...), 0)
-	message := make([]byte, 0, 16+5+4+len(command))
-	for _, n := range []uint32{uint32(16 + 5 + 4 + len(command)), c.request, 0, mongoOpMsg, 0} {
+	document := bsonDocument(append(command, bsonString("$db", database))...)
+	var message []byte
+	for _, n := range []uint32{uint32(16 + 5 + len(document)), c.request, 0, mongoOpMsg, 0} {
 		message = binary.LittleEndian.AppendUint32(message, n)
 	}
-	message = append(message, 0)
-	message = binary.LittleEndian.AppendUint32(message, uint32(4+len(command)))
-	if _, err := c.x.conn.Write(append(message, command...)); err != nil && c.x.ctx.Err() != nil {
+	if err := c.x.send(append(append(message, 0), document...)); err != nil {
 		return mongoReply{}, err
 	}
 	head := make([]byte, 16)
-	// The length alone tells most other protocols, which may never send all of a header.
+	// The length identifies most other protocols, whose server may never send a whole header.
 	if _, err := io.ReadFull(c.x.conn, head[:4]); err != nil {
 		return mongoReply{}, err
 	}
 	c.x.phase = phaseRead
 	size := binary.LittleEndian.Uint32(head)
 	if size < 16+5+5 || size > maxMongoReply {
-		return mongoReply{}, malformed(fmt.Sprintf("a message of %d bytes", size))
+		return mongoReply{}, malformed("a message of %d bytes", size)
 	}
 	if _, err := io.ReadFull(c.x.conn, head[4:]); err != nil {
 		return mongoReply{}, err
@@ -202,12 +175,12 @@ func (c *mongoConn) run(database string, command []byte) (mongoReply, error) {
 	case err != nil:
 		return mongoReply{}, err
 	case !reply.ok:
-		return mongoReply{}, mongoRefusal{reply.code, reply.errmsg}
+		return mongoReply{}, serverError{fmt.Sprintf("MongoDB error %d", reply.code), reply.errmsg}
 	}
 	return reply, nil
 }
 
-// mongoReply is what a check looks at in a reply.
+// mongoReply holds the fields of a reply that a check uses.
 type mongoReply struct {
 	ok           bool
 	code         int32
@@ -236,7 +209,7 @@ func parseMongoReply(document []byte) (mongoReply, error) {
 		case name == "done":
 			r.done = bsonNumber(kind, value) == 1
 		case name == "saslSupportedMechs" && kind == bsonKindArray:
-			// Its own errors do not matter: what is not found is not offered.
+			// An error in the array is ignored: the mechanisms after it count as not offered.
 			_ = eachBSON(value, func(kind byte, _ string, value []byte) {
 				if kind == bsonKindString {
 					r.mechanisms = append(r.mechanisms, string(value))
@@ -250,7 +223,7 @@ func parseMongoReply(document []byte) (mongoReply, error) {
 	return r, err
 }
 
-// The kinds of BSON's elements (https://bsonspec.org/spec.html) that are written or looked at here.
+// The kinds of BSON elements (https://bsonspec.org/spec.html) that a check writes or reads.
 const (
 	bsonKindDouble   = 0x01
 	bsonKindString   = 0x02
@@ -262,7 +235,7 @@ const (
 	bsonKindInt64    = 0x12
 )
 
-// bsonSize is the length of a value whose kind has always the same one.
+// bsonSize returns the length of the values of a kind, false for a kind without a fixed length.
 func bsonSize(kind byte) (int, bool) {
 	switch kind {
 	case 0x06, 0x0a, 0x7f, 0xff: // undefined, null, max key, min key
@@ -281,10 +254,10 @@ func bsonSize(kind byte) (int, bool) {
 	return 0, false
 }
 
-const errBSON = malformed("a document that is none")
+const errBSON = malformedError("an invalid BSON document")
 
-// eachBSON calls visit for each element of a document: with the text of a string, the bytes of a binary, the
-// document of a document or an array, and what is there for everything else.
+// eachBSON calls visit for each element of a document. value is the text of a string, the data of a binary, a document
+// or array as a whole, and the encoded value of any other kind.
 func eachBSON(document []byte, visit func(kind byte, name string, value []byte)) error {
 	if len(document) < 5 {
 		return errBSON
@@ -315,7 +288,7 @@ func eachBSON(document []byte, visit func(kind byte, name string, value []byte))
 		case kind == bsonKindDocument, kind == bsonKindArray:
 			n = int(int32(binary.LittleEndian.Uint32(b)))
 		default:
-			return malformed(fmt.Sprintf("an element of kind %#02x", kind))
+			return malformed("an element of kind %#02x", kind)
 		}
 		if n < 0 || n > len(b)-skip || kind == bsonKindString && (n < 1 || b[skip+n-1] != 0) {
 			return errBSON
@@ -330,7 +303,7 @@ func eachBSON(document []byte, visit func(kind byte, name string, value []byte))
 	return nil
 }
 
-// bsonNumber is a number or a boolean; anything else is 0.
+// bsonNumber returns a number, or 0 or 1 for a boolean. It returns 0 for any other kind.
 func bsonNumber(kind byte, value []byte) float64 {
 	switch kind {
 	case bsonKindDouble:
@@ -365,8 +338,8 @@ func bsonInt(name string, n int32) []byte {
 
 func bsonTrue(name string) []byte { return bsonElement(bsonKindBool, name, []byte{1}) }
 
-func bsonEmbedded(name string, document []byte) []byte {
-	return bsonElement(bsonKindDocument, name, document)
+func bsonEmbedded(name string, elements ...[]byte) []byte {
+	return bsonElement(bsonKindDocument, name, bsonDocument(elements...))
 }
 
 func bsonDocument(elements ...[]byte) []byte {

@@ -21,15 +21,15 @@ import (
 	"hacheck/test/servertest"
 )
 
-// mongoServer is a MongoDB server as far as logins go; mongo-driver confirms that in TestMongoServerOfOurOwn.
-// Its documents are written and read by that driver's bson.
+// mongoServer is a fake MongoDB server that handles logins. TestFakeMongoServerWithDriver compares it with mongo-driver.
+// It uses the bson package of that driver.
 type mongoServer struct {
-	mechanism string // the user's
-	lies      bool   // it lets in without knowing the password
-	empty     bool   // it wants an empty message more, as before 4.4
+	mechanism  string // the user's
+	unverified bool   // it accepts a login without knowing the password
+	empty      bool   // it expects another, empty message, as before 4.4
 }
 
-// mongoMessage is a message with a document.
+// mongoMessage returns a message with a document.
 func mongoMessage(answers uint32, document any) []byte {
 	body, err := bson.Marshal(document)
 	if err != nil {
@@ -51,14 +51,14 @@ var mongoDenied = mongoError(18, "Authentication failed.")
 func (s *mongoServer) serve(conn net.Conn) {
 	loggedIn := false
 	password := "s3cret"
-	scram := &scramServer{hash: sha256Hash, lies: s.lies}
+	scram := &scramServer{hash: sha256Hash, unverified: s.unverified}
 	if s.mechanism == "SCRAM-SHA-1" {
 		scram.hash = sha1Hash
 		sum := md5.Sum([]byte("operator:mongo:" + password))
 		password = hex.EncodeToString(sum[:])
 	}
 	scram.password = password
-	if s.lies {
+	if s.unverified {
 		scram.password = "another"
 	}
 	for {
@@ -177,15 +177,15 @@ func TestMongoLogins(t *testing.T) {
 			}
 		})
 	}
-	liar := checktest.Serve(t, (&mongoServer{mechanism: "SCRAM-SHA-256", lies: true}).serve)
+	liar := checktest.Serve(t, (&mongoServer{mechanism: "SCRAM-SHA-256", unverified: true}).serve)
 	r := buildAt(t, check.Defaults{}, "mongodb", liar.Host, liar.Port, "username", "operator", "password", "s3cret").Check(t.Context(), check.Target{})
 	if want := liar.Addr() + " lets us in, but it does not prove that it knows the password"; string(r.Body) != want {
 		t.Errorf("a server without the password: %d %q, want %q", r.Code, r.Body, want)
 	}
 }
 
-// Our server is only worth something if a client that others wrote gets in as well.
-func TestMongoServerOfOurOwn(t *testing.T) {
+// TestFakeMongoServerWithDriver holds the fake server to mongo-driver.
+func TestFakeMongoServerWithDriver(t *testing.T) {
 	for name, m := range mongoServers() {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, m.serve)
@@ -223,7 +223,7 @@ func TestMongoAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string
 		code   int
-		body   string // ADDR stands for the server's address
+		body   string // ADDR is replaced by the server's address
 	}{
 		"refused":              {string(mongoMessage(1, mongoError(13436, "not\x1b ready"))), 500, "MongoDB error 13436: not  ready"},
 		"repeats":              {string(mongoMessage(1, mongoError(1, "no s3cret"))), 500, "MongoDB error 1: (its words are not shown, the password may be among them)"},
@@ -233,11 +233,11 @@ func TestMongoAnswers(t *testing.T) {
 		"huge":                 {"\xff\xff\xff\x7f", 503, not + "a message of 2147483647 bytes"},
 		"tiny":                 {"\x19\x00\x00\x00", 503, not + "a message of 25 bytes"},
 		"no SCRAM":             {string(mongoMessage(1, ok)), 503, "Connection closed early (waiting for an answer from ADDR)"},
-		"document too long":    {raw("\xff\x00\x00\x00\x00"), 503, not + "a document that is none"},
-		"document without end": {raw("\x05\x00\x00\x00\x01"), 503, not + "a document that is none"},
-		"name without end":     {raw("\x07\x00\x00\x00\x08a\x00"), 503, not + "a document that is none"},
-		"short double":         {raw("\x09\x00\x00\x00\x01a\x00\x00\x00"), 503, not + "a document that is none"},
-		"negative string":      {raw("\x0d\x00\x00\x00\x02a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "a document that is none"},
+		"document too long":    {raw("\xff\x00\x00\x00\x00"), 503, not + "an invalid BSON document"},
+		"document without end": {raw("\x05\x00\x00\x00\x01"), 503, not + "an invalid BSON document"},
+		"name without end":     {raw("\x07\x00\x00\x00\x08a\x00"), 503, not + "an invalid BSON document"},
+		"short double":         {raw("\x09\x00\x00\x00\x01a\x00\x00\x00"), 503, not + "an invalid BSON document"},
+		"negative string":      {raw("\x0d\x00\x00\x00\x02a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "an invalid BSON document"},
 		"unknown kind":         {raw("\x0d\x00\x00\x00\x44a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "an element of kind 0x44"},
 		"another section":      {string(slices.Replace(mongoMessage(1, ok), 20, 21, 1)), 503, not + "a message without a document"},
 	} {
@@ -264,7 +264,7 @@ func TestMongoOptions(t *testing.T) {
 	})
 }
 
-// FerretDB with a login that works and all the ways in which it does not.
+// TestFerretDB logs in to FerretDB, and fails to log in in every way.
 func TestFerretDB(t *testing.T) {
 	s := servertest.FerretDB(t)
 	in, failed := "Logged in and listed collections in ", check.ReasonFailed
@@ -274,7 +274,7 @@ func TestFerretDB(t *testing.T) {
 		"wrong password": {[]any{"username", "operator", "password", "wr0ng"}, 500, failed, denied},
 		"wrong user":     {[]any{"username", "nobody", "password", "s3cret"}, 500, failed, denied},
 		"no login":       {nil, 500, failed, "MongoDB error "},
-		// MongoDB makes a database when something is written to it, so none is missing.
+		// MongoDB creates a database at the first write, so a missing database is no error.
 		"no such database":          {[]any{"username", "operator", "password", "s3cret", "database", "none"}, 200, 0, in},
 		"database without the user": {[]any{"username", "operator", "password", "s3cret", "auth_database", "none"}, 500, failed, "MongoDB error "},
 	})

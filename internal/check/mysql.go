@@ -4,29 +4,20 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // the protocol's
-	"crypto/sha256"
-	"crypto/sha512"
-	"crypto/x509"
 	"encoding/binary"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-
-	"filippo.io/edwards25519"
 )
 
-// The client/server protocol of MySQL and MariaDB, as far as a login goes; numbers as in
+// The parts of the client/server protocol of MySQL and MariaDB that a login uses, see
 // https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
 const (
-	mysqlOK         = 0x00
-	mysqlMore       = 0x01 // more authentication data
-	mysqlAuthSwitch = 0xfe
-	mysqlError      = 0xff
+	mysqlOK           = 0x00
+	mysqlAuthMoreData = 0x01 // more authentication data
+	mysqlAuthSwitch   = 0xfe
+	mysqlError        = 0xff
 
 	mysqlQuit = 0x01 // COM_QUIT
 
@@ -36,39 +27,38 @@ const (
 
 	sha256RequestKey = 0x01
 
-	// What the client says it can do: 4.1 protocol, long passwords, flags and scrambles, named
-	// authentication methods. Not LOCAL INFILE, by which a server could ask for files; no TLS.
+	// The client's capabilities: protocol 4.1, long passwords, flags and scrambles, named authentication methods.
+	// Neither TLS nor LOCAL INFILE, by which a server could ask for files.
 	mysqlPluginAuth   = 1 << 19
-	mysqlWithDatabase = 1 << 3 // and this one only with a database
+	mysqlWithDatabase = 1 << 3 // only with a database
 	mysqlProtocol41   = 1 << 9
 	mysqlCapabilities = 1<<0 | 1<<2 | mysqlProtocol41 | 1<<13 | 1<<15 | mysqlPluginAuth
 
 	mysqlUTF8 = 45 // utf8mb4_general_ci, known to MySQL since 5.5 and to MariaDB
 
-	// maxMySQLPacket is the longest packet that is read, in bytes. Those of a login have some hundred.
+	// maxMySQLPacket is the longest packet that is read, in bytes. A packet of a login has about a hundred.
 	maxMySQLPacket = 64 << 10
-	// maxMySQLSwitches is how often a server may ask for another method; MariaDB may offer one after the other.
+	// maxMySQLSwitches is how often a server may ask for another method. MariaDB may offer several in turn.
 	maxMySQLSwitches = 5
 )
 
-// newMySQL returns the mysql check: log in and quit, without a database and without a query. An error of
-// the server (a wrong password, too many connections) is 500 with its words, as the original's source has it.
+// newMySQL returns the check of a mysql URL: log in and quit, without a database and without a query. An error of the
+// server (a wrong password, too many connections) is 500 with its text, as in the original.
 //
-// It is not go-sql-driver/mysql, made for servers one trusts: that one panics on packets that are too
-// short, takes 16 MB for a length that a stranger claims, and waits for them; any process may sit on a
-// port that is checked.
+// It does not use go-sql-driver/mysql, which trusts the server: it panics on short packets, and allocates 16 MB and
+// waits if a packet claims that length. Any process may listen on a port that is checked.
 func newMySQL(o Options) Func {
-	login := mysqlLogin{user: o.MySQLUsername, password: string(o.MySQLPassword)}
+	l := mysqlLogin{login: login{username: o.MySQLUsername, password: o.MySQLPassword}}
 	return func(ctx context.Context, t Target) Result {
-		if login.user == "" {
+		if l.username == "" {
 			err := errors.New("no mysql_username is configured")
 			return result(500, ReasonConfig, err, "No MySQL username/password in config file (mysql_username, mysql_password)")
 		}
-		return ask(ctx, t, login.check)
+		return ask(ctx, t, l.check)
 	}
 }
 
-// mysqlType is the configured check, which besides logs in to a database.
+// mysqlType is the configured check, which can log in to a database.
 var mysqlType = Type{
 	Name: "mysql",
 	Doc:  "a login to a MySQL or MariaDB server works",
@@ -80,57 +70,39 @@ var mysqlType = Type{
 		{Name: "database", Want: "a database name without control characters", Doc: "the database to log in to; without it none is opened"},
 	},
 	build: func(o *values, d Defaults) (*Configured, error) {
-		l := o.login(d, 3306, 3306)
-		login := mysqlLogin{user: l.username, password: string(l.password), database: o.plain("database", "")}
-		return l.configured("mysql", "", "mysql:"+l.place(), func(ctx context.Context, t Target) Result {
-			return l.ask(ctx, t, login.check)
+		l := mysqlLogin{o.login(d, 3306, 3306), o.plainText("database", "")}
+		return l.newConfigured("mysql", "", "mysql:"+l.addr(), func(ctx context.Context, t Target) Result {
+			return l.ask(ctx, t, l.check)
 		}), nil
 	},
+}
+
+// mysqlLogin is a login to a database, or to none if it is "".
+type mysqlLogin struct {
+	login
+	database string
 }
 
 // check logs in and quits.
 func (l mysqlLogin) check(x *exchange) Result {
 	m := &mysqlConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}
-	err := m.login(l)
-	var refused mysqlRefusal
-	var malformed mysqlMalformed
-	switch {
-	case err == nil:
-		// Without it the server counts an aborted client at every check.
-		m.sequence = 0
-		_ = m.write([]byte{mysqlQuit})
-		return x.done("Logged in and quit")
-	case errors.As(err, &refused):
-		return x.failed(500, "MySQL error %d: %s", refused.code, oneLine(refused.message, 300))
-	case errors.As(err, &malformed):
-		return x.protocol("The answer of %s is not MySQL: %s", x.addr(), string(malformed))
+	if err := m.login(l); err != nil {
+		return x.loginError("MySQL", err, func(text string) string { return oneLine(text, 300) })
 	}
-	return x.fail(err)
+	// Without COM_QUIT the server counts an aborted client for each check.
+	m.sequence = 0
+	_ = m.write([]byte{mysqlQuit})
+	return x.healthy("Logged in and quit")
 }
 
-// mysqlRefusal is an error packet.
-type mysqlRefusal struct {
-	code    uint16
-	message string
-}
-
-func (e mysqlRefusal) Error() string { return fmt.Sprintf("error %d: %s", e.code, e.message) }
-
-// mysqlMalformed says what is wrong with a packet.
-type mysqlMalformed string
-
-func (e mysqlMalformed) Error() string { return string(e) }
-
-type mysqlLogin struct{ user, password, database string }
-
-// mysqlConn reads and writes packets: three bytes of length, one that counts them, and the payload.
+// mysqlConn reads and writes packets: length (3 bytes), sequence number (1), payload.
 type mysqlConn struct {
 	x        *exchange
 	r        *bufio.Reader
 	sequence byte
 }
 
-// read returns the payload of the next packet, which has at least one byte. An error packet is returned as an error.
+// read returns the payload of the next packet, at least one byte. It returns an error packet as a serverError.
 func (m *mysqlConn) read() ([]byte, error) {
 	head, err := m.r.Peek(5)
 	if err != nil {
@@ -139,12 +111,12 @@ func (m *mysqlConn) read() ([]byte, error) {
 	size := int(head[0]) | int(head[1])<<8 | int(head[2])<<16
 	switch {
 	case size == 0:
-		return nil, mysqlMalformed("an empty packet")
+		return nil, malformed("an empty packet")
 	case size > maxMySQLPacket:
-		return nil, mysqlMalformed(fmt.Sprintf("a packet of %d bytes", size))
+		return nil, malformed("a packet of %d bytes", size)
 	case head[3] != m.sequence && head[4] != mysqlError:
-		// An error may come out of turn, as a server's first and last word.
-		return nil, mysqlMalformed("a packet out of turn")
+		// A server may send an error packet out of sequence, before the greeting for example.
+		return nil, malformed("a packet out of turn")
 	}
 	m.sequence = head[3] + 1
 	_, _ = m.r.Discard(4)
@@ -157,13 +129,13 @@ func (m *mysqlConn) read() ([]byte, error) {
 	}
 	// code (2), and since 4.1 '#' and an SQL state (5), message
 	if size < 3 {
-		return nil, mysqlMalformed("an error without a number")
+		return nil, malformed("an error without a number")
 	}
 	code, message := binary.LittleEndian.Uint16(payload[1:]), payload[3:]
 	if len(message) >= 6 && message[0] == '#' {
 		message = message[6:]
 	}
-	return nil, mysqlRefusal{code, string(message)}
+	return nil, serverError{fmt.Sprintf("MySQL error %d", code), string(message)}
 }
 
 func (m *mysqlConn) write(payload []byte) error {
@@ -174,7 +146,7 @@ func (m *mysqlConn) write(payload []byte) error {
 	return err
 }
 
-// login goes from the server's greeting to its OK.
+// login logs in: it reads the server's greeting and answers until the server's OK.
 func (m *mysqlConn) login(l mysqlLogin) error {
 	m.x.phase = "waiting for the greeting of"
 	packet, err := m.read()
@@ -186,34 +158,34 @@ func (m *mysqlConn) login(l mysqlLogin) error {
 		return err
 	}
 	m.x.phase = phaseLogin
-	answer, err := l.answer(method, nonce)
+	response, err := l.authResponse(method, nonce)
 	if err != nil {
-		// The server's favourite is only a proposal: it asks for the user's method if that is another.
-		method, answer = "mysql_native_password", scrambleNative(l.password, nonce)
+		// The greeting names the server's default method. The server asks for the user's method if that is another.
+		method, response = "mysql_native_password", scrambleNative(l.password, nonce)
 	}
-	if err := m.write(l.response(method, answer)); err != nil {
+	if err := m.write(l.handshakeResponse(method, response)); err != nil {
 		return err
 	}
 	for range maxMySQLSwitches {
-		method, nonce, err = m.finish(l, method, nonce)
+		method, nonce, err = m.readAuthReply(l, method, nonce)
 		if err != nil || method == "" {
 			return err
 		}
-		if answer, err = l.answer(method, nonce); err != nil {
+		if response, err = l.authResponse(method, nonce); err != nil {
 			return err
 		}
-		if err := m.write(answer); err != nil {
+		if err := m.write(response); err != nil {
 			return err
 		}
 	}
-	return mysqlMalformed(fmt.Sprintf("more than %d authentication methods one after the other", maxMySQLSwitches))
+	return malformed("more than %d authentication methods one after the other", maxMySQLSwitches)
 }
 
-// parseMySQLGreeting reads the handshake packet, version 10: the method that the server proposes, and its nonce.
+// parseMySQLGreeting parses a handshake packet of version 10. It returns the server's default method and its nonce.
 func parseMySQLGreeting(p []byte) (method string, nonce []byte, err error) {
-	short := mysqlMalformed("a greeting that is too short")
+	short := malformed("a greeting that is too short")
 	if p[0] != 10 {
-		return "", nil, mysqlMalformed(fmt.Sprintf("a greeting of version %d", p[0]))
+		return "", nil, malformed("a greeting of version %d", p[0])
 	}
 	_, p, ok := bytes.Cut(p[1:], []byte{0}) // the server's version
 	// connection (4), nonce (8), filler (1), capabilities (2)
@@ -231,9 +203,9 @@ func parseMySQLGreeting(p []byte) (method string, nonce []byte, err error) {
 	size := int(p[5])
 	p = p[16:]
 	if capabilities&mysqlProtocol41 == 0 {
-		return "", nil, mysqlMalformed("a server older than 4.1")
+		return "", nil, malformed("a server older than 4.1")
 	}
-	// The rest of the nonce has at least 13 bytes, the last of them 0 (which belongs to no nonce).
+	// The rest of the nonce has at least 13 bytes. The last one is 0 and not part of the nonce.
 	rest := max(13, size-8)
 	if len(p) < rest {
 		return "", nil, short
@@ -242,12 +214,12 @@ func parseMySQLGreeting(p []byte) (method string, nonce []byte, err error) {
 	if capabilities&mysqlPluginAuth == 0 {
 		return "mysql_native_password", nonce, nil
 	}
-	name, _, _ := bytes.Cut(p[rest:], []byte{0}) // some old versions forget the 0 at its end
+	name, _, _ := bytes.Cut(p[rest:], []byte{0}) // some old versions omit the 0 at its end
 	return string(name), nonce, nil
 }
 
-// response is the handshake response packet.
-func (l mysqlLogin) response(method string, answer []byte) []byte {
+// handshakeResponse returns the handshake response packet.
+func (l mysqlLogin) handshakeResponse(method string, response []byte) []byte {
 	capabilities := uint32(mysqlCapabilities)
 	if l.database != "" {
 		capabilities |= mysqlWithDatabase
@@ -256,9 +228,9 @@ func (l mysqlLogin) response(method string, answer []byte) []byte {
 	p = binary.LittleEndian.AppendUint32(p, maxMySQLPacket)
 	p = append(p, mysqlUTF8)
 	p = append(p, make([]byte, 23)...)
-	p = append(p, l.user...)
-	p = append(p, 0, byte(len(answer))) // no answer has more than 64 bytes
-	p = append(p, answer...)
+	p = append(p, l.username...)
+	p = append(p, 0, byte(len(response))) // no response has more than 64 bytes
+	p = append(p, response...)
 	if l.database != "" {
 		p = append(append(p, l.database...), 0)
 	}
@@ -266,10 +238,10 @@ func (l mysqlLogin) response(method string, answer []byte) []byte {
 	return append(p, 0)
 }
 
-// finish reads what the server makes of the answer: nothing more is wanted ("", nil, nil), or another
-// method's answer to a nonce of its own.
-func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, []byte, error) {
-	// One round for the fast path of caching_sha2, one for its full path, one for the verdict.
+// readAuthReply reads the server's replies to a response. It returns the method and nonce that the server asks for
+// next, or ("", nil, nil) after its OK.
+func (m *mysqlConn) readAuthReply(l mysqlLogin, method string, nonce []byte) (string, []byte, error) {
+	// caching_sha2_password needs one packet for its fast path, one for its full path and one for the OK.
 	for range 3 {
 		packet, err := m.read()
 		if err != nil {
@@ -281,11 +253,11 @@ func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, [
 		case mysqlAuthSwitch:
 			name, data, _ := bytes.Cut(packet[1:], []byte{0})
 			if len(packet) == 1 {
-				name = []byte("mysql_old_password") // the form from before methods had names
+				name = []byte("mysql_old_password") // from before methods had names
 			}
 			return string(name), switchNonce(data), nil
-		case mysqlMore:
-			reply, err := l.more(method, nonce, packet[1:])
+		case mysqlAuthMoreData:
+			reply, err := l.moreData(method, nonce, packet[1:])
 			if err != nil {
 				return "", nil, err
 			}
@@ -296,137 +268,18 @@ func (m *mysqlConn) finish(l mysqlLogin, method string, nonce []byte) (string, [
 				return "", nil, err
 			}
 		default:
-			// Among them 0xfb, with which a server asks for a file.
-			return "", nil, mysqlMalformed(fmt.Sprintf("a packet of type %#02x in a login", packet[0]))
+			// This includes 0xfb, by which a server asks for a file.
+			return "", nil, malformed("a packet of type %#02x in a login", packet[0])
 		}
 	}
-	return "", nil, mysqlMalformed("a login without an end")
+	return "", nil, malformed("a login without an end")
 }
 
-// switchNonce is the nonce in data, which comes with the name of another method: 20 bytes or 32, and mostly a 0
-// behind them. Where there is none, a last byte that is 0 by chance belongs to it, as one of MariaDB's for
-// Ed25519 in 256 does.
+// switchNonce returns the nonce in the data of an auth switch request: 20 or 32 bytes, usually followed by a 0.
+// Without that 0 a last byte of 0 is part of the nonce. MariaDB sends such a nonce in 1 of 256 logins with Ed25519.
 func switchNonce(data []byte) []byte {
 	if n := len(data) - 1; (n == 20 || n == 32) && data[n] == 0 {
 		data = data[:n]
 	}
 	return slices.Clone(data)
-}
-
-// answer is the password as a method wants it said. An empty password is an empty answer in all of them.
-func (l mysqlLogin) answer(method string, nonce []byte) ([]byte, error) {
-	switch method {
-	case "mysql_native_password", "":
-		return scrambleNative(l.password, nonce), nil
-	case "caching_sha2_password":
-		return scrambleSHA2(l.password, nonce), nil
-	case "sha256_password":
-		if l.password == "" {
-			return []byte{0}, nil
-		}
-		return []byte{sha256RequestKey}, nil
-	case "client_ed25519":
-		return signEd25519(l.password, nonce)
-	case "mysql_clear_password", "dialog":
-		return nil, mysqlMalformed("it wants the password in clear (" + method + ")")
-	}
-	return nil, mysqlMalformed("it wants an authentication method that is not known here: " + oneLine(method, 40))
-}
-
-// more is what to say to more authentication data; nil is nothing.
-func (l mysqlLogin) more(method string, nonce, data []byte) ([]byte, error) {
-	switch {
-	case method == "caching_sha2_password" && len(data) == 1 && data[0] == sha2Fast:
-		return nil, nil
-	case method == "caching_sha2_password" && len(data) == 1 && data[0] == sha2Full:
-		return []byte{sha2RequestKey}, nil
-	case method == "caching_sha2_password", method == "sha256_password":
-		return encryptPassword(l.password, nonce, data)
-	}
-	return nil, mysqlMalformed("more data than the method has")
-}
-
-// scrambleNative is SHA1(password) xor SHA1(nonce, SHA1(SHA1(password))).
-func scrambleNative(password string, nonce []byte) []byte {
-	if password == "" {
-		return nil
-	}
-	once := sha1.Sum([]byte(password))                    //nolint:gosec // the protocol's
-	twice := sha1.Sum(once[:])                            //nolint:gosec // the protocol's
-	mask := sha1.Sum(append(first20(nonce), twice[:]...)) //nolint:gosec // the protocol's
-	for i := range once {
-		once[i] ^= mask[i]
-	}
-	return once[:]
-}
-
-// scrambleSHA2 is SHA256(password) xor SHA256(SHA256(SHA256(password)), nonce).
-func scrambleSHA2(password string, nonce []byte) []byte {
-	if password == "" {
-		return nil
-	}
-	once := sha256.Sum256([]byte(password))
-	twice := sha256.Sum256(once[:])
-	mask := sha256.Sum256(append(twice[:], first20(nonce)...))
-	for i := range once {
-		once[i] ^= mask[i]
-	}
-	return once[:]
-}
-
-// first20 is a copy of the part of a nonce that the scrambles use.
-func first20(nonce []byte) []byte { return slices.Clone(nonce[:min(20, len(nonce))]) }
-
-// encryptPassword is the password, ended with a 0 and mixed with the nonce, for the holder of a key in PEM.
-func encryptPassword(password string, nonce, key []byte) ([]byte, error) {
-	block, _ := pem.Decode(key)
-	if block == nil || len(nonce) == 0 {
-		return nil, mysqlMalformed("a key that is none")
-	}
-	public, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return nil, mysqlMalformed("a key that is none")
-	}
-	rsaKey, ok := public.(*rsa.PublicKey)
-	if !ok {
-		return nil, mysqlMalformed("a key that is not RSA")
-	}
-	plain := append([]byte(password), 0)
-	for i := range plain {
-		plain[i] ^= nonce[i%min(20, len(nonce))]
-	}
-	secret, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, rsaKey, plain, nil) //nolint:gosec // the protocol's hash
-	if err != nil {
-		return nil, mysqlMalformed("a key that is of no use: " + oneLine(err.Error(), 100))
-	}
-	return secret, nil
-}
-
-// signEd25519 is MariaDB's signature of the nonce: Ed25519 with the password, of any length, in the place
-// of the seed, which is why crypto/ed25519 cannot make it.
-func signEd25519(password string, nonce []byte) ([]byte, error) {
-	if len(nonce) != 32 {
-		return nil, mysqlMalformed("a nonce of the wrong length")
-	}
-	hash := sha512.Sum512([]byte(password))
-	private, err := edwards25519.NewScalar().SetBytesWithClamping(hash[:32])
-	if err != nil {
-		return nil, err
-	}
-	public := new(edwards25519.Point).ScalarBaseMult(private).Bytes()
-	r, err := hashToScalar(hash[32:], nonce)
-	if err != nil {
-		return nil, err
-	}
-	commitment := new(edwards25519.Point).ScalarBaseMult(r).Bytes()
-	k, err := hashToScalar(commitment, public, nonce)
-	if err != nil {
-		return nil, err
-	}
-	return append(commitment, edwards25519.NewScalar().MultiplyAdd(k, private, r).Bytes()...), nil
-}
-
-func hashToScalar(parts ...[]byte) (*edwards25519.Scalar, error) {
-	hash := sha512.Sum512(slices.Concat(parts...))
-	return edwards25519.NewScalar().SetUniformBytes(hash[:])
 }

@@ -29,21 +29,21 @@ import (
 	"hacheck/test/servertest"
 )
 
-// mysqlServer is a MySQL server as far as logins go, since MySQL 8 is in no Debian package. That it is one
-// go-sql-driver/mysql confirms in TestMySQLServerOfOurOwn.
+// mysqlServer is a fake MySQL server that handles logins, because Debian has no package of MySQL 8.
+// TestFakeMySQLServerWithDriver compares it with go-sql-driver/mysql.
 type mysqlServer struct {
-	proposes string // the method in its greeting
-	method   string // the user's
-	user     string
-	password string
-	cached   bool // caching_sha2: the server remembers the password's hash
-	key      *rsa.PrivateKey
+	defaultMethod string // in its greeting
+	method        string // the user's
+	user          string
+	password      string
+	cached        bool // caching_sha2_password: the server has cached the hash of the password
+	key           *rsa.PrivateKey
 
 	mu    sync.Mutex
 	quits int // logins that ended with COM_QUIT
 }
 
-// nonce has 20 bytes and ends with a 0 on the wire, as MySQL's do.
+// nonce has 20 bytes, as those of MySQL. A 0 follows it on the wire.
 const nonce = "abcdefghijklmnopqrst"
 
 // mysqlWire reads and writes packets.
@@ -70,7 +70,7 @@ func (w *mysqlWire) receive() ([]byte, error) {
 	return payload, err
 }
 
-// greeting is a handshake packet of version 10.
+// greeting returns a handshake packet of version 10.
 func greeting(version, method string) []byte {
 	const capabilities = 1<<0 | 1<<2 | 1<<9 | 1<<13 | 1<<15 | 1<<19
 	p := append([]byte{10}, version+"\x00"...)
@@ -97,7 +97,7 @@ var (
 
 func (s *mysqlServer) serve(conn net.Conn) {
 	w := &mysqlWire{Conn: conn}
-	w.send(greeting("8.4.0", s.proposes))
+	w.send(greeting("8.4.0", s.defaultMethod))
 	user, answer, method, err := s.login(w)
 	if err != nil {
 		return
@@ -108,7 +108,7 @@ func (s *mysqlServer) serve(conn net.Conn) {
 			return
 		}
 	}
-	if user != s.user || !s.right(w, answer) {
+	if user != s.user || !s.accepts(w, answer) {
 		w.send(mysqlDenied)
 		return
 	}
@@ -139,8 +139,8 @@ func (s *mysqlServer) login(w *mysqlWire) (user string, answer []byte, method st
 	return string(name), answer, string(m), nil
 }
 
-// right tells whether answer is the password's. It computes what MySQL stores, and from that what is right.
-func (s *mysqlServer) right(w *mysqlWire, answer []byte) bool {
+// accepts reports whether answer is correct, from the hash of the password that MySQL stores.
+func (s *mysqlServer) accepts(w *mysqlWire, answer []byte) bool {
 	switch s.method {
 	case "mysql_native_password":
 		if s.password == "" {
@@ -166,15 +166,15 @@ func (s *mysqlServer) right(w *mysqlWire, answer []byte) bool {
 		if p, err := w.receive(); err != nil || !bytes.Equal(p, []byte{2}) {
 			return false
 		}
-		return s.decrypted(w)
+		return s.acceptsEncrypted(w)
 	case "sha256_password":
-		return bytes.Equal(answer, []byte{1}) && s.decrypted(w)
+		return bytes.Equal(answer, []byte{1}) && s.acceptsEncrypted(w)
 	}
 	return false
 }
 
-// decrypted sends the public key and compares the password that comes back.
-func (s *mysqlServer) decrypted(w *mysqlWire) bool {
+// acceptsEncrypted sends the public key and compares the password in the client's answer.
+func (s *mysqlServer) acceptsEncrypted(w *mysqlWire) bool {
 	der, err := x509.MarshalPKIXPublicKey(s.key.Public())
 	if err != nil {
 		return false
@@ -194,7 +194,7 @@ func (s *mysqlServer) decrypted(w *mysqlWire) bool {
 	return string(plain) == s.password+"\x00"
 }
 
-// sum is a hash as a slice.
+// sum returns a hash as a slice.
 func sum[A [20]byte | [32]byte](a A) []byte {
 	switch a := any(a).(type) {
 	case [20]byte:
@@ -213,25 +213,25 @@ func xor(a, b []byte) []byte {
 	return out
 }
 
-// mysqlServers are all the ways of a login, but MariaDB's own.
+// mysqlServers returns a server for each way of a login, except those of MariaDB.
 func mysqlServers(t testing.TB) map[string]*mysqlServer {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Longer than a nonce, so that mixing goes round.
+	// The password is longer than the nonce, so that the xor repeats the nonce.
 	const password = "s3cret and rather longer than twenty bytes"
 	return map[string]*mysqlServer{
-		"native":                  {proposes: "mysql_native_password", method: "mysql_native_password", user: "operator", password: password},
-		"native, no password":     {proposes: "mysql_native_password", method: "mysql_native_password", user: "operator"},
-		"native, but sha2 is met": {proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: password},
-		"sha2, remembered":        {proposes: "caching_sha2_password", method: "caching_sha2_password", user: "operator", password: password, cached: true},
-		"sha2, full":              {proposes: "caching_sha2_password", method: "caching_sha2_password", user: "operator", password: password, key: key},
-		"sha2, no password":       {proposes: "caching_sha2_password", method: "caching_sha2_password", user: "operator"},
-		"sha2 after native":       {proposes: "mysql_native_password", method: "caching_sha2_password", user: "operator", password: password, key: key},
-		"sha256":                  {proposes: "sha256_password", method: "sha256_password", user: "operator", password: password, key: key},
-		"after one of the future": {proposes: "authentication_of_tomorrow", method: "caching_sha2_password", user: "operator", password: password, cached: true},
+		"native":                  {defaultMethod: "mysql_native_password", method: "mysql_native_password", user: "operator", password: password},
+		"native, no password":     {defaultMethod: "mysql_native_password", method: "mysql_native_password", user: "operator"},
+		"native, but sha2 is met": {defaultMethod: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: password},
+		"sha2, remembered":        {defaultMethod: "caching_sha2_password", method: "caching_sha2_password", user: "operator", password: password, cached: true},
+		"sha2, full":              {defaultMethod: "caching_sha2_password", method: "caching_sha2_password", user: "operator", password: password, key: key},
+		"sha2, no password":       {defaultMethod: "caching_sha2_password", method: "caching_sha2_password", user: "operator"},
+		"sha2 after native":       {defaultMethod: "mysql_native_password", method: "caching_sha2_password", user: "operator", password: password, key: key},
+		"sha256":                  {defaultMethod: "sha256_password", method: "sha256_password", user: "operator", password: password, key: key},
+		"after one of the future": {defaultMethod: "authentication_of_tomorrow", method: "caching_sha2_password", user: "operator", password: password, cached: true},
 	}
 }
 
@@ -260,7 +260,7 @@ func TestMySQLLogins(t *testing.T) {
 	}
 }
 
-// eventually waits for what another goroutine is about to do.
+// eventually waits at most 10 s until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline, again := time.After(10*time.Second), time.NewTicker(time.Millisecond)
@@ -275,8 +275,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Our server is only worth something if a client that others wrote gets in as well.
-func TestMySQLServerOfOurOwn(t *testing.T) {
+// TestFakeMySQLServerWithDriver holds the fake server to go-sql-driver/mysql.
+func TestFakeMySQLServerWithDriver(t *testing.T) {
 	for name, m := range mysqlServers(t) {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, m.serve)
@@ -316,7 +316,7 @@ func TestMySQLAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	notRSA := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	// after sends a greeting, and one packet for each the client sends.
+	// after sends a greeting, then one packet for each packet of the client.
 	after := func(packets ...string) func(net.Conn) {
 		return func(conn net.Conn) {
 			w := &mysqlWire{Conn: conn}
@@ -336,7 +336,7 @@ func TestMySQLAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		server func(net.Conn)
 		code   int
-		body   string // ADDR stands for the server's address
+		body   string // ADDR is replaced by the server's address
 	}{
 		"too many":             {raw("\x19\x00\x00\x00\xff\x10\x04Too many connections\x1b\x00"), 500, "MySQL error 1040: Too many connections"},
 		"blocked":              {raw("\x0b\x00\x00\x01\xff\x69\x04Host 'x'"), 500, "MySQL error 1129: Host 'x'"},
@@ -354,10 +354,10 @@ func TestMySQLAnswers(t *testing.T) {
 		"endless switches":     {after("\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a", "\xfemysql_native_password\x00a"), 503, "The answer of ADDR is not MySQL: more than 5 authentication methods one after the other"},
 		"endless more":         {after("\x01\x04", "\x01\x04", "\x01\x04", "\x01\x04"), 503, "The answer of ADDR is not MySQL: a login without an end"},
 		"asks for a file":      {after("\xfb/etc/passwd"), 503, "The answer of ADDR is not MySQL: a packet of type 0xfb in a login"},
-		"no key":               {after("\x01\x04", "\x01no key"), 503, "The answer of ADDR is not MySQL: a key that is none"},
-		"empty more":           {after("\x01"), 503, "The answer of ADDR is not MySQL: a key that is none"},
+		"no key":               {after("\x01\x04", "\x01no key"), 503, "The answer of ADDR is not MySQL: an invalid public key"},
+		"empty more":           {after("\x01"), 503, "The answer of ADDR is not MySQL: an invalid public key"},
 		"key that is not RSA":  {after("\x01\x04", "\x01"+notRSA), 503, "The answer of ADDR is not MySQL: a key that is not RSA"},
-		"key without a nonce":  {after("\xfecaching_sha2_password\x00", "\x01"+notRSA), 503, "The answer of ADDR is not MySQL: a key that is none"},
+		"key without a nonce":  {after("\xfecaching_sha2_password\x00", "\x01"+notRSA), 503, "The answer of ADDR is not MySQL: an invalid public key"},
 		"short ed25519 nonce":  {after("\xfeclient_ed25519\x00short"), 503, "The answer of ADDR is not MySQL: a nonce of the wrong length"},
 		"more than native has": {after("\xfemysql_native_password\x00a", "\x01x"), 503, "The answer of ADDR is not MySQL: more data than the method has"},
 	} {
@@ -382,8 +382,8 @@ func TestMySQLWithoutCredentials(t *testing.T) {
 	}
 }
 
-// MariaDB, with its own method and with the old one, and with what an operator watches: the check must not
-// look like an attack or a broken client.
+// TestMariaDB logs in to MariaDB by two methods. The check must not appear in the server's counters of attacks and broken
+// clients.
 func TestMariaDB(t *testing.T) {
 	s := servertest.MariaDB(t, `
 INSTALL SONAME 'auth_ed25519';
@@ -396,7 +396,7 @@ GRANT ALL ON shop.* TO native@'%';
 `)
 	target := check.Target{Protocol: "mysql", Host: servertest.Host, Port: s.Port}
 	counters := func() string { return s.SQL(t, "SHOW GLOBAL STATUS LIKE 'Aborted%'") }
-	// The server counts a connection as aborted when it has ended, so all of them have to have ended before.
+	// The server counts an aborted connection when it ends, so the test waits for the end of all connections.
 	onlyOurs := func() {
 		t.Helper()
 		eventually(t, "end of all connections but the one that asks", func() bool {
@@ -437,7 +437,7 @@ GRANT ALL ON shop.* TO native@'%';
 		t.Errorf("http asks MariaDB: %d %s %q", r.Code, r.Reason, r.Body)
 	}
 
-	// The configured check, which knows databases.
+	// The configured check can name a database.
 	failed := check.ReasonFailed
 	tryLogins(t, check.Defaults{}, "mysql", s, map[string]loginCase{
 		"no database":                         {[]any{"username", "modern", "password", "s3cret"}, 200, 0, "Logged in and quit in "},

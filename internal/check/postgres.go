@@ -9,8 +9,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -18,7 +16,7 @@ import (
 	"strings"
 )
 
-// The frontend/backend protocol of PostgreSQL, as far as a login goes; numbers as in
+// The parts of the frontend/backend protocol of PostgreSQL that a login uses, see
 // https://www.postgresql.org/docs/current/protocol-message-formats.html.
 const (
 	postgresVersion    = 3 << 16
@@ -31,17 +29,17 @@ const (
 	postgresAuthSASLMore  = 11
 	postgresAuthSASLFinal = 12
 
-	// maxPostgresMessage is the longest message that is read, in bytes. Those of a login have some hundred.
+	// maxPostgresMessage is the longest message that is read, in bytes. A message of a login has about a hundred.
 	maxPostgresMessage = 64 << 10
-	// maxPostgresMessages is how many messages a login may have; a real one has some 20.
+	// maxPostgresMessages is how many messages a login may have. A real one has about 20.
 	maxPostgresMessages = 1000
 )
 
-// postgresType is the configured check of the same name: log in to a database and quit, without a query.
+// postgresType is the configured check: log in to a database and quit, without a query.
 //
-// It is not jackc/pgx's pgconn. That one has no configuration but what it parses itself, and in parsing
-// reads the PG* variables, service files and ~/.pgpass of whoever runs hacheck; and after an answer that it
-// does not understand it goes on in the background and connects once more to cancel a query.
+// It does not use jackc/pgx's pgconn. Its parser of the configuration reads the PG* variables, service files and
+// ~/.pgpass of the daemon's user. After an answer that it does not understand it connects once more in the background
+// to cancel a query.
 var postgresType = Type{
 	Name:    "postgres",
 	Aliases: []string{"postgresql"},
@@ -57,70 +55,62 @@ var postgresType = Type{
 }
 
 func buildPostgres(o *values, d Defaults) (*Configured, error) {
-	p := postgresLogin{upgrade: tlsConfig(d.TLSVerify, d.TLSRoots), database: o.plain("database", "")}
-	p.port, p.username, p.password = o.port("port", 5432), o.plain("username", ""), o.password()
+	p := postgresLogin{upgrade: tlsConfig(d.TLSVerify, d.TLSRoots), database: o.plainText("database", "")}
+	p.port, p.username, p.password = o.port("port", 5432), o.plainText("username", ""), o.password()
 	if dir := o.text("host", ""); strings.HasPrefix(dir, "/") {
-		p.host, p.socket = o.plain("host", ""), filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(p.port)))
+		p.host, p.socket = o.plainText("host", ""), filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(p.port)))
 	} else {
 		p.host = o.host("host")
 	}
-	c := p.configured("postgres", "", "postgres:"+p.place(), p.check)
+	c := p.newConfigured("postgres", "", "postgres:"+p.addr(), p.check)
 	if p.socket != "" {
-		// Nothing goes over the network, and conn-check has no tcp step here either.
+		// Nothing is sent over the network. conn-check has no tcp step here either.
 		c.Steps, c.Endpoint = c.Steps[len(c.Steps)-1:], Endpoint{}
 	}
 	return c, nil
 }
 
-// postgresLogin is who logs in, where and how.
+// postgresLogin is a login to a database, over TCP or a Unix socket.
 type postgresLogin struct {
 	login
-	socket   string
-	database string
-	upgrade  *tls.Config // for a server that offers TLS
+	socket   string      // path of the Unix socket, "" for TCP
+	database string      // "" for the one named like the user
+	upgrade  *tls.Config // used if the server offers TLS
 }
 
+// check logs in and quits.
 func (p postgresLogin) check(ctx context.Context, t Target) Result {
 	t.Host, t.Port = p.host, p.port
 	return askAt(ctx, t, p.socket, func(x *exchange) Result {
-		secure, r, ok := p.offerTLS(x)
+		secure, r, ok := p.requestTLS(x)
 		if !ok {
 			return r
 		}
 		c := &postgresConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10), secure: secure || p.socket != ""}
-		err := c.login(p)
-		var refused postgresRefusal
-		var wrong malformed
-		switch {
-		case err == nil:
-			// A goodbye, or the server logs a lost connection at every check.
-			_ = c.write('X', nil)
-			if conn, ok := x.conn.(*tls.Conn); ok {
-				_ = conn.CloseWrite()
-			}
-			return x.done("Logged in and quit")
-		case errors.As(err, &refused):
-			return x.failed(500, "PostgreSQL error %s: %s", oneLine(refused.code, 5), p.words(refused.message))
-		case errors.Is(err, errNoProof):
-			return x.failed(500, "%s lets us in, but %s", x.addr(), err)
-		case errors.As(err, &wrong):
-			return x.protocol("The answer of %s is not PostgreSQL: %s", x.addr(), string(wrong))
+		if err := c.login(p); err != nil {
+			return x.loginError("PostgreSQL", err, p.redact)
 		}
-		return x.fail(err)
+		// Without Terminate the server logs a lost connection for each check.
+		_ = c.write('X', nil)
+		if conn, ok := x.conn.(*tls.Conn); ok {
+			_ = conn.CloseWrite()
+		}
+		return x.healthy("Logged in and quit")
 	})
 }
 
-// offerTLS asks the server whether it speaks TLS, and does so if it does. Over a Unix socket no server does.
-func (p postgresLogin) offerTLS(x *exchange) (secure bool, r Result, ok bool) {
+// requestTLS asks the server for TLS and makes the handshake if the server agrees. It does nothing on a Unix socket,
+// where no server speaks TLS. If ok is false, r is the result of the check.
+func (p postgresLogin) requestTLS(x *exchange) (secure bool, r Result, ok bool) {
 	if p.socket != "" {
 		return false, Result{}, true
 	}
 	x.phase = phaseWait
 	request := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), postgresSSLRequest)
-	if _, err := x.conn.Write(request); err != nil && x.ctx.Err() != nil {
+	if err := x.send(request); err != nil {
 		return false, x.fail(err), false
 	}
-	// One byte and no more: what comes in clear after it must never count as said over TLS.
+	// It reads exactly one byte, so that clear text after it is never taken for data received over TLS.
 	var answer [1]byte
 	if _, err := io.ReadFull(x.conn, answer[:]); err != nil {
 		return false, x.fail(err), false
@@ -132,23 +122,18 @@ func (p postgresLogin) offerTLS(x *exchange) (secure bool, r Result, ok bool) {
 	case 'N':
 		return false, Result{}, true
 	case 'E':
-		// A server that has no process left for us says so before it knows that we speak TLS. Nobody can
-		// tell who said it, so its words are not shown.
+		// A server without a free process replies with an error before TLS. Its text is not authenticated and not
+		// shown.
 		return false, x.failed(500, "%s answers the wish for TLS with an error", x.addr()), false
 	}
 	return false, x.protocol("The answer of %s is not PostgreSQL: %q where S or N has to be", x.addr(), oneLine(answer[:], 4)), false
 }
 
-// postgresRefusal is an error of the server.
-type postgresRefusal struct{ code, message string }
-
-func (e postgresRefusal) Error() string { return "error " + e.code + ": " + e.message }
-
-// postgresConn reads and writes messages: a byte that says what it is, four bytes of length, the rest.
+// postgresConn reads and writes messages: type (1 byte), length (4), payload.
 type postgresConn struct {
 	x      *exchange
 	r      *bufio.Reader
-	secure bool // nobody reads along
+	secure bool // TLS or a Unix socket: the password may be sent in clear
 }
 
 func (c *postgresConn) write(kind byte, payload []byte) error {
@@ -157,16 +142,16 @@ func (c *postgresConn) write(kind byte, payload []byte) error {
 	return err
 }
 
-// read returns the next message. An error of the server is returned as an error.
+// read returns the next message. It returns an ErrorResponse as a serverError.
 func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 	start, err := c.r.Peek(1)
 	if err != nil {
 		return 0, nil, err
 	}
 	kind = start[0]
-	// Another protocol is told by its first byte, before it is waited for the next.
+	// The first byte identifies another protocol, whose server may never send a second one.
 	if !strings.ContainsRune("RENSKZv", rune(kind)) {
-		return 0, nil, malformed(fmt.Sprintf("a message of type %#02x in a login", kind))
+		return 0, nil, malformed("a message of type %#02x in a login", kind)
 	}
 	head, err := c.r.Peek(5)
 	if err != nil {
@@ -174,7 +159,7 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 	}
 	size := binary.BigEndian.Uint32(head[1:])
 	if size < 4 || size > maxPostgresMessage {
-		return 0, nil, malformed(fmt.Sprintf("a message of %d bytes", size))
+		return 0, nil, malformed("a message of %d bytes", size)
 	}
 	_, _ = c.r.Discard(5)
 	payload = make([]byte, size-4)
@@ -184,89 +169,108 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 	if kind != 'E' {
 		return kind, payload, nil
 	}
-	refused := postgresRefusal{code: "without a code"}
+	code, text := "without a code", ""
 	for field := range bytes.SplitSeq(payload, []byte{0}) {
 		switch {
 		case len(field) == 0:
 		case field[0] == 'C':
-			refused.code = string(field[1:])
+			code = string(field[1:])
 		case field[0] == 'M':
-			refused.message = string(field[1:])
+			text = string(field[1:])
 		}
 	}
-	return 0, nil, refused
+	return 0, nil, serverError{"PostgreSQL error " + oneLine(code, 5), text}
 }
 
-// login goes from the first message to the server's being ready for a query.
+// login logs in: it sends the startup message and answers until the server is ready for a query.
 func (c *postgresConn) login(p postgresLogin) error {
 	c.x.phase = phaseLogin
-	startup := binary.BigEndian.AppendUint32(make([]byte, 4), postgresVersion)
-	parameters := []string{"user", p.username, "application_name", "hacheck", "client_encoding", "UTF8"}
-	if p.database != "" {
-		parameters = append(parameters, "database", p.database)
-	}
-	for _, s := range parameters {
-		startup = append(append(startup, s...), 0)
-	}
-	startup = append(startup, 0)
-	binary.BigEndian.PutUint32(startup, uint32(len(startup)))
-	if _, err := c.x.conn.Write(startup); err != nil {
+	if _, err := c.x.conn.Write(p.startup()); err != nil {
 		return err
 	}
-	var s *scram
-	proven, in := true, false
+	auth := postgresAuth{conn: c, login: p}
 	for range maxPostgresMessages {
 		kind, payload, err := c.read()
 		if err != nil {
 			return err
 		}
 		switch {
-		case kind == 'Z' && in:
+		case kind == 'Z' && auth.done:
 			return nil
-		case kind == 'R' && !in && len(payload) >= 4:
-		case (kind == 'S' || kind == 'K') && in, kind == 'N', kind == 'v':
-			continue
-		default:
-			return malformed(fmt.Sprintf("a message of type %q out of turn", kind))
-		}
-		method, data := binary.BigEndian.Uint32(payload), payload[4:]
-		switch {
-		case method == postgresAuthOK && !proven:
-			return errNoProof
-		case method == postgresAuthOK:
-			in = true
-		case method == postgresAuthClear && !c.secure:
-			return malformed("it wants the password in clear, and speaks no TLS")
-		case method == postgresAuthClear:
-			err = c.write('p', append([]byte(p.password), 0))
-		case method == postgresAuthMD5 && len(data) == 4:
-			inner := md5Hex(string(p.password) + p.username)
-			err = c.write('p', append([]byte("md5"+md5Hex(inner+string(data))), 0))
-		case method == postgresAuthSASL && s == nil:
-			if !slices.Contains(strings.Split(string(data), "\x00"), "SCRAM-SHA-256") {
-				return malformed("it wants a SASL mechanism that is not known here")
+		case kind == 'R' && !auth.done && len(payload) >= 4:
+			if err := auth.answer(binary.BigEndian.Uint32(payload), payload[4:]); err != nil {
+				return err
 			}
-			// PostgreSQL takes the user's name from the first message and ignores SCRAM's.
-			s, proven = newSCRAM(sha256.New, "", saslPrep(string(p.password))), false
-			first := s.first()
-			answer := binary.BigEndian.AppendUint32([]byte("SCRAM-SHA-256\x00"), uint32(len(first)))
-			err = c.write('p', append(answer, first...))
-		case method == postgresAuthSASLMore && s != nil && !proven:
-			var final string
-			if final, err = s.final(c.x.ctx, string(data)); err == nil {
-				err = c.write('p', []byte(final))
-			}
-		case method == postgresAuthSASLFinal && s != nil && !proven:
-			err = s.verify(string(data))
-			proven = err == nil
+		case (kind == 'S' || kind == 'K') && auth.done, kind == 'N', kind == 'v':
 		default:
-			return malformed(fmt.Sprintf("it wants an authentication method that is not known here: %d", method))
-		}
-		if err != nil {
-			return err
+			return malformed("a message of type %q out of turn", kind)
 		}
 	}
 	return malformed("a login without an end")
+}
+
+// startup returns the startup message.
+func (p postgresLogin) startup() []byte {
+	message := binary.BigEndian.AppendUint32(make([]byte, 4), postgresVersion)
+	parameters := []string{"user", p.username, "application_name", "hacheck", "client_encoding", "UTF8"}
+	if p.database != "" {
+		parameters = append(parameters, "database", p.database)
+	}
+	for _, s := range parameters {
+		message = append(append(message, s...), 0)
+	}
+	message = append(message, 0)
+	binary.BigEndian.PutUint32(message, uint32(len(message)))
+	return message
+}
+
+// postgresAuth answers the authentication requests of one login.
+type postgresAuth struct {
+	conn     *postgresConn
+	login    postgresLogin
+	scram    *scram // nil unless the server asked for SCRAM
+	verified bool   // by SCRAM, the server knows the password
+	done     bool   // the server has accepted the login
+}
+
+// answer answers a request with its method and data.
+func (a *postgresAuth) answer(method uint32, data []byte) error {
+	p := a.login
+	inSCRAM := a.scram != nil && !a.verified
+	switch {
+	case method == postgresAuthOK && inSCRAM:
+		return errServerUnverified
+	case method == postgresAuthOK:
+		a.done = true
+		return nil
+	case method == postgresAuthClear && !a.conn.secure:
+		return malformed("it wants the password in clear, and speaks no TLS")
+	case method == postgresAuthClear:
+		return a.conn.write('p', append([]byte(p.password), 0))
+	case method == postgresAuthMD5 && len(data) == 4:
+		inner := md5Hex(string(p.password) + p.username)
+		return a.conn.write('p', append([]byte("md5"+md5Hex(inner+string(data))), 0))
+	case method == postgresAuthSASL && a.scram == nil:
+		if !slices.Contains(strings.Split(string(data), "\x00"), "SCRAM-SHA-256") {
+			return malformed("it wants a SASL mechanism that is not known here")
+		}
+		// PostgreSQL takes the user name from the startup message and ignores the one of SCRAM.
+		a.scram = newSCRAM(sha256.New, "", saslPrep(string(p.password)))
+		first := a.scram.clientFirst()
+		answer := binary.BigEndian.AppendUint32([]byte("SCRAM-SHA-256\x00"), uint32(len(first)))
+		return a.conn.write('p', append(answer, first...))
+	case method == postgresAuthSASLMore && inSCRAM:
+		final, err := a.scram.clientFinal(a.conn.x.ctx, string(data))
+		if err != nil {
+			return err
+		}
+		return a.conn.write('p', []byte(final))
+	case method == postgresAuthSASLFinal && inSCRAM:
+		err := a.scram.verifyServerFinal(string(data))
+		a.verified = err == nil
+		return err
+	}
+	return malformed("it wants an authentication method that is not known here: %d", method)
 }
 
 func md5Hex(s string) string {

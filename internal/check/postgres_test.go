@@ -22,20 +22,21 @@ import (
 	"hacheck/test/servertest"
 )
 
-// postgresServer is a PostgreSQL server as far as logins go; pgconn confirms that in TestPostgresServerOfOurOwn.
+// postgresServer is a fake PostgreSQL server that handles logins. TestFakePostgresServerWithDriver compares it with
+// pgconn.
 type postgresServer struct {
-	method   string // "scram", "md5", "clear", "trust"
-	lies     bool   // it lets in without knowing the password
-	tls      *tls.Config
-	password string
+	method     string // "scram", "md5", "clear", "trust"
+	unverified bool   // it accepts a login without knowing the password
+	tls        *tls.Config
+	password   string
 }
 
-// pgMessage is a message of the server.
+// pgMessage returns a message of the server.
 func pgMessage(kind byte, payload string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(len(payload)+4)), payload...)
 }
 
-// pgAuth is an authentication message.
+// pgAuth returns an authentication message.
 func pgAuth(method uint32, data string) []byte {
 	return pgMessage('R', string(binary.BigEndian.AppendUint32(nil, method))+data)
 }
@@ -99,7 +100,7 @@ func (s *postgresServer) login(conn net.Conn, receive func() (string, bool)) boo
 		answer, ok := receive()
 		return ok && answer == "md5"+sum(sum(s.password+"operator")+"salt")+"\x00"
 	case "scram":
-		scram := &scramServer{hash: sha256Hash, password: s.password, lies: s.lies}
+		scram := &scramServer{hash: sha256Hash, password: s.password, unverified: s.unverified}
 		_, _ = conn.Write(pgAuth(10, "SCRAM-SHA-256\x00\x00"))
 		answer, ok := receive()
 		if name, first, found := strings.Cut(answer, "\x00"); !ok || !found || name != "SCRAM-SHA-256" || len(first) < 4 {
@@ -149,9 +150,9 @@ func TestPostgresLogins(t *testing.T) {
 	}
 }
 
-// Our server is only worth something if a client that others wrote gets in as well.
-func TestPostgresServerOfOurOwn(t *testing.T) {
-	// The driver reads them (see libpq), and whoever runs the tests may have some for psql.
+// TestFakePostgresServerWithDriver holds the fake server to pgconn.
+func TestFakePostgresServerWithDriver(t *testing.T) {
+	// The driver reads the PG* variables, which the developer may have set.
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "PG") {
 			t.Setenv(name, "")
@@ -184,7 +185,7 @@ func TestPostgresServerOfOurOwn(t *testing.T) {
 }
 
 func TestPostgresAnswers(t *testing.T) {
-	// after says N to the wish for TLS, and then one text for each the client sends.
+	// after answers N to the request for TLS, then one text to each message of the client.
 	after := func(texts ...string) func(net.Conn) {
 		return func(conn net.Conn) {
 			b := make([]byte, 4<<10)
@@ -201,7 +202,7 @@ func TestPostgresAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		server func(net.Conn)
 		code   int
-		body   string // ADDR stands for the server's address
+		body   string // ADDR is replaced by the server's address
 	}{
 		"error before TLS":         {func(conn net.Conn) { _, _ = conn.Write([]byte("EFATAL:  s3cret\x00")) }, 500, "ADDR answers the wish for TLS with an error"},
 		"starting up":              {after(string(pgMessage('E', "C57P03\x00Mthe database system is\x1b starting up\x00\x00"))), 500, "PostgreSQL error 57P03: the database system is  starting up"},
@@ -212,7 +213,7 @@ func TestPostgresAnswers(t *testing.T) {
 		"SASL twice":               {after(sasl, sasl), 503, not + "it wants an authentication method that is not known here: 10"},
 		"SASL without the end":     {after(sasl, string(pgReady)), 500, "ADDR lets us in, but it does not prove that it knows the password"},
 		"SASL, end at once":        {after(sasl, string(pgAuth(12, "v=AAAA"))), 500, "ADDR lets us in, but it does not prove that it knows the password"},
-		"SASL nonce of another":    {after(sasl, string(pgAuth(11, "r=x,s=AAAA,i=4096"))), 503, not + "a SCRAM message that is none"},
+		"SASL nonce of another":    {after(sasl, string(pgAuth(11, "r=x,s=AAAA,i=4096"))), 503, not + "an invalid SCRAM message"},
 		"short salt":               {after(string(pgAuth(5, "sal"))), 503, not + "it wants an authentication method that is not known here: 5"},
 		"ready without a login":    {after(string(pgMessage('Z', "I"))), 503, not + `a message of type 'Z' out of turn`},
 		"status without a login":   {after(string(pgMessage('S', "a\x00b\x00"))), 503, not + `a message of type 'S' out of turn`},
@@ -232,9 +233,9 @@ func TestPostgresAnswers(t *testing.T) {
 	}
 }
 
-// A server in the middle, which does not know the password, must not count as the one that was asked for.
-func TestPostgresServerWithoutThePassword(t *testing.T) {
-	p := &postgresServer{method: "scram", password: "another", lies: true}
+// TestPostgresUnverifiedServer: a server that does not know the password, a man in the middle, is not healthy.
+func TestPostgresUnverifiedServer(t *testing.T) {
+	p := &postgresServer{method: "scram", password: "another", unverified: true}
 	s := checktest.Serve(t, p.serve)
 	r := lastStep(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 	if r.Code != 500 || !strings.HasSuffix(string(r.Body), "it does not prove that it knows the password") {
@@ -242,8 +243,8 @@ func TestPostgresServerWithoutThePassword(t *testing.T) {
 	}
 }
 
-// A server says how often the password is to be hashed; that must not hold a check beyond its time.
-func TestPostgresEndlessHashing(t *testing.T) {
+// TestPostgresHashingObeysTimeout: the iteration count that a server demands does not extend the timeout of a check.
+func TestPostgresHashingObeysTimeout(t *testing.T) {
 	s := checktest.Serve(t, func(conn net.Conn) {
 		b := make([]byte, 4<<10)
 		_, _ = conn.Read(b)
@@ -261,7 +262,7 @@ func TestPostgresEndlessHashing(t *testing.T) {
 }
 
 func TestPostgresOptions(t *testing.T) {
-	// Whoever runs hacheck may have these for psql.
+	// The daemon's user may have set these variables.
 	for name, value := range map[string]string{"PGUSER": "other", "PGPASSWORD": "other", "PGDATABASE": "other", "PGSERVICE": "none", "PGSSLMODE": "verify-full", "PGPORT": "1"} {
 		t.Setenv(name, value)
 	}
@@ -286,7 +287,7 @@ func TestPostgresOptions(t *testing.T) {
 	})
 }
 
-// PostgreSQL with its two ways of knowing a password, with and without TLS and TCP.
+// TestPostgres logs in to PostgreSQL by both password methods, with and without TLS, over TCP and a Unix socket.
 func TestPostgres(t *testing.T) {
 	a := newAuthority(t)
 	certificate := issue(t, loopback(), a)
@@ -346,7 +347,7 @@ host      all all       127.0.0.1/32 scram-sha-256
 		t.Errorf("certificate of another authority: %d %s", r.Code, r.Body)
 	}
 	wantGone(t, check.Defaults{}, "postgres", s, right...)
-	// The log of a server that has ended is complete.
+	// The log is complete when the server has ended.
 	for _, complaint := range []string{"could not receive", "unexpected EOF", "invalid length", "unsupported"} {
 		if log := s.Log(); strings.Contains(log, complaint) {
 			t.Errorf("the server complains of its clients:\n%s", tail(log))

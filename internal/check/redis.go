@@ -14,20 +14,19 @@ import (
 const (
 	// maxRedisLine is the longest line of an answer, in bytes: a status, an error or a length.
 	maxRedisLine = 4 << 10
-	// maxRedisBulk is the longest INFO that is read, in bytes; a real one has some 7,000.
+	// maxRedisBulk is the longest INFO that is read, in bytes. A real one has about 7,000.
 	maxRedisBulk = 512 << 10
 )
 
-// redisClient speaks as much RESP (redis.io/docs/reference/protocol-spec) as PING, AUTH and INFO need.
-// That is one page of code; a Redis library brings a pool, retries, CLIENT SETINFO and goroutines to a
-// connection that lives for one question.
+// redisClient speaks the part of RESP (redis.io/docs/reference/protocol-spec) that PING, AUTH and INFO use. That is one
+// page of code. A Redis library adds a pool, retries, CLIENT SETINFO and goroutines to a connection for one command.
 type redisClient struct {
 	username string
 	password Secret
-	setting  string // what the password is called where it is configured
+	setting  string // name of the password in messages: the setting, or "the password" of a configured check
 }
 
-// newRedis returns the check for redis and for sentinel: PING is answered with PONG.
+// newRedis returns the check of the URL protocols redis and sentinel: PING is answered with PONG.
 func newRedis(o Options) Func {
 	c := &redisClient{o.RedisUsername, o.RedisPassword, "redis_password"}
 	return func(ctx context.Context, t Target) Result {
@@ -37,7 +36,7 @@ func newRedis(o Options) Func {
 	}
 }
 
-// ping is healthy when PING is answered with PONG.
+// ping passes when the server answers PING with PONG.
 func (c *redisClient) ping(x *exchange, r *bufio.Reader) Result {
 	reply, result, ok := c.command(x, r, "PING")
 	switch {
@@ -46,27 +45,25 @@ func (c *redisClient) ping(x *exchange, r *bufio.Reader) Result {
 	case reply.kind == '+' && string(reply.text) == "PONG":
 		return Result{Code: 200, Body: []byte("Sent PING, got back +PONG")}
 	}
-	return x.unexpected("PING", reply)
+	return x.unexpectedRedisReply("PING", reply)
 }
 
-// redisType and sentinelType are configured checks. With a password they log in whether the server asks
-// for it or not: it is the login that is checked, and one who is let in without it may be another user.
-var redisType = Type{
-	Name:    "redis",
-	Doc:     "a Redis server answers PING, and takes the password if there is one",
-	Options: append([]Option{hostOption, portOption(6379), usernameOption, passwordOption}, tlsOptions("false")...),
-	build: func(o *values, d Defaults) (*Configured, error) {
-		return buildRedis(o, d, 6379), nil
-	},
-}
+// redisType and sentinelType are the configured checks. With a password they always log in, even if the server does not
+// require it: the check proves that the login works, and without it the connection may belong to another user.
+var (
+	redisType    = newRedisType("redis", "a Redis server", 6379)
+	sentinelType = newRedisType("sentinel", "a Redis Sentinel", 26379)
+)
 
-var sentinelType = Type{
-	Name:    "sentinel",
-	Doc:     "a Redis Sentinel answers PING, and takes the password if there is one",
-	Options: append([]Option{hostOption, portOption(26379), usernameOption, passwordOption}, tlsOptions("false")...),
-	build: func(o *values, d Defaults) (*Configured, error) {
-		return buildRedis(o, d, 26379), nil
-	},
+func newRedisType(name, server string, port uint16) Type {
+	return Type{
+		Name:    name,
+		Doc:     server + " answers PING, and takes the password if there is one",
+		Options: append([]Option{hostOption, portOption(port), usernameOption, passwordOption}, tlsOptions("false")...),
+		build: func(o *values, d Defaults) (*Configured, error) {
+			return buildRedis(o, d, port), nil
+		},
+	}
 }
 
 func buildRedis(o *values, d Defaults, port uint16) *Configured {
@@ -78,7 +75,7 @@ func buildRedis(o *values, d Defaults, port uint16) *Configured {
 	} else if l.username != "" {
 		o.wrong("username", "needs a password")
 	}
-	return l.configured(o.typ.Name, o.typ.Name+":"+l.place()+":", last, func(ctx context.Context, t Target) Result {
+	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, func(ctx context.Context, t Target) Result {
 		return l.ask(ctx, t, func(x *exchange) Result {
 			r := bufio.NewReaderSize(x.conn, maxRedisLine)
 			if l.password != "" {
@@ -91,16 +88,16 @@ func buildRedis(o *values, d Defaults, port uint16) *Configured {
 	})
 }
 
-// command sends a command without arguments and reads the reply. A server that wants a login first gets
-// it, and the command again: so one password in the configuration serves servers with and without one,
-// and no server sees it that did not ask.
+// command sends a command without arguments and reads the reply. If the server requires a login, it logs in and sends
+// the command again. So one configured password works for servers with and without a login, and only a server that
+// requires a login receives it.
 func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisReply, Result, bool) {
-	reply, result, ok := x.redis(r, name)
-	if !ok || !reply.wantsLogin() {
+	reply, result, ok := x.redisCommand(r, name)
+	if !ok || !reply.requiresLogin() {
 		return reply, result, ok
 	}
 	if c.password == "" {
-		res := x.unexpected(name, reply)
+		res := x.unexpectedRedisReply(name, reply)
 		res.Reason = ReasonConfig
 		res.Body = append(res.Body, " (no "+strings.TrimPrefix(c.setting, "the ")+" is configured)"...)
 		return reply, res, false
@@ -108,27 +105,26 @@ func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisR
 	if result, ok = c.login(x, r); !ok {
 		return reply, result, false
 	}
-	return x.redis(r, name)
+	return x.redisCommand(r, name)
 }
 
-// login sends the password. If the server does not take it, it says why and returns false.
+// login sends AUTH. If the server refuses it, login returns false and the result of the check.
 func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
-	login := []string{"AUTH", string(c.password)}
+	auth := []string{"AUTH", string(c.password)}
 	if c.username != "" {
-		login = []string{"AUTH", c.username, string(c.password)}
+		auth = []string{"AUTH", c.username, string(c.password)}
 	}
-	reply, result, ok := x.redis(r, login...)
+	reply, result, ok := x.redisCommand(r, auth...)
 	if ok && reply.kind != '+' {
-		// Servers repeat the arguments of a command they do not know or like, so of what comes back
-		// only the kind of error is shown.
+		// A server may repeat the arguments in its error, so only the kind of the error is shown.
 		return x.failed(500, "%s refuses %s: %s", x.addr(), c.setting, reply.errorKind()), false
 	}
 	return result, ok
 }
 
-// unexpected is the result for an answer that is not the one healthy servers give: 500 with the server's
-// own words for an error reply, as uber's hacheck has it.
-func (x *exchange) unexpected(name string, reply redisReply) Result {
+// unexpectedRedisReply returns the result for any reply but the expected one: for an error 500 with the server's text,
+// as in uber's hacheck.
+func (x *exchange) unexpectedRedisReply(name string, reply redisReply) Result {
 	if reply.kind == '-' {
 		return x.failed(500, "Sent %s, got back -%s", name, oneLine(reply.text, 200))
 	}
@@ -141,12 +137,12 @@ type redisReply struct {
 	text []byte
 }
 
-// wantsLogin tells whether the server answers nothing before a login: NOAUTH, or before Redis 2.8 just ERR.
-func (r redisReply) wantsLogin() bool {
+// requiresLogin reports whether r says that the server requires a login: NOAUTH, or ERR before Redis 2.8.
+func (r redisReply) requiresLogin() bool {
 	return r.kind == '-' && (bytes.HasPrefix(r.text, []byte("NOAUTH")) || bytes.HasPrefix(r.text, []byte("ERR operation not permitted")))
 }
 
-// errorKind is the error's first word if it is one that servers are known to say.
+// errorKind returns the first word of an error if it is a known one.
 func (r redisReply) errorKind() string {
 	kind, _, _ := strings.Cut(string(r.text), " ")
 	switch kind {
@@ -156,14 +152,14 @@ func (r redisReply) errorKind() string {
 	return "an unknown error"
 }
 
-// redis sends a command and reads the reply. If there is none it says why and returns false.
-func (x *exchange) redis(r *bufio.Reader, command ...string) (redisReply, Result, bool) {
+// redisCommand sends a command and reads the reply. On failure the bool is false and the result says why.
+func (x *exchange) redisCommand(r *bufio.Reader, command ...string) (redisReply, Result, bool) {
 	request := fmt.Appendf(nil, "*%d\r\n", len(command))
 	for _, arg := range command {
 		request = fmt.Appendf(request, "$%d\r\n%s\r\n", len(arg), arg)
 	}
 	x.phase = phaseWait
-	if _, err := x.conn.Write(request); err != nil && x.ctx.Err() != nil {
+	if err := x.send(request); err != nil {
 		return redisReply{}, x.fail(err), false
 	}
 	start, err := r.Peek(1)
@@ -174,7 +170,7 @@ func (x *exchange) redis(r *bufio.Reader, command ...string) (redisReply, Result
 	kind := start[0]
 	if kind != '+' && kind != '-' && kind != '$' {
 		if command[0] == "AUTH" {
-			// It may be the password that comes back.
+			// The server may repeat the password.
 			return redisReply{}, x.protocol("Sent AUTH, got back something that is not Redis from %s", x.addr()), false
 		}
 		start, _ = r.Peek(r.Buffered())
@@ -196,7 +192,7 @@ func (x *exchange) redis(r *bufio.Reader, command ...string) (redisReply, Result
 	if err != nil || size < 0 || size > maxRedisBulk {
 		return redisReply{}, x.protocol("The answer of %s has an impossible length", x.addr()), false
 	}
-	// The length is the server's word, so memory is taken as the bytes come.
+	// The server may claim any length, so memory is allocated as the bytes arrive.
 	var text bytes.Buffer
 	if _, err := io.CopyN(&text, r, int64(size)+2); err != nil {
 		return redisReply{}, x.fail(err), false

@@ -17,7 +17,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// redisServer answers each command with what answer says; "" closes.
+// redisServer answers each command with the result of answer. It closes the connection for "".
 func redisServer(answer func(command []string) string) func(net.Conn) {
 	return func(conn net.Conn) {
 		r := bufio.NewReader(conn)
@@ -61,12 +61,12 @@ func redisServer(answer func(command []string) string) func(net.Conn) {
 	}
 }
 
-// bulk is s as a bulk string.
+// bulk encodes s as a bulk string.
 func bulk(s string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(s), s) }
 
 const redisInfo = "# Server\r\nredis_version:7.0.15\r\nexecutable:/usr/bin/redis-server\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
 
-// healthyRedis is a server that wants a password, so that the suite sees every command of ours.
+// healthyRedis is a server that requires a password, so that the suite sees every command of the check.
 func healthyRedis(conn net.Conn) {
 	loggedIn := false
 	redisServer(func(command []string) string {
@@ -104,7 +104,7 @@ func TestRedisAnswers(t *testing.T) {
 		answer  func([]string) string
 		code    int
 		reason  check.Reason
-		body    string // ADDR stands for the server's address
+		body    string // ADDR is replaced by the server's address
 	}{
 		"healthy":      {check.Options{}, always("+PONG\r\n"), 200, 0, "Sent PING, got back +PONG"},
 		"not asked":    {secret, always("+PONG\r\n"), 200, 0, "Sent PING, got back +PONG"},
@@ -119,7 +119,7 @@ func TestRedisAnswers(t *testing.T) {
 		"no length":    {check.Options{}, always("$x\r\n"), 503, check.ReasonProtocol, "The answer of ADDR has an impossible length"},
 		"more than it": {check.Options{}, always("$2\r\nPONG\r\n"), 503, check.ReasonProtocol, "The answer of ADDR is longer than it says"},
 		"closes":       {check.Options{}, always(""), 503, check.ReasonProtocol, "Connection closed early (waiting for an answer from ADDR)"},
-		// A server that does not know AUTH repeats its arguments.
+		// A server without AUTH repeats its arguments in the error.
 		"leaky unknown": {secret, leaky("-ERR unknown command 'AUTH', with args beginning with: 'PASSWORD'\r\n"), 500, check.ReasonFailed, "ADDR refuses redis_password: ERR"},
 		"leaky error":   {secret, leaky("-PASSWORD\r\n"), 500, check.ReasonFailed, "ADDR refuses redis_password: an unknown error"},
 		"leaky number":  {secret, leaky(":PASSWORD\r\n"), 503, check.ReasonProtocol, "Sent AUTH, got back something that is not Redis from ADDR"},
@@ -198,7 +198,7 @@ func TestRedisInfo(t *testing.T) {
 	})
 }
 
-// The real servers: with and without a password and a user, a replica and a Sentinel.
+// TestRedisServers checks real servers: with and without a password and a user, a replica and a Sentinel.
 func TestRedisServers(t *testing.T) {
 	open := servertest.Redis(t)
 	locked := servertest.Redis(t, "--requirepass", "s3cret", "--user", "operator", "on", ">pa55", "+@all")
@@ -235,7 +235,7 @@ func TestRedisServers(t *testing.T) {
 		"info, sentinel":           {check.Options{}, "sentinel-info", sentinel, "/match?redis_mode=sentinel", answer{200, 0, "Match found: field redis_mode, value sentinel"}},
 		"info, sentinel's master":  {check.Options{}, "sentinel-info", sentinel, "/match?redis_master=" + open.Addr(), answer{200, 0, "Match found: field redis_master, value " + open.Addr()}},
 		"info, sentinel, password": {check.Options{RedisPassword: "s3cret"}, "sentinel-info", lockedSentinel, "/match?sentinel_masters=1", answer{200, 0, "Match found: field sentinel_masters, value 1"}},
-		// A Redis server hangs up on whoever says "Host:", lest a web page talk to it.
+		// Redis closes a connection that sends "Host:", as protection against web pages.
 		"http asks redis": {check.Options{}, "http", open, "/", answer{503, check.ReasonProtocol, "Connection closed early (waiting for an answer from " + open.Addr() + ")"}},
 	} {
 		t.Run(name, func(t *testing.T) {

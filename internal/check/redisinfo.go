@@ -12,10 +12,10 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// newRedisInfo returns the check for redis-info and for sentinel-info, as uber's hacheck has them: INFO
-// as one flat JSON object of strings, in the server's order. Asked as /match?field=value it is healthy if
-// any of the fields has its value, and 500 otherwise: /match?role=master makes a pool of masters.
-// For sentinel there is one more field, redis_master: the address of the last master that is listed.
+// newRedisInfo returns the check of the URL protocols redis-info and sentinel-info, as in uber's hacheck. It returns
+// INFO as one flat JSON object of strings, in the server's order. With the path /match?field=value it passes if any of
+// the fields has its value, else it returns 500: /match?role=master selects the masters. A Sentinel has the additional
+// field redis_master, the address of the last master in its list.
 func newRedisInfo(o Options) Func {
 	c := &redisClient{o.RedisUsername, o.RedisPassword, "redis_password"}
 	return func(ctx context.Context, t Target) Result {
@@ -25,28 +25,28 @@ func newRedisInfo(o Options) Func {
 				return r
 			}
 			if reply.kind != '$' {
-				return x.unexpected("INFO", reply)
+				return x.unexpectedRedisReply("INFO", reply)
 			}
-			info := parseInfo(reply.text)
+			info := parseRedisInfo(reply.text)
 			if len(info) == 0 {
 				return x.protocol("Sent INFO, got back no fields from %s", x.addr())
 			}
 			if query, ok := matchQuery(t.URI); ok {
-				return x.matchInfo(info, query)
+				return x.matchRedisInfo(info, query)
 			}
-			return Result{Code: 200, Body: encodeInfo(info, MaxBody), ContentType: "application/json"}
+			return Result{Code: 200, Body: encodeRedisInfo(info, MaxBody), ContentType: "application/json"}
 		})
 	}
 }
 
-// matchQuery returns the query of /match?field=value, and false for any other URI.
+// matchQuery returns the query of /match?field=value. It returns false for any other URI.
 func matchQuery(uri string) (query string, ok bool) {
 	path, query, _ := strings.Cut(uri, "?")
 	return query, strings.Trim(path, "/") == "match"
 }
 
-// reduceInfo implements Protocol.Reduce: no header reaches the server, and all URIs but /match mean the same.
-func reduceInfo(t Target) Target {
+// reduceRedisInfo implements Protocol.Reduce: no header reaches the server, and all URIs but /match are equivalent.
+func reduceRedisInfo(t Target) Target {
 	t.Header = nil
 	if _, ok := matchQuery(t.URI); !ok {
 		t.URI = "/"
@@ -54,13 +54,13 @@ func reduceInfo(t Target) Target {
 	return t
 }
 
-// infoField is a field of INFO.
-type infoField struct{ name, value string }
+// redisInfoField is a field of INFO.
+type redisInfoField struct{ name, value string }
 
-// parseInfo reads INFO's lines "name:value"; headings and empty lines are left out. Of a name that comes
-// twice the last value counts.
-func parseInfo(text []byte) []infoField {
-	var info []infoField
+// parseRedisInfo parses the lines "name:value" of INFO. It skips headings and empty lines. The last value of a repeated
+// name counts.
+func parseRedisInfo(text []byte) []redisInfoField {
+	var info []redisInfoField
 	index := map[string]int{}
 	set := func(name, value string) {
 		if i, ok := index[name]; ok {
@@ -68,7 +68,7 @@ func parseInfo(text []byte) []infoField {
 			return
 		}
 		index[name] = len(info)
-		info = append(info, infoField{name, value})
+		info = append(info, redisInfoField{name, value})
 	}
 	for line := range bytes.Lines(text) {
 		name, value, ok := strings.Cut(string(bytes.TrimSpace(line)), ":")
@@ -88,12 +88,11 @@ func parseInfo(text []byte) []infoField {
 	return info
 }
 
-// encodeInfo writes the fields as a JSON object of at most limit bytes: fields that do not fit are left
-// out, because half an object is none.
-func encodeInfo(info []infoField, limit int) []byte {
+// encodeRedisInfo returns the fields as a JSON object of at most limit bytes. It omits the fields that do not fit.
+func encodeRedisInfo(info []redisInfoField, limit int) []byte {
 	out := []byte{'{'}
 	for _, f := range info {
-		name, _ := json.Marshal(f.name) // strings always can be
+		name, _ := json.Marshal(f.name) // a string has no error
 		value, _ := json.Marshal(f.value)
 		name, value = textfmt.EscapeJSON(name), textfmt.EscapeJSON(value)
 		if len(out)+len(`, `)+len(name)+len(`: `)+len(value)+len(`}`) > limit {
@@ -109,9 +108,9 @@ func encodeInfo(info []infoField, limit int) []byte {
 	return append(out, '}')
 }
 
-// matchInfo answers /match.
-func (x *exchange) matchInfo(info []infoField, query string) Result {
-	want, _ := url.ParseQuery(query) // of a query that is partly invalid the valid pairs count
+// matchRedisInfo returns the result for /match.
+func (x *exchange) matchRedisInfo(info []redisInfoField, query string) Result {
+	want, _ := url.ParseQuery(query) // the valid pairs of a partly invalid query count
 	if len(want) == 0 {
 		return result(500, ReasonConfig, fmt.Errorf("match: no field in query %q", query), "match needs a field and a value: /match?role=master")
 	}

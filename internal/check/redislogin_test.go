@@ -28,9 +28,9 @@ func TestRedisTypeOptions(t *testing.T) {
 	}
 }
 
-// A server that lets everybody in must be asked for the login all the same, and one that repeats the password
-// must not have it shown.
-func TestRedisTypeLogsInUnasked(t *testing.T) {
+// TestRedisTypeAlwaysLogsIn: the check logs in even if the server requires no login, and hides a password that the
+// server repeats.
+func TestRedisTypeAlwaysLogsIn(t *testing.T) {
 	for answer, want := range map[string]string{
 		"-WRONGPASS no\r\n": "ADDR refuses the password: WRONGPASS",
 		"-s3cret\r\n":       "ADDR refuses the password: an unknown error",
@@ -56,7 +56,7 @@ func TestRedisTypeLogsInUnasked(t *testing.T) {
 	}
 }
 
-// Redis with a password, with users of its ACL and over TLS; Sentinel with a password.
+// TestRedisType checks Redis with a password, with ACL users and over TLS, and Sentinel with a password.
 func TestRedisType(t *testing.T) {
 	pong, failed := "Sent PING, got back +PONG", check.ReasonFailed
 	refuses := func(s *servertest.Server, kind string) string { return s.Addr() + " refuses the password: " + kind }
@@ -76,7 +76,7 @@ func TestRedisType(t *testing.T) {
 		"locked, wrong user":     {[]any{"username", "nobody", "password", "s3cret"}, 500, failed, refuses(locked, "WRONGPASS")},
 		"locked, user":           {[]any{"username", "operator", "password", "pa55"}, 200, 0, pong},
 		"locked, may not ping":   {[]any{"username", "guest", "password", "pa55"}, 500, failed, "Sent PING, got back -NOPERM"},
-		// Redis takes the beginning of TLS for one of a command, and waits for its end.
+		// Redis takes the TLS handshake for the beginning of a command and waits for its end.
 		"locked, TLS": {[]any{"password", "s3cret", "use_tls", true, "timeout", 0.3}, 503, check.ReasonTimeout, "Connection timed out"},
 	})
 	sentinel := servertest.Sentinel(t, open, "requirepass s3cret")

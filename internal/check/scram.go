@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"hash"
 	"strconv"
 	"strings"
@@ -16,57 +15,48 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// scram is the client's part of a login by SCRAM (RFC 5802, 7677), which PostgreSQL and MongoDB share. The
-// server never learns the password, and shows that it has known it before. There is no channel binding:
-// no server insists on it.
+// scram is the client's part of a login by SCRAM (RFC 5802, 7677), for PostgreSQL and MongoDB. The server never
+// learns the password and proves that it knows it. There is no channel binding, because no server requires it.
 type scram struct {
-	hash      func() hash.Hash
-	password  string // as SASLprep has it
-	nonce     string
-	bare      string // the first message without its header
-	signature []byte // what the server has to show
+	hash            func() hash.Hash
+	password        string // after SASLprep
+	nonce           string
+	clientFirstBare string // the client's first message without its header
+	serverSignature []byte // that the server must send
 }
 
-// malformed says what is wrong with an answer; it never contains more than a few of the server's words.
-type malformed string
-
-func (e malformed) Error() string { return string(e) }
-
-// errNoProof is a server that lets one in without having known the password.
-var errNoProof = errors.New("it does not prove that it knows the password")
-
-// newSCRAM begins a login; the password is taken as it is.
+// newSCRAM begins a login. The caller has prepared the password, see saslPrep.
 func newSCRAM(h func() hash.Hash, username, password string) *scram {
 	s := &scram{hash: h, password: password, nonce: rand.Text()}
-	s.bare = "n=" + strings.NewReplacer("=", "=3D", ",", "=2C").Replace(username) + ",r=" + s.nonce
+	s.clientFirstBare = "n=" + strings.NewReplacer("=", "=3D", ",", "=2C").Replace(username) + ",r=" + s.nonce
 	return s
 }
 
-// first is the client's first message.
-func (s *scram) first() string { return "n,," + s.bare }
+// clientFirst returns the client's first message.
+func (s *scram) clientFirst() string { return "n,," + s.clientFirstBare }
 
-// final is the client's last message, in answer to the server's first. The server says how often the
-// password is hashed, so this obeys ctx.
-func (s *scram) final(ctx context.Context, serverFirst string) (string, error) {
+// clientFinal returns the client's last message, the answer to the server's first. The server chooses how often the
+// password is hashed, so clientFinal returns an error when ctx ends.
+func (s *scram) clientFinal(ctx context.Context, serverFirst string) (string, error) {
 	fields := strings.Split(serverFirst, ",")
 	if len(fields) < 3 || !strings.HasPrefix(fields[0], "r="+s.nonce) || len(fields[0]) <= len("r="+s.nonce) ||
 		!strings.HasPrefix(fields[1], "s=") || !strings.HasPrefix(fields[2], "i=") {
-		return "", malformed("a SCRAM message that is none")
+		return "", malformed("an invalid SCRAM message")
 	}
 	salt, err := base64.StdEncoding.DecodeString(fields[1][2:])
 	if err != nil {
-		return "", malformed("a SCRAM salt that is none")
+		return "", malformed("an invalid SCRAM salt")
 	}
 	rounds, err := strconv.ParseUint(fields[2][2:], 10, 31)
 	if err != nil || rounds < 1 {
-		return "", malformed("a SCRAM iteration count that is none")
+		return "", malformed("an invalid SCRAM iteration count")
 	}
-	salted, err := s.salted(ctx, salt, rounds)
+	salted, err := s.saltedPassword(ctx, salt, rounds)
 	if err != nil {
 		return "", err
 	}
 	final := "c=biws," + fields[0] // base64 of "n,,", and the nonce
-	message := s.bare + "," + serverFirst + "," + final
+	message := s.clientFirstBare + "," + serverFirst + "," + final
 	clientKey := s.hmac(salted, "Client Key")
 	h := s.hash()
 	h.Write(clientKey)
@@ -74,23 +64,23 @@ func (s *scram) final(ctx context.Context, serverFirst string) (string, error) {
 	for i := range proof {
 		proof[i] ^= clientKey[i]
 	}
-	s.signature = s.hmac(s.hmac(salted, "Server Key"), message)
+	s.serverSignature = s.hmac(s.hmac(salted, "Server Key"), message)
 	return final + ",p=" + base64.StdEncoding.EncodeToString(proof), nil
 }
 
-// verify looks at the server's last message.
-func (s *scram) verify(serverFinal string) error {
+// verifyServerFinal returns an error unless the server's last message proves that it knows the password.
+func (s *scram) verifyServerFinal(serverFinal string) error {
 	field, _, _ := strings.Cut(serverFinal, ",")
 	signature, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(field, "v="))
-	if err != nil || len(s.signature) == 0 || !hmac.Equal(signature, s.signature) {
-		return errNoProof
+	if err != nil || len(s.serverSignature) == 0 || !hmac.Equal(signature, s.serverSignature) {
+		return errServerUnverified
 	}
 	return nil
 }
 
-// salted is PBKDF2's first block (RFC 8018), which is all that SCRAM needs of it. The standard library's
-// cannot be interrupted, and a server may ask for two thousand million rounds.
-func (s *scram) salted(ctx context.Context, salt []byte, rounds uint64) ([]byte, error) {
+// saltedPassword returns the first block of PBKDF2 (RFC 8018), the only one that SCRAM uses. The standard library's
+// PBKDF2 cannot be cancelled, and a server may ask for 2^31 iterations.
+func (s *scram) saltedPassword(ctx context.Context, salt []byte, rounds uint64) ([]byte, error) {
 	mac := hmac.New(s.hash, []byte(s.password))
 	mac.Write(salt)
 	mac.Write(binary.BigEndian.AppendUint32(nil, 1))
@@ -116,8 +106,8 @@ func (s *scram) hmac(key []byte, message string) []byte {
 	return mac.Sum(nil)
 }
 
-// saslPrep makes a password one that means the same however it was typed (RFC 4013). A password with
-// something in it that is not allowed there is left as it is, as PostgreSQL does.
+// saslPrep normalizes a password by SASLprep (RFC 4013). It returns a password with a forbidden character unchanged,
+// as PostgreSQL does.
 func saslPrep(password string) string {
 	if !utf8.ValidString(password) || strings.ContainsFunc(password, func(r rune) bool {
 		return unicode.IsControl(r) || unicode.In(r, unicode.Co, unicode.Cs) || r == utf8.RuneError
@@ -130,7 +120,7 @@ func saslPrep(password string) string {
 			return ' '
 		case r == 0xad, r == 0x34f, r == 0x1806, 0x180b <= r && r <= 0x180d, 0x200b <= r && r <= 0x200d, r == 0x2060,
 			0xfe00 <= r && r <= 0xfe0f, r == 0xfeff:
-			return -1 // nothing is to be seen of these
+			return -1 // invisible
 		}
 		return r
 	}, password))

@@ -11,37 +11,37 @@ import (
 )
 
 const (
-	// maxSMTPLine is the longest line of a reply, in bytes; RFC 5321 (4.5.3.1.5) allows 512.
+	// maxSMTPLine is the longest line of a reply, in bytes. RFC 5321 (4.5.3.1.5) allows 512.
 	maxSMTPLine = 2 << 10
-	// maxSMTPReply is the longest reply, in bytes. Replies have any number of lines, but not any size.
+	// maxSMTPReply is the longest reply, in bytes. The number of its lines is not limited.
 	maxSMTPReply = 1 << 20
 )
 
-// checkSMTP is healthy when the server greets with 2xx and answers QUIT with 221 (RFC 5321).
+// checkSMTP passes when the server greets with 2xx and answers QUIT with 221 (RFC 5321).
 func checkSMTP(ctx context.Context, t Target) Result {
 	return ask(ctx, t, func(x *exchange) Result {
 		limited := &io.LimitedReader{R: x.conn, N: maxSMTPReply}
 		reader := bufio.NewReaderSize(limited, maxSMTPLine)
 
 		x.phase = "waiting for the greeting of"
-		line, r, ok := x.smtpReply(reader, limited, nil)
+		line, r, ok := x.readSMTPReply(reader, limited, nil)
 		if !ok {
 			return r
 		}
 		greeting := string(line)
 		connected := time.Since(x.start)
-		// QUIT also after a refusal: a server that is told goodbye does not log a lost connection.
-		_, err := io.WriteString(x.conn, "QUIT\r\n")
+		// It sends QUIT also after an error, so that the server does not log a lost connection.
+		err := x.send([]byte("QUIT\r\n"))
 		if greeting[0] != '2' {
 			return x.failed(503, "%s greets with %q", x.addr(), oneLine(greeting, 200))
 		}
-		if err != nil && x.ctx.Err() != nil {
+		if err != nil {
 			return x.fail(err)
 		}
 
 		x.phase = "waiting for the answer to QUIT of"
 		limited.N = maxSMTPReply
-		line, r, ok = x.smtpReply(reader, limited, nil)
+		line, r, ok = x.readSMTPReply(reader, limited, nil)
 		if !ok {
 			return r
 		}
@@ -52,13 +52,13 @@ func checkSMTP(ctx context.Context, t Target) Result {
 	})
 }
 
-// smtpReply reads one reply, of as many lines as it has, and returns its last line, valid until the next
-// read: at least three digits. each, if set, gets the text of every line. If there is no reply it says why
-// and returns false.
-func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader, each func(text string)) ([]byte, Result, bool) {
+// readSMTPReply reads one reply of one or more lines. It returns its last line, which begins with three digits and is
+// valid until the next read. It calls each, unless nil, with the text of every line. On failure the bool is false and
+// the result says why.
+func (x *exchange) readSMTPReply(r *bufio.Reader, limited *io.LimitedReader, each func(text string)) ([]byte, Result, bool) {
 	var code [3]byte
 	for first := true; ; first = false {
-		// The first byte tells a server of another protocol, which may never complete a line.
+		// The first byte identifies a server of another protocol, which may never complete a line.
 		start, err := r.Peek(1)
 		if err == nil && !isDigit(start[0]) {
 			start, _ = r.Peek(r.Buffered())
@@ -74,7 +74,7 @@ func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader, each fu
 			return nil, x.fail(err), false
 		}
 		line = bytes.TrimRight(line, "\r\n")
-		if !smtpLine(line) || !first && !bytes.HasPrefix(line, code[:]) {
+		if !isSMTPReplyLine(line) || !first && !bytes.HasPrefix(line, code[:]) {
 			return nil, x.notSMTP(line), false
 		}
 		copy(code[:], line)
@@ -87,17 +87,17 @@ func (x *exchange) smtpReply(r *bufio.Reader, limited *io.LimitedReader, each fu
 	}
 }
 
+// notSMTP returns the result for an answer that is not SMTP.
 func (x *exchange) notSMTP(line []byte) Result {
 	if x.phase == phaseLogin {
-		return x.protocol("The answer of %s is not SMTP", x.addr()) // it may be the password that comes back
+		return x.protocol("The answer of %s is not SMTP", x.addr()) // the server may repeat the password
 	}
 	line, _, _ = bytes.Cut(line, []byte("\n"))
 	return x.protocol("The answer of %s is not SMTP: %q", x.addr(), oneLine(line, 80))
 }
 
-// smtpLine tells whether line is one of a reply: three digits, then the end, a blank, or a hyphen if more
-// lines follow.
-func smtpLine(line []byte) bool {
+// isSMTPReplyLine reports whether line is three digits and then the end, a space, or a hyphen if more lines follow.
+func isSMTPReplyLine(line []byte) bool {
 	return len(line) >= 3 && '2' <= line[0] && line[0] <= '5' && isDigit(line[1]) && isDigit(line[2]) &&
 		(len(line) == 3 || line[3] == ' ' || line[3] == '-')
 }

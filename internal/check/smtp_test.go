@@ -12,7 +12,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// smtpServer greets, waits for a line and answers it.
+// smtpServer returns a server that greets, reads a line and answers it.
 func smtpServer(greeting, answer string) func(net.Conn) {
 	return func(conn net.Conn) {
 		if _, err := io.WriteString(conn, greeting); err != nil {
@@ -30,7 +30,7 @@ func TestSMTP(t *testing.T) {
 		greeting, answer string
 		code             int
 		reason           check.Reason
-		body             string // ADDR stands for the server's address
+		body             string // ADDR is replaced by the server's address
 	}{
 		"healthy":            {"220 mail\r\n", "221 bye\r\n", 200, 0, "Connected in "},
 		"codes alone":        {"220\r\n", "221\r\n", 200, 0, "Connected in "},
@@ -57,8 +57,8 @@ func TestSMTP(t *testing.T) {
 	}
 }
 
-// A server that refuses is told goodbye all the same, or it logs a lost connection at every check.
-func TestSMTPSaysGoodbyeToRefusal(t *testing.T) {
+// TestSMTPSendsQuitAfterError: the check sends QUIT also after an error, so that the server logs no lost connection.
+func TestSMTPSendsQuitAfterError(t *testing.T) {
 	said := make(chan string, 1)
 	s := checktest.Serve(t, func(conn net.Conn) {
 		_, _ = io.WriteString(conn, "554 no\r\n")
@@ -71,7 +71,7 @@ func TestSMTPSaysGoodbyeToRefusal(t *testing.T) {
 	}
 }
 
-// exim4 checks that clients wait for its greeting, and has one of several lines here.
+// TestExim: exim4 requires that clients wait for its greeting, which has several lines here.
 func TestExim(t *testing.T) {
 	s := servertest.Exim(t, "mail.example ESMTP\nno mail for strangers\nat all")
 	r := ask(t, check.Options{}, check.Target{Protocol: "smtp", Host: servertest.Host, Port: s.Port})

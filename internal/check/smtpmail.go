@@ -19,9 +19,8 @@ import (
 	"time"
 )
 
-// smtpType is the configured check: greet, log in when there is a user name, send a mail when there is
-// somebody to send it to, and say goodbye. Without use_tls it goes on over TLS if the server offers STARTTLS
-// (RFC 3207), which conn-check cannot.
+// smtpType is the configured check: greet, log in if there is a user name, send a mail if there is a to_address, and
+// quit. Without use_tls it uses STARTTLS (RFC 3207) if the server offers it; conn-check does not.
 var smtpType = Type{
 	Name: "smtp",
 	Doc:  "an SMTP server greets, takes a login if there is one, and a mail if there is somebody to send it to",
@@ -40,7 +39,7 @@ var smtpType = Type{
 		m := smtpMail{
 			login: o.login(d, 25, 465),
 			from:  o.address("from_address"), to: o.address("to_address"),
-			subject: o.plain("subject", ""), message: o.text("message", ""),
+			subject: o.plainText("subject", ""), message: o.text("message", ""),
 			fallback: o.flag("helo_fallback", false),
 			upgrade:  tlsConfig(!o.flag("disable_tls_verification", !d.TLSVerify), d.TLSRoots),
 		}
@@ -53,12 +52,12 @@ var smtpType = Type{
 		if (m.username == "") != (m.password == "") {
 			o.wrong("username", "a user name and a password need each other")
 		}
-		return m.configured("smtp", "", "smtp:"+m.place(), m.check), nil
+		return m.newConfigured("smtp", "", "smtp:"+m.addr(), m.check), nil
 	},
 }
 
-// address returns a mail address, "" when there is none. It is sent as it is, so it must not end the command
-// that it stands in; SMTPUTF8 is not spoken.
+// address returns a mail address, "" if there is none. It is sent unchanged, so it must not contain characters that end
+// the SMTP command. SMTPUTF8 is not supported.
 func (o *values) address(name string) string {
 	s := o.text(name, "")
 	for _, c := range []byte(s) {
@@ -70,23 +69,23 @@ func (o *values) address(name string) string {
 	return s
 }
 
-// smtpMail is who logs in, and the mail that is sent.
+// smtpMail is a login and the mail to send.
 type smtpMail struct {
 	login
 	from, to, subject, message string
-	fallback                   bool
-	upgrade                    *tls.Config // for a server that offers STARTTLS
+	fallback                   bool        // to HELO
+	upgrade                    *tls.Config // used if the server offers STARTTLS
 }
 
 func (m smtpMail) check(ctx context.Context, t Target) Result {
 	return m.ask(ctx, t, func(x *exchange) Result {
-		c := &smtpConn{x: x, words: m.words}
-		c.over(x.conn)
+		c := &smtpConn{x: x, redact: m.redact}
+		c.setConn(x.conn)
 		r := m.session(c)
 		conn, upgraded := x.conn.(*tls.Conn)
 		switch {
 		case r.Reason == ReasonFailed:
-			// Goodbye also after a refusal, as the check in smtp.go does.
+			// It sends QUIT also after an error, so that the server does not log a lost connection.
 			_, _ = io.WriteString(x.conn, "QUIT\r\n")
 		case r.Reason == ReasonOK && upgraded && m.tls == nil:
 			_ = conn.CloseWrite()
@@ -95,15 +94,15 @@ func (m smtpMail) check(ctx context.Context, t Target) Result {
 	})
 }
 
-// session goes from the greeting to the goodbye.
+// session speaks with the server from the greeting to QUIT.
 func (m smtpMail) session(c *smtpConn) Result {
 	x := c.x
-	did := "Greeted"
+	done := "Greeted"
 	x.phase = "waiting for the greeting of"
 	if line, r, ok := c.reply(nil); !ok {
 		return r
 	} else if line[0] != '2' {
-		return x.failed(503, "%s greets with %q", x.addr(), c.words(line))
+		return x.failed(503, "%s greets with %q", x.addr(), c.redact(line))
 	}
 	extensions, r, ok := c.hello(m.fallback)
 	if !ok {
@@ -114,14 +113,14 @@ func (m smtpMail) session(c *smtpConn) Result {
 			return r
 		}
 		if c.r.Buffered() > 0 {
-			// It would count as said over TLS.
+			// This clear text would be taken for data received over TLS.
 			return x.protocol("%s goes on in clear after its answer to STARTTLS", x.addr())
 		}
 		conn, r, ok := x.handshake(m.upgrade)
 		if !ok {
 			return r
 		}
-		c.over(conn)
+		c.setConn(conn)
 		if extensions, r, ok = c.hello(m.fallback); !ok {
 			return r
 		}
@@ -130,29 +129,29 @@ func (m smtpMail) session(c *smtpConn) Result {
 		if r, ok := m.authenticate(c, extensions["AUTH"]); !ok {
 			return r
 		}
-		did = "Logged in"
+		done = "Logged in"
 	}
 	if m.to != "" {
 		if r, ok := m.send(c); !ok {
 			return r
 		}
-		did += ", sent a mail"
+		done += ", sent a mail"
 	}
 	if r, ok := c.command("QUIT", '2', "QUIT"); !ok {
 		return r
 	}
-	return x.done(did + " and quit")
+	return x.healthy(done + " and quit")
 }
 
-// authenticate logs in by one of the mechanisms that the server offers. Of its answers only the code is
-// shown, for they may repeat what it was told.
+// authenticate logs in by one of the mechanisms that the server offers. It shows only the code of the answers, which may
+// repeat the password.
 func (m smtpMail) authenticate(c *smtpConn, offered string) (Result, bool) {
 	x := c.x
-	c.words = func(line string) string { return line[:3] }
-	defer func() { c.words = m.words }()
+	c.redact = func(line string) string { return line[:3] }
+	defer func() { c.redact = m.redact }()
 	order := []string{"PLAIN", "LOGIN", "CRAM-MD5"}
 	if _, secure := x.conn.(*tls.Conn); !secure {
-		order = []string{"CRAM-MD5", "PLAIN", "LOGIN"} // the one that does not say the password comes first
+		order = []string{"CRAM-MD5", "PLAIN", "LOGIN"} // first the one that does not send the password
 	}
 	has := map[string]bool{}
 	for _, name := range strings.Fields(offered) {
@@ -205,12 +204,12 @@ func (m smtpMail) send(c *smtpConn) (Result, bool) {
 			return r, false
 		}
 	}
-	return c.command("the mail", '2', string(m.text(time.Now()))+".")
+	return c.command("the mail", '2', string(m.encode(time.Now()))+".")
 }
 
-// text is the mail as it goes over the wire but for the dot at its end: lines of at most 76 bytes of ASCII,
-// but for the addresses, which end with CRLF; where a dot comes first it is doubled.
-func (m smtpMail) text(now time.Time) []byte {
+// encode returns the mail as it is sent, without the dot at its end. Its lines end with CRLF and are at most 76 bytes of
+// ASCII, apart from the addresses. A dot at the start of a line is doubled.
+func (m smtpMail) encode(now time.Time) []byte {
 	_, domain, _ := strings.Cut(m.from, "@")
 	if domain == "" {
 		domain = "hacheck.invalid"
@@ -220,23 +219,23 @@ func (m smtpMail) text(now time.Time) []byte {
 		m.from, m.to, mime.QEncoding.Encode("utf-8", m.subject), now.Format(time.RFC1123Z), rand.Text(), domain)
 	b.WriteString("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\nAuto-Submitted: auto-generated\r\n\r\n")
 	w := quotedprintable.NewWriter(&b)
-	_, _ = io.WriteString(w, strings.TrimRight(m.message, "\r\n")) // a buffer takes everything
+	_, _ = io.WriteString(w, strings.TrimRight(m.message, "\r\n")) // a buffer returns no error
 	_ = w.Close()
 	b.WriteString("\r\n")
 	return bytes.ReplaceAll(b.Bytes(), []byte("\r\n."), []byte("\r\n.."))
 }
 
-// smtpConn is a conversation with an SMTP server.
+// smtpConn sends commands to an SMTP server and reads its replies.
 type smtpConn struct {
 	x       *exchange
 	r       *bufio.Reader
 	limited *io.LimitedReader
-	text    string              // of the last reply's last line
-	words   func(string) string // how much of a reply is shown
+	text    string              // the text of the last line of the last reply
+	redact  func(string) string // makes a reply fit to be shown
 }
 
-// over has the conversation begin anew over conn.
-func (c *smtpConn) over(conn net.Conn) {
+// setConn makes c read from conn, without what was read ahead from the connection before.
+func (c *smtpConn) setConn(conn net.Conn) {
 	c.limited = &io.LimitedReader{R: conn}
 	c.r = bufio.NewReaderSize(c.limited, maxSMTPLine)
 }
@@ -244,7 +243,7 @@ func (c *smtpConn) over(conn net.Conn) {
 // reply reads a reply and returns its last line.
 func (c *smtpConn) reply(each func(string)) (string, Result, bool) {
 	c.limited.N = maxSMTPReply
-	line, r, ok := c.x.smtpReply(c.r, c.limited, each)
+	line, r, ok := c.x.readSMTPReply(c.r, c.limited, each)
 	if !ok {
 		return "", r, false
 	}
@@ -252,39 +251,38 @@ func (c *smtpConn) reply(each func(string)) (string, Result, bool) {
 	return string(line), r, true
 }
 
-// command sends a line, and returns false and why unless the reply begins with want. name is what the line
-// is called in messages.
+// command sends a line. It returns false and the result of the check unless the reply begins with want. Messages call
+// the line by name.
 func (c *smtpConn) command(name string, want byte, line string) (Result, bool) {
 	if c.x.phase != phaseLogin || name != "AUTH" {
 		c.x.phase = "waiting for the answer to " + name + " of"
 	}
-	if _, err := io.WriteString(c.x.conn, line+"\r\n"); err != nil && c.x.ctx.Err() != nil {
+	if err := c.x.send([]byte(line + "\r\n")); err != nil {
 		return c.x.fail(err), false
 	}
 	answer, r, ok := c.reply(nil)
 	if ok && answer[0] != want {
-		return c.x.failed(503, "%s answers %s with %q", c.x.addr(), name, c.words(answer)), false
+		return c.x.failed(503, "%s answers %s with %q", c.x.addr(), name, c.redact(answer)), false
 	}
 	return r, ok
 }
 
-// hello says EHLO, or HELO if that is wanted and EHLO is not known, and returns the extensions by name
-// with what follows it. Who speaks is told by address: that is what a client without a name of its own does
-// (RFC 5321, 4.1.3).
+// hello sends EHLO, or HELO after it if fallback is set and the server does not know EHLO. It returns the parameters of
+// each extension by its name. It introduces the client by its address, as RFC 5321 (4.1.3) says for one without a name.
 func (c *smtpConn) hello(fallback bool) (map[string]string, Result, bool) {
-	me := "[127.0.0.1]"
-	if at, ok := c.x.conn.LocalAddr().(*net.TCPAddr); ok {
-		if me = "[" + at.IP.String() + "]"; at.IP.To4() == nil {
-			me = "[IPv6:" + at.IP.String() + "]"
+	client := "[127.0.0.1]"
+	if local, ok := c.x.conn.LocalAddr().(*net.TCPAddr); ok {
+		if client = "[" + local.IP.String() + "]"; local.IP.To4() == nil {
+			client = "[IPv6:" + local.IP.String() + "]"
 		}
 	}
 	c.x.phase = "waiting for the answer to EHLO of"
-	if _, err := io.WriteString(c.x.conn, "EHLO "+me+"\r\n"); err != nil && c.x.ctx.Err() != nil {
+	if err := c.x.send([]byte("EHLO " + client + "\r\n")); err != nil {
 		return nil, c.x.fail(err), false
 	}
 	extensions := map[string]string{}
 	line, r, ok := c.reply(func(text string) {
-		// "AUTH=PLAIN LOGIN" is how some wrote it before there was a standard.
+		// Old servers write "AUTH=PLAIN LOGIN", from before the standard.
 		name, parameters, _ := strings.Cut(strings.Replace(text, "=", " ", 1), " ")
 		extensions[strings.ToUpper(name)] = parameters
 	})
@@ -294,8 +292,8 @@ func (c *smtpConn) hello(fallback bool) (map[string]string, Result, bool) {
 	case line[0] == '2':
 		return extensions, r, true
 	case line[0] == '5' && fallback:
-		r, ok = c.command("HELO", '2', "HELO "+me)
+		r, ok = c.command("HELO", '2', "HELO "+client)
 		return nil, r, ok
 	}
-	return nil, c.x.failed(503, "%s answers EHLO with %q", c.x.addr(), c.words(line)), false
+	return nil, c.x.failed(503, "%s answers EHLO with %q", c.x.addr(), c.redact(line)), false
 }

@@ -23,8 +23,8 @@ import (
 	"hacheck/test/servertest"
 )
 
-// smtpScript is a server that answers each line by its beginning, the longest that is listed; "" is the
-// greeting. What it has no answer to it refuses with 502. said, if set, gets every line.
+// smtpScript returns a server that answers each line by its longest listed prefix; "" is the greeting. It answers 502 to
+// any other line. said, if set, receives every line.
 func smtpScript(answers map[string]string, said func(string)) func(net.Conn) {
 	return func(conn net.Conn) {
 		r := bufio.NewReader(conn)
@@ -62,10 +62,10 @@ func smtpScript(answers map[string]string, said func(string)) func(net.Conn) {
 	}
 }
 
-// plainBlob is what operator with s3cret says by AUTH PLAIN.
+// plainBlob is the message of AUTH PLAIN for operator with the password s3cret.
 var plainBlob = base64.StdEncoding.EncodeToString([]byte("\x00operator\x00s3cret"))
 
-// mailServer is one that takes operator's mail.
+// mailServer returns the answers of a server that accepts the mail of operator.
 func mailServer() map[string]string {
 	return map[string]string{
 		"":                        "220-mail.example\r\n220 ESMTP\r\n",
@@ -102,7 +102,7 @@ func TestSMTPMailAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answers map[string]string
 		code    int
-		body    string // ADDR stands for the server's address
+		body    string // ADDR is replaced by the server's address
 	}{
 		"healthy":                 {with(), 200, "Logged in, sent a mail and quit in 0."},
 		"LOGIN":                   {with(append(offers("auth login"), "AUTH LOGIN", "334 VXNlcm5hbWU6\r\n", "b3BlcmF0b3I=", "334 UGFzc3dvcmQ6\r\n", "czNjcmV0", "235 in\r\n")...), 200, "Logged in, sent"},
@@ -148,7 +148,7 @@ func TestSMTPHelo(t *testing.T) {
 	}
 }
 
-// What is sent is a mail that others can read, whatever the message and the subject say.
+// TestSMTPMailText: a mail can be parsed by net/mail for any message and subject.
 func TestSMTPMailText(t *testing.T) {
 	const subject, message = "Grüße von hacheck", ".\r\nA line\n..two dots\nünïcode\n.\nQUIT\n" + "long "
 	long := message + strings.Repeat("x", 2000)
@@ -212,7 +212,7 @@ func TestSMTPOptions(t *testing.T) {
 	})
 }
 
-// exim4 with a login over TLS, over STARTTLS and in clear, and with mail.
+// TestEximMail logs in to exim4 over TLS, over STARTTLS and in clear, and sends mail.
 func TestEximMail(t *testing.T) {
 	a := newAuthority(t)
 	s, tlsPort := servertest.EximMail(t, issue(t, loopback(), a))
@@ -258,8 +258,8 @@ func TestEximMail(t *testing.T) {
 	wantGone(t, check.Defaults{}, "smtp", s, "username", "operator", "password", "s3cret", "use_tls", false)
 }
 
-// STARTTLS by a server of our own, which counts how often it is greeted: what was said in clear is forgotten.
-func TestSMTPStartTLSBeginsAnew(t *testing.T) {
+// TestSMTPStartTLSResetsSession: after STARTTLS the check sends EHLO again and forgets the extensions from before.
+func TestSMTPStartTLSResetsSession(t *testing.T) {
 	certificate := issue(t, loopback(), nil)
 	greeted := make(chan string, 10)
 	s := checktest.Serve(t, func(conn net.Conn) {

@@ -25,7 +25,7 @@ func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 	t.Helper()
 	certificate := issue(t, loopback(), nil)
 	secure := &tls.Config{Certificates: []tls.Certificate{certificate}}
-	mysql := &mysqlServer{proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}
+	mysql := &mysqlServer{defaultMethod: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}
 	secrets := []string{"s3cret"}
 	return map[string]checktest.Row{
 		"http": {
@@ -196,7 +196,7 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
 		"smtp mail":      row("smtp", mailOptions, smtpScript(mailServer(), nil)),
 		"smtp":           overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
-		"mysql":          row("mysql", login, (&mysqlServer{proposes: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
+		"mysql":          row("mysql", login, (&mysqlServer{defaultMethod: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
 		"haproxy":        row("haproxy", map[string]any{"backend": "web"}, statsServer(statsPage("web/BACKEND/UP"))),
 		"mongodb":        row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
 		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),

@@ -8,7 +8,7 @@ import (
 // checkTCP is the tcp check: it is healthy when a connection opens. Its text, "Connected in 0.00s", is that of Yelp's
 // hacheck.
 func checkTCP(ctx context.Context, t Target) Result {
-	return ask(ctx, t, func(x *exchange) Result { return x.done("Connected") })
+	return ask(ctx, t, func(x *exchange) Result { return x.healthy("Connected") })
 }
 
 // tcpType is the configured check of the same name.

@@ -33,7 +33,7 @@ var tlsType = Type{
 // tlsStep returns the step of a TLS handshake, between tcpStep and the step of a protocol over TLS.
 func tlsStep(host string, port uint16, config *tls.Config) Step {
 	return stepAt("tls", host, port, func(ctx context.Context, t Target) Result {
-		return askTLS(ctx, t, config, func(x *exchange) Result { return x.done("TLS handshake done") })
+		return askTLS(ctx, t, config, func(x *exchange) Result { return x.healthy("TLS handshake done") })
 	})
 }
 

@@ -88,5 +88,5 @@ func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
 	case !bytes.Equal(answer, expect):
 		return x.failed(503, "%s answered, but not as expected: %q", x.addr(), oneLine(answer, 80))
 	}
-	return x.done("Answered as expected")
+	return x.healthy("Answered as expected")
 }

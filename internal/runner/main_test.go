@@ -22,7 +22,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-var update = flag.Bool("update", false, "write the golden files and the golden parts of the scripts anew")
+var update = flag.Bool("update", false, "rewrite the golden files and the golden parts of the scripts")
 
 // TestMain makes the test binary act as hacheck, so that the scripts run real processes.
 func TestMain(m *testing.M) {
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		servertest.Detach()
 	}
 	testscript.Main(m, map[string]func(){"hacheck": func() {
-		env := System("1.2.3")
+		env := SystemEnv("1.2.3")
 		env.Hostname = func() string { return "web1.example.com" }
 		env.Lookup = lookup
 		switch os.Args[1] {
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// lookup is the name server of the tests.
+// lookup replaces the name server.
 func lookup(_ context.Context, host string) ([]netip.Addr, error) {
 	switch host {
 	case "db.example.com":
@@ -75,7 +75,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			for _, f := range files {
-				if err := fill(f, ports); err != nil {
+				if err := fillPorts(f, ports); err != nil {
 					return err
 				}
 			}
@@ -83,14 +83,14 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits,
-			"plain": func(ts *testscript.TestScript, neg bool, args []string) { cmdPlain(ts, neg, args, ports) },
+			"mask":  func(ts *testscript.TestScript, neg bool, args []string) { cmdMask(ts, neg, args, ports) },
 			"huge":  cmdHuge,
 		},
 	})
 }
 
-// fill replaces <OPEN> and its like in a file by ports.
-func fill(file string, ports map[string]string) error {
+// fillPorts replaces <OPEN> and the other names of ports in a file by their numbers.
+func fillPorts(file string, ports map[string]string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func fill(file string, ports map[string]string) error {
 	return os.WriteFile(file, []byte(text), 0o600)
 }
 
-// cmdExits is `exits CODE COMMAND ARG...`: the command must end with exactly that code.
+// cmdExits implements `exits CODE COMMAND ARG...`: the command must exit with CODE.
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND ARG...")
@@ -124,23 +124,23 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 
 var times = regexp.MustCompile(`("seconds": )[0-9.e-]+|\d+\.\d{3,9}`)
 
-// timeless writes T for every time in the output of a command.
-func timeless(s string) string { return times.ReplaceAllString(s, "${1}T") }
+// maskTimes replaces every time in the output of a command by T.
+func maskTimes(s string) string { return times.ReplaceAllString(s, "${1}T") }
 
-// cmdPlain is `plain stdout|stderr FILE`: it writes what the last command has written to FILE, with names
-// for the ports and T for times, so that it can be compared.
-func cmdPlain(ts *testscript.TestScript, neg bool, args []string, ports map[string]string) {
+// cmdMask implements `mask stdout|stderr FILE`: it writes the output of the last command to FILE, with names for the
+// ports and T for times.
+func cmdMask(ts *testscript.TestScript, neg bool, args []string, ports map[string]string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: plain stdout|stderr FILE")
+		ts.Fatalf("usage: mask stdout|stderr FILE")
 	}
-	text := timeless(ts.ReadFile(args[0]))
+	text := maskTimes(ts.ReadFile(args[0]))
 	for name, port := range ports {
 		text = regexp.MustCompile(`\b`+port+`\b`).ReplaceAllString(text, name)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
-// cmdHuge is `huge FILE`: a file of 1 GiB that takes no place on the disk.
+// cmdHuge implements `huge FILE`: it creates a sparse file of 1 GiB.
 func cmdHuge(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: huge FILE")
@@ -150,7 +150,7 @@ func cmdHuge(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(errors.Join(f.Truncate(1<<30), f.Close()))
 }
 
-// openPort accepts connections and says nothing until the test ends.
+// openPort returns a port that accepts connections and closes them at once, until the test ends.
 func openPort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -179,12 +179,13 @@ func portOf(t testing.TB, a net.Addr) string {
 	return port
 }
 
-// closedPort refuses connections.
+// closedPort returns a port that refuses connections.
 func closedPort(t testing.TB) string { return strconv.Itoa(int(checktest.ClosedPort(t))) }
 
-// hangingPort neither accepts nor refuses.
+// hangingPort returns a port that neither accepts nor refuses connections.
 func hangingPort(t testing.TB) string { return strconv.Itoa(int(checktest.BlackHole(t))) }
 
+// golden compares got with a file in testdata/golden.
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", "golden", file)
@@ -202,7 +203,7 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
-// writeChecks writes a file of tcp checks of these ports of 127.0.0.1.
+// writeChecks writes a file with a tcp check of each port of 127.0.0.1 and returns its path.
 func writeChecks(t *testing.T, timeout string, ports ...string) string {
 	t.Helper()
 	var b strings.Builder

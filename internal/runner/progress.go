@@ -9,30 +9,36 @@ import (
 	"hacheck/internal/terminal"
 )
 
-const drawEvery = 200 * time.Millisecond // short runs end before the first line flickers up
+const drawInterval = 200 * time.Millisecond // a short run ends before the line appears
 
-// progress is the line on a terminal that says how far a run is. Without a terminal it does nothing.
-type progress struct{ *terminal.Block }
+// progress is how far a round is.
+type progress struct {
+	done, total, failed int
+	running             []string // names of the running steps, sorted
+}
 
-func newProgress(stderr io.Writer) *progress { return &progress{terminal.NewBlock(stderr)} }
+// progressLine shows the progress on a terminal. It does nothing if standard error is no terminal.
+type progressLine struct{ *terminal.Block }
 
-// ticks returns when to draw, a channel that never delivers if never.
-func (p *progress) ticks() (tick <-chan time.Time, release func()) {
-	if !p.Live() {
+func newProgressLine(stderr io.Writer) *progressLine { return &progressLine{terminal.NewBlock(stderr)} }
+
+// ticks returns a channel that says when to draw, nil without a terminal. The caller must call stop.
+func (l *progressLine) ticks() (tick <-chan time.Time, stop func()) {
+	if !l.Live() {
 		return nil, func() {}
 	}
-	t := time.NewTicker(drawEvery)
+	t := time.NewTicker(drawInterval)
 	return t.C, t.Stop
 }
 
-// round draws how far a round is.
-func (p *progress) round(s state, since time.Duration) {
-	line := fmt.Sprintf("%.0f s: %d of %d done", since.Seconds(), s.done, s.total)
-	if s.failed > 0 {
-		line += fmt.Sprintf(", %d failed", s.failed)
+// drawRound draws the progress of a round that has run for elapsed.
+func (l *progressLine) drawRound(p progress, elapsed time.Duration) {
+	line := fmt.Sprintf("%.0f s: %d of %d done", elapsed.Seconds(), p.done, p.total)
+	if p.failed > 0 {
+		line += fmt.Sprintf(", %d failed", p.failed)
 	}
-	if len(s.running) > 0 {
-		line += ", waiting for " + strings.Join(s.running, ", ")
+	if len(p.running) > 0 {
+		line += ", waiting for " + strings.Join(p.running, ", ")
 	}
-	p.Draw(line)
+	l.Draw(line)
 }

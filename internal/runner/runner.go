@@ -1,5 +1,6 @@
-// Package runner is conn-check: it runs the checks of a file once, or until all pass, and turns them into
-// firewall rules. It asks the services themselves; overrides mean nothing to it.
+// Package runner implements "hacheck run" and "hacheck firewall", which replace conn-check and its two firewall
+// commands. It runs the checks of a file once, or until all pass, or turns them into firewall rules. It asks the
+// services themselves and ignores overrides.
 package runner
 
 import (
@@ -19,24 +20,24 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// The exit codes, as Nagios reads them. An interrupted run ends with 128 and the number of the signal.
+// The exit codes, as Nagios reads them. An interrupted run exits with 128 plus the signal number.
 const (
 	ExitOK      = 0 // every check passed
-	ExitFailed  = 2 // a check failed, or did not end in time
-	ExitUnknown = 3 // the command line or a file is wrong, or a file cannot be read; nothing was checked
+	ExitFailed  = 2 // a check failed or did not finish in time
+	ExitUnknown = 3 // the command line or a file is invalid or unreadable, or the output cannot be written
 )
 
-// Env is the world a command runs in. Every field must be set; [System] sets them to the real ones.
+// Env is what a command takes from its process. Every field must be set; see [SystemEnv].
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	Version        string                                                       // of the build, for --version and the checks
-	Hostname       func() string                                                // this machine's full name, for firewall rules
-	Lookup         func(ctx context.Context, host string) ([]netip.Addr, error) // addresses of a host name
+	Version        string        // of the build, for --version and the User-Agent of checks
+	Hostname       func() string // returns this machine's full name, for firewall rules
+	Lookup         func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// System is the world of a real process of that version.
-func System(version string) Env {
+// SystemEnv returns the Env of the real process.
+func SystemEnv(version string) Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Version:  version,
@@ -47,7 +48,7 @@ func System(version string) Env {
 	}
 }
 
-// hostname is this machine's name with its domain, if that can be found out.
+// hostname returns this machine's name, with its domain if a name server returns it within 2 s.
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -58,7 +59,7 @@ func hostname() string {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	// Without a name server that answers, the short name has to do.
+	// The errors are ignored: without a name server the short name is used.
 	addrs, _ := net.DefaultResolver.LookupHost(ctx, name)
 	for _, a := range addrs {
 		full, _ := net.DefaultResolver.LookupAddr(ctx, a)
@@ -71,10 +72,10 @@ func hostname() string {
 	return name
 }
 
-// command is one run of one command.
+// command is one invocation of a command.
 type command struct {
 	Env
-	name string // "hacheck run", for messages
+	name string // for messages, "hacheck run"
 	out  *bufio.Writer
 }
 
@@ -82,51 +83,52 @@ func newCommand(name string, env Env) *command {
 	return &command{Env: env, name: name, out: bufio.NewWriter(env.Stdout)}
 }
 
-// finish writes out what is still buffered.
+// finish flushes standard output. It returns code, or ExitUnknown if the output cannot be written.
 func (c *command) finish(code int) int {
 	if err := c.out.Flush(); err != nil {
-		// A report that did not arrive must not look like a good one.
+		// A lost report must not look like a passed one.
 		c.errorf("write output: %v", err)
 		return max(code, ExitUnknown)
 	}
 	return code
 }
 
-// errorf prints one message to standard error. When even that cannot be written, there is nowhere left to say so.
+// errorf prints one message to standard error. It ignores a write error, which could not be reported anyway.
 func (c *command) errorf(format string, args ...any) {
 	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
 }
 
-func (c *command) usage(err error, synopsis string) int {
+// usageError prints err with the synopsis and returns ExitUnknown.
+func (c *command) usageError(err error, synopsis string) int {
 	c.errorf("%v\nUsage: %s %s; see %s --help", err, c.name, synopsis, c.name)
 	return ExitUnknown
 }
 
-// wrongFile says what is wrong with a file: lines that begin with its name.
-func (c *command) wrongFile(err error) int {
+// fileError prints err, whose lines begin with the name of the file, and returns ExitUnknown.
+func (c *command) fileError(err error) int {
 	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(err.Error()))
 	return ExitUnknown
 }
 
-// Run is "hacheck run": args are what follows these words. It returns the exit code.
+// Run executes "hacheck run" with the given arguments and returns the exit code.
 func Run(args []string, env Env) int {
 	c := newCommand("hacheck run", env)
 	return c.finish(c.run(args))
 }
 
 func (c *command) run(args []string) int {
-	o, code, done := c.options(args, runAbout, runExit)
+	o, code, done := c.parseOptions(args, runAbout, runExit)
 	if done {
 		return code
 	}
 	checks, err := c.load(o)
 	if err != nil {
 		if o.output == outputNagios {
-			// Nagios shows standard output alone.
+			// Nagios shows only standard output.
 			first, _, _ := strings.Cut(err.Error(), "\n")
 			_, _ = fmt.Fprintf(c.out, "HACHECK UNKNOWN - %s\n", nagiosText(first))
 		}
-		return c.wrongFile(err)
+		return c.fileError(err)
 	}
 	if o.validate {
 		return ExitOK
@@ -134,11 +136,11 @@ func (c *command) run(args []string) int {
 	return c.runChecks(o, checks)
 }
 
-// load reads and builds the checks of the file.
+// load reads the file and builds its checks.
 func (c *command) load(o *options) ([]*check.Configured, error) {
 	d := check.Defaults{Timeout: o.connectTimeout, Options: check.Options{Version: c.Version}}
-	if o.certs != "" {
-		roots, err := check.LoadRoots(o.certs)
+	if o.tlsCertsPath != "" {
+		roots, err := check.LoadRoots(o.tlsCertsPath)
 		if err != nil {
 			return nil, fmt.Errorf("%s: --tls-certs-path: %w", c.name, err)
 		}
@@ -147,40 +149,40 @@ func (c *command) load(o *options) ([]*check.Configured, error) {
 	return config.LoadChecks(o.file, c.Stdin, d)
 }
 
-// runChecks runs the checks that the options choose and reports on them.
+// runChecks runs the checks that the options select, prints the report and returns the exit code.
 func (c *command) runChecks(o *options, checks []*check.Configured) int {
-	jobs := choose(checks, o)
+	jobs := selectJobs(checks, o)
 	if len(jobs) == 0 {
 		c.errorf("nothing to check: no check in %s has the tags and matches the patterns", o.file)
 	}
-	p := &printer{o: o, out: c.out}
+	p := &printer{options: o, out: c.out}
 	if o.dryRun {
-		return c.report(p, skipAll(jobs))
+		return c.report(p, dryRunReport(jobs))
 	}
-	stop := catchSignals()
-	defer stop.release()
-	ctx := stop.ctx
+	ctx, stop := signalContext()
+	defer stop()
 	if o.maxTimeout > 0 {
 		limited, cancel := context.WithTimeoutCause(ctx, o.maxTimeout, errMaxTimeout)
 		defer cancel()
 		ctx = limited
 	}
-	w := watcher{command: c, o: o, printer: p, progress: newProgress(c.Stderr)}
-	rep := w.watch(ctx, jobs)
-	if sig := stop.signal(rep.ended); sig > 0 {
+	w := watcher{command: c, options: o, printer: p, progress: newProgressLine(c.Stderr)}
+	rep := w.run(ctx, jobs)
+	var interrupted interruptError
+	if errors.As(rep.stopCause, &interrupted) {
 		c.errorf("interrupted")
-		return max(c.report(p, rep), 128+sig)
+		return max(c.report(p, rep), 128+int(interrupted))
 	}
 	return c.report(p, rep)
 }
 
-// report prints what a run has found and returns the exit code that it stands for.
+// report prints rep and returns the exit code for it.
 func (c *command) report(p *printer, rep *report) int {
 	if err := p.print(rep); err != nil {
 		c.errorf("write output: %v", err)
 		return ExitUnknown
 	}
-	if rep.count(failed) > 0 || errors.Is(rep.ended, errMaxTimeout) {
+	if rep.count(failed) > 0 || errors.Is(rep.stopCause, errMaxTimeout) {
 		return ExitFailed
 	}
 	return ExitOK

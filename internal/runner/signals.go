@@ -8,54 +8,36 @@ import (
 	"syscall"
 )
 
-// The reasons why a run ends before its checks do.
-var (
-	errMaxTimeout  = errors.New("maximum timeout reached")
-	errInterrupted = errors.New("interrupted")
-)
+// errMaxTimeout is the cause of a context that --max-timeout has ended.
+var errMaxTimeout = errors.New("maximum timeout reached")
 
-// stopper ends a context at the first signal that asks the process to stop. The second one finds nobody
-// who has asked for it, and ends the process at once.
-type stopper struct {
-	ctx     context.Context //nolint:containedctx // it is what a stopper is about
-	release func()
-	got     chan syscall.Signal
-}
+// interruptError is the cause of a context that a signal has ended; its value is the number of the signal.
+type interruptError syscall.Signal
 
-func catchSignals() *stopper {
+func (interruptError) Error() string { return "interrupted" }
+
+// signalContext returns a context that ends at the first SIGINT, SIGTERM or SIGHUP, with an interruptError as its
+// cause. A second signal ends the process at once. The caller must call stop.
+func signalContext() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		// nohup, and a shell that starts something in the background, have a signal ignored, and mean it.
+		// A signal that was ignored at the start stays ignored: nohup and a background job of a shell rely on it.
 		if !signal.Ignored(sig) {
 			signal.Notify(signals, sig)
 		}
 	}
-	s := &stopper{ctx: ctx, got: make(chan syscall.Signal, 1)}
-	released := make(chan struct{})
-	s.release = func() {
-		signal.Stop(signals)
-		close(released)
-	}
 	go func() {
-		defer cancel(nil)
 		select {
 		case sig := <-signals:
 			signal.Stop(signals)
-			if sig, ok := sig.(syscall.Signal); ok {
-				s.got <- sig
-			}
-			cancel(errInterrupted)
-		case <-released:
+			number, _ := sig.(syscall.Signal)
+			cancel(interruptError(number))
+		case <-ctx.Done():
 		}
 	}()
-	return s
-}
-
-// signal is the number of the signal that ended a run, 0 if none did.
-func (s *stopper) signal(ended error) int {
-	if !errors.Is(ended, errInterrupted) {
-		return 0
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
 	}
-	return int(<-s.got)
 }

@@ -6,54 +6,54 @@ import (
 	"time"
 )
 
-// watcher runs rounds until one is enough.
+// watcher repeats rounds as --watch says.
 type watcher struct {
 	*command
-	o        *options
+	options  *options
 	printer  *printer
-	progress *progress
+	progress *progressLine
 }
 
-// watch runs one round, or with --watch as many as it takes until all pass, and returns what the last one
-// has found. It ends early when ctx does.
-func (w *watcher) watch(ctx context.Context, jobs []*job) *report {
+// run runs one round, or with --watch rounds until all checks pass. It returns the report of the last round. It
+// ends early when ctx ends.
+func (w *watcher) run(ctx context.Context, jobs []*job) *report {
 	start := time.Now()
-	tick, release := w.progress.ticks()
-	defer release()
+	tick, stop := w.progress.ticks()
+	defer stop()
 	for n := 1; ; n++ {
-		rep := runRound(ctx, jobs, start, w.see, tick, func(s state) { w.progress.round(s, time.Since(start)) })
+		rep := runRound(ctx, jobs, start, w.printEvent, tick, func(p progress) { w.progress.drawRound(p, time.Since(start)) })
 		w.progress.Clear()
-		rep.rounds, rep.limit, rep.took = n, w.o.maxTimeout, time.Since(start)
-		bad := rep.count(failed)
-		if bad == 0 || w.o.watch == 0 || rep.ended != nil {
+		rep.rounds, rep.maxTimeout, rep.took = n, w.options.maxTimeout, time.Since(start)
+		failures := rep.count(failed)
+		if failures == 0 || w.options.watch == 0 || rep.stopCause != nil {
 			return rep
 		}
-		if w.o.unbuffered {
-			_ = w.out.Flush() // an error comes back at the end
+		if w.options.unbuffered {
+			_ = w.out.Flush() // finish reports an error
 		}
-		w.errorf("round %d: %d of %d failed, next in %s", n, bad, len(rep.outcomes), w.o.watch)
-		if !w.wait(ctx, tick) {
-			rep.ended, rep.took = context.Cause(ctx), time.Since(start)
+		w.errorf("round %d: %d of %d failed, next in %s", n, failures, len(rep.results), w.options.watch)
+		if !w.pause(ctx, tick) {
+			rep.stopCause, rep.took = context.Cause(ctx), time.Since(start)
 			return rep
 		}
 	}
 }
 
-// see prints an event at once if it is to be.
-func (w *watcher) see(e event) {
-	if !w.o.unbuffered || w.o.output != outputText {
+// printEvent prints e at once if -U is given.
+func (w *watcher) printEvent(e event) {
+	if !w.options.unbuffered || w.options.output != outputText {
 		return
 	}
 	w.progress.Clear()
-	w.printer.event(e)
-	_ = w.out.Flush() // the writer remembers an error, and finish reports it
+	w.printer.printEvent(e)
+	_ = w.out.Flush() // finish reports an error
 }
 
-// wait lets the time between two rounds pass; it is false when ctx ends first.
-func (w *watcher) wait(ctx context.Context, tick <-chan time.Time) bool {
-	timer := time.NewTimer(w.o.watch)
+// pause waits between two rounds. It returns false if ctx ends first.
+func (w *watcher) pause(ctx context.Context, tick <-chan time.Time) bool {
+	timer := time.NewTimer(w.options.watch)
 	defer timer.Stop()
-	until := time.Now().Add(w.o.watch)
+	until := time.Now().Add(w.options.watch)
 	defer w.progress.Clear()
 	for {
 		select {

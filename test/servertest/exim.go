@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// EximMail starts an exim4 that keeps mail to anybody at inbox.example from those who have logged in as
-// operator with the password s3cret, under Dir/input (see exim's spec on its spool files), and delivers
-// none. It offers STARTTLS, and speaks TLS at once on the second port that is returned.
+// EximMail starts an exim4 that accepts mail to inbox.example after a login as operator with the password s3cret. It
+// keeps the mail under Dir/input (see exim's specification of its spool files) and delivers none. It offers STARTTLS,
+// and speaks TLS from the first byte on tlsPort.
 func EximMail(t testing.TB, certificate tls.Certificate) (s *Server, tlsPort uint16) {
 	t.Helper()
 	s = Start(t, Spec{
@@ -24,7 +24,7 @@ func EximMail(t testing.TB, certificate tls.Certificate) (s *Server, tlsPort uin
 			if tlsPort, err = FreePort(); err != nil {
 				return nil, err
 			}
-			// It reads the key as a user of its own.
+			// exim4 reads the key as another user.
 			if err := os.Chmod(key, 0o644); err != nil {
 				return nil, err
 			}

@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// ferretVersion is the last FerretDB that keeps its data in SQLite and needs no server besides.
+// ferretVersion is the last version of FerretDB that stores its data in SQLite and needs no other server.
 const ferretVersion = "v1.24.0"
 
-// FerretDB starts a FerretDB, which speaks MongoDB's protocol, with the user operator, whose password is
-// s3cret, in the database admin. There is no Debian package of it, nor of MongoDB: it is built once, from its
-// Go module, and kept in the user's cache directory (see [os.UserCacheDir]) under hacheck-test.
+// FerretDB starts a FerretDB, which speaks the protocol of MongoDB. The database admin has the user operator with the
+// password s3cret. Debian has neither FerretDB nor MongoDB, so it is built once from its Go module. The binary is kept
+// in the user's cache directory (see [os.UserCacheDir]) under hacheck-test.
 func FerretDB(t testing.TB) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -29,7 +29,7 @@ func FerretDB(t testing.TB) *Server {
 	})
 }
 
-// buildFerretDB returns the path of the program.
+// buildFerretDB returns the path of the binary and builds it if it does not exist.
 func buildFerretDB(t testing.TB) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -60,8 +60,8 @@ func buildFerretDB(t testing.TB) string {
 	if err := json.Unmarshal(run(dir, "mod", "download", "-json", "github.com/FerretDB/FerretDB@"+ferretVersion), &module); err != nil {
 		t.Fatal(err)
 	}
-	// A copy, because the module's directory cannot be written to, and the program wants its version in a file
-	// that the module leaves out.
+	// The build needs a file with the version, which the module lacks. The module is copied, because its directory is
+	// read-only.
 	source, built := filepath.Join(dir, "source"), filepath.Join(dir, "ferretdb")
 	if err := os.CopyFS(source, os.DirFS(module.Dir)); err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func buildFerretDB(t testing.TB) string {
 		t.Fatal(err)
 	}
 	run(source, "build", "-trimpath", "-o", built, "./cmd/ferretdb")
-	// Another test may build it as well, so it appears there at once or not at all.
+	// Another test may build it at the same time, so the binary is renamed into place.
 	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
 		t.Fatal(err)
 	}

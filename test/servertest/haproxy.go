@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// FindHAProxy returns the path of the HAProxy that the tests run: the program that the environment variable
-// HAPROXY names, or the installed one if the variable is not set.
+// FindHAProxy returns the path of the HAProxy that the tests run: the environment variable HAPROXY, or the installed
+// one if the variable is not set.
 func FindHAProxy(t testing.TB) string {
 	t.Helper()
 	name := os.Getenv("HAPROXY")
 	if name == "" {
 		return Find(t, "haproxy", "haproxy")
 	}
-	// Each test runs in the directory of its package, so a relative path would mean another file in each.
+	// Each test runs in the directory of its package, so a relative path would be another file in each.
 	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
 		t.Fatalf("HAPROXY=%s is a relative path: give an absolute one", name)
 	}
@@ -28,7 +28,7 @@ func FindHAProxy(t testing.TB) string {
 	return path
 }
 
-// HAProxy starts an HAProxy with a configuration that has to bind 127.0.0.1:<port>.
+// HAProxy starts an HAProxy. config returns its configuration, which must bind 127.0.0.1:<port>.
 func HAProxy(t testing.TB, config func(port uint16) string) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -41,11 +41,11 @@ func HAProxy(t testing.TB, config func(port uint16) string) *Server {
 	})
 }
 
-// haproxySection matches the line that begins a named proxy in HAProxy's configuration.
+// haproxySection matches the first line of a named proxy in a configuration of HAProxy.
 var haproxySection = regexp.MustCompile(`(?m)^(?:frontend|backend|listen)[ \t]+(\S+)`)
 
-// CheckHAProxyNames fails the test if two proxies of a configuration have the same name, be one a frontend and the
-// other a backend. HAProxy takes that up to 3.2 and refuses it from 3.3 on.
+// CheckHAProxyNames fails the test if two proxies of a configuration have the same name, even a frontend and a backend.
+// HAProxy accepts that up to 3.2 and refuses it from 3.3 on.
 func CheckHAProxyNames(t testing.TB, config string) {
 	t.Helper()
 	seen := map[string]bool{}

@@ -13,11 +13,11 @@ import (
 	"testing"
 )
 
-// unprivileged is a user of every system who owns nothing: some servers refuse to run as root.
+// unprivileged is a user of every system that owns no files. Some servers refuse to run as root.
 const unprivileged = "nobody"
 
-// Postgres starts a PostgreSQL server in which the statements of sql, one a line, have been executed, with
-// hba as its pg_hba.conf. Its Unix socket is in Dir. With a certificate it speaks TLS to those who want it.
+// Postgres starts a PostgreSQL server after executing the statements of sql, one per line. hba is its pg_hba.conf. Its
+// Unix socket is in Dir. With a certificate it offers TLS.
 func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Server {
 	t.Helper()
 	postgres := findPostgres(t, "postgres")
@@ -37,10 +37,10 @@ func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Serv
 				}
 				args = append(args, "-c", "ssl=on", "-c", "ssl_cert_file="+cert, "-c", "ssl_key_file="+key)
 			}
-			if err := run("", initdb, "-D", data, "-U", "admin", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"); err != nil {
+			if err := runPostgres("", initdb, "-D", data, "-U", "admin", "--auth=trust", "--no-sync", "--no-locale", "--encoding=UTF8"); err != nil {
 				return nil, err
 			}
-			if err := run(sql, postgres, "--single", "-F", "-D", data, "postgres"); err != nil {
+			if err := runPostgres(sql, postgres, "--single", "-F", "-D", data, "postgres"); err != nil {
 				return nil, err
 			}
 			return args, os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(hba), 0o644)
@@ -49,13 +49,13 @@ func Postgres(t testing.TB, sql, hba string, certificate *tls.Certificate) *Serv
 			if !strings.Contains(s.Log(), "database system is ready to accept connections") {
 				return errors.New("it does not say that it is ready")
 			}
-			return accepts(s)
+			return acceptsConnections(s)
 		},
 	})
 }
 
-// run runs a program of PostgreSQL's to its end.
-func run(stdin string, argv ...string) error {
+// runPostgres runs a program of PostgreSQL and waits for its end.
+func runPostgres(stdin string, argv ...string) error {
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // found by name
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.Dir, cmd.Env = os.TempDir(), environment(os.TempDir())
@@ -65,14 +65,14 @@ func run(stdin string, argv ...string) error {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	out, err := cmd.CombinedOutput()
-	// In single-user mode a statement that fails is told on the output and nowhere else.
+	// In single-user mode a failed statement is reported only on the output.
 	if err != nil || strings.Contains(string(out), "ERROR:") {
 		return fmt.Errorf("%s: %w\n%s", filepath.Base(argv[0]), err, out)
 	}
 	return nil
 }
 
-// findPostgres finds a program where Debian has those of PostgreSQL, of the newest version.
+// findPostgres returns the path of a program of PostgreSQL, of the newest version that Debian has installed.
 func findPostgres(t testing.TB, name string) string {
 	t.Helper()
 	paths, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)

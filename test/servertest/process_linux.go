@@ -2,8 +2,8 @@ package servertest
 
 import "syscall"
 
-// processGroup makes a server the head of a group of its own, to be stopped with all its children, and has
-// the kernel kill it when the tests die before they can.
+// processGroup starts a server in a process group of its own, so that it is stopped with all its children. The kernel
+// kills the server when the tests are killed.
 func processGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -4,8 +4,8 @@ package servertest
 
 import "syscall"
 
-// processGroup makes a server the head of a group of its own, to be stopped with all its children. Here it
-// outlives tests that are killed.
+// processGroup starts a server in a process group of its own, so that it is stopped with all its children. If the tests
+// are killed, the server goes on.
 func processGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

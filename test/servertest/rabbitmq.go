@@ -12,19 +12,18 @@ import (
 	"testing"
 )
 
-// RabbitMQ starts a RabbitMQ broker with the user operator, whose password is s3cret and who may use the
-// virtual host "/" but not "private", and returns the port on which it speaks TLS as well. It takes some
-// seconds to start.
+// RabbitMQ starts a RabbitMQ broker, which takes some seconds. Its user operator has the password s3cret and may use the
+// virtual host "/" but not "private". It speaks TLS on tlsPort.
 func RabbitMQ(t testing.TB, certificate tls.Certificate) (s *Server, tlsPort uint16) {
 	t.Helper()
-	// Erlang's port mapper; RabbitMQ would start one that outlives it.
+	// epmd is Erlang's port mapper. RabbitMQ itself would start one that outlives it.
 	epmd := Start(t, Spec{
 		Binary: "epmd", Package: "rabbitmq-server", User: unprivileged,
 		Args: func(port uint16, _ string) ([]string, error) {
 			return []string{"-address", Host, "-port", fmt.Sprint(port)}, nil
 		},
 	})
-	// The one in PATH is Debian's, for its own node alone.
+	// The program in PATH is a wrapper of Debian, which starts only Debian's own node.
 	binary := Find(t, "/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 	dir := tempDir(t)
 	const salt = "salt"
@@ -74,7 +73,7 @@ distribution.listener.interface = %[1]s
 			if !strings.Contains(s.Log(), "Server startup complete") {
 				return errors.New("it does not say that it is ready")
 			}
-			return accepts(s)
+			return acceptsConnections(s)
 		},
 	})
 	return s, tlsPort

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Redis starts a Redis server without persistence; options are its command line's ("--requirepass", "x").
+// Redis starts a Redis server without persistence. options are added to its command line ("--requirepass", "x").
 func Redis(t testing.TB, options ...string) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -21,27 +21,27 @@ func Redis(t testing.TB, options ...string) *Server {
 	})
 }
 
-// Sentinel starts a Redis Sentinel that watches a master under the name "main"; config is added to its file.
+// Sentinel starts a Redis Sentinel that watches master under the name "main". config is added to its configuration.
 func Sentinel(t testing.TB, master *Server, config string) *Server {
 	t.Helper()
 	return Start(t, Spec{
 		Binary: "redis-sentinel", Package: "redis-sentinel",
 		Args: func(port uint16, dir string) ([]string, error) {
-			file := filepath.Join(dir, "sentinel.conf") // it rewrites its file, so it needs one
+			file := filepath.Join(dir, "sentinel.conf") // Sentinel needs a file, which it rewrites
 			text := fmt.Sprintf("port %d\nbind %s\ndir %s\nsentinel monitor main %s %d 1\n%s\n", port, Host, dir, Host, master.Port, config)
 			return []string{file}, os.WriteFile(file, []byte(text), 0o600)
 		},
 	})
 }
 
-// MariaDB starts a MariaDB server in which the statements of sql have been executed, one a line. It
-// listens on a socket DIR/sock as well, where root needs no password; see [Server.SQL].
+// MariaDB starts a MariaDB server after executing the statements of sql, one per line. On its Unix socket Dir/sock root
+// needs no password, see [Server.SQL].
 func MariaDB(t testing.TB, sql string, options ...string) *Server {
 	t.Helper()
 	install, client := Find(t, "mariadb-install-db", "mariadb-server"), Find(t, "mariadb", "mariadb-client")
 	var asRoot []string
 	if os.Geteuid() == 0 {
-		asRoot = []string{"--user=root"} // mariadbd refuses to run as root by accident
+		asRoot = []string{"--user=root"} // without this option mariadbd refuses to run as root
 	}
 	return Start(t, Spec{
 		Binary: "mariadbd", Package: "mariadb-server",
@@ -62,8 +62,8 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 			}, asRoot...)
 			return append(args, options...), os.WriteFile(script, []byte(sql), 0o600)
 		},
-		// A login over the socket: a connection without one would be an aborted connection, which the server counts
-		// at some time after it says that it is ready, and so in the midst of a test.
+		// It logs in over the socket. The server would count a connection without a login as aborted, possibly not before
+		// a test reads that counter.
 		Ready: func(s *Server) error {
 			_, err := s.sql(client, "SELECT 1")
 			return err
@@ -71,7 +71,7 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 	})
 }
 
-// SQL executes a statement as MariaDB's root and returns its rows, columns separated by tabs.
+// SQL executes a statement as root of MariaDB and returns its rows, columns separated by tabs.
 func (s *Server) SQL(t testing.TB, statement string) string {
 	t.Helper()
 	rows, err := s.sql(Find(t, "mariadb", "mariadb-client"), statement)
@@ -92,7 +92,7 @@ func (s *Server) sql(client, statement string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Exim starts an exim4 that greets with banner, which may have several lines, and accepts no mail.
+// Exim starts an exim4 that greets with banner, of one or more lines, and accepts no mail.
 func Exim(t testing.TB, banner string) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -117,8 +117,8 @@ smtp_banner = %[4]s
 	})
 }
 
-// Nginx starts an nginx with one server block that listens on the port; server is what the block has
-// besides, and listen what the listen line has after the address ("ssl").
+// Nginx starts an nginx with one server block that listens on the port. server is the content of the block, listen the
+// parameters after the address in its listen line ("ssl").
 func Nginx(t testing.TB, listen, server string) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -148,8 +148,8 @@ http {
 	})
 }
 
-// Tinyproxy starts a forward proxy that wants a user name and a password, unless user is "". It forwards
-// to any host and port of this machine, CONNECT included.
+// Tinyproxy starts a forward proxy that requires a user name and a password, unless user is "". It forwards to any host
+// and port of this machine, also by CONNECT.
 func Tinyproxy(t testing.TB, user, password string) *Server {
 	t.Helper()
 	return Start(t, Spec{

@@ -12,7 +12,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// A server is there when Start returns, and gone with its directory when the test is over.
+// TestStartAndStop: a server runs when Start returns, and is removed with its directory when the test ends.
 func TestStartAndStop(t *testing.T) {
 	var s *servertest.Server
 	t.Run("runs", func(t *testing.T) {
@@ -22,12 +22,12 @@ func TestStartAndStop(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		// What a server writes arrives when it does, as its readiness does.
-		late, again := time.After(10*time.Second), time.NewTicker(time.Millisecond)
+		// The log may arrive after the server is ready.
+		timeout, again := time.After(10*time.Second), time.NewTicker(time.Millisecond)
 		defer again.Stop()
 		for !strings.Contains(s.Log(), "Ready to accept connections") {
 			select {
-			case <-late:
+			case <-timeout:
 				t.Fatalf("log: %s", s.Log())
 			case <-again.C:
 			}
@@ -42,7 +42,7 @@ func TestStartAndStop(t *testing.T) {
 	}
 }
 
-// failing is a test of which only the failure is looked at.
+// failing is a test that records the message of Fatalf.
 type failing struct {
 	testing.TB
 	message string
@@ -55,7 +55,7 @@ func (f *failing) Fatalf(format string, args ...any) {
 	panic(f)
 }
 
-// A missing server must fail the test, never skip it, and say what to install.
+// TestMissingServer: a missing server fails the test with the package to install. It does not skip the test.
 func TestMissingServer(t *testing.T) {
 	got := failure(t, func(t testing.TB) { servertest.Find(t, "no-such-server", "some-package") })
 	if want := "no-such-server is not installed: apt-get install some-package"; got != want {
@@ -63,7 +63,7 @@ func TestMissingServer(t *testing.T) {
 	}
 }
 
-// failure returns what f fails a test with.
+// failure returns the message with which f fails a test.
 func failure(t *testing.T, f func(t testing.TB)) string {
 	t.Helper()
 	record := &failing{TB: t}
@@ -74,7 +74,7 @@ func failure(t *testing.T, f func(t testing.TB)) string {
 	return record.message
 }
 
-// HAPROXY names the HAProxy of all tests. What it names has to be there: the installed one is no substitute.
+// TestFindHAProxy: a wrong HAPROXY fails the test, which does not use the installed HAProxy instead.
 func TestFindHAProxy(t *testing.T) {
 	for name, want := range map[string]string{
 		"/no/such/haproxy": "HAPROXY=/no/such/haproxy: ",
@@ -105,8 +105,7 @@ func TestCheckHAProxyNames(t *testing.T) {
 	}
 }
 
-// A process that the tests start ends at a signal, although the tests themselves were started to ignore it, and finds
-// no trace of the service manager that started them.
+// TestDetach: a child process ends at a signal that the tests ignore, and does not inherit the variables of systemd.
 func TestDetach(t *testing.T) {
 	const child = "SERVERTEST_DETACHED"
 	if os.Getenv(child) != "" {

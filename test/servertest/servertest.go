@@ -1,6 +1,6 @@
-// Package servertest starts real servers for tests: each on a free port of 127.0.0.1, with a directory of
-// its own, stopped when the test ends, killed if the tests are. A server that is not installed fails the
-// test with the name of the Debian package that has it.
+// Package servertest starts real servers for tests, each on a free port of 127.0.0.1 and with a directory of its own.
+// A server is stopped when its test ends. A server that is not installed fails the test with the name of its Debian
+// package.
 package servertest
 
 import (
@@ -20,61 +20,58 @@ import (
 	"time"
 )
 
-// Host is where all servers listen.
+// Host is the address of all servers.
 const Host = "127.0.0.1"
 
 const (
-	// startTime is how long a server may take to start, stopTime how long to stop before it is killed.
-	startTime = 60 * time.Second
-	stopTime  = 10 * time.Second
-	// startTries is how often a server is started when it ends before it is ready: the port that was free
-	// when it was chosen may have been taken in between.
+	// startTimeout is how long a server may take to start. After stopTimeout a server that does not end is killed.
+	startTimeout = 60 * time.Second
+	stopTimeout  = 10 * time.Second
+	// startTries is how often Start tries: another process may take a free port before the server listens on it.
 	startTries = 3
 )
 
-// Server is a server that runs.
+// Server is a running server.
 type Server struct {
 	Port uint16
-	Dir  string // its own, gone after the test
+	Dir  string // its directory, removed after the test
 
 	cmd  *exec.Cmd
 	log  output
-	done chan struct{} // closed once the process has ended
+	done chan struct{} // closed when the process has ended
 }
 
-// Addr is "127.0.0.1:<port>".
+// Addr returns "127.0.0.1:<port>".
 func (s *Server) Addr() string { return net.JoinHostPort(Host, fmt.Sprint(s.Port)) }
 
-// Log is what the server has written to stdout and stderr so far.
+// Log returns what the server has written to stdout and stderr so far.
 func (s *Server) Log() string { return s.log.String() }
 
 // Spec says how a server is started.
 type Spec struct {
-	// Binary is the program's name, looked for in PATH and where Debian puts daemons.
+	// Binary is the name of the program, found in PATH and in the sbin directories.
 	Binary string
-	// Package is the Debian package that has it.
+	// Package is the Debian package of the program.
 	Package string
-	// Args are the program's arguments for a port and a directory; they may write files there first.
-	// The program must stay in the foreground.
+	// Args returns the program's arguments. It may write files to dir. The program must stay in the foreground.
 	Args func(port uint16, dir string) ([]string, error)
-	// User is whom the program runs as when the tests run as root; default: root. The user need not own
-	// the server's directory.
+	// User is the user that runs the program when the tests run as root, "" for root. The user need not own dir.
 	User string
-	// Env is what the program finds in its environment besides PATH, HOME (its directory), TMPDIR, LC_ALL and TZ. Nothing
-	// is inherited, since clients and servers obey many variables (MYSQL_HOST, PGOPTIONS, ERL_FLAGS).
+	// Env is the environment of the program besides PATH, HOME (its directory), TMPDIR, LC_ALL and TZ. The program
+	// inherits nothing, because clients and servers read many variables (MYSQL_HOST, PGOPTIONS, ERL_FLAGS).
 	Env []string
-	// Ready returns nil once the server does its work; default: its port accepts connections.
+	// Ready returns nil when the server is ready. By default a server is ready when its port accepts connections.
 	Ready func(s *Server) error
 }
 
-// Start starts a server and returns when it is ready. Its process group is ended with the test: SIGTERM,
-// and SIGKILL 10 s later.
+// Start starts a server and returns when it is ready. When the test ends, its process group gets SIGTERM and 10 s later
+// SIGKILL.
 func Start(t testing.TB, spec Spec) *Server {
 	t.Helper()
 	path := Find(t, spec.Binary, spec.Package)
 	syscall.Umask(0o022) // Args writes files for servers that run as another user
 	if spec.Ready == nil {
-		spec.Ready = accepts
+		spec.Ready = acceptsConnections
 	}
 	var err error
 	for range startTries {
@@ -102,14 +99,13 @@ func Find(t testing.TB, binary, debianPackage string) string {
 	return ""
 }
 
-// FreePort returns a TCP port of 127.0.0.1 on which nothing listens. It is below the range from which the kernel takes
-// ports for outgoing connections, so that no client gets it before the server listens; and it is returned once, for
-// whoever has it may not listen yet.
+// FreePort returns a TCP port of 127.0.0.1 on which nothing listens. It is below the kernel's range of ports for
+// outgoing connections, so that no client gets it before the server listens. FreePort returns no port twice.
 func FreePort() (uint16, error) {
-	err := errors.New("this process has had all of them")
+	err := errors.New("this process has used all of them")
 	for range 1000 {
 		port := uint16(10000 + rand.IntN(20000))
-		if _, taken := portsTaken.LoadOrStore(port, true); taken {
+		if _, taken := usedPorts.LoadOrStore(port, true); taken {
 			continue
 		}
 		var l net.Listener
@@ -120,8 +116,8 @@ func FreePort() (uint16, error) {
 	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
-// portsTaken are the ports that FreePort has tried.
-var portsTaken sync.Map
+// usedPorts holds the ports that FreePort has tried.
+var usedPorts sync.Map
 
 func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	port, err := FreePort()
@@ -136,7 +132,7 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	s.cmd = exec.Command(path, args...) //nolint:gosec // found by name
 	s.cmd.Dir = s.Dir
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	s.cmd.WaitDelay = stopTime
+	s.cmd.WaitDelay = stopTimeout
 	s.cmd.Env = append(environment(s.Dir), spec.Env...)
 	s.cmd.SysProcAttr = processGroup()
 	if s.cmd.SysProcAttr.Credential, err = credential(spec.User); err != nil {
@@ -151,7 +147,7 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	}()
 	t.Cleanup(s.stop)
 
-	deadline := time.NewTimer(startTime)
+	deadline := time.NewTimer(startTimeout)
 	defer deadline.Stop()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
@@ -164,18 +160,18 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 			return nil, fmt.Errorf("ended at once (%v):\n%s", s.cmd.ProcessState, s.Log())
 		case <-deadline.C:
 			s.stop()
-			return nil, fmt.Errorf("not ready after %v: %w\n%s", startTime, err, s.Log())
+			return nil, fmt.Errorf("not ready after %v: %w\n%s", startTimeout, err, s.Log())
 		case <-again.C:
 		}
 	}
 }
 
-// environment is what a program finds in its environment, whatever the tests have in theirs.
+// environment returns the environment of a program. It does not depend on that of the tests, apart from PATH and TMPDIR.
 func environment(home string) []string {
 	return []string{"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", "HOME=" + home, "TMPDIR=" + os.TempDir(), "LC_ALL=C.UTF-8", "TZ=UTC"}
 }
 
-// credential is how a program is run as a user: nil leaves it as it is, which is all one can do without being root.
+// credential returns the credential of a user, nil if name is "" or the tests do not run as root.
 func credential(name string) (*syscall.Credential, error) {
 	if name == "" || os.Geteuid() != 0 {
 		return nil, nil
@@ -195,8 +191,8 @@ func credential(name string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// accepts is nil when the server's port accepts connections.
-func accepts(s *Server) error {
+// acceptsConnections returns nil when the server's port accepts connections.
+func acceptsConnections(s *Server) error {
 	conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
 	if err != nil {
 		return err
@@ -204,24 +200,24 @@ func accepts(s *Server) error {
 	return conn.Close()
 }
 
-// Stop ends the server now; the test would do so at its end.
+// Stop stops the server before the test ends.
 func (s *Server) Stop() { s.stop() }
 
 func (s *Server) stop() {
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGTERM)
-	late := time.NewTimer(stopTime)
-	defer late.Stop()
+	timeout := time.NewTimer(stopTimeout)
+	defer timeout.Stop()
 	select {
 	case <-s.done:
-	case <-late.C:
+	case <-timeout.C:
 	}
-	// Whatever is left of the group: a child that outlived its parent.
+	// Kill children that have outlived the server.
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 	<-s.done
 }
 
-// tempDir is a directory with a short name, for there are sockets in it, that daemons which give up root
-// may write to.
+// tempDir creates a directory that any user may write to, for servers that drop root. Its path is short, because it
+// contains sockets.
 func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hacheck-")
@@ -239,7 +235,7 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
-// output keeps what a server writes.
+// output is a writer that keeps what a server writes. It is safe for concurrent use.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// RedisTLS is Redis on a port where it speaks TLS alone, and wants no certificate of its clients.
+// RedisTLS starts a Redis server that speaks only TLS and requires no client certificate.
 func RedisTLS(t testing.TB, certificate tls.Certificate, options ...string) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -26,8 +26,8 @@ func RedisTLS(t testing.TB, certificate tls.Certificate, options ...string) *Ser
 	})
 }
 
-// writeCertificate writes a certificate and its key where servers can read them: they refuse a key that
-// others may read, so it belongs to the user that those which do not run as root run as.
+// writeCertificate writes a certificate and its key to files. Servers refuse a key that others may read, so the key
+// belongs to the unprivileged user when the tests run as root.
 func writeCertificate(dir string, c tls.Certificate) (cert, key string, err error) {
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	var chain []byte

@@ -14,27 +14,27 @@ import (
 )
 
 const (
-	// clients ask one after the other, each so many times a second.
-	clients   = 4
-	perClient = 10
-	// chunkEvery is how often a download brings something.
-	chunkEvery = 100 * time.Millisecond
-	// lastWords end a download that came whole.
-	lastWords = "that was all\n"
+	// clients is the number of clients. Each sends requestsPerClient requests a second, one after the other.
+	clients           = 4
+	requestsPerClient = 10
+	// chunkInterval is the time between two chunks of a download.
+	chunkInterval = 100 * time.Millisecond
+	// downloadEnd is the end of a complete download.
+	downloadEnd = "that was all\n"
 )
 
-// toy is a service worth checking.
-type toy struct {
+// service is a small HTTP service.
+type service struct {
 	name     string
 	addr     string
-	answered atomic.Int64 // requests, without checks
+	answered atomic.Int64 // requests without checks
 	srv      *http.Server
 	served   chan struct{}
-	finish   chan struct{} // closed: downloads come to their end
+	finish   chan struct{} // when closed, downloads end
 }
 
-// start serves until stop.
-func (t *toy) start() error {
+// start serves until stop is called.
+func (t *service) start() error {
 	ln, err := net.Listen("tcp", t.addr)
 	if err != nil {
 		return err
@@ -47,16 +47,16 @@ func (t *toy) start() error {
 		t.answered.Add(1)
 		_, _ = fmt.Fprintln(w, t.name)
 	})
-	t.srv = &http.Server{Handler: mux, ReadHeaderTimeout: askTime}
+	t.srv = &http.Server{Handler: mux, ReadHeaderTimeout: requestTimeout}
 	go func() {
 		defer close(t.served)
-		_ = t.srv.Serve(ln) // until it is closed
+		_ = t.srv.Serve(ln) // returns when it is closed
 	}()
 	return nil
 }
 
-// stop ends it at once, as an impatient supervisor would.
-func (t *toy) stop() {
+// stop closes the service and its connections at once. It may be called again.
+func (t *service) stop() {
 	if t.srv != nil {
 		t.srv.Close()
 		<-t.served
@@ -64,10 +64,10 @@ func (t *toy) stop() {
 	}
 }
 
-// download goes on until it is told to finish.
-func (t *toy) download(w http.ResponseWriter, r *http.Request) {
+// download sends chunks until finish is closed.
+func (t *service) download(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
-	every := time.NewTicker(chunkEvery)
+	every := time.NewTicker(chunkInterval)
 	defer every.Stop()
 	for {
 		if _, err := io.WriteString(w, "and more\n"); err != nil || flush.Flush() != nil {
@@ -75,7 +75,7 @@ func (t *toy) download(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-t.finish:
-			_, _ = io.WriteString(w, lastWords)
+			_, _ = io.WriteString(w, downloadEnd)
 			return
 		case <-r.Context().Done():
 			return
@@ -84,8 +84,8 @@ func (t *toy) download(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// download is a client that takes its time. The channel delivers whether all of it came.
-func download(ctx context.Context, url string) (<-chan error, error) {
+// slowDownload starts a download. The channel receives nil when it is complete, or an error.
+func slowDownload(ctx context.Context, url string) (<-chan error, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/download", http.NoBody)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func download(ctx context.Context, url string) (<-chan error, error) {
 	go func() {
 		defer resp.Body.Close()
 		all, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-		if err == nil && !strings.HasSuffix(string(all), lastWords) {
+		if err == nil && !strings.HasSuffix(string(all), downloadEnd) {
 			err = errors.New("it was cut off")
 		}
 		ended <- err
@@ -110,38 +110,38 @@ func download(ctx context.Context, url string) (<-chan error, error) {
 	return ended, nil
 }
 
-// load is the requests that go on all the time.
+// load sends requests and counts the answered and the lost ones.
 type load struct {
 	answered, lost atomic.Int64
 	cancel         context.CancelFunc
 	clients        sync.WaitGroup
 
 	mu    sync.Mutex
-	first error // why the first was lost
+	first error // the error of the first lost request
 }
 
-// startLoad sends requests until stop.
+// startLoad sends requests until stop is called.
 func startLoad(ctx context.Context, url string) *load {
 	l := &load{}
 	ctx, l.cancel = context.WithCancel(ctx)
-	client := &http.Client{Timeout: askTime, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	for i := range clients {
 		l.clients.Go(func() {
-			first := time.NewTimer(time.Second / perClient / clients * time.Duration(i)) // not all at the same moment
+			first := time.NewTimer(time.Second / requestsPerClient / clients * time.Duration(i)) // spreads the clients over time
 			defer first.Stop()
 			select {
 			case <-ctx.Done():
 				return
 			case <-first.C:
 			}
-			tick := time.NewTicker(time.Second / perClient)
+			tick := time.NewTicker(time.Second / requestsPerClient)
 			defer tick.Stop()
 			for {
 				switch err := request(ctx, client, url); {
 				case ctx.Err() != nil:
 					return
 				case err != nil:
-					l.lose(err)
+					l.recordLost(err)
 				default:
 					l.answered.Add(1)
 				}
@@ -156,7 +156,7 @@ func startLoad(ctx context.Context, url string) *load {
 	return l
 }
 
-// request returns why a request was not answered as it should.
+// request sends one request. It returns an error unless the answer is 200.
 func request(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/", http.NoBody)
 	if err != nil {
@@ -176,7 +176,7 @@ func request(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-func (l *load) lose(err error) {
+func (l *load) recordLost(err error) {
 	l.lost.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -185,14 +185,14 @@ func (l *load) lose(err error) {
 	}
 }
 
-// firstLoss is why the first request was lost, nil if none was.
+// firstLoss returns the error of the first lost request, nil if none was lost.
 func (l *load) firstLoss() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.first
 }
 
-// stop returns when the last request has ended.
+// stop ends the load and returns when the last request has ended.
 func (l *load) stop() {
 	l.cancel()
 	l.clients.Wait()
