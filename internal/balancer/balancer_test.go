@@ -87,51 +87,79 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestStateForms: every form of the header that HAProxy sends, and what nobody should.
-func TestStateForms(t *testing.T) {
+func TestParseServerState(t *testing.T) {
 	t.Parallel()
-	for header, want := range map[string]serverState{
-		"UP":          {state: "UP"},
-		"UP 1/3":      {state: "UP 1/3"},
-		"DOWN":        {state: "DOWN"},
-		"DOWN 1/2":    {state: "DOWN 1/2"},
-		"NOLB":        {state: "NOLB"},
-		"NOLB 2/2":    {state: "NOLB 2/2"},
-		"no check":    {state: "no check"},
-		"UP;scur=1/2": {state: "UP", sessions: n(1)},
+	for header, want := range map[string]ServerState{
+		"UP":          {State: "UP"},
+		"DOWN 1/2":    {State: "DOWN 1/2"},
+		"no check":    {State: "no check"},
+		"UP;scur=1/2": {State: "UP", Sessions: "1/2"},
 		"UP 2/3; address=unix; port=0; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=7": {
-			state: "UP 2/3", sessions: n(13), queued: n(7), weight: n(1), weighs: n(2),
+			State: "UP 2/3", Address: "unix", Port: "0", Name: "be/srv", Node: "N", Weight: "1/2", Sessions: "13/22", Queued: "7",
 		},
-		"UP; host=10.0.0.5; scur=0/0; qcur=0; weight=0/0; throttle=7%":  {state: "UP", sessions: n(0), queued: n(0), weight: n(0), weighs: n(0), throttle: "7%"},
-		"UP; scur=-1/2; qcur=9999999999999999999; weight=a/b; scur=1=2": {state: "UP"},
-		"UP; weight=3":          {state: "UP", weight: n(3)},
-		"":                      {},
-		";;;=;==":               {},
-		"\x00\xff\n<b>; scur=4": {state: "???<b>", sessions: n(4)},
-		strings.Repeat("U", 99): {state: strings.Repeat("U", maxStateWords)},
+		" UP ; host=10.0.0.5;port = 1;port= 80 ;throttle=7%": {State: "UP", Port: "80", Throttle: "7%"},
+		"UP; scur=1; scur=2; scur=1=3":                       {State: "UP", Sessions: "2"},
+		"":                                                   {},
+		";;;=;==":                                            {},
 	} {
-		if d := cmp.Diff(want, parseState(header), cmp.AllowUnexported(serverState{})); d != "" {
+		if d := cmp.Diff(want, ParseServerState(header)); d != "" {
 			t.Errorf("%q: %s", header, d)
 		}
 	}
 }
 
-func FuzzParseState(f *testing.F) {
+func TestServerStateOfSeveralHeaders(t *testing.T) {
+	t.Parallel()
+	s := ParseServerState("UP; address=10.0.0.5; port=80")
+	s.Update("DOWN; port=81; node=lb1")
+	if d := cmp.Diff(ServerState{State: "DOWN", Address: "10.0.0.5", Port: "81", Node: "lb1"}, s); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestStateInReport has every form of the header that HAProxy sends, and forms that no client should send.
+func TestStateInReport(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]Balancer{
+		"UP":       {State: "UP"},
+		"UP 1/3":   {State: "UP 1/3"},
+		"DOWN":     {State: "DOWN"},
+		"NOLB 2/2": {State: "NOLB 2/2"},
+		"no check": {State: "no check"},
+		"UP 2/3; address=unix; port=0; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=7": {
+			State: "UP 2/3", Sessions: n(13), Queued: n(7), Weight: n(1), TotalWeight: n(2),
+		},
+		"UP; host=10.0.0.5; scur=0/0; qcur=0; weight=0/0; throttle=7%":  {State: "UP", Sessions: n(0), Queued: n(0), Weight: n(0), TotalWeight: n(0), Throttle: "7%"},
+		"UP; scur=-1/2; qcur=9999999999999999999; weight=a/b; scur=1=2": {State: "UP"},
+		"UP; weight=3":          {State: "UP", Weight: n(3)},
+		"\x00\xff\n<b>; scur=4": {State: "???<b>", Sessions: n(4)},
+		strings.Repeat("U", 99): {State: strings.Repeat("U", maxStateWords)},
+	} {
+		var b Balancer
+		b.setState(header)
+		if d := cmp.Diff(want, b); d != "" {
+			t.Errorf("%q: %s", header, d)
+		}
+	}
+}
+
+func FuzzServerState(f *testing.F) {
 	for _, s := range []string{"UP 2/3; address=A; port=P; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=0; throttle=1%", "NOLB 2/2;;scur==", "no check\x00"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		s := parseState(header)
-		if len(s.state) > maxStateWords || len(s.throttle) > maxStateWords {
-			t.Fatalf("%q: too long: %+v", header, s)
+		var b Balancer
+		b.setState(header)
+		if len(b.State) > maxStateWords || len(b.Throttle) > maxStateWords {
+			t.Fatalf("%q: too long: %+v", header, b)
 		}
-		for _, p := range []*int{s.sessions, s.queued, s.weight, s.weighs} {
+		for _, p := range []*int{b.Sessions, b.Queued, b.Weight, b.TotalWeight} {
 			if p != nil && *p < 0 {
-				t.Fatalf("%q: less than none: %+v", header, s)
+				t.Fatalf("%q: negative count: %+v", header, b)
 			}
 		}
-		if strings.ContainsFunc(s.state+s.throttle, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
-			t.Fatalf("%q: cannot be shown: %+v", header, s)
+		if strings.ContainsFunc(b.State+b.Throttle, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+			t.Fatalf("%q: not printable: %+v", header, b)
 		}
 	})
 }

@@ -59,8 +59,8 @@ func (t *Table) take(service string, now time.Time, r *Report) []*Service {
 // report is w as the document shows it.
 func (w *row) report(service string, now time.Time) Balancer {
 	b := Balancer{
-		Service: service, Host: w.host, Port: w.port, Here: w.here, URL: shown(w.url, maxName),
-		Address: w.key.peer, Node: shown(w.key.node, maxName), Server: shown(w.key.name, maxName),
+		Service: service, Host: w.host, Port: w.port, Here: w.here, URL: printable(w.url, maxName),
+		Address: w.key.peer, Node: printable(w.key.node, maxName), Server: printable(w.key.name, maxName),
 		Interval: w.interval().Seconds(),
 		Silent:   now.Sub(w.last.at) > w.silence(),
 		Asked:    ago(now, w.came),
@@ -70,9 +70,7 @@ func (w *row) report(service string, now time.Time) Balancer {
 		Same:     ago(now, w.same),
 	}
 	if w.sent {
-		s := parseState(string(w.state))
-		b.State, b.Throttle = s.state, s.throttle
-		b.Sessions, b.Queued, b.Weight, b.TotalWeight = s.sessions, s.queued, s.weight, s.weighs
+		b.setState(string(w.state))
 	}
 	if w.previous.code != 0 {
 		p := w.previous.report(now)
