@@ -1,0 +1,75 @@
+package admin
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// parsePort reads a TCP port, 1 to 65535, decimal.
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, errors.New("want a port from 1 to 65535")
+	}
+	return uint16(n), nil
+}
+
+// parseUnix reads seconds since 1970, with or without a fraction.
+func parseUnix(s string) (float64, error) {
+	f, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
+	switch {
+	case err != nil && !errors.Is(err, strconv.ErrRange):
+		return 0, errors.New("want a unix time in seconds; to end in half an hour write --for 30m")
+	case math.IsNaN(f) || math.IsInf(f, 0):
+		return 0, errors.New("that moment never comes; leave -e away, or write --for 30m to end in half an hour")
+	case f > latest:
+		return 0, errors.New("that is after the year 9999; want seconds, not milliseconds, or --for 30m")
+	}
+	return f, nil
+}
+
+// latest is the last second of the year 9999. What lies beyond is a number in milliseconds, not a plan.
+const latest = 253402300799
+
+var errTooLong = errors.New("that is more than a hundred years; leave --for away and it ends with haup")
+
+// parseFor reads a length of time as time.ParseDuration does, and also days and weeks, the units in
+// which downtimes are planned. Days are 24 hours, whatever the clocks do.
+func parseFor(s string) (time.Duration, error) {
+	const longest = 100 * 365 * 24 * time.Hour
+	var total time.Duration
+	rest := s
+	for rest != "" {
+		number := strings.IndexFunc(rest, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+		if number <= 0 {
+			return 0, errors.New("want a number with a unit: 90s, 30m, 2h30m, 1d")
+		}
+		end := number + 1
+		for end < len(rest) && rest[end] != '.' && (rest[end] < '0' || rest[end] > '9') {
+			end++
+		}
+		unit := map[string]float64{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[rest[number:end]]
+		n, err := strconv.ParseFloat(rest[:number], 64)
+		if err != nil || unit == 0 {
+			return 0, errors.New("want a number with a unit (s, m, h, d or w): 90s, 30m, 2h30m, 1d")
+		}
+		if n*unit > longest.Seconds() {
+			return 0, errTooLong
+		}
+		total += time.Duration(n * unit * float64(time.Second))
+		if total > longest { // after every step: three times a hundred years would overflow
+			return 0, errTooLong
+		}
+		rest = rest[end:]
+	}
+	if total <= 0 {
+		return 0, errors.New("want more than nothing: 90s, 30m, 2h30m, 1d")
+	}
+	return total, nil
+}
+
+// unix is a moment in the seconds of spool files and of /recent, to the last digit as the daemon says it.
+func unix(t time.Time) float64 { return float64(t.Unix()) + float64(t.Nanosecond())/1e9 }
