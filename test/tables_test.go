@@ -126,7 +126,7 @@ func TestInventedServices(t *testing.T) {
 	if code(err) != 0 || !strings.Contains(out, "web: up with 1 balancer") {
 		t.Errorf("haup: %v\n%s", err, out)
 	}
-	if n := strings.Count(d.out.String(), "a table of who asks is full"); n < 1 || n > 3 || !strings.Contains(d.out.String(), "client=127.0.0.2") {
+	if n := strings.Count(d.out.String(), "a table of clients is full"); n < 1 || n > 3 || !strings.Contains(d.out.String(), "client=127.0.0.2") {
 		t.Errorf("%d lines about a full table:\n%s", n, d.out.String())
 	}
 }
@@ -223,7 +223,7 @@ func TestManyServicesOfOneBalancer(t *testing.T) {
 	if a := d.get("/balancers"); json.Unmarshal([]byte(a.body), &all) != nil {
 		t.Fatalf("not a report: %.200s", a.body)
 	}
-	if len(all.Balancers) != services || len(all.Services) != services || len(all.Unrecorded) != 0 || all.NotKept != 0 {
+	if len(all.Balancers) != services || len(all.Services) != services || len(all.Unrecorded) != 0 || all.DroppedRequests != 0 {
 		t.Errorf("%d balancers, %d services, unrecorded %v", len(all.Balancers), len(all.Services), all.Unrecorded)
 	}
 }

@@ -149,7 +149,7 @@ func (c *command) balancersTable(r *balancer.Report) {
 			case takesOut(row.Last.Override) && in(row.State):
 				has = "still " + has
 			}
-			asked := textfmt.Duration(seconds(row.Last.Ago)) + " ago"
+			asked := textfmt.Duration(seconds(row.Last.Age)) + " ago"
 			if row.Silent {
 				asked += ", silent since"
 			}
@@ -173,7 +173,7 @@ func (c *command) balancersTable(r *balancer.Report) {
 	c.printf("What the agent told:\n")
 	rows := [][]string{{"SERVICE", "BALANCER", "ANSWER", "SINCE", "ASKED"}}
 	for _, a := range r.Agents {
-		rows = append(rows, []string{textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Answer), textfmt.Duration(seconds(a.Since)), textfmt.Duration(seconds(a.Ago)) + " ago"})
+		rows = append(rows, []string{textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Answer), textfmt.Duration(seconds(a.SameFor)), textfmt.Duration(seconds(a.Age)) + " ago"})
 	}
 	c.printf("%s", table(rows))
 }

@@ -31,7 +31,7 @@ type sim struct {
 	service  map[string]*simService
 	balancer []*simBalancer
 	notKept  uint64 // of a daemon that does not say whom it has not recorded
-	missing  []balancer.Unrecorded
+	missing  []balancer.UnrecordedClient
 	reports  int // how often /balancers was answered
 
 	stop chan struct{}
@@ -109,7 +109,7 @@ func newSim(dir *spool.Dir, specs []string) (*sim, error) {
 			case "notkept":
 				s.notKept = 7
 			case "unrecorded":
-				s.missing = append(s.missing, balancer.Unrecorded{Service: value, Client: "10.0.0.7", Ago: 3})
+				s.missing = append(s.missing, balancer.UnrecordedClient{Service: value, Client: "10.0.0.7", Age: 3})
 			case "young":
 				s.age = 0
 			default:
@@ -147,11 +147,11 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 	report := s.table.Report(service)
 	report.Uptime += s.age
 	if report.Unrecorded = append(report.Unrecorded, s.missing...); s.notKept > 0 {
-		report.NotKept, report.Unrecorded = s.notKept, nil
+		report.DroppedRequests, report.Unrecorded = s.notKept, nil
 	}
 	for name, asked := range s.service {
 		if (service == "" || name == service) && !asked.at.IsZero() {
-			report.Services = append(report.Services, balancer.LastRequest{Service: name, Ago: time.Since(asked.at).Seconds()})
+			report.Services = append(report.Services, balancer.LastRequest{Service: name, Age: time.Since(asked.at).Seconds()})
 		}
 	}
 	for i, row := range report.Balancers {
@@ -274,7 +274,7 @@ func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
 		state = fmt.Sprintf("UP %d/%d", b.level-simRise+1, simFall)
 	}
 	r := &balancer.Request{
-		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Here: true,
+		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Local: true,
 		Code: code, Override: said, Answered: time.Now(),
 	}
 	if !b.stateless {

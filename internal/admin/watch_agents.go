@@ -33,7 +33,7 @@ func (w *watcher) seeAgents() {
 	connections := w.connections()
 	for _, a := range w.report.Agents {
 		key, err := spool.ParseKey(a.Service)
-		if err != nil || seconds(a.Ago) > agentFor {
+		if err != nil || seconds(a.Age) > agentFor {
 			continue
 		}
 		list := w.agents[a.Address]
@@ -46,8 +46,8 @@ func (w *watcher) seeAgents() {
 			v = &agentView{key: key}
 			list[a.Service] = v
 		}
-		v.last = w.now - seconds(a.Ago)
-		if !w.after(a.Ago) || a.Alike > 0 && a.Alike < connections[agentKey{a.Address, key}] {
+		v.last = w.now - seconds(a.Age)
+		if !w.after(a.Age) || a.SameAnswers > 0 && a.SameAnswers < connections[agentKey{a.Address, key}] {
 			continue
 		}
 		at := v.last
@@ -80,7 +80,7 @@ func (w *watcher) connections() map[agentKey]int {
 	servers, names := map[agentKey]int{}, map[agentKey]int{}
 	for _, a := range w.report.Agents {
 		key, err := spool.ParseKey(a.Service)
-		if err != nil || seconds(a.Ago) > agentFor {
+		if err != nil || seconds(a.Age) > agentFor {
 			continue
 		}
 		n := 0
@@ -113,9 +113,9 @@ func (w *watcher) seeBareAgents() {
 		if a.Silent {
 			at = idle
 		}
-		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Ago: a.Ago}, Silent: a.Silent}, at)
+		w.take(k, balancer.Balancer{Service: v.key.Service, Port: v.key.Port, Address: a.Address, Last: balancer.Answer{Age: a.Age}, Silent: a.Silent}, at)
 		if view := w.index[k]; view != nil {
-			view.chance = (known == nil || known.chance) && !a.Known
+			view.chance = (known == nil || known.chance) && !a.Confirmed
 		}
 	}
 }

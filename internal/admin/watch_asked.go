@@ -9,11 +9,11 @@ import (
 )
 
 // unrecorded returns the clients that the daemon has no row for although they have asked about a target, or may have.
-func unrecorded(targets []target, r *balancer.Report) []balancer.Unrecorded {
-	if r.Unrecorded == nil && r.NotKept > 0 { // a daemon that is older than this command does not say who
-		return []balancer.Unrecorded{{}}
+func unrecorded(targets []target, r *balancer.Report) []balancer.UnrecordedClient {
+	if r.Unrecorded == nil && r.DroppedRequests > 0 { // a daemon that is older than this command does not say who
+		return []balancer.UnrecordedClient{{}}
 	}
-	var list []balancer.Unrecorded
+	var list []balancer.UnrecordedClient
 	for _, u := range r.Unrecorded {
 		about := func(t target) bool {
 			return t.key.Service == u.Service || t.key.Service == spool.All || u.Service == spool.All || u.Service == ""
@@ -39,7 +39,7 @@ func (w *watcher) quiet(t target) (quiet time.Duration, asked bool) {
 		if t.key.Service != spool.All && s.Service != t.key.Service || w.another(t, s) {
 			continue
 		}
-		quiet, asked = min(quiet, seconds(s.Ago)), true
+		quiet, asked = min(quiet, seconds(s.Age)), true
 	}
 	return quiet, asked
 }
@@ -48,6 +48,6 @@ func (w *watcher) quiet(t target) (quiet time.Duration, asked bool) {
 // counts them together, and so a row of another one must have asked at that time.
 func (w *watcher) another(t target, s balancer.LastRequest) bool {
 	return t.key.Port != 0 && slices.ContainsFunc(w.report.Balancers, func(row balancer.Balancer) bool {
-		return row.Service == s.Service && !concerns(t.key, row) && seconds(row.Last.Ago) <= seconds(s.Ago)+time.Second
+		return row.Service == s.Service && !concerns(t.key, row) && seconds(row.Last.Age) <= seconds(s.Age)+time.Second
 	})
 }

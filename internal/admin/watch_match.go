@@ -15,7 +15,7 @@ func concerns(k spool.Key, row balancer.Balancer) bool {
 	case k.Port != row.Port:
 		return false
 	case k.Host == "":
-		return row.Here
+		return row.Local
 	}
 	return spool.CanonicalHost(k.Host) == spool.CanonicalHost(row.Host)
 }

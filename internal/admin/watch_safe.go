@@ -42,7 +42,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 		switch {
 		case row.State == "":
 			return fmt.Sprintf("%s sends no state, so that what it has left cannot be known; %s", name, sendState), ""
-		case seconds(row.Asked) > asked: // of before the command
+		case seconds(row.RequestAge) > asked: // of before the command
 			late = append(late, name)
 		case out(row.State):
 		case !in(row.State) || row.Weight == nil || row.TotalWeight == nil:
@@ -64,7 +64,7 @@ func judgeSafe(targets []target, r *balancer.Report, asked time.Duration) (objec
 	if a := agentAlone(targets, r); a != nil {
 		alone = fmt.Sprintf("%s: %s asks the agent and sends no state, so that what it has left cannot be known; check %s by HTTP from there too, and %s",
 			textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Service), sendState)
-		if a.Known {
+		if a.Confirmed {
 			return alone, ""
 		}
 	}
@@ -114,7 +114,7 @@ func agentAlone(targets []target, r *balancer.Report) *balancer.Agent {
 		if slices.ContainsFunc(checked[a.Address], func(row balancer.Balancer) bool { return concerns(key, row) }) {
 			continue
 		}
-		if alone = &r.Agents[i]; a.Known {
+		if alone = &r.Agents[i]; a.Confirmed {
 			break
 		}
 	}

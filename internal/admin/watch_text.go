@@ -54,7 +54,7 @@ func (w *watcher) says(v *view) string {
 	case row.State == "" && !takesOut(row.Last.Override) && w.report.AgentOnly:
 		said = "sends no state, open sessions unknown"
 	case row.State == "":
-		said = fmt.Sprintf("told %d of %d times, open sessions unknown", min(row.Out, w.fall), w.fall)
+		said = fmt.Sprintf("told %d of %d times, open sessions unknown", min(row.OutAnswers, w.fall), w.fall)
 	default:
 		said = textfmt.OneLine(row.State) + ", " + sessions(row)
 	}
@@ -122,7 +122,7 @@ func sessions(row *balancer.Balancer) string {
 }
 
 // unrecordedText says which client the daemon has no row for, and what to do.
-func unrecordedText(u balancer.Unrecorded) string {
+func unrecordedText(u balancer.UnrecordedClient) string {
 	client, about := "a client", "a service, perhaps this one,"
 	if u.Client != "" {
 		client = textfmt.OneLine(u.Client)
@@ -131,7 +131,7 @@ func unrecordedText(u balancer.Unrecorded) string {
 		about = textfmt.OneLine(u.Service)
 	}
 	return fmt.Sprintf("%s asked about %s %s ago and the daemon could not record it, because too many services or balancers were asked about: the daemon's log names the client that asked so much; keep it away by a firewall and run the command again",
-		client, about, textfmt.Duration(seconds(u.Ago)))
+		client, about, textfmt.Duration(seconds(u.Age)))
 }
 
 // open lists who is still waited for, and who was lost.

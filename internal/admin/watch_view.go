@@ -96,20 +96,20 @@ func (w *watcher) isOut(v *view) bool {
 		a := w.agents[v.key.address][v.key.service]
 		return a != nil && a.out != nil
 	case takesOut(row.Last.Override) && row.State == "":
-		return row.Out >= w.fall && w.after(row.Last.Ago)
+		return row.OutAnswers >= w.fall && w.after(row.Last.Age)
 	case takesOut(row.Last.Override):
 		return w.told(row) && w.outFor(row) && empty(row)
 	case w.report.AgentOnly:
 		// A drained server keeps saying UP, so that what its agent has read has to do.
 		read := w.agentOut(row)
-		return read != nil && (row.State == "" || w.asked-seconds(row.Last.Ago) > *read && empty(row))
+		return read != nil && (row.State == "" || w.asked-seconds(row.Last.Age) > *read && empty(row))
 	}
 	return false
 }
 
 // told says whether a balancer had been answered with an override before it sent its latest request.
 func (w *watcher) told(row *balancer.Balancer) bool {
-	return row.Previous != nil && takesOut(row.Previous.Override) && w.after(row.Previous.Ago)
+	return row.Previous != nil && takesOut(row.Previous.Override) && w.after(row.Previous.Age)
 }
 
 // isBack holds what a balancer says against what it was told. UP is UP with any fraction: at "UP 1/3" the
@@ -120,7 +120,7 @@ func (w *watcher) isBack(v *view) bool {
 		a := w.agents[v.key.address][v.key.service]
 		return a != nil && a.back != nil
 	}
-	if !w.after(row.Last.Ago) || !healthy(row.Last) {
+	if !w.after(row.Last.Age) || !healthy(row.Last) {
 		return false
 	}
 	for _, a := range w.agentsOf(*row) {
@@ -129,7 +129,7 @@ func (w *watcher) isBack(v *view) bool {
 		}
 	}
 	if row.State == "" { // two in a row, which is HAProxy's own rise
-		return row.Previous != nil && w.after(row.Previous.Ago) && healthy(*row.Previous)
+		return row.Previous != nil && w.after(row.Previous.Age) && healthy(*row.Previous)
 	}
 	return in(row.State)
 }
@@ -153,7 +153,7 @@ func (w *watcher) outFor(row *balancer.Balancer) bool {
 			fall = max(fall, n)
 		}
 	}
-	return row.Alike > fall
+	return row.SameAnswers > fall
 }
 
 // out says whether a state of HAProxy's means that the server gets nothing new.

@@ -42,19 +42,19 @@ func (s *script) at(now float64) {
 	s.t.Helper()
 	r := &balancer.Report{Uptime: now + s.uptime, AgentOnly: s.only}
 	for service, when := range s.asked {
-		r.Services = append(r.Services, balancer.LastRequest{Service: service, Ago: now - when})
+		r.Services = append(r.Services, balancer.LastRequest{Service: service, Age: now - when})
 	}
 	for _, row := range s.rows {
-		row.Last.Ago = now - row.Last.Ago
+		row.Last.Age = now - row.Last.Age
 		if row.Previous != nil {
 			previous := *row.Previous
-			previous.Ago = now - previous.Ago
+			previous.Age = now - previous.Age
 			row.Previous = &previous
 		}
 		r.Balancers = append(r.Balancers, row)
 	}
 	for _, a := range s.agents {
-		a.Ago = now - a.Ago
+		a.Age = now - a.Age
 		r.Agents = append(r.Agents, a)
 	}
 	d := time.Duration(now * float64(time.Second))
@@ -87,7 +87,7 @@ func (s *script) says(want string) {
 // row is a balancer's view of web on port 80 here.
 func row(node, state string, open int, last, previous balancer.Answer) balancer.Balancer {
 	b := balancer.Balancer{
-		Service: "web", Host: "127.0.0.1", Port: 80, Here: true, URL: "/http/web/0/",
+		Service: "web", Host: "127.0.0.1", Port: 80, Local: true, URL: "/http/web/0/",
 		Address: "10.0.0.1", Node: node, Server: "be/web1", State: state, Interval: 2, Last: last,
 	}
 	if state == "" {
@@ -110,7 +110,7 @@ func with(b balancer.Balancer, change func(*balancer.Balancer)) balancer.Balance
 
 // told is an answer at a moment: an override's word or "ok".
 func told(at float64, word string) balancer.Answer {
-	a := balancer.Answer{Ago: at, Code: 200}
+	a := balancer.Answer{Age: at, Code: 200}
 	switch word {
 	case "ok":
 	case "fail":
@@ -132,7 +132,7 @@ func TestOut(t *testing.T) {
 	unknown.Sessions, unknown.Queued = nil, nil
 	stateless := func(out int, last balancer.Answer) balancer.Balancer {
 		b := row("", "", 0, last, none)
-		b.Out = out
+		b.OutAnswers = out
 		return b
 	}
 	for _, test := range []struct {
@@ -147,9 +147,9 @@ func TestOut(t *testing.T) {
 		{"drained, still open", row("lb1", "NOLB", 1, told(6, "drain"), told(4, "drain")), waiting, "NOLB, 1 session open"},
 		// Clients with a cookie come until it is DOWN.
 		{"down after a drain", row("lb1", "NOLB 2/3", 0, told(6, "down"), told(4, "down")), waiting, "NOLB 2/3, 0 sessions open, not down yet"},
-		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 4 }), followed, "NOLB, 0 sessions open: out"},
-		{"a balancer that counts further", with(row("lb1", "NOLB 2/5", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 5 }), waiting, "not down yet"},
-		{"down not yet for as many", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.Alike = 3 }), waiting, "not down yet"},
+		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 4 }), followed, "NOLB, 0 sessions open: out"},
+		{"a balancer that counts further", with(row("lb1", "NOLB 2/5", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 5 }), waiting, "not down yet"},
+		{"down not yet for as many", with(row("lb1", "NOLB", 0, told(6, "down"), told(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 3 }), waiting, "not down yet"},
 		{"maint after a drain", row("lb1", "NOLB 1/3", 0, told(6, "maint"), told(4, "down")), waiting, "NOLB 1/3, 0 sessions open, not down yet"},
 		{"still up", row("lb1", "UP 1/3", 14, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 14 sessions open"},
 		{"up and empty", row("lb1", "UP 1/3", 0, told(6, "down"), told(4, "down")), waiting, "UP 1/3, 0 sessions open"},
@@ -171,7 +171,7 @@ func TestOut(t *testing.T) {
 			s := newScript(t, false, "web")
 			s.asked["web"] = 6
 			s.rows = []balancer.Balancer{test.row}
-			s.rows[0].Last.Ago = 0.5
+			s.rows[0].Last.Age = 0.5
 			if test.row.Previous != nil {
 				s.rows[0].Previous = nil
 			}
@@ -204,7 +204,7 @@ func TestWhoIsWaitedFor(t *testing.T) {
 		{"another node", "web", up(func(*balancer.Balancer) {}), waiting},
 		{"the same node name elsewhere", "web", up(func(b *balancer.Balancer) { b.Node, b.Address = "lb1", "10.0.0.2" }), waiting},
 		{"another server", "web", up(func(b *balancer.Balancer) { b.Node, b.Server = "lb1", "be/web2" }), waiting},
-		{"another host of the service", "web", up(func(b *balancer.Balancer) { b.Host, b.Here = "10.0.0.9", false }), waiting},
+		{"another host of the service", "web", up(func(b *balancer.Balancer) { b.Host, b.Local = "10.0.0.9", false }), waiting},
 		{"no state, another URL", "web", func() balancer.Balancer {
 			b := row("", "", 0, told(6, "down"), none)
 			b.URL = "/tcp/web/80"
@@ -213,9 +213,9 @@ func TestWhoIsWaitedFor(t *testing.T) {
 		{"another service", "web", up(func(b *balancer.Balancer) { b.Service = "api" }), followed},
 		{"all is every service", "all", up(func(b *balancer.Balancer) { b.Service = "api" }), waiting},
 		{"another port", "web:80", up(func(b *balancer.Balancer) { b.Port = 81 }), followed},
-		{"the port elsewhere", "web:80", up(func(b *balancer.Balancer) { b.Host, b.Here = "10.0.0.9", false }), followed},
+		{"the port elsewhere", "web:80", up(func(b *balancer.Balancer) { b.Host, b.Local = "10.0.0.9", false }), followed},
 		{"the port by another address of this host", "web:80", up(func(b *balancer.Balancer) { b.Host = "10.0.0.7" }), waiting},
-		{"the host by another spelling", "web:2001:db8::1:80", up(func(b *balancer.Balancer) { b.Host, b.Here = "2001:DB8:0::1", false }), waiting},
+		{"the host by another spelling", "web:2001:db8::1:80", up(func(b *balancer.Balancer) { b.Host, b.Local = "2001:DB8:0::1", false }), waiting},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -223,7 +223,7 @@ func TestWhoIsWaitedFor(t *testing.T) {
 			s.asked["web"] = -20 // by nobody else, where lb1 is not concerned
 			s.write()
 			quiet := row("", "", 0, told(6, "down"), none)
-			quiet.Out = 3
+			quiet.OutAnswers = 3
 			s.rows = []balancer.Balancer{outNow, test.other, quiet}
 			s.at(6.1)
 			s.want(test.want)
@@ -236,7 +236,7 @@ func TestAgentOnly(t *testing.T) {
 	s := newScript(t, false, "web")
 	s.only = true
 	s.asked["web"] = 0
-	s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "up ready", Ago: 0.8}}
+	s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "up ready", Age: 0.8}}
 	s.rows = []balancer.Balancer{row("lb1", "UP", 4, told(0.5, "ok"), none)}
 	s.at(0.9)
 	s.write()
@@ -245,21 +245,21 @@ func TestAgentOnly(t *testing.T) {
 	s.rows[0] = row("lb1", "UP", 0, told(2, "ok"), told(0.5, "ok"))
 	s.at(2.1)
 	s.want(waiting) // empty, and may fill again
-	s.agents[0].Answer, s.agents[0].Ago = "up drain #new version", 3
+	s.agents[0].Answer, s.agents[0].Age = "up drain #new version", 3
 	s.at(3.1)
 	s.want(waiting) // its header is from before
 	s.says("UP, 0 sessions open")
-	s.agents[0].Ago = 5 // it goes on asking, faster than checks come
+	s.agents[0].Age = 5 // it goes on asking, faster than checks come
 	s.rows[0] = row("lb1", "UP", 1, told(4, "ok"), told(2, "ok"))
 	s.at(5.1)
 	s.want(waiting)
 	s.rows[0] = row("lb1", "UP", 0, told(6, "ok"), told(4, "ok"))
-	s.agents[0].Ago = 6.05
+	s.agents[0].Age = 6.05
 	s.at(6.1)
 	s.want(followed)
 	s.says("UP, 0 sessions open: out")
 	// The word is taken back.
-	s.agents[0].Answer, s.agents[0].Ago = "up ready", 7
+	s.agents[0].Answer, s.agents[0].Age = "up ready", 7
 	s.at(7.1)
 	s.want(waiting)
 	// Overrides speak through /spool all the same.
@@ -268,7 +268,7 @@ func TestAgentOnly(t *testing.T) {
 	s.want(followed)
 	// And what sends no state is out when its agent has read it.
 	s.rows[0] = row("", "", 0, told(12, "ok"), none)
-	s.agents[0].Answer, s.agents[0].Ago = "maint down #x", 12
+	s.agents[0].Answer, s.agents[0].Age = "maint down #x", 12
 	s.at(12.1)
 	s.forget(0) // the one from before is not the question
 	s.want(followed)
@@ -286,7 +286,7 @@ func TestAgentOnlyEveryConnection(t *testing.T) {
 		}
 	}
 	agent := func(service, answer string, at float64, alike int) balancer.Agent {
-		return balancer.Agent{Service: service, Address: "10.0.0.1", Answer: answer, Ago: at, Alike: alike}
+		return balancer.Agent{Service: service, Address: "10.0.0.1", Answer: answer, Age: at, SameAnswers: alike}
 	}
 	const in, drained = "up ready", "up drain"
 	for _, test := range []struct {
@@ -357,11 +357,11 @@ func (s *script) forget(i int) {
 func TestAgentOfAnother(t *testing.T) {
 	t.Parallel()
 	for _, a := range []balancer.Agent{
-		{Service: "web", Address: "10.0.0.9", Answer: "up drain", Ago: 3},
-		{Service: "web:81", Address: "10.0.0.1", Answer: "up drain", Ago: 3},
-		{Service: "api", Address: "10.0.0.1", Answer: "up drain", Ago: 3},
-		{Service: "web", Address: "10.0.0.1", Answer: "up drain", Ago: 0.9}, // before the command wrote
-		{Service: "../x", Address: "10.0.0.1", Answer: "up drain", Ago: 3},
+		{Service: "web", Address: "10.0.0.9", Answer: "up drain", Age: 3},
+		{Service: "web:81", Address: "10.0.0.1", Answer: "up drain", Age: 3},
+		{Service: "api", Address: "10.0.0.1", Answer: "up drain", Age: 3},
+		{Service: "web", Address: "10.0.0.1", Answer: "up drain", Age: 0.9}, // before the command wrote
+		{Service: "../x", Address: "10.0.0.1", Answer: "up drain", Age: 3},
 	} {
 		s := newScript(t, false, "web")
 		s.only = true
@@ -379,7 +379,7 @@ func TestAgentOfAnother(t *testing.T) {
 		s := newScript(t, false, "web")
 		s.only = true
 		s.write()
-		s.agents = []balancer.Agent{{Service: service, Address: "10.0.0.1", Answer: "up drain", Ago: 3}}
+		s.agents = []balancer.Agent{{Service: service, Address: "10.0.0.1", Answer: "up drain", Age: 3}}
 		s.at(3.1)
 		s.rows = []balancer.Balancer{row("lb1", "UP", 0, told(6, "ok"), told(4, "ok"))}
 		s.at(6.1)
@@ -391,17 +391,17 @@ func TestAgentOfAnother(t *testing.T) {
 func TestAgentAlone(t *testing.T) {
 	t.Parallel()
 	s := newScript(t, false, "web")
-	s.agents = []balancer.Agent{{Service: "web:80", Address: "10.0.0.1", Answer: "up ready", Ago: 1.5}, {Service: "api", Address: "10.0.0.1", Answer: "up ready", Ago: 1.5}}
+	s.agents = []balancer.Agent{{Service: "web:80", Address: "10.0.0.1", Answer: "up ready", Age: 1.5}, {Service: "api", Address: "10.0.0.1", Answer: "up ready", Age: 1.5}}
 	s.write()
 	s.at(2)
 	s.want(waiting)
 	s.says("has not read it yet")
-	s.agents[0].Answer, s.agents[0].Ago = "ready down #x", 3
+	s.agents[0].Answer, s.agents[0].Age = "ready down #x", 3
 	s.at(3.1)
 	s.want(followed)
 	s.says("has read it, open sessions unknown: out")
 	// Checks from there about another instance say nothing about this one.
-	s.agents[0].Ago = 3.5
+	s.agents[0].Age = 3.5
 	other := row("lb1", "DOWN", 0, told(3.4, "down"), told(3.2, "down"))
 	other.Port = 81
 	s.rows = []balancer.Balancer{other}
@@ -423,7 +423,7 @@ func TestAgentAlone(t *testing.T) {
 func TestAgentAloneSilent(t *testing.T) {
 	t.Parallel()
 	asked := func(at float64, known, silent bool) []balancer.Agent {
-		return []balancer.Agent{{Service: "web", Address: "10.0.0.9", Answer: "up ready", Ago: at, Alike: 1, Known: known, Silent: silent}}
+		return []balancer.Agent{{Service: "web", Address: "10.0.0.9", Answer: "up ready", Age: at, SameAnswers: 1, Confirmed: known, Silent: silent}}
 	}
 	s := newScript(t, false, "web")
 	s.agents = asked(-6, true, true)
@@ -533,7 +533,7 @@ func TestSilent(t *testing.T) {
 	s = newScript(t, false, "web")
 	s.write()
 	stateless := row("", "", 0, told(6, "down"), none)
-	stateless.Out = 3
+	stateless.OutAnswers = 3
 	s.rows = []balancer.Balancer{stateless}
 	s.at(6.1)
 	s.want(followed)
@@ -698,8 +698,8 @@ func TestBack(t *testing.T) {
 		{"up", row("lb1", "UP", 3, told(6, "ok"), told(4, "ok")), "", followed, "UP, 3 sessions open: up"},
 		{"never noticed", row("lb1", "UP 1/3", 3, told(6, "ok"), told(0, "down")), "", followed, "UP 1/3, 3 sessions open: up"},
 		{"not checked", row("lb1", "no check", 3, told(6, "ok"), none), "", followed, "no check"},
-		{"redirect", row("lb1", "UP", 3, balancer.Answer{Ago: 6, Code: 302}, none), "", followed, "UP"},
-		{"forced", row("lb1", "UP", 3, balancer.Answer{Ago: 6, Code: 200, Override: "up"}, none), "", followed, "UP"},
+		{"redirect", row("lb1", "UP", 3, balancer.Answer{Age: 6, Code: 302}, none), "", followed, "UP"},
+		{"forced", row("lb1", "UP", 3, balancer.Answer{Age: 6, Code: 200, Override: "up"}, none), "", followed, "UP"},
 		{"on the way", row("lb1", "DOWN 1/2", 0, told(6, "ok"), told(4, "ok")), "", waiting, "DOWN 1/2, 0 sessions open"},
 		{"drained still", row("lb1", "NOLB", 0, told(6, "ok"), told(4, "ok")), "", waiting, "NOLB"},
 		{"fails", row("lb1", "UP 2/3", 0, told(6, "fail"), told(4, "ok")), "", waiting, "UP 2/3, 0 sessions open, was told 503"},
@@ -718,7 +718,7 @@ func TestBack(t *testing.T) {
 			s.write()
 			s.rows = []balancer.Balancer{test.row}
 			if test.agent != "" {
-				s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: test.agent, Ago: 6}}
+				s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: test.agent, Age: 6}}
 			}
 			s.at(6.1)
 			s.want(test.want)
@@ -731,12 +731,12 @@ func TestBack(t *testing.T) {
 	b := row("lb1", "UP", 0, told(-100, "ok"), none)
 	b.Silent = true
 	s.rows = []balancer.Balancer{b}
-	s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "maint down #x", Ago: 0.5}}
+	s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "maint down #x", Age: 0.5}}
 	s.at(0.6)
 	s.write()
 	s.at(1.5)
 	s.want(waiting)
-	s.agents[0].Answer, s.agents[0].Ago = "up ready", 2
+	s.agents[0].Answer, s.agents[0].Age = "up ready", 2
 	s.at(2.1)
 	s.want(waiting) // for its first check
 	s.rows[0] = row("lb1", "UP", 0, told(3, "ok"), told(-100, "ok"))
@@ -789,7 +789,7 @@ func TestFlood(t *testing.T) {
 			b := row(fmt.Sprintf("lb%d.%d", round, i), "UP", 1, told(now, "down"), told(now-1, "down"))
 			b.Address = fmt.Sprintf("a%d.%d", round, i%5000)
 			s.rows = append(s.rows, b)
-			s.agents = append(s.agents, balancer.Agent{Service: "web", Address: fmt.Sprintf("b%d.%d", round, i), Answer: "up ready", Ago: now})
+			s.agents = append(s.agents, balancer.Agent{Service: "web", Address: fmt.Sprintf("b%d.%d", round, i), Answer: "up ready", Age: now})
 		}
 		s.at(now + 0.1)
 	}
@@ -811,7 +811,7 @@ func TestJudgeSafe(t *testing.T) {
 		return weigh(row(node, "UP", 5, told(1, "ok"), none), weight, total)
 	}
 	silent := func(b *balancer.Balancer) { b.Silent = true }
-	late := func(b *balancer.Balancer) { b.Last.Ago = 9 }
+	late := func(b *balancer.Balancer) { b.Last.Age = 9 }
 	api := func(b *balancer.Balancer) { b.Service, b.Server = "api", "be/web2" }
 	for _, test := range []struct {
 		name               string
@@ -849,9 +849,9 @@ func TestJudgeSafe(t *testing.T) {
 			}
 			s := newScript(t, false, test.targets...)
 			for i := range test.rows {
-				test.rows[i].Asked = test.rows[i].Last.Ago
+				test.rows[i].RequestAge = test.rows[i].Last.Age
 			}
-			r := &balancer.Report{Uptime: 100, Balancers: test.rows, Services: []balancer.LastRequest{{Service: "web", Ago: 1}}}
+			r := &balancer.Report{Uptime: 100, Balancers: test.rows, Services: []balancer.LastRequest{{Service: "web", Age: 1}}}
 			objection, missing := judgeSafe(s.w.targets, r, 5*time.Second)
 			if !strings.Contains(objection, test.objection) || (objection == "") != (test.objection == "") ||
 				!strings.Contains(missing, test.missing) || (missing == "") != (test.missing == "") {
@@ -863,16 +863,16 @@ func TestJudgeSafe(t *testing.T) {
 		agent              balancer.Agent
 		objection, missing string
 	}{
-		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3, Known: true}, "web: 10.0.0.9 asks the agent and sends no state", ""},
-		{balancer.Agent{Service: "web:80", Address: "10.0.0.9", Ago: 3, Known: true}, `web:80: 10.0.0.9 asks the agent and sends no state, so that what it has left cannot be known; check web:80 by HTTP from there too, and add "http-check send-state"`, ""},
-		{balancer.Agent{Service: "web", Address: "10.0.0.1", Ago: 3, Known: true}, "", ""}, // checks come from there
-		{balancer.Agent{Service: "web:80", Address: "10.0.0.1", Ago: 3, Known: true}, "", ""},
-		{balancer.Agent{Service: "web:81", Address: "10.0.0.1", Ago: 3, Known: true}, "web:81: 10.0.0.1 asks", ""},
-		{balancer.Agent{Service: "api", Address: "10.0.0.9", Ago: 3, Known: true}, "", ""},
-		{balancer.Agent{Service: "all", Address: "10.0.0.9", Ago: 3, Known: true}, "", ""}, // web is not all
-		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 6, Known: true, Silent: true}, "", ""},
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Age: 3, Confirmed: true}, "web: 10.0.0.9 asks the agent and sends no state", ""},
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.9", Age: 3, Confirmed: true}, `web:80: 10.0.0.9 asks the agent and sends no state, so that what it has left cannot be known; check web:80 by HTTP from there too, and add "http-check send-state"`, ""},
+		{balancer.Agent{Service: "web", Address: "10.0.0.1", Age: 3, Confirmed: true}, "", ""}, // checks come from there
+		{balancer.Agent{Service: "web:80", Address: "10.0.0.1", Age: 3, Confirmed: true}, "", ""},
+		{balancer.Agent{Service: "web:81", Address: "10.0.0.1", Age: 3, Confirmed: true}, "web:81: 10.0.0.1 asks", ""},
+		{balancer.Agent{Service: "api", Address: "10.0.0.9", Age: 3, Confirmed: true}, "", ""},
+		{balancer.Agent{Service: "all", Address: "10.0.0.9", Age: 3, Confirmed: true}, "", ""}, // web is not all
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Age: 6, Confirmed: true, Silent: true}, "", ""},
 		// One that has asked once may be a person, who is waited for until that is clear.
-		{balancer.Agent{Service: "web", Address: "10.0.0.9", Ago: 3}, "", "web: 10.0.0.9 asks the agent and sends no state"},
+		{balancer.Agent{Service: "web", Address: "10.0.0.9", Age: 3}, "", "web: 10.0.0.9 asks the agent and sends no state"},
 	} {
 		s := newScript(t, false, "web")
 		r := &balancer.Report{Uptime: 100, Balancers: []balancer.Balancer{up("lb1", 1, 2)}, Agents: []balancer.Agent{test.agent}}
@@ -888,17 +888,17 @@ func TestJudgeSafe(t *testing.T) {
 		t.Errorf("a daemon that has just started: %q, %q", objection, missing)
 	}
 	for name, r := range map[string]*balancer.Report{
-		"of an older daemon": {NotKept: 1},
-		"of web":             {Unrecorded: []balancer.Unrecorded{{Service: "web", Client: "10.0.0.7"}}},
-		"of all":             {Unrecorded: []balancer.Unrecorded{{Service: "all", Client: "10.0.0.7"}}},
-		"of any":             {Unrecorded: []balancer.Unrecorded{{Client: "10.0.0.7"}}},
+		"of an older daemon": {DroppedRequests: 1},
+		"of web":             {Unrecorded: []balancer.UnrecordedClient{{Service: "web", Client: "10.0.0.7"}}},
+		"of all":             {Unrecorded: []balancer.UnrecordedClient{{Service: "all", Client: "10.0.0.7"}}},
+		"of any":             {Unrecorded: []balancer.UnrecordedClient{{Client: "10.0.0.7"}}},
 	} {
 		r.Uptime, r.Balancers = 100, rows
 		if objection, missing := judgeSafe(s.w.targets, r, 5*time.Second); objection != "" || !strings.Contains(missing, "the daemon could not record it") {
 			t.Errorf("a client that is not recorded, %s: %q, %q", name, objection, missing)
 		}
 	}
-	r := &balancer.Report{Uptime: 100, Balancers: rows, NotKept: 1, Unrecorded: []balancer.Unrecorded{{Service: "api"}}}
+	r := &balancer.Report{Uptime: 100, Balancers: rows, DroppedRequests: 1, Unrecorded: []balancer.UnrecordedClient{{Service: "api"}}}
 	if objection, missing := judgeSafe(s.w.targets, r, 5*time.Second); objection != "" || missing != "" {
 		t.Errorf("a client that is not recorded, of another service: %q, %q", objection, missing)
 	}

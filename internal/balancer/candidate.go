@@ -7,83 +7,67 @@ import (
 	"hacheck/internal/clients"
 )
 
-// candidate is an asker that sends no state and may be a balancer: it is one from its third request at a
-// steady interval on. Of two whose hashes are the same the second is mistaken for the first.
+// candidate is a client that sends no state and may be a balancer. It is taken for one when it sends its third request
+// at a steady interval. Two clients with the same hash count as one.
 type candidate struct {
-	hash   uint64
-	client uint64 // hash of the client's network
-	at     time.Time
-	gap    time.Duration // between the two requests before; 0 when there was one
+	hash     uint64        // of the client's address and its URL
+	client   uint64        // hash of the client's network
+	at       time.Time     // of its last request
+	interval time.Duration // between its last two requests; 0 after the first
 }
 
-// steady returns the interval at which r, of an asker that sends no state, is the third, or 0 when it is not.
-func (s *Service) steady(r *Request) time.Duration {
+// steadyInterval records r, which has no state, with its candidate. It returns the interval if r is the third request
+// at a steady one, else 0. s.mu is held.
+func (s *Service) steadyInterval(r *Request) time.Duration {
 	var h maphash.Hash
 	h.SetSeed(s.t.seed)
 	_, _ = h.WriteString(r.Peer) // never fails
 	_ = h.WriteByte(0)
 	_, _ = h.WriteString(r.URL)
 	hash := h.Sum64()
-	if s.candidate.at.IsZero() {
-		s.candidate = candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.Answered}
-		return 0
-	}
-	if s.candidate.hash == hash {
-		return s.candidate.again(r.Answered)
-	}
 	for i := range s.candidates {
 		if c := &s.candidates[i]; c.hash == hash {
-			return c.again(r.Answered)
+			return c.observe(r.Answered)
 		}
 	}
 	c := candidate{hash: hash, client: maphash.Comparable(s.t.seed, clients.NetworkOf(r.Peer)), at: r.Answered}
-	if len(s.candidates) < maxCandidates-1 {
+	if len(s.candidates) < maxCandidates {
 		s.candidates = append(s.candidates, c)
 	} else {
-		*s.leastCandidate(c.client) = c
+		s.candidates[s.candidateToReplace(c.client)] = c
 	}
 	return 0
 }
 
-// leastCandidate returns the candidate that makes room for one of a client: the oldest of the client that has the
-// most, or of its own when it has as many.
-func (s *Service) leastCandidate(client uint64) *candidate {
-	all := make([]*candidate, 0, maxCandidates)
-	all = append(all, &s.candidate)
-	for i := range s.candidates {
-		all = append(all, &s.candidates[i])
+// candidateToReplace returns the index of the candidate that makes room for a new one of client: the oldest of the
+// client that has the most, or of client itself if no other has more.
+func (s *Service) candidateToReplace(client uint64) int {
+	count := map[uint64]int{}
+	for _, c := range s.candidates {
+		count[c.client]++
 	}
-	count := func(client uint64) (n int) {
-		for _, c := range all {
-			if c.client == client {
-				n++
-			}
-		}
-		return n
-	}
-	var least *candidate
-	most := max(count(client), 1)
-	for _, c := range all {
-		n := count(c.client)
+	oldest, most := -1, max(count[client], 1)
+	for i, c := range s.candidates {
+		n := count[c.client]
 		switch {
-		case n < most || n == most && most == count(client) && c.client != client:
-		case n > most || least == nil || c.at.Before(least.at):
-			least, most = c, n
+		case n < most || n == most && most == count[client] && c.client != client:
+		case n > most || oldest < 0 || c.at.Before(s.candidates[oldest].at):
+			oldest, most = i, n
 		}
 	}
-	return least
+	return oldest
 }
 
-// again enters another request and returns the interval when it is the third at a steady one, else 0.
-func (c *candidate) again(at time.Time) time.Duration {
-	gap := at.Sub(c.at)
-	if gap < steadyAtLeast {
-		return 0 // the same question twice: two threads of a load, or a person
+// observe records another request. It returns the interval if the request is the third at a steady one, else 0.
+func (c *candidate) observe(at time.Time) time.Duration {
+	interval := at.Sub(c.at)
+	if interval < minSteadyInterval {
+		return 0 // two threads of a load test, or a person
 	}
-	before := c.gap
-	c.at, c.gap = at, gap
-	if before > 0 && max(gap, before) <= steadyRatio*min(gap, before) {
-		return gap
+	previous := c.interval
+	c.at, c.interval = at, interval
+	if previous > 0 && max(interval, previous) <= maxSteadyRatio*min(interval, previous) {
+		return interval
 	}
 	return 0
 }

@@ -9,76 +9,74 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Request is one check request and its answer. Its memory is the caller's again when Asked returns.
+// Request is one check request and its answer. Record keeps none of its memory.
 type Request struct {
-	Peer string // the remote address
-	// HasState says that there was an X-Haproxy-Server-State header. State is the last one as it came, Node and
-	// Name are in it.
-	HasState          bool
+	Peer     string // the remote address
+	HasState bool   // the request had an X-Haproxy-Server-State header
+	// State is the last such header as the client sent it. Node and Name are fields of it.
 	State, Node, Name string
 	URL               string // the request's path and query
 	Host              string // that was to be checked
 	Port              uint16
-	Here              bool
-	Received          time.Time   // when it came; zero: when it was answered
+	Local             bool        // Host is this machine
+	Received          time.Time   // zero: the same as Answered
 	Code              int         // of the answer
-	Override          spool.State // that decided it; Ready when none did
-	Answered          time.Time   // when it was answered
+	Override          spool.State // that decided the answer; Ready for none
+	Answered          time.Time
 }
 
-// Service is what is known of the balancers that ask about one service. It is safe for concurrent use.
+// Service records the requests about one service. It is safe for concurrent use.
 type Service struct {
 	t    *Table
 	name string
 
-	missed missed
-	// lost is when a client asked last that then had no row, and lostBy is that client; Table.mu guards them.
-	lost   time.Time
-	lostBy netip.Prefix
+	dropped recentCount
+	// missedAt is the time of the last request that has no row now, and missedBy is its client. Table.mu guards both.
+	missedAt time.Time
+	missedBy netip.Prefix
 
 	mu         sync.Mutex
 	rows       []*row
-	index      map[rowKey]*row // when there are more than a few
-	candidate  candidate       // the first; most services have no other
-	candidates []candidate     // the others
+	index      map[rowKey]*row // of rows, if there are more than linearRows
+	candidates []candidate
 }
 
-// fewRows is up to how many rows are looked through one by one.
-const fewRows = 8
+// linearRows is up to how many rows findRow compares one by one.
+const linearRows = 8
 
-// Record enters one request. It costs a fraction of a microsecond: every check comes by.
+// Record records one request. Every check calls it, so it takes a fraction of a microsecond.
 func (s *Service) Record(r *Request) {
-	key := rowKey{peer: r.Peer, node: cut(r.Node, maxName), name: cut(r.Name, maxName)}
+	key := rowKey{peer: r.Peer, node: truncate(r.Node, maxName), name: truncate(r.Name, maxName)}
 	if !r.HasState || r.Name == "" {
-		key.url = cut(r.URL, maxName)
+		key.url = truncate(r.URL, maxName)
 	}
-	if !s.enter(&key, r) {
-		s.t.miss(s, clients.NetworkOf(r.Peer), r.Answered)
+	if !s.record(&key, r) {
+		s.t.recordDropped(s, clients.NetworkOf(r.Peer), r.Answered)
 	}
 }
 
-// enter enters r in its row and returns true, or returns false when there is no room for one.
-func (s *Service) enter(key *rowKey, r *Request) bool {
+// record records r in its row. It returns false if r needs a row and there is no room for one.
+func (s *Service) record(key *rowKey, r *Request) bool {
 	s.mu.Lock()
-	if w := s.find(key); w != nil {
-		w.enter(r)
+	if w := s.findRow(key); w != nil {
+		w.record(r)
 		s.mu.Unlock()
 		return true
 	}
-	var gap time.Duration
+	var interval time.Duration
 	if !r.HasState {
-		if gap = s.steady(r); gap == 0 {
+		if interval = s.steadyInterval(r); interval == 0 {
 			s.mu.Unlock()
 			return true
 		}
 	}
 	s.mu.Unlock()
-	return s.t.add(s, key, gap, r)
+	return s.t.addRow(s, key, interval, r)
 }
 
-func cut(s string, n int) string { return s[:min(len(s), n)] }
+func truncate(s string, n int) string { return s[:min(len(s), n)] }
 
-func (s *Service) find(key *rowKey) *row {
+func (s *Service) findRow(key *rowKey) *row {
 	if s.index != nil {
 		return s.index[*key]
 	}
@@ -90,8 +88,8 @@ func (s *Service) find(key *rowKey) *row {
 	return nil
 }
 
-// beside returns how many rows of s a client has.
-func (s *Service) beside(client netip.Prefix) (n int) {
+// countRows returns how many rows of s a client has.
+func (s *Service) countRows(client netip.Prefix) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range s.rows {
@@ -102,12 +100,12 @@ func (s *Service) beside(client netip.Prefix) (n int) {
 	return n
 }
 
-// insert enters a row. s.mu is held.
-func (s *Service) insert(w *row) {
+// insertRow adds a row. s.mu is held.
+func (s *Service) insertRow(w *row) {
 	s.rows = append(s.rows, w)
 	if s.index != nil {
 		s.index[w.key] = w
-	} else if len(s.rows) > fewRows {
+	} else if len(s.rows) > linearRows {
 		s.index = make(map[rowKey]*row, len(s.rows))
 		for _, w := range s.rows {
 			s.index[w.key] = w
@@ -115,9 +113,9 @@ func (s *Service) insert(w *row) {
 	}
 }
 
-// lose remembers that a client asked at that time which is in no row. Table.mu is held.
-func (s *Service) lose(client netip.Prefix, at time.Time) {
-	if at.After(s.lost) {
-		s.lost, s.lostBy = at, client
+// recordMissed remembers that client sent a request at that time and has no row for it. Table.mu is held.
+func (s *Service) recordMissed(client netip.Prefix, at time.Time) {
+	if at.After(s.missedAt) {
+		s.missedAt, s.missedBy = at, client
 	}
 }

@@ -1,8 +1,9 @@
-// Package balancer remembers which load balancers ask, how often, what they are told, and how they see the
-// servers of this host. It tells an operator when it is safe to touch the machine.
+// Package balancer records which load balancers ask about the services of this host: how often, which answers they
+// got, and which state they report for each server.
 //
-// The HTTP door tells a [Service] of every check request, the agent door tells the [Table] of every answer
-// it gives, and [Table.Report] says what is known. Nothing here decides: hadown does, from the report.
+// The HTTP endpoint calls [Service.Record] for every check request, and the agent endpoint calls [Table.RecordAgent]
+// for every answer. [Table.Report] returns what is known. The package decides nothing: the commands decide from the
+// report when a server is out of service.
 package balancer
 
 import (
@@ -19,59 +20,59 @@ import (
 	"hacheck/internal/share"
 )
 
-// The bounds. What is remembered is chosen by whoever sends requests, so that what nobody has asked about for long
-// makes room, and then the client that fills the table; see the package share.
+// The bounds. Clients choose what is recorded. A row that has been silent for long makes room first, then a row of the
+// client that has the most; see package share.
 const (
-	maxRows       = 10_000 // all together
-	maxRowsBeside = 100    // of one client about one service
-	maxCandidates = 16     // of one service, see candidate
-	maxServices   = 2 * maxRows
-	maxHeader     = 1 << 10
-	maxName       = 256    // of a node, a server or a URL
-	maxAgents     = 10_000 // agent connections, told apart by address and by what they ask about
+	maxRows         = 10_000 // in total
+	maxRowsOfClient = 100    // about one service
+	maxCandidates   = 16     // of one service, see candidate
+	maxServices     = 2 * maxRows
+	maxHeader       = 1 << 10
+	maxName         = 256    // bytes of a node, a server or a URL
+	maxAgents       = 10_000 // pairs of an address and a service
 )
 
 const (
-	// forgetAfter is how long a balancer that is silent is remembered, at least.
-	forgetAfter = 10 * time.Minute
-	// forgetStateless is the same for one that sends no state: it may have been a person in a loop.
-	forgetStateless = time.Minute
-	// silentAtLeast and silentIntervals say when a balancer is silent.
-	silentAtLeast   = 5 * time.Second
+	// rowTTL is how long a silent balancer is remembered, at least.
+	rowTTL = 10 * time.Minute
+	// statelessRowTTL is rowTTL for a client that sends no state: it may have been a person in a loop.
+	statelessRowTTL = time.Minute
+	// A balancer is silent after silentIntervals of its intervals without a request, but not before minSilence.
+	minSilence      = 5 * time.Second
 	silentIntervals = 3
-	// silentUnknown is the same for one whose interval is not known yet, since it has asked only once.
-	silentUnknown = 30 * time.Second
-	// silentAgent is the same for one that has asked the agent fewer than agentKnown times: it may be a person.
-	silentAgent = 10 * time.Second
-	agentKnown  = 3
-	// steadyAtLeast is the shortest interval by which one that sends no state is known for a balancer.
-	steadyAtLeast = 100 * time.Millisecond
-	// steadyRatio is how much longer than another a steady interval may be: HAProxy's spread-checks makes
-	// 1.5 of it.
-	steadyRatio = 2
+	// silentAfterOneRequest replaces both as long as the interval is unknown.
+	silentAfterOneRequest = 30 * time.Second
+	// unconfirmedAgentSilence replaces both for an agent client with fewer than confirmedAgentRequests requests: it
+	// may be a person.
+	unconfirmedAgentSilence = 10 * time.Second
+	confirmedAgentRequests  = 3
+	// minSteadyInterval is the shortest interval at which a client without a state is taken for a balancer.
+	minSteadyInterval = 100 * time.Millisecond
+	// maxSteadyRatio is the largest ratio of two intervals that count as steady. HAProxy's spread-checks causes 1.5.
+	maxSteadyRatio = 2
 )
 
-// Table is all that is known of balancers. It is safe for concurrent use and owns no goroutine.
+// Table holds all that is known of balancers. It is safe for concurrent use and owns no goroutine.
 type Table struct {
 	now     func() time.Time
 	started time.Time
 	seed    maphash.Seed
-	notKept missed // requests about services that are not remembered, and agents
+	dropped recentCount // requests about services without a record, and agent requests
 
-	log  *slog.Logger
-	full map[string]*atomic.Int64 // when a full table was logged last, by its name; the age of this Table
+	log        *slog.Logger
+	fullLogged map[string]*atomic.Int64 // by table name: uptime at which it was last logged as full, 0 for never
 
-	// mu guards the rest, and which rows there are. It is locked before the lock of a Service.
-	mu       sync.Mutex
-	rows     *share.Shares[*row]
-	services map[string]*Service
-	swept    time.Time
+	// mu guards the fields below and which rows exist. It is locked before Service.mu.
+	mu        sync.Mutex
+	rows      *share.Shares[*row]
+	services  map[string]*Service
+	expiredAt time.Time // when removeExpired last ran for all services
 
-	agents      map[agentKey]*agentRow
-	agentRows   *share.Shares[*agentRow]
-	agentsSwept time.Time
+	agents          map[agentKey]*agentRow
+	agentRows       *share.Shares[*agentRow]
+	agentsExpiredAt time.Time
 
-	missedServices, missedAgents unrecorded
+	missedServices, missedAgents missedRequests
 }
 
 // New returns an empty table.
@@ -80,27 +81,27 @@ func New() *Table { return newTable(time.Now) }
 func newTable(now func() time.Time) *Table {
 	return &Table{
 		now: now, started: now(), seed: maphash.MakeSeed(), log: slog.New(slog.DiscardHandler),
-		full: map[string]*atomic.Int64{"services": {}, "balancers": {}, "agents": {}},
-		rows: share.New((*row).questions), services: map[string]*Service{},
-		agents: map[agentKey]*agentRow{}, agentRows: share.New(func(a *agentRow) uint64 { return uint64(a.asked) }),
+		fullLogged: map[string]*atomic.Int64{"services": {}, "balancers": {}, "agents": {}},
+		rows:       share.New((*row).requestCount), services: map[string]*Service{},
+		agents: map[agentKey]*agentRow{}, agentRows: share.New(func(a *agentRow) uint64 { return uint64(a.requests) }),
 	}
 }
 
-// SetLogger has the table log when it is full. It must be called before all else.
+// SetLogger makes the table log when it is full. The caller calls it before any other method.
 func (t *Table) SetLogger(log *slog.Logger) { t.log = log }
 
-// Full logs, once a minute at most, that a table has no more room for the client that fills it. table is "services",
-// "balancers" or "agents".
-func (t *Table) Full(table string, largest netip.Prefix, rows int) {
-	now, last := int64(t.age(t.now())), t.full[table].Load()
-	if last != 0 && now-last < int64(time.Minute) || !t.full[table].CompareAndSwap(last, max(now, 1)) {
+// LogFull logs, at most once a minute, that a table has no more room for the client that fills it. table is
+// "services", "balancers" or "agents".
+func (t *Table) LogFull(table string, largest netip.Prefix, rows int) {
+	now, last := int64(t.uptime(t.now())), t.fullLogged[table].Load()
+	if last != 0 && now-last < int64(time.Minute) || !t.fullLogged[table].CompareAndSwap(last, max(now, 1)) {
 		return
 	}
-	t.log.Warn("a table of who asks is full: the client that fills it gets no more rows, and loses some to others; if it is no balancer, keep it away by a firewall",
+	t.log.Warn("a table of clients is full: the client that fills it gets no more rows and loses some to others; if it is not a balancer, block it with a firewall",
 		"table", table, "client", clientName(largest), "rows", rows)
 }
 
-// Service returns what is known of the service with that name, for its requests to be entered.
+// Service returns the record of the service with that name.
 func (t *Table) Service(name string) *Service {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,36 +111,37 @@ func (t *Table) Service(name string) *Service {
 	return &Service{t: t, name: name}
 }
 
-// age is how long the table has been there, which no clock that is set changes.
-func (t *Table) age(now time.Time) time.Duration { return now.Sub(t.started) }
+// uptime returns how long the table has existed. It is monotonic.
+func (t *Table) uptime(now time.Time) time.Duration { return now.Sub(t.started) }
 
-// missed counts what is not remembered, until there has been none for forgetAfter.
-type missed struct {
+// recentCount counts events. It starts again from zero after rowTTL without an event.
+type recentCount struct {
 	n    atomic.Uint64
-	last atomic.Int64 // age of the table, a time.Duration
+	last atomic.Int64 // uptime of the table, a time.Duration
 }
 
-func (m *missed) add(age time.Duration) {
-	m.last.Store(int64(age))
-	m.n.Add(1)
+func (c *recentCount) add(uptime time.Duration) {
+	c.last.Store(int64(uptime))
+	c.n.Add(1)
 }
 
-func (m *missed) count(age time.Duration) uint64 {
-	if age-time.Duration(m.last.Load()) > forgetAfter {
-		m.n.Store(0)
+func (c *recentCount) count(uptime time.Duration) uint64 {
+	if uptime-time.Duration(c.last.Load()) > rowTTL {
+		c.n.Store(0)
 	}
-	return m.n.Load()
+	return c.n.Load()
 }
 
-// add makes a row of s and enters r in it, or returns false when there is no room. gap is what steady returned.
-func (t *Table) add(s *Service, key *rowKey, gap time.Duration, r *Request) bool {
+// addRow makes a row of s and records r in it. It returns false if there is no room. interval is what steadyInterval
+// returned.
+func (t *Table) addRow(s *Service, key *rowKey, interval time.Duration, r *Request) bool {
 	client := clients.NetworkOf(key.peer)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if other := t.services[s.name]; other != nil && other != s {
-		return false // the HTTP server has dropped its row meanwhile, and made another one
+		return false // the HTTP server has dropped its record of the service and made another one
 	}
-	if s.beside(client) >= maxRowsBeside {
+	if s.countRows(client) >= maxRowsOfClient {
 		return false
 	}
 	for t.rows.Len() >= maxRows {
@@ -149,33 +151,33 @@ func (t *Table) add(s *Service, key *rowKey, gap time.Duration, r *Request) bool
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.find(key)
+	w := s.findRow(key)
 	if w == nil {
 		w = &row{service: s, client: client, key: rowKey{strings.Clone(key.peer), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
-		if gap > 0 {
-			w.asked, w.last.at = 1, r.Answered.Add(-gap)
+		if interval > 0 {
+			w.requests, w.last.at = 1, r.Answered.Add(-interval)
 		}
 		w.place = t.rows.Add(client, w)
-		s.insert(w)
+		s.insertRow(w)
 		t.services[s.name] = s
 	}
-	w.enter(r)
+	w.record(r)
 	return true
 }
 
-// makeRoom forgets what has been silent for long, or else one row of the client that has the most. It returns false
-// if there is nothing to forget for the sake of client. t.mu is held.
+// makeRoom removes expired rows, or else one row of the client that has the most. It returns false if client itself
+// would have to lose a row. t.mu is held.
 func (t *Table) makeRoom(client netip.Prefix) bool {
 	now := t.now()
-	if now.Sub(t.swept) >= time.Second {
-		t.swept = now
+	if now.Sub(t.expiredAt) >= time.Second {
+		t.expiredAt = now
 		for _, s := range t.services {
-			t.forget(s, now)
+			t.removeExpired(s, now)
 		}
 		if t.rows.Len() < maxRows {
 			return true
 		}
-		t.Full("balancers", t.rows.Largest(), t.rows.Len())
+		t.LogFull("balancers", t.rows.Largest(), t.rows.Len())
 	}
 	w, ok := t.rows.Displace(client)
 	if !ok {
@@ -186,42 +188,42 @@ func (t *Table) makeRoom(client netip.Prefix) bool {
 	defer s.mu.Unlock()
 	s.rows = slices.DeleteFunc(s.rows, func(other *row) bool { return other == w })
 	delete(s.index, w.key)
-	if now.Sub(w.last.at) <= w.silence() {
-		s.lose(w.client, w.last.at)
+	if now.Sub(w.last.at) <= w.silentAfter() {
+		s.recordMissed(w.client, w.last.at)
 	}
 	return true
 }
 
-// miss counts a request of a client about s that is not entered for want of room.
-func (t *Table) miss(s *Service, client netip.Prefix, at time.Time) {
-	s.missed.add(t.age(at))
+// recordDropped counts a request about s for which there is no row.
+func (t *Table) recordDropped(s *Service, client netip.Prefix, at time.Time) {
+	s.dropped.add(t.uptime(at))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known := t.services[s.name]; known != nil {
-		known.lose(client, at)
+		known.recordMissed(client, at)
 		return
 	}
 	if len(t.services) >= maxServices {
-		t.missedAgents.other, t.missedAgents.otherBy = at, client
+		t.missedAgents.unnamedAt, t.missedAgents.unnamedBy = at, client
 		return
 	}
 	t.services[s.name] = s
-	s.lose(client, at)
+	s.recordMissed(client, at)
 }
 
-// forget drops the rows of s that are to be forgotten, and s when there is nothing left. t.mu is held.
-func (t *Table) forget(s *Service, now time.Time) {
+// removeExpired removes the expired rows of s, and s itself when nothing is left. t.mu is held.
+func (t *Table) removeExpired(s *Service, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rows = slices.DeleteFunc(s.rows, func(w *row) bool {
-		if !w.forgotten(now) {
+		if !w.isExpired(now) {
 			return false
 		}
 		delete(s.index, w.key)
 		t.rows.Remove(w.place)
 		return true
 	})
-	if len(s.rows) == 0 && s.missed.count(t.age(now)) == 0 && now.Sub(s.lost) > unrecordedFor {
+	if len(s.rows) == 0 && s.dropped.count(t.uptime(now)) == 0 && now.Sub(s.missedAt) > unrecordedTTL {
 		delete(t.services, s.name)
 	}
 }

@@ -129,7 +129,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(balancers, float64(asking), "false")
 	gauge(balancers, float64(silent), "true")
-	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.NotKept)
+	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.DroppedRequests)
 
 	counter(desc("remote_changes_refused_total", "POST /spool requests that were refused."), c.s.Refused())
 	reloads, rl := desc("config_reloads_total", "Reloads of the configuration, by result.", "result"), c.s.Reloads()
