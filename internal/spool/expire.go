@@ -31,7 +31,7 @@ type parked struct {
 
 // expire ends what has expired, and brings back what no longer has, the clock having been set back: for
 // the keys of t, and for all when the timer says so.
-func (w *work) expire(t *target, todo uint32) {
+func (w *work) expire(t *query, todo uint32) {
 	var turned []*file
 	consider := func(f *file) {
 		if f.entry != nil && f.entry.Expired(w.now) != f.over {

@@ -241,10 +241,7 @@ func (x *Index) openWatch() {
 //
 // It never answers from before a write that has returned: see the package comment.
 func (x *Index) Lookup(service, host string, port uint16, here bool) View {
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	t := target{service, host, port, here}
+	t := newQuery(service, host, port, here)
 	if fd := x.fd.Load(); (fd < 0 || !pending(fd)) && x.attention.Load() == 0 {
 		v, turned := x.snap.Load().view(t, x.now)
 		if !turned {
@@ -264,7 +261,7 @@ func (x *Index) Lookup(service, host string, port uint16, here bool) View {
 }
 
 // noteMaints remembers which overrides that cover t said maint and have expired, for MaintEnded.
-func (x *Index) noteMaints(t target) {
+func (x *Index) noteMaints(t query) {
 	s := x.snap.Load()
 	for _, k := range t.keys() {
 		if e := s.slot(k).entry; e != nil && e.State == Maint && e.Expired(x.now()) {
@@ -274,9 +271,9 @@ func (x *Index) noteMaints(t target) {
 }
 
 // lookupLocked is Lookup when there may be news. x.mu is held, and released.
-func (x *Index) lookupLocked(t target) View {
+func (x *Index) lookupLocked(t query) View {
 	defer x.mu.Unlock()
-	t.service, t.host = strings.Clone(t.service), strings.Clone(t.host) // entries that are read now are kept
+	t.key.Service, t.key.Host = strings.Clone(t.key.Service), strings.Clone(t.key.Host) // entries that are read now are kept
 	x.update(&t, 0)
 	now := x.now()
 	v, _ := x.snap.Load().view(t, func() time.Time { return now })
@@ -288,7 +285,7 @@ func (x *Index) lookupLocked(t target) View {
 
 // viewCrowded adds to v what the files say for which there was no room. Nothing is known of how those
 // end, so that no result may be used twice.
-func (x *Index) viewCrowded(t target, v *View, now time.Time) {
+func (x *Index) viewCrowded(t query, v *View, now time.Time) {
 	v.MinGeneration = v.Generation + 1
 	h, err := openHandle(x.root)
 	if err != nil {
@@ -306,7 +303,8 @@ func (x *Index) viewCrowded(t target, v *View, now time.Time) {
 		if !ok || e.Expired(now) {
 			continue
 		}
-		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && k.width() > v.Override.Key.width() {
+		// Of two overrides of the same state the one of the wider key answers.
+		if v.Override == nil || e.State > v.Override.State || e.State == v.Override.State && !v.Override.Key.Covers(k, t.local) {
 			v.Override = &e
 		}
 	}

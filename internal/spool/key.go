@@ -149,18 +149,60 @@ func (k Key) canonical() Key {
 	return k
 }
 
-// width says how much k covers: All everything, a service all its instances.
-func (k Key) width() int {
+// Covers reports whether an override of k decides about other: All covers everything, a service covers all its
+// instances, and `service:port` covers the instance at every address of this machine. local says that other.Host is
+// one of those; an empty other.Host always is. Hosts are compared in their canonical text.
+//
+// An instance of All covers only itself: see ErrAllInstance.
+func (k Key) Covers(other Key, local bool) bool {
 	switch {
-	case k.Port == 0 && k.Service == All:
-		return 3
+	case k == Key{Service: All}:
+		return true
+	case k.Service != other.Service:
+		return false
 	case k.Port == 0:
-		return 2
+		return true
+	case k.Port != other.Port:
+		return false
 	case k.Host == "":
-		return 1
+		return local || other.Host == ""
 	default:
-		return 0
+		return k.Host == other.Host || CanonicalHost(k.Host) == CanonicalHost(other.Host)
 	}
+}
+
+// CoveringKeys returns the keys that cover k: All, the service, `service:port` where k.Host is an address of this
+// machine (local) or empty, and k itself. The widest comes first, k last.
+func (k Key) CoveringKeys(local bool) []Key {
+	return k.appendCovering(make([]Key, 0, 4), local)
+}
+
+// appendCovering appends CoveringKeys to list. A caller with an array of four does not allocate.
+func (k Key) appendCovering(list []Key, local bool) []Key {
+	list = append(list, Key{Service: All})
+	if k.Service != All {
+		list = append(list, Key{Service: k.Service})
+	}
+	if k.Port == 0 {
+		return list
+	}
+	if local && k.Host != "" {
+		list = append(list, Key{Service: k.Service, Port: k.Port})
+	}
+	return append(list, k)
+}
+
+// Above returns the wider keys that keep k down even when k itself is lifted: the service, then All. It leaves out
+// k, and `service:port` above an instance of a host.
+func (k Key) Above() []Key {
+	var list []Key
+	if k.Port != 0 {
+		list = append(list, Key{Service: k.Service})
+	}
+	if k.Service != All {
+		list = append(list, Key{Service: All})
+	}
+	return list
 }
 
 // oneName reports whether k has a single spelling, so that no other file can be about it.

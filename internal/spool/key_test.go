@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"slices"
 	"errors"
 	"strings"
 	"testing"
@@ -124,6 +125,72 @@ func TestKeyCheck(t *testing.T) {
 	}
 	if err := (Key{Service: "all", Port: 80}).Check(); !errors.Is(err, ErrAllInstance) {
 		t.Errorf("all:80: %v, want ErrAllInstance", err)
+	}
+}
+
+// TestCovers checks Covers and CoveringKeys against each other: which overrides decide about which target.
+func TestCovers(t *testing.T) {
+	key := func(name string) Key {
+		k, err := ParseKey(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	all := []string{
+		"all", "all:80", "web", "web:80", "web:81", "web:127.0.0.1:80", "web:10.0.0.5:80", "web:10.0.0.5:81", "web:db:80",
+		"web:2001:db8::1:80", "api", "api:80",
+	}
+	for _, tc := range []struct {
+		target string
+		local  bool
+		want   []string // the widest first
+	}{
+		{"all", false, []string{"all"}},
+		{"all:80", false, []string{"all", "all:80"}},
+		{"web", false, []string{"all", "web"}},
+		{"web:80", false, []string{"all", "web", "web:80"}},
+		{"web:80", true, []string{"all", "web", "web:80"}},
+		{"web:127.0.0.1:80", true, []string{"all", "web", "web:80", "web:127.0.0.1:80"}},
+		{"web:10.0.0.5:80", true, []string{"all", "web", "web:80", "web:10.0.0.5:80"}},
+		{"web:10.0.0.5:80", false, []string{"all", "web", "web:10.0.0.5:80"}},
+		{"web:2001:db8::1:80", false, []string{"all", "web", "web:2001:db8::1:80"}},
+		{"web:db:80", false, []string{"all", "web", "web:db:80"}},
+		{"other", false, []string{"all", "other"}},
+	} {
+		var got []string
+		for _, k := range key(tc.target).CoveringKeys(tc.local) {
+			got = append(got, k.Name())
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("CoveringKeys of %s (local %v) are %q, want %q", tc.target, tc.local, got, tc.want)
+		}
+		for _, name := range all {
+			if covers := key(name).Covers(key(tc.target), tc.local); covers != slices.Contains(tc.want, name) {
+				t.Errorf("Covers: %s covers %s (local %v) is %v", name, tc.target, tc.local, covers)
+			}
+		}
+	}
+	mapped := Key{Service: "web", Host: "::ffff:10.0.0.5", Port: 80}
+	if !mapped.Covers(key("web:10.0.0.5:80"), false) || mapped.Covers(key("web:10.0.0.6:80"), false) {
+		t.Error("Covers does not compare the canonical text of hosts")
+	}
+}
+
+func TestAbove(t *testing.T) {
+	for _, tc := range []struct {
+		k    Key
+		want []Key
+	}{
+		{Key{Service: All}, nil},
+		{Key{Service: "web"}, []Key{{Service: All}}},
+		{Key{Service: "web", Port: 80}, []Key{{Service: "web"}, {Service: All}}},
+		{Key{Service: "web", Host: "10.0.0.5", Port: 80}, []Key{{Service: "web"}, {Service: All}}},
+		{Key{Service: All, Port: 80}, []Key{{Service: All}}},
+	} {
+		if got := tc.k.Above(); !slices.Equal(got, tc.want) {
+			t.Errorf("above %s are %v, want %v", tc.k.Name(), got, tc.want)
+		}
 	}
 }
 

@@ -213,7 +213,7 @@ func (r *room) ended(service string) {
 	r.t.Helper()
 	r.want(service, "")
 	r.x.mu.Lock()
-	r.x.lookupLocked(target{service, "127.0.0.1", 80, true})
+	r.x.lookupLocked(newQuery(service, "127.0.0.1", 80, true))
 }
 
 // soon asks for the service, as requests do, until it says so, for at most 5 s.

@@ -50,10 +50,7 @@ func (x *Index) MaintEnded(service, host string, port uint16, here bool) time.Ti
 	if len(x.maints.ended) == 0 {
 		return last
 	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	for _, k := range (target{service, host, port, here}).keys() {
+	for _, k := range newQuery(service, host, port, here).keys() {
 		if at := x.maints.ended[k]; at.After(last) {
 			last = at
 		}

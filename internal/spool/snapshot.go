@@ -88,27 +88,25 @@ func (s *snapshot) slot(k Key) slot {
 	return s.shards[placeOf(k.Service, k.Host, k.Port).shard].slots[k]
 }
 
-// target is what a lookup is about.
-type target struct {
-	service, host string
-	port          uint16
-	here          bool
+// query is the target that a lookup asks about.
+type query struct {
+	key   Key
+	local bool // key.Host is an address of this machine
 }
 
-// keys returns the keys that cover t, the widest first.
-func (t target) keys() []Key {
-	list := append(make([]Key, 0, 4), Key{Service: All})
-	if t.service != All {
-		list = append(list, Key{Service: t.service})
+// newQuery returns the query of Lookup's parameters.
+func newQuery(service, host string, port uint16, local bool) query {
+	switch {
+	case port == 0:
+		host = ""
+	case host == "":
+		host = "127.0.0.1"
 	}
-	if t.port != 0 {
-		if t.here {
-			list = append(list, Key{Service: t.service, Port: t.port})
-		}
-		list = append(list, Key{Service: t.service, Host: t.host, Port: t.port})
-	}
-	return list
+	return query{Key{Service: service, Host: host, Port: port}, local}
 }
+
+// keys returns the keys that cover the target, the widest first.
+func (q query) keys() []Key { return q.key.CoveringKeys(q.local) }
 
 // verdict gathers the slots of one target.
 type verdict struct {
@@ -145,18 +143,13 @@ func (s *slot) at(now func() time.Time) (entry *Entry, turned bool) {
 
 // view answers for t; turned when that is more than the snapshot knew, because of the time. It does not
 // allocate.
-func (s *snapshot) view(t target, now func() time.Time) (View, bool) {
+func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 	v := verdict{ended: s.floor, now: now}
 	v.add(&s.all)
 	if s.slots > 0 {
-		if t.service != All {
-			v.look(s, Key{Service: t.service})
-		}
-		if t.port != 0 && s.instances > 0 {
-			if t.here {
-				v.look(s, Key{Service: t.service, Port: t.port})
-			}
-			v.look(s, Key{Service: t.service, Host: t.host, Port: t.port})
+		var buf [4]Key
+		for _, k := range q.key.appendCovering(buf[:0], q.local)[1:] { // s.all was the first
+			v.look(s, k)
 		}
 	}
 	return View{Override: v.best, Generation: s.epoch, MinGeneration: v.ended}, v.turned

@@ -44,7 +44,7 @@ func TestAmong(t *testing.T) {
 	found := 0
 	for i := range 15_000 {
 		k := key(i)
-		v, _ := s.view(target{service: k.Service, port: k.Port, here: true}, time.Now)
+		v, _ := s.view(newQuery(k.Service, k.Host, k.Port, true), time.Now)
 		if got := v.Override != nil; got != (want[k] || want[Key{Service: k.Service}]) {
 			t.Fatalf("%v: found %v, want %v", k, got, want[k])
 		}

@@ -66,7 +66,7 @@ func (x *Index) begin() *work { return &work{Index: x, now: x.now(), mono: time.
 
 // update brings the index up to date for t, or as a whole when t is nil. more is what to do besides what
 // x.attention says. x.mu is held.
-func (x *Index) update(t *target, more uint32) {
+func (x *Index) update(t *query, more uint32) {
 	if x.closed {
 		return
 	}
@@ -78,7 +78,7 @@ func (x *Index) update(t *target, more uint32) {
 // run repeats until there is nothing left to read. That matters: the files are read after the events, and
 // may already say what later events, not yet read, would tell together with something else. With
 // `hadown web; haup all`, having seen `all` go, the event of `web` must be read before anybody is answered.
-func (w *work) run(t *target, todo uint32) {
+func (w *work) run(t *query, todo uint32) {
 	if !w.goneCheck.IsZero() && !w.goneCheck.After(w.mono) {
 		w.goneCheck = time.Time{}
 		todo |= attDue
@@ -753,7 +753,7 @@ func (w *work) takeListed(files []listed) {
 // lookAgain reads the files that no event tells about: those that could not be read, those behind
 // subdirectories, and without inotify all that are about t. Rounds go on until nothing changes any more, so
 // that what it has seen was all there at once.
-func (w *work) lookAgain(t *target, todo uint32) {
+func (w *work) lookAgain(t *query, todo uint32) {
 	if w.watch == nil {
 		w.poll()
 	}
