@@ -151,7 +151,7 @@ func TestUnrecordedBalancer(t *testing.T) {
 	// 12 s are more than what the commands trust a silence after.
 	for _, args := range [][]string{{"hadown", "-r", "why", "--wait=12s"}, {"haup", "--wait=2s"}} {
 		out, err := d.try(args[0], append([]string{"-p", port, "web"}, args[1:]...)...)
-		if code(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "keep it away by a firewall and run the command again") {
+		if code(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "block it with a firewall and run the command again") {
 			t.Errorf("%s: %v\n%s", args, err, out)
 		}
 	}

@@ -32,7 +32,7 @@ func (c *command) change(targets []target) int {
 		c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
 	}
 	if c.opt.safe {
-		if code := c.askSafe(targets); code != ExitOK {
+		if code := c.checkSafe(targets); code != ExitOK {
 			return code
 		}
 	}
@@ -79,7 +79,7 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]out
 			code = ExitFailed
 			failed++
 			why = c.explain(err)
-			c.errorf("%s: %s; %s", t.label, why, o.now(t))
+			c.errorf("%s: %s; %s", t.label, why, o.stateText(t))
 		}
 		if c.opt.json {
 			done = append(done, outcome{o.describe(t), why})
@@ -111,9 +111,9 @@ func (c *command) refuse(err error) int {
 	return ExitFailed
 }
 
-// now says what a target is after a change to it has failed. It reads the directory again, because
+// stateText says what a target is after a change to it has failed. It reads the directory again, because
 // the change may have arrived all the same.
-func (o overrides) now(t target) string {
+func (o overrides) stateText(t target) string {
 	e, err := o.read(t)
 	switch {
 	case err != nil:

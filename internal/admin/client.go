@@ -176,7 +176,7 @@ func cutShort(err error) error {
 
 // unreachable is what to say when the daemon could not be asked.
 func (c *command) unreachable(err error) string {
-	if errors.Is(err, errNoneAsked) {
+	if errors.Is(err, errNoDaemon) {
 		return "no daemon was asked, as -p '' says"
 	}
 	return fmt.Sprintf("the daemon on %s cannot be asked: %s; is hacheck running? If it listens elsewhere, say where with -p [HOST:]PORT",

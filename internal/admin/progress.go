@@ -5,259 +5,225 @@ import (
 	"strings"
 	"time"
 
+	"hacheck/internal/admin/wait"
 	"hacheck/internal/terminal"
 	"hacheck/internal/textfmt"
 )
 
 const (
-	remindEvery = 30 * time.Second // how long plain lines may have nothing to say
-	calmFor     = 5 * time.Second  // between two lines of a balancer whose sessions alone have changed
-	mostShown   = 20               // lines that stay on a terminal when all is over
+	reminderInterval = 30 * time.Second // between two plain lines that list what the command waits for
+	minLineGap       = 5 * time.Second  // between two plain lines of a balancer if only its sessions have changed
+	maxFinalLines    = 20               // lines that stay on a terminal at the end
 )
 
-// reporter says how the waiting goes: on a terminal a line for each balancer, drawn again and again, else a
-// line when something changes; with --json an event.
-type reporter struct {
-	w        *waitOn
-	screen   *terminal.Block
-	said     map[*view]saying
-	remind   time.Duration // when the next reminder is due
-	trouble  string        // why the daemon cannot be asked now
-	restarts int           // that were told
-	missing  bool          // clients that are not recorded were named
+// progress prints how a wait goes: on a terminal it redraws a line for each balancer, otherwise it prints a line for
+// each change, and with --json an event.
+type progress struct {
+	*command
+	tracker *wait.Tracker
+	goal    wait.Goal
+	start   time.Time
+	written time.Duration // when the override was in force or gone, since start
+	screen  *terminal.Block
+
+	printed       map[wait.ViewID]printedView
+	nextReminder  time.Duration
+	daemonTrouble string // why the daemon cannot be asked now; "" if it can
+	restarts      int    // of the daemon that are printed
+	isIncomplete  bool   // a client without a row is printed
 }
 
-// saying is the latest that was said of a view.
-type saying struct {
+// printedView is what was last printed of a view.
+type printedView struct {
 	text, state string
-	status      status
-	quiet       bool
+	status      wait.Status
+	isSilent    bool
 	at          time.Duration
 }
 
-func newReporter(w *waitOn) *reporter {
-	r := &reporter{w: w, screen: &terminal.Block{}, said: map[*view]saying{}, remind: remindEvery}
-	if !w.opt.json {
-		r.screen = terminal.NewBlock(w.Stdout)
+func newProgress(c *command, tracker *wait.Tracker, goal wait.Goal, start time.Time) *progress {
+	p := &progress{
+		command: c, tracker: tracker, goal: goal, start: start,
+		screen: &terminal.Block{}, printed: map[wait.ViewID]printedView{}, nextReminder: reminderInterval,
 	}
-	return r
+	if !c.opt.json {
+		p.screen = terminal.NewBlock(c.Stdout)
+	}
+	return p
 }
 
-// The events of --json, one a line. "after" is in seconds since the command began.
-type (
-	writtenEvent struct {
-		Event string  `json:"event"` // written
-		After float64 `json:"after"`
-		changed
-	}
-	balancerEvent struct {
-		Event    string  `json:"event"` // balancer
-		After    float64 `json:"after"`
-		Status   string  `json:"status"` // waiting, done, silent, lost
-		Service  string  `json:"service"`
-		Port     uint16  `json:"port,omitempty"`
-		Address  string  `json:"address"`
-		Node     string  `json:"node,omitempty"`
-		Server   string  `json:"server,omitempty"`
-		URL      string  `json:"url,omitempty"`
-		State    string  `json:"state,omitempty"`
-		Sessions *int    `json:"sessions"` // null when not known
-		Queued   *int    `json:"queued"`
-		Text     string  `json:"text"`
-	}
-	noteEvent struct {
-		Event string  `json:"event"` // note
-		After float64 `json:"after"`
-		Text  string  `json:"text"`
-	}
-	endEvent struct {
-		Event  string   `json:"event"` // end
-		After  float64  `json:"after"`
-		Result string   `json:"result"` // out, up, time is up, lost, interrupted, not known, overtaken, refused, failed
-		Exit   int      `json:"exit"`   // the exit code
-		Open   []string `json:"open"`   // balancers that have not followed
-		Text   string   `json:"text"`
-	}
-)
+func (p *progress) elapsed() time.Duration { return time.Since(p.start) }
 
-// after is now, in an event.
-func (r *reporter) after() float64 { return float64(r.w.since().Milliseconds()) / 1000 }
+// after returns the "after" of an event that happens now.
+func (p *progress) after() float64 { return afterSeconds(p.elapsed()) }
 
 // event prints one event at once.
-func (r *reporter) event(v any) {
-	r.w.document(v)
-	_ = r.w.out.Flush() // the writer remembers an error, and Main reports it
+func (p *progress) event(v any) {
+	p.document(v)
+	_ = p.out.Flush() // the writer keeps an error, and Main reports it
 }
 
-// line prints one line at once.
-func (r *reporter) line(text string) {
-	r.screen.Clear()
-	r.w.printf("%s\n", text)
-	_ = r.w.out.Flush() // as in event
+// print prints one line at once.
+func (p *progress) print(text string) {
+	p.screen.Clear()
+	p.printf("%s\n", text)
+	_ = p.out.Flush() // as in event
 }
 
-// note says what is no balancer's.
-func (r *reporter) note(text string) {
-	if r.w.opt.json {
-		r.event(noteEvent{"note", r.after(), text})
+// note prints a text that is not about one balancer.
+func (p *progress) note(text string) {
+	if p.opt.json {
+		p.event(noteEvent{"note", p.after(), text})
 		return
 	}
-	r.line(text)
+	p.print(text)
 }
 
-// away says that the daemon is away, once.
-func (r *reporter) away(err error) {
-	text := fmt.Sprintf("the daemon on %s cannot be asked: %s; asking on", r.w.opt.daemon, textfmt.OneLine(err.Error()))
-	if r.trouble == "" && !r.screen.Live() {
-		r.note(text)
+// daemonAway prints that the daemon does not answer, once until it answers again.
+func (p *progress) daemonAway(err error) {
+	text := fmt.Sprintf("the daemon on %s cannot be asked: %s; the command keeps trying", p.opt.daemon, textfmt.OneLine(err.Error()))
+	if p.daemonTrouble == "" && !p.screen.Live() {
+		p.note(text)
 	}
-	r.trouble = text
-	r.draw()
+	p.daemonTrouble = text
+	p.draw()
 }
 
-// update says what has changed with a report.
-func (r *reporter) update() {
-	w := r.w
-	r.trouble = ""
-	if w.restarts > r.restarts {
-		r.restarts = w.restarts
-		r.note("the daemon was started anew, and learns again who asks")
+// update prints what a new report has changed.
+func (p *progress) update() {
+	p.daemonTrouble = ""
+	if n := p.tracker.Restarts(); n > p.restarts {
+		p.restarts = n
+		p.note("the daemon has restarted and is learning again which balancers ask")
 	}
-	if missing := unrecorded(w.targets, w.report); len(missing) > 0 && !r.missing {
-		r.missing = true
-		r.note(unrecordedText(missing[0]) + "; waiting until it is known who asks")
+	if text := p.tracker.Unrecorded(); text != "" && !p.isIncomplete {
+		p.isIncomplete = true
+		p.note(text + "; the command waits until the daemon knows every balancer")
 	}
-	if !r.screen.Live() {
-		r.changes()
-		if w.since() >= r.remind {
-			r.remind += remindEvery
-			r.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(w.since()), w.open()))
+	if !p.screen.Live() {
+		p.printChanges()
+		if p.elapsed() >= p.nextReminder {
+			p.nextReminder += reminderInterval
+			p.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(p.elapsed()), p.tracker.Open()))
 		}
 	}
-	r.draw()
+	p.draw()
 }
 
-// changes prints what has changed.
-func (r *reporter) changes() {
-	w := r.w
-	names := w.names()
-	for _, v := range w.views {
-		state, _, _ := strings.Cut(v.row.State, " ")
-		s := saying{w.says(v), state, v.status, v.quiet, w.now}
-		old, before := r.said[v]
-		same := old
-		same.text, same.at = s.text, s.at
-		if before && (old.text == s.text || same == s && s.at-old.at < calmFor) {
+// printChanges prints each view that has changed. If only the number of sessions has changed, it waits for minLineGap.
+func (p *progress) printChanges() {
+	now := p.elapsed()
+	for _, v := range p.tracker.Views() {
+		state, _, _ := strings.Cut(v.Row.State, " ")
+		next := printedView{v.Text, state, v.Status, v.IsSilent, now}
+		last, isPrinted := p.printed[v.ID]
+		onlyText := last
+		onlyText.text, onlyText.at = next.text, next.at
+		if isPrinted && (last.text == next.text || onlyText == next && next.at-last.at < minLineGap) {
 			continue
 		}
-		r.said[v] = s
-		if !w.opt.json {
-			r.line(w.label(v) + ": " + names[v] + ": " + s.text)
+		p.printed[v.ID] = next
+		if !p.opt.json {
+			p.print(viewLine(v))
 			continue
 		}
-		e := balancerEvent{
-			Event: "balancer", After: r.after(), Status: v.status.String(), Service: v.key.service, Port: v.row.Port,
-			Address: v.key.address, Node: v.key.node, Server: v.key.server, URL: v.row.URL,
-			State: v.row.State, Sessions: v.row.Sessions, Queued: v.row.Queued, Text: s.text,
-		}
-		r.event(e)
+		p.event(balancerEvent{
+			Event: "balancer", After: p.after(), Status: v.Status.String(), Service: v.Service, Port: v.Row.Port,
+			Address: v.Row.Address, Node: v.Row.Node, Server: v.Row.Server, URL: v.Row.URL,
+			State: v.Row.State, Sessions: v.Row.Sessions, Queued: v.Row.Queued, Text: v.Text,
+		})
 	}
 }
 
-// draw draws the lines of a terminal.
-func (r *reporter) draw() {
-	w := r.w
-	if !r.screen.Live() || w.report == nil {
+func viewLine(v wait.View) string {
+	return textfmt.OneLine(v.Service) + ": " + v.Name + ": " + v.Text
+}
+
+// draw redraws the lines of a terminal. Lost and waiting balancers come first, because there may be no room for all.
+func (p *progress) draw() {
+	if !p.screen.Live() || !p.tracker.HasReport() {
 		return
 	}
-	names := w.names()
+	now, views := p.elapsed(), p.tracker.Views()
 	var rows [][]string
-	count := 0
-	// Who is waited for comes first: there may be no room for all.
-	for _, st := range []status{lost, waiting, followed, idle} {
-		for _, v := range w.views {
-			if v.status != st {
+	done := 0
+	for _, status := range []wait.Status{wait.Lost, wait.Waiting, wait.Done, wait.Silent} {
+		for _, v := range views {
+			if v.Status != status {
 				continue
 			}
-			if st == followed {
-				count++
+			if status == wait.Done {
+				done++
 			}
-			rows = append(rows, []string{"  " + w.label(v), names[v], textfmt.Duration(w.since() - max(v.since, w.written)), w.says(v)})
+			rows = append(rows, []string{"  " + textfmt.OneLine(v.Service), v.Name, textfmt.Duration(now - v.Since), v.Text})
 		}
 	}
-	head := fmt.Sprintf("%s: %s of %s, %s of %s", w.goalLong(), fmt.Sprint(count), textfmt.Count(len(w.views), "balancer"), textfmt.Duration(w.since()-w.written), textfmt.Duration(w.opt.wait))
-	if len(w.views) == 0 {
-		head = fmt.Sprintf("waiting for a balancer to ask, %s of %s", textfmt.Duration(w.since()-w.written), textfmt.Duration(w.opt.wait))
+	head := "waiting for a balancer to ask"
+	if len(views) > 0 {
+		head = fmt.Sprintf("%s: %d of %s", map[wait.Goal]string{wait.Out: "taken out", wait.Up: "up again"}[p.goal], done, textfmt.Count(len(views), "balancer"))
 	}
-	if r.trouble != "" {
-		head += "; " + r.trouble
+	head += fmt.Sprintf(", %s of %s", textfmt.Duration(now-p.written), textfmt.Duration(p.opt.wait))
+	if p.daemonTrouble != "" {
+		head += "; " + p.daemonTrouble
 	}
 	lines := append([]string{head}, strings.Split(strings.TrimSuffix(table(rows), "\n"), "\n")...)
-	if room := r.screen.Rows(); len(lines) > room && room > 2 {
+	if room := p.screen.Rows(); len(lines) > room && room > 2 {
 		lines = append(lines[:room-1], fmt.Sprintf("  and %d more", len(lines)-room+1))
 	}
-	r.screen.Draw(lines...)
+	p.screen.Draw(lines...)
 }
 
-// clear takes the lines of a terminal away.
-func (r *reporter) clear() { r.screen.Clear() }
+// clear removes the lines of a terminal.
+func (p *progress) clear() { p.screen.Clear() }
 
-// rest leaves on a terminal what was said last of each balancer.
-func (r *reporter) rest() {
-	if !r.screen.Live() || r.w.report == nil {
+// printFinal leaves the last line of each balancer on a terminal.
+func (p *progress) printFinal() {
+	if !p.screen.Live() || !p.tracker.HasReport() {
 		return
 	}
-	r.clear()
-	names := r.w.names()
-	for i, v := range r.w.views {
-		if i == mostShown {
-			r.line(fmt.Sprintf("and %d more", len(r.w.views)-i))
+	p.clear()
+	views := p.tracker.Views()
+	for i, v := range views {
+		if i == maxFinalLines {
+			p.print(fmt.Sprintf("and %d more", len(views)-i))
 			break
 		}
-		r.line(r.w.label(v) + ": " + names[v] + ": " + r.w.says(v))
+		p.print(viewLine(v))
 	}
 }
 
-// success ends with ExitOK and says for each target what that means.
-func (r *reporter) success() int {
-	w := r.w
-	r.rest()
-	var all []string
-	for _, t := range w.targets {
-		n := 0
-		for _, v := range w.views {
-			if v.status == followed && w.about(t, v) {
-				n++
-			}
+// succeed prints the result for each target and returns ExitOK.
+func (p *progress) succeed(targets []target) int {
+	p.printFinal()
+	var texts []string
+	for _, t := range waitTargets(targets) {
+		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.Label, textfmt.Duration(wait.KnownAfter))
+		if n := p.tracker.CountDone(t); n > 0 {
+			text = fmt.Sprintf("%s: %s with %s after %s", t.Label, p.goal, textfmt.Count(n, "balancer"), textfmt.Duration(p.elapsed()-p.written))
 		}
-		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.label, textfmt.Duration(quietFor))
-		if n > 0 {
-			text = fmt.Sprintf("%s: %s with %s after %s", t.label, w.goal(), textfmt.Count(n, "balancer"), textfmt.Duration(w.since()-w.written))
-		}
-		all = append(all, text)
-		if !w.opt.json {
-			r.line(text)
+		texts = append(texts, text)
+		if !p.opt.json {
+			p.print(text)
 		}
 	}
-	if w.opt.json {
-		r.event(endEvent{"end", r.after(), w.goal(), ExitOK, []string{}, strings.Join(all, "; ")})
+	if p.opt.json {
+		p.event(endEvent{"end", p.after(), string(p.goal), ExitOK, []string{}, strings.Join(texts, "; ")})
 	}
 	return ExitOK
 }
 
-// end ends otherwise.
-func (r *reporter) end(result string, code int, why string) int {
-	r.rest()
-	r.w.errorf("%s", why)
-	if r.w.opt.json {
+// fail prints why the wait has failed and returns code.
+func (p *progress) fail(result string, code int, why string) int {
+	p.printFinal()
+	p.errorf("%s", why)
+	if p.opt.json {
 		open := []string{}
-		names := r.w.names()
-		for _, v := range r.w.views {
-			if v.status == waiting || v.status == lost {
-				open = append(open, names[v])
+		for _, v := range p.tracker.Views() {
+			if v.Status == wait.Waiting || v.Status == wait.Lost {
+				open = append(open, v.Name)
 			}
 		}
-		r.event(endEvent{"end", r.after(), result, code, open, why})
+		p.event(endEvent{"end", p.after(), result, code, open, why})
 	}
 	return code
 }

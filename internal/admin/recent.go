@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"sort"
-	"time"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
@@ -58,12 +57,6 @@ var (
 	errNoBalancers  = errors.New("what answers there knows nothing of balancers, it is older than this command or not hacheck")
 	errNotBalancers = errors.New("what answers there is not hacheck, its /balancers is not the JSON expected")
 )
-
-// seconds is an age as the daemon says it, however wild the number.
-func seconds(s float64) time.Duration {
-	const century = 100 * 365 * 24 * 3600
-	return time.Duration(min(max(s, 0), century) * float64(time.Second))
-}
 
 // recent asks the daemon which services it was asked about lately, sorted by name. It believes
 // nothing it is told: what answers on that port may be anything.

@@ -3,46 +3,43 @@ package admin
 import (
 	"errors"
 	"time"
+
+	"hacheck/internal/admin/wait"
 )
 
-// safeFor is how long --safe listens for every balancer to ask.
-const safeFor = 10 * time.Second
-
-// askSafe returns ExitOK when the targets may go down, and otherwise says why they may not and returns the
-// exit code. Nothing has been written then.
-func (c *command) askSafe(targets []target) int {
-	w := &waitOn{command: c, watcher: newWatcher(targets, false, c.opt.fall), began: time.Now()}
-	tick := time.NewTicker(pollEvery)
+// checkSafe returns ExitOK if the targets may go down. Otherwise it prints why they may not and returns the exit code;
+// nothing has been written then.
+func (c *command) checkSafe(targets []target) int {
+	start := time.Now()
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for answered := false; ; <-tick.C {
-		a := w.ask()
-		over := w.since() >= safeFor
-		if a.err != nil {
-			if answered && !over && !errors.Is(a.err, errNoBalancers) {
-				continue // it is being started anew, perhaps
+	for hasAnswered := false; ; <-tick.C {
+		p := c.poll(targets, start)
+		isOver := time.Since(start) >= wait.SafeWithin
+		if p.err != nil {
+			if hasAnswered && !isOver && !errors.Is(p.err, errNoBalancers) {
+				continue // the daemon may be restarting
 			}
-			return c.unsafe("not known", ExitNotAsked, c.unreachable(a.err), w.since())
+			return c.refuseUnsafe("not known", ExitNotAsked, c.unreachable(p.err), start)
 		}
-		answered = true
-		objection, missing := judgeSafe(targets, a.report, a.asked)
+		hasAnswered = true
+		result := wait.CheckSafe(waitTargets(targets), p.report, p.requested)
 		switch {
-		case objection != "":
-			return c.unsafe("refused", ExitFailed, objection, w.since())
-		case missing == "":
+		case result.Safety == wait.Safe:
 			return ExitOK
-		case over:
-			return c.unsafe("refused", ExitFailed, missing, w.since())
+		case result.Safety == wait.Unsafe || isOver:
+			return c.refuseUnsafe("refused", ExitFailed, result.Reason, start)
 		}
 	}
 }
 
-// unsafe says why nothing was done.
-func (c *command) unsafe(result string, code int, why string, after time.Duration) int {
+// refuseUnsafe prints why --safe has changed nothing and returns code.
+func (c *command) refuseUnsafe(result string, code int, why string, start time.Time) int {
 	why = "nothing was changed: " + why
 	c.errorf("%s", why)
 	switch {
 	case c.opt.json && c.opt.wait != 0:
-		c.document(endEvent{"end", float64(after.Milliseconds()) / 1000, result, code, []string{}, why})
+		c.document(endEvent{"end", afterSeconds(time.Since(start)), result, code, []string{}, why})
 	case c.opt.json:
 		c.document(struct {
 			changed

@@ -10,199 +10,232 @@ import (
 	"syscall"
 	"time"
 
+	"hacheck/internal/admin/wait"
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
 
 const (
-	pollEvery = 250 * time.Millisecond // between two questions to the daemon
-	// bearFor is how long a daemon that has answered before may be away: a restart, or an upgrade.
-	bearFor = 10 * time.Second
-	// recheck is how many polls pass between two looks at whether the override is still what it was.
-	recheck = 4
+	pollInterval = 250 * time.Millisecond // between two requests to the daemon
+	// maxDaemonAway is how long a daemon that has answered before may be away: a restart, or an upgrade.
+	maxDaemonAway = 10 * time.Second
+	// pollsPerRecheck is how many polls pass between two checks that the override is still what the command wrote.
+	pollsPerRecheck = 4
 )
 
-// waitOn is one wait for balancers.
-type waitOn struct {
+// waitRun is one run of --wait.
+type waitRun struct {
 	*command
-	*watcher
-	o       overrides
-	then    *spool.Entry // what is written when all have followed; nil when nothing is
-	began   time.Time    // only ever subtracted from, and so by the clock that nobody sets
-	signals chan os.Signal
-	show    *reporter
+	tracker    *wait.Tracker
+	progress   *progress
+	targets    []target
+	overrides  overrides
+	finalEntry *spool.Entry // to write when all balancers have followed; nil for none
+	start      time.Time
+	signals    chan os.Signal
+
+	hasAnswered bool          // the daemon has answered a poll
+	lastAnswer  time.Duration // when it last did, or when the wait began
+	polls       int
 }
 
-// since is the clock of the watcher.
-func (w *waitOn) since() time.Duration { return time.Since(w.began) }
+// elapsed is the clock of the tracker.
+func (w *waitRun) elapsed() time.Duration { return time.Since(w.start) }
 
 // changeAndWait takes targets down or up and returns when the balancers have followed.
 func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry) int {
-	w := &waitOn{command: c, watcher: newWatcher(targets, c.opt.action == actUp, c.opt.fall), o: o, began: time.Now(), signals: make(chan os.Signal, 1)}
-	w.show = newReporter(w)
+	goal := wait.Out
+	if c.opt.action == actUp {
+		goal = wait.Up
+	}
+	w := &waitRun{
+		command: c, tracker: wait.NewTracker(waitTargets(targets), goal, c.opt.fall),
+		targets: targets, overrides: o, start: time.Now(), signals: make(chan os.Signal, 1),
+	}
+	w.progress = newProgress(c, w.tracker, goal, w.start)
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		// nohup, and a shell that starts something in the background, have a signal ignored, and mean it.
+		// nohup and a shell that starts a background job ignore a signal on purpose.
 		if !signal.Ignored(sig) {
 			signal.Notify(w.signals, sig)
 		}
 	}
 	defer signal.Stop(w.signals)
 
-	// Who is silent already is to be known before anything changes.
-	before := w.ask()
+	// This poll finds the balancers that are silent before the change.
+	before := c.poll(targets, w.start)
 	if before.err == nil {
-		w.see(before.report, before.asked, before.came)
+		w.tracker.Observe(before.report, before.requested, before.received)
 	}
-	write := targets
+	toWrite := targets
 	if entry.State == spool.Maint {
 		maint := entry
-		w.then = &maint
+		w.finalEntry = &maint
 		entry.State = spool.Drain
-		// What is down or in maintenance already stays so: a drain would let sessions in again.
-		write = slices.DeleteFunc(slices.Clone(targets), func(t target) bool {
+		// A drain would let new sessions in where the target is down or in maintenance already.
+		toWrite = slices.DeleteFunc(slices.Clone(targets), func(t target) bool {
 			e, err := o.read(t)
 			return err == nil && e.State >= spool.Down
 		})
 	}
-	if code := w.write(write, entry); code != ExitOK {
-		return w.show.end("failed", code, "not every service could be changed, so there is no waiting")
+	if code := w.write(toWrite, entry); code != ExitOK {
+		return w.progress.fail("failed", code, "not every service could be changed, so the command does not wait")
 	}
-	w.wrote(w.since())
-	return w.wait(before.err == nil)
+	w.progress.written = w.elapsed()
+	w.tracker.SetWritten(w.progress.written)
+	w.hasAnswered, w.lastAnswer = before.err == nil, w.elapsed()
+	return w.wait()
 }
 
-// write is apply, told as it goes.
-func (w *waitOn) write(targets []target, entry spool.Entry) int {
-	done, code := w.apply(w.o, targets, entry)
+func waitTargets(targets []target) []wait.Target {
+	list := make([]wait.Target, len(targets))
+	for i, t := range targets {
+		list[i] = wait.Target{Key: t.key, Label: t.label}
+	}
+	return list
+}
+
+// write is apply with a JSON event.
+func (w *waitRun) write(targets []target, entry spool.Entry) int {
+	done, code := w.apply(w.overrides, targets, entry)
 	if w.opt.json {
-		w.show.event(writtenEvent{"written", w.show.after(), changed{w.opt.action, done}})
+		w.progress.event(writtenEvent{"written", w.progress.after(), changed{w.opt.action, done}})
 	}
 	return code
 }
 
-// polled is what came of asking the daemon.
-type polled struct {
-	report      *balancer.Report
-	err         error
-	asked, came time.Duration
+// pollResult is the answer of the daemon. requested and received are durations since the command began.
+type pollResult struct {
+	report              *balancer.Report
+	err                 error
+	requested, received time.Duration
 }
 
-// ask asks the daemon about the balancers of the targets.
-func (w *waitOn) ask() polled {
-	service := w.targets[0].key.Service
-	for _, t := range w.targets {
+// poll asks the daemon about the balancers of the targets.
+func (c *command) poll(targets []target, start time.Time) pollResult {
+	service := targets[0].key.Service
+	for _, t := range targets {
 		if t.key.Service != service {
 			service = spool.All
 		}
 	}
-	a := polled{asked: w.since()}
-	a.report, a.err = w.opt.daemon.balancers(service)
-	a.came = w.since()
-	return a
+	p := pollResult{requested: time.Since(start)}
+	p.report, p.err = c.opt.daemon.balancers(service)
+	p.received = time.Since(start)
+	return p
 }
 
-// wait asks until the balancers have followed, and returns the exit code. answered says that the daemon has
-// answered before.
-func (w *waitOn) wait(answered bool) int {
-	defer w.show.clear()
+// wait polls until the balancers have followed and returns the exit code.
+func (w *waitRun) wait() int {
+	defer w.progress.clear()
 	limit := time.NewTimer(w.opt.wait)
 	defer limit.Stop()
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	answers := make(chan polled, 1) // so that one that comes too late finds room
-	asking := false
-	last := w.since() // when the daemon was known to be there
-	for polls := 0; ; {
-		if !asking {
-			asking = true
-			go func() { answers <- w.ask() }()
+	results := make(chan pollResult, 1) // so that the goroutine of the last poll never blocks
+	isPolling := false
+	startPoll := func() {
+		if !isPolling {
+			isPolling = true
+			go func() { results <- w.poll(w.targets, w.start) }()
 		}
+	}
+	startPoll()
+	for {
 		select {
 		case sig := <-w.signals:
 			return w.interrupted(sig)
 		case <-limit.C:
-			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.open()))
-		case a := <-answers:
-			switch {
-			case a.err == nil:
-				answered, last = true, a.came
-				w.see(a.report, a.asked, a.came)
-				w.show.update()
-			case !answered || errors.Is(a.err, errNoBalancers) || w.since()-last >= bearFor:
-				return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachable(a.err))
-			default:
-				w.show.away(a.err)
+			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.tracker.Open()))
+		case p := <-results:
+			isPolling = false
+			if code, isOver := w.handle(p); isOver {
+				return code
 			}
-			switch w.verdict() {
-			case followed:
-				if w.then != nil {
-					w.show.clear()
-					if code := w.write(w.targets, *w.then); code != ExitOK {
-						return w.show.end("failed", code, "every balancer has taken it out, but maint could not be written")
-					}
-				}
-				return w.show.success()
-			case lost:
-				return w.failed("lost", ExitStillOpen, "not every balancer can be waited for"+w.open())
-			case waiting, idle:
-			}
-			if polls++; polls%recheck == 0 {
-				if why := w.overtaken(); why != "" {
-					return w.failed("overtaken", ExitFailed, why)
-				}
-			}
-			select { // whatever the answer, the next question has its time
-			case <-tick.C:
-				w.show.draw()
-			case sig := <-w.signals:
-				return w.interrupted(sig)
-			}
-			asking = false
 		case <-tick.C:
-			w.show.draw()
+			w.progress.draw()
+			startPoll()
 		}
 	}
 }
 
-// interrupted ends the waiting, and nothing else.
-func (w *waitOn) interrupted(sig os.Signal) int {
+// handle takes in the result of a poll. It returns the exit code if the wait is over.
+func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
+	switch {
+	case p.err == nil:
+		w.hasAnswered, w.lastAnswer = true, p.received
+		w.tracker.Observe(p.report, p.requested, p.received)
+		w.progress.update()
+	case !w.hasAnswered || errors.Is(p.err, errNoBalancers) || w.elapsed()-w.lastAnswer >= maxDaemonAway:
+		return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachable(p.err)), true
+	default:
+		w.progress.daemonAway(p.err)
+	}
+	switch w.tracker.Decide() {
+	case wait.Done:
+		return w.finish(), true
+	case wait.Lost:
+		return w.failed("lost", ExitStillOpen, "a balancer is silent for too long"+w.tracker.Open()), true
+	case wait.Waiting, wait.Silent:
+	}
+	if w.polls++; w.polls%pollsPerRecheck == 0 {
+		if why := w.superseded(); why != "" {
+			return w.failed("overtaken", ExitFailed, why), true
+		}
+	}
+	return 0, false
+}
+
+// finish writes the final entry and returns the exit code.
+func (w *waitRun) finish() int {
+	if w.finalEntry != nil {
+		w.progress.clear()
+		if code := w.write(w.targets, *w.finalEntry); code != ExitOK {
+			return w.progress.fail("failed", code, "every balancer has taken it out, but maint could not be written")
+		}
+	}
+	return w.progress.succeed(w.targets)
+}
+
+// interrupted ends the wait because of a signal. The override stays.
+func (w *waitRun) interrupted(sig os.Signal) int {
 	code, name := ExitFailed, sig.String()
 	if n, ok := sig.(syscall.Signal); ok {
 		code = exitSignal + int(n)
 	}
-	return w.failed("interrupted", code, name+w.open())
+	return w.failed("interrupted", code, name+w.tracker.Open())
 }
 
-// failed ends the waiting with a reason, and says what stays.
-func (w *waitOn) failed(result string, code int, why string) int {
-	stays := make([]string, len(w.targets))
+// failed ends the wait. It prints why and the state of each target.
+func (w *waitRun) failed(result string, code int, why string) int {
+	states := make([]string, len(w.targets))
 	for i, t := range w.targets {
-		stays[i] = w.o.now(t)
+		states[i] = w.overrides.stateText(t)
 	}
-	why += "; " + strings.Join(stays, "; ")
-	if w.then != nil && result != "overtaken" {
+	why += "; " + strings.Join(states, "; ")
+	if w.finalEntry != nil && result != "overtaken" {
 		why += "; maint was not written"
 	}
-	return w.show.end(result, code, why)
+	return w.progress.fail(result, code, why)
 }
 
-// overtaken says why there is nothing to wait for any more: somebody else has changed what the command has
-// written, or what is said above it.
-func (w *waitOn) overtaken() string {
+// superseded returns why there is nothing to wait for any more, "" if there is: another command has changed the
+// override, or a wider one. An override that cannot be read counts as unchanged.
+func (w *waitRun) superseded() string {
 	for _, t := range w.targets {
-		e, err := w.o.read(t)
+		e, err := w.overrides.read(t)
 		if err != nil {
-			continue // of no help, and no harm
+			continue
 		}
+		isUp := w.opt.action == actUp
 		switch {
-		case !w.up && !isDown(e.State):
+		case !isUp && !isDown(e.State):
 			return t.label + " was lifted meanwhile, or its time is over"
-		case w.up && isDown(e.State):
+		case isUp && isDown(e.State):
 			return t.label + " was taken down again meanwhile"
-		case w.up:
-			for _, k := range t.above() {
-				if e, err := w.o.read(target{key: k}); err == nil && isDown(e.State) {
+		case isUp:
+			for _, k := range t.key.Above() {
+				if e, err := w.overrides.read(target{key: k}); err == nil && isDown(e.State) {
 					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, word(e.State), t.label, k.Service)
 				}
 			}

@@ -174,3 +174,10 @@ func (a answer) report(now time.Time) Answer {
 }
 
 func secondsSince(now, at time.Time) float64 { return max(now.Sub(at), 0).Seconds() }
+
+// Duration converts an age or an interval of a Report. Another program may answer in place of the daemon, so a negative
+// number becomes zero and a huge one a century.
+func Duration(seconds float64) time.Duration {
+	const century = 100 * 365 * 24 * 3600
+	return time.Duration(min(max(seconds, 0), century) * float64(time.Second))
+}
