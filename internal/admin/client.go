@@ -15,30 +15,30 @@ import (
 )
 
 const (
-	askTimeout = 3 * time.Second // for the whole question, as in the original
-	// homeTimeout is the same for the question which directory the daemon reads: every hadown waits for it.
-	homeTimeout = time.Second
-	maxHead     = 64 << 10 // bytes of status line and headers
-	maxAnswer   = 64 << 20 // bytes of body: about half a million services
+	requestTimeout = 3 * time.Second // for connection, request and answer, as in the original tools
+	// directoryTimeout is shorter, because every hadown waits for this request.
+	directoryTimeout = time.Second
+	maxHead          = 64 << 10 // bytes of status line and headers
+	maxAnswer        = 64 << 20 // bytes of body: about half a million services
 )
 
-// daemon is where the daemon answers.
-type daemon struct {
+// daemonAddr is the address of the daemon. The zero value means that no daemon is asked.
+type daemonAddr struct {
 	host string
 	port uint16
 }
 
-// defaultDaemon is where the daemon answers unless --port says otherwise.
-var defaultDaemon = daemon{host: "127.0.0.1", port: 3333}
+// defaultDaemon is the address of the daemon without --port.
+var defaultDaemon = daemonAddr{host: "127.0.0.1", port: 3333}
 
-// none reports whether no daemon is to be asked: -p ”.
-func (d daemon) none() bool { return d.port == 0 }
+// isNone reports whether no daemon is asked, because of -p ”.
+func (d daemonAddr) isNone() bool { return d.port == 0 }
 
-func (d daemon) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }
+func (d daemonAddr) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }
 
-// parseDaemon reads [HOST:]N. An IPv6 host needs brackets: without them nobody could say where it ends.
-func parseDaemon(s string) (daemon, error) {
-	d := daemon{host: "127.0.0.1"}
+// parseDaemon reads [HOST:]N. An IPv6 host needs brackets.
+func parseDaemon(s string) (daemonAddr, error) {
+	d := daemonAddr{host: "127.0.0.1"}
 	number := s
 	if strings.Contains(s, ":") {
 		var err error
@@ -57,46 +57,46 @@ func parseDaemon(s string) (daemon, error) {
 	return d, err
 }
 
-// refusal is an answer that is not 200.
-type refusal struct {
+// statusError is an HTTP answer other than 200.
+type statusError struct {
 	code string
 	line string // code and reason phrase
 }
 
-func (r *refusal) Error() string { return "it answers " + textfmt.OneLine(r.line) }
+func (r *statusError) Error() string { return "it answers " + textfmt.OneLine(r.line) }
 
-// get fetches one page. It is an HTTP/1.0 GET on a connection of its own, never through a proxy: the
-// daemon is on this machine, and net/http would cost every hadown a millisecond it does not need.
-func (d daemon) get(path string) ([]byte, error) { return d.getWithin(path, askTimeout) }
+// get fetches one page with an HTTP/1.0 GET on a new connection. It never uses a proxy, because the daemon is on this
+// machine. It does without net/http, which would add a millisecond to the start of every hadown.
+func (d daemonAddr) get(path string) ([]byte, error) { return d.getWithTimeout(path, requestTimeout) }
 
-// getWithin is get for another time than askTimeout.
-func (d daemon) getWithin(path string, timeout time.Duration) (_ []byte, err error) {
+// getWithTimeout is get with another timeout than requestTimeout.
+func (d daemonAddr) getWithTimeout(path string, timeout time.Duration) (_ []byte, err error) {
 	defer func() {
-		if slow := (&slowError{}); errors.As(err, &slow) {
+		if slow := (&timeoutError{}); errors.As(err, &slow) {
 			slow.within = timeout
 		}
 	}()
 	deadline := time.Now().Add(timeout)
 	conn, err := (&net.Dialer{Deadline: deadline}).Dial("tcp", d.String())
 	if err != nil {
-		return nil, cutShort(err)
+		return nil, explainReadError(err)
 	}
 	defer conn.Close()
 	conn.SetDeadline(deadline)
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: hastatus\r\nAccept: application/json\r\n\r\n", path, d); err != nil {
-		return nil, cutShort(err)
+		return nil, explainReadError(err)
 	}
 	return readAnswer(conn)
 }
 
 var errNotHTTP = errors.New("the answer is not HTTP")
 
-// readAnswer reads an HTTP/1.x answer to an HTTP/1.0 request: to the length it names, else to the end.
+// readAnswer reads an HTTP/1.x answer to an HTTP/1.0 request: up to its Content-Length, else to the end.
 func readAnswer(r io.Reader) ([]byte, error) {
 	head := bufio.NewReader(io.LimitReader(r, maxHead))
 	line, err := head.ReadString('\n')
 	if err != nil {
-		return nil, cutShort(err)
+		return nil, explainReadError(err)
 	}
 	proto, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
 	code, _, _ := strings.Cut(rest, " ")
@@ -107,7 +107,7 @@ func readAnswer(r io.Reader) ([]byte, error) {
 	for {
 		line, err := head.ReadString('\n')
 		if err != nil {
-			return nil, cutShort(err)
+			return nil, explainReadError(err)
 		}
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" {
@@ -130,12 +130,12 @@ func readAnswer(r io.Reader) ([]byte, error) {
 		}
 	}
 	if code != "200" {
-		return nil, &refusal{code, rest}
+		return nil, &statusError{code, rest}
 	}
 	if length > maxAnswer {
 		return nil, fmt.Errorf("its answer of %d bytes is too long", length)
 	}
-	// What the limited reader has buffered beyond the head, then the rest of the connection.
+	// The body is what the limited reader has buffered beyond the head, then the rest of the connection.
 	ahead, _ := head.Peek(head.Buffered())
 	body := io.MultiReader(bytes.NewReader(ahead), r)
 	limit := length
@@ -145,37 +145,37 @@ func readAnswer(r io.Reader) ([]byte, error) {
 	all, err := io.ReadAll(io.LimitReader(body, limit))
 	switch {
 	case err != nil:
-		return nil, cutShort(err)
+		return nil, explainReadError(err)
 	case int64(len(all)) < length:
-		return nil, cutShort(io.ErrUnexpectedEOF)
+		return nil, explainReadError(io.ErrUnexpectedEOF)
 	case len(all) > maxAnswer:
 		return nil, fmt.Errorf("its answer is longer than %d bytes", maxAnswer)
 	}
 	return all, nil
 }
 
-// slowError is an answer that did not arrive in time.
-type slowError struct{ within time.Duration }
+// timeoutError says that the answer did not arrive in time.
+type timeoutError struct{ within time.Duration }
 
-func (e *slowError) Error() string { return fmt.Sprintf("no whole answer within %v", e.within) }
+func (e *timeoutError) Error() string { return fmt.Sprintf("no whole answer within %v", e.within) }
 
-// cutShort says in words why an answer did not arrive in full.
-func cutShort(err error) error {
+// explainReadError returns an error that says why an answer is incomplete.
+func explainReadError(err error) error {
 	var timeout net.Error
 	var op *net.OpError
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return &slowError{askTimeout}
+		return &timeoutError{requestTimeout}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("it closed the connection before its answer was complete")
 	case errors.As(err, &op):
-		return op.Err // the rest of it is the address, which the message has already
+		return op.Err // without the address, which the message has already
 	}
 	return err
 }
 
-// unreachable is what to say when the daemon could not be asked.
-func (c *command) unreachable(err error) string {
+// unreachableText says why the daemon could not be asked and what the operator can do.
+func (c *command) unreachableText(err error) string {
 	if errors.Is(err, errNoDaemon) {
 		return "no daemon was asked, as -p '' says"
 	}

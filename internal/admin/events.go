@@ -7,7 +7,7 @@ type (
 	writtenEvent struct {
 		Event string  `json:"event"` // written
 		After float64 `json:"after"`
-		changed
+		changeDocument
 	}
 	balancerEvent struct {
 		Event    string  `json:"event"` // balancer

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 func scriptEnv() Env {
 	env := System("1.2.3")
 	env.Passwd = os.Getenv("TEST_PASSWD")
-	env.daemon = daemon{} // something may listen on 3333 of the machine
+	env.daemon = daemonAddr{} // something may listen on 3333 of the machine
 	env.Nonhumans = os.Getenv("TEST_NONHUMANS")
 	if uid, err := strconv.Atoi(os.Getenv("TEST_UID")); err == nil {
 		env.UID = uid

@@ -13,41 +13,41 @@ import (
 	"hacheck/internal/spool"
 )
 
-// options is a command line that has been read but not yet been held against the rules.
+// options is a parsed command line that validate has not checked yet.
 type options struct {
 	spoolRoot  string
 	action     action
 	port       uint16 // 0: the whole service
 	host       string // as typed; "" when not given
-	reason     string // "" asks for the default, as it did in the original
+	reason     string // "" for the default, as in the original tools
 	expiration float64
-	lasts      time.Duration
-	daemon     daemon
+	duration   time.Duration
+	daemon     daemonAddr
 	json       bool
 	help       bool
 	version    bool
 	names      []string
 
-	drain, maint bool // how hadown takes it out
+	drain, maint bool // how hadown takes the service out
 	forceUp      bool // haup: up whatever the check finds
 	safe         bool
-	wait         time.Duration // for the balancers; 0: not at all
-	fall         int           // answers after which a balancer that sends no state has it down
+	wait         time.Duration // for the balancers; 0 without --wait
+	fall         int           // answers after which a balancer that sends no state has the service out
 
-	hasReason, hasExpiration, hasLasts, hasFall, hasDaemon bool
-	bareWait                                               bool // --wait without a length of time behind "="
+	hasReason, hasExpiration, hasDuration, hasFall, hasDaemon bool
+	isWaitBare                                                bool // --wait without "=DURATION"
 }
 
-// The defaults of --wait and --fall, and what --fall may be.
+// The defaults of --wait and --fall, and the largest --fall.
 const (
 	defaultWait = 5 * time.Minute
 	defaultFall = 3 // HAProxy's own
 	maxFall     = 100
 )
 
-// flagSet builds the option table. All five commands take the same options, because -a turns any of
-// them into any other and because the original tools did: a script that says `haup -r done web` works.
-// What the original did not have is refused where it means nothing, see check.
+// flagSet returns the options. All five commands take the same options, because -a turns any command into another and
+// because scripts for the original tools use options that mean nothing, as in `haup -r done web`. validate refuses such
+// uses of newer options.
 func flagSet(o *options) *pflag.FlagSet {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.SortFlags = false
@@ -58,8 +58,8 @@ func flagSet(o *options) *pflag.FlagSet {
 		return err
 	})
 	fs.Func("for", "end by itself after this `TIME`: 90s, 2h30m, 1d; for hadown", func(s string) (err error) {
-		o.lasts, err = parseFor(s)
-		o.hasLasts = true
+		o.duration, err = parseDuration(s)
+		o.hasDuration = true
 		return err
 	})
 	fs.FuncP("service-port", "P", "only the instance on port `N`", func(s string) (err error) {
@@ -95,7 +95,7 @@ func flagSet(o *options) *pflag.FlagSet {
 	o.daemon = defaultDaemon
 	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N` (default 127.0.0.1:3333) for --wait,\n--safe, halist, the overview of hastatus, and whether it reads the\noverrides in DIR; -p '' asks none", func(s string) (err error) {
 		if o.hasDaemon = true; s == "" {
-			o.daemon = daemon{}
+			o.daemon = daemonAddr{}
 			return nil
 		}
 		o.daemon, err = parseDaemon(s)
@@ -107,7 +107,7 @@ func flagSet(o *options) *pflag.FlagSet {
 	return fs
 }
 
-// parse reads the command line of a command. Its errors are the user's to read.
+// parse reads the command line of a command. Its errors are messages for the user.
 func parse(name string, args []string) (options, error) {
 	o := options{action: commands[name]}
 	fs := flagSet(&o)
@@ -119,26 +119,26 @@ func parse(name string, args []string) (options, error) {
 	return o, nil
 }
 
-// waitValue is the value of --wait, which is optional.
+// waitValue is the optional value of --wait.
 type waitValue options
 
-// noDuration is what pflag sets for --wait without a value, and what it shows in the help.
+// noDuration is the value that pflag sets for --wait without a value, and shows in the help.
 const noDuration = "DURATION"
 
-// String returns "", so that the help shows the default in words.
+// String returns "", because the help has the default in words.
 func (w *waitValue) String() string { return "" }
 
-// Type returns the one that needs no value of its own.
+// Type returns the type for which pflag does not require a value.
 func (w *waitValue) Type() string { return "bool" }
 
-// Set reads a length of time.
+// Set reads a duration.
 func (w *waitValue) Set(s string) error {
-	w.bareWait = s == noDuration
-	if w.bareWait {
+	w.isWaitBare = s == noDuration
+	if w.isWaitBare {
 		w.wait = defaultWait
 		return nil
 	}
-	d, err := parseFor(s)
+	d, err := parseDuration(s)
 	if errors.Is(err, errTooLong) {
 		err = errors.New("that is more than a hundred years")
 	}
@@ -146,10 +146,10 @@ func (w *waitValue) Set(s string) error {
 	return err
 }
 
-// writes says whether the command puts an override in force, rather than lifting or showing it.
-func (o *options) writes() bool { return o.action == actDown || o.forceUp }
+// writesOverride reports whether the command writes an override, rather than lifts or shows one.
+func (o *options) writesOverride() bool { return o.action == actDown || o.forceUp }
 
-// state is the override that the command writes.
+// state returns the state of the override that the command writes.
 func (o *options) state() spool.State {
 	switch {
 	case o.forceUp:
@@ -162,14 +162,14 @@ func (o *options) state() spool.State {
 	return spool.Down
 }
 
-// expires says when an override written now ends by itself; zero when it does not.
-func (o *options) expires(now time.Time) time.Time {
+// expiresAt returns when an override that is written now ends by itself, zero for never.
+func (o *options) expiresAt(now time.Time) time.Time {
 	switch {
 	case o.hasExpiration:
 		whole, part := math.Modf(o.expiration)
 		return time.Unix(int64(whole), int64(part*1e9))
-	case o.hasLasts:
-		return now.Add(o.lasts)
+	case o.hasDuration:
+		return now.Add(o.duration)
 	}
 	return time.Time{}
 }

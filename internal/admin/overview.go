@@ -34,12 +34,12 @@ func (c *command) overview() int {
 	}
 	d := c.askDaemon()
 	if c.opt.json {
-		c.document(c.overviewDocument(list, spoolErr, d))
+		c.printJSON(c.overviewDocument(list, spoolErr, d))
 	} else {
 		c.printDaemonView(d)
 	}
 	if d.err == nil {
-		c.warnNotObeyed() // last, because it goes to standard error
+		c.warnWrongDirectory() // last, because it goes to standard error
 	}
 	return code
 }
@@ -54,13 +54,13 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 		list, err = o.list()
 	}
 	if err != nil {
-		c.errorf("%s", c.explain(err))
+		c.errorf("%s", c.explainSpoolError(err))
 	}
 	// all comes first, because it covers the whole host.
 	slices.SortStableFunc(list, func(a, b spool.Entry) int { return rank(a) - rank(b) })
 	if !c.opt.json {
 		if err == nil {
-			c.noteMissing(o)
+			c.warnMissing(o)
 			c.printOverrides(list)
 		}
 		_ = c.out.Flush() // the writer keeps an error, see printf
@@ -70,7 +70,7 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 
 // daemonView is what the daemon knows.
 type daemonView struct {
-	services  []seen
+	services  []recentService
 	err       error
 	report    *balancer.Report // nil if the daemon is too old to have one
 	reportErr error
@@ -78,7 +78,7 @@ type daemonView struct {
 
 // askDaemon asks the daemon for an overview.
 func (c *command) askDaemon() (d daemonView) {
-	if c.opt.daemon.none() {
+	if c.opt.daemon.isNone() {
 		d.err = errNoDaemon
 		return d
 	}
@@ -106,7 +106,7 @@ type overviewDocument struct {
 }
 
 func (c *command) overviewDocument(list []spool.Entry, spoolErr error, d daemonView) overviewDocument {
-	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: describeAll(list), Services: toServices(d.services)}
+	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: newOverrides(list), Services: newServices(d.services)}
 	if d.report != nil {
 		doc.Balancers, doc.Agents = d.report.Balancers, append([]balancer.Agent{}, d.report.Agents...)
 	}
@@ -114,12 +114,12 @@ func (c *command) overviewDocument(list []spool.Entry, spoolErr error, d daemonV
 		doc.BalancersErr = textfmt.OneLine(d.reportErr.Error())
 	}
 	if spoolErr != nil {
-		doc.SpoolError = c.explain(spoolErr)
+		doc.SpoolError = c.explainSpoolError(spoolErr)
 	}
 	if d.err != nil {
-		doc.DaemonErr = c.unreachable(d.err)
+		doc.DaemonErr = c.unreachableText(d.err)
 	}
-	if !c.opt.daemon.none() {
+	if !c.opt.daemon.isNone() {
 		doc.Daemon = c.opt.daemon.String()
 	}
 	return doc
@@ -130,7 +130,7 @@ func (c *command) printDaemonView(d daemonView) {
 	c.printf("\n")
 	switch {
 	case d.err != nil:
-		c.printf("What was asked about lately is not known: %s\n", c.unreachable(d.err))
+		c.printf("What was asked about lately is not known: %s\n", c.unreachableText(d.err))
 	case len(d.services) == 0:
 		c.printf("The daemon on %s has not been asked about any service lately.\n", c.opt.daemon)
 	default:
@@ -138,14 +138,14 @@ func (c *command) printDaemonView(d daemonView) {
 		rows := [][]string{{"ANSWER", "SERVICE", "ASKED", "BY"}}
 		for _, s := range d.services {
 			row := []string{"-", textfmt.OneLine(s.service), "-", "-"}
-			if s.answered() {
+			if s.hasAnswer() {
 				row[0] = strconv.FormatFloat(s.answer.Code, 'f', -1, 64)
 				row[2] = ago(c.Now(), s.answer.TS)
 				row[3] = textfmt.OneLine(s.answer.RemoteIP)
 			}
 			rows = append(rows, row)
 		}
-		c.printf("%s", table(rows))
+		c.printf("%s", formatTable(rows))
 	}
 	if d.reportErr != nil {
 		c.printf("\nWhat balancers think is not known: %s\n", textfmt.OneLine(d.reportErr.Error()))
@@ -188,7 +188,7 @@ func (c *command) printBalancers(list []balancer.Balancer) {
 		}
 		rows = append(rows, []string{textfmt.OneLine(b.Service), name, state, open, wait.AnswerText(b.Last), asked})
 	}
-	c.printf("%s", table(rows))
+	c.printf("%s", formatTable(rows))
 }
 
 // printAgents prints the last answer of the agent to each address.
@@ -204,7 +204,7 @@ func (c *command) printAgents(list []balancer.Agent) {
 			textfmt.Duration(balancer.Duration(a.SameFor)), textfmt.Duration(balancer.Duration(a.Age)) + " ago",
 		})
 	}
-	c.printf("%s", table(rows))
+	c.printf("%s", formatTable(rows))
 }
 
 // rank orders overrides of all before the others.
@@ -225,20 +225,20 @@ func (c *command) printOverrides(list []spool.Entry) {
 	c.printf("Overrides in %s:\n", textfmt.OneLine(c.opt.spoolRoot))
 	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}
 	for _, e := range list {
-		row := []string{word(e.State), label(e.Key), "-", "lifted", textfmt.OneLine(e.Reason)}
+		row := []string{stateWord(e.State), keyLabel(e.Key), "-", "lifted", textfmt.OneLine(e.Reason)}
 		if !e.Created.IsZero() {
 			row[2] = textfmt.Duration(now.Sub(e.Created)) + " ago"
 		}
 		if !e.Expires.IsZero() {
-			row[3] = fmt.Sprintf("%s (in %s)", moment(e.Expires, now), textfmt.Duration(e.Expires.Sub(now)))
+			row[3] = fmt.Sprintf("%s (in %s)", localTime(e.Expires, now), textfmt.Duration(e.Expires.Sub(now)))
 		}
 		rows = append(rows, row)
 	}
-	c.printf("%s", table(rows))
+	c.printf("%s", formatTable(rows))
 }
 
-// moment returns t in local time: the day and the time, or the date if t is far away.
-func moment(t, now time.Time) string {
+// localTime returns t in local time: the day and the time, or the date if t is far away.
+func localTime(t, now time.Time) string {
 	layout := "Jan 2 15:04"
 	if t.Sub(now) > 300*24*time.Hour {
 		layout = "2006-01-02"
@@ -248,11 +248,11 @@ func moment(t, now time.Time) string {
 
 // ago returns how long before now the moment at, in unix seconds, was. at may be any number.
 func ago(now time.Time, at float64) string {
-	seconds := min(max(unix(now)-at, 0), math.MaxInt32)
+	seconds := min(max(unixSeconds(now)-at, 0), math.MaxInt32)
 	return textfmt.Duration(time.Duration(seconds)*time.Second) + " ago"
 }
 
-func toServices(list []seen) []service {
+func newServices(list []recentService) []service {
 	all := make([]service, len(list))
 	for i, s := range list {
 		all[i] = service{s.service, s.last}

@@ -17,7 +17,7 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-func TestParseFor(t *testing.T) {
+func TestParseDuration(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]time.Duration{
 		"90s":    90 * time.Second,
@@ -35,30 +35,30 @@ func TestParseFor(t *testing.T) {
 		strings.Repeat("9", 400) + "s":                     0,
 		"9999999999999999999999w9999999999999999999999w5s": 0, // two overflows are nothing, and five seconds
 	} {
-		got, err := parseFor(in)
+		got, err := parseDuration(in)
 		if got != want || (err == nil) != (want > 0) {
-			t.Errorf("parseFor(%q) = %v, %v; want %v", in, got, err, want)
+			t.Errorf("parseDuration(%q) = %v, %v; want %v", in, got, err, want)
 		}
 	}
 }
 
-func FuzzParseFor(f *testing.F) {
+func FuzzParseDuration(f *testing.F) {
 	for _, s := range []string{"2h30m", "1d", "0.1s", "5000w5000w5000w", "5 m", ".5h"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		d, err := parseFor(s)
+		d, err := parseDuration(s)
 		if err != nil {
 			if d != 0 {
-				t.Fatalf("parseFor(%q) = %v with an error", s, d)
+				t.Fatalf("parseDuration(%q) = %v with an error", s, d)
 			}
 			return
 		}
 		if d <= 0 || d > 101*365*24*time.Hour {
-			t.Fatalf("parseFor(%q) = %v", s, d)
+			t.Fatalf("parseDuration(%q) = %v", s, d)
 		}
 		if std, err := time.ParseDuration(s); err == nil && (std-d).Abs() > time.Microsecond {
-			t.Fatalf("parseFor(%q) = %v, the standard library says %v", s, d, std)
+			t.Fatalf("parseDuration(%q) = %v, the standard library says %v", s, d, std)
 		}
 	})
 }
@@ -217,7 +217,7 @@ func TestSlowDaemon(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "no whole answer within 3s") {
 				t.Errorf("error %v", err)
 			}
-			if took := time.Since(start); took < askTimeout || took > 2*askTimeout {
+			if took := time.Since(start); took < requestTimeout || took > 2*requestTimeout {
 				t.Errorf("gave up after %v", took)
 			}
 		})

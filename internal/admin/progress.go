@@ -59,7 +59,7 @@ func (p *progress) after() float64 { return afterSeconds(p.elapsed()) }
 
 // event prints one event at once.
 func (p *progress) event(v any) {
-	p.document(v)
+	p.printJSON(v)
 	_ = p.out.Flush() // the writer keeps an error, and Main reports it
 }
 
@@ -166,7 +166,7 @@ func (p *progress) draw() {
 	if p.daemonTrouble != "" {
 		head += "; " + p.daemonTrouble
 	}
-	lines := append([]string{head}, strings.Split(strings.TrimSuffix(table(rows), "\n"), "\n")...)
+	lines := append([]string{head}, strings.Split(strings.TrimSuffix(formatTable(rows), "\n"), "\n")...)
 	if room := p.screen.Rows(); len(lines) > room && room > 2 {
 		lines = append(lines[:room-1], fmt.Sprintf("  and %d more", len(lines)-room+1))
 	}

@@ -20,7 +20,7 @@ func (c *command) checkSafe(targets []target) int {
 			if hasAnswered && !isOver && !errors.Is(p.err, errNoBalancers) {
 				continue // the daemon may be restarting
 			}
-			return c.refuseUnsafe("not known", ExitNotAsked, c.unreachable(p.err), start)
+			return c.refuseUnsafe("not known", ExitNotAsked, c.unreachableText(p.err), start)
 		}
 		hasAnswered = true
 		result := wait.CheckSafe(waitTargets(targets), p.report, p.requested)
@@ -39,12 +39,12 @@ func (c *command) refuseUnsafe(result string, code int, why string, start time.T
 	c.errorf("%s", why)
 	switch {
 	case c.opt.json && c.opt.wait != 0:
-		c.document(endEvent{"end", afterSeconds(time.Since(start)), result, code, []string{}, why})
+		c.printJSON(endEvent{"end", afterSeconds(time.Since(start)), result, code, []string{}, why})
 	case c.opt.json:
-		c.document(struct {
-			changed
+		c.printJSON(struct {
+			changeDocument
 			Error string `json:"error"`
-		}{changed{c.opt.action, []outcome{}}, why})
+		}{changeDocument{c.opt.action, []serviceResult{}}, why})
 	}
 	return code
 }

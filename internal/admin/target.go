@@ -10,18 +10,18 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// target is one service, or one instance of one, that a command line names.
+// target is one service, or one instance of a service, on the command line.
 type target struct {
-	key   spool.Key   // the override that is written
-	also  []spool.Key // other names an override of the same target may have
-	label string      // as hastatus prints it: svc, svc::port or svc:host:port
+	key     spool.Key   // of the override that the command writes
+	aliases []spool.Key // other keys for the same target
+	label   string      // as hastatus prints the target: svc, svc::port or svc:host:port
 }
 
-// keys are all the overrides that are about the target and nothing else.
-func (t target) keys() []spool.Key { return append([]spool.Key{t.key}, t.also...) }
+// keys returns the keys of all overrides that are about exactly this target.
+func (t target) keys() []spool.Key { return append([]spool.Key{t.key}, t.aliases...) }
 
-// loopback is the host whose instances have no host in their name, because the original tools dropped
-// it when they wrote and the original daemon looks for nothing else.
+// loopback is the host that keys leave out: the original tools write none for it, and the original daemon looks up
+// none.
 const loopback = "127.0.0.1"
 
 func newTarget(writes bool, name, host string, port uint16) (target, error) {
@@ -31,11 +31,11 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		if err != nil {
 			return t, err
 		}
-		if writes && (ip == "0.0.0.0" || ip == "::") { // a balancer that names these has named none
+		if writes && (ip == "0.0.0.0" || ip == "::") { // the daemon takes these for no host
 			return t, fmt.Errorf("option -H, --service-host: no instance is at %s, that would change nothing; leave -H away for port %d on this machine", ip, port)
 		}
 		if ip == loopback {
-			t.also = []spool.Key{{Service: name, Host: ip, Port: port}}
+			t.aliases = []spool.Key{{Service: name, Host: ip, Port: port}}
 		} else {
 			t.key.Host = ip
 		}
@@ -45,7 +45,7 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		t.label = fmt.Sprintf("%s:%s:%d", name, host, port)
 	}
 	if service, rest, found := strings.Cut(name, ":"); found && spool.ValidService(service) {
-		// What hashowdowned shows, or the name of a spool file, typed back.
+		// The operator has typed what hashowdowned prints, or the name of a spool file.
 		hint := ""
 		if _, err := parsePort(rest[strings.LastIndexByte(rest, ':')+1:]); err == nil {
 			hint = fmt.Sprintf("; one instance is written %s -P %s", service, rest[strings.LastIndexByte(rest, ':')+1:])
@@ -55,14 +55,14 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 	err := t.key.Check()
 	if errors.Is(err, spool.ErrAllInstance) {
 		if !writes {
-			return t, nil // the original tools may have left one behind: it can be looked at and lifted
+			return t, nil // the original tools may have written one: haup and hastatus accept it
 		}
 		err = fmt.Errorf("%w; name all, or one service with -P %d", err, port)
 	}
 	return t, err
 }
 
-// parseHost reads the address of an instance and returns it in the form the daemon looks it up by.
+// parseHost reads the address of an instance and returns its canonical form.
 func parseHost(s string) (string, error) {
 	host := spool.CanonicalHost(s)
 	if ip, err := netip.ParseAddr(host); err != nil || ip.Zone() != "" {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// check holds the command line against the rules and returns what it is about, in the order given.
-// Every name is looked at before any is touched: a command does all of what it was told or none of it.
-func (o *options) check(now time.Time) ([]target, error) {
+// validate checks the command line and returns its targets in the order given. It checks every name before the command
+// changes anything.
+func (o *options) validate(now time.Time) ([]target, error) {
 	switch o.action {
 	case actUp, actDown:
 		if len(o.names) == 0 {
@@ -30,49 +30,49 @@ func (o *options) check(now time.Time) ([]target, error) {
 	if o.spoolRoot == "" {
 		return nil, errors.New("option --spool-root: a directory is needed")
 	}
-	o.spoolRoot = filepath.Clean(o.spoolRoot) // "spool/" has the parent of "spool"
+	o.spoolRoot = filepath.Clean(o.spoolRoot) // filepath.Dir of "spool/" would be "spool"
 	if o.host != "" && o.port == 0 {
 		return nil, fmt.Errorf("service port required if service host specified for action %s: add -P", o.action)
 	}
-	if o.hasLasts && o.action != actDown { // "haup web --for 30m" would not be down again after it
+	if o.hasDuration && o.action != actDown { // "haup web --for 30m" does not take web down again
 		return nil, fmt.Errorf("option --for is for hadown, it means nothing for action %s", o.action)
 	}
-	if err := o.checkWays(); err != nil {
+	if err := o.validateModes(); err != nil {
 		return nil, err
 	}
-	if o.daemon.none() && (o.wait != 0 || o.safe || o.action == actList) {
+	if o.daemon.isNone() && (o.wait != 0 || o.safe || o.action == actList) {
 		return nil, errors.New("option -p, --port: it says to ask no daemon, and --wait, --safe and halist are about what the daemon knows")
 	}
 	if o.action == actDown {
-		if o.hasExpiration && o.hasLasts {
+		if o.hasExpiration && o.hasDuration {
 			return nil, errors.New("-e and --for both say when it ends, give one of them")
 		}
-		if o.hasExpiration && o.expiration <= unix(now) {
+		if o.hasExpiration && o.expiration <= unixSeconds(now) {
 			return nil, fmt.Errorf("option -e, --expiration: %s is in the past; to end in half an hour write --for 30m",
 				strconv.FormatFloat(o.expiration, 'f', -1, 64))
 		}
 	}
 	targets := make([]target, 0, len(o.names))
 	for _, name := range o.names {
-		t, err := newTarget(o.writes(), name, o.host, o.port)
+		t, err := newTarget(o.writesOverride(), name, o.host, o.port)
 		if err != nil {
 			return nil, err
 		}
 		if (o.action == actUp || o.action == actDown) && slices.ContainsFunc(targets, func(u target) bool { return u.key == t.key }) {
-			continue // named twice is once
+			continue // a repeated name
 		}
 		targets = append(targets, t)
 	}
 	return targets, nil
 }
 
-// checkWays holds the ways to go up and down, and to wait for it, against the action and each other.
-func (o *options) checkWays() error {
-	for _, way := range []struct {
-		given bool
-		name  string
-		who   string
-		in    []action
+// validateModes checks the options for how to go up or down and for --wait against the action and each other.
+func (o *options) validateModes() error {
+	for _, option := range []struct {
+		isSet   bool
+		name    string
+		command string
+		actions []action
 	}{
 		{o.drain, "--drain", "hadown", []action{actDown}},
 		{o.maint, "--maint", "hadown", []action{actDown}},
@@ -81,8 +81,8 @@ func (o *options) checkWays() error {
 		{o.forceUp, "--force-up", "haup", []action{actUp}},
 		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
 	} {
-		if way.given && !slices.Contains(way.in, o.action) {
-			return fmt.Errorf("option %s is for %s, it means nothing for action %s", way.name, way.who, o.action)
+		if option.isSet && !slices.Contains(option.actions, o.action) {
+			return fmt.Errorf("option %s is for %s, it means nothing for action %s", option.name, option.command, o.action)
 		}
 	}
 	switch {
@@ -90,18 +90,18 @@ func (o *options) checkWays() error {
 		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
 	case o.hasFall && o.wait == 0:
 		return errors.New("--fall is about --wait, and means nothing without it")
-	case o.forceUp && o.hasReason: // haup takes and ignores it elsewhere, as the original did
+	case o.forceUp && o.hasReason: // otherwise haup ignores -r, as the original does
 		return errors.New("option -r, --reason is for hadown; --force-up notes who it was by itself")
 	case o.forceUp && o.hasExpiration:
 		return errors.New("option -e, --expiration is for hadown; --force-up ends with haup")
 	}
-	if o.bareWait {
+	if o.isWaitBare {
 		for _, name := range o.names {
 			long := name
 			if name != "" && strings.Trim(name, "0123456789") == "" {
 				long += "s"
 			}
-			if _, err := parseFor(long); err == nil {
+			if _, err := parseDuration(long); err == nil {
 				return fmt.Errorf("%q would be taken for a service; how long to wait is written --wait=%s", name, long)
 			}
 		}

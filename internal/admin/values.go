@@ -25,20 +25,19 @@ func parseUnix(s string) (float64, error) {
 		return 0, errors.New("want a unix time in seconds; to end in half an hour write --for 30m")
 	case math.IsNaN(f) || math.IsInf(f, 0):
 		return 0, errors.New("that moment never comes; leave -e away, or write --for 30m to end in half an hour")
-	case f > latest:
+	case f > maxUnix:
 		return 0, errors.New("that is after the year 9999; want seconds, not milliseconds, or --for 30m")
 	}
 	return f, nil
 }
 
-// latest is the last second of the year 9999. What lies beyond is a number in milliseconds, not a plan.
-const latest = 253402300799
+// maxUnix is the last second of the year 9999. A larger number is probably in milliseconds.
+const maxUnix = 253402300799
 
 var errTooLong = errors.New("that is more than a hundred years; leave --for away and it ends with haup")
 
-// parseFor reads a length of time as time.ParseDuration does, and also days and weeks, the units in
-// which downtimes are planned. Days are 24 hours, whatever the clocks do.
-func parseFor(s string) (time.Duration, error) {
+// parseDuration reads a positive duration as time.ParseDuration does, with the units s, m, h, d (24 hours) and w.
+func parseDuration(s string) (time.Duration, error) {
 	const longest = 100 * 365 * 24 * time.Hour
 	var total time.Duration
 	rest := s
@@ -60,7 +59,7 @@ func parseFor(s string) (time.Duration, error) {
 			return 0, errTooLong
 		}
 		total += time.Duration(n * unit * float64(time.Second))
-		if total > longest { // after every step: three times a hundred years would overflow
+		if total > longest { // in every step, because the sum of three maxima would overflow
 			return 0, errTooLong
 		}
 		rest = rest[end:]
@@ -71,5 +70,5 @@ func parseFor(s string) (time.Duration, error) {
 	return total, nil
 }
 
-// unix is a moment in the seconds of spool files and of /recent, to the last digit as the daemon says it.
-func unix(t time.Time) float64 { return float64(t.Unix()) + float64(t.Nanosecond())/1e9 }
+// unixSeconds returns t as spool files and /recent have it, with the same last digit.
+func unixSeconds(t time.Time) float64 { return float64(t.Unix()) + float64(t.Nanosecond())/1e9 }

@@ -99,7 +99,7 @@ func waitTargets(targets []target) []wait.Target {
 func (w *waitRun) write(targets []target, entry spool.Entry) int {
 	done, code := w.apply(w.overrides, targets, entry)
 	if w.opt.json {
-		w.progress.event(writtenEvent{"written", w.progress.after(), changed{w.opt.action, done}})
+		w.progress.event(writtenEvent{"written", w.progress.after(), changeDocument{w.opt.action, done}})
 	}
 	return code
 }
@@ -167,7 +167,7 @@ func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 		w.tracker.Observe(p.report, p.requested, p.received)
 		w.progress.update()
 	case !w.hasAnswered || errors.Is(p.err, errNoBalancers) || w.elapsed()-w.lastAnswer >= maxDaemonAway:
-		return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachable(p.err)), true
+		return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachableText(p.err)), true
 	default:
 		w.progress.daemonAway(p.err)
 	}
@@ -236,7 +236,7 @@ func (w *waitRun) superseded() string {
 		case isUp:
 			for _, k := range t.key.Above() {
 				if e, err := w.overrides.read(target{key: k}); err == nil && isDown(e.State) {
-					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, word(e.State), t.label, k.Service)
+					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, stateWord(e.State), t.label, k.Service)
 				}
 			}
 		}

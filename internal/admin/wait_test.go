@@ -18,7 +18,7 @@ import (
 )
 
 // simulate starts a daemon with a spool directory of its own and balancers in front of it.
-func simulate(t *testing.T, specs ...string) (s *sim, root string) {
+func simulate(t *testing.T, specs ...string) (s *simulation, root string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "spool")
 	dir, err := spool.OpenDir(root)
@@ -53,8 +53,8 @@ func (w *transcript) String() string {
 	return w.b.String()
 }
 
-// await returns when the transcript has text; the sleep is the pace of looking, up to a deadline.
-func (w *transcript) await(t *testing.T, text string) {
+// waitFor returns when the transcript has text; the sleep is the pace of looking, up to a deadline.
+func (w *transcript) waitFor(t *testing.T, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(w.String(), text); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -64,7 +64,7 @@ func (w *transcript) await(t *testing.T, text string) {
 }
 
 // run runs a command line in this process; code is there when it has ended.
-func run(s *sim, root string, env Env, line string) (out *transcript, code chan int) {
+func run(s *simulation, root string, env Env, line string) (out *transcript, code chan int) {
 	out, code = &transcript{}, make(chan int, 1)
 	env.Stdout, env.Stderr = out, out
 	args := append(strings.Fields(line), "--spool-root", root, "-p", s.addr)
@@ -72,7 +72,7 @@ func run(s *sim, root string, env Env, line string) (out *transcript, code chan 
 	return out, code
 }
 
-func ends(t *testing.T, out *transcript, code chan int, want int) {
+func wantExit(t *testing.T, out *transcript, code chan int, want int) {
 	t.Helper()
 	select {
 	case got := <-code:
@@ -101,7 +101,7 @@ func TestSignal(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				out.await(t, "2 sessions open")
+				out.waitFor(t, "2 sessions open")
 				if err := cmd.Process.Signal(sig); err != nil {
 					t.Fatal(err)
 				}
@@ -134,13 +134,13 @@ func TestDaemonAway(t *testing.T) {
 		t.Parallel()
 		s, root := simulate(t, "node=lb1 open=100")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
-		out.await(t, "lb1")
+		out.waitFor(t, "lb1")
 		s.server.Close()
-		out.await(t, "keeps trying")
+		out.waitFor(t, "keeps trying")
 		if err := s.again(); err != nil {
 			t.Fatal(err)
 		}
-		ends(t, out, code, ExitOK)
+		wantExit(t, out, code, ExitOK)
 		for _, want := range []string{
 			"the daemon on " + s.addr + " cannot be asked: connect: connection refused; the command keeps trying\n",
 			"the daemon has restarted and is learning again which balancers ask\n", "web: out with 1 balancer",
@@ -155,9 +155,9 @@ func TestDaemonAway(t *testing.T) {
 		s, root := simulate(t, "node=lb1 open=1 hold")
 		began := time.Now()
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
-		out.await(t, "lb1")
+		out.waitFor(t, "lb1")
 		s.server.Close()
-		ends(t, out, code, ExitNotAsked)
+		wantExit(t, out, code, ExitNotAsked)
 		if took := time.Since(began); took < maxDaemonAway {
 			t.Errorf("it gave up after %v", took)
 		}
@@ -170,7 +170,7 @@ func TestDaemonAway(t *testing.T) {
 		t.Parallel()
 		s, root := simulate(t, "node=lb1 open=1 hold")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=2s")
-		out.await(t, "lb1")
+		out.waitFor(t, "lb1")
 		syscall.ForkLock.RLock() // a process that is being started would hold the port a moment longer
 		s.server.Close()
 		l, err := net.Listen("tcp", s.addr)
@@ -179,7 +179,7 @@ func TestDaemonAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		ends(t, out, code, ExitStillOpen)
+		wantExit(t, out, code, ExitStillOpen)
 		if !strings.Contains(out.String(), "time is up after 2s: lb1 (be/lb1): ") {
 			t.Errorf("it said:\n%s", out)
 		}
@@ -191,27 +191,27 @@ func TestOvertaken(t *testing.T) {
 	t.Parallel()
 	s, root := simulate(t, "node=lb1 open=1 hold")
 	out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
-	out.await(t, "DOWN, 1 session open")
+	out.waitFor(t, "DOWN, 1 session open")
 	if err := s.dir.Remove(spool.Key{Service: "web"}); err != nil {
 		t.Fatal(err)
 	}
-	ends(t, out, code, ExitFailed)
+	wantExit(t, out, code, ExitFailed)
 	if want := "web was lifted meanwhile, or its time is over; web is up now"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 
 	s, root = simulate(t, "node=lb1 down every=1h")
 	out, code = run(s, root, System("1"), "haup web --wait=1m")
-	out.await(t, "lb1")
+	out.waitFor(t, "lb1")
 	if err := s.dir.Write(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain, Reason: "another"}); err != nil {
 		t.Fatal(err)
 	}
-	ends(t, out, code, ExitFailed)
+	wantExit(t, out, code, ExitFailed)
 	if want := "web was taken down again meanwhile; web is drain now: another"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 	out, code = run(s, root, System("1"), "hadown web --wait=1m --for 1s -r why")
-	ends(t, out, code, ExitFailed)
+	wantExit(t, out, code, ExitFailed)
 	if want := "its time is over; web is up now"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
@@ -228,7 +228,7 @@ func TestClockJumps(t *testing.T) {
 		return time.Unix(int64(calls%2)*4e9, 0)
 	}
 	out, code := run(s, root, env, "hadown web -r why --wait=20s")
-	ends(t, out, code, ExitOK)
+	wantExit(t, out, code, ExitOK)
 	if !strings.Contains(out.String(), "web: out with 1 balancer after ") {
 		t.Errorf("it said:\n%s", out)
 	}
@@ -245,7 +245,7 @@ func TestHundredAsk(t *testing.T) {
 	specs[70] += " open=8" // one ends with each question: four seconds, more than a busy machine is late
 	s, root := simulate(t, specs...)
 	out, code := run(s, root, System("1"), "hadown web -r why --drain --wait=30s")
-	ends(t, out, code, ExitOK)
+	wantExit(t, out, code, ExitOK)
 	if !strings.HasSuffix(out.String(), "\n") || !strings.Contains(out.String(), "web: out with 100 balancers after ") {
 		t.Errorf("it said:\n%s", out)
 	}

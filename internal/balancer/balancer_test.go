@@ -171,14 +171,14 @@ func TestRowIdentity(t *testing.T) {
 		change func(*Request)
 		rows   int
 	}{
-		"the same":             {func(*Request) {}, 1},
-		"another state":        {func(r *Request) { r.State = "DOWN" }, 1},
-		"another URL":          {func(r *Request) { r.URL = "/tcp/web/2" }, 1},
-		"same node elsewhere":  {func(r *Request) { r.Peer = "10.0.0.2" }, 2},
-		"another node":         {func(r *Request) { r.Node = "lb2" }, 2},
-		"another server":       {func(r *Request) { r.Name = "be/web2" }, 2},
-		"no names":             {func(r *Request) { r.Node, r.Name = "", "" }, 2},
-		"a name that is cut": {func(r *Request) { r.Name = strings.Repeat("x", 70_000) }, 2},
+		"the same":            {func(*Request) {}, 1},
+		"another state":       {func(r *Request) { r.State = "DOWN" }, 1},
+		"another URL":         {func(r *Request) { r.URL = "/tcp/web/2" }, 1},
+		"same node elsewhere": {func(r *Request) { r.Peer = "10.0.0.2" }, 2},
+		"another node":        {func(r *Request) { r.Node = "lb2" }, 2},
+		"another server":      {func(r *Request) { r.Name = "be/web2" }, 2},
+		"no names":            {func(r *Request) { r.Node, r.Name = "", "" }, 2},
+		"a name that is cut":  {func(r *Request) { r.Name = strings.Repeat("x", 70_000) }, 2},
 	} {
 		w := newTableOnTestClock()
 		w.ask(0, base)

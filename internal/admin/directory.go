@@ -11,33 +11,33 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// home asks the daemon which spool directory it reads. The answer is nil, without an error, when there is no
-// daemon, or one that does not say: an older one, something else, or one on another machine.
-func (d daemon) home() (*spool.DirectoryStatus, error) {
-	if d.none() {
+// directoryStatus asks the daemon which spool directory it reads. It returns nil without an error if there is no daemon
+// or if it does not tell: an older one, another program, or one on another machine.
+func (d daemonAddr) directoryStatus() (*spool.DirectoryStatus, error) {
+	if d.isNone() {
 		return nil, nil
 	}
-	body, err := d.getWithin("/status/spool", homeTimeout)
-	if err != nil && !saysNothing(err) {
+	body, err := d.getWithTimeout("/status/spool", directoryTimeout)
+	if err != nil && !isNoAnswer(err) {
 		return nil, err
 	}
 	h := &spool.DirectoryStatus{}
-	if json.Unmarshal(body, h) != nil || h.Directory == "" { // also what is no JSON, and no answer at all
+	if json.Unmarshal(body, h) != nil || h.Directory == "" { // also if body is empty or not JSON
 		h = nil
 	}
 	return h, nil
 }
 
-// saysNothing reports whether err means that no daemon is there, or none that knows the question.
-func saysNothing(err error) bool {
-	var refused *refusal
+// isNoAnswer reports whether err means that there is no daemon, or one that does not have the page.
+func isNoAnswer(err error) bool {
+	var refused *statusError
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &refused) || errors.Is(err, errNotHTTP)
 }
 
-// notObeyed asks the daemon whether it reads the directory that the command works on, and says why not; "" when
-// it does, when there is none to ask, or when it cannot be asked, which is a warning.
-func (c *command) notObeyed() string {
-	h, err := c.opt.daemon.home()
+// wrongDirectory returns why the daemon does not obey the overrides in the directory of the command. It returns "" if it
+// does or if there is no daemon. If the daemon cannot be asked it prints a warning and returns "".
+func (c *command) wrongDirectory() string {
+	h, err := c.opt.daemon.directoryStatus()
 	if err != nil {
 		c.errorf("warning: whether the daemon on %s obeys is not known: %s", c.opt.daemon, textfmt.OneLine(err.Error()))
 		return ""
@@ -70,9 +70,9 @@ func (c *command) notObeyed() string {
 	}
 }
 
-// warnNotObeyed is notObeyed for a command that only looks.
-func (c *command) warnNotObeyed() {
-	if why := c.notObeyed(); why != "" {
+// warnWrongDirectory prints wrongDirectory as a warning, for a command that changes nothing.
+func (c *command) warnWrongDirectory() {
+	if why := c.wrongDirectory(); why != "" {
 		c.errorf("warning: %s", why)
 	}
 }

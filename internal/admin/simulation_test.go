@@ -18,9 +18,9 @@ import (
 	"hacheck/internal/spool"
 )
 
-// sim is a daemon with balancers in front of it: the real table of balancers behind a real listener, and
+// simulation is a daemon with balancers in front of it: the real table of balancers behind a real listener, and
 // for each balancer a goroutine that asks as HAProxy does, and makes of the answers what HAProxy makes.
-type sim struct {
+type simulation struct {
 	dir *spool.Dir
 
 	mu       sync.Mutex
@@ -67,8 +67,8 @@ const (
 )
 
 // newSim reads specs such as "node=lb1 service=web open=3 hold", see simBalancer.
-func newSim(dir *spool.Dir, specs []string) (*sim, error) {
-	s := &sim{dir: dir, table: balancer.New(), age: 1000, service: map[string]*simService{}, stop: make(chan struct{})}
+func newSim(dir *spool.Dir, specs []string) (*simulation, error) {
+	s := &simulation{dir: dir, table: balancer.New(), age: 1000, service: map[string]*simService{}, stop: make(chan struct{})}
 	for _, spec := range specs {
 		b := &simBalancer{service: "web", port: 80, weight: "1/2", interval: simInterval, level: simRise + simFall - 1}
 		for _, field := range strings.Fields(spec) {
@@ -123,7 +123,7 @@ func newSim(dir *spool.Dir, specs []string) (*sim, error) {
 	return s, s.listen("127.0.0.1:0")
 }
 
-func (s *sim) listen(addr string) error {
+func (s *simulation) listen(addr string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (s *sim) listen(addr string) error {
 }
 
 // answer is /balancers as the daemon has it.
-func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
+func (s *simulation) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/balancers" {
 		w.WriteHeader(http.StatusNotFound)
 		return
@@ -165,7 +165,7 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 }
 
 // start sets the balancers to work and returns when the daemon knows them.
-func (s *sim) start() error {
+func (s *simulation) start() error {
 	for _, b := range s.balancer {
 		s.wg.Go(func() {
 			tick := time.NewTicker(b.interval)
@@ -196,14 +196,14 @@ func (s *sim) start() error {
 	}
 }
 
-func (s *sim) close() {
+func (s *simulation) close() {
 	close(s.stop)
 	s.server.Close()
 	s.wg.Wait()
 }
 
 // again starts a daemon that was closed: it does not know anybody.
-func (s *sim) again() error {
+func (s *simulation) again() error {
 	s.mu.Lock()
 	s.table, s.age, s.service = balancer.New(), 0, map[string]*simService{}
 	s.mu.Unlock()
@@ -211,7 +211,7 @@ func (s *sim) again() error {
 }
 
 // ask is one check of a balancer, and what it makes of the answer.
-func (s *sim) ask(b *simBalancer) {
+func (s *simulation) ask(b *simBalancer) {
 	said := spool.Ready
 	for _, k := range []spool.Key{{Service: spool.All}, {Service: b.service}, {Service: b.service, Port: b.port}} {
 		e, err := s.dir.Read(k)

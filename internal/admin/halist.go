@@ -11,15 +11,15 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// list is halist: the services the daemon was asked about lately, with its last answer about each.
-func (c *command) list() int {
+// listRecent is halist: it prints the services that the daemon was asked about lately, with its last answer about each.
+func (c *command) listRecent() int {
 	services, err := c.opt.daemon.recent()
 	if err != nil {
-		c.errorf("%s", c.unreachable(err))
+		c.errorf("%s", c.unreachableText(err))
 		return ExitFailed
 	}
 	if c.opt.json {
-		c.document(map[string]any{"services": toServices(services)})
+		c.printJSON(map[string]any{"services": newServices(services)})
 		return ExitOK
 	}
 	for _, s := range services {
@@ -28,12 +28,12 @@ func (c *command) list() int {
 	return ExitOK
 }
 
-// pythonJSON writes a JSON value, which must be valid, as Python's json.dumps does: a blank after
-// comma and colon, everything but ASCII escaped. Scripts match the lines of halist by that form.
+// pythonJSON formats a valid JSON value as Python's json.dumps does: a space after comma and colon, and escapes for
+// everything but ASCII. Scripts match the lines of halist in that form.
 func pythonJSON(raw json.RawMessage) string {
 	var b strings.Builder
 	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber() // a number is passed on in the digits it came with
+	dec.UseNumber() // numbers keep their digits
 	type level struct {
 		object bool
 		count  int // values and names written so far
@@ -76,7 +76,7 @@ func pythonJSON(raw json.RawMessage) string {
 	}
 }
 
-// pythonString writes a JSON string in ASCII alone.
+// pythonString writes a JSON string in ASCII.
 func pythonString(b *strings.Builder, s string) {
 	b.WriteByte('"')
 	for _, r := range s {

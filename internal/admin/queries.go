@@ -11,10 +11,10 @@ import (
 
 var errNotHacheck = errors.New("what answers there is not hacheck, its /recent is not the JSON expected")
 
-// seen is one service the daemon has been asked about lately.
-type seen struct {
+// recentService is one service that the daemon was asked about lately.
+type recentService struct {
 	service string
-	last    json.RawMessage // the answer as the daemon wrote it; null when no check has finished
+	last    json.RawMessage // the answer as the daemon sent it; null if no check has finished
 	answer  struct {
 		Code     float64 `json:"code"`
 		RemoteIP string  `json:"remote_ip"`
@@ -22,17 +22,17 @@ type seen struct {
 	}
 }
 
-func (s seen) answered() bool { return string(s.last) != "null" }
+func (s recentService) hasAnswer() bool { return string(s.last) != "null" }
 
-// balancers asks the daemon what it knows of the balancers that ask about service, of all when it is spool.All.
-// Like recent it believes nothing; an age of a thousand years is the caller's to survive, see seconds.
-func (d daemon) balancers(service string) (*balancer.Report, error) {
+// balancers returns the daemon's report about service, for spool.All about all services. Another program may answer on
+// that port, so the numbers may be anything: see balancer.Duration.
+func (d daemonAddr) balancers(service string) (*balancer.Report, error) {
 	path := "/balancers"
 	if service != spool.All {
 		path += "?service=" + service // its letters mean nothing in a URL
 	}
 	body, err := d.get(path)
-	var not *refusal
+	var not *statusError
 	if errors.As(err, &not) && not.code == "404" {
 		return nil, errNoBalancers
 	}
@@ -58,9 +58,9 @@ var (
 	errNotBalancers = errors.New("what answers there is not hacheck, its /balancers is not the JSON expected")
 )
 
-// recent asks the daemon which services it was asked about lately, sorted by name. It believes
-// nothing it is told: what answers on that port may be anything.
-func (d daemon) recent() ([]seen, error) {
+// recent returns the services that the daemon was asked about lately, sorted by name. Another program may answer on that
+// port, so it checks the whole answer.
+func (d daemonAddr) recent() ([]recentService, error) {
 	body, err := d.get("/recent")
 	if err != nil {
 		return nil, err
@@ -71,10 +71,10 @@ func (d daemon) recent() ([]seen, error) {
 	if err := json.Unmarshal(body, &page); err != nil || page.Seen == nil {
 		return nil, errNotHacheck
 	}
-	list := make([]seen, 0, len(*page.Seen))
+	list := make([]recentService, 0, len(*page.Seen))
 	for _, pair := range *page.Seen {
-		s := seen{last: pair[1]}
-		if json.Unmarshal(pair[0], &s.service) != nil || s.answered() && json.Unmarshal(s.last, &s.answer) != nil {
+		s := recentService{last: pair[1]}
+		if json.Unmarshal(pair[0], &s.service) != nil || s.hasAnswer() && json.Unmarshal(s.last, &s.answer) != nil {
 			return nil, errNotHacheck // also for half a pair, whose rest is empty
 		}
 		list = append(list, s)
