@@ -177,7 +177,7 @@ func explainReadError(err error) error {
 // unreachableText says why the daemon could not be asked and what the operator can do.
 func (c *command) unreachableText(err error) string {
 	if errors.Is(err, errNoDaemon) {
-		return "no daemon was asked, as -p '' says"
+		return "no daemon was asked, because of -p ''"
 	}
 	return fmt.Sprintf("the daemon on %s cannot be asked: %s; is hacheck running? If it listens elsewhere, say where with -p [HOST:]PORT",
 		c.opt.daemon, textfmt.OneLine(err.Error()))

@@ -39,7 +39,7 @@ func isNoAnswer(err error) bool {
 func (c *command) wrongDirectory() string {
 	h, err := c.opt.daemon.directoryStatus()
 	if err != nil {
-		c.errorf("warning: whether the daemon on %s obeys is not known: %s", c.opt.daemon, textfmt.OneLine(err.Error()))
+		c.errorf("warning: it is not known whether the daemon on %s obeys this: %s", c.opt.daemon, textfmt.OneLine(err.Error()))
 		return ""
 	}
 	if h == nil {
@@ -55,11 +55,11 @@ func (c *command) wrongDirectory() string {
 	switch {
 	case same && h.Read:
 		if h.Lost {
-			c.errorf("warning: the daemon on %s still obeys overrides of a directory that was at %s before something was mounted or unmounted there: mount that one again, or lift them with haup", c.opt.daemon, theirs)
+			c.errorf("warning: the daemon on %s still obeys the overrides of the directory that was at %s before a mount or an unmount: mount that directory again, or lift the overrides with haup", c.opt.daemon, theirs)
 		}
 		return ""
 	case !h.Read && (same || ours == theirs):
-		return fmt.Sprintf("the daemon on %s cannot read %s and obeys the overrides that it knew before: %s; let its user read the directory, or make it again with the owner it had",
+		return fmt.Sprintf("the daemon on %s cannot read %s and obeys the overrides that it knew before: %s; let its user read the directory, or create it again with its former owner",
 			c.opt.daemon, ours, textfmt.OneLine(h.Error))
 	case ours == theirs:
 		return fmt.Sprintf("the daemon on %s reads another directory that is %s in its own view of the file system, and does not obey what is in this one; run the command where the daemon runs, or move the spool out of /tmp and the like",

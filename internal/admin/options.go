@@ -51,8 +51,8 @@ const (
 func flagSet(o *options) *pflag.FlagSet {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.SortFlags = false
-	fs.StringVarP(&o.reason, "reason", "r", "", "`TEXT` that says why, for hadown; default: $SUDO_USER,\n$SSH_USER, the user's name or number")
-	fs.FuncP("expiration", "e", "end by itself at this `UNIX` time in seconds, for hadown", func(s string) (err error) {
+	fs.StringVarP(&o.reason, "reason", "r", "", "the `TEXT` of the reason, for hadown; default: $SUDO_USER, $SSH_USER,\nthe user's name or number")
+	fs.FuncP("expiration", "e", "end by itself at this `UNIX` time in seconds; for hadown", func(s string) (err error) {
 		o.expiration, err = parseUnix(s)
 		o.hasExpiration = true
 		return err
@@ -67,14 +67,14 @@ func flagSet(o *options) *pflag.FlagSet {
 		return err
 	})
 	fs.StringVarP(&o.host, "service-host", "H", "", "only the instance at address `IP`; needs -P")
-	fs.BoolVar(&o.drain, "drain", false, "let what is open go on, but send nothing new; for hadown")
-	fs.BoolVar(&o.maint, "maint", false, "down, and HAProxy's agent check shows MAINT; with --wait it\nis a drain first; for hadown")
-	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until haup; for haup")
-	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken it out, or has\nit back, at the latest after DURATION (default 5m)")
+	fs.BoolVar(&o.drain, "drain", false, "let open sessions end, but send no new ones; for hadown")
+	fs.BoolVar(&o.maint, "maint", false, "down, and MAINT by HAProxy's agent check; with --wait it\ndrains first; for hadown")
+	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until the next\nhaup; for haup")
+	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken the service\nout, or has it back up, at the latest after DURATION\n(default 5m)")
 	fs.Lookup("wait").NoOptDefVal = noDuration
-	fs.BoolVar(&o.safe, "safe", false, "only if every balancer that asks has another server left; for hadown")
+	fs.BoolVar(&o.safe, "safe", false, "change nothing unless every balancer that asks has another\nserver left; for hadown")
 	o.fall = defaultFall
-	fs.Func("fall", "with --wait, a balancer that does not tell its state has taken it\nout after `N` answers (default 3); for hadown", func(s string) error {
+	fs.Func("fall", "with --wait, a balancer that sends no state has the service\nout after `N` answers (default 3); for hadown", func(s string) error {
 		n, err := strconv.ParseUint(s, 10, 8)
 		if err != nil || n == 0 || n > maxFall {
 			return fmt.Errorf("want a number of answers from 1 to %d", maxFall)
@@ -91,9 +91,9 @@ func flagSet(o *options) *pflag.FlagSet {
 		}
 		return errors.New("want up, down, status, status_downed or list")
 	})
-	fs.StringVar(&o.spoolRoot, "spool-root", DefaultSpoolRoot, "`DIR` that holds the overrides")
+	fs.StringVar(&o.spoolRoot, "spool-root", DefaultSpoolRoot, "the overrides are in `DIR`")
 	o.daemon = defaultDaemon
-	fs.FuncP("port", "p", "ask the daemon on `[HOST:]N` (default 127.0.0.1:3333) for --wait,\n--safe, halist, the overview of hastatus, and whether it reads the\noverrides in DIR; -p '' asks none", func(s string) (err error) {
+	fs.FuncP("port", "p", "the daemon is on `[HOST:]N` (default 127.0.0.1:3333); every\ncommand asks it whether it reads DIR, --wait, --safe, halist\nand hastatus ask for more; -p '': ask no daemon", func(s string) (err error) {
 		if o.hasDaemon = true; s == "" {
 			o.daemon = daemonAddr{}
 			return nil
@@ -101,7 +101,7 @@ func flagSet(o *options) *pflag.FlagSet {
 		o.daemon, err = parseDaemon(s)
 		return err
 	})
-	fs.BoolVar(&o.json, "json", false, "print one JSON document; with --wait one event a line")
+	fs.BoolVar(&o.json, "json", false, "print one JSON document; with --wait one event per line")
 	fs.BoolVarP(&o.help, "help", "h", false, "print this help")
 	fs.BoolVar(&o.version, "version", false, "print the version")
 	return fs

@@ -22,7 +22,7 @@ type service struct {
 }
 
 // errNoDaemon says that -p ” excludes a daemon.
-var errNoDaemon = errors.New("-p '' says to ask none")
+var errNoDaemon = errors.New("-p '' asks no daemon")
 
 // overview is hastatus without names: what an operator who has just logged in wants to know. It returns ExitFailed
 // only if the spool directory cannot be read. A daemon that does not answer is part of the overview.

@@ -41,7 +41,7 @@ func (o *options) validate(now time.Time) ([]target, error) {
 		return nil, err
 	}
 	if o.daemon.isNone() && (o.wait != 0 || o.safe || o.action == actList) {
-		return nil, errors.New("option -p, --port: it says to ask no daemon, and --wait, --safe and halist are about what the daemon knows")
+		return nil, errors.New("option -p, --port: -p '' asks no daemon, but --wait, --safe and halist need one")
 	}
 	if o.action == actDown {
 		if o.hasExpiration && o.hasDuration {
@@ -89,9 +89,9 @@ func (o *options) validateModes() error {
 	case o.drain && o.maint:
 		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
 	case o.hasFall && o.wait == 0:
-		return errors.New("--fall is about --wait, and means nothing without it")
+		return errors.New("--fall needs --wait")
 	case o.forceUp && o.hasReason: // otherwise haup ignores -r, as the original does
-		return errors.New("option -r, --reason is for hadown; --force-up notes who it was by itself")
+		return errors.New("option -r, --reason is for hadown; --force-up records the user by itself")
 	case o.forceUp && o.hasExpiration:
 		return errors.New("option -e, --expiration is for hadown; --force-up ends with haup")
 	}
@@ -102,7 +102,7 @@ func (o *options) validateModes() error {
 				long += "s"
 			}
 			if _, err := parseDuration(long); err == nil {
-				return fmt.Errorf("%q would be taken for a service; how long to wait is written --wait=%s", name, long)
+				return fmt.Errorf("%q would be a service; write the duration as --wait=%s", name, long)
 			}
 		}
 	}
