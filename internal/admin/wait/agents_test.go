@@ -19,12 +19,12 @@ func TestAgentOnly(t *testing.T) {
 	s.wantText("its agent check has not got the override yet")
 	s.rows[0] = row("lb1", "UP", 0, answer(2, "ok"), answer(0.5, "ok"))
 	s.observe(2.1)
-	s.wantDecision(Waiting) // empty, and may fill again
+	s.wantDecision(Waiting) // no sessions now, but new ones may come
 	s.agents[0].Answer, s.agents[0].Age = "up drain #new version", 3
 	s.observe(3.1)
-	s.wantDecision(Waiting) // its header is from before
+	s.wantDecision(Waiting) // its state is older than the answer of the agent
 	s.wantText("UP, 0 sessions open")
-	s.agents[0].Age = 5 // it goes on asking, faster than checks come
+	s.agents[0].Age = 5 // the agent connection asks more often than checks come
 	s.rows[0] = row("lb1", "UP", 1, answer(4, "ok"), answer(2, "ok"))
 	s.observe(5.1)
 	s.wantDecision(Waiting)
@@ -33,25 +33,25 @@ func TestAgentOnly(t *testing.T) {
 	s.observe(6.1)
 	s.wantDecision(Done)
 	s.wantText("UP, 0 sessions open: out")
-	// The word is taken back.
+	// The override is lifted.
 	s.agents[0].Answer, s.agents[0].Age = "up ready", 7
 	s.observe(7.1)
 	s.wantDecision(Waiting)
-	// Overrides speak through /spool all the same.
+	// /spool obeys overrides under -S as well.
 	s.rows[0] = row("lb1", "DOWN", 0, answer(10, "down"), answer(8, "down"))
 	s.observe(10.1)
 	s.wantDecision(Done)
-	// And what sends no state is out when its agent has read it.
+	// A balancer that sends no state is out when its agent connection has read it.
 	s.rows[0] = row("", "", 0, answer(12, "ok"), noAnswer)
 	s.agents[0].Answer, s.agents[0].Age = "maint down #x", 12
 	s.observe(12.1)
-	s.forget(0) // the one from before is not the question
+	s.forget(0) // the view with a state
 	s.wantDecision(Done)
 	s.wantText("open sessions unknown: out")
 }
 
-// Under -S a server is out, or back, when all agent connections of an address that are about it have read so: those
-// that ask the same are told apart by nothing but their number.
+// Under -S a server is out, or up, when all agent connections about it have read so. Connections with the same address
+// and key differ only in their number.
 func TestAgentOnlyEveryConnection(t *testing.T) {
 	t.Parallel()
 	two := func(at float64) []balancer.Balancer {
@@ -68,7 +68,7 @@ func TestAgentOnlyEveryConnection(t *testing.T) {
 		name   string
 		goal   Goal
 		target string
-		first  []balancer.Agent // that leave something to wait for
+		first  []balancer.Agent // one connection has not read the change
 		then   []balancer.Agent
 	}{
 		{
@@ -122,14 +122,14 @@ func TestAgentOnlyEveryConnection(t *testing.T) {
 	}
 }
 
-// What another address has read, or about another instance, does not count.
-func TestAgentOfAnother(t *testing.T) {
+// An agent connection counts only for its own address, service and instance, and only after the write.
+func TestAgentOfOtherServer(t *testing.T) {
 	t.Parallel()
 	for _, a := range []balancer.Agent{
 		{Service: "web", Address: "10.0.0.9", Answer: "up drain", Age: 3},
 		{Service: "web:81", Address: "10.0.0.1", Answer: "up drain", Age: 3},
 		{Service: "api", Address: "10.0.0.1", Answer: "up drain", Age: 3},
-		{Service: "web", Address: "10.0.0.1", Answer: "up drain", Age: 0.9}, // before the command wrote
+		{Service: "web", Address: "10.0.0.1", Answer: "up drain", Age: 0.9}, // before the write
 		{Service: "../x", Address: "10.0.0.1", Answer: "up drain", Age: 3},
 	} {
 		s := newScenario(t, Out, "web")
@@ -143,7 +143,7 @@ func TestAgentOfAnother(t *testing.T) {
 			t.Errorf("%+v: %s", a, s.tracker.describe(s.tracker.views[0]))
 		}
 	}
-	// About all, or the very instance, it does.
+	// A connection about all or about the instance counts.
 	for _, service := range []string{"all", "web:80", "web:127.0.0.1:80"} {
 		s := newScenario(t, Out, "web")
 		s.agentOnly = true
@@ -156,8 +156,8 @@ func TestAgentOfAnother(t *testing.T) {
 	}
 }
 
-// A balancer that checks nothing here but asks the agent is out when it has read so.
-func TestAgentAlone(t *testing.T) {
+// A balancer that sends no checks but asks the agent is done when it has read the change.
+func TestAgentWithoutChecks(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.agents = []balancer.Agent{{Service: "web:80", Address: "10.0.0.1", Answer: "up ready", Age: 1.5}, {Service: "api", Address: "10.0.0.1", Answer: "up ready", Age: 1.5}}
@@ -169,7 +169,7 @@ func TestAgentAlone(t *testing.T) {
 	s.observe(3.1)
 	s.wantDecision(Done)
 	s.wantText("has got the change, open sessions unknown: out")
-	// Checks from there about another instance say nothing about this one.
+	// Checks from its address of another instance do not replace it.
 	s.agents[0].Age = 3.5
 	other := row("lb1", "DOWN", 0, answer(3.4, "down"), answer(3.2, "down"))
 	other.Port = 81
@@ -180,16 +180,16 @@ func TestAgentAlone(t *testing.T) {
 		t.Errorf("%d views, want the agent's and that of the other instance", len(s.tracker.views))
 	}
 	s.forget(1)
-	// Once checks come from there, they count.
+	// Checks of the target do.
 	s.rows = []balancer.Balancer{row("lb1", "UP", 2, answer(4, "down"), noAnswer)}
 	s.observe(4.1)
 	s.wantDecision(Waiting)
 	s.wantText("UP, 2 sessions open")
 }
 
-// An agent connection alone is silent as a balancer is; one that has asked once or twice may be a person, and is waited
-// for until it is.
-func TestAgentAloneSilent(t *testing.T) {
+// An agent connection without checks falls silent as a balancer does. One with few requests may be a person, so it is not
+// lost when it falls silent.
+func TestAgentWithoutChecksFallsSilent(t *testing.T) {
 	t.Parallel()
 	asked := func(at float64, known, silent bool) []balancer.Agent {
 		return []balancer.Agent{{Service: "web", Address: "10.0.0.9", Answer: "up ready", Age: at, SameAnswers: 1, Confirmed: known, Silent: silent}}
@@ -224,7 +224,7 @@ func TestAgentAloneSilent(t *testing.T) {
 	s.wantDecision(Done)
 	s.wantText("not waited for")
 
-	// A daemon that was started anew has not forgotten for the command who is known.
+	// A confirmed connection stays confirmed after a restart of the daemon.
 	s = newScenario(t, Out, "web")
 	s.agents = asked(0, true, false)
 	s.write()

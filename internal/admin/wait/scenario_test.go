@@ -85,13 +85,13 @@ func (s *scenario) wantText(want string) {
 	}
 }
 
-// forget makes the watcher forget a view.
+// forget removes a view.
 func (s *scenario) forget(i int) {
 	delete(s.tracker.index, s.tracker.views[i].id)
 	s.tracker.views = slices.Delete(s.tracker.views, i, i+1)
 }
 
-// row is a balancer's view of web on port 80 here.
+// row returns a balancer's view of web on port 80 of this host.
 func row(node, state string, open int, last, previous balancer.Answer) balancer.Balancer {
 	b := balancer.Balancer{
 		Service: "web", Host: "127.0.0.1", Port: 80, Local: true, URL: "/http/web/0/",
@@ -109,13 +109,13 @@ func row(node, state string, open int, last, previous balancer.Answer) balancer.
 	return b
 }
 
-// with is b after a change.
+// with returns b after a change.
 func with(b balancer.Balancer, change func(*balancer.Balancer)) balancer.Balancer {
 	change(&b)
 	return b
 }
 
-// answer is an answer at a moment. word is an override, "ok" or "fail".
+// answer returns an answer at a moment. word is an override, "ok" or "fail".
 func answer(at float64, word string) balancer.Answer {
 	a := balancer.Answer{Age: at, Code: 200}
 	switch word {

@@ -7,13 +7,15 @@ import (
 	"hacheck/internal/balancer"
 )
 
-func TestSilent(t *testing.T) {
+// silent is b of a balancer that has stopped asking.
+func silent(b balancer.Balancer) balancer.Balancer {
+	b.Silent = true
+	return b
+}
+
+// A balancer that was silent before the command is named and not waited for, until it asks again.
+func TestSilentBeforeTheCommand(t *testing.T) {
 	t.Parallel()
-	silent := func(b balancer.Balancer) balancer.Balancer {
-		b.Silent = true
-		return b
-	}
-	// Since before: named, not waited for; but waited for when it asks again.
 	s := newScenario(t, Out, "web")
 	s.lastRequest["web"] = -20
 	s.rows = []balancer.Balancer{silent(row("lb1", "UP", 5, answer(-20, "ok"), noAnswer))}
@@ -25,9 +27,12 @@ func TestSilent(t *testing.T) {
 	s.rows[0] = row("lb1", "UP", 5, answer(2, "down"), answer(-20, "ok"))
 	s.observe(2.5)
 	s.wantDecision(Waiting)
+}
 
-	// Falling silent with its last words out and empty is out.
-	s = newScenario(t, Out, "web")
+// A balancer that falls silent is done if its last state was out without sessions.
+func TestFallsSilentAfterDrained(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(0, "fail"), noAnswer)}
 	s.observe(0.5)
 	s.write()
@@ -37,96 +42,108 @@ func TestSilent(t *testing.T) {
 	s.observe(7)
 	s.wantDecision(Done)
 	s.wantText("silent, was out")
+}
 
-	// Falling silent otherwise is open after half a minute; the others go on.
-	s = newScenario(t, Out, "web")
+// Any other balancer that falls silent is lost after 30 s. The command still waits for the others.
+func TestFallsSilentWithSessions(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
 	lb2 := row("lb2", "UP", 1, answer(4, "down"), answer(2, "down"))
 	s.rows = []balancer.Balancer{row("lb1", "UP", 5, answer(2, "down"), noAnswer), lb2}
 	s.observe(2.5)
 	s.write()
 	s.rows[0] = silent(s.rows[0])
-	s.observe(8)
-	s.wantDecision(Waiting)
-	s.observe(37.9)
-	s.wantDecision(Waiting)
-	s.observe(38)
-	s.wantDecision(Waiting) // for lb2
-	if got := s.tracker.describe(s.tracker.views[0]); !strings.Contains(got, "silent for too long, counts as open; last known: UP, 5 sessions open") {
-		t.Errorf("says %q", got)
+	for _, moment := range []float64{8, 37.9, 38} {
+		s.observe(moment)
+		s.wantDecision(Waiting)
+	}
+	if got := s.tracker.Views()[0].Text; !strings.Contains(got, "silent for too long, counts as open; last known: UP, 5 sessions open") {
+		t.Errorf("text %q", got)
 	}
 	s.rows[1] = row("lb2", "DOWN", 0, answer(39, "down"), answer(37, "down"))
 	s.observe(39.1)
 	s.wantDecision(Lost)
-	// One that comes back is waited for.
+
+	// It comes back and is waited for.
 	s.rows[0] = row("lb1", "UP", 5, answer(40, "down"), noAnswer)
 	s.observe(40.1)
 	s.wantDecision(Waiting)
-	// A balancer that was out and went silent was out.
 	s.rows[0] = row("lb1", "DOWN", 0, answer(44, "down"), answer(42, "down"))
 	s.observe(44.1)
 	s.wantDecision(Done)
-	s.rows[0] = silent(s.rows[0])
-	s.observe(90)
-	s.wantDecision(Done)
-
-	// Also one that says nothing, and is forgotten soon; and likewise one that was back.
-	s = newScenario(t, Out, "web")
-	s.write()
-	stateless := row("", "", 0, answer(6, "down"), noAnswer)
-	stateless.OutAnswers = 3
-	s.rows = []balancer.Balancer{stateless}
-	s.observe(6.1)
-	s.wantDecision(Done)
-	s.rows = nil
-	s.observe(60)
-	s.wantDecision(Done)
-	s = newScenario(t, Up, "web")
-	s.write()
-	s.rows = []balancer.Balancer{row("lb1", "UP", 1, answer(6, "ok"), noAnswer)}
-	s.observe(6.1)
-	s.wantDecision(Done)
-	s.rows[0] = silent(s.rows[0])
-	s.observe(60)
-	s.wantDecision(Done)
 }
 
-// A daemon that is started anew knows nobody, and what it says at first is no reason to end.
+// A balancer that has followed stays done when it falls silent or expires.
+func TestFallsSilentAfterDone(t *testing.T) {
+	t.Parallel()
+	stateless := row("", "", 0, answer(6, "down"), noAnswer)
+	stateless.OutAnswers = 3
+	for _, test := range []struct {
+		name string
+		goal Goal
+		row  balancer.Balancer
+	}{
+		{"out", Out, row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))},
+		{"out, no state", Out, stateless},
+		{"up", Up, row("lb1", "UP", 1, answer(6, "ok"), noAnswer)},
+	} {
+		for name, rows := range map[string][]balancer.Balancer{"silent": {silent(test.row)}, "expired": nil} {
+			t.Run(test.name+", "+name, func(t *testing.T) {
+				t.Parallel()
+				s := newScenario(t, test.goal, "web")
+				s.write()
+				s.rows = []balancer.Balancer{test.row}
+				s.observe(6.1)
+				s.wantDecision(Done)
+				s.rows = rows
+				s.observe(60)
+				s.wantDecision(Done)
+			})
+		}
+	}
+}
+
+// A restarted daemon does not know the balancers. The tracker waits until they are known again or lost.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.lastRequest["web"] = 0
-	before := row("lb1", "UP", 5, answer(2, "down"), answer(0, "ok"))
-	outBefore := row("lb2", "DOWN", 0, answer(4, "down"), answer(2, "down"))
-	s.rows = []balancer.Balancer{before, outBefore}
+	s.rows = []balancer.Balancer{
+		row("lb1", "UP", 5, answer(2, "down"), answer(0, "ok")),
+		row("lb2", "DOWN", 0, answer(4, "down"), answer(2, "down")),
+	}
 	s.observe(0.5)
 	s.write()
 	s.observe(4.1)
 	s.wantDecision(Waiting)
-	if s.tracker.restarts != 0 {
-		t.Fatal("a restart that was none")
+	if n := s.tracker.Restarts(); n != 0 {
+		t.Fatalf("%d restarts, want 0", n)
 	}
 	s.uptime = -5 // it began to listen at 5
 	delete(s.lastRequest, "web")
 	s.rows = nil
 	s.observe(5.5)
 	s.wantDecision(Waiting)
-	if s.tracker.restarts != 1 {
-		t.Fatalf("%d restarts, want 1", s.tracker.restarts)
+	if n := s.tracker.Restarts(); n != 1 {
+		t.Fatalf("%d restarts, want 1", n)
 	}
 	s.observe(16)
-	s.wantDecision(Waiting) // nobody has asked for ten seconds, but somebody was there
+	s.wantDecision(Waiting) // no request for ten seconds, but there was a balancer before
 	s.observe(35.6)
 	s.wantDecision(Lost)
-	// lb1 is known again: its rows start anew, and lb2 was out.
+	// lb1 is known again, with new rows. lb2 was out before.
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(36, "down"), noAnswer)}
 	s.observe(36.1)
 	s.wantDecision(Waiting)
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(38, "down"), answer(36, "down"))}
 	s.observe(38.1)
 	s.wantDecision(Done)
+}
 
-	// While nobody is known to ask, a daemon has to listen for ten seconds again; who was known need not wait.
-	s = newScenario(t, Out, "web")
+// A restart before any balancer was known does not make the tracker wait for KnownAfter again.
+func TestRestartWithoutBalancers(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
 	s.observe(0.5)
 	s.write()
 	s.uptime = -2
@@ -135,9 +152,12 @@ func TestRestart(t *testing.T) {
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))}
 	s.observe(6.1)
 	s.wantDecision(Done)
+}
 
-	// Just before the command: who has not asked in ten seconds may still be there.
-	s = newScenario(t, Out, "web")
+// A daemon that started just before the command may not know every balancer for KnownAfter.
+func TestRestartJustBeforeTheCommand(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
 	s.uptime = 0
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(3, "down"), answer(2, "down"))}
 	s.write()
@@ -148,9 +168,12 @@ func TestRestart(t *testing.T) {
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(10, "down"), answer(9, "down"))}
 	s.observe(10.1)
 	s.wantDecision(Done)
+}
 
-	// One that asks every minute is given as long as it needs to be known again.
-	s = newScenario(t, Out, "web")
+// After a restart, a balancer with a long interval has four intervals to be known again.
+func TestRestartWithSlowBalancer(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
 	slow := row("lb1", "UP", 5, answer(2, "down"), answer(0, "ok"))
 	slow.Interval = 60
 	s.rows = []balancer.Balancer{slow}
@@ -165,7 +188,8 @@ func TestRestart(t *testing.T) {
 	s.wantDecision(Lost)
 }
 
-func TestNobody(t *testing.T) {
+// Without a request for KnownAfter there is no balancer to wait for.
+func TestNoBalancer(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.uptime = 0
@@ -177,25 +201,33 @@ func TestNobody(t *testing.T) {
 	s.wantDecision(Waiting)
 	s.observe(10.1)
 	s.wantDecision(Done)
+}
 
-	// What was known before the command wrote counts for nothing.
-	s = newScenario(t, Out, "web")
+// A report from before the write decides nothing.
+func TestNoBalancerNeedsReportAfterWrite(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
 	s.observe(0.5)
 	s.write()
 	s.wantDecision(Waiting)
 	s.observe(1.5)
 	s.wantDecision(Done)
+}
 
-	// Somebody asks who is no balancer, or noAnswer yet.
+// A request of a client that is not a known balancer delays the decision for KnownAfter, if it is about a target.
+func TestRequestsOfOtherClients(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web")
+	s.write()
 	s.lastRequest["web"] = 10
 	s.observe(11)
 	s.wantDecision(Waiting)
 	s.observe(20.1)
 	s.wantDecision(Done)
-	// About another service is not about this one; but all is about everything.
 	s.lastRequest["api"] = 20
 	s.observe(21)
 	s.wantDecision(Done)
+
 	s = newScenario(t, Out, "all")
 	s.write()
 	s.lastRequest["api"] = 20
@@ -203,9 +235,11 @@ func TestNobody(t *testing.T) {
 	s.wantDecision(Waiting)
 	s.observe(30.1)
 	s.wantDecision(Done)
+}
 
-	// Of several services each is waited for.
-	s = newScenario(t, Out, "web", "api")
+func TestEveryTargetIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web", "api")
 	s.write()
 	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))}
 	s.lastRequest["web"], s.lastRequest["api"] = 6, 5
@@ -213,9 +247,13 @@ func TestNobody(t *testing.T) {
 	s.wantDecision(Waiting)
 	s.observe(15.1)
 	s.wantDecision(Done)
+}
 
-	// Questions about another instance are not about this one, and any other might be.
-	s = newScenario(t, Out, "web:81")
+// A request about another instance, which has a row, does not count. Any other request about the service might be about
+// the target.
+func TestRequestsAboutOtherInstance(t *testing.T) {
+	t.Parallel()
+	s := newScenario(t, Out, "web:81")
 	s.write()
 	s.rows = []balancer.Balancer{row("lb1", "UP", 7, answer(6, "ok"), answer(4, "ok"))}
 	s.lastRequest["web"] = 6

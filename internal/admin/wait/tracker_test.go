@@ -23,13 +23,13 @@ func TestOut(t *testing.T) {
 		name string
 		row  balancer.Balancer
 		want Status
-		says string
+		text string
 	}{
 		{"out", row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down")), Done, "DOWN, 0 sessions open: out"},
 		{"on the way up", row("lb1", "DOWN 1/2", 0, answer(6, "down"), answer(4, "down")), Done, "DOWN 1/2, 0 sessions open: out"},
 		{"drained", row("lb1", "NOLB 2/2", 0, answer(6, "drain"), answer(4, "drain")), Done, "NOLB 2/2, 0 sessions open: out"},
 		{"drained, still open", row("lb1", "NOLB", 1, answer(6, "drain"), answer(4, "drain")), Waiting, "NOLB, 1 session open"},
-		// Clients with a cookie come until it is DOWN.
+		// Clients with a cookie reach the server until it is DOWN.
 		{"down after a drain", row("lb1", "NOLB 2/3", 0, answer(6, "down"), answer(4, "down")), Waiting, "NOLB 2/3, 0 sessions open, not down yet"},
 		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 4 }), Done, "NOLB, 0 sessions open: out"},
 		{"a balancer that counts further", with(row("lb1", "NOLB 2/5", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 5 }), Waiting, "not down yet"},
@@ -40,7 +40,7 @@ func TestOut(t *testing.T) {
 		{"queue", queued, Waiting, "DOWN, 0 sessions open, 2 waiting"},
 		{"an old haproxy", unknown, Done, "open sessions unknown: out"},
 		{"no check", row("lb1", "no check", 0, answer(6, "down"), answer(4, "down")), Waiting, "no check"},
-		// Its state is from before it last answer anything: it may be down for another reason, and coming back.
+		// The state is older than the first answer with the override: the server may be down for another reason.
 		{"no override yet", row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "fail")), Waiting, "has not got the override yet"},
 		{"override before the command", row("lb1", "DOWN", 0, answer(6, "down"), answer(0.9, "down")), Waiting, "has not got the override yet"},
 		{"first request", row("lb1", "DOWN", 0, answer(6, "down"), noAnswer), Waiting, "has not got the override yet"},
@@ -62,17 +62,17 @@ func TestOut(t *testing.T) {
 			s.observe(0.6)
 			s.wantDecision(Waiting)
 			s.write()
-			s.wantDecision(Waiting) // what was seen before counts for nothing
+			s.wantDecision(Waiting) // the report is older than the write
 			s.rows[0] = test.row
 			s.observe(6.1)
 			s.wantDecision(test.want)
-			s.wantText(test.says)
+			s.wantText(test.text)
 		})
 	}
 }
 
-// What one balancer says does not stand for another, nor for another service or port.
-func TestWhoIsWaitedFor(t *testing.T) {
+// Each balancer counts for itself, and only for targets.
+func TestBalancersThatAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	outNow := row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))
 	up := func(change func(*balancer.Balancer)) balancer.Balancer {
@@ -104,7 +104,7 @@ func TestWhoIsWaitedFor(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := newScenario(t, Out, test.target)
-			s.lastRequest["web"] = -20 // by nobody else, where lb1 is not concerned
+			s.lastRequest["web"] = -20
 			s.write()
 			quiet := row("", "", 0, answer(6, "down"), noAnswer)
 			quiet.OutAnswers = 3
@@ -115,17 +115,17 @@ func TestWhoIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestBack(t *testing.T) {
+func TestUp(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		row   balancer.Balancer
 		agent string
 		want  Status
-		says  string
+		text  string
 	}{
 		{"up", row("lb1", "UP", 3, answer(6, "ok"), answer(4, "ok")), "", Done, "UP, 3 sessions open: up"},
-		{"never noticed", row("lb1", "UP 1/3", 3, answer(6, "ok"), answer(0, "down")), "", Done, "UP 1/3, 3 sessions open: up"},
+		{"has not noticed the override", row("lb1", "UP 1/3", 3, answer(6, "ok"), answer(0, "down")), "", Done, "UP 1/3, 3 sessions open: up"},
 		{"not checked", row("lb1", "no check", 3, answer(6, "ok"), noAnswer), "", Done, "no check"},
 		{"redirect", row("lb1", "UP", 3, balancer.Answer{Age: 6, Code: 302}, noAnswer), "", Done, "UP"},
 		{"forced", row("lb1", "UP", 3, balancer.Answer{Age: 6, Code: 200, Override: "up"}, noAnswer), "", Done, "UP"},
@@ -151,11 +151,11 @@ func TestBack(t *testing.T) {
 			}
 			s.observe(6.1)
 			s.wantDecision(test.want)
-			s.wantText(test.says)
+			s.wantText(test.text)
 		})
 	}
 
-	// After maintenance the balancer has been silent, but its agent has not.
+	// After maintenance the balancer is silent, but its agent connection is not.
 	s := newScenario(t, Up, "web")
 	b := row("lb1", "UP", 0, answer(-100, "ok"), noAnswer)
 	b.Silent = true
@@ -167,11 +167,11 @@ func TestBack(t *testing.T) {
 	s.wantDecision(Waiting)
 	s.agents[0].Answer, s.agents[0].Age = "up ready", 2
 	s.observe(2.1)
-	s.wantDecision(Waiting) // for its first check
+	s.wantDecision(Waiting) // until its first check
 	s.rows[0] = row("lb1", "UP", 0, answer(3, "ok"), answer(-100, "ok"))
 	s.observe(3.1)
 	s.wantDecision(Done)
-	// Without an agent it is not waited for.
+	// Without an agent connection it is not waited for.
 	s = newScenario(t, Up, "web")
 	s.rows = []balancer.Balancer{b}
 	s.observe(0.6)
@@ -180,8 +180,7 @@ func TestBack(t *testing.T) {
 	s.wantDecision(Done)
 }
 
-// A hundred balancers are waited for to the last, and told apart.
-func TestHundred(t *testing.T) {
+func TestHundredBalancersHaveNamesAndAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.write()
@@ -206,8 +205,8 @@ func TestHundred(t *testing.T) {
 	s.wantDecision(Done)
 }
 
-// What answers on the daemon's port may say what it likes: what is kept of it is bounded, and the time it takes.
-func TestFlood(t *testing.T) {
+// Another program may answer on the daemon's port with any report. Memory and time are bounded.
+func TestHugeReports(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.write()
