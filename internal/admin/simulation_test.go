@@ -18,27 +18,27 @@ import (
 	"hacheck/internal/spool"
 )
 
-// simulation is a daemon with balancers in front of it: the real table of balancers behind a real listener, and
-// for each balancer a goroutine that asks as HAProxy does, and makes of the answers what HAProxy makes.
+// simulation is a daemon with balancers: a real balancer.Table behind a real listener, and for each balancer a goroutine
+// that sends requests and changes its state as HAProxy does.
 type simulation struct {
 	dir *spool.Dir
 
 	mu       sync.Mutex
 	table    *balancer.Table
-	age      float64 // added to the table's uptime: a daemon that has been there for long
+	age      float64 // added to the uptime of the table
 	addr     string
 	server   *http.Server
 	service  map[string]*simService
 	balancer []*simBalancer
-	notKept  uint64 // of a daemon that does not say whom it has not recorded
+	notKept  uint64 // of an older daemon, which does not report unrecorded clients
 	missing  []balancer.UnrecordedClient
-	reports  int // how often /balancers was answered
+	reports  int // answers of /balancers
 
 	stop chan struct{}
 	wg   sync.WaitGroup
 }
 
-// simService is a service that was asked about.
+// simService is a service with requests.
 type simService struct {
 	*balancer.Service
 	at time.Time
@@ -50,14 +50,14 @@ type simBalancer struct {
 	port                  uint16
 	weight                string
 	open                  int  // sessions
-	hold                  bool // they never end
+	hold                  bool // sessions never end
 	stateless             bool
-	silent                bool // it has stopped asking
-	gone                  bool // it stops once it has been told
-	late                  bool // it hears of an override only when the daemon has been asked about it once
+	silent                bool // it sends no more requests
+	gone                  bool // it falls silent after an answer with the override
+	late                  bool // it gets the override only after the first report
 	interval              time.Duration
 
-	level int // HAProxy's health: at or above rise it is up
+	level int // HAProxy's health counter: up at simRise and above
 	drain bool
 }
 
@@ -66,7 +66,7 @@ const (
 	simInterval      = 50 * time.Millisecond
 )
 
-// newSim reads specs such as "node=lb1 service=web open=3 hold", see simBalancer.
+// newSim starts a daemon with one balancer for each spec, such as "node=lb1 service=web open=3 hold": see simBalancer.
 func newSim(dir *spool.Dir, specs []string) (*simulation, error) {
 	s := &simulation{dir: dir, table: balancer.New(), age: 1000, service: map[string]*simService{}, stop: make(chan struct{})}
 	for _, spec := range specs {
@@ -134,7 +134,7 @@ func (s *simulation) listen(addr string) error {
 	return nil
 }
 
-// answer is /balancers as the daemon has it.
+// answer serves /balancers as the daemon does.
 func (s *simulation) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/balancers" {
 		w.WriteHeader(http.StatusNotFound)
@@ -164,7 +164,7 @@ func (s *simulation) answer(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(report)
 }
 
-// start sets the balancers to work and returns when the daemon knows them.
+// start starts the balancers and returns when the daemon knows them.
 func (s *simulation) start() error {
 	for _, b := range s.balancer {
 		s.wg.Go(func() {
@@ -182,7 +182,7 @@ func (s *simulation) start() error {
 			}
 		})
 	}
-	// Polled, for a table announces nothing; the sleep is the pace.
+	// A table has no event to wait for, so this polls.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		n := len(s.table.Report("").Balancers)
@@ -202,28 +202,28 @@ func (s *simulation) close() {
 	s.wg.Wait()
 }
 
-// again starts a daemon that was closed: it does not know anybody.
-func (s *simulation) again() error {
+// restart starts the closed daemon again, with an empty table.
+func (s *simulation) restart() error {
 	s.mu.Lock()
 	s.table, s.age, s.service = balancer.New(), 0, map[string]*simService{}
 	s.mu.Unlock()
 	return s.listen(s.addr)
 }
 
-// ask is one check of a balancer, and what it makes of the answer.
+// ask sends one check of a balancer and updates its state from the answer.
 func (s *simulation) ask(b *simBalancer) {
-	said := spool.Ready
+	override := spool.Ready
 	for _, k := range []spool.Key{{Service: spool.All}, {Service: b.service}, {Service: b.service, Port: b.port}} {
 		e, err := s.dir.Read(k)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue // the directory is not there yet
 		}
-		said = max(said, e.State)
+		override = max(override, e.State)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b.late && s.reports == 0 {
-		said = spool.Ready
+		override = spool.Ready
 	}
 	asked := s.service[b.service]
 	if asked == nil {
@@ -231,18 +231,18 @@ func (s *simulation) ask(b *simBalancer) {
 		s.service[b.service] = asked
 	}
 	if b.silent {
-		asked.Record(b.request(200, said))
+		asked.Record(b.request(200, override))
 		return
 	}
 	code := 200
-	switch said {
+	switch override {
 	case spool.Drain:
 		code = 404
 	case spool.Down, spool.Maint:
 		code = 503
 	}
 	asked.at = time.Now()
-	asked.Record(b.request(code, said))
+	asked.Record(b.request(code, override))
 	switch code {
 	case 200:
 		b.drain = false
@@ -260,8 +260,8 @@ func (s *simulation) ask(b *simBalancer) {
 	b.silent = b.gone && code != 200
 }
 
-// request is a request with the state before its answer.
-func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
+// request returns a request with the state before its answer.
+func (b *simBalancer) request(code int, override spool.State) *balancer.Request {
 	state := "UP"
 	switch {
 	case b.level == 0:
@@ -275,7 +275,7 @@ func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
 	}
 	r := &balancer.Request{
 		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Local: true,
-		Code: code, Override: said, Answered: time.Now(),
+		Code: code, Override: override, Answered: time.Now(),
 	}
 	if !b.stateless {
 		r.HasState, r.Node, r.Name = true, b.node, b.server
@@ -284,8 +284,8 @@ func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
 	return r
 }
 
-// cmdBalancers is `balancers SPOOL SPEC...`: a daemon with that spool directory, at $DAEMON and $PORT, that is
-// asked by those balancers.
+// cmdBalancers is `balancers SPOOL SPEC...`: it starts a daemon with that spool directory at $DAEMON and $PORT, and those
+// balancers.
 func cmdBalancers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: balancers SPOOL SPEC...")

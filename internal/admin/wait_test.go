@@ -17,7 +17,7 @@ import (
 	"hacheck/internal/spool"
 )
 
-// simulate starts a daemon with a spool directory of its own and balancers in front of it.
+// simulate starts a simulation with a new spool directory.
 func simulate(t *testing.T, specs ...string) (s *simulation, root string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "spool")
@@ -35,7 +35,7 @@ func simulate(t *testing.T, specs ...string) (s *simulation, root string) {
 	return s, root
 }
 
-// transcript is an output that can be looked at while it is written.
+// transcript is an output that a test reads while a command writes it.
 type transcript struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -53,7 +53,7 @@ func (w *transcript) String() string {
 	return w.b.String()
 }
 
-// waitFor returns when the transcript has text; the sleep is the pace of looking, up to a deadline.
+// waitFor returns when the transcript has text. It polls up to a deadline.
 func (w *transcript) waitFor(t *testing.T, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(w.String(), text); time.Sleep(time.Millisecond) {
@@ -63,7 +63,7 @@ func (w *transcript) waitFor(t *testing.T, text string) {
 	}
 }
 
-// run runs a command line in this process; code is there when it has ended.
+// run starts a command line in this process. code receives its exit code.
 func run(s *simulation, root string, env Env, line string) (out *transcript, code chan int) {
 	out, code = &transcript{}, make(chan int, 1)
 	env.Stdout, env.Stderr = out, out
@@ -84,7 +84,7 @@ func wantExit(t *testing.T, out *transcript, code chan int, want int) {
 	}
 }
 
-// A signal ends the waiting and nothing else, with the exit code that shells know it by.
+// A signal ends the wait with 128 and its number. The override stays.
 func TestSignal(t *testing.T) {
 	t.Parallel()
 	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
@@ -127,7 +127,7 @@ func TestSignal(t *testing.T) {
 	}
 }
 
-// A daemon that is started anew while a command waits is asked on; one that stays away is not known.
+// A restart of the daemon does not end the wait. A daemon that stays away does.
 func TestDaemonAway(t *testing.T) {
 	t.Parallel()
 	t.Run("restart", func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestDaemonAway(t *testing.T) {
 		out.waitFor(t, "lb1")
 		s.server.Close()
 		out.waitFor(t, "keeps trying")
-		if err := s.again(); err != nil {
+		if err := s.restart(); err != nil {
 			t.Fatal(err)
 		}
 		wantExit(t, out, code, ExitOK)
@@ -165,13 +165,13 @@ func TestDaemonAway(t *testing.T) {
 			t.Errorf("it said:\n%s", out)
 		}
 	})
-	// A daemon that takes the connection and says nothing does not hold up a signal, or the end of the time.
+	// A daemon that accepts connections and never answers does not delay the time limit.
 	t.Run("silent", func(t *testing.T) {
 		t.Parallel()
 		s, root := simulate(t, "node=lb1 open=1 hold")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=2s")
 		out.waitFor(t, "lb1")
-		syscall.ForkLock.RLock() // a process that is being started would hold the port a moment longer
+		syscall.ForkLock.RLock() // a child process that starts now would inherit the port
 		s.server.Close()
 		l, err := net.Listen("tcp", s.addr)
 		syscall.ForkLock.RUnlock()
@@ -186,8 +186,8 @@ func TestDaemonAway(t *testing.T) {
 	})
 }
 
-// Somebody else ends what the command waits for.
-func TestOvertaken(t *testing.T) {
+// Another command changes the override during the wait.
+func TestSuperseded(t *testing.T) {
 	t.Parallel()
 	s, root := simulate(t, "node=lb1 open=1 hold")
 	out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
@@ -217,7 +217,7 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
-// The wall clock jumps back and forth by years while the command waits, and nothing comes of it.
+// Jumps of the wall clock do not affect the wait.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	s, root := simulate(t, "node=lb1 open=20", "node=lb2 silent")
@@ -234,15 +234,14 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// A hundred balancers are waited for, the last of them longest, and a terminal shows as many as it has room
-// for, those that are waited for first.
-func TestHundredAsk(t *testing.T) {
+// The wait ends after the last of a hundred balancers.
+func TestHundredBalancers(t *testing.T) {
 	t.Parallel()
 	specs := make([]string, 100)
 	for i := range specs {
 		specs[i] = fmt.Sprintf("node=lb%d every=500ms", i)
 	}
-	specs[70] += " open=8" // one ends with each question: four seconds, more than a busy machine is late
+	specs[70] += " open=8" // one ends with each request: 4 s, longer than a delay of a busy machine
 	s, root := simulate(t, specs...)
 	out, code := run(s, root, System("1"), "hadown web -r why --drain --wait=30s")
 	wantExit(t, out, code, ExitOK)

@@ -17,6 +17,7 @@ const SafeWithin = 10 * time.Second
 // Safety is whether targets can be taken out of service.
 type Safety int
 
+// The values of Safety.
 const (
 	Undecided Safety = iota // a balancer has not asked yet, or the daemon does not know all of them; a later report may decide
 	Safe

@@ -31,6 +31,7 @@ const (
 // Goal is where the command wants the servers.
 type Goal string
 
+// The goals of hadown and haup.
 const (
 	Out Goal = "out" // out of service and without open sessions
 	Up  Goal = "up"  // back in service
@@ -39,6 +40,7 @@ const (
 // Status is how far a balancer has followed.
 type Status int
 
+// The values of Status.
 const (
 	Waiting Status = iota
 	Done           // has the server where the Goal wants it
