@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"unicode/utf16"
 
@@ -19,11 +18,11 @@ func (c *command) listRecent() int {
 		return ExitFailed
 	}
 	if c.opt.json {
-		c.printJSON(map[string]any{"services": newServices(services)})
+		c.printJSON(map[string]any{"services": services})
 		return ExitOK
 	}
 	for _, s := range services {
-		c.printf("%s last_response=%s\n", textfmt.OneLine(s.service), pythonJSON(s.last))
+		c.printf("%s last_response=%s\n", textfmt.OneLine(s.Service), pythonJSON(s.Last))
 	}
 	return ExitOK
 }
@@ -31,76 +30,48 @@ func (c *command) listRecent() int {
 // pythonJSON formats a valid JSON value as Python's json.dumps does: a space after comma and colon, and escapes for
 // everything but ASCII. Scripts match the lines of halist in that form.
 func pythonJSON(raw json.RawMessage) string {
+	var compact bytes.Buffer
+	if json.Compact(&compact, raw) != nil {
+		return ""
+	}
 	var b strings.Builder
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber() // numbers keep their digits
-	type level struct {
-		object bool
-		count  int // values and names written so far
-	}
-	var stack []level
-	for {
-		token, err := dec.Token()
-		if err != nil {
-			return b.String()
-		}
-		delim, isDelim := token.(json.Delim)
-		if closing := isDelim && (delim == ']' || delim == '}'); closing {
-			stack = stack[:len(stack)-1]
-			b.WriteString(delim.String())
-			continue
-		}
-		if n := len(stack); n > 0 {
-			top := &stack[n-1]
-			switch {
-			case top.object && top.count%2 == 1:
-				b.WriteString(": ")
-			case top.count > 0:
-				b.WriteString(", ")
+	for rest := compact.Bytes(); len(rest) > 0; {
+		n := 1
+		switch rest[0] {
+		case '"':
+			for ; rest[n] != '"'; n++ {
+				if rest[n] == '\\' {
+					n++
+				}
 			}
-			top.count++
+			n++
+			var text string
+			_ = json.Unmarshal(rest[:n], &text) // a valid string
+			pythonString(&b, text)
+		case ',', ':':
+			b.Write([]byte{rest[0], ' '})
+		default:
+			b.WriteByte(rest[0])
 		}
-		switch v := token.(type) {
-		case json.Delim:
-			b.WriteString(v.String())
-			stack = append(stack, level{object: v == '{'})
-		case json.Number:
-			b.WriteString(v.String())
-		case bool:
-			b.WriteString(strconv.FormatBool(v))
-		case string:
-			pythonString(&b, v)
-		case nil:
-			b.WriteString("null")
-		}
+		rest = rest[n:]
 	}
+	return b.String()
 }
 
 // pythonString writes a JSON string in ASCII.
 func pythonString(b *strings.Builder, s string) {
+	escapes := map[rune]string{'"': `\"`, '\\': `\\`, '\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`}
 	b.WriteByte('"')
 	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == '\r':
-			b.WriteString(`\r`)
-		case r == '\t':
-			b.WriteString(`\t`)
-		case r == '\b':
-			b.WriteString(`\b`)
-		case r == '\f':
-			b.WriteString(`\f`)
+		switch escape := escapes[r]; {
+		case escape != "":
+			b.WriteString(escape)
 		case r >= ' ' && r < 0x7f:
 			b.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(b, `\u%04x\u%04x`, high, low)
 		default:
-			fmt.Fprintf(b, `\u%04x`, r)
+			for _, unit := range utf16.AppendRune(nil, r) {
+				fmt.Fprintf(b, `\u%04x`, unit)
+			}
 		}
 	}
 	b.WriteByte('"')

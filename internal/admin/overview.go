@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -14,12 +13,6 @@ import (
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
-
-// service is one service the daemon was asked about, in a JSON document.
-type service struct {
-	Service      string          `json:"service"`
-	LastResponse json.RawMessage `json:"last_response"` // as the daemon sent it; null if no check has finished
-}
 
 // errNoDaemon says that -p ” excludes a daemon.
 var errNoDaemon = errors.New("-p '' asks no daemon")
@@ -56,8 +49,17 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 	if err != nil {
 		c.errorf("%s", c.explainSpoolError(err))
 	}
-	// all comes first, because it covers the whole host.
-	slices.SortStableFunc(list, func(a, b spool.Entry) int { return rank(a) - rank(b) })
+	// Overrides of all come first, because they cover the whole host.
+	slices.SortStableFunc(list, func(a, b spool.Entry) int {
+		isA, isB := a.Key.Service == spool.All, b.Key.Service == spool.All
+		switch {
+		case isA == isB:
+			return 0
+		case isA:
+			return -1
+		}
+		return 1
+	})
 	if !c.opt.json {
 		if err == nil {
 			c.warnMissing(o)
@@ -93,12 +95,12 @@ func (c *command) askDaemon() (d daemonView) {
 
 // overviewDocument is the overview in JSON.
 type overviewDocument struct {
-	SpoolRoot  string     `json:"spool_root"`
-	SpoolError string     `json:"spool_error,omitempty"`
-	Overrides  []override `json:"overrides"`
-	Daemon     string     `json:"daemon"`
-	DaemonErr  string     `json:"daemon_error,omitempty"`
-	Services   []service  `json:"services"`
+	SpoolRoot  string          `json:"spool_root"`
+	SpoolError string          `json:"spool_error,omitempty"`
+	Overrides  []override      `json:"overrides"`
+	Daemon     string          `json:"daemon"`
+	DaemonErr  string          `json:"daemon_error,omitempty"`
+	Services   []recentService `json:"services"`
 	// As the daemon sent them; absent if it did not.
 	Balancers    []balancer.Balancer `json:"balancers,omitzero"`
 	Agents       []balancer.Agent    `json:"agents,omitzero"`
@@ -106,7 +108,7 @@ type overviewDocument struct {
 }
 
 func (c *command) overviewDocument(list []spool.Entry, spoolErr error, d daemonView) overviewDocument {
-	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: newOverrides(list), Services: newServices(d.services)}
+	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: newOverrides(list), Services: append([]recentService{}, d.services...)}
 	if d.report != nil {
 		doc.Balancers, doc.Agents = d.report.Balancers, append([]balancer.Agent{}, d.report.Agents...)
 	}
@@ -137,7 +139,7 @@ func (c *command) printDaemonView(d daemonView) {
 		c.printf("Services the daemon on %s was asked about lately:\n", c.opt.daemon)
 		rows := [][]string{{"ANSWER", "SERVICE", "ASKED", "BY"}}
 		for _, s := range d.services {
-			row := []string{"-", textfmt.OneLine(s.service), "-", "-"}
+			row := []string{"-", textfmt.OneLine(s.Service), "-", "-"}
 			if s.hasAnswer() {
 				row[0] = strconv.FormatFloat(s.answer.Code, 'f', -1, 64)
 				row[2] = ago(c.Now(), s.answer.TS)
@@ -207,14 +209,6 @@ func (c *command) printAgents(list []balancer.Agent) {
 	c.printf("%s", formatTable(rows))
 }
 
-// rank orders overrides of all before the others.
-func rank(e spool.Entry) int {
-	if e.Key.Service == spool.All {
-		return 0
-	}
-	return 1
-}
-
 // printOverrides prints all overrides as a table.
 func (c *command) printOverrides(list []spool.Entry) {
 	now := c.Now()
@@ -250,12 +244,4 @@ func localTime(t, now time.Time) string {
 func ago(now time.Time, at float64) string {
 	seconds := min(max(unixSeconds(now)-at, 0), math.MaxInt32)
 	return textfmt.Duration(time.Duration(seconds)*time.Second) + " ago"
-}
-
-func newServices(list []recentService) []service {
-	all := make([]service, len(list))
-	for i, s := range list {
-		all[i] = service{s.service, s.last}
-	}
-	return all
 }

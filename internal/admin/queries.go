@@ -13,8 +13,8 @@ var errNotHacheck = errors.New("what answers there is not hacheck, its /recent i
 
 // recentService is one service that the daemon was asked about lately.
 type recentService struct {
-	service string
-	last    json.RawMessage // the answer as the daemon sent it; null if no check has finished
+	Service string          `json:"service"`
+	Last    json.RawMessage `json:"last_response"` // the answer as the daemon sent it; null if no check has finished
 	answer  struct {
 		Code     float64 `json:"code"`
 		RemoteIP string  `json:"remote_ip"`
@@ -22,7 +22,7 @@ type recentService struct {
 	}
 }
 
-func (s recentService) hasAnswer() bool { return string(s.last) != "null" }
+func (s recentService) hasAnswer() bool { return string(s.Last) != "null" }
 
 // balancers returns the daemon's report about service, for spool.All about all services. Another program may answer on
 // that port, so the numbers may be anything: see balancer.Duration.
@@ -73,12 +73,12 @@ func (d daemonAddr) recent() ([]recentService, error) {
 	}
 	list := make([]recentService, 0, len(*page.Seen))
 	for _, pair := range *page.Seen {
-		s := recentService{last: pair[1]}
-		if json.Unmarshal(pair[0], &s.service) != nil || s.hasAnswer() && json.Unmarshal(s.last, &s.answer) != nil {
+		s := recentService{Last: pair[1]}
+		if json.Unmarshal(pair[0], &s.Service) != nil || s.hasAnswer() && json.Unmarshal(s.Last, &s.answer) != nil {
 			return nil, errNotHacheck // also for half a pair, whose rest is empty
 		}
 		list = append(list, s)
 	}
-	sort.SliceStable(list, func(i, j int) bool { return list[i].service < list[j].service })
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Service < list[j].Service })
 	return list, nil
 }

@@ -34,40 +34,34 @@ func parseUnix(s string) (float64, error) {
 // maxUnix is the last second of the year 9999. A larger number is probably in milliseconds.
 const maxUnix = 253402300799
 
-var errTooLong = errors.New("that is more than a hundred years; leave --for away and it ends with haup")
+var (
+	errNoDuration = errors.New("want a number with a unit (s, m, h, d or w): 90s, 30m, 2h30m, 1d")
+	errTooLong    = errors.New("that is more than a hundred years; leave --for away and it ends with haup")
+)
 
 // parseDuration reads a positive duration as time.ParseDuration does, with the units s, m, h, d (24 hours) and w.
 func parseDuration(s string) (time.Duration, error) {
-	const longest = 100 * 365 * 24 * time.Hour
-	var total time.Duration
-	rest := s
-	for rest != "" {
-		number := strings.IndexFunc(rest, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
-		if number <= 0 {
-			return 0, errors.New("want a number with a unit: 90s, 30m, 2h30m, 1d")
+	const longest = 100 * 365 * 86400.0
+	units := map[byte]float64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
+	seconds := 0.0
+	for rest := s; rest != ""; {
+		n := strings.IndexAny(rest, "smhdw")
+		if n < 0 || strings.Trim(rest[:n], "0123456789.") != "" {
+			return 0, errNoDuration
 		}
-		end := number + 1
-		for end < len(rest) && rest[end] != '.' && (rest[end] < '0' || rest[end] > '9') {
-			end++
+		number, err := strconv.ParseFloat(rest[:n], 64)
+		if err != nil {
+			return 0, errNoDuration
 		}
-		unit := map[string]float64{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[rest[number:end]]
-		n, err := strconv.ParseFloat(rest[:number], 64)
-		if err != nil || unit == 0 {
-			return 0, errors.New("want a number with a unit (s, m, h, d or w): 90s, 30m, 2h30m, 1d")
-		}
-		if n*unit > longest.Seconds() {
+		if seconds += number * units[rest[n]]; seconds > longest {
 			return 0, errTooLong
 		}
-		total += time.Duration(n * unit * float64(time.Second))
-		if total > longest { // in every step, because the sum of three maxima would overflow
-			return 0, errTooLong
-		}
-		rest = rest[end:]
+		rest = rest[n+1:]
 	}
-	if total <= 0 {
+	if seconds <= 0 {
 		return 0, errors.New("want more than nothing: 90s, 30m, 2h30m, 1d")
 	}
-	return total, nil
+	return time.Duration(seconds * float64(time.Second)), nil
 }
 
 // unixSeconds returns t as spool files and /recent have it, with the same last digit.
