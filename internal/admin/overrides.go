@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"hacheck/internal/spool"
@@ -42,18 +41,13 @@ func (c *command) chownToDaemon(dir *spool.Dir) {
 		uid, gid, owner = int(parent.Uid), int(parent.Gid), "the owner of its parent"
 	default:
 		owner = "root"
-		_ = eachLine(c.Passwd, func(line string) bool { // a file that cannot be read has no such user
-			field := strings.SplitN(line, ":", 5) // name:password:uid:gid:...
-			if len(field) < 5 || field[0] != daemonUser {
-				return true
-			}
-			u, err := strconv.ParseUint(field[2], 10, 31)
-			g, groupErr := strconv.ParseUint(field[3], 10, 31)
+		if user := c.passwdEntry(func(field []string) bool { return field[0] == daemonUser }); user != nil {
+			u, err := strconv.ParseUint(user[2], 10, 31)
+			g, groupErr := strconv.ParseUint(user[3], 10, 31)
 			if err == nil && groupErr == nil {
 				uid, gid, owner = int(u), int(g), "user "+daemonUser
 			}
-			return false
-		})
+		}
 	}
 	root := textfmt.OneLine(dir.Root())
 	if uid != os.Geteuid() || gid != os.Getegid() {

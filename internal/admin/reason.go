@@ -42,17 +42,22 @@ func (c *command) userName() string {
 		}
 	}
 	uid := strconv.Itoa(c.UID)
-	who := uid
-	// After an error the number is used.
+	if user := c.passwdEntry(func(field []string) bool { return field[2] == uid && field[0] != "" }); user != nil {
+		return user[0]
+	}
+	return uid
+}
+
+// passwdEntry returns the fields of the first user (name:password:uid:gid:...) for which match returns true. It returns
+// nil if there is none or the user database cannot be read.
+func (c *command) passwdEntry(match func(field []string) bool) (found []string) {
 	_ = eachLine(c.Passwd, func(line string) bool {
-		field := strings.SplitN(line, ":", 4) // name:password:uid:...
-		if len(field) == 4 && field[2] == uid && field[0] != "" {
-			who = field[0]
-			return false
+		if field := strings.Split(line, ":"); len(field) >= 4 && match(field) {
+			found = field
 		}
-		return true
+		return found == nil
 	})
-	return who
+	return found
 }
 
 // eachLine calls f with each line of the first megabyte of a file until f returns false.
