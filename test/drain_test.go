@@ -476,7 +476,7 @@ func testMute(t *testing.T, both []*host) {
 	}
 	f.none()
 	p := f.down("--wait", "--fall", "5")
-	f.ends(p, 0, "told 5 of 5 times, open sessions unknown: out")
+	f.ends(p, 0, "got 5 of 5 answers with the override, open sessions unknown: out")
 	f.show("DOWN", "UP")
 	f.ends(f.hosts[0].begin("haup", f.service, "--wait"), 0)
 	f.works[0].release("a")
@@ -763,8 +763,8 @@ func testFlood(t *testing.T) {
 		}
 	})
 	r := one.balancers(f.service)
-	if n := len(r.Balancers); n > 200 || r.NotKept < 9_000 {
-		t.Errorf("of ten thousand names %d are remembered, and %d were not", n, r.NotKept)
+	if n := len(r.Balancers); n > 200 || r.DroppedRequests < 9_000 {
+		t.Errorf("of ten thousand names %d are remembered, and %d were not", n, r.DroppedRequests)
 	}
 	if grown := one.rss() - before; grown > 64<<20 {
 		t.Errorf("the daemon has grown by %d bytes", grown)

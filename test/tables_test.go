@@ -126,7 +126,7 @@ func TestInventedServices(t *testing.T) {
 	if code(err) != 0 || !strings.Contains(out, "web: up with 1 balancer") {
 		t.Errorf("haup: %v\n%s", err, out)
 	}
-	if n := strings.Count(d.out.String(), "a table of who asks is full"); n < 1 || n > 3 || !strings.Contains(d.out.String(), "client=127.0.0.2") {
+	if n := strings.Count(d.out.String(), "a table of clients is full"); n < 1 || n > 3 || !strings.Contains(d.out.String(), "client=127.0.0.2") {
 		t.Errorf("%d lines about a full table:\n%s", n, d.out.String())
 	}
 }
@@ -151,7 +151,7 @@ func TestUnrecordedBalancer(t *testing.T) {
 	// 12 s are more than what the commands trust a silence after.
 	for _, args := range [][]string{{"hadown", "-r", "why", "--wait=12s"}, {"haup", "--wait=2s"}} {
 		out, err := d.try(args[0], append([]string{"-p", port, "web"}, args[1:]...)...)
-		if code(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "keep it away by a firewall and run the command again") {
+		if code(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "block it with a firewall and run the command again") {
 			t.Errorf("%s: %v\n%s", args, err, out)
 		}
 	}
@@ -223,7 +223,7 @@ func TestManyServicesOfOneBalancer(t *testing.T) {
 	if a := d.get("/balancers"); json.Unmarshal([]byte(a.body), &all) != nil {
 		t.Fatalf("not a report: %.200s", a.body)
 	}
-	if len(all.Balancers) != services || len(all.Services) != services || len(all.Unrecorded) != 0 || all.NotKept != 0 {
+	if len(all.Balancers) != services || len(all.Services) != services || len(all.Unrecorded) != 0 || all.DroppedRequests != 0 {
 		t.Errorf("%d balancers, %d services, unrecorded %v", len(all.Balancers), len(all.Services), all.Unrecorded)
 	}
 }

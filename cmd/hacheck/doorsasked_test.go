@@ -58,7 +58,7 @@ func TestDoorsTeach(t *testing.T) {
 	if err != nil || json.Unmarshal([]byte(body), &page) != nil || len(page.Balancers) != 1 || len(page.Services) != 1 {
 		t.Fatalf("%v: %s", err, body)
 	}
-	if b := page.Balancers[0]; b.Node != "lb1" || b.State != "UP 2/3" || b.Sessions == nil || *b.Sessions != 3 || !b.Here || b.URL != "http://"+addr+"/x" || b.Last.Code != 200 {
+	if b := page.Balancers[0]; b.Node != "lb1" || b.State != "UP 2/3" || b.Sessions == nil || *b.Sessions != 3 || !b.Local || b.URL != "http://"+addr+"/x" || b.Last.Code != 200 {
 		t.Errorf("%+v", b)
 	}
 }

@@ -13,18 +13,18 @@ import (
 
 // The exit codes of every command.
 const (
-	ExitOK        = 0   // done; for hastatus: every service named is up
-	ExitFailed    = 1   // hastatus: a service named is down; the others: refused, or something failed
-	ExitUsage     = 2   // the command line makes no sense; nothing was touched
+	ExitOK        = 0   // done; hastatus: every named service is up
+	ExitFailed    = 1   // refused or failed; hastatus: a named service is down
+	ExitUsage     = 2   // wrong command line; nothing was changed
 	ExitStillOpen = 3   // --wait: done, but not every balancer has followed in time
-	ExitNotAsked  = 4   // --wait: done, but the daemon cannot be asked what balancers think; --safe: so nothing was done
-	exitSignal    = 128 // --wait: done, and this and the signal's number when one has ended the waiting
+	ExitNotAsked  = 4   // the daemon cannot be asked about balancers; --wait: done; --safe: nothing was changed
+	exitSignal    = 128 // --wait: done, and a signal ended the wait; its number is added
 )
 
-// DefaultSpoolRoot is where overrides live unless --spool-root says otherwise.
+// DefaultSpoolRoot is the directory of the overrides without --spool-root.
 const DefaultSpoolRoot = "/var/spool/hacheck"
 
-// Env is the world a command runs in. Every field must be set; [System] sets them to the real ones.
+// Env is what a command uses of the system. The caller sets every field, with [System] to the real ones.
 type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
@@ -32,11 +32,11 @@ type Env struct {
 	UID            int              // effective user id
 	Passwd         string           // path of the user database in passwd(5) format
 	Nonhumans      string           // path of the list of shared accounts, one a line, # for comments
-	daemon         daemon           // who is asked when there is no -p, --port
-	Now            func() time.Time // what "in the past" and "how long ago" are measured against
+	daemon         daemonAddr       // without -p, --port
+	Now            func() time.Time // the clock for expirations and ages
 }
 
-// System is the world of a real process of that version.
+// System returns the Env of a real process of that version.
 func System(version string) Env {
 	return Env{
 		Version:   version,
@@ -51,7 +51,7 @@ func System(version string) Env {
 	}
 }
 
-// action is what a command does, in the words of the option -a.
+// action is what a command does, with the values of the option -a.
 type action string
 
 const (
@@ -62,7 +62,7 @@ const (
 	actList   action = "list"
 )
 
-// commands maps each name the program may be called by to what it then does.
+// commands maps each name of the program to its action.
 var commands = map[string]action{
 	"haup":         actUp,
 	"hadown":       actDown,
@@ -74,13 +74,13 @@ var commands = map[string]action{
 // command is one run of one command.
 type command struct {
 	Env
-	name string // as the user called it, for messages
+	name string // for messages
 	opt  options
 	out  *bufio.Writer
 }
 
-// Main runs a command and returns its exit code. args[0] is what the program was called as; when its
-// last element is none of the five names, because the binary was renamed, the command is name.
+// Main runs a command and returns its exit code. The base name of args[0] selects the command. If that is none of the
+// five names, because the binary was renamed, name selects it.
 func Main(name string, args []string, env Env) int {
 	if len(args) > 0 {
 		if base := filepath.Base(args[0]); commands[base] != "" {
@@ -91,7 +91,7 @@ func Main(name string, args []string, env Env) int {
 	c := &command{Env: env, name: name, out: bufio.NewWriter(env.Stdout)}
 	code := c.run(args)
 	if err := c.out.Flush(); err != nil {
-		// A report that did not arrive must not look like a good one.
+		// A reader that got half of the output must not see exit code 0.
 		c.errorf("write output: %v", err)
 		code = ExitFailed
 	}
@@ -115,7 +115,7 @@ func (c *command) run(args []string) int {
 		c.printf("%s %s\n", c.name, c.Version)
 		return ExitOK
 	}
-	targets, err := c.opt.check(c.Now())
+	targets, err := c.opt.validate(c.Now())
 	if err != nil {
 		return c.usage(err)
 	}
@@ -125,7 +125,7 @@ func (c *command) run(args []string) int {
 	case actDowned:
 		return c.showDowned()
 	case actList:
-		return c.list()
+		return c.listRecent()
 	default: // actStatus
 		if len(targets) == 0 {
 			return c.overview()
@@ -134,19 +134,19 @@ func (c *command) run(args []string) int {
 	}
 }
 
-// usage reports a command line that makes no sense.
+// usage prints what is wrong with the command line and returns ExitUsage.
 func (c *command) usage(err error) int {
 	c.errorf("%v\nUsage: %s; see %s --help", err, synopsis(c.name), c.name)
 	return ExitUsage
 }
 
-// printf prints lines of text to standard output. The writer remembers an error, and Main reports it.
+// printf prints text to standard output. The writer keeps an error, and Main reports it.
 func (c *command) printf(format string, args ...any) {
 	_, _ = fmt.Fprint(c.out, textfmt.Lines(fmt.Sprintf(format, args...)))
 }
 
-// errorf prints one message to standard error, with the command's name in front. It never ends the
-// command; when even this cannot be written, there is nowhere left to say so.
+// errorf prints one message to standard error, after the command's name. It ignores a write error, because there is no
+// place left to report it.
 func (c *command) errorf(format string, args ...any) {
 	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
 }

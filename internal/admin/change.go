@@ -8,41 +8,40 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// outcome is what became of one target, for --json.
-type outcome struct {
+// serviceResult is the state of one target after a change, for --json.
+type serviceResult struct {
 	override
 	Error string `json:"error,omitempty"`
 }
 
-// change takes targets down or up, and waits for the balancers if it is to. All are tried: when one fails,
-// an operator who is emptying a host wants the others out all the same, and is told what the failed one is
-// now.
+// change takes targets down or up. With --wait it then waits for the balancers. It tries all targets even if one fails,
+// because an operator who empties a host wants the others out all the same.
 func (c *command) change(targets []target) int {
-	entry := spool.Entry{State: c.opt.state(), Reason: c.opt.reason, Expires: c.opt.expires(c.Now())}
+	entry := spool.Entry{State: c.opt.state(), Reason: c.opt.reason, Expires: c.opt.expiresAt(c.Now())}
 	switch {
 	case c.opt.forceUp:
-		entry.Reason, entry.Expires = c.who(), time.Time{}
+		entry.Reason, entry.Expires = c.userName(), time.Time{}
 	case c.opt.action == actDown && entry.Reason == "":
 		var err error
 		if entry.Reason, err = c.defaultReason(); err != nil {
-			return c.refuse(err)
+			return c.refuseNonhuman(err)
 		}
 	}
-	if c.opt.writes() && len(entry.Reason) > spool.MaxReason {
+	if c.opt.writesOverride() && len(entry.Reason) > spool.MaxReason {
 		c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
 	}
 	if c.opt.safe {
-		if code := c.askSafe(targets); code != ExitOK {
+		if code := c.checkSafe(targets); code != ExitOK {
 			return code
 		}
 	}
 	open := c.openToRead
-	if c.opt.writes() {
+	if c.opt.writesOverride() {
 		open = c.openToWrite
 	}
 	o, err := open()
 	if err != nil {
-		c.errorf("nothing was changed: %s", c.explain(err))
+		c.errorf("nothing was changed: %s", c.explainSpoolError(err))
 		return ExitFailed
 	}
 	defer o.close()
@@ -51,24 +50,24 @@ func (c *command) change(targets []target) int {
 	}
 	done, code := c.apply(o, targets, entry)
 	if c.opt.json {
-		c.document(changed{c.opt.action, done})
+		c.printJSON(changeDocument{c.opt.action, done})
 	}
 	return code
 }
 
-// changed is what haup and hadown say in JSON.
-type changed struct {
-	Action   action    `json:"action"`
-	Services []outcome `json:"services"`
+// changeDocument is the JSON document of haup and hadown.
+type changeDocument struct {
+	Action   action          `json:"action"`
+	Services []serviceResult `json:"services"`
 }
 
-// apply writes entry for each target, or lifts what is said of it, and tells what became of each.
-func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]outcome, int) {
+// apply writes entry for each target, or lifts the override of each. It prints errors and, for --json, returns the results.
+func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]serviceResult, int) {
 	code, failed := ExitOK, 0
-	var done []outcome
+	var done []serviceResult
 	for _, t := range targets {
 		var err error
-		if c.opt.writes() {
+		if c.opt.writesOverride() {
 			entry.Key = t.key
 			err = o.write(t, entry)
 		} else {
@@ -78,17 +77,17 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]out
 		if err != nil {
 			code = ExitFailed
 			failed++
-			why = c.explain(err)
-			c.errorf("%s: %s; %s", t.label, why, o.now(t))
+			why = c.explainSpoolError(err)
+			c.errorf("%s: %s; %s", t.label, why, o.stateText(t))
 		}
 		if c.opt.json {
-			done = append(done, outcome{o.describe(t), why})
+			done = append(done, serviceResult{o.overrideOf(t), why})
 		}
 	}
 	if failed == len(targets) {
 		return done, code
 	}
-	if why := c.notObeyed(); why != "" {
+	if why := c.wrongDirectory(); why != "" {
 		code = ExitFailed
 		c.errorf("%s", why)
 		for i := range done {
@@ -100,9 +99,9 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]out
 	return done, code
 }
 
-// refuse tells a shared account to give a reason: on standard output, where scripts written for the
-// original look for the sentence, unless a JSON document is expected there.
-func (c *command) refuse(err error) int {
+// refuseNonhuman prints that a shared account must give a reason. Scripts for the original tools read the sentence from
+// standard output. With --json it goes to standard error.
+func (c *command) refuseNonhuman(err error) int {
 	if c.opt.json {
 		c.errorf("%v", err)
 	} else {
@@ -111,9 +110,9 @@ func (c *command) refuse(err error) int {
 	return ExitFailed
 }
 
-// now says what a target is after a change to it has failed. It reads the directory again, because
-// the change may have arrived all the same.
-func (o overrides) now(t target) string {
+// stateText returns the state of a target after a failed change. It reads the directory again, because the change may
+// have taken effect all the same.
+func (o overrides) stateText(t target) string {
 	e, err := o.read(t)
 	switch {
 	case err != nil:
@@ -121,7 +120,7 @@ func (o overrides) now(t target) string {
 	case e.State == spool.Ready:
 		return t.label + " is up now"
 	case e.Reason == "":
-		return fmt.Sprintf("%s is %s now", t.label, word(e.State))
+		return fmt.Sprintf("%s is %s now", t.label, stateWord(e.State))
 	}
-	return fmt.Sprintf("%s is %s now: %s", t.label, word(e.State), textfmt.OneLine(e.Reason))
+	return fmt.Sprintf("%s is %s now: %s", t.label, stateWord(e.State), textfmt.OneLine(e.Reason))
 }

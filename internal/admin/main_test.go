@@ -23,8 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden parts of testdata/script anew")
 
-// TestMain makes the test binary act as the commands when it is called by their names, so that the
-// scripts run real processes with real exit codes.
+// TestMain makes the test binary act as a command if it is called by its name. So scripts run real processes.
 func TestMain(m *testing.M) {
 	mains := map[string]func(){
 		"renamed": func() { os.Exit(Main("hadown", os.Args, scriptEnv())) },
@@ -32,7 +31,7 @@ func TestMain(m *testing.M) {
 		"ontmpfs": runOnTmpfs,
 	}
 	for name := range commands {
-		// The name of last resort is a wrong one: what the command was called as must win.
+		// The fallback name is wrong on purpose: args[0] must win.
 		mains[name] = func() { os.Exit(Main("halist", os.Args, scriptEnv())) }
 	}
 	if _, command := mains[filepath.Base(os.Args[0])]; !command {
@@ -41,11 +40,11 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, mains)
 }
 
-// scriptEnv is the real world, but for what a script cannot change in it.
+// scriptEnv returns the real Env, with environment variables for what a script cannot change.
 func scriptEnv() Env {
 	env := System("1.2.3")
 	env.Passwd = os.Getenv("TEST_PASSWD")
-	env.daemon = daemon{} // something may listen on 3333 of the machine
+	env.daemon = daemonAddr{} // the machine may have a daemon on 3333
 	env.Nonhumans = os.Getenv("TEST_NONHUMANS")
 	if uid, err := strconv.Atoi(os.Getenv("TEST_UID")); err == nil {
 		env.UID = uid
@@ -56,8 +55,7 @@ func scriptEnv() Env {
 	return env
 }
 
-// runAs is the script command `as COMMAND ARG...`: it runs a command as nobody. Someone who is not root
-// is nobody already.
+// runAs is the script command `as COMMAND ARG...`: it runs a command as the user nobody, if the test runs as root.
 func runAs() {
 	if os.Geteuid() == 0 {
 		for _, err := range []error{syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(65534)} {
@@ -79,7 +77,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			// nobody has to get through to the directory of the script.
+			// The user nobody must be able to enter the directory of the script.
 			for dir := e.WorkDir; strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
 				if err := os.Chmod(dir, 0o755); err != nil {
 					return err
@@ -107,8 +105,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// refusingPort returns a port of 127.0.0.1 that refuses connections until the test has ended: it is taken, by the
-// client's end of a connection.
+// refusingPort returns a port of 127.0.0.1 that refuses connections until the test ends. The client's end of a connection
+// occupies it.
 func refusingPort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -148,9 +146,9 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdDaemon is `daemon FILE [CODE | BALANCERS]`: a web server whose /recent is that file, at $DAEMON
-// (host:port), $PORT. It insists on being asked as the commands ask: directly, and for that page. It is of
-// the time before /balancers unless there is a file for that.
+// cmdDaemon is `daemon FILE [CODE | BALANCERS]`: it starts a web server at $DAEMON (host:port) and $PORT that serves FILE
+// as /recent and BALANCERS as /balancers. Without BALANCERS it answers 404 there, as older daemons do. It refuses requests
+// through a proxy.
 func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: daemon FILE [CODE | BALANCERS]")
@@ -185,7 +183,7 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	setDaemon(ts, l)
 }
 
-// cmdServer is `server FILE`: what connects there gets those bytes and the end, whatever it asks.
+// cmdServer is `server FILE`: it starts a server that answers every connection with those bytes.
 func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: server FILE")
@@ -206,7 +204,7 @@ func cmdServer(ts *testscript.TestScript, neg bool, args []string) {
 	setDaemon(ts, l)
 }
 
-// answer reads a request to its end, so that closing resets nothing, and answers with bytes.
+// answer reads a whole request, so that the close does not reset the connection, and answers with content.
 func answer(conn net.Conn, content string) {
 	defer conn.Close()
 	request := make([]byte, 0, 4096)
@@ -227,7 +225,7 @@ func setDaemon(ts *testscript.TestScript, l net.Listener) {
 	ts.Setenv("PORT", port)
 }
 
-// cmdLs is `ls DIR NAME...`: the directory holds exactly those names.
+// cmdLs is `ls DIR NAME...`: it fails unless the directory has exactly those names.
 func cmdLs(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: ls DIR NAME...")
@@ -243,8 +241,8 @@ func cmdLs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdMask is `mask TEXT MARK`: the last output goes to the file masked, with MARK for each TEXT, to be
-// compared though it names a port or a directory of this run.
+// cmdMask is `mask TEXT MARK`: it writes the last output to the file masked, with MARK for each TEXT, such as a port or a
+// directory of this run.
 func cmdMask(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: mask TEXT MARK")

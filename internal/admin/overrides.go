@@ -7,33 +7,32 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
 
-// overrides is the spool directory as a command sees it. One that does not exist yet holds nothing.
+// overrides gives a command access to the spool directory. A directory that does not exist has no overrides.
 type overrides struct {
-	dir *spool.Dir // nil: does not exist
+	dir *spool.Dir // nil if it does not exist
 }
 
-// openToWrite opens the spool directory and creates it if need be, for the daemon to read.
+// openToWrite opens the spool directory. It creates a missing one so that the daemon can read it.
 func (c *command) openToWrite() (overrides, error) {
 	dir, err := spool.OpenDir(c.opt.spoolRoot)
 	if err == nil && dir.Created() {
-		c.giveToDaemon(dir)
+		c.chownToDaemon(dir)
 	}
 	return overrides{dir}, err
 }
 
-// daemonUser is the user that the packages run the daemon as.
+// daemonUser is the user of the daemon in the packages.
 const daemonUser = "hacheck"
 
-// giveToDaemon makes the owner of the parent the owner of a directory that was just created by root, and where
-// that is root as well, the daemon's user. It says that there is a new directory: it may be a mistyped one.
-func (c *command) giveToDaemon(dir *spool.Dir) {
+// chownToDaemon gives a directory that root has just created to the owner of its parent, or to the daemon's user if that
+// is root as well. It prints that the directory is new, because its name may be a typing error.
+func (c *command) chownToDaemon(dir *spool.Dir) {
 	uid, gid, owner := os.Geteuid(), os.Getegid(), "the user of this command"
 	var parent syscall.Stat_t
 	switch err := syscall.Stat(filepath.Dir(dir.Root()), &parent); {
@@ -42,18 +41,13 @@ func (c *command) giveToDaemon(dir *spool.Dir) {
 		uid, gid, owner = int(parent.Uid), int(parent.Gid), "the owner of its parent"
 	default:
 		owner = "root"
-		_ = eachLine(c.Passwd, func(line string) bool { // what cannot be read has no such user
-			field := strings.SplitN(line, ":", 5) // name:password:uid:gid:...
-			if len(field) < 5 || field[0] != daemonUser {
-				return true
-			}
-			u, err := strconv.ParseUint(field[2], 10, 31)
-			g, groupErr := strconv.ParseUint(field[3], 10, 31)
+		if user := c.passwdEntry(func(field []string) bool { return field[0] == daemonUser }); user != nil {
+			u, err := strconv.ParseUint(user[2], 10, 31)
+			g, groupErr := strconv.ParseUint(user[3], 10, 31)
 			if err == nil && groupErr == nil {
 				uid, gid, owner = int(u), int(g), "user "+daemonUser
 			}
-			return false
-		})
+		}
 	}
 	root := textfmt.OneLine(dir.Root())
 	if uid != os.Geteuid() || gid != os.Getegid() {
@@ -65,9 +59,8 @@ func (c *command) giveToDaemon(dir *spool.Dir) {
 	c.errorf("%s did not exist and was created with mode 0750, it belongs to %s", root, owner)
 }
 
-// openToRead opens the spool directory without creating it: a command that only looks, or lifts what
-// is not there, leaves no traces. The parent must exist, though: a mistyped path shall not look like
-// a host on which everything is up.
+// openToRead opens the spool directory and does not create it. The parent must exist: with a mistyped path, hastatus must
+// not report that everything is up.
 func (c *command) openToRead() (overrides, error) {
 	root := c.opt.spoolRoot
 	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
@@ -79,12 +72,11 @@ func (c *command) openToRead() (overrides, error) {
 
 func (o overrides) close() {
 	if o.dir != nil {
-		_ = o.dir.Close() // it never fails
+		_ = o.dir.Close() // never fails
 	}
 }
 
-// read returns what is said about a target and about nothing else: the strongest of its overrides, and
-// a zero State when there is none.
+// read returns the strongest override that is about exactly this target. Its State is Ready if there is none.
 func (o overrides) read(t target) (spool.Entry, error) {
 	strongest := spool.Entry{Key: t.key}
 	if o.dir == nil {
@@ -106,14 +98,14 @@ func (o overrides) read(t target) (spool.Entry, error) {
 	return strongest, nil
 }
 
-// write puts e into force for a target, instead of all that was said of it under other names: of those a
-// stronger one would go on answering.
+// write writes e for a target and removes the overrides of the target's other keys, because a stronger one would stay in
+// force.
 func (o overrides) write(t target, e spool.Entry) error {
 	err := o.dir.Write(e)
 	if err != nil && !errors.Is(err, spool.ErrNotDurable) {
 		return err
 	}
-	for _, k := range t.also {
+	for _, k := range t.aliases {
 		if removeErr := o.dir.Remove(k); err == nil {
 			err = removeErr
 		}
@@ -121,7 +113,7 @@ func (o overrides) write(t target, e spool.Entry) error {
 	return err
 }
 
-// lift removes every override of a target. All are tried; the first error is returned.
+// lift removes every override of a target. It tries all keys and returns the first error.
 func (o overrides) lift(t target) error {
 	if o.dir == nil {
 		return nil
@@ -135,7 +127,7 @@ func (o overrides) lift(t target) error {
 	return first
 }
 
-// list returns every override, sorted by name.
+// list returns all overrides, sorted by name.
 func (o overrides) list() ([]spool.Entry, error) {
 	if o.dir == nil {
 		return nil, nil
@@ -143,12 +135,11 @@ func (o overrides) list() ([]spool.Entry, error) {
 	return o.dir.List()
 }
 
-// isDown says whether an override takes its target out of service, in whatever manner.
+// isDown reports whether an override takes its target out of service.
 func isDown(s spool.State) bool { return s == spool.Drain || s == spool.Down || s == spool.Maint }
 
-// word is a state as the commands say it. The words of the spool file would not do: "up" there is
-// the override that forces a service up.
-func word(s spool.State) string {
+// stateWord returns the word for a state in output. It differs from the spool file, where "up" means force-up.
+func stateWord(s spool.State) string {
 	switch s {
 	case spool.Ready:
 		return "up"
@@ -163,16 +154,16 @@ func word(s spool.State) string {
 	}
 }
 
-// label is a key as hastatus prints it; an instance without a host has an empty host field.
-func label(k spool.Key) string {
+// keyLabel returns a key as hastatus prints it. An instance without a host has an empty host field.
+func keyLabel(k spool.Key) string {
 	if k.Port == 0 {
 		return textfmt.OneLine(k.Service)
 	}
 	return textfmt.OneLine(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
 }
 
-// explain says what went wrong in the spool directory and what to do about it.
-func (c *command) explain(err error) string {
+// explainSpoolError says what went wrong in the spool directory and what the operator can do.
+func (c *command) explainSpoolError(err error) string {
 	root := textfmt.OneLine(c.opt.spoolRoot)
 	var todo string
 	switch {

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -9,25 +8,38 @@ import (
 	"strconv"
 	"time"
 
+	"hacheck/internal/admin/wait"
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
 
-// service is one service the daemon was asked about, in a JSON document.
-type service struct {
-	Service      string          `json:"service"`
-	LastResponse json.RawMessage `json:"last_response"` // as the daemon said it; null when no check has finished
-}
+// errNoDaemon says that -p ” excludes a daemon.
+var errNoDaemon = errors.New("-p '' asks no daemon")
 
-var errNoneAsked = errors.New("-p '' says to ask none")
-
-// overview is hastatus without names: what an operator who has just logged in wants to know. It exits
-// with ExitFailed only when the spool directory cannot be read; a daemon that does not answer is part
-// of the picture.
+// overview is hastatus without names: what an operator who has just logged in wants to know. It returns ExitFailed
+// only if the spool directory cannot be read. A daemon that does not answer is part of the overview.
 func (c *command) overview() int {
 	code := ExitOK
-	now := c.Now()
+	list, spoolErr := c.overviewOverrides()
+	if spoolErr != nil {
+		code = ExitFailed
+	}
+	d := c.askDaemon()
+	if c.opt.json {
+		c.printJSON(c.overviewDocument(list, spoolErr, d))
+	} else {
+		c.printDaemonView(d)
+	}
+	if d.err == nil {
+		c.warnWrongDirectory() // last, because it goes to standard error
+	}
+	return code
+}
+
+// overviewOverrides reads all overrides and prints them, unless --json is set. It prints them before the daemon is
+// asked, because that may take three seconds.
+func (c *command) overviewOverrides() ([]spool.Entry, error) {
 	var list []spool.Entry
 	o, err := c.openToRead()
 	if err == nil {
@@ -35,157 +47,171 @@ func (c *command) overview() int {
 		list, err = o.list()
 	}
 	if err != nil {
-		c.errorf("%s", c.explain(err))
-		code = ExitFailed
+		c.errorf("%s", c.explainSpoolError(err))
 	}
-	// What covers the whole host comes first, whatever its name sorts like.
-	slices.SortStableFunc(list, func(a, b spool.Entry) int { return rank(a) - rank(b) })
-
+	// Overrides of all come first, because they cover the whole host.
+	slices.SortStableFunc(list, func(a, b spool.Entry) int {
+		isA, isB := a.Key.Service == spool.All, b.Key.Service == spool.All
+		switch {
+		case isA == isB:
+			return 0
+		case isA:
+			return -1
+		}
+		return 1
+	})
 	if !c.opt.json {
 		if err == nil {
-			c.noteMissing(o)
-			c.overridesTable(list, now)
+			c.warnMissing(o)
+			c.printOverrides(list)
 		}
-		// To be seen before the daemon is asked, which may take its three seconds.
-		_ = c.out.Flush() // an error stays in the writer, see printf
+		_ = c.out.Flush() // the writer keeps an error, see printf
 	}
-	var services []seen
-	askErr := errNoneAsked
-	if !c.opt.daemon.none() {
-		services, askErr = c.opt.daemon.recent()
+	return list, err
+}
+
+// daemonView is what the daemon knows.
+type daemonView struct {
+	services  []recentService
+	err       error
+	report    *balancer.Report // nil if the daemon is too old to have one
+	reportErr error
+}
+
+// askDaemon asks the daemon for an overview.
+func (c *command) askDaemon() (d daemonView) {
+	if c.opt.daemon.isNone() {
+		d.err = errNoDaemon
+		return d
 	}
-	var report *balancer.Report
-	var reportErr error
-	if askErr == nil {
-		defer c.warnNotObeyed() // last, since it is on standard error
-		// A daemon that is older than this command knows nothing of balancers, and that is all there is to it.
-		if report, reportErr = c.opt.daemon.balancers(spool.All); errors.Is(reportErr, errNoBalancers) {
-			reportErr = nil
-		}
+	if d.services, d.err = c.opt.daemon.recent(); d.err != nil {
+		return d
 	}
-	if c.opt.json {
-		doc := struct {
-			SpoolRoot  string     `json:"spool_root"`
-			SpoolError string     `json:"spool_error,omitempty"`
-			Overrides  []override `json:"overrides"`
-			Daemon     string     `json:"daemon"`
-			DaemonErr  string     `json:"daemon_error,omitempty"`
-			Services   []service  `json:"services"`
-			// As the daemon says it; absent when it does not.
-			Balancers    []balancer.Balancer `json:"balancers,omitzero"`
-			Agents       []balancer.Agent    `json:"agents,omitzero"`
-			BalancersErr string              `json:"balancers_error,omitempty"`
-		}{
-			SpoolRoot: c.opt.spoolRoot, Overrides: describeAll(list),
-			Daemon: c.opt.daemon.String(), Services: toServices(services),
-		}
-		if report != nil {
-			doc.Balancers, doc.Agents = report.Balancers, append([]balancer.Agent{}, report.Agents...)
-		}
-		if reportErr != nil {
-			doc.BalancersErr = textfmt.OneLine(reportErr.Error())
-		}
-		if err != nil {
-			doc.SpoolError = c.explain(err)
-		}
-		if askErr != nil {
-			doc.DaemonErr = c.unreachable(askErr)
-		}
-		if c.opt.daemon.none() {
-			doc.Daemon = ""
-		}
-		c.document(doc)
-		return code
+	if d.report, d.reportErr = c.opt.daemon.balancers(spool.All); errors.Is(d.reportErr, errNoBalancers) {
+		d.reportErr = nil
 	}
+	return d
+}
+
+// overviewDocument is the overview in JSON.
+type overviewDocument struct {
+	SpoolRoot  string          `json:"spool_root"`
+	SpoolError string          `json:"spool_error,omitempty"`
+	Overrides  []override      `json:"overrides"`
+	Daemon     string          `json:"daemon"`
+	DaemonErr  string          `json:"daemon_error,omitempty"`
+	Services   []recentService `json:"services"`
+	// As the daemon sent them; absent if it did not.
+	Balancers    []balancer.Balancer `json:"balancers,omitzero"`
+	Agents       []balancer.Agent    `json:"agents,omitzero"`
+	BalancersErr string              `json:"balancers_error,omitempty"`
+}
+
+func (c *command) overviewDocument(list []spool.Entry, spoolErr error, d daemonView) overviewDocument {
+	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: newOverrides(list), Services: append([]recentService{}, d.services...)}
+	if d.report != nil {
+		doc.Balancers, doc.Agents = d.report.Balancers, append([]balancer.Agent{}, d.report.Agents...)
+	}
+	if d.reportErr != nil {
+		doc.BalancersErr = textfmt.OneLine(d.reportErr.Error())
+	}
+	if spoolErr != nil {
+		doc.SpoolError = c.explainSpoolError(spoolErr)
+	}
+	if d.err != nil {
+		doc.DaemonErr = c.unreachableText(d.err)
+	}
+	if !c.opt.daemon.isNone() {
+		doc.Daemon = c.opt.daemon.String()
+	}
+	return doc
+}
+
+// printDaemonView prints what the daemon knows.
+func (c *command) printDaemonView(d daemonView) {
 	c.printf("\n")
 	switch {
-	case askErr != nil:
-		c.printf("What was asked about lately is not known: %s\n", c.unreachable(askErr))
-	case len(services) == 0:
+	case d.err != nil:
+		c.printf("What was asked about lately is not known: %s\n", c.unreachableText(d.err))
+	case len(d.services) == 0:
 		c.printf("The daemon on %s has not been asked about any service lately.\n", c.opt.daemon)
 	default:
 		c.printf("Services the daemon on %s was asked about lately:\n", c.opt.daemon)
 		rows := [][]string{{"ANSWER", "SERVICE", "ASKED", "BY"}}
-		for _, s := range services {
-			row := []string{"-", textfmt.OneLine(s.service), "-", "-"}
-			if s.answered() {
+		for _, s := range d.services {
+			row := []string{"-", textfmt.OneLine(s.Service), "-", "-"}
+			if s.hasAnswer() {
 				row[0] = strconv.FormatFloat(s.answer.Code, 'f', -1, 64)
-				row[2] = ago(now, s.answer.TS)
+				row[2] = ago(c.Now(), s.answer.TS)
 				row[3] = textfmt.OneLine(s.answer.RemoteIP)
 			}
 			rows = append(rows, row)
 		}
-		c.printf("%s", table(rows))
+		c.printf("%s", formatTable(rows))
 	}
-	switch {
-	case reportErr != nil:
-		c.printf("\nWhat balancers think is not known: %s\n", textfmt.OneLine(reportErr.Error()))
-	case report != nil && len(report.Balancers)+len(report.Agents) > 0:
-		c.printf("\n")
-		c.balancersTable(report)
+	if d.reportErr != nil {
+		c.printf("\nWhat balancers think is not known: %s\n", textfmt.OneLine(d.reportErr.Error()))
 	}
-	if report != nil && len(report.Unrecorded) > 0 {
-		c.printf("\nNot every balancer is known: %s\n", unrecordedText(report.Unrecorded[0]))
+	if d.report != nil {
+		c.printBalancers(d.report.Balancers)
+		c.printAgents(d.report.Agents)
+		if len(d.report.Unrecorded) > 0 {
+			c.printf("\nNot every balancer is known: %s\n", wait.UnrecordedText(d.report.Unrecorded[0]))
+		}
 	}
-	return code
 }
 
-// balancersTable is what each balancer thinks of each server, and what the agent has told whom.
-func (c *command) balancersTable(r *balancer.Report) {
-	w := newWatcher(nil, false, 1)
-	for _, row := range r.Balancers {
-		w.views = append(w.views, &view{key: viewKey{service: row.Service, address: row.Address, node: row.Node, server: row.Server}, row: row})
-	}
-	names := w.names()
-	if len(w.views) > 0 {
-		c.printf("What balancers think:\n")
-		rows := [][]string{{"SERVICE", "BALANCER", "HAS IT", "OPEN", "TOLD", "ASKED"}}
-		for _, v := range w.views {
-			row := &v.row
-			has := textfmt.OneLine(row.State)
-			switch {
-			case row.State == "":
-				has = "-" // it sends none
-			case takesOut(row.Last.Override) && in(row.State):
-				has = "still " + has
-			}
-			asked := textfmt.Duration(seconds(row.Last.Ago)) + " ago"
-			if row.Silent {
-				asked += ", silent since"
-			}
-			open := "-"
-			if row.Sessions != nil {
-				open = textfmt.Count(*row.Sessions, "session")
-			}
-			if row.Queued != nil && *row.Queued > 0 {
-				open += fmt.Sprintf(", %d waiting", *row.Queued)
-			}
-			rows = append(rows, []string{w.label(v), names[v], has, open, toldWord(row.Last), asked})
-		}
-		c.printf("%s", table(rows))
-	}
-	if len(r.Agents) == 0 {
+// printBalancers prints the state that each balancer reported for each server.
+func (c *command) printBalancers(list []balancer.Balancer) {
+	if len(list) == 0 {
 		return
 	}
-	if len(w.views) > 0 {
-		c.printf("\n")
+	c.printf("\nWhat balancers think:\n")
+	rows := [][]string{{"SERVICE", "BALANCER", "STATE", "OPEN", "ANSWER", "ASKED"}}
+	for i, name := range wait.Names(list) {
+		b := list[i]
+		state := textfmt.OneLine(b.State)
+		switch {
+		case b.State == "":
+			state = "-"
+		case wait.IsStillUp(b):
+			state = "still " + state
+		}
+		asked := textfmt.Duration(balancer.Duration(b.Last.Age)) + " ago"
+		if b.Silent {
+			asked += ", silent since"
+		}
+		open := "-"
+		if b.Sessions != nil {
+			open = textfmt.Count(*b.Sessions, "session")
+		}
+		if b.Queued != nil && *b.Queued > 0 {
+			open += fmt.Sprintf(", %d waiting", *b.Queued)
+		}
+		rows = append(rows, []string{textfmt.OneLine(b.Service), name, state, open, wait.AnswerText(b.Last), asked})
 	}
-	c.printf("What the agent told:\n")
+	c.printf("%s", formatTable(rows))
+}
+
+// printAgents prints the last answer of the agent to each address.
+func (c *command) printAgents(list []balancer.Agent) {
+	if len(list) == 0 {
+		return
+	}
+	c.printf("\nWhat the agent check answered:\n")
 	rows := [][]string{{"SERVICE", "BALANCER", "ANSWER", "SINCE", "ASKED"}}
-	for _, a := range r.Agents {
-		rows = append(rows, []string{textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Answer), textfmt.Duration(seconds(a.Since)), textfmt.Duration(seconds(a.Ago)) + " ago"})
+	for _, a := range list {
+		rows = append(rows, []string{
+			textfmt.OneLine(a.Service), textfmt.OneLine(a.Address), textfmt.OneLine(a.Answer),
+			textfmt.Duration(balancer.Duration(a.SameFor)), textfmt.Duration(balancer.Duration(a.Age)) + " ago",
+		})
 	}
-	c.printf("%s", table(rows))
+	c.printf("%s", formatTable(rows))
 }
 
-func rank(e spool.Entry) int {
-	if e.Key.Service == spool.All {
-		return 0
-	}
-	return 1
-}
-
-func (c *command) overridesTable(list []spool.Entry, now time.Time) {
+// printOverrides prints all overrides as a table.
+func (c *command) printOverrides(list []spool.Entry) {
+	now := c.Now()
 	if len(list) == 0 {
 		c.printf("No overrides in %s: every service is as its check finds it.\n", textfmt.OneLine(c.opt.spoolRoot))
 		return
@@ -193,21 +219,20 @@ func (c *command) overridesTable(list []spool.Entry, now time.Time) {
 	c.printf("Overrides in %s:\n", textfmt.OneLine(c.opt.spoolRoot))
 	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}
 	for _, e := range list {
-		row := []string{word(e.State), label(e.Key), "-", "lifted", textfmt.OneLine(e.Reason)}
+		row := []string{stateWord(e.State), keyLabel(e.Key), "-", "lifted", textfmt.OneLine(e.Reason)}
 		if !e.Created.IsZero() {
 			row[2] = textfmt.Duration(now.Sub(e.Created)) + " ago"
 		}
 		if !e.Expires.IsZero() {
-			row[3] = fmt.Sprintf("%s (in %s)", moment(e.Expires, now), textfmt.Duration(e.Expires.Sub(now)))
+			row[3] = fmt.Sprintf("%s (in %s)", localTime(e.Expires, now), textfmt.Duration(e.Expires.Sub(now)))
 		}
 		rows = append(rows, row)
 	}
-	c.printf("%s", table(rows))
+	c.printf("%s", formatTable(rows))
 }
 
-// moment says when something will be, in local time as the wall clock shows it; a day that is far away
-// by its date alone.
-func moment(t, now time.Time) string {
+// localTime returns t in local time: the day and the time, or the date if t is far away.
+func localTime(t, now time.Time) string {
 	layout := "Jan 2 15:04"
 	if t.Sub(now) > 300*24*time.Hour {
 		layout = "2006-01-02"
@@ -215,16 +240,8 @@ func moment(t, now time.Time) string {
 	return t.Local().Format(layout)
 }
 
-// ago says how long before now a moment in unix seconds was, however wild the number.
+// ago returns how long before now the moment at, in unix seconds, was. at may be any number.
 func ago(now time.Time, at float64) string {
-	seconds := min(max(unix(now)-at, 0), math.MaxInt32)
+	seconds := min(max(unixSeconds(now)-at, 0), math.MaxInt32)
 	return textfmt.Duration(time.Duration(seconds)*time.Second) + " ago"
-}
-
-func toServices(list []seen) []service {
-	all := make([]service, len(list))
-	for i, s := range list {
-		all[i] = service{s.service, s.last}
-	}
-	return all
 }

@@ -17,7 +17,7 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-func TestParseFor(t *testing.T) {
+func TestParseDuration(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]time.Duration{
 		"90s":    90 * time.Second,
@@ -33,32 +33,32 @@ func TestParseFor(t *testing.T) {
 		"5M": 0, "5y": 0, "5ms": 0, "1.2.3h": 0, ".": 0, ".h": 0, "1e3s": 0, "0x10s": 0, "5µs": 0,
 		"5300w": 0, "5000w5000w": 0, "9999999999999999999999w": 0, "5217w5217w5217w5217w": 0,
 		strings.Repeat("9", 400) + "s":                     0,
-		"9999999999999999999999w9999999999999999999999w5s": 0, // two overflows are nothing, and five seconds
+		"9999999999999999999999w9999999999999999999999w5s": 0, // two overflows and 5 s
 	} {
-		got, err := parseFor(in)
+		got, err := parseDuration(in)
 		if got != want || (err == nil) != (want > 0) {
-			t.Errorf("parseFor(%q) = %v, %v; want %v", in, got, err, want)
+			t.Errorf("parseDuration(%q) = %v, %v; want %v", in, got, err, want)
 		}
 	}
 }
 
-func FuzzParseFor(f *testing.F) {
+func FuzzParseDuration(f *testing.F) {
 	for _, s := range []string{"2h30m", "1d", "0.1s", "5000w5000w5000w", "5 m", ".5h"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		d, err := parseFor(s)
+		d, err := parseDuration(s)
 		if err != nil {
 			if d != 0 {
-				t.Fatalf("parseFor(%q) = %v with an error", s, d)
+				t.Fatalf("parseDuration(%q) = %v with an error", s, d)
 			}
 			return
 		}
 		if d <= 0 || d > 101*365*24*time.Hour {
-			t.Fatalf("parseFor(%q) = %v", s, d)
+			t.Fatalf("parseDuration(%q) = %v", s, d)
 		}
 		if std, err := time.ParseDuration(s); err == nil && (std-d).Abs() > time.Microsecond {
-			t.Fatalf("parseFor(%q) = %v, the standard library says %v", s, d, std)
+			t.Fatalf("parseDuration(%q) = %v, the standard library says %v", s, d, std)
 		}
 	})
 }
@@ -127,7 +127,7 @@ func FuzzReadAnswer(f *testing.F) {
 		if err != nil && (whole != nil || textfmt.OneLine(err.Error()) != err.Error()) {
 			t.Fatalf("body %q, error %q", whole, err)
 		}
-		// However the bytes arrive, the answer is the same one.
+		// The result does not depend on how the bytes arrive.
 		slow, slowErr := readAnswer(iotest.OneByteReader(bytes.NewReader(answer)))
 		if !bytes.Equal(whole, slow) || fmt.Sprint(err) != fmt.Sprint(slowErr) {
 			t.Fatalf("at once: %q, %v; byte by byte: %q, %v", whole, err, slow, slowErr)
@@ -135,7 +135,7 @@ func FuzzReadAnswer(f *testing.F) {
 	})
 }
 
-// endless is a server that never stops.
+// endless is a server that never stops sending.
 type endless struct{ start io.Reader }
 
 func (e endless) Read(p []byte) (int, error) {
@@ -148,7 +148,7 @@ func (e endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An answer is bounded, whatever the server sends: the head, a body with a length, and one without.
+// readAnswer bounds the head, a body with a length and a body without one.
 func TestReadAnswerBounded(t *testing.T) {
 	t.Parallel()
 	for start, want := range map[string]string{
@@ -168,7 +168,7 @@ func TestReadAnswerBounded(t *testing.T) {
 	}
 }
 
-// A daemon that says nothing, or a byte now and then, holds a command up for askTimeout and no longer.
+// A daemon that sends nothing, or a byte now and then, delays a command for requestTimeout at most.
 func TestSlowDaemon(t *testing.T) {
 	t.Parallel()
 	for name, serve := range map[string]func(net.Conn){
@@ -217,7 +217,7 @@ func TestSlowDaemon(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "no whole answer within 3s") {
 				t.Errorf("error %v", err)
 			}
-			if took := time.Since(start); took < askTimeout || took > 2*askTimeout {
+			if took := time.Since(start); took < requestTimeout || took > 2*requestTimeout {
 				t.Errorf("gave up after %v", took)
 			}
 		})
@@ -226,7 +226,7 @@ func TestSlowDaemon(t *testing.T) {
 
 func TestPythonJSON(t *testing.T) {
 	t.Parallel()
-	// Each pair is what python3 -c 'import json,sys; print(json.dumps(json.loads(sys.argv[1])))' makes of it.
+	// The values are the output of python3 -c 'import json,sys; print(json.dumps(json.loads(sys.argv[1])))'.
 	for in, want := range map[string]string{
 		`{}`:                          `{}`,
 		`[]`:                          `[]`,
@@ -243,7 +243,7 @@ func TestPythonJSON(t *testing.T) {
 	}
 }
 
-// FuzzPythonJSON holds the form to its meaning: other blanks, other escapes, the same value.
+// The value stays the same, only spaces and escapes differ.
 func FuzzPythonJSON(f *testing.F) {
 	f.Add(`{"code": 200, "remote_ip": "127.0.0.1", "ts": 1795215493.37, "x": [null, true, {"é": "😀\n"}]}`)
 	f.Add(`[[],{},[{}],"\u0000"]`)
@@ -274,12 +274,12 @@ func FuzzPythonJSON(f *testing.F) {
 	})
 }
 
-// failing is a standard output that is gone.
+// failing is a closed standard output.
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("gone") }
 
-// A report that did not arrive makes 1 of a 0; where there was none to make, nothing changes.
+// A command whose output cannot be written exits with 1, unless it has no output.
 func TestOutputLost(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]int{"--help": ExitFailed, "--bogus": ExitUsage} {

@@ -10,13 +10,12 @@ import (
 	"strings"
 )
 
-// errNonhuman is the original's sentence for a shared account that gives no reason.
+// errNonhuman has the sentence of the original tools for a shared account without a reason.
 var errNonhuman = errors.New("please use --reason option to tell us who you REALLY are")
 
-// defaultReason is who took a service down, when why is not said. It is errNonhuman when the answer
-// is an account that nobody in particular uses.
+// defaultReason returns the user name, for hadown without --reason. It returns errNonhuman for a shared account.
 func (c *command) defaultReason() (string, error) {
-	who := c.who()
+	who := c.userName()
 	human := true
 	err := eachLine(c.Nonhumans, func(line string) bool {
 		name, _, _ := strings.Cut(line, "#")
@@ -24,7 +23,7 @@ func (c *command) defaultReason() (string, error) {
 		return human
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		// The list guards good manners, not the host: it must not stand in the way of an emergency.
+		// In an emergency an unreadable list must not keep hadown from working.
 		c.errorf("warning: read %s: %v; taking %s for a person", c.Nonhumans, err, who)
 	}
 	if !human {
@@ -33,32 +32,35 @@ func (c *command) defaultReason() (string, error) {
 	return who, nil
 }
 
-// who is the person at the keyboard: the one behind sudo or ssh if they say so, else the user the
-// command runs as, by name if the user database has one. The file is read here because os/user asks
-// the C library, which a static program has not, and refuses a user without an entry, such as the
-// ones of containers.
-func (c *command) who() string {
+// userName returns the user behind sudo or ssh if they set a variable, else the name or the number of the effective
+// user. It reads the user database itself: os/user needs the C library for that or fails for a user without an entry,
+// which is common in containers.
+func (c *command) userName() string {
 	for _, name := range []string{"SUDO_USER", "SSH_USER"} {
 		if v := strings.TrimSpace(c.Getenv(name)); v != "" {
 			return v
 		}
 	}
 	uid := strconv.Itoa(c.UID)
-	who := uid
-	// An error leaves the number, which is what the file could not improve on.
-	_ = eachLine(c.Passwd, func(line string) bool {
-		field := strings.SplitN(line, ":", 4) // name:password:uid:...
-		if len(field) == 4 && field[2] == uid && field[0] != "" {
-			who = field[0]
-			return false
-		}
-		return true
-	})
-	return who
+	if user := c.passwdEntry(func(field []string) bool { return field[2] == uid && field[0] != "" }); user != nil {
+		return user[0]
+	}
+	return uid
 }
 
-// eachLine calls f with each line of a file until f says that it has seen enough. Lines beyond the
-// first megabyte are not looked at.
+// passwdEntry returns the fields of the first user (name:password:uid:gid:...) for which match returns true. It returns
+// nil if there is none or the user database cannot be read.
+func (c *command) passwdEntry(match func(field []string) bool) (found []string) {
+	_ = eachLine(c.Passwd, func(line string) bool {
+		if field := strings.Split(line, ":"); len(field) >= 4 && match(field) {
+			found = field
+		}
+		return found == nil
+	})
+	return found
+}
+
+// eachLine calls f with each line of the first megabyte of a file until f returns false.
 func eachLine(path string, f func(line string) bool) error {
 	file, err := os.Open(path)
 	if err != nil {

@@ -10,45 +10,45 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// override is one override, or the lack of one, in a JSON document.
+// override is the state of one key in a JSON document, with or without an override.
 type override struct {
 	Service    string   `json:"service"`
 	Host       string   `json:"host,omitempty"`
 	Port       uint16   `json:"port,omitempty"`
-	State      string   `json:"state"` // up, force-up, drain, down, maint; unknown when it cannot be read
+	State      string   `json:"state"` // up, force-up, drain, down, maint; unknown if it cannot be read
 	Reason     string   `json:"reason,omitempty"`
-	Creation   *float64 `json:"creation,omitempty"`   // unix seconds; absent when not known
-	Expiration *float64 `json:"expiration,omitempty"` // unix seconds; absent when it does not end by itself
+	Creation   *float64 `json:"creation,omitempty"`   // unix seconds; absent if not known
+	Expiration *float64 `json:"expiration,omitempty"` // unix seconds; absent if it does not end by itself
 }
 
-func describe(e spool.Entry) override {
-	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: word(e.State), Reason: e.Reason}
+func newOverride(e spool.Entry) override {
+	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: stateWord(e.State), Reason: e.Reason}
 	if !e.Created.IsZero() {
-		at := unix(e.Created)
+		at := unixSeconds(e.Created)
 		d.Creation = &at
 	}
 	if !e.Expires.IsZero() {
-		at := unix(e.Expires)
+		at := unixSeconds(e.Expires)
 		d.Expiration = &at
 	}
 	return d
 }
 
-// describe is what is said about a target now.
-func (o overrides) describe(t target) override {
+// overrideOf returns the override of a target, with the state "unknown" if it cannot be read.
+func (o overrides) overrideOf(t target) override {
 	e, err := o.read(t)
-	d := describe(e)
+	d := newOverride(e)
 	if err != nil {
 		d.State = "unknown"
 	}
 	return d
 }
 
-// document prints the one JSON document of --json.
-func (c *command) document(v any) {
+// printJSON prints one JSON document on a line.
+func (c *command) printJSON(v any) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // reasons are read by people, not by browsers
+	enc.SetEscapeHTML(false) // a terminal shows it, not a browser
 	err := enc.Encode(v)
 	if err == nil {
 		_, err = c.out.Write(textfmt.EscapeJSON(b.Bytes()))
@@ -58,134 +58,137 @@ func (c *command) document(v any) {
 	}
 }
 
-// line prints one service as the original does: tabs between, a reason that stays on its line.
-func (c *command) line(label string, e spool.Entry) {
+// printLine prints one service as the original tools do, with tabs between the fields and the reason on one line.
+func (c *command) printLine(label string, e spool.Entry) {
 	if !isDown(e.State) {
 		c.printf("UP\t%s\n", textfmt.OneLine(e.Key.Service))
 		return
 	}
 	until := "inf"
 	if !e.Expires.IsZero() {
-		until = strconv.FormatFloat(unix(e.Expires), 'f', 6, 64)
+		until = strconv.FormatFloat(unixSeconds(e.Expires), 'f', 6, 64)
 	}
 	c.printf("DOWN\t%s\t%s\t%s\n", until, label, textfmt.OneLine(e.Reason))
 }
 
-// status is hastatus with names: what is said about each of them and about nothing wider, as in the
-// original. What covers them from above is said on standard error, where it cannot disturb a script
-// and a person does not miss it.
+// status is hastatus with names: it prints the override of each target, without wider ones, as the original tools do.
 func (c *command) status(targets []target) int {
 	o, err := c.openToRead()
 	if err != nil {
-		c.errorf("%s", c.explain(err))
+		c.errorf("%s", c.explainSpoolError(err))
 		return ExitFailed
 	}
 	defer o.close()
-	c.noteMissing(o)
+	c.warnMissing(o)
 
 	code := ExitOK
-	doc := struct {
-		Services []outcome  `json:"services"`
-		Covering []override `json:"covering"` // wider overrides that are down and cover a service listed
-	}{Covering: []override{}}
-	var wider []target
-	cover := func(service string) {
-		named := func(t target) bool { return t.key == spool.Key{Service: service} }
-		if !slices.ContainsFunc(targets, named) && !slices.ContainsFunc(wider, named) {
-			wider = append(wider, target{key: spool.Key{Service: service}})
-		}
-	}
-	cover(spool.All)
+	var results []serviceResult
 	for _, t := range targets {
 		e, err := o.read(t)
-		if err != nil {
-			why := c.explain(err)
-			c.errorf("%s: %s", t.label, why)
-			unknown := describe(e)
-			unknown.State = "unknown"
-			doc.Services = append(doc.Services, outcome{unknown, why})
+		result := serviceResult{override: newOverride(e)}
+		switch {
+		case err != nil:
 			code = ExitFailed
-			continue
+			result.State, result.Error = "unknown", c.explainSpoolError(err)
+			c.errorf("%s: %s", t.label, result.Error)
+		case !c.opt.json:
+			c.printLine(t.label, e)
 		}
 		if isDown(e.State) {
 			code = ExitFailed
 		}
-		if c.opt.json {
-			doc.Services = append(doc.Services, outcome{override: describe(e)})
-		} else {
-			c.line(t.label, e)
-		}
-		if t.key.Port != 0 {
-			cover(t.key.Service)
+		results = append(results, result)
+	}
+	covering := c.printCovering(o, targets)
+	if c.opt.json {
+		c.printJSON(struct {
+			Services []serviceResult `json:"services"`
+			Covering []override      `json:"covering"` // wider overrides that take a listed service out
+		}{results, covering})
+	}
+	_ = c.out.Flush() // the writer keeps an error, see printf
+	c.warnWrongDirectory()
+	return code
+}
+
+// printCovering prints the wider overrides that take a target out, and returns them. It prints to standard error, where
+// a person sees them and scripts do not.
+func (c *command) printCovering(o overrides, targets []target) []override {
+	wider := []spool.Key{{Service: spool.All}}
+	for _, t := range targets {
+		for _, k := range t.key.Above() {
+			if !slices.Contains(wider, k) {
+				wider = append(wider, k)
+			}
 		}
 	}
-	for _, t := range wider {
-		e, err := o.read(t)
+	covering := []override{}
+	for _, k := range wider {
+		if slices.ContainsFunc(targets, func(t target) bool { return t.key == k }) {
+			continue // printed already
+		}
+		e, err := o.read(target{key: k})
 		if err != nil {
-			c.errorf("%s: %s", t.key.Service, c.explain(err))
+			c.errorf("%s: %s", k.Service, c.explainSpoolError(err))
 			continue
 		}
 		if !isDown(e.State) {
 			continue
 		}
-		doc.Covering = append(doc.Covering, describe(e))
+		covering = append(covering, newOverride(e))
 		covers := "every service on this host"
-		if t.key.Service != spool.All {
+		if k.Service != spool.All {
 			covers = "every instance of it"
 		}
 		reason := textfmt.OneLine(e.Reason)
 		if reason != "" {
 			reason = ": " + reason
 		}
-		c.errorf("%s is %s, and with it %s%s", t.key.Service, word(e.State), covers, reason)
+		c.errorf("%s is %s, and with it %s%s", k.Service, stateWord(e.State), covers, reason)
 	}
-	if c.opt.json {
-		c.document(doc)
-	}
-	_ = c.out.Flush() // an error stays in the writer, see printf
-	c.warnNotObeyed()
-	return code
+	return covering
 }
 
-// noteMissing says that there is no directory to read. That is no error before the first hadown, but
-// it is also what a wrong --spool-root looks like.
-func (c *command) noteMissing(o overrides) {
+// warnMissing prints that the spool directory does not exist. That is normal before the first hadown, but may also mean
+// a wrong --spool-root.
+func (c *command) warnMissing(o overrides) {
 	if o.dir == nil {
 		c.errorf("%s does not exist yet, so nothing is down", textfmt.OneLine(c.opt.spoolRoot))
 	}
 }
 
-// showDowned is hashowdowned: every override that takes something out, sorted by name.
+// showDowned is hashowdowned: it prints every override that takes something out, sorted by name.
 func (c *command) showDowned() int {
 	o, err := c.openToRead()
 	if err != nil {
-		c.errorf("%s", c.explain(err))
+		c.errorf("%s", c.explainSpoolError(err))
 		return ExitFailed
 	}
 	defer o.close()
-	c.noteMissing(o)
+	c.warnMissing(o)
 	list, err := o.list()
 	if err != nil {
-		c.errorf("%s", c.explain(err))
+		c.errorf("%s", c.explainSpoolError(err))
 		return ExitFailed
 	}
 	list = slices.DeleteFunc(list, func(e spool.Entry) bool { return !isDown(e.State) })
 	if c.opt.json {
-		c.document(map[string]any{"overrides": describeAll(list)})
+		c.printJSON(map[string]any{"overrides": newOverrides(list)})
 	} else {
 		for _, e := range list {
-			c.line(label(e.Key), e)
+			c.printLine(keyLabel(e.Key), e)
 		}
 	}
-	_ = c.out.Flush() // an error stays in the writer, see printf
-	c.warnNotObeyed()
+	_ = c.out.Flush() // the writer keeps an error, see printf
+	c.warnWrongDirectory()
 	return ExitOK
 }
 
-func describeAll(list []spool.Entry) []override {
+// newOverrides returns the overrides of a JSON document.
+func newOverrides(list []spool.Entry) []override {
 	all := make([]override, len(list))
 	for i, e := range list {
-		all[i] = describe(e)
+		all[i] = newOverride(e)
 	}
 	return all
 }

@@ -10,519 +10,236 @@ import (
 	"syscall"
 	"time"
 
+	"hacheck/internal/admin/wait"
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
-	"hacheck/internal/terminal"
 	"hacheck/internal/textfmt"
 )
 
 const (
-	pollEvery = 250 * time.Millisecond // between two questions to the daemon
-	// bearFor is how long a daemon that has answered before may be away: a restart, or an upgrade.
-	bearFor = 10 * time.Second
-	// recheck is how many polls pass between two looks at whether the override is still what it was.
-	recheck = 4
+	pollInterval = 250 * time.Millisecond // between two requests to the daemon
+	// maxDaemonAway is how long a daemon that has answered before may be away: a restart, or an upgrade.
+	maxDaemonAway = 10 * time.Second
+	// pollsPerRecheck is how many polls pass between two checks that the override is still what the command wrote.
+	pollsPerRecheck = 4
 )
 
-// waitOn is one wait for balancers.
-type waitOn struct {
+// waitRun is one run of --wait.
+type waitRun struct {
 	*command
-	*watcher
-	o       overrides
-	then    *spool.Entry // what is written when all have followed; nil when nothing is
-	began   time.Time    // only ever subtracted from, and so by the clock that nobody sets
-	signals chan os.Signal
-	show    *reporter
+	tracker    *wait.Tracker
+	progress   *progress
+	targets    []target
+	overrides  overrides
+	finalEntry *spool.Entry // to write when all balancers have followed; nil for none
+	start      time.Time
+	signals    chan os.Signal
+
+	hasAnswered bool          // the daemon has answered a poll
+	lastAnswer  time.Duration // when it last did, or when the wait began
+	polls       int
 }
 
-// since is the clock of the watcher.
-func (w *waitOn) since() time.Duration { return time.Since(w.began) }
+// elapsed is the clock of the tracker.
+func (w *waitRun) elapsed() time.Duration { return time.Since(w.start) }
 
 // changeAndWait takes targets down or up and returns when the balancers have followed.
 func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry) int {
-	w := &waitOn{command: c, watcher: newWatcher(targets, c.opt.action == actUp, c.opt.fall), o: o, began: time.Now(), signals: make(chan os.Signal, 1)}
-	w.show = newReporter(w)
+	goal := wait.Out
+	if c.opt.action == actUp {
+		goal = wait.Up
+	}
+	w := &waitRun{
+		command: c, tracker: wait.NewTracker(waitTargets(targets), goal, c.opt.fall),
+		targets: targets, overrides: o, start: time.Now(), signals: make(chan os.Signal, 1),
+	}
+	w.progress = newProgress(c, w.tracker, goal, w.start)
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		// nohup, and a shell that starts something in the background, have a signal ignored, and mean it.
+		// nohup and a shell that starts a background job ignore a signal on purpose.
 		if !signal.Ignored(sig) {
 			signal.Notify(w.signals, sig)
 		}
 	}
 	defer signal.Stop(w.signals)
 
-	// Who is silent already is to be known before anything changes.
-	before := w.ask()
+	// This poll finds the balancers that are silent before the change.
+	before := c.poll(targets, w.start)
 	if before.err == nil {
-		w.see(before.report, before.asked, before.came)
+		w.tracker.Observe(before.report, before.requested, before.received)
 	}
-	write := targets
+	toWrite := targets
 	if entry.State == spool.Maint {
 		maint := entry
-		w.then = &maint
+		w.finalEntry = &maint
 		entry.State = spool.Drain
-		// What is down or in maintenance already stays so: a drain would let sessions in again.
-		write = slices.DeleteFunc(slices.Clone(targets), func(t target) bool {
+		// A drain would let new sessions in where the target is down or in maintenance already.
+		toWrite = slices.DeleteFunc(slices.Clone(targets), func(t target) bool {
 			e, err := o.read(t)
 			return err == nil && e.State >= spool.Down
 		})
 	}
-	if code := w.write(write, entry); code != ExitOK {
-		return w.show.end("failed", code, "not every service could be changed, so there is no waiting")
+	if code := w.write(toWrite, entry); code != ExitOK {
+		return w.progress.fail("failed", code, "not every service could be changed, so the command does not wait")
 	}
-	w.wrote(w.since())
-	return w.wait(before.err == nil)
+	w.progress.written = w.elapsed()
+	w.tracker.SetWritten(w.progress.written)
+	w.hasAnswered, w.lastAnswer = before.err == nil, w.elapsed()
+	return w.wait()
 }
 
-// write is apply, told as it goes.
-func (w *waitOn) write(targets []target, entry spool.Entry) int {
-	done, code := w.apply(w.o, targets, entry)
+func waitTargets(targets []target) []wait.Target {
+	list := make([]wait.Target, len(targets))
+	for i, t := range targets {
+		list[i] = wait.Target{Key: t.key, Label: t.label}
+	}
+	return list
+}
+
+// write is apply with a JSON event.
+func (w *waitRun) write(targets []target, entry spool.Entry) int {
+	done, code := w.apply(w.overrides, targets, entry)
 	if w.opt.json {
-		w.show.event(writtenEvent{"written", w.show.after(), changed{w.opt.action, done}})
+		w.progress.event(writtenEvent{"written", w.progress.after(), changeDocument{w.opt.action, done}})
 	}
 	return code
 }
 
-// polled is what came of asking the daemon.
-type polled struct {
-	report      *balancer.Report
-	err         error
-	asked, came time.Duration
+// pollResult is the answer of the daemon. requested and received are durations since the command began.
+type pollResult struct {
+	report              *balancer.Report
+	err                 error
+	requested, received time.Duration
 }
 
-// ask asks the daemon about the balancers of the targets.
-func (w *waitOn) ask() polled {
-	service := w.targets[0].key.Service
-	for _, t := range w.targets {
+// poll asks the daemon about the balancers of the targets.
+func (c *command) poll(targets []target, start time.Time) pollResult {
+	service := targets[0].key.Service
+	for _, t := range targets {
 		if t.key.Service != service {
 			service = spool.All
 		}
 	}
-	a := polled{asked: w.since()}
-	a.report, a.err = w.opt.daemon.balancers(service)
-	a.came = w.since()
-	return a
+	p := pollResult{requested: time.Since(start)}
+	p.report, p.err = c.opt.daemon.balancers(service)
+	p.received = time.Since(start)
+	return p
 }
 
-// wait asks until the balancers have followed, and returns the exit code. answered says that the daemon has
-// answered before.
-func (w *waitOn) wait(answered bool) int {
-	defer w.show.clear()
+// wait polls until the balancers have followed and returns the exit code.
+func (w *waitRun) wait() int {
+	defer w.progress.clear()
 	limit := time.NewTimer(w.opt.wait)
 	defer limit.Stop()
-	tick := time.NewTicker(pollEvery)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	answers := make(chan polled, 1) // so that one that comes too late finds room
-	asking := false
-	last := w.since() // when the daemon was known to be there
-	for polls := 0; ; {
-		if !asking {
-			asking = true
-			go func() { answers <- w.ask() }()
+	results := make(chan pollResult, 1) // so that the goroutine of the last poll never blocks
+	isPolling := false
+	startPoll := func() {
+		if !isPolling {
+			isPolling = true
+			go func() { results <- w.poll(w.targets, w.start) }()
 		}
+	}
+	startPoll()
+	for {
 		select {
 		case sig := <-w.signals:
 			return w.interrupted(sig)
 		case <-limit.C:
-			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.open()))
-		case a := <-answers:
-			switch {
-			case a.err == nil:
-				answered, last = true, a.came
-				w.see(a.report, a.asked, a.came)
-				w.show.update()
-			case !answered || errors.Is(a.err, errNoBalancers) || w.since()-last >= bearFor:
-				return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachable(a.err))
-			default:
-				w.show.away(a.err)
+			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.tracker.Open()))
+		case p := <-results:
+			isPolling = false
+			if code, isOver := w.handle(p); isOver {
+				return code
 			}
-			switch w.verdict() {
-			case followed:
-				if w.then != nil {
-					w.show.clear()
-					if code := w.write(w.targets, *w.then); code != ExitOK {
-						return w.show.end("failed", code, "every balancer has taken it out, but maint could not be written")
-					}
-				}
-				return w.show.success()
-			case lost:
-				return w.failed("lost", ExitStillOpen, "not every balancer can be waited for"+w.open())
-			case waiting, idle:
-			}
-			if polls++; polls%recheck == 0 {
-				if why := w.overtaken(); why != "" {
-					return w.failed("overtaken", ExitFailed, why)
-				}
-			}
-			select { // whatever the answer, the next question has its time
-			case <-tick.C:
-				w.show.draw()
-			case sig := <-w.signals:
-				return w.interrupted(sig)
-			}
-			asking = false
 		case <-tick.C:
-			w.show.draw()
+			w.progress.draw()
+			startPoll()
 		}
 	}
 }
 
-// interrupted ends the waiting, and nothing else.
-func (w *waitOn) interrupted(sig os.Signal) int {
+// handle takes in the result of a poll. It returns the exit code if the wait is over.
+func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
+	switch {
+	case p.err == nil:
+		w.hasAnswered, w.lastAnswer = true, p.received
+		w.tracker.Observe(p.report, p.requested, p.received)
+		w.progress.update()
+	case !w.hasAnswered || errors.Is(p.err, errNoBalancers) || w.elapsed()-w.lastAnswer >= maxDaemonAway:
+		return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachableText(p.err)), true
+	default:
+		w.progress.daemonAway(p.err)
+	}
+	switch w.tracker.Decide() {
+	case wait.Done:
+		return w.finish(), true
+	case wait.Lost:
+		return w.failed("lost", ExitStillOpen, "a balancer is silent for too long"+w.tracker.Open()), true
+	case wait.Waiting, wait.Silent:
+	}
+	if w.polls++; w.polls%pollsPerRecheck == 0 {
+		if why := w.superseded(); why != "" {
+			return w.failed("overtaken", ExitFailed, why), true
+		}
+	}
+	return 0, false
+}
+
+// finish writes the final entry and returns the exit code.
+func (w *waitRun) finish() int {
+	if w.finalEntry != nil {
+		w.progress.clear()
+		if code := w.write(w.targets, *w.finalEntry); code != ExitOK {
+			return w.progress.fail("failed", code, "every balancer has taken it out, but maint could not be written")
+		}
+	}
+	return w.progress.succeed(w.targets)
+}
+
+// interrupted ends the wait because of a signal. The override stays.
+func (w *waitRun) interrupted(sig os.Signal) int {
 	code, name := ExitFailed, sig.String()
 	if n, ok := sig.(syscall.Signal); ok {
 		code = exitSignal + int(n)
 	}
-	return w.failed("interrupted", code, name+w.open())
+	return w.failed("interrupted", code, name+w.tracker.Open())
 }
 
-// failed ends the waiting with a reason, and says what stays.
-func (w *waitOn) failed(result string, code int, why string) int {
-	stays := make([]string, len(w.targets))
+// failed ends the wait. It prints why and the state of each target.
+func (w *waitRun) failed(result string, code int, why string) int {
+	states := make([]string, len(w.targets))
 	for i, t := range w.targets {
-		stays[i] = w.o.now(t)
+		states[i] = w.overrides.stateText(t)
 	}
-	why += "; " + strings.Join(stays, "; ")
-	if w.then != nil && result != "overtaken" {
+	why += "; " + strings.Join(states, "; ")
+	if w.finalEntry != nil && result != "overtaken" {
 		why += "; maint was not written"
 	}
-	return w.show.end(result, code, why)
+	return w.progress.fail(result, code, why)
 }
 
-// open lists who is still waited for, and who was lost.
-func (w *waitOn) open() string {
-	var list []string
-	names := w.names()
-	for _, v := range w.views {
-		if v.status == waiting || v.status == lost {
-			list = append(list, names[v]+": "+w.says(v))
-		}
-	}
-	if len(list) == 0 {
-		for _, t := range w.targets {
-			if w.report == nil || w.known(t) {
-				continue
-			}
-			text := t.label + " is asked about, but by none that is known for a balancer yet"
-			if quiet, asked := w.quiet(t); !asked {
-				text = fmt.Sprintf("nobody has asked about %s yet, but the daemon has listened for %s only", t.label, textfmt.Duration(quiet))
-			}
-			list = append(list, text)
-		}
-	}
-	const most = 10
-	if n := len(list) - most; n > 0 {
-		list = append(list[:most], fmt.Sprintf("and %d more", n))
-	}
-	if w.report != nil {
-		if missing := unrecorded(w.targets, w.report); len(missing) > 0 {
-			list = append(list, unrecordedText(missing[0]))
-		}
-	}
-	if w.crowded {
-		list = append(list, fmt.Sprintf("more than %d balancers ask, and not all are watched", maxViews))
-	}
-	if list == nil {
-		return ""
-	}
-	return ": " + strings.Join(list, "; ")
-}
-
-// overtaken says why there is nothing to wait for any more: somebody else has changed what the command has
-// written, or what is said above it.
-func (w *waitOn) overtaken() string {
+// superseded returns why there is nothing to wait for any more, "" if there is: another command has changed the
+// override, or a wider one. An override that cannot be read counts as unchanged.
+func (w *waitRun) superseded() string {
 	for _, t := range w.targets {
-		e, err := w.o.read(t)
+		e, err := w.overrides.read(t)
 		if err != nil {
-			continue // of no help, and no harm
+			continue
 		}
+		isUp := w.opt.action == actUp
 		switch {
-		case !w.up && !isDown(e.State):
+		case !isUp && !isDown(e.State):
 			return t.label + " was lifted meanwhile, or its time is over"
-		case w.up && isDown(e.State):
+		case isUp && isDown(e.State):
 			return t.label + " was taken down again meanwhile"
-		case w.up:
-			for _, k := range t.above() {
-				if e, err := w.o.read(target{key: k}); err == nil && isDown(e.State) {
-					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, word(e.State), t.label, k.Service)
+		case isUp:
+			for _, k := range t.key.Above() {
+				if e, err := w.overrides.read(target{key: k}); err == nil && isDown(e.State) {
+					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, stateWord(e.State), t.label, k.Service)
 				}
 			}
 		}
 	}
 	return ""
-}
-
-// above are the keys whose overrides cover a target.
-func (t target) above() []spool.Key {
-	var keys []spool.Key
-	if t.key.Port != 0 {
-		keys = append(keys, spool.Key{Service: t.key.Service})
-	}
-	if t.key.Service != spool.All {
-		keys = append(keys, spool.Key{Service: spool.All})
-	}
-	return keys
-}
-
-const (
-	remindEvery = 30 * time.Second // how long plain lines may have nothing to say
-	calmFor     = 5 * time.Second  // between two lines of a balancer whose sessions alone have changed
-	mostShown   = 20               // lines that stay on a terminal when all is over
-)
-
-// reporter says how the waiting goes: on a terminal a line for each balancer, drawn again and again, else a
-// line when something changes; with --json an event.
-type reporter struct {
-	w        *waitOn
-	screen   *terminal.Block
-	said     map[*view]saying
-	remind   time.Duration // when the next reminder is due
-	trouble  string        // why the daemon cannot be asked now
-	restarts int           // that were told
-	missing  bool          // clients that are not recorded were named
-}
-
-// saying is the latest that was said of a view.
-type saying struct {
-	text, state string
-	status      status
-	quiet       bool
-	at          time.Duration
-}
-
-func newReporter(w *waitOn) *reporter {
-	r := &reporter{w: w, screen: &terminal.Block{}, said: map[*view]saying{}, remind: remindEvery}
-	if !w.opt.json {
-		r.screen = terminal.NewBlock(w.Stdout)
-	}
-	return r
-}
-
-// The events of --json, one a line. "after" is in seconds since the command began.
-type (
-	writtenEvent struct {
-		Event string  `json:"event"` // written
-		After float64 `json:"after"`
-		changed
-	}
-	balancerEvent struct {
-		Event    string  `json:"event"` // balancer
-		After    float64 `json:"after"`
-		Status   string  `json:"status"` // waiting, done, silent, lost
-		Service  string  `json:"service"`
-		Port     uint16  `json:"port,omitempty"`
-		Address  string  `json:"address"`
-		Node     string  `json:"node,omitempty"`
-		Server   string  `json:"server,omitempty"`
-		URL      string  `json:"url,omitempty"`
-		State    string  `json:"state,omitempty"`
-		Sessions *int    `json:"sessions"` // null when not known
-		Queued   *int    `json:"queued"`
-		Text     string  `json:"text"`
-	}
-	noteEvent struct {
-		Event string  `json:"event"` // note
-		After float64 `json:"after"`
-		Text  string  `json:"text"`
-	}
-	endEvent struct {
-		Event  string   `json:"event"` // end
-		After  float64  `json:"after"`
-		Result string   `json:"result"` // out, up, time is up, lost, interrupted, not known, overtaken, refused, failed
-		Exit   int      `json:"exit"`   // the exit code
-		Open   []string `json:"open"`   // balancers that have not followed
-		Text   string   `json:"text"`
-	}
-)
-
-// after is now, in an event.
-func (r *reporter) after() float64 { return float64(r.w.since().Milliseconds()) / 1000 }
-
-// event prints one event at once.
-func (r *reporter) event(v any) {
-	r.w.document(v)
-	_ = r.w.out.Flush() // the writer remembers an error, and Main reports it
-}
-
-// line prints one line at once.
-func (r *reporter) line(text string) {
-	r.screen.Clear()
-	r.w.printf("%s\n", text)
-	_ = r.w.out.Flush() // as in event
-}
-
-// note says what is no balancer's.
-func (r *reporter) note(text string) {
-	if r.w.opt.json {
-		r.event(noteEvent{"note", r.after(), text})
-		return
-	}
-	r.line(text)
-}
-
-// away says that the daemon is away, once.
-func (r *reporter) away(err error) {
-	text := fmt.Sprintf("the daemon on %s cannot be asked: %s; asking on", r.w.opt.daemon, textfmt.OneLine(err.Error()))
-	if r.trouble == "" && !r.screen.Live() {
-		r.note(text)
-	}
-	r.trouble = text
-	r.draw()
-}
-
-// update says what has changed with a report.
-func (r *reporter) update() {
-	w := r.w
-	r.trouble = ""
-	if w.restarts > r.restarts {
-		r.restarts = w.restarts
-		r.note("the daemon was started anew, and learns again who asks")
-	}
-	if missing := unrecorded(w.targets, w.report); len(missing) > 0 && !r.missing {
-		r.missing = true
-		r.note(unrecordedText(missing[0]) + "; waiting until it is known who asks")
-	}
-	if !r.screen.Live() {
-		r.changes()
-		if w.since() >= r.remind {
-			r.remind += remindEvery
-			r.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(w.since()), w.open()))
-		}
-	}
-	r.draw()
-}
-
-// changes prints what has changed.
-func (r *reporter) changes() {
-	w := r.w
-	names := w.names()
-	for _, v := range w.views {
-		state, _, _ := strings.Cut(v.row.State, " ")
-		s := saying{w.says(v), state, v.status, v.quiet, w.now}
-		old, before := r.said[v]
-		same := old
-		same.text, same.at = s.text, s.at
-		if before && (old.text == s.text || same == s && s.at-old.at < calmFor) {
-			continue
-		}
-		r.said[v] = s
-		if !w.opt.json {
-			r.line(w.label(v) + ": " + names[v] + ": " + s.text)
-			continue
-		}
-		e := balancerEvent{
-			Event: "balancer", After: r.after(), Status: v.status.String(), Service: v.key.service, Port: v.row.Port,
-			Address: v.key.address, Node: v.key.node, Server: v.key.server, URL: v.row.URL,
-			State: v.row.State, Sessions: v.row.Sessions, Queued: v.row.Queued, Text: s.text,
-		}
-		r.event(e)
-	}
-}
-
-// label is the service of a view.
-func (w *watcher) label(v *view) string { return textfmt.OneLine(v.key.service) }
-
-// draw draws the lines of a terminal.
-func (r *reporter) draw() {
-	w := r.w
-	if !r.screen.Live() || w.report == nil {
-		return
-	}
-	names := w.names()
-	var rows [][]string
-	count := 0
-	// Who is waited for comes first: there may be no room for all.
-	for _, st := range []status{lost, waiting, followed, idle} {
-		for _, v := range w.views {
-			if v.status != st {
-				continue
-			}
-			if st == followed {
-				count++
-			}
-			rows = append(rows, []string{"  " + w.label(v), names[v], textfmt.Duration(w.since() - max(v.since, w.written)), w.says(v)})
-		}
-	}
-	head := fmt.Sprintf("%s: %s of %s, %s of %s", w.goalLong(), fmt.Sprint(count), textfmt.Count(len(w.views), "balancer"), textfmt.Duration(w.since()-w.written), textfmt.Duration(w.opt.wait))
-	if len(w.views) == 0 {
-		head = fmt.Sprintf("waiting for a balancer to ask, %s of %s", textfmt.Duration(w.since()-w.written), textfmt.Duration(w.opt.wait))
-	}
-	if r.trouble != "" {
-		head += "; " + r.trouble
-	}
-	lines := append([]string{head}, strings.Split(strings.TrimSuffix(table(rows), "\n"), "\n")...)
-	if room := r.screen.Rows(); len(lines) > room && room > 2 {
-		lines = append(lines[:room-1], fmt.Sprintf("  and %d more", len(lines)-room+1))
-	}
-	r.screen.Draw(lines...)
-}
-
-// goalLong says what is waited for.
-func (w *watcher) goalLong() string {
-	if w.up {
-		return "up again"
-	}
-	return "taken out"
-}
-
-// clear takes the lines of a terminal away.
-func (r *reporter) clear() { r.screen.Clear() }
-
-// rest leaves on a terminal what was said last of each balancer.
-func (r *reporter) rest() {
-	if !r.screen.Live() || r.w.report == nil {
-		return
-	}
-	r.clear()
-	names := r.w.names()
-	for i, v := range r.w.views {
-		if i == mostShown {
-			r.line(fmt.Sprintf("and %d more", len(r.w.views)-i))
-			break
-		}
-		r.line(r.w.label(v) + ": " + names[v] + ": " + r.w.says(v))
-	}
-}
-
-// success ends with ExitOK and says for each target what that means.
-func (r *reporter) success() int {
-	w := r.w
-	r.rest()
-	var all []string
-	for _, t := range w.targets {
-		n := 0
-		for _, v := range w.views {
-			if v.status == followed && w.about(t, v) {
-				n++
-			}
-		}
-		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.label, textfmt.Duration(quietFor))
-		if n > 0 {
-			text = fmt.Sprintf("%s: %s with %s after %s", t.label, w.goal(), textfmt.Count(n, "balancer"), textfmt.Duration(w.since()-w.written))
-		}
-		all = append(all, text)
-		if !w.opt.json {
-			r.line(text)
-		}
-	}
-	if w.opt.json {
-		r.event(endEvent{"end", r.after(), w.goal(), ExitOK, []string{}, strings.Join(all, "; ")})
-	}
-	return ExitOK
-}
-
-// end ends otherwise.
-func (r *reporter) end(result string, code int, why string) int {
-	r.rest()
-	r.w.errorf("%s", why)
-	if r.w.opt.json {
-		open := []string{}
-		names := r.w.names()
-		for _, v := range r.w.views {
-			if v.status == waiting || v.status == lost {
-				open = append(open, names[v])
-			}
-		}
-		r.event(endEvent{"end", r.after(), result, code, open, why})
-	}
-	return code
 }

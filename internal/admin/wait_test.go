@@ -17,8 +17,8 @@ import (
 	"hacheck/internal/spool"
 )
 
-// simulate starts a daemon with a spool directory of its own and balancers in front of it.
-func simulate(t *testing.T, specs ...string) (s *sim, root string) {
+// simulate starts a simulation with a new spool directory.
+func simulate(t *testing.T, specs ...string) (s *simulation, root string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "spool")
 	dir, err := spool.OpenDir(root)
@@ -35,7 +35,7 @@ func simulate(t *testing.T, specs ...string) (s *sim, root string) {
 	return s, root
 }
 
-// transcript is an output that can be looked at while it is written.
+// transcript is an output that a test reads while a command writes it.
 type transcript struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -53,8 +53,8 @@ func (w *transcript) String() string {
 	return w.b.String()
 }
 
-// await returns when the transcript has text; the sleep is the pace of looking, up to a deadline.
-func (w *transcript) await(t *testing.T, text string) {
+// waitFor returns when the transcript has text. It polls up to a deadline.
+func (w *transcript) waitFor(t *testing.T, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(w.String(), text); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -63,8 +63,8 @@ func (w *transcript) await(t *testing.T, text string) {
 	}
 }
 
-// run runs a command line in this process; code is there when it has ended.
-func run(s *sim, root string, env Env, line string) (out *transcript, code chan int) {
+// run starts a command line in this process. code receives its exit code.
+func run(s *simulation, root string, env Env, line string) (out *transcript, code chan int) {
 	out, code = &transcript{}, make(chan int, 1)
 	env.Stdout, env.Stderr = out, out
 	args := append(strings.Fields(line), "--spool-root", root, "-p", s.addr)
@@ -72,7 +72,7 @@ func run(s *sim, root string, env Env, line string) (out *transcript, code chan 
 	return out, code
 }
 
-func ends(t *testing.T, out *transcript, code chan int, want int) {
+func wantExit(t *testing.T, out *transcript, code chan int, want int) {
 	t.Helper()
 	select {
 	case got := <-code:
@@ -84,7 +84,7 @@ func ends(t *testing.T, out *transcript, code chan int, want int) {
 	}
 }
 
-// A signal ends the waiting and nothing else, with the exit code that shells know it by.
+// A signal ends the wait with 128 and its number. The override stays.
 func TestSignal(t *testing.T) {
 	t.Parallel()
 	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
@@ -101,7 +101,7 @@ func TestSignal(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				out.await(t, "2 sessions open")
+				out.waitFor(t, "2 sessions open")
 				if err := cmd.Process.Signal(sig); err != nil {
 					t.Fatal(err)
 				}
@@ -127,23 +127,23 @@ func TestSignal(t *testing.T) {
 	}
 }
 
-// A daemon that is started anew while a command waits is asked on; one that stays away is not known.
+// A restart of the daemon does not end the wait. A daemon that stays away does.
 func TestDaemonAway(t *testing.T) {
 	t.Parallel()
 	t.Run("restart", func(t *testing.T) {
 		t.Parallel()
 		s, root := simulate(t, "node=lb1 open=100")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
-		out.await(t, "lb1")
+		out.waitFor(t, "lb1")
 		s.server.Close()
-		out.await(t, "asking on")
-		if err := s.again(); err != nil {
+		out.waitFor(t, "keeps trying")
+		if err := s.restart(); err != nil {
 			t.Fatal(err)
 		}
-		ends(t, out, code, ExitOK)
+		wantExit(t, out, code, ExitOK)
 		for _, want := range []string{
-			"the daemon on " + s.addr + " cannot be asked: connect: connection refused; asking on\n",
-			"the daemon was started anew, and learns again who asks\n", "web: out with 1 balancer",
+			"the daemon on " + s.addr + " cannot be asked: connect: connection refused; the command keeps trying\n",
+			"the daemon has restarted and is learning again which balancers ask\n", "web: out with 1 balancer",
 		} {
 			if strings.Count(out.String(), want) != 1 {
 				t.Errorf("not once %q in:\n%s", want, out)
@@ -155,23 +155,23 @@ func TestDaemonAway(t *testing.T) {
 		s, root := simulate(t, "node=lb1 open=1 hold")
 		began := time.Now()
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
-		out.await(t, "lb1")
+		out.waitFor(t, "lb1")
 		s.server.Close()
-		ends(t, out, code, ExitNotAsked)
-		if took := time.Since(began); took < bearFor {
+		wantExit(t, out, code, ExitNotAsked)
+		if took := time.Since(began); took < maxDaemonAway {
 			t.Errorf("it gave up after %v", took)
 		}
 		if !strings.Contains(out.String(), "what balancers think is not known: the daemon on "+s.addr) || !strings.Contains(out.String(), "web is down now: why") {
 			t.Errorf("it said:\n%s", out)
 		}
 	})
-	// A daemon that takes the connection and says nothing does not hold up a signal, or the end of the time.
+	// A daemon that accepts connections and never answers does not delay the time limit.
 	t.Run("silent", func(t *testing.T) {
 		t.Parallel()
 		s, root := simulate(t, "node=lb1 open=1 hold")
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=2s")
-		out.await(t, "lb1")
-		syscall.ForkLock.RLock() // a process that is being started would hold the port a moment longer
+		out.waitFor(t, "lb1")
+		syscall.ForkLock.RLock() // a child process that starts now would inherit the port
 		s.server.Close()
 		l, err := net.Listen("tcp", s.addr)
 		syscall.ForkLock.RUnlock()
@@ -179,45 +179,45 @@ func TestDaemonAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		ends(t, out, code, ExitStillOpen)
+		wantExit(t, out, code, ExitStillOpen)
 		if !strings.Contains(out.String(), "time is up after 2s: lb1 (be/lb1): ") {
 			t.Errorf("it said:\n%s", out)
 		}
 	})
 }
 
-// Somebody else ends what the command waits for.
-func TestOvertaken(t *testing.T) {
+// Another command changes the override during the wait.
+func TestSuperseded(t *testing.T) {
 	t.Parallel()
 	s, root := simulate(t, "node=lb1 open=1 hold")
 	out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
-	out.await(t, "DOWN, 1 session open")
+	out.waitFor(t, "DOWN, 1 session open")
 	if err := s.dir.Remove(spool.Key{Service: "web"}); err != nil {
 		t.Fatal(err)
 	}
-	ends(t, out, code, ExitFailed)
+	wantExit(t, out, code, ExitFailed)
 	if want := "web was lifted meanwhile, or its time is over; web is up now"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 
 	s, root = simulate(t, "node=lb1 down every=1h")
 	out, code = run(s, root, System("1"), "haup web --wait=1m")
-	out.await(t, "lb1")
+	out.waitFor(t, "lb1")
 	if err := s.dir.Write(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain, Reason: "another"}); err != nil {
 		t.Fatal(err)
 	}
-	ends(t, out, code, ExitFailed)
+	wantExit(t, out, code, ExitFailed)
 	if want := "web was taken down again meanwhile; web is drain now: another"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 	out, code = run(s, root, System("1"), "hadown web --wait=1m --for 1s -r why")
-	ends(t, out, code, ExitFailed)
+	wantExit(t, out, code, ExitFailed)
 	if want := "its time is over; web is up now"; !strings.Contains(out.String(), want) {
 		t.Errorf("no %q in:\n%s", want, out)
 	}
 }
 
-// The wall clock jumps back and forth by years while the command waits, and nothing comes of it.
+// Jumps of the wall clock do not affect the wait.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
 	s, root := simulate(t, "node=lb1 open=20", "node=lb2 silent")
@@ -228,24 +228,23 @@ func TestClockJumps(t *testing.T) {
 		return time.Unix(int64(calls%2)*4e9, 0)
 	}
 	out, code := run(s, root, env, "hadown web -r why --wait=20s")
-	ends(t, out, code, ExitOK)
+	wantExit(t, out, code, ExitOK)
 	if !strings.Contains(out.String(), "web: out with 1 balancer after ") {
 		t.Errorf("it said:\n%s", out)
 	}
 }
 
-// A hundred balancers are waited for, the last of them longest, and a terminal shows as many as it has room
-// for, those that are waited for first.
-func TestHundredAsk(t *testing.T) {
+// The wait ends after the last of a hundred balancers.
+func TestHundredBalancers(t *testing.T) {
 	t.Parallel()
 	specs := make([]string, 100)
 	for i := range specs {
 		specs[i] = fmt.Sprintf("node=lb%d every=500ms", i)
 	}
-	specs[70] += " open=8" // one ends with each question: four seconds, more than a busy machine is late
+	specs[70] += " open=8" // one ends with each request: 4 s, longer than a delay of a busy machine
 	s, root := simulate(t, specs...)
 	out, code := run(s, root, System("1"), "hadown web -r why --drain --wait=30s")
-	ends(t, out, code, ExitOK)
+	wantExit(t, out, code, ExitOK)
 	if !strings.HasSuffix(out.String(), "\n") || !strings.Contains(out.String(), "web: out with 100 balancers after ") {
 		t.Errorf("it said:\n%s", out)
 	}

@@ -15,22 +15,22 @@ import (
 	"hacheck/internal/spool"
 )
 
-// world is a table whose clock the test moves.
-type world struct {
+// tableOnTestClock is a table with a clock that the test moves.
+type tableOnTestClock struct {
 	*Table
 	at  time.Time
 	web *Service
 }
 
-func newWorld() *world {
-	w := &world{at: time.Now()}
+func newTableOnTestClock() *tableOnTestClock {
+	w := &tableOnTestClock{at: time.Now()}
 	w.Table = newTable(func() time.Time { return w.at })
 	w.web = w.Service("web")
 	return w
 }
 
-// ask enters a request as HAProxy sends them, after as long as its interval is.
-func (w *world) ask(after time.Duration, r Request) {
+// ask moves the clock and records a request.
+func (w *tableOnTestClock) ask(after time.Duration, r Request) {
 	w.at = w.at.Add(after)
 	r.Answered = w.at
 	if r.Peer == "" {
@@ -44,20 +44,19 @@ func (w *world) ask(after time.Duration, r Request) {
 
 func n(i int) *int { return &i }
 
-// TestReport: what a balancer that sends its state is known by.
-func TestReport(t *testing.T) {
+func TestReportOfBalancerWithState(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	r := Request{
-		HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/8080/status", Host: "127.0.0.1", Port: 8080, Here: true,
+		HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/8080/status", Host: "127.0.0.1", Port: 8080, Local: true,
 		State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1; throttle=40%",
 	}
 	w.ask(0, r)
 	want := Balancer{
-		Service: "web", Host: "127.0.0.1", Port: 8080, Here: true, URL: "/http/web/8080/status",
+		Service: "web", Host: "127.0.0.1", Port: 8080, Local: true, URL: "/http/web/8080/status",
 		Address: "10.0.0.1", Node: "lb1", Server: "be/web1",
 		State: "UP", Sessions: n(13), Queued: n(1), Weight: n(1), TotalWeight: n(2), Throttle: "40%",
-		Last: Answer{Code: 200}, Alike: 1,
+		Last: Answer{Code: 200}, SameAnswers: 1,
 	}
 	if d := cmp.Diff([]Balancer{want}, w.Report("web").Balancers); d != "" {
 		t.Fatal(d)
@@ -69,11 +68,11 @@ func TestReport(t *testing.T) {
 	r.State = "NOLB 2/2; scur=0/22"
 	w.ask(2*time.Second, r)
 	w.at = w.at.Add(500 * time.Millisecond)
-	want.Asked = 0.5
+	want.RequestAge = 0.5
 	want.State, want.Sessions, want.Queued, want.Weight, want.TotalWeight, want.Throttle = "NOLB 2/2", n(0), nil, nil, nil, ""
-	want.Interval, want.Out, want.Alike, want.Same = 2, 2, 2, 2.5
-	want.Last = Answer{Ago: 0.5, Code: 404, Override: "drain"}
-	want.Previous = &Answer{Ago: 2.5, Code: 404, Override: "drain"}
+	want.Interval, want.OutAnswers, want.SameAnswers, want.SameFor = 2, 2, 2, 2.5
+	want.Last = Answer{Age: 0.5, Code: 404, Override: "drain"}
+	want.Previous = &Answer{Age: 2.5, Code: 404, Override: "drain"}
 	if d := cmp.Diff([]Balancer{want}, w.Report("").Balancers); d != "" {
 		t.Error(d)
 	}
@@ -82,78 +81,106 @@ func TestReport(t *testing.T) {
 	}
 	r.Code, r.Override = 200, spool.ForceUp
 	w.ask(2*time.Second, r)
-	if b := w.Report("").Balancers[0]; b.Out != 0 || b.Same != 0 || b.Last.Override != "up" {
+	if b := w.Report("").Balancers[0]; b.OutAnswers != 0 || b.SameFor != 0 || b.Last.Override != "up" {
 		t.Errorf("after force-up: %+v", b)
 	}
 }
 
-// TestStateForms: every form of the header that HAProxy sends, and what nobody should.
-func TestStateForms(t *testing.T) {
+func TestParseServerState(t *testing.T) {
 	t.Parallel()
-	for header, want := range map[string]serverState{
-		"UP":          {state: "UP"},
-		"UP 1/3":      {state: "UP 1/3"},
-		"DOWN":        {state: "DOWN"},
-		"DOWN 1/2":    {state: "DOWN 1/2"},
-		"NOLB":        {state: "NOLB"},
-		"NOLB 2/2":    {state: "NOLB 2/2"},
-		"no check":    {state: "no check"},
-		"UP;scur=1/2": {state: "UP", sessions: n(1)},
+	for header, want := range map[string]ServerState{
+		"UP":          {State: "UP"},
+		"DOWN 1/2":    {State: "DOWN 1/2"},
+		"no check":    {State: "no check"},
+		"UP;scur=1/2": {State: "UP", Sessions: "1/2"},
 		"UP 2/3; address=unix; port=0; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=7": {
-			state: "UP 2/3", sessions: n(13), queued: n(7), weight: n(1), weighs: n(2),
+			State: "UP 2/3", Address: "unix", Port: "0", Name: "be/srv", Node: "N", Weight: "1/2", Sessions: "13/22", Queued: "7",
 		},
-		"UP; host=10.0.0.5; scur=0/0; qcur=0; weight=0/0; throttle=7%":  {state: "UP", sessions: n(0), queued: n(0), weight: n(0), weighs: n(0), throttle: "7%"},
-		"UP; scur=-1/2; qcur=9999999999999999999; weight=a/b; scur=1=2": {state: "UP"},
-		"UP; weight=3":          {state: "UP", weight: n(3)},
-		"":                      {},
-		";;;=;==":               {},
-		"\x00\xff\n<b>; scur=4": {state: "???<b>", sessions: n(4)},
-		strings.Repeat("U", 99): {state: strings.Repeat("U", maxStateWords)},
+		" UP ; host=10.0.0.5;port = 1;port= 80 ;throttle=7%": {State: "UP", Port: "80", Throttle: "7%"},
+		"UP; scur=1; scur=2; scur=1=3":                       {State: "UP", Sessions: "2"},
+		"":                                                   {},
+		";;;=;==":                                            {},
 	} {
-		if d := cmp.Diff(want, parseState(header), cmp.AllowUnexported(serverState{})); d != "" {
+		if d := cmp.Diff(want, ParseServerState(header)); d != "" {
 			t.Errorf("%q: %s", header, d)
 		}
 	}
 }
 
-func FuzzParseState(f *testing.F) {
+func TestServerStateOfSeveralHeaders(t *testing.T) {
+	t.Parallel()
+	s := ParseServerState("UP; address=10.0.0.5; port=80")
+	s.Update("DOWN; port=81; node=lb1")
+	if d := cmp.Diff(ServerState{State: "DOWN", Address: "10.0.0.5", Port: "81", Node: "lb1"}, s); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestStateInReport has every form of the header that HAProxy sends, and forms that no client should send.
+func TestStateInReport(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]Balancer{
+		"UP":       {State: "UP"},
+		"UP 1/3":   {State: "UP 1/3"},
+		"DOWN":     {State: "DOWN"},
+		"NOLB 2/2": {State: "NOLB 2/2"},
+		"no check": {State: "no check"},
+		"UP 2/3; address=unix; port=0; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=7": {
+			State: "UP 2/3", Sessions: n(13), Queued: n(7), Weight: n(1), TotalWeight: n(2),
+		},
+		"UP; host=10.0.0.5; scur=0/0; qcur=0; weight=0/0; throttle=7%":  {State: "UP", Sessions: n(0), Queued: n(0), Weight: n(0), TotalWeight: n(0), Throttle: "7%"},
+		"UP; scur=-1/2; qcur=9999999999999999999; weight=a/b; scur=1=2": {State: "UP"},
+		"UP; weight=3":          {State: "UP", Weight: n(3)},
+		"\x00\xff\n<b>; scur=4": {State: "???<b>", Sessions: n(4)},
+		strings.Repeat("U", 99): {State: strings.Repeat("U", maxStateWords)},
+	} {
+		var b Balancer
+		b.setState(header)
+		if d := cmp.Diff(want, b); d != "" {
+			t.Errorf("%q: %s", header, d)
+		}
+	}
+}
+
+func FuzzServerState(f *testing.F) {
 	for _, s := range []string{"UP 2/3; address=A; port=P; name=be/srv; node=N; weight=1/2; scur=13/22; qcur=0; throttle=1%", "NOLB 2/2;;scur==", "no check\x00"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		s := parseState(header)
-		if len(s.state) > maxStateWords || len(s.throttle) > maxStateWords {
-			t.Fatalf("%q: too long: %+v", header, s)
+		var b Balancer
+		b.setState(header)
+		if len(b.State) > maxStateWords || len(b.Throttle) > maxStateWords {
+			t.Fatalf("%q: too long: %+v", header, b)
 		}
-		for _, p := range []*int{s.sessions, s.queued, s.weight, s.weighs} {
+		for _, p := range []*int{b.Sessions, b.Queued, b.Weight, b.TotalWeight} {
 			if p != nil && *p < 0 {
-				t.Fatalf("%q: less than none: %+v", header, s)
+				t.Fatalf("%q: negative count: %+v", header, b)
 			}
 		}
-		if strings.ContainsFunc(s.state+s.throttle, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
-			t.Fatalf("%q: cannot be shown: %+v", header, s)
+		if strings.ContainsFunc(b.State+b.Throttle, func(r rune) bool { return r < ' ' || r >= 0x7f }) {
+			t.Fatalf("%q: not printable: %+v", header, b)
 		}
 	})
 }
 
-// TestKeys: what makes two balancers, or two servers, of two requests.
-func TestKeys(t *testing.T) {
+// TestRowIdentity: which requests belong to one row.
+func TestRowIdentity(t *testing.T) {
 	t.Parallel()
 	base := Request{HasState: true, State: "UP", Peer: "10.0.0.1", Node: "lb1", Name: "be/web1", URL: "/tcp/web/1"}
 	for name, c := range map[string]struct {
 		change func(*Request)
 		rows   int
 	}{
-		"the same":             {func(*Request) {}, 1},
-		"another state":        {func(r *Request) { r.State = "DOWN" }, 1},
-		"another URL":          {func(r *Request) { r.URL = "/tcp/web/2" }, 1},
-		"same node elsewhere":  {func(r *Request) { r.Peer = "10.0.0.2" }, 2},
-		"another node":         {func(r *Request) { r.Node = "lb2" }, 2},
-		"another server":       {func(r *Request) { r.Name = "be/web2" }, 2},
-		"no names":             {func(r *Request) { r.Node, r.Name = "", "" }, 2},
-		"names alike to a cut": {func(r *Request) { r.Name = strings.Repeat("x", 70_000) }, 2},
+		"the same":            {func(*Request) {}, 1},
+		"another state":       {func(r *Request) { r.State = "DOWN" }, 1},
+		"another URL":         {func(r *Request) { r.URL = "/tcp/web/2" }, 1},
+		"same node elsewhere": {func(r *Request) { r.Peer = "10.0.0.2" }, 2},
+		"another node":        {func(r *Request) { r.Node = "lb2" }, 2},
+		"another server":      {func(r *Request) { r.Name = "be/web2" }, 2},
+		"no names":            {func(r *Request) { r.Node, r.Name = "", "" }, 2},
+		"a name that is cut":  {func(r *Request) { r.Name = strings.Repeat("x", 70_000) }, 2},
 	} {
-		w := newWorld()
+		w := newTableOnTestClock()
 		w.ask(0, base)
 		other := base
 		c.change(&other)
@@ -165,9 +192,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestStateless: who sends no state is a balancer from its third request at a steady interval on, until it
-// has missed three.
-func TestStateless(t *testing.T) {
+// A client that sends no state is a balancer from its third request at a steady interval until it has missed three.
+func TestClientWithoutState(t *testing.T) {
 	t.Parallel()
 	r := Request{URL: "/http/web/80/"}
 	for name, c := range map[string]struct {
@@ -181,7 +207,7 @@ func TestStateless(t *testing.T) {
 		"steady in the end": {[]time.Duration{0, 2 * time.Second, 50 * time.Second, 50 * time.Second}, 1},
 		"a load":            {[]time.Duration{0, time.Millisecond, time.Millisecond, time.Millisecond}, 0},
 	} {
-		w := newWorld()
+		w := newTableOnTestClock()
 		for _, g := range c.gaps {
 			w.ask(g, r)
 		}
@@ -190,7 +216,7 @@ func TestStateless(t *testing.T) {
 		}
 	}
 
-	w := newWorld()
+	w := newTableOnTestClock()
 	for range 5 {
 		w.ask(2*time.Second, r)
 	}
@@ -204,13 +230,13 @@ func TestStateless(t *testing.T) {
 	if !silent(time.Millisecond) {
 		t.Error("not silent after it has missed three")
 	}
-	w.at = w.at.Add(forgetStateless)
+	w.at = w.at.Add(statelessRowTTL)
 	if got := w.Report("").Balancers; len(got) != 0 {
 		t.Errorf("still there: %+v", got)
 	}
 
-	// Two that take turns are two, each steady by itself.
-	w = newWorld()
+	// Two clients that take turns are two balancers, each with a steady interval.
+	w = newTableOnTestClock()
 	for range 6 {
 		w.ask(300*time.Millisecond, Request{URL: r.URL, Peer: "10.0.0.1"})
 		w.ask(1700*time.Millisecond, Request{URL: r.URL, Peer: "10.0.0.2"})
@@ -220,7 +246,7 @@ func TestStateless(t *testing.T) {
 	}
 }
 
-// TestSilent: three usual intervals, 5 s at least, and more patience with one whose interval is not known.
+// A balancer is silent after three usual intervals, at least 5 s, and later if its interval is not known.
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	r := Request{HasState: true, Node: "lb1", Name: "be/s"}
@@ -233,7 +259,7 @@ func TestSilent(t *testing.T) {
 		{time.Minute, 3 * time.Minute, 5},
 		{time.Second, 30 * time.Second, 1},
 	} {
-		w := newWorld()
+		w := newTableOnTestClock()
 		for range c.asked {
 			w.ask(c.interval, r)
 		}
@@ -247,7 +273,7 @@ func TestSilent(t *testing.T) {
 		}
 	}
 	// Faster checks on the way down do not make it silent: the interval is the usual one.
-	w := newWorld()
+	w := newTableOnTestClock()
 	for range 8 {
 		w.ask(10*time.Second, r)
 	}
@@ -259,14 +285,14 @@ func TestSilent(t *testing.T) {
 	}
 }
 
-// TestForgets: what has been silent for long makes room, and a service without balancers is nothing.
-func TestForgets(t *testing.T) {
+// Rows and services expire.
+func TestExpiry(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	for i := range 50 {
 		w.ask(0, Request{HasState: true, Node: fmt.Sprint(i), Name: "be/s"})
 	}
-	w.at = w.at.Add(forgetAfter)
+	w.at = w.at.Add(rowTTL)
 	if got := len(w.Report("").Balancers); got != 50 {
 		t.Errorf("%d balancers before their time, want 50", got)
 	}
@@ -274,24 +300,24 @@ func TestForgets(t *testing.T) {
 	if got := len(w.Report("").Balancers); got != 0 || w.rows.Len() != 0 || len(w.services) != 0 {
 		t.Errorf("%d balancers, %d rows, %d services are left", got, w.rows.Len(), len(w.services))
 	}
-	// The row is used again.
+	// A balancer that comes back gets a new row.
 	w.ask(0, Request{HasState: true, Node: "1", Name: "be/s"})
 	if got := w.Report("").Balancers; len(got) != 1 || got[0].Previous != nil {
 		t.Errorf("after it came back: %+v", got)
 	}
 }
 
-// TestBounds: no client has more than its share, and those who were there first stay.
+// No client has more than its share, and it does not displace the rows of other clients.
 func TestBounds(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	w.ask(0, Request{HasState: true, Node: "lb1", Name: "be/s"})
 	for i := range 10_000 {
 		w.ask(0, Request{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprintf("node-%d", i), Name: "be/s", State: strings.Repeat("U", 64<<10)})
 	}
 	r := w.Report("")
-	if len(r.Balancers) != 1+maxRowsBeside || r.NotKept != 10_000-maxRowsBeside {
-		t.Errorf("%d balancers and %d not kept after ten thousand names of one client", len(r.Balancers), r.NotKept)
+	if len(r.Balancers) != 1+maxRowsOfClient || r.DroppedRequests != 10_000-maxRowsOfClient {
+		t.Errorf("%d balancers and %d not kept after ten thousand names of one client", len(r.Balancers), r.DroppedRequests)
 	}
 	w.ask(2*time.Second, Request{HasState: true, Node: "lb1", Name: "be/s"})
 	if b := w.Report("").Balancers; b[0].Node != "lb1" || b[0].Interval != 2 {
@@ -308,7 +334,7 @@ func TestBounds(t *testing.T) {
 	if got := w.rows.Len(); got != maxRows {
 		t.Errorf("%d rows, want %d", got, maxRows)
 	}
-	// The client that fills the table gets no more; others get room from it, and one another's rows are safe.
+	// The client that fills the table gets no more rows. Other clients get rows from it and none from each other.
 	for i := range 3_000 {
 		w.Service(fmt.Sprintf("svc-%d", i%500)).Record(&Request{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), HasState: true, Node: "n", Name: "be/s", Answered: w.at})
 	}
@@ -324,31 +350,31 @@ func TestBounds(t *testing.T) {
 	if b := w.Report("web").Balancers; b[0].Node != "lb1" {
 		t.Errorf("the first one is gone: %+v", b[0])
 	}
-	// What was missed is said of the service it was missed of, and of all.
-	if own, all := w.Report("web").NotKept, w.Report("").NotKept; own != 10_000-maxRowsBeside || all <= own {
+	// Dropped requests count for their service and for all services.
+	if own, all := w.Report("web").DroppedRequests, w.Report("").DroppedRequests; own != 10_000-maxRowsOfClient || all <= own {
 		t.Errorf("not kept: %d of web, %d of all", own, all)
 	}
-	// Once the flood is over and forgotten, a newcomer finds room.
-	w.at = w.at.Add(forgetAfter + time.Minute)
+	// After the flood has expired, a new balancer gets a row.
+	w.at = w.at.Add(rowTTL + time.Minute)
 	w.ask(0, Request{Peer: "10.0.0.9", HasState: true, Node: "new", Name: "be/s"})
 	if got := w.Report("web"); len(got.Balancers) != 1 || got.Balancers[0].Node != "new" || len(got.Unrecorded) != 0 {
 		t.Errorf("after the flood: %+v", got)
 	}
-	w.at = w.at.Add(forgetAfter + time.Second)
-	if r := w.Report(""); r.NotKept != 0 || len(w.services) != 0 {
-		t.Errorf("%d not kept and %d services long after the flood", r.NotKept, len(w.services))
+	w.at = w.at.Add(rowTTL + time.Second)
+	if r := w.Report(""); r.DroppedRequests != 0 || len(w.services) != 0 {
+		t.Errorf("%d not kept and %d services long after the flood", r.DroppedRequests, len(w.services))
 	}
-	// A request that took long is as old as it is, whatever its answer.
+	// RequestAge counts from the request, not from its answer.
 	w.ask(0, Request{HasState: true, Node: "slow", Name: "be/s", Received: w.at.Add(-3 * time.Second)})
-	if b := w.Report("web").Balancers[0]; b.Asked != 3 || b.Last.Ago != 0 {
+	if b := w.Report("web").Balancers[0]; b.RequestAge != 3 || b.Last.Age != 0 {
 		t.Errorf("a slow answer: %+v", b)
 	}
 }
 
-// TestMany: more than a few rows of a service are found by an index; it agrees with the list.
-func TestMany(t *testing.T) {
+// The index of many rows finds the same rows as the linear search.
+func TestManyRows(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	r := rand.New(rand.NewPCG(3, 4))
 	count := map[string]int{}
 	for range 5_000 {
@@ -361,16 +387,15 @@ func TestMany(t *testing.T) {
 		t.Fatalf("%d balancers, want 100", len(got))
 	}
 	for _, b := range got {
-		if b.Out != count[b.Address] {
-			t.Errorf("%s: %d answers, want %d", b.Address, b.Out, count[b.Address])
+		if b.OutAnswers != count[b.Address] {
+			t.Errorf("%s: %d answers, want %d", b.Address, b.OutAnswers, count[b.Address])
 		}
 	}
 }
 
-// TestAgents: what the agent door told whom.
 func TestAgents(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	told := func(peer, service, answer string) {
 		w.at = w.at.Add(time.Second)
 		w.RecordAgent(peer, service, answer)
@@ -382,14 +407,14 @@ func TestAgents(t *testing.T) {
 	told("10.0.0.2", "web:80", "up drain")
 	told("10.0.0.2", "db", "up ready")
 	want := []Agent{
-		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Ago: 2, Since: 2, Alike: 1},
-		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Ago: 3, Since: 4, Alike: 2, Known: true},
-		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Ago: 1, Since: 1, Alike: 1},
+		{Service: "all", Address: "10.0.0.2", Answer: "up ready", Age: 2, SameFor: 2, SameAnswers: 1},
+		{Service: "web", Address: "10.0.0.1", Answer: "ready down #another why", Age: 3, SameFor: 4, SameAnswers: 2, Confirmed: true},
+		{Service: "web:80", Address: "10.0.0.2", Answer: "up drain", Age: 1, SameFor: 1, SameAnswers: 1},
 	}
 	if d := cmp.Diff(want, w.Report("web").Agents); d != "" {
 		t.Error(d)
 	}
-	// Silent after 10 s as long as it may be a person, after 3 intervals once it is known, but not before 5 s.
+	// An agent client is silent after 10 s while it may be a person, then after 3 intervals, at least 5 s.
 	silent := func(after time.Duration, service string) bool {
 		now := w.at
 		defer func() { w.at = now }()
@@ -410,7 +435,7 @@ func TestAgents(t *testing.T) {
 	if silent(11*time.Second, "mail") || !silent(13*time.Second, "mail") {
 		t.Error("one that asks every 4 s is silent before 12 s or not after them")
 	}
-	// One that asks about ever other names leaves room for the others, and takes none of their rows.
+	// A client that asks about ever new names does not displace the rows of other clients.
 	for i := range maxAgents + 100 {
 		w.RecordAgent("10.6.6.6", fmt.Sprintf("svc-%d", i), "up ready")
 	}
@@ -426,15 +451,15 @@ func TestAgents(t *testing.T) {
 	if got := len(w.Report("").Agents); got != maxAgents || len(w.Report("web").Agents) != 3_000+3 {
 		t.Errorf("%d agents, %d of web", got, len(w.Report("web").Agents))
 	}
-	w.at = w.at.Add(forgetAfter + time.Second)
+	w.at = w.at.Add(rowTTL + time.Second)
 	told("10.9.9.9", "web", "up ready")
 	if got := w.Report("").Agents; len(got) != 1 {
 		t.Errorf("%d agents after the others were forgotten", len(got))
 	}
 }
 
-// BenchmarkAsked is what every check pays for the daemon to know who asks.
-func BenchmarkAsked(b *testing.B) {
+// BenchmarkRecord measures what Record adds to every check.
+func BenchmarkRecord(b *testing.B) {
 	for name, r := range map[string]Request{
 		"state":    {Peer: "10.0.0.1", HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/80/", State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1"},
 		"no state": {Peer: "10.0.0.1", URL: "/http/web/80/"},
@@ -451,10 +476,10 @@ func BenchmarkAsked(b *testing.B) {
 	}
 }
 
-// TestCandidates: askers without a state from one address leave room for one from another to become known.
+// Many clients without a state from one address leave room for a balancer from another address.
 func TestCandidates(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	for round := range 3 {
 		w.ask(2*time.Second, Request{Peer: "10.0.0.1", URL: "/http/web/80/"})
 		for i := range 100 {
@@ -466,15 +491,15 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
-// TestUnrecorded: who asked without a row is named until it has one, or has been silent for minutes; beyond a number
-// of names it is only said that there was somebody, to services that had no row at that time.
+// A client without a row is reported until it has one or its last request is two minutes old. Beyond a number of
+// services, the report has one client without a service, for services that had no row at that time.
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	w.RecordDropped("web", "10.0.0.1")
 	w.RecordMissed("api", "2001:db8::1", w.at.Add(-5*time.Second))
 	w.RecordMissed("old", "10.0.0.1", w.at.Add(-3*time.Minute))
-	want := []Unrecorded{{Service: "web", Client: "10.0.0.1"}, {Service: "api", Client: "2001:db8::/64", Ago: 5}}
+	want := []UnrecordedClient{{Service: "web", Client: "10.0.0.1"}, {Service: "api", Client: "2001:db8::/64", Age: 5}}
 	if d := cmp.Diff(want, w.Report("").Unrecorded); d != "" {
 		t.Error(d)
 	}
@@ -482,8 +507,8 @@ func TestUnrecorded(t *testing.T) {
 		t.Error(d)
 	}
 	w.at = w.at.Add(time.Minute)
-	w.Recorded("web", clients.NetworkOf("10.0.0.1"))
-	w.at = w.at.Add(relearnFor)
+	w.ForgetMissed("web", clients.NetworkOf("10.0.0.1"))
+	w.at = w.at.Add(relearnTime)
 	if got := w.Report("web").Unrecorded; len(got) != 1 {
 		t.Errorf("not long enough after it is recorded: %+v", got)
 	}
@@ -495,55 +520,54 @@ func TestUnrecorded(t *testing.T) {
 	if got := w.Report("").Unrecorded; len(got) != 0 {
 		t.Errorf("after minutes of silence: %+v", got)
 	}
-	if got := w.OtherUnrecorded(time.Time{}); len(got) != 0 {
+	if got := w.UnnamedMissed(time.Time{}); len(got) != 0 {
 		t.Errorf("all were remembered by name, and yet: %+v", got)
 	}
 
-	for i := range 2 * maxUnrecordedOf {
+	for i := range 2 * maxMissedOfClient {
 		w.RecordDropped(fmt.Sprintf("invented-%d", i), "10.6.6.6")
 	}
 	w.RecordDropped("web", "10.0.0.1")
 	if got := w.Report("web").Unrecorded; len(got) != 1 || got[0].Client != "10.0.0.1" {
 		t.Errorf("the names of one client leave no room for another: %+v", got)
 	}
-	if got := len(w.Report("").Unrecorded); got != maxUnrecordedOf+1 {
-		t.Errorf("%d are remembered, want %d", got, maxUnrecordedOf+1)
+	if got := len(w.Report("").Unrecorded); got != maxMissedOfClient+1 {
+		t.Errorf("%d are remembered, want %d", got, maxMissedOfClient+1)
 	}
-	if got := w.OtherUnrecorded(w.at.Add(-time.Minute)); len(got) != 0 {
+	if got := w.UnnamedMissed(w.at.Add(-time.Minute)); len(got) != 0 {
 		t.Errorf("a service that has had a row for a minute: %+v", got)
 	}
 	for _, since := range []time.Time{{}, w.at.Add(-time.Second), w.at.Add(time.Second)} {
-		if got := w.OtherUnrecorded(since); len(got) != 1 || got[0].Client != "10.6.6.6" || got[0].Service != "" {
+		if got := w.UnnamedMissed(since); len(got) != 1 || got[0].Client != "10.6.6.6" || got[0].Service != "" {
 			t.Errorf("row since %v: %+v", since, got)
 		}
 	}
 	for i := range 100_000 {
 		w.RecordDropped(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
 	}
-	if got := len(w.Report("").Unrecorded); got != maxUnrecorded {
-		t.Errorf("%d are remembered, want %d", got, maxUnrecorded)
+	if got := len(w.Report("").Unrecorded); got != maxMissed {
+		t.Errorf("%d are remembered, want %d", got, maxMissed)
 	}
-	w.at = w.at.Add(relearnFor + time.Second)
-	if got := w.OtherUnrecorded(time.Time{}); len(got) != 0 {
+	w.at = w.at.Add(relearnTime + time.Second)
+	if got := w.UnnamedMissed(time.Time{}); len(got) != 0 {
 		t.Errorf("long after: %+v", got)
 	}
 }
 
-// TestFullIsLogged: a full table has its line once a minute.
-func TestFullIsLogged(t *testing.T) {
+func TestFullTableIsLoggedOnceAMinute(t *testing.T) {
 	t.Parallel()
-	w := newWorld()
+	w := newTableOnTestClock()
 	var log strings.Builder
 	w.SetLogger(slog.New(slog.NewTextHandler(&log, nil)))
 	for range 3 {
-		w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
-		w.Full("agents", clients.NetworkOf("2001:db8::1"), 10_000)
+		w.LogFull("services", clients.NetworkOf("10.6.6.6"), 10_000)
+		w.LogFull("agents", clients.NetworkOf("2001:db8::1"), 10_000)
 		w.at = w.at.Add(25 * time.Second)
 	}
 	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "table=services client=10.6.6.6 rows=10000") || !strings.Contains(got, "client=2001:db8::/64") {
 		t.Errorf("logged within a minute:\n%s", got)
 	}
-	w.Full("services", clients.NetworkOf("10.6.6.6"), 10_000)
+	w.LogFull("services", clients.NetworkOf("10.6.6.6"), 10_000)
 	if got := log.String(); strings.Count(got, "\n") != 3 {
 		t.Errorf("logged after it:\n%s", got)
 	}

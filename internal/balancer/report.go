@@ -1,53 +1,58 @@
 package balancer
 
-// Report is the document at /balancers[?service=NAME]. All times are lengths in seconds before the moment
-// the report was made, never clock times: whoever reads it compares them with its own clock, which may
-// jump.
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report is the document at /balancers[?service=NAME]. All times are ages in seconds at the moment of the report, never
+// clock times, because the reader has another clock than the daemon and either may jump.
 type Report struct {
 	Uptime float64 `json:"uptime"` // since the daemon began to listen
-	// AgentOnly is -S: the answers to HTTP checks are the service's own, and what operators say reaches
-	// balancers through the agent alone.
+	// AgentOnly is -S: HTTP checks get the service's own answer, and overrides reach balancers through the agent only.
 	AgentOnly bool          `json:"agent_only"`
-	Services  []LastRequest `json:"services"`  // asked about by anyone lately, by name
+	Services  []LastRequest `json:"services"`  // that any client asked about lately, by name
 	Balancers []Balancer    `json:"balancers"` // by service, balancer, server
 	Agents    []Agent       `json:"agents"`    // by service, address
-	// NotKept counts the requests whose balancer was not remembered because too many were, until there has
-	// been none for ten minutes. Of one service when the report is about one, and of services that were not
-	// remembered themselves.
-	NotKept uint64 `json:"not_kept"`
-	// Unrecorded are clients that have asked lately and are in no row, because a table was full; the newest first.
-	// As long as there are any about a service, silence about it means nothing.
-	Unrecorded []Unrecorded `json:"unrecorded"`
+	// DroppedRequests counts the requests whose balancer got no row because a table was full. It includes requests about
+	// services without a row. It starts again from zero after ten minutes without one.
+	DroppedRequests uint64 `json:"not_kept"`
+	// Unrecorded lists clients that asked lately and got no row because a table was full, the newest first. As long as
+	// a service has any, the report of its balancers is incomplete.
+	Unrecorded []UnrecordedClient `json:"unrecorded"`
 }
 
-// Unrecorded is a client that is in no row.
-type Unrecorded struct {
-	Service string  `json:"service"` // it asked about; "" for any, when there were too many to remember
-	Client  string  `json:"client"`  // its address, or its network of IPv6
-	Ago     float64 `json:"ago"`     // since it asked
+// UnrecordedClient is a client without a row.
+type UnrecordedClient struct {
+	Service string  `json:"service"` // it asked about; "" for an unknown one, if there were too many to remember
+	Client  string  `json:"client"`  // its address, or its IPv6 network
+	Age     float64 `json:"ago"`     // of its request
 }
 
-// LastRequest says when a service was last asked about, by a balancer or anybody else.
+// LastRequest is the age of the last request about a service, by a balancer or any other client.
 type LastRequest struct {
 	Service string  `json:"service"`
-	Ago     float64 `json:"ago"`
+	Age     float64 `json:"ago"`
 }
 
-// Balancer is one balancer's view of one server of this host: it is told apart by remote address and by
-// node and name in its X-Haproxy-Server-State header, else by remote address and URL.
+// Balancer is one balancer's view of one server of this host. Its identity is the remote address with node and name of
+// the X-Haproxy-Server-State header, or the remote address and the URL without that header.
 type Balancer struct {
 	Service string `json:"service"`
 	Host    string `json:"host"` // that is checked
-	Port    uint16 `json:"port"` // that is checked; 0 when there is none
-	Here    bool   `json:"here"` // Host is this machine
+	Port    uint16 `json:"port"` // that is checked; 0 for none
+	Local   bool   `json:"here"` // Host is this machine
 	URL     string `json:"url"`  // of the last request
 
-	Address string `json:"address"`          // it asks from
-	Node    string `json:"node,omitempty"`   // its name, "node=" of the header
-	Server  string `json:"server,omitempty"` // what it calls this server, "name=" of the header: backend/server
+	Address string `json:"address"`          // of the balancer
+	Node    string `json:"node,omitempty"`   // name of the balancer, "node=" of the header
+	Server  string `json:"server,omitempty"` // "name=" of the header: backend/server
 
-	// What the last header said, of the moment before the answer to that request. Without send-state there
-	// is no header, State is "" and the pointers are nil.
+	// From the last header, which has the state before the answer to that request. Without send-state there is no
+	// header: State is "" and the pointers are nil.
 	State       string `json:"state,omitempty"`    // such as "UP", "UP 1/3", "DOWN 1/2", "NOLB 2/2", "no check"
 	Sessions    *int   `json:"sessions"`           // open on this server, first number of "scur="
 	Queued      *int   `json:"queued"`             // waiting for this server, "qcur="
@@ -55,40 +60,124 @@ type Balancer struct {
 	TotalWeight *int   `json:"total_weight"`       // of all usable active servers of the backend, second number
 	Throttle    string `json:"throttle,omitempty"` // "throttle=" of a server in slow start
 
-	Interval float64 `json:"interval"` // usual seconds between two requests; 0 until there were two
+	Interval float64 `json:"interval"` // usual seconds between two requests; 0 after the first
 	Silent   bool    `json:"silent"`   // no request for 3 intervals, and for 5 s
 
-	// Asked is how many seconds ago the last request came; its answer may have taken as long as a check takes.
-	Asked    float64 `json:"asked_ago"`
-	Last     Answer  `json:"last"`     // to the request that brought State
-	Previous *Answer `json:"previous"` // to the one before; nil when there was none
-	// Out is how many answers in a row, Last included, said that an override takes the server out.
-	Out int `json:"out"`
-	// Alike is how many answers in a row, Last included, had the code and override that Last has.
-	Alike int `json:"alike"`
-	// Same is for how many seconds the answers have had the code and override that Last has.
-	Same float64 `json:"same"`
+	// RequestAge is the age of the last request. Last.Age is up to the duration of a check less.
+	RequestAge float64 `json:"asked_ago"`
+	Last       Answer  `json:"last"`     // to the request that had State
+	Previous   *Answer `json:"previous"` // to the request before; nil for none
+	// OutAnswers is how many answers in a row, Last included, were decided by an override that takes the server out.
+	OutAnswers int `json:"out"`
+	// SameAnswers is how many answers in a row, Last included, had the code and override that Last has.
+	SameAnswers int `json:"alike"`
+	// SameFor is the age in seconds of the first of SameAnswers.
+	SameFor float64 `json:"same"`
 }
 
-// Answer is what a balancer was told.
+// Answer is the answer to a check request.
 type Answer struct {
-	Ago      float64 `json:"ago"`
+	Age      float64 `json:"ago"`
 	Code     int     `json:"code"`
-	Override string  `json:"override,omitempty"` // that decided: "up", "drain", "down", "maint"; "" when none did
+	Override string  `json:"override,omitempty"` // that decided it: "up", "drain", "down", "maint"; "" for none
 }
 
-// Agent is what the agent door last told one address about one service.
+// Agent is the last answer of the agent endpoint to one address about one service.
 type Agent struct {
 	Service string  `json:"service"` // or the name of an instance, as in the spool
 	Address string  `json:"address"`
 	Answer  string  `json:"answer"` // the line, without its newline
-	Ago     float64 `json:"ago"`
-	// Since is for how many seconds the first two words of the answers have been the same.
-	Since float64 `json:"since"`
-	// Alike is how many answers in a row, the last included, have had those two words. Connections that ask the
-	// same from the same address cannot be told apart: when there are n of them, n answers are one for each.
-	Alike int `json:"alike"`
-	// Known says that it has asked three times; who has not may be a person.
-	Known  bool `json:"known"`
-	Silent bool `json:"silent"` // no question for 3 of its intervals, and for 5 s; for 10 s if it is not known
+	Age     float64 `json:"ago"`
+	// SameFor is for how many seconds the answers have had the same first two words.
+	SameFor float64 `json:"since"`
+	// SameAnswers is how many answers in a row, the last included, had those two words. Several agent connections with
+	// the same address and service share this row: of n connections each has got one of n answers.
+	SameAnswers int `json:"alike"`
+	// Confirmed reports that the client has asked three times. Before that it may be a person.
+	Confirmed bool `json:"known"`
+	Silent    bool `json:"silent"` // no request for 3 intervals, and for 5 s; for 10 s if not Confirmed
+}
+
+// Report returns what is known of the balancers that ask about service, for the service "" of all balancers. The HTTP
+// endpoint fills in Services and AgentOnly.
+func (t *Table) Report(service string) Report {
+	now := t.now()
+	r := Report{
+		Uptime: now.Sub(t.started).Seconds(), DroppedRequests: t.dropped.count(t.uptime(now)),
+		Services: []LastRequest{}, Balancers: []Balancer{}, Agents: t.reportAgents(service, now), Unrecorded: []UnrecordedClient{},
+	}
+	for _, s := range t.collect(service, now, &r) {
+		r.DroppedRequests += s.dropped.count(t.uptime(now))
+		s.mu.Lock()
+		for _, w := range s.rows {
+			r.Balancers = append(r.Balancers, w.report(s.name, now))
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(r.Unrecorded, func(a, b UnrecordedClient) int {
+		return cmp.Or(cmp.Compare(a.Age, b.Age), strings.Compare(a.Service, b.Service), strings.Compare(a.Client, b.Client))
+	})
+	slices.SortFunc(r.Balancers, func(a, b Balancer) int {
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Node, b.Node),
+			strings.Compare(a.Address, b.Address), strings.Compare(a.Server, b.Server), strings.Compare(a.URL, b.URL))
+	})
+	return r
+}
+
+// collect returns the record of service, for the service "" all records. It appends to r the clients without a row.
+func (t *Table) collect(service string, now time.Time, r *Report) []*Service {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r.Unrecorded = t.missedServices.appendTo(r.Unrecorded, service, now)
+	r.Unrecorded = t.missedAgents.appendTo(r.Unrecorded, service, now)
+	r.Unrecorded = append(r.Unrecorded, t.missedAgents.unnamed(time.Time{}, now)...)
+	services := []*Service{t.services[service]}
+	if service == "" {
+		services = slices.AppendSeq(make([]*Service, 0, len(t.services)), maps.Values(t.services))
+		r.Balancers = make([]Balancer, 0, t.rows.Len())
+	} else if services[0] == nil {
+		return nil
+	}
+	for _, s := range services {
+		if t.removeExpired(s, now); now.Sub(s.missedAt) <= unrecordedTTL {
+			r.Unrecorded = append(r.Unrecorded, UnrecordedClient{Service: s.name, Client: clientName(s.missedBy), Age: secondsSince(now, s.missedAt)})
+		}
+	}
+	return services
+}
+
+// report returns w as a report shows it. w.service.mu is held.
+func (w *row) report(service string, now time.Time) Balancer {
+	b := Balancer{
+		Service: service, Host: w.host, Port: w.port, Local: w.local, URL: printable(w.url, maxName),
+		Address: w.key.peer, Node: printable(w.key.node, maxName), Server: printable(w.key.name, maxName),
+		Interval:    w.interval().Seconds(),
+		Silent:      now.Sub(w.last.at) > w.silentAfter(),
+		RequestAge:  secondsSince(now, w.received),
+		Last:        w.last.report(now),
+		OutAnswers:  w.outAnswers,
+		SameAnswers: w.sameAnswers,
+		SameFor:     secondsSince(now, w.sameSince),
+	}
+	if w.hasState {
+		b.setState(string(w.header))
+	}
+	if w.previous.code != 0 {
+		p := w.previous.report(now)
+		b.Previous = &p
+	}
+	return b
+}
+
+func (a answer) report(now time.Time) Answer {
+	return Answer{Age: secondsSince(now, a.at), Code: a.code, Override: a.override.String()}
+}
+
+func secondsSince(now, at time.Time) float64 { return max(now.Sub(at), 0).Seconds() }
+
+// Duration converts an age or an interval of a Report. Another program may answer in place of the daemon, so a negative
+// number becomes zero and a huge one a century.
+func Duration(seconds float64) time.Duration {
+	const century = 100 * 365 * 24 * 3600
+	return time.Duration(min(max(seconds, 0), century) * float64(time.Second))
 }

@@ -142,7 +142,7 @@ func (s *Server) judge(r *http.Request, p *check.Protocol, row *seenService, ser
 	}
 	s.recent.answer(row, service, &balancer.Request{
 		Peer: hostOf(r.RemoteAddr), HasState: w.sent, State: w.header, Node: w.node, Name: w.name, URL: r.RequestURI,
-		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Local,
+		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Local: q.ask.Local,
 		Received: began, Code: v.Result.Code, Override: v.State, Answered: now,
 	}, &v)
 	return v, now

@@ -25,9 +25,9 @@ func (d *door) asked() []balancer.Balancer {
 	list := d.balancers("").Balancers
 	for i := range list {
 		b := &list[i]
-		b.Last.Ago, b.Asked, b.Same, b.Interval = 0, 0, 0, 0
+		b.Last.Age, b.RequestAge, b.SameFor, b.Interval = 0, 0, 0, 0
 		if b.Previous != nil {
-			b.Previous.Ago = 0
+			b.Previous.Age = 0
 		}
 	}
 	return list
@@ -65,17 +65,17 @@ func TestBalancers(t *testing.T) {
 				ask(t, d, head)
 			}
 			want := balancer.Balancer{
-				Service: "web", Host: "127.0.0.1", Port: uint16(d.service.port), Here: true, URL: "/http/web/0/status",
+				Service: "web", Host: "127.0.0.1", Port: uint16(d.service.port), Local: true, URL: "/http/web/0/status",
 				Address: "127.0.0.1", Node: "lb1", Server: "be/s1",
 				State: "UP", Sessions: &two, Queued: &zero, Weight: &one, TotalWeight: &two,
-				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200}, Alike: 2,
+				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200}, SameAnswers: 2,
 			}
 			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
 				t.Fatal(diff)
 			}
 			d.over.say(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain})
 			ask(t, d, strings.ReplaceAll(head, "scur=2/9", "scur=0/9"))
-			want.Sessions, want.Out, want.Alike, want.Last = &zero, 1, 1, balancer.Answer{Code: 404, Override: "drain"}
+			want.Sessions, want.OutAnswers, want.SameAnswers, want.Last = &zero, 1, 1, balancer.Answer{Code: 404, Override: "drain"}
 			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
 				t.Fatal(diff)
 			}

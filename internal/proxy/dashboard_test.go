@@ -292,9 +292,9 @@ func TestServiceState(t *testing.T) {
 		"one instance down":       {answered(503, time.Second), []balancer.Balancer{view(200, "", false), view(503, "down", false)}, nil, said(spool.Down, 80), "up", ""},
 		"every instance down":     {answered(503, time.Second), []balancer.Balancer{view(503, "down", false)}, nil, said(spool.Down, 80), "down", "web:80"},
 		"no instance down now":    {answered(503, time.Second), []balancer.Balancer{view(503, "down", false)}, nil, nil, "unasked", ""},
-		"an agent":                {nil, nil, []balancer.Agent{{Ago: 1}}, nil, "ready", ""},
-		"an agent once":           {nil, nil, []balancer.Agent{{Ago: 100}}, nil, "unasked", ""},
-		"an agent, and a failure": {answered(500, time.Second), nil, []balancer.Agent{{Ago: 1}}, nil, "failing", ""},
+		"an agent":                {nil, nil, []balancer.Agent{{Age: 1}}, nil, "ready", ""},
+		"an agent once":           {nil, nil, []balancer.Agent{{Age: 100}}, nil, "unasked", ""},
+		"an agent, and a failure": {answered(500, time.Second), nil, []balancer.Agent{{Age: 1}}, nil, "failing", ""},
 	} {
 		b := overviewBuilder{
 			now: now, seen: map[string]*latest{"web": c.last}, views: map[string][]balancer.Balancer{"web": c.views},
@@ -310,9 +310,9 @@ func TestServiceState(t *testing.T) {
 func TestInstanceViews(t *testing.T) {
 	t.Parallel()
 	b := overviewBuilder{views: map[string][]balancer.Balancer{"web": {
-		{Node: "here 80", Host: "127.0.0.1", Port: 80, Here: true},
-		{Node: "here 81", Host: "127.0.0.1", Port: 81, Here: true},
-		{Node: "own 80", Host: "10.0.0.5", Port: 80, Here: true},
+		{Node: "here 80", Host: "127.0.0.1", Port: 80, Local: true},
+		{Node: "here 81", Host: "127.0.0.1", Port: 81, Local: true},
+		{Node: "own 80", Host: "10.0.0.5", Port: 80, Local: true},
 		{Node: "there 80", Host: "10.0.0.9", Port: 80},
 	}}}
 	for _, c := range []struct {

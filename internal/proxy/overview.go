@@ -337,12 +337,12 @@ func (b *overviewBuilder) asked(r *overviewRow) {
 func (b *overviewBuilder) viewsOf(k spool.Key) []overviewView {
 	var list []overviewView
 	for _, v := range b.views[k.Service] {
-		if k.Port != 0 && (v.Port != k.Port || v.Host != k.Host && (k.Host != "" || !v.Here)) {
+		if k.Port != 0 && (v.Port != k.Port || v.Host != k.Host && (k.Host != "" || !v.Local)) {
 			continue
 		}
 		w := overviewView{
 			Name: cmp.Or(v.Node, v.Address), Server: cmp.Or(v.Server, v.URL), State: v.State, Sessions: v.Sessions,
-			Silent: v.Silent, Ago: v.Last.Ago, Code: v.Last.Code, override: v.Last.Override,
+			Silent: v.Silent, Ago: v.Last.Age, Code: v.Last.Code, override: v.Last.Override,
 		}
 		if v.Queued != nil {
 			w.Queued = *v.Queued
@@ -355,7 +355,7 @@ func (b *overviewBuilder) viewsOf(k spool.Key) []overviewView {
 func (b *overviewBuilder) agentsOf(name string) []overviewAgent {
 	var list []overviewAgent
 	for _, a := range b.agents[name] {
-		list = append(list, overviewAgent{a.Address, oneLine(a.Answer), a.Ago})
+		list = append(list, overviewAgent{a.Address, oneLine(a.Answer), a.Age})
 	}
 	return list
 }

@@ -166,10 +166,10 @@ func (s *Server) balancers(service string) balancer.Report {
 	if row := s.recent.services.get(service); row != nil {
 		since = row.since
 	}
-	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.OtherUnrecorded(since)...)
+	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.UnnamedMissed(since)...)
 	now := time.Now()
 	for _, row := range s.recent.since(now.Add(-recentFor), service) {
-		report.Services = append(report.Services, balancer.LastRequest{Service: row.service, Ago: max(now.Sub(row.at), 0).Seconds()})
+		report.Services = append(report.Services, balancer.LastRequest{Service: row.service, Age: max(now.Sub(row.at), 0).Seconds()})
 	}
 	return report
 }

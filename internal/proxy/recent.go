@@ -164,7 +164,7 @@ func (t *recent) enter(service, peer string, now time.Time) *seenService {
 		c := &caller{row: row, peer: strings.Clone(peer)}
 		c.place = t.callers.Add(client, c)
 		row.add(c)
-		t.balancers.Recorded(row.name, client)
+		t.balancers.ForgetMissed(row.name, client)
 	}
 	return row
 }
@@ -179,7 +179,7 @@ func (t *recent) makeRoom(client netip.Prefix, now time.Time) bool {
 			return true
 		}
 	}
-	t.balancers.Full("services", t.callers.Largest(), t.n)
+	t.balancers.LogFull("services", t.callers.Largest(), t.n)
 	c, ok := t.callers.Displace(client)
 	if !ok {
 		return false
@@ -257,7 +257,7 @@ func (s *Server) RecordAnswer(service, url string, r *http.Request, v *health.Ve
 	peer := hostOf(r.RemoteAddr)
 	s.recent.answer(s.recent.see(service, peer, now), service, &balancer.Request{
 		Peer: peer, HasState: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
-		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, Answered: now,
+		Host: "127.0.0.1", Local: true, Code: code, Override: v.State, Answered: now,
 	}, v)
 }
 

@@ -264,7 +264,7 @@ func (s *Server) shortcut(out, head []byte, peer string, closing bool) (answer [
 	}
 	s.recent.answer(row, service, &balancer.Request{
 		Peer: peer, HasState: h.want.sent, State: h.want.header, Node: h.want.node, Name: h.want.name, URL: h.target,
-		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Here: q.ask.Local,
+		Host: q.ask.Target.Host, Port: q.ask.Target.Port, Local: q.ask.Local,
 		Received: came, Code: v.Result.Code, Override: v.State, Answered: now,
 	}, &v)
 	return s.appendAnswer(out, h, &v, now), h.close, true

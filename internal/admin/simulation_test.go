@@ -18,27 +18,27 @@ import (
 	"hacheck/internal/spool"
 )
 
-// sim is a daemon with balancers in front of it: the real table of balancers behind a real listener, and
-// for each balancer a goroutine that asks as HAProxy does, and makes of the answers what HAProxy makes.
-type sim struct {
+// simulation is a daemon with balancers: a real balancer.Table behind a real listener, and for each balancer a goroutine
+// that sends requests and changes its state as HAProxy does.
+type simulation struct {
 	dir *spool.Dir
 
 	mu       sync.Mutex
 	table    *balancer.Table
-	age      float64 // added to the table's uptime: a daemon that has been there for long
+	age      float64 // added to the uptime of the table
 	addr     string
 	server   *http.Server
 	service  map[string]*simService
 	balancer []*simBalancer
-	notKept  uint64 // of a daemon that does not say whom it has not recorded
-	missing  []balancer.Unrecorded
-	reports  int // how often /balancers was answered
+	notKept  uint64 // of an older daemon, which does not report unrecorded clients
+	missing  []balancer.UnrecordedClient
+	reports  int // answers of /balancers
 
 	stop chan struct{}
 	wg   sync.WaitGroup
 }
 
-// simService is a service that was asked about.
+// simService is a service with requests.
 type simService struct {
 	*balancer.Service
 	at time.Time
@@ -50,14 +50,14 @@ type simBalancer struct {
 	port                  uint16
 	weight                string
 	open                  int  // sessions
-	hold                  bool // they never end
+	hold                  bool // sessions never end
 	stateless             bool
-	silent                bool // it has stopped asking
-	gone                  bool // it stops once it has been told
-	late                  bool // it hears of an override only when the daemon has been asked about it once
+	silent                bool // it sends no more requests
+	gone                  bool // it falls silent after an answer with the override
+	late                  bool // it gets the override only after the first report
 	interval              time.Duration
 
-	level int // HAProxy's health: at or above rise it is up
+	level int // HAProxy's health counter: up at simRise and above
 	drain bool
 }
 
@@ -66,9 +66,9 @@ const (
 	simInterval      = 50 * time.Millisecond
 )
 
-// newSim reads specs such as "node=lb1 service=web open=3 hold", see simBalancer.
-func newSim(dir *spool.Dir, specs []string) (*sim, error) {
-	s := &sim{dir: dir, table: balancer.New(), age: 1000, service: map[string]*simService{}, stop: make(chan struct{})}
+// newSim starts a daemon with one balancer for each spec, such as "node=lb1 service=web open=3 hold": see simBalancer.
+func newSim(dir *spool.Dir, specs []string) (*simulation, error) {
+	s := &simulation{dir: dir, table: balancer.New(), age: 1000, service: map[string]*simService{}, stop: make(chan struct{})}
 	for _, spec := range specs {
 		b := &simBalancer{service: "web", port: 80, weight: "1/2", interval: simInterval, level: simRise + simFall - 1}
 		for _, field := range strings.Fields(spec) {
@@ -109,7 +109,7 @@ func newSim(dir *spool.Dir, specs []string) (*sim, error) {
 			case "notkept":
 				s.notKept = 7
 			case "unrecorded":
-				s.missing = append(s.missing, balancer.Unrecorded{Service: value, Client: "10.0.0.7", Ago: 3})
+				s.missing = append(s.missing, balancer.UnrecordedClient{Service: value, Client: "10.0.0.7", Age: 3})
 			case "young":
 				s.age = 0
 			default:
@@ -123,7 +123,7 @@ func newSim(dir *spool.Dir, specs []string) (*sim, error) {
 	return s, s.listen("127.0.0.1:0")
 }
 
-func (s *sim) listen(addr string) error {
+func (s *simulation) listen(addr string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
@@ -134,8 +134,8 @@ func (s *sim) listen(addr string) error {
 	return nil
 }
 
-// answer is /balancers as the daemon has it.
-func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
+// answer serves /balancers as the daemon does.
+func (s *simulation) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/balancers" {
 		w.WriteHeader(http.StatusNotFound)
 		return
@@ -147,11 +147,11 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 	report := s.table.Report(service)
 	report.Uptime += s.age
 	if report.Unrecorded = append(report.Unrecorded, s.missing...); s.notKept > 0 {
-		report.NotKept, report.Unrecorded = s.notKept, nil
+		report.DroppedRequests, report.Unrecorded = s.notKept, nil
 	}
 	for name, asked := range s.service {
 		if (service == "" || name == service) && !asked.at.IsZero() {
-			report.Services = append(report.Services, balancer.LastRequest{Service: name, Ago: time.Since(asked.at).Seconds()})
+			report.Services = append(report.Services, balancer.LastRequest{Service: name, Age: time.Since(asked.at).Seconds()})
 		}
 	}
 	for i, row := range report.Balancers {
@@ -164,8 +164,8 @@ func (s *sim) answer(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(report)
 }
 
-// start sets the balancers to work and returns when the daemon knows them.
-func (s *sim) start() error {
+// start starts the balancers and returns when the daemon knows them.
+func (s *simulation) start() error {
 	for _, b := range s.balancer {
 		s.wg.Go(func() {
 			tick := time.NewTicker(b.interval)
@@ -182,7 +182,7 @@ func (s *sim) start() error {
 			}
 		})
 	}
-	// Polled, for a table announces nothing; the sleep is the pace.
+	// A table has no event to wait for, so this polls.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		n := len(s.table.Report("").Balancers)
@@ -196,34 +196,34 @@ func (s *sim) start() error {
 	}
 }
 
-func (s *sim) close() {
+func (s *simulation) close() {
 	close(s.stop)
 	s.server.Close()
 	s.wg.Wait()
 }
 
-// again starts a daemon that was closed: it does not know anybody.
-func (s *sim) again() error {
+// restart starts the closed daemon again, with an empty table.
+func (s *simulation) restart() error {
 	s.mu.Lock()
 	s.table, s.age, s.service = balancer.New(), 0, map[string]*simService{}
 	s.mu.Unlock()
 	return s.listen(s.addr)
 }
 
-// ask is one check of a balancer, and what it makes of the answer.
-func (s *sim) ask(b *simBalancer) {
-	said := spool.Ready
+// ask sends one check of a balancer and updates its state from the answer.
+func (s *simulation) ask(b *simBalancer) {
+	override := spool.Ready
 	for _, k := range []spool.Key{{Service: spool.All}, {Service: b.service}, {Service: b.service, Port: b.port}} {
 		e, err := s.dir.Read(k)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue // the directory is not there yet
 		}
-		said = max(said, e.State)
+		override = max(override, e.State)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b.late && s.reports == 0 {
-		said = spool.Ready
+		override = spool.Ready
 	}
 	asked := s.service[b.service]
 	if asked == nil {
@@ -231,18 +231,18 @@ func (s *sim) ask(b *simBalancer) {
 		s.service[b.service] = asked
 	}
 	if b.silent {
-		asked.Record(b.request(200, said))
+		asked.Record(b.request(200, override))
 		return
 	}
 	code := 200
-	switch said {
+	switch override {
 	case spool.Drain:
 		code = 404
 	case spool.Down, spool.Maint:
 		code = 503
 	}
 	asked.at = time.Now()
-	asked.Record(b.request(code, said))
+	asked.Record(b.request(code, override))
 	switch code {
 	case 200:
 		b.drain = false
@@ -260,8 +260,8 @@ func (s *sim) ask(b *simBalancer) {
 	b.silent = b.gone && code != 200
 }
 
-// request is a request with the state before its answer.
-func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
+// request returns a request with the state before its answer.
+func (b *simBalancer) request(code int, override spool.State) *balancer.Request {
 	state := "UP"
 	switch {
 	case b.level == 0:
@@ -274,8 +274,8 @@ func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
 		state = fmt.Sprintf("UP %d/%d", b.level-simRise+1, simFall)
 	}
 	r := &balancer.Request{
-		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Here: true,
-		Code: code, Override: said, Answered: time.Now(),
+		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Local: true,
+		Code: code, Override: override, Answered: time.Now(),
 	}
 	if !b.stateless {
 		r.HasState, r.Node, r.Name = true, b.node, b.server
@@ -284,8 +284,8 @@ func (b *simBalancer) request(code int, said spool.State) *balancer.Request {
 	return r
 }
 
-// cmdBalancers is `balancers SPOOL SPEC...`: a daemon with that spool directory, at $DAEMON and $PORT, that is
-// asked by those balancers.
+// cmdBalancers is `balancers SPOOL SPEC...`: it starts a daemon with that spool directory at $DAEMON and $PORT, and those
+// balancers.
 func cmdBalancers(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: balancers SPOOL SPEC...")

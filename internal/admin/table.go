@@ -5,20 +5,19 @@ import (
 	"unicode/utf8"
 )
 
-// widest is how far a column is padded. A longer cell moves only its own row, so one name of 200
-// letters does not push everything else off the screen.
-const widest = 40
+// maxPadding is the largest width of a column. A longer cell moves only its own row, so a name of 200 letters does not
+// push the other rows off the screen.
+const maxPadding = 40
 
-// table returns rows as lines with their columns aligned and two spaces between; the last column is not
-// padded.
-func table(rows [][]string) string {
+// formatTable returns rows as lines with aligned columns and two spaces between them. It does not pad the last column.
+func formatTable(rows [][]string) string {
 	var width []int
 	for _, row := range rows {
 		for i, cell := range row[:len(row)-1] {
 			if i == len(width) {
 				width = append(width, 0)
 			}
-			if n := utf8.RuneCountInString(cell); n <= widest {
+			if n := utf8.RuneCountInString(cell); n <= maxPadding {
 				width[i] = max(width[i], n)
 			}
 		}

@@ -1,0 +1,110 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// validate checks the command line and returns its targets in the order given. It checks every name before the command
+// changes anything.
+func (o *options) validate(now time.Time) ([]target, error) {
+	switch o.action {
+	case actUp, actDown:
+		if len(o.names) == 0 {
+			return nil, fmt.Errorf("expected args for action %s: name a service, or all", o.action)
+		}
+	case actStatus:
+		if len(o.names) == 0 && (o.port != 0 || o.host != "") {
+			return nil, fmt.Errorf("expected args for action %s: name a service, or all", o.action)
+		}
+	case actDowned, actList:
+		if len(o.names) > 0 {
+			return nil, fmt.Errorf("unexpected args for action %s: %q", o.action, o.names)
+		}
+	}
+	if o.spoolRoot == "" {
+		return nil, errors.New("option --spool-root: a directory is needed")
+	}
+	o.spoolRoot = filepath.Clean(o.spoolRoot) // filepath.Dir of "spool/" would be "spool"
+	if o.host != "" && o.port == 0 {
+		return nil, fmt.Errorf("service port required if service host specified for action %s: add -P", o.action)
+	}
+	if o.hasDuration && o.action != actDown { // "haup web --for 30m" does not take web down again
+		return nil, fmt.Errorf("option --for is for hadown, it means nothing for action %s", o.action)
+	}
+	if err := o.validateModes(); err != nil {
+		return nil, err
+	}
+	if o.daemon.isNone() && (o.wait != 0 || o.safe || o.action == actList) {
+		return nil, errors.New("option -p, --port: -p '' asks no daemon, but --wait, --safe and halist need one")
+	}
+	if o.action == actDown {
+		if o.hasExpiration && o.hasDuration {
+			return nil, errors.New("-e and --for both say when it ends, give one of them")
+		}
+		if o.hasExpiration && o.expiration <= unixSeconds(now) {
+			return nil, fmt.Errorf("option -e, --expiration: %s is in the past; to end in half an hour write --for 30m",
+				strconv.FormatFloat(o.expiration, 'f', -1, 64))
+		}
+	}
+	targets := make([]target, 0, len(o.names))
+	for _, name := range o.names {
+		t, err := newTarget(o.writesOverride(), name, o.host, o.port)
+		if err != nil {
+			return nil, err
+		}
+		if (o.action == actUp || o.action == actDown) && slices.ContainsFunc(targets, func(u target) bool { return u.key == t.key }) {
+			continue // a repeated name
+		}
+		targets = append(targets, t)
+	}
+	return targets, nil
+}
+
+// validateModes checks the options for how to go up or down and for --wait against the action and each other.
+func (o *options) validateModes() error {
+	for _, option := range []struct {
+		isSet   bool
+		name    string
+		command string
+		actions []action
+	}{
+		{o.drain, "--drain", "hadown", []action{actDown}},
+		{o.maint, "--maint", "hadown", []action{actDown}},
+		{o.safe, "--safe", "hadown", []action{actDown}},
+		{o.hasFall, "--fall", "hadown", []action{actDown}},
+		{o.forceUp, "--force-up", "haup", []action{actUp}},
+		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
+	} {
+		if option.isSet && !slices.Contains(option.actions, o.action) {
+			return fmt.Errorf("option %s is for %s, it means nothing for action %s", option.name, option.command, o.action)
+		}
+	}
+	switch {
+	case o.drain && o.maint:
+		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
+	case o.hasFall && o.wait == 0:
+		return errors.New("--fall needs --wait")
+	case o.forceUp && o.hasReason: // otherwise haup ignores -r, as the original does
+		return errors.New("option -r, --reason is for hadown; --force-up records the user by itself")
+	case o.forceUp && o.hasExpiration:
+		return errors.New("option -e, --expiration is for hadown; --force-up ends with haup")
+	}
+	if o.isWaitBare {
+		for _, name := range o.names {
+			long := name
+			if name != "" && strings.Trim(name, "0123456789") == "" {
+				long += "s"
+			}
+			if _, err := parseDuration(long); err == nil {
+				return fmt.Errorf("%q would be a service; write the duration as --wait=%s", name, long)
+			}
+		}
+	}
+	return nil
+}

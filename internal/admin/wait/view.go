@@ -1,0 +1,192 @@
+package wait
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/spool"
+)
+
+// ViewID identifies a view in all reports, as the daemon does.
+type ViewID struct {
+	service, address, node, server string
+	url                            string // "" if there is a server
+	agent                          bool   // an agent connection without checks
+}
+
+// rowID returns the identity of a row.
+func rowID(row balancer.Balancer) ViewID {
+	id := ViewID{service: row.Service, address: row.Address, node: row.Node, server: row.Server}
+	if row.Server == "" {
+		id.url = row.URL
+	}
+	return id
+}
+
+// view is one balancer's view of one server and how far it has followed.
+type view struct {
+	id          ViewID
+	key         spool.Key         // what an agent connection without checks asks about
+	row         balancer.Balancer // the latest
+	status      Status
+	since       time.Duration // when status began
+	inReport    bool          // the latest report has it
+	isSilent    bool          // silent, or not in the report
+	silentSince time.Duration // when isSilent was first true
+	isTentative bool          // an agent connection with too few requests to be certainly a balancer's
+}
+
+// isAbout reports whether v is a view of a target.
+func (v *view) isAbout(t Target) bool {
+	if v.id.agent {
+		return t.Key.Covers(v.key, false)
+	}
+	return coversRow(t.Key, v.row)
+}
+
+// updateStatus sets how far a view has followed.
+func (t *Tracker) updateStatus(v *view) {
+	isSilent := !v.inReport || v.row.Silent
+	if isSilent && !v.isSilent {
+		v.silentSince = t.received
+	}
+	v.isSilent = isSilent
+	next := Waiting
+	switch {
+	case !isSilent && t.hasFollowed(v):
+		next = Done
+	case !isSilent:
+	case v.status == Silent:
+		next = Silent
+	case v.status == Done || t.goal == Out && wasDrained(&v.row):
+		next = Done
+	case v.isTentative:
+		next = Silent
+	case t.received-v.silentSince >= v.silenceLimit():
+		next = Lost
+	}
+	if next != v.status {
+		v.status, v.since = next, t.received
+	}
+}
+
+// silenceLimit returns how long v may be silent before it is lost.
+func (v *view) silenceLimit() time.Duration {
+	if !v.inReport { // a restarted daemon has to learn it again
+		return max(lostAfter, relearnIntervals*balancer.Duration(v.row.Interval))
+	}
+	return lostAfter
+}
+
+// hasFollowed reports whether a balancer that is not silent has the server where the goal wants it.
+func (t *Tracker) hasFollowed(v *view) bool {
+	switch {
+	case t.written < 0:
+		return false
+	case t.goal == Up:
+		return t.isUp(v)
+	}
+	return t.isOut(v)
+}
+
+// isOut reports whether a balancer has the server out, without open sessions. The header of a request has the state
+// before the answer to it. So it counts only in a request after an answer with the override.
+func (t *Tracker) isOut(v *view) bool {
+	row := &v.row
+	switch {
+	case v.id.agent:
+		a := t.agents[v.id.address][v.id.service]
+		return a != nil && a.outAt != nil
+	case takesOut(row.Last) && row.State == "":
+		return row.OutAnswers >= t.fall && t.isAfterWrite(row.Last.Age)
+	case takesOut(row.Last):
+		return t.hasOverride(row) && t.hasStateOfAnswer(row) && hasNoSessions(row)
+	case t.report.AgentOnly:
+		// A drained server stays UP, so the state cannot tell. What its agent connections have read counts.
+		read := t.agentsOutAt(row)
+		return read != nil && (row.State == "" || t.requested-balancer.Duration(row.Last.Age) > *read && hasNoSessions(row))
+	}
+	return false
+}
+
+// hasOverride reports whether a balancer got an answer with the override before its latest request.
+func (t *Tracker) hasOverride(row *balancer.Balancer) bool {
+	return row.Previous != nil && takesOut(*row.Previous) && t.isAfterWrite(row.Previous.Age)
+}
+
+// isUp reports whether a balancer has the server up. "UP 1/3" is up as well: the server gets its share of sessions.
+func (t *Tracker) isUp(v *view) bool {
+	row := &v.row
+	if v.id.agent {
+		a := t.agents[v.id.address][v.id.service]
+		return a != nil && a.upAt != nil
+	}
+	if !t.isAfterWrite(row.Last.Age) || !isHealthy(row.Last) {
+		return false
+	}
+	for _, a := range t.agentsOf(*row) {
+		if a.upAt == nil {
+			return false
+		}
+	}
+	if row.State == "" { // two answers in a row, as HAProxy's default "rise" wants
+		return row.Previous != nil && t.isAfterWrite(row.Previous.Age) && isHealthy(*row.Previous)
+	}
+	return isStateUp(row.State)
+}
+
+// hasStateOfAnswer reports whether a balancer has the state that its latest answer leads to: NOLB for a drain, DOWN for
+// the rest. Clients with a cookie still reach a server at NOLB. A drained server that is answered down becomes DOWN
+// after fall answers, HAProxy's own number if the state has it ("NOLB 2/5"). A balancer that stays at NOLB for longer
+// has no other state.
+func (t *Tracker) hasStateOfAnswer(row *balancer.Balancer) bool {
+	word, fraction, _ := strings.Cut(row.State, " ")
+	if word != "NOLB" || row.Last.Override == "drain" {
+		return isStateOut(row.State)
+	}
+	fall := t.fall
+	if _, text, ok := strings.Cut(fraction, "/"); ok {
+		if n, err := strconv.Atoi(text); err == nil {
+			fall = max(fall, n)
+		}
+	}
+	return row.SameAnswers > fall
+}
+
+// wasDrained reports whether a balancer that is silent now had the server out and no session open on it.
+func wasDrained(row *balancer.Balancer) bool {
+	return isStateOut(row.State) && row.Sessions != nil && hasNoSessions(row)
+}
+
+// isStateOut reports whether a server in that HAProxy state gets no new sessions.
+func isStateOut(state string) bool {
+	word, _, _ := strings.Cut(state, " ")
+	return word == "DOWN" || word == "NOLB"
+}
+
+// isStateUp reports whether a server in that HAProxy state gets its share of sessions. Without checks it always does.
+func isStateUp(state string) bool {
+	word, _, _ := strings.Cut(state, " ")
+	return word == "UP" || state == "no check"
+}
+
+// hasNoSessions reports whether a balancer has no session open on a server and none queued for it. A number that it
+// does not send counts as zero.
+func hasNoSessions(row *balancer.Balancer) bool {
+	isZero := func(n *int) bool { return n == nil || *n == 0 }
+	return isZero(row.Sessions) && isZero(row.Queued)
+}
+
+// takesOut reports whether the override that decided an answer takes the server out of service.
+func takesOut(a balancer.Answer) bool {
+	return a.Override == "drain" || a.Override == "down" || a.Override == "maint"
+}
+
+// isHealthy reports whether balancers count an answer as up.
+func isHealthy(a balancer.Answer) bool { return a.Code >= 200 && a.Code < 400 && !takesOut(a) }
+
+// IsStillUp reports whether a balancer has a server up although its last answer was decided by an override that takes
+// the server out.
+func IsStillUp(row balancer.Balancer) bool { return takesOut(row.Last) && isStateUp(row.State) }
