@@ -206,7 +206,7 @@ func (c *amqpConn) frame() (kind byte, payload []byte, err error) {
 		if string(start[:4]) == "AMQP" {
 			return 0, nil, malformed("it wants version %d-%d-%d", start[5], start[6], start[7])
 		}
-		return 0, nil, malformed("%q", oneLine(start, 20))
+		return 0, nil, malformed("%q", excerpt(start, 20))
 	default:
 		return 0, nil, malformed("a frame of type %#02x", start[0])
 	}

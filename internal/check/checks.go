@@ -73,7 +73,7 @@ func combine(results []NamedResult) Result {
 			err = fmt.Errorf("answered %d", part.Result.Code)
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", part.Name, err))
-		line := oneLine(part.Name, 300) + ": " + oneLine(part.Result.Body, maxOutput)
+		line := excerpt(part.Name, 300) + ": " + excerpt(part.Result.Body, maxOutput)
 		if body.Len()+len(line) > MaxBody-100 {
 			fmt.Fprintf(&body, "\nnot shown: what %d more checks found", len(results)-i)
 			break
@@ -91,7 +91,7 @@ func combine(results []NamedResult) Result {
 
 // notConfigured returns the result for a service without a check. It shows the line to add, as YAML allows it.
 func notConfigured(service, what, example string) Result {
-	service = oneLine(service, 200)
+	service = excerpt(service, 200)
 	err := fmt.Errorf("no check of this kind under services: %s", service)
 	return result(500, ReasonConfig, err, "%s configured for %s; add to the configuration file: services: {%s: {checks: [%s]}}", what, service, service, example)
 }

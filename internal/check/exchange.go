@@ -65,7 +65,7 @@ func (x *exchange) run(talk func(x *exchange) Result) Result {
 	}
 	conn, err := dial(x.ctx, addr)
 	if err != nil {
-		return x.fail(err)
+		return x.networkError(err)
 	}
 	defer conn.Close()
 	x.conn = conn
@@ -116,21 +116,21 @@ func result(code int, reason Reason, err error, format string, args ...any) Resu
 	return Result{Code: code, Reason: reason, Err: err, Body: fmt.Appendf(nil, format, args...)}
 }
 
-// protocol returns the result for an answer that violates the protocol.
-func (x *exchange) protocol(format string, args ...any) Result {
+// protocolError returns the result for an answer that violates the protocol.
+func (x *exchange) protocolError(format string, args ...any) Result {
 	text := fmt.Sprintf(format, args...)
 	return result(503, ReasonProtocol, errors.New(text), "%s", text)
 }
 
-// failed returns the result for an answer in the protocol that reports a failure.
-func (x *exchange) failed(code int, format string, args ...any) Result {
+// serviceError returns the result for an answer in the protocol that reports a failure.
+func (x *exchange) serviceError(code int, format string, args ...any) Result {
 	text := fmt.Sprintf(format, args...)
 	return result(code, ReasonFailed, errors.New(text), "%s", text)
 }
 
-// fail returns the result for an error of the network: 503 and one line with the error and the address. After a
+// networkError returns the result for an error of the network: 503 and one line with the error and the address. After a
 // timeout or a cancellation the line also has the time and the phase.
-func (x *exchange) fail(err error) Result {
+func (x *exchange) networkError(err error) Result {
 	where := x.addr()
 	err = fmt.Errorf("%s %s: %w", x.phase, where, err)
 	var dns *net.DNSError
@@ -141,7 +141,7 @@ func (x *exchange) fail(err error) Result {
 	case x.ctx.Err() != nil:
 		return result(503, ReasonTimeout, err, "Connection timed out after %s (%s %s)", x.after(), x.phase, where)
 	case errors.As(err, &dns):
-		return result(503, ReasonResolve, err, "Cannot resolve %s: %s", oneLine(x.t.Host, 255), oneLine(dns.Err, 200))
+		return result(503, ReasonResolve, err, "Cannot resolve %s: %s", excerpt(x.t.Host, 255), excerpt(dns.Err, 200))
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return result(503, ReasonTimeout, err, "Connection timed out after %s (%s %s)", x.after(), x.phase, where)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
@@ -171,7 +171,7 @@ func causeText(err error) string {
 	if errors.As(err, &op) {
 		err = op.Err // crypto/tls wraps alerts in one
 	}
-	return oneLine(err.Error(), 200)
+	return excerpt(err.Error(), 200)
 }
 
 // isNetwork reports whether err is an error of the connection, and not of what was received.
@@ -180,5 +180,5 @@ func isNetwork(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &timeout)
 }
 
-// oneLine returns a text of a server as one harmless line of up to limit bytes.
-func oneLine[T string | []byte](s T, limit int) string { return textfmt.Excerpt(s, limit) }
+// excerpt returns a text of a server as one harmless line of up to limit bytes.
+func excerpt[T string | []byte](s T, limit int) string { return textfmt.Excerpt(s, limit) }

@@ -41,7 +41,7 @@ func fromConfig(o Options, name string, typ *Type, fallback *Configured) entry {
 		}
 		at, err := c.At(t.Host, t.Port)
 		if err != nil {
-			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, oneLine(t.Service, 200), oneLine(err.Error(), 300))
+			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, excerpt(t.Service, 200), excerpt(err.Error(), 300))
 		}
 		return at.checkLast(ctx, t)
 	}

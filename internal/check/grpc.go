@@ -111,7 +111,7 @@ func (g *grpcCheck) check(x *exchange) Result {
 			return r
 		}
 		if conn.ConnectionState().NegotiatedProtocol != "h2" {
-			return x.protocol("%s does not speak HTTP/2 over TLS", x.addr())
+			return x.protocolError("%s does not speak HTTP/2 over TLS", x.addr())
 		}
 	}
 	x.phase = phaseWait
@@ -121,7 +121,7 @@ func (g *grpcCheck) check(x *exchange) Result {
 	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	framer.MaxHeaderListSize = maxGRPCHeaders
 	if err := x.send(g.request(x)); err != nil {
-		return x.fail(err)
+		return x.networkError(err)
 	}
 	answer, r, ok := x.readGRPCAnswer(framer, limited)
 	if !ok {
@@ -202,21 +202,21 @@ func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReade
 		frame, err := framer.ReadFrame()
 		switch {
 		case err != nil && x.ctx.Err() == nil && limited.N <= 0:
-			return a, x.protocol("The answer of %s has more than %d bytes", x.addr(), maxGRPC), false
+			return a, x.protocolError("The answer of %s has more than %d bytes", x.addr(), maxGRPC), false
 		case err != nil && (x.ctx.Err() != nil || isNetwork(err)):
-			return a, x.fail(err), false
+			return a, x.networkError(err), false
 		case err != nil:
-			return a, x.protocol("The answer of %s is not HTTP/2: %s", x.addr(), oneLine(err.Error(), 200)), false
+			return a, x.protocolError("The answer of %s is not HTTP/2: %s", x.addr(), excerpt(err.Error(), 200)), false
 		}
 		if x.phase == phaseWait {
 			if _, ok := frame.(*http2.SettingsFrame); !ok {
 				// RFC 9113, section 3.4: SETTINGS is the first frame.
-				return a, x.protocol("The answer of %s is not HTTP/2: it begins with a frame %s", x.addr(), frame.Header().Type), false
+				return a, x.protocolError("The answer of %s is not HTTP/2: it begins with a frame %s", x.addr(), frame.Header().Type), false
 			}
 			x.phase = phaseRead
 		}
 		if id := frame.Header().StreamID; id != 0 && id != grpcStream {
-			return a, x.protocol("The answer of %s is not HTTP/2: a stream that was not opened", x.addr()), false
+			return a, x.protocolError("The answer of %s is not HTTP/2: a stream that was not opened", x.addr()), false
 		}
 		var reply error
 		ended := false
@@ -231,25 +231,25 @@ func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReade
 			}
 		case *http2.GoAwayFrame:
 			if f.LastStreamID < grpcStream || f.ErrCode != http2.ErrCodeNo {
-				return a, x.failed(503, "%s closes the connection: %s", x.addr(), f.ErrCode), false
+				return a, x.serviceError(503, "%s closes the connection: %s", x.addr(), f.ErrCode), false
 			}
 		case *http2.RSTStreamFrame:
-			return a, x.failed(503, "%s refuses the request: %s", x.addr(), f.ErrCode), false
+			return a, x.serviceError(503, "%s refuses the request: %s", x.addr(), f.ErrCode), false
 		case *http2.MetaHeadersFrame:
 			if f.Truncated {
-				return a, x.protocol("The answer of %s has headers of more than %d bytes", x.addr(), maxGRPCHeaders), false
+				return a, x.protocolError("The answer of %s has headers of more than %d bytes", x.addr(), maxGRPCHeaders), false
 			}
 			a.readHeaders(f.Fields)
 			ended = f.StreamEnded()
 		case *http2.DataFrame:
 			if len(a.body)+len(f.Data()) > maxGRPCMessage {
-				return a, x.protocol("The answer of %s has a message of more than %d bytes", x.addr(), maxGRPCMessage), false
+				return a, x.protocolError("The answer of %s has a message of more than %d bytes", x.addr(), maxGRPCMessage), false
 			}
 			a.body = append(a.body, f.Data()...)
 			ended = f.StreamEnded()
 		}
 		if reply != nil && x.ctx.Err() != nil {
-			return a, x.fail(reply), false
+			return a, x.networkError(reply), false
 		}
 		if ended {
 			return a, Result{}, true
@@ -261,30 +261,30 @@ func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReade
 func (g *grpcCheck) result(x *exchange, a grpcAnswer) Result {
 	switch {
 	case a.http != "200":
-		return x.protocol("%s answers a gRPC call with the HTTP status %q", x.addr(), oneLine(a.http, 20))
+		return x.protocolError("%s answers a gRPC call with the HTTP status %q", x.addr(), excerpt(a.http, 20))
 	case a.status == "":
-		return x.protocol("The answer of %s has no gRPC status", x.addr())
+		return x.protocolError("The answer of %s has no gRPC status", x.addr())
 	case a.status == grpcUnimplemented:
-		return x.failed(503, "%s has no health service (grpc.health.v1.Health)", x.addr())
+		return x.serviceError(503, "%s has no health service (grpc.health.v1.Health)", x.addr())
 	case a.status == grpcNotFound:
-		return x.failed(503, "%s does not know the service %q", x.addr(), oneLine(g.service, 200))
+		return x.serviceError(503, "%s does not know the service %q", x.addr(), excerpt(g.service, 200))
 	case a.status != "0":
 		message, err := url.PathUnescape(a.message)
 		if err != nil {
 			message = a.message
 		}
-		return x.failed(503, "%s answers with gRPC status %s: %s", x.addr(), oneLine(a.status, 20), oneLine(message, 200))
+		return x.serviceError(503, "%s answers with gRPC status %s: %s", x.addr(), excerpt(a.status, 20), excerpt(message, 200))
 	}
 	status, err := parseHealth(a.body)
 	switch {
 	case err != nil:
-		return x.protocol("The answer of %s is not a HealthCheckResponse: %s", x.addr(), err)
+		return x.protocolError("The answer of %s is not a HealthCheckResponse: %s", x.addr(), err)
 	case status != 1:
 		word := strconv.FormatUint(status, 10)
 		if status < uint64(len(grpcHealth)) {
 			word = grpcHealth[status]
 		}
-		return x.failed(503, "%s says that it is %s", x.addr(), word)
+		return x.serviceError(503, "%s says that it is %s", x.addr(), word)
 	}
 	return Result{Code: 200, Body: fmt.Appendf(nil, "SERVING, said in %.2fs", time.Since(x.start).Seconds())}
 }

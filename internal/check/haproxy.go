@@ -32,21 +32,21 @@ func newHAProxy(o Options) Func {
 				return r
 			}
 			if resp.StatusCode != http.StatusOK {
-				return x.failed(503, "The statistics page of %s answers %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode))
+				return x.serviceError(503, "The statistics page of %s answers %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode))
 			}
 			x.phase = phaseRead
 			status, err := backendStatus(io.LimitReader(resp.Body, maxStats), t.Service)
 			switch {
 			case errors.Is(err, errNotStats), errors.Is(err, errLongRow):
-				return x.protocol("What %s answers to GET /;csv is not HAProxy's statistics: %s", x.addr(), err)
+				return x.protocolError("What %s answers to GET /;csv is not HAProxy's statistics: %s", x.addr(), err)
 			case err != nil:
 				return x.failBody(err)
 			case status == "":
-				return x.failed(503, "%s is not found", oneLine(t.Service, 200))
+				return x.serviceError(503, "%s is not found", excerpt(t.Service, 200))
 			case status != "UP":
-				return x.failed(503, "%s is %s", oneLine(t.Service, 200), oneLine(status, 100))
+				return x.serviceError(503, "%s is %s", excerpt(t.Service, 200), excerpt(status, 100))
 			}
-			return Result{Code: 200, Body: []byte(oneLine(t.Service, 200) + " is UP")}
+			return Result{Code: 200, Body: []byte(excerpt(t.Service, 200) + " is UP")}
 		})
 	}
 }

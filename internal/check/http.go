@@ -110,7 +110,7 @@ func (c *httpClient) roundTrip(x *exchange, b *httpBuffers, uri string) (*http.R
 func (x *exchange) sendHTTP(b *httpBuffers, request []byte, req *http.Request) (*http.Response, Result, bool) {
 	x.phase = phaseWait
 	if _, err := x.conn.Write(request); err != nil && x.ctx.Err() != nil {
-		return nil, x.fail(err), false
+		return nil, x.networkError(err), false
 	}
 	// Other errors of the write are ignored: a service may answer and close before it has read the request. If it did
 	// not answer, the read fails.
@@ -126,9 +126,9 @@ func (x *exchange) sendHTTP(b *httpBuffers, request []byte, req *http.Request) (
 		case err != nil:
 			return nil, x.failHead(err, b), false
 		case resp.StatusCode == http.StatusSwitchingProtocols:
-			return nil, x.protocol("%s answered 101 and left HTTP", x.addr()), false
+			return nil, x.protocolError("%s answered 101 and left HTTP", x.addr()), false
 		case resp.StatusCode < 100:
-			return nil, x.protocol("%s answered with status %03d, which is none", x.addr(), resp.StatusCode), false
+			return nil, x.protocolError("%s answered with status %03d, which is none", x.addr(), resp.StatusCode), false
 		case resp.StatusCode < 200:
 			x.phase = phaseWait
 			continue
@@ -136,7 +136,7 @@ func (x *exchange) sendHTTP(b *httpBuffers, request []byte, req *http.Request) (
 		b.limited.N = 1 << 62 // the head is complete; readers of the body have limits of their own
 		return resp, Result{}, true
 	}
-	return nil, x.protocol("%s sent more than %d informational answers", x.addr(), maxInformational), false
+	return nil, x.protocolError("%s sent more than %d informational answers", x.addr(), maxInformational), false
 }
 
 // expectHTTP waits for an answer and compares its first bytes one by one. So a service of another protocol is detected
@@ -151,7 +151,7 @@ func (x *exchange) expectHTTP(b *httpBuffers) (Result, bool) {
 		if start[n-1] != version[n-1] {
 			start, _ = b.reader.Peek(b.reader.Buffered())
 			line, _, _ := bytes.Cut(start, []byte("\n"))
-			return x.protocol("The answer of %s is not HTTP: %q", x.addr(), oneLine(line, 80)), false
+			return x.protocolError("The answer of %s is not HTTP: %q", x.addr(), excerpt(line, 80)), false
 		}
 	}
 	return Result{}, true
@@ -160,7 +160,7 @@ func (x *exchange) expectHTTP(b *httpBuffers) (Result, bool) {
 // failHead returns the result for an error while the head is read.
 func (x *exchange) failHead(err error, b *httpBuffers) Result {
 	if b.limited.N <= 0 && x.ctx.Err() == nil {
-		return x.protocol("The answer of %s has a head of more than %d bytes", x.addr(), maxHead)
+		return x.protocolError("The answer of %s has a head of more than %d bytes", x.addr(), maxHead)
 	}
 	return x.failBody(err)
 }
@@ -168,9 +168,9 @@ func (x *exchange) failHead(err error, b *httpBuffers) Result {
 // failBody returns the result for an error while the body is read.
 func (x *exchange) failBody(err error) Result {
 	if x.ctx.Err() != nil || isNetwork(err) {
-		return x.fail(err)
+		return x.networkError(err)
 	}
-	return x.protocol("The answer of %s is not valid HTTP: %s", x.addr(), oneLine(err.Error(), 200))
+	return x.protocolError("The answer of %s is not valid HTTP: %s", x.addr(), excerpt(err.Error(), 200))
 }
 
 // fit returns body without spare capacity, because the cache keeps many bodies.

@@ -44,7 +44,7 @@ func (r *httpRequest) check(ctx context.Context, t Target) Result {
 		x := newExchange(ctx, t)
 		res := r.run(x)
 		if res.Reason == ReasonProtocol && r.quotesSecret(string(res.Body)) {
-			return x.protocol("The answer of %s is not HTTP, or not valid (its words are not shown, a password may be among them)", x.addr())
+			return x.protocolError("The answer of %s is not HTTP, or not valid (its words are not shown, a password may be among them)", x.addr())
 		}
 		return res
 	})
@@ -78,7 +78,7 @@ func (r *httpRequest) quotesSecret(text string) bool {
 
 func (r *httpRequest) run(x *exchange) Result {
 	if err := x.ctx.Err(); err != nil {
-		return x.fail(err)
+		return x.networkError(err)
 	}
 	t := &transport{request: r, x: x}
 	defer t.close()
@@ -90,14 +90,14 @@ func (r *httpRequest) run(x *exchange) Result {
 		method := resp.Request.Method
 		authorization, err := r.digest.digestAuthorization(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
 		if err != nil {
-			return x.failed(503, "%s cannot be logged in to: %s", x.addr(), err)
+			return x.serviceError(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
 		if resp, res, ok = t.do(method, at, authorization); !ok { //nolint:bodyclose // as above
 			return res
 		}
 	}
 	if resp.StatusCode != r.expected {
-		return x.failed(503, "Unexpected response code: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+		return x.serviceError(503, "Unexpected response code: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	if conn, ok := x.conn.(*tls.Conn); ok {
 		_ = conn.CloseWrite() // as askTLS does
@@ -171,14 +171,14 @@ func (t *transport) do(method string, at *url.URL, authorization string) (*http.
 	case errors.As(err, &failure):
 		return nil, failure.result, false
 	case errors.Is(err, errRedirects):
-		return nil, t.x.failed(503, "%s redirects more than %d times", t.x.addr(), maxRedirects), false
+		return nil, t.x.serviceError(503, "%s redirects more than %d times", t.x.addr(), maxRedirects), false
 	case err != nil:
 		// A Location that cannot be followed. The client's own error quotes the URL, which is not to be shown.
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return nil, t.x.protocol("%s redirects to where nobody can follow: %s", t.x.addr(), oneLine(err.Error(), 200)), false
+		return nil, t.x.protocolError("%s redirects to where nobody can follow: %s", t.x.addr(), excerpt(err.Error(), 200)), false
 	}
 	t.x.phase = phaseRead
 	if _, err := io.CopyN(io.Discard, resp.Body, MaxBody); err != nil && !errors.Is(err, io.EOF) {
@@ -204,7 +204,7 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 	x, proxy := t.x, t.request.proxy
 	target := endpointOf(req.URL)
 	if req.URL.Scheme != "http" && req.URL.Scheme != "https" || target.Host == "" || target.Port == 0 {
-		return nil, x.protocol("%s redirects to what is no HTTP", x.addr()), false
+		return nil, x.protocolError("%s redirects to what is no HTTP", x.addr()), false
 	}
 	at := target
 	if proxy != nil {
@@ -213,7 +213,7 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 	x.t.Host, x.t.Port, x.phase = at.Host, at.Port, phaseConnect
 	conn, err := dialTCP(x.ctx, x.addr())
 	if err != nil {
-		return nil, x.fail(err), false
+		return nil, x.networkError(err), false
 	}
 	t.conn, x.conn, t.buffers = conn, conn, newHTTPBuffers()
 	t.stop = context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
@@ -249,7 +249,7 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 func (t *transport) send(req *http.Request, write func(io.Writer) error) (*http.Response, Result, bool) {
 	var request bytes.Buffer
 	if err := write(&request); err != nil {
-		return nil, result(500, ReasonConfig, err, "The request to %s cannot be made: %s", t.x.addr(), oneLine(err.Error(), 200)), false
+		return nil, result(500, ReasonConfig, err, "The request to %s cannot be made: %s", t.x.addr(), excerpt(err.Error(), 200)), false
 	}
 	return t.x.sendHTTP(t.buffers, request.Bytes(), req)
 }
@@ -267,9 +267,9 @@ func (t *transport) connect(target Endpoint) (Result, bool) {
 	case !ok:
 		return r, false
 	case resp.StatusCode != http.StatusOK:
-		return x.failed(503, "The proxy %s answers CONNECT with %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode)), false
+		return x.serviceError(503, "The proxy %s answers CONNECT with %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode)), false
 	case t.buffers.reader.Buffered() > 0:
-		return x.protocol("The proxy %s speaks before it is spoken to", x.addr()), false
+		return x.protocolError("The proxy %s speaks before it is spoken to", x.addr()), false
 	}
 	x.t.Host, x.t.Port = target.Host, target.Port // messages name the service from here on
 	return Result{}, true

@@ -67,13 +67,13 @@ func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
 	var alert *net.OpError
 	switch {
 	case x.ctx.Err() != nil:
-		return nil, x.fail(err), false
+		return nil, x.networkError(err), false
 	case errors.As(err, &header):
-		return nil, x.protocol("%s does not speak TLS", x.addr()), false
+		return nil, x.protocolError("%s does not speak TLS", x.addr()), false
 	case errors.As(err, &certificate):
-		return nil, x.failed(503, "The certificate of %s was not accepted: %s", x.addr(), oneLine(certificate.Err.Error(), 300)), false
+		return nil, x.serviceError(503, "The certificate of %s was not accepted: %s", x.addr(), excerpt(certificate.Err.Error(), 300)), false
 	case errors.As(err, &alert) && alert.Op == "remote error", !isNetwork(err):
-		return nil, x.protocol("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
+		return nil, x.protocolError("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
 	}
-	return nil, x.fail(err), false
+	return nil, x.networkError(err), false
 }

@@ -47,7 +47,7 @@ func buildHTTP(o *values, d Defaults) (*Configured, error) {
 		o.unexpected("method", r.method)
 	}
 	u := o.url("url", "http", "https")
-	shown := oneLine(hideUser(o.text("url", "")), 2<<10)
+	shown := excerpt(hideUser(o.text("url", "")), 2<<10)
 	r.proxy = o.proxy()
 	headers, params, cookies := o.fields("headers"), o.texts("params"), o.texts("cookies")
 	r.tls = tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)

@@ -77,7 +77,7 @@ func TestOneLine(t *testing.T) {
 		strings.Repeat("\n", 100): "",
 		"1234567890\r\n \n":       "1234567890",
 	} {
-		if got := oneLine(in, 10); got != want {
+		if got := excerpt(in, 10); got != want {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
 	}
@@ -89,11 +89,11 @@ func FuzzOneLine(f *testing.F) {
 		if limit < 0 || limit > 1<<10 {
 			return
 		}
-		got := oneLine(s, limit)
+		got := excerpt(s, limit)
 		if !utf8.ValidString(got) || strings.ContainsFunc(got, unicode.IsControl) || len(got) > limit+3 || strings.TrimLeft(got, " ") != got {
 			t.Errorf("%q limited to %d becomes %q", s, limit, got)
 		}
-		if again := oneLine([]byte(s), limit); again != got {
+		if again := excerpt([]byte(s), limit); again != got {
 			t.Errorf("bytes of %q become %q, the string %q", s, again, got)
 		}
 	})

@@ -91,13 +91,13 @@ func (x *exchange) loginError(protocol string, err error, redact func(text strin
 	var wrong malformedError
 	switch {
 	case errors.As(err, &refused):
-		return x.failed(500, "%s: %s", refused.code, redact(refused.text))
+		return x.serviceError(500, "%s: %s", refused.code, redact(refused.text))
 	case errors.Is(err, errServerUnverified):
-		return x.failed(500, "%s lets us in, but %s", x.addr(), err)
+		return x.serviceError(500, "%s lets us in, but %s", x.addr(), err)
 	case errors.As(err, &wrong):
-		return x.protocol("The answer of %s is not %s: %s", x.addr(), protocol, wrong)
+		return x.protocolError("The answer of %s is not %s: %s", x.addr(), protocol, wrong)
 	}
-	return x.fail(err)
+	return x.networkError(err)
 }
 
 // send writes p. It ignores errors of the network, because the server may have sent an answer before it closed the
@@ -119,7 +119,7 @@ func (l login) redact(text string) string {
 			}
 		}
 	}
-	return oneLine(text, 300)
+	return excerpt(text, 300)
 }
 
 // saslPlain returns the message of the SASL mechanism PLAIN (RFC 4616) in base64.

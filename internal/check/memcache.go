@@ -17,19 +17,19 @@ func checkMemcached(ctx context.Context, t Target) Result {
 		x.phase = phaseWait
 		// It sends quit at once, because the server executes commands in order.
 		if err := x.send([]byte("version\r\nquit\r\n")); err != nil {
-			return x.fail(err)
+			return x.networkError(err)
 		}
 		r := bufio.NewReaderSize(x.conn, maxMemcachedLine)
 		// The first bytes identify another protocol, whose server may never complete a line.
 		for n := 1; ; n++ {
 			start, err := r.Peek(n)
 			if err != nil {
-				return x.fail(err)
+				return x.networkError(err)
 			}
 			if !mayBeMemcachedReply(start) {
 				start, _ = r.Peek(r.Buffered())
 				line, _, _ := bytes.Cut(start, []byte("\n"))
-				return x.protocol("The answer of %s is not memcached's: %q", x.addr(), oneLine(line, 80))
+				return x.protocolError("The answer of %s is not memcached's: %q", x.addr(), excerpt(line, 80))
 			}
 			if start[n-1] == ' ' || start[n-1] == '\r' || start[n-1] == '\n' {
 				break
@@ -39,13 +39,13 @@ func checkMemcached(ctx context.Context, t Target) Result {
 		line, err := r.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
-			return x.protocol("The answer of %s has a line of more than %d bytes", x.addr(), maxMemcachedLine)
+			return x.protocolError("The answer of %s has a line of more than %d bytes", x.addr(), maxMemcachedLine)
 		case err != nil:
-			return x.fail(err)
+			return x.networkError(err)
 		case !bytes.HasPrefix(line, []byte("VERSION ")):
-			return x.failed(503, "Sent version, got back %s", oneLine(line, 200))
+			return x.serviceError(503, "Sent version, got back %s", excerpt(line, 200))
 		}
-		return Result{Code: 200, Body: []byte("Sent version, got back " + oneLine(line, 200))}
+		return Result{Code: 200, Body: []byte("Sent version, got back " + excerpt(line, 200))}
 	})
 }
 

@@ -87,7 +87,7 @@ type mysqlLogin struct {
 func (l mysqlLogin) check(x *exchange) Result {
 	m := &mysqlConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}
 	if err := m.login(l); err != nil {
-		return x.loginError("MySQL", err, func(text string) string { return oneLine(text, 300) })
+		return x.loginError("MySQL", err, func(text string) string { return excerpt(text, 300) })
 	}
 	// Without COM_QUIT the server counts an aborted client for each check.
 	m.sequence = 0

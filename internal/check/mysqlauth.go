@@ -30,7 +30,7 @@ func (l mysqlLogin) authResponse(method string, nonce []byte) ([]byte, error) {
 	case "mysql_clear_password", "dialog":
 		return nil, malformed("it wants the password in clear (%s)", method)
 	}
-	return nil, malformed("it wants an authentication method that is not known here: %s", oneLine(method, 40))
+	return nil, malformed("it wants an authentication method that is not known here: %s", excerpt(method, 40))
 }
 
 // moreData returns the response to a packet of more authentication data, nil for no response.
@@ -97,7 +97,7 @@ func encryptPassword(password Secret, nonce, key []byte) ([]byte, error) {
 	}
 	secret, err := rsa.EncryptOAEP(sha1.New(), rand.Reader, rsaKey, plain, nil) //nolint:gosec // the protocol's hash
 	if err != nil {
-		return nil, malformed("an unusable public key: %s", oneLine(err.Error(), 100))
+		return nil, malformed("an unusable public key: %s", excerpt(err.Error(), 100))
 	}
 	return secret, nil
 }

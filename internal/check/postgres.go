@@ -108,12 +108,12 @@ func (p postgresLogin) requestTLS(x *exchange) (secure bool, r Result, ok bool) 
 	x.phase = phaseWait
 	request := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), postgresSSLRequest)
 	if err := x.send(request); err != nil {
-		return false, x.fail(err), false
+		return false, x.networkError(err), false
 	}
 	// It reads exactly one byte, so that clear text after it is never taken for data received over TLS.
 	var answer [1]byte
 	if _, err := io.ReadFull(x.conn, answer[:]); err != nil {
-		return false, x.fail(err), false
+		return false, x.networkError(err), false
 	}
 	switch answer[0] {
 	case 'S':
@@ -124,9 +124,9 @@ func (p postgresLogin) requestTLS(x *exchange) (secure bool, r Result, ok bool) 
 	case 'E':
 		// A server without a free process replies with an error before TLS. Its text is not authenticated and not
 		// shown.
-		return false, x.failed(500, "%s answers the wish for TLS with an error", x.addr()), false
+		return false, x.serviceError(500, "%s answers the wish for TLS with an error", x.addr()), false
 	}
-	return false, x.protocol("The answer of %s is not PostgreSQL: %q where S or N has to be", x.addr(), oneLine(answer[:], 4)), false
+	return false, x.protocolError("The answer of %s is not PostgreSQL: %q where S or N has to be", x.addr(), excerpt(answer[:], 4)), false
 }
 
 // postgresConn reads and writes messages: type (1 byte), length (4), payload.
@@ -179,7 +179,7 @@ func (c *postgresConn) read() (kind byte, payload []byte, err error) {
 			text = string(field[1:])
 		}
 	}
-	return 0, nil, serverError{"PostgreSQL error " + oneLine(code, 5), text}
+	return 0, nil, serverError{"PostgreSQL error " + excerpt(code, 5), text}
 }
 
 // login logs in: it sends the startup message and answers until the server is ready for a query.

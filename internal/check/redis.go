@@ -117,7 +117,7 @@ func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
 	reply, result, ok := x.redisCommand(r, auth...)
 	if ok && reply.kind != '+' {
 		// A server may repeat the arguments in its error, so only the kind of the error is shown.
-		return x.failed(500, "%s refuses %s: %s", x.addr(), c.setting, reply.errorKind()), false
+		return x.serviceError(500, "%s refuses %s: %s", x.addr(), c.setting, reply.errorKind()), false
 	}
 	return result, ok
 }
@@ -126,9 +126,9 @@ func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
 // as in uber's hacheck.
 func (x *exchange) unexpectedRedisReply(name string, reply redisReply) Result {
 	if reply.kind == '-' {
-		return x.failed(500, "Sent %s, got back -%s", name, oneLine(reply.text, 200))
+		return x.serviceError(500, "Sent %s, got back -%s", name, excerpt(reply.text, 200))
 	}
-	return x.protocol("Sent %s, got back %c%s", name, reply.kind, oneLine(reply.text, 80))
+	return x.protocolError("Sent %s, got back %c%s", name, reply.kind, excerpt(reply.text, 80))
 }
 
 // redisReply is a status (+), an error (-) or a bulk string ($).
@@ -160,29 +160,29 @@ func (x *exchange) redisCommand(r *bufio.Reader, command ...string) (redisReply,
 	}
 	x.phase = phaseWait
 	if err := x.send(request); err != nil {
-		return redisReply{}, x.fail(err), false
+		return redisReply{}, x.networkError(err), false
 	}
 	start, err := r.Peek(1)
 	if err != nil {
-		return redisReply{}, x.fail(err), false
+		return redisReply{}, x.networkError(err), false
 	}
 	x.phase = phaseRead
 	kind := start[0]
 	if kind != '+' && kind != '-' && kind != '$' {
 		if command[0] == "AUTH" {
 			// The server may repeat the password.
-			return redisReply{}, x.protocol("Sent AUTH, got back something that is not Redis from %s", x.addr()), false
+			return redisReply{}, x.protocolError("Sent AUTH, got back something that is not Redis from %s", x.addr()), false
 		}
 		start, _ = r.Peek(r.Buffered())
 		line, _, _ := bytes.Cut(start, []byte("\n"))
-		return redisReply{}, x.protocol("Sent %s, got back %q from %s", command[0], oneLine(line, 80), x.addr()), false
+		return redisReply{}, x.protocolError("Sent %s, got back %q from %s", command[0], excerpt(line, 80), x.addr()), false
 	}
 	line, err := r.ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
-		return redisReply{}, x.protocol("The answer of %s has a line of more than %d bytes", x.addr(), maxRedisLine), false
+		return redisReply{}, x.protocolError("The answer of %s has a line of more than %d bytes", x.addr(), maxRedisLine), false
 	case err != nil:
-		return redisReply{}, x.fail(err), false
+		return redisReply{}, x.networkError(err), false
 	}
 	line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))[1:]
 	if kind != '$' {
@@ -190,15 +190,15 @@ func (x *exchange) redisCommand(r *bufio.Reader, command ...string) (redisReply,
 	}
 	size, err := strconv.Atoi(string(line))
 	if err != nil || size < 0 || size > maxRedisBulk {
-		return redisReply{}, x.protocol("The answer of %s has an impossible length", x.addr()), false
+		return redisReply{}, x.protocolError("The answer of %s has an impossible length", x.addr()), false
 	}
 	// The server may claim any length, so memory is allocated as the bytes arrive.
 	var text bytes.Buffer
 	if _, err := io.CopyN(&text, r, int64(size)+2); err != nil {
-		return redisReply{}, x.fail(err), false
+		return redisReply{}, x.networkError(err), false
 	}
 	if !bytes.HasSuffix(text.Bytes(), []byte("\r\n")) {
-		return redisReply{}, x.protocol("The answer of %s is longer than it says", x.addr()), false
+		return redisReply{}, x.protocolError("The answer of %s is longer than it says", x.addr()), false
 	}
 	text.Truncate(size)
 	return redisReply{kind, text.Bytes()}, Result{}, true

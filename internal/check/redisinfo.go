@@ -29,7 +29,7 @@ func newRedisInfo(o Options) Func {
 			}
 			info := parseRedisInfo(reply.text)
 			if len(info) == 0 {
-				return x.protocol("Sent INFO, got back no fields from %s", x.addr())
+				return x.protocolError("Sent INFO, got back no fields from %s", x.addr())
 			}
 			if query, ok := matchQuery(t.URI); ok {
 				return x.matchRedisInfo(info, query)
@@ -117,9 +117,9 @@ func (x *exchange) matchRedisInfo(info []redisInfoField, query string) Result {
 	for _, f := range info {
 		for _, value := range want[f.name] {
 			if value == f.value {
-				return Result{Code: 200, Body: fmt.Appendf(nil, "Match found: field %s, value %s", oneLine(f.name, 200), oneLine(value, 200))}
+				return Result{Code: 200, Body: fmt.Appendf(nil, "Match found: field %s, value %s", excerpt(f.name, 200), excerpt(value, 200))}
 			}
 		}
 	}
-	return x.failed(500, "No matching field found")
+	return x.serviceError(500, "No matching field found")
 }

@@ -39,7 +39,7 @@ var scriptType = Type{
 			scripts = NewScripts(1)
 		}
 		// The arguments are not part of the name, because they may contain a password.
-		c := &Configured{Name: "script:" + oneLine(argv[0], 300), Timeout: defaultScriptTimeout, ports: ports}
+		c := &Configured{Name: "script:" + excerpt(argv[0], 300), Timeout: defaultScriptTimeout, ports: ports}
 		c.Steps = []Step{{Name: c.Name, Run: func(ctx context.Context, t Target) Result {
 			return scripts.run(ctx, &scriptRun{argv: argv, service: t.Service, port: t.Port, timeout: c.Timeout})
 		}}}
@@ -81,7 +81,7 @@ func (o *values) command(name string) []string {
 }
 
 // name returns the program, to be shown. It leaves out the arguments.
-func (run *scriptRun) name() string { return oneLine(run.argv[0], 200) }
+func (run *scriptRun) name() string { return excerpt(run.argv[0], 200) }
 
 // environ returns the whole environment of a script.
 func (run *scriptRun) environ() []string {
@@ -153,7 +153,7 @@ func (run *scriptRun) exited(state *os.ProcessState, output []byte) Result {
 
 // colonAnd returns a script's output as the end of a sentence, "" if there is none.
 func colonAnd(output []byte) string {
-	if text := oneLine(output, maxOutput); text != "" {
+	if text := excerpt(output, maxOutput); text != "" {
 		return ": " + text
 	}
 	return ""

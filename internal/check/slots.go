@@ -33,7 +33,7 @@ func slotOwnerOf(t *Target) slotOwner {
 // String returns the owner for people: "localhost:8080", "service web".
 func (o slotOwner) String() string {
 	if o.host == "" {
-		return "service " + oneLine(o.service, 200)
+		return "service " + excerpt(o.service, 200)
 	}
 	return hostPort(o.host, o.port)
 }

@@ -33,10 +33,10 @@ func checkSMTP(ctx context.Context, t Target) Result {
 		// It sends QUIT also after an error, so that the server does not log a lost connection.
 		err := x.send([]byte("QUIT\r\n"))
 		if greeting[0] != '2' {
-			return x.failed(503, "%s greets with %q", x.addr(), oneLine(greeting, 200))
+			return x.serviceError(503, "%s greets with %q", x.addr(), excerpt(greeting, 200))
 		}
 		if err != nil {
-			return x.fail(err)
+			return x.networkError(err)
 		}
 
 		x.phase = "waiting for the answer to QUIT of"
@@ -46,7 +46,7 @@ func checkSMTP(ctx context.Context, t Target) Result {
 			return r
 		}
 		if !bytes.HasPrefix(line, []byte("221")) {
-			return x.failed(503, "%s answers QUIT with %q", x.addr(), oneLine(line, 200))
+			return x.serviceError(503, "%s answers QUIT with %q", x.addr(), excerpt(line, 200))
 		}
 		return Result{Code: 200, Body: fmt.Appendf(nil, "Connected in %.2fs", connected.Seconds())}
 	})
@@ -67,11 +67,11 @@ func (x *exchange) readSMTPReply(r *bufio.Reader, limited *io.LimitedReader, eac
 		line, err := r.ReadSlice('\n')
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
-			return nil, x.protocol("The answer of %s is not SMTP: a line of more than %d bytes", x.addr(), maxSMTPLine), false
+			return nil, x.protocolError("The answer of %s is not SMTP: a line of more than %d bytes", x.addr(), maxSMTPLine), false
 		case err != nil && limited.N <= 0:
-			return nil, x.protocol("The answer of %s has more than %d bytes", x.addr(), maxSMTPReply), false
+			return nil, x.protocolError("The answer of %s has more than %d bytes", x.addr(), maxSMTPReply), false
 		case err != nil:
-			return nil, x.fail(err), false
+			return nil, x.networkError(err), false
 		}
 		line = bytes.TrimRight(line, "\r\n")
 		if !isSMTPReplyLine(line) || !first && !bytes.HasPrefix(line, code[:]) {
@@ -90,10 +90,10 @@ func (x *exchange) readSMTPReply(r *bufio.Reader, limited *io.LimitedReader, eac
 // notSMTP returns the result for an answer that is not SMTP.
 func (x *exchange) notSMTP(line []byte) Result {
 	if x.phase == phaseLogin {
-		return x.protocol("The answer of %s is not SMTP", x.addr()) // the server may repeat the password
+		return x.protocolError("The answer of %s is not SMTP", x.addr()) // the server may repeat the password
 	}
 	line, _, _ = bytes.Cut(line, []byte("\n"))
-	return x.protocol("The answer of %s is not SMTP: %q", x.addr(), oneLine(line, 80))
+	return x.protocolError("The answer of %s is not SMTP: %q", x.addr(), excerpt(line, 80))
 }
 
 // isSMTPReplyLine reports whether line is three digits and then the end, a space, or a hyphen if more lines follow.

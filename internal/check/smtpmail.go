@@ -102,7 +102,7 @@ func (m smtpMail) session(c *smtpConn) Result {
 	if line, r, ok := c.reply(nil); !ok {
 		return r
 	} else if line[0] != '2' {
-		return x.failed(503, "%s greets with %q", x.addr(), c.redact(line))
+		return x.serviceError(503, "%s greets with %q", x.addr(), c.redact(line))
 	}
 	extensions, r, ok := c.hello(m.fallback)
 	if !ok {
@@ -114,7 +114,7 @@ func (m smtpMail) session(c *smtpConn) Result {
 		}
 		if c.r.Buffered() > 0 {
 			// This clear text would be taken for data received over TLS.
-			return x.protocol("%s goes on in clear after its answer to STARTTLS", x.addr())
+			return x.protocolError("%s goes on in clear after its answer to STARTTLS", x.addr())
 		}
 		conn, r, ok := x.handshake(m.upgrade)
 		if !ok {
@@ -180,13 +180,13 @@ func (m smtpMail) authenticate(c *smtpConn, offered string) (Result, bool) {
 		}
 		challenge, err := base64.StdEncoding.DecodeString(c.text)
 		if err != nil {
-			return x.protocol("The challenge of %s is not in base64", x.addr()), false
+			return x.protocolError("The challenge of %s is not in base64", x.addr()), false
 		}
 		mac := hmac.New(md5.New, []byte(m.password))
 		mac.Write(challenge)
 		return c.command("AUTH", '2', encode(m.username+" "+hex.EncodeToString(mac.Sum(nil))))
 	}
-	return x.failed(503, "%s does not offer a login by PLAIN, LOGIN or CRAM-MD5", x.addr()), false
+	return x.serviceError(503, "%s does not offer a login by PLAIN, LOGIN or CRAM-MD5", x.addr()), false
 }
 
 // send sends the mail.
@@ -258,11 +258,11 @@ func (c *smtpConn) command(name string, want byte, line string) (Result, bool) {
 		c.x.phase = "waiting for the answer to " + name + " of"
 	}
 	if err := c.x.send([]byte(line + "\r\n")); err != nil {
-		return c.x.fail(err), false
+		return c.x.networkError(err), false
 	}
 	answer, r, ok := c.reply(nil)
 	if ok && answer[0] != want {
-		return c.x.failed(503, "%s answers %s with %q", c.x.addr(), name, c.redact(answer)), false
+		return c.x.serviceError(503, "%s answers %s with %q", c.x.addr(), name, c.redact(answer)), false
 	}
 	return r, ok
 }
@@ -278,7 +278,7 @@ func (c *smtpConn) hello(fallback bool) (map[string]string, Result, bool) {
 	}
 	c.x.phase = "waiting for the answer to EHLO of"
 	if err := c.x.send([]byte("EHLO " + client + "\r\n")); err != nil {
-		return nil, c.x.fail(err), false
+		return nil, c.x.networkError(err), false
 	}
 	extensions := map[string]string{}
 	line, r, ok := c.reply(func(text string) {
@@ -295,5 +295,5 @@ func (c *smtpConn) hello(fallback bool) (map[string]string, Result, bool) {
 		r, ok = c.command("HELO", '2', "HELO "+client)
 		return nil, r, ok
 	}
-	return nil, c.x.failed(503, "%s answers EHLO with %q", c.x.addr(), c.redact(line)), false
+	return nil, c.x.serviceError(503, "%s answers EHLO with %q", c.x.addr(), c.redact(line)), false
 }

@@ -38,7 +38,7 @@ var udpType = Type{
 // and a timeout, after which the service may be down, may have ignored the datagram, or the network may have lost it.
 func (x *exchange) askUDP(send, expect []byte) Result {
 	if err := x.ctx.Err(); err != nil {
-		return x.fail(err)
+		return x.networkError(err)
 	}
 	hosts := []string{x.t.Host}
 	if _, err := netip.ParseAddr(x.t.Host); err != nil {
@@ -46,7 +46,7 @@ func (x *exchange) askUDP(send, expect []byte) Result {
 		// TCP only.
 		hosts, err = net.DefaultResolver.LookupHost(x.ctx, x.t.Host)
 		if err != nil {
-			return x.fail(err)
+			return x.networkError(err)
 		}
 	}
 	var r Result
@@ -63,7 +63,7 @@ func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
 	// A connected socket: the kernel drops datagrams from other addresses and reports ICMP errors.
 	conn, err := dialer.DialContext(x.ctx, "udp", addr)
 	if err != nil {
-		return x.fail(err)
+		return x.networkError(err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
@@ -84,9 +84,9 @@ func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
 	case err != nil && x.ctx.Err() == context.DeadlineExceeded:
 		return result(503, ReasonTimeout, err, "No answer from %s over UDP after %s", x.addr(), x.after())
 	case err != nil:
-		return x.fail(err)
+		return x.networkError(err)
 	case !bytes.Equal(answer, expect):
-		return x.failed(503, "%s answered, but not as expected: %q", x.addr(), oneLine(answer, 80))
+		return x.serviceError(503, "%s answered, but not as expected: %q", x.addr(), excerpt(answer, 80))
 	}
 	return x.healthy("Answered as expected")
 }

@@ -41,9 +41,9 @@ var udpListenType = Type{
 				return timed(func() Result {
 					switch err := ctx.Err(); {
 					case errors.Is(err, context.Canceled):
-						return result(503, ReasonCancelled, err, "Check cancelled (%s)", oneLine(name, 300))
+						return result(503, ReasonCancelled, err, "Check cancelled (%s)", excerpt(name, 300))
 					case err != nil:
-						return result(503, ReasonTimeout, err, "No time left (%s)", oneLine(name, 300))
+						return result(503, ReasonTimeout, err, "No time left (%s)", excerpt(name, 300))
 					}
 					return checkUDPListen(host, port)
 				})
