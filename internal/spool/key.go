@@ -172,12 +172,7 @@ func (k Key) Covers(other Key, local bool) bool {
 // CoveringKeys returns the keys that cover k: All, the service, `service:port` where k.Host is an address of this
 // machine (local) or empty, and k itself. The widest comes first, k last.
 func (k Key) CoveringKeys(local bool) []Key {
-	return k.appendCovering(make([]Key, 0, 4), local)
-}
-
-// appendCovering appends CoveringKeys to list. A caller with an array of four does not allocate.
-func (k Key) appendCovering(list []Key, local bool) []Key {
-	list = append(list, Key{Service: All})
+	list := append(make([]Key, 0, 4), Key{Service: All})
 	if k.Service != All {
 		list = append(list, Key{Service: k.Service})
 	}

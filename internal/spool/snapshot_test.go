@@ -5,6 +5,7 @@ package spool
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -48,12 +49,37 @@ func TestFilter(t *testing.T) {
 		if got := v.Override != nil; got != (want[k] || want[Key{Service: k.Service}]) {
 			t.Fatalf("%v: found %v, want %v", k, got, want[k])
 		}
-		strange := positionOf(Key{Service: k.Service + "?", Port: k.Port})
+		strange := positionOf(k.Service+"?", "", k.Port)
 		if s.shards[strange.shard].mayContain(strange) {
 			found++
 		}
 	}
 	if most := 15_000 / 8; found > most {
 		t.Errorf("%d of 15000 keys that are not there are looked for, want at most %d with %d that are", found, most, len(want))
+	}
+}
+
+// TestViewFollowsCovers: a snapshot with one override finds it for the targets that Key.Covers says, and no others.
+func TestViewFollowsCovers(t *testing.T) {
+	t.Parallel()
+	var keys []Key
+	for _, service := range []string{All, "web", "api"} {
+		keys = append(keys, Key{Service: service})
+		for _, host := range []string{"", "127.0.0.1", "10.0.0.5"} {
+			keys = append(keys, Key{Service: service, Host: host, Port: 80}, Key{Service: service, Host: host, Port: 81})
+		}
+	}
+	for _, k := range keys {
+		b := newBuilder(&snapshot{})
+		b.set(k, slot{entry: &Entry{Key: k, State: Down}})
+		for _, target := range keys {
+			for _, local := range []bool{true, false} {
+				q := newQuery(target.Service, target.Host, target.Port, local)
+				v, _ := b.view(q, time.Now)
+				if found := v.Override != nil; found != k.Covers(q.key, local) || found != slices.Contains(q.keys(), k) {
+					t.Errorf("an override of %s for %s (local %v): found %v", k.Name(), q.key.Name(), local, found)
+				}
+			}
+		}
 	}
 }
