@@ -373,7 +373,7 @@ func testDies(t *testing.T, both []*host) {
 	p.says(t, "lb2 (web/web1): DOWN, 0 sessions open: out", "lb2 (raw/web1): DOWN, 0 sessions open: out")
 	_ = f.lbs[1].cmd.Process.Kill()
 	<-f.lbs[1].done
-	p.says(t, "lb2 (web/web1): silent, and it was out")
+	p.says(t, "lb2 (web/web1): silent, was out")
 	f.waits(p, "a request of the other is")
 	f.works[0].release("a")
 	f.ends(p, 0, f.service+": out with 4 balancers")
