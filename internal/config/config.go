@@ -1,4 +1,4 @@
-// Package config reads the daemon's configuration file. It holds plain values; cmd/hacheck turns
+// Package config reads the daemon's configuration file. It holds plain values; internal/daemon turns
 // them into the options of the other packages.
 //
 // The file is a YAML mapping of the keys in one table (Keys lists them). A wrong value is an error that

@@ -1,0 +1,315 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// agentSays returns what an agent answers to a text: "" when it closes without a word, and "closed" when
+// nothing listens.
+func agentSays(addr, text string) string {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return "closed"
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(soon))
+	_, _ = io.WriteString(c, text)
+	b, _ := io.ReadAll(c)
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+// agentPorts returns where the agents of -A answer.
+func (p *process) agentPorts(n int) (addrs []string) {
+	p.t.Helper()
+	line := regexp.MustCompile(`agent answers.* listen=(\S+) service=all`)
+	until(p.t, "the agents answer", func() bool {
+		p.alive()
+		addrs = nil
+		for _, m := range line.FindAllStringSubmatch(p.said(), -1) {
+			addrs = append(addrs, m[1])
+		}
+		return len(addrs) == n
+	})
+	return addrs
+}
+
+func drop(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAgentPorts: -A twice, on the bind address, each for all and for whatever is asked.
+func TestAgentPorts(t *testing.T) {
+	t.Parallel()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	p := startDaemon(t, "-A", "0", "--agent-port=0", "--spool-root", spoolRoot)
+	agents := p.agentPorts(2)
+	file := func(name string) string { return filepath.Join(spoolRoot, name) }
+	want := func(text, want string) {
+		t.Helper()
+		for _, addr := range agents {
+			if !strings.HasPrefix(addr, "127.0.0.1:") {
+				t.Errorf("%s is not on the bind address", addr)
+			}
+			if got := agentSays(addr, text); got != want {
+				t.Errorf("%q to %s: %q, want %q", text, addr, got, want)
+			}
+		}
+	}
+	want("\n", "up ready")
+	writeFile(t, file("web"), `{"reason": "disk", "state": "drain"}`)
+	want("\n", "up ready")
+	want("web\n", "up drain")
+	writeFile(t, file("web:8080"), "plain text")
+	want("web:8080\n", "ready down #plain text")
+	want("web:8081\n", "up drain")
+	want("web:127.0.0.1:8080\r\n", "ready down #plain text")
+	writeFile(t, file("all"), `{"reason": "kernel", "state": "maint"}`)
+	want("", "maint down #kernel")
+	want("web\n", "maint down #kernel")
+	drop(t, file("all"))
+	want("web\n", "up drain")
+	want("db\n", "ready down #coming back")
+	want("a/b\n", "")
+	writeFile(t, file("db"), `{"state": "up"}`)
+	want("db\n", "up ready")
+	until(t, "what was said is among the balancers", func() bool { // it is noted behind the answer
+		page := p.mustGet("/balancers", 200)
+		return strings.Contains(page, `{"service":"db","address":"127.0.0.1","answer":"up ready",`) &&
+			strings.Contains(page, `{"service":"web:8080","address":"127.0.0.1","answer":"ready down #plain text",`)
+	})
+
+	p.signal(syscall.SIGTERM)
+	p.stopped(0)
+	want("web\n", "closed")
+}
+
+// TestAgentComesBack: of a service in maint, of what covers it, by expiry and by hand; and what a check of
+// it, asked through the daemon, has to do with that.
+func TestAgentComesBack(t *testing.T) {
+	t.Parallel()
+	listening := func() string {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		return port(t, ln.Addr().String())
+	}
+	web, db := listening(), listening()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	p := startDaemon(t, "-A", "0", "--spool-root", spoolRoot)
+	addr := p.agentPorts(1)[0]
+	file := func(name string) string { return filepath.Join(spoolRoot, name) }
+	want := func(text, want string) {
+		t.Helper()
+		if got := agentSays(addr, text); got != want {
+			t.Fatalf("%q: %q, want %q", text, got, want)
+		}
+	}
+	for _, name := range []string{"web", "web:" + web, "all"} {
+		p.mustGet("/tcp/web/"+web, 200) // kept, and of no use after maint
+		writeFile(t, file(name), `{"reason": "disk", "state": "maint"}`)
+		want("web:"+web+"\n", "maint down #disk")
+		p.mustGet("/tcp/web/"+web, 503)
+		drop(t, file(name))
+		want("web:"+web+"\n", "ready down #coming back")
+		p.mustGet("/spool/web/"+web, 200) // asks nobody
+		p.mustGet("/tcp/db/"+db, 200)     // another service
+		want("web:"+web+"\n", "ready down #coming back")
+		p.mustGet("/tcp/web/"+web, 200)
+		want("web:"+web+"\n", "up ready")
+		p.mustGet("/tcp/web/"+web, 200) // kept
+		want("web:"+web+"\n", "up ready")
+	}
+	want("db\n", "up ready") // the check of db above came after the end of all
+	// By itself.
+	writeFile(t, file("web"), fmt.Sprintf(`{"reason": "disk", "state": "maint", "expiration": %d}`, time.Now().Unix()+1))
+	want("web\n", "maint down #disk")
+	until(t, "it expires", func() bool { return agentSays(addr, "web\n") != "maint down #disk" })
+	want("web\n", "ready down #coming back")
+	p.mustGet("/tcp/web/"+web, 200)
+	want("web\n", "up ready")
+}
+
+// TestAgentWasNotAskedInMaint: a check that passes after maint counts although no agent was asked until then.
+func TestAgentWasNotAskedInMaint(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	p := startDaemon(t, "-A", "0", "--spool-root", spoolRoot)
+	writeFile(t, filepath.Join(spoolRoot, "web"), `{"state": "maint"}`)
+	p.wait(regexp.MustCompile(`service=web state=maint`))
+	drop(t, filepath.Join(spoolRoot, "web"))
+	p.wait(regexp.MustCompile(`override lifted`))
+	p.mustGet("/tcp/web/"+port(t, ln.Addr().String()), 200)
+	if got := agentSays(p.agentPorts(1)[0], "web\n"); got != "up ready" {
+		t.Errorf("the agent says %q after a check has passed", got)
+	}
+}
+
+// TestAgentAlone is -S: who asks over HTTP hears of the service alone, and the agent says the rest.
+func TestAgentAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spoolRoot, conf, own := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := port(t, ln.Addr().String())
+	writeFile(t, conf, fmt.Sprintf("cache_time: 0\nservices: {web: {checks: [{type: tcp, port: %s}], http_listen: %q}}\n", web, own))
+	p := startDaemon(t, "-S", "-A", "0", "--spool-root", spoolRoot, "-c", conf)
+	agent := p.agentPorts(1)[0]
+	for _, c := range []struct {
+		state        string
+		http, spool  int
+		door         int
+		healthy      bool
+		agent, whose string
+	}{
+		{"", 200, 200, 200, true, "up ready", "web"},
+		{"down", 200, 503, 504, true, "ready down #why", "web"},
+		{"drain", 200, 404, 504, true, "up drain", "web"},
+		{"maint", 200, 503, 504, true, "maint down #why", "web"},
+		{"up", 200, 200, 200, true, "up ready", "web"},
+		{"down", 200, 503, 504, true, "ready down #why", "all"},
+		{"down", 503, 503, 504, false, "ready down #why", "web"},
+		{"up", 200, 200, 200, false, "up ready", "web"},
+		{"", 503, 200, 504, false, "up ready", "web"},
+	} {
+		if c.state != "" {
+			writeFile(t, filepath.Join(spoolRoot, c.whose), fmt.Sprintf(`{"reason": "why", "state": %q}`, c.state))
+		}
+		if !c.healthy {
+			ln.Close()
+		}
+		p.mustGet("/tcp/web/"+web, c.http)
+		p.mustGet("/spool/web/"+web, c.spool)
+		if code, body := fetch(t, own, ""); code != c.door {
+			t.Errorf("%v: the service's own listener: %d %s", c, code, body)
+		}
+		if got := agentSays(agent, "web:"+web+"\n"); got != c.agent {
+			t.Errorf("%v: the agent says %q", c, got)
+		}
+		if c.state != "" {
+			drop(t, filepath.Join(spoolRoot, c.whose))
+		}
+	}
+}
+
+// TestAgentListen: a service's own agent, opened, kept, moved and closed as its other listeners are; who is
+// connected when it closes hears nothing.
+func TestAgentListen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spoolRoot, conf := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
+	web, db, other := freeAddr(t), freeAddr(t), freeAddr(t)
+	config := func(web string) string {
+		return fmt.Sprintf("services: {web: {agent_listen: %q}, db: {agent_listen: %q}}\n", web, db)
+	}
+	writeFile(t, conf, config(web))
+	p := startDaemon(t, "-c", conf, "--spool-root", spoolRoot)
+	writeFile(t, filepath.Join(spoolRoot, "web"), "disk")
+	want := func(addr, text, want string) {
+		t.Helper()
+		if got := agentSays(addr, text); got != want {
+			t.Errorf("%q to %s: %q, want %q", text, addr, got, want)
+		}
+	}
+	want(web, "\n", "ready down #disk")
+	want(web, "", "ready down #disk")
+	want(web, "db\n", "up ready")
+	want(db, "\n", "up ready")
+	want(db, "web\n", "ready down #disk")
+
+	// One that is moved, and one that is kept: a connection that asks all the time never finds it closed.
+	var done, closed atomic.Int64
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for done.Load() == 0 {
+			if agentSays(db, "\n") != "up ready" {
+				closed.Add(1)
+			}
+		}
+	}()
+	writeFile(t, conf, config(other))
+	p.signal(syscall.SIGHUP)
+	until(t, "the new agent answers", func() bool { return agentSays(other, "\n") == "ready down #disk" })
+	until(t, "the old one is closed", func() bool { return agentSays(web, "\n") == "closed" })
+	done.Add(1)
+	<-gone
+	if n := closed.Load(); n > 0 {
+		t.Errorf("an agent that a reload keeps was closed to %d of those who asked", n)
+	}
+	p.mustGet("/spool/web/80", 503)
+
+	c, err := net.Dial("tcp", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p.signal(syscall.SIGTERM)
+	_ = c.SetDeadline(time.Now().Add(soon))
+	if b, _ := io.ReadAll(c); len(b) > 0 && string(b) != "ready down #disk\n" {
+		t.Errorf("at the end a connection was told %q", b)
+	}
+	p.stopped(0)
+	want(other, "\n", "closed")
+	want(db, "\n", "closed")
+}
+
+// TestAgentClosesFirst: while the last requests are answered nobody is told anything new.
+func TestAgentClosesFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	spoolRoot, conf, own := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-answer
+	}))
+	t.Cleanup(web.Close)
+	writeFile(t, conf, fmt.Sprintf("services: {web: {agent_listen: %q}}\n", own))
+	p := startDaemon(t, "-A", "0", "-c", conf, "--spool-root", spoolRoot)
+	agents := append(p.agentPorts(1), own)
+	code := make(chan int, 1)
+	go func() {
+		c, _, _ := p.get("/http/web/" + port(t, web.Listener.Addr().String()) + "/")
+		code <- c
+	}()
+	<-asked
+	p.signal(syscall.SIGTERM)
+	for _, addr := range agents {
+		until(t, "the agent is closed", func() bool { return agentSays(addr, "web\n") == "closed" })
+	}
+	select {
+	case c := <-code:
+		t.Errorf("the request was answered with %d too early", c)
+	default:
+	}
+	close(answer)
+	if c := <-code; c != 200 {
+		t.Errorf("the request in flight: %d", c)
+	}
+	p.stopped(0)
+}

@@ -1,0 +1,204 @@
+package daemon
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// canary is every password of TestPasswordsShowNowhere, and in every one of its headers, cookies and bodies.
+const canary = "c4naryS3cretOfOurs"
+
+// cages are checks of every type that knows a password, with it wherever it can be. HOST and PORT are the
+// service's; there is no way to write the password into a name.
+const cages = `
+- {type: amqp, host: HOST, port: PORT, username: u, password: CANARY, use_tls: false}
+- {type: amqp, host: HOST, port: PORT, username: u, password: CANARY}
+- {type: postgres, host: HOST, port: PORT, username: u, password: CANARY, database: d}
+- {type: mysql, host: HOST, port: PORT, username: u, password: CANARY}
+- {type: redis, host: HOST, port: PORT, password: CANARY}
+- {type: redis, host: HOST, port: PORT, username: u, password: CANARY, use_tls: true}
+- {type: sentinel, host: HOST, port: PORT, password: CANARY}
+- {type: mongodb, host: HOST, port: PORT, username: u, password: CANARY}
+- {type: smtp, host: HOST, port: PORT, username: u, password: CANARY, use_tls: false, from_address: a@b, to_address: c@d, helo_fallback: true}
+- {type: smtp, host: HOST, port: PORT, username: u, password: CANARY}
+- {type: http, url: "http://u:CANARY@HOST:PORT/url"}
+- {type: http, url: "https://u:CANARY@HOST:PORT/tls"}
+- {type: http, url: "http://HOST:PORT/auth", auth: [u, CANARY]}
+- {type: http, url: "http://HOST:PORT/digest", digest_auth: [u, CANARY]}
+- {type: http, url: "http://HOST:PORT/headers", headers: {Authorization: Bearer CANARY, X-Token: [CANARY, CANARY]}}
+- {type: http, url: "http://HOST:PORT/cookies", cookies: {session: CANARY}}
+- {type: http, url: "http://HOST:PORT/body", method: POST, body: '{"password": "CANARY"}'}
+- {type: http, url: "http://HOST:PORT/params", params: {key: CANARY}, allow_redirects: true}
+- {type: http, url: "http://u:CANARY@web.example.com/proxied", proxy_url: "http://u:CANARY@HOST:PORT"}
+- {type: http, url: "https://web.example.com/tunnelled", proxy_url: "http://u:CANARY@HOST:PORT"}
+- {type: script, command: [/bin/false, CANARY]}
+- {type: script, command: "/no/such/program --password=CANARY"}
+`
+
+// speaker has f speak to everyone who connects.
+func speaker(t *testing.T, f func(net.Conn)) (addr string) {
+	t.Helper()
+	ln := tcpListener(t)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				f(c)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+// unkind are services that fail, each in another way, and that say what they were told where they can.
+func unkind(t *testing.T) map[string]string {
+	t.Helper()
+	refused := freeAddr(t)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		dump, _ := httputil.DumpRequest(r, true)
+		w.Header().Set("WWW-Authenticate", `Digest realm="r", nonce="n", qop="auth"`)
+		if r.URL.Path == "/params" {
+			w.Header().Set("Location", "http://"+r.Host+"/params?again="+r.URL.Query().Get("key"))
+			w.WriteHeader(http.StatusFound)
+			return
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write(dump)
+	}))
+	t.Cleanup(page.Close)
+	return map[string]string{
+		"refused":   refused,
+		"closes":    speaker(t, func(net.Conn) {}),
+		"silent":    speaker(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
+		"echoes":    speaker(t, func(c net.Conn) { _, _ = io.Copy(c, c) }),
+		"greets":    speaker(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 "+canaryGreeting+"\r\n"); _, _ = io.Copy(c, c) }),
+		"redis":     speaker(t, func(c net.Conn) { b := make([]byte, 4096); n, _ := c.Read(b); fmt.Fprintf(c, "-ERR %q\r\n", b[:n]) }),
+		"http page": page.Listener.Addr().String(),
+	}
+}
+
+// canaryGreeting is a greeting that is no secret.
+const canaryGreeting = "mail.example.com ESMTP"
+
+// leaks returns the forms of the password that a text has.
+func leaks(text string) (found []string) {
+	forms := []string{canary, strings.ToUpper(canary), url.QueryEscape(canary), fmt.Sprintf("%x", canary), fmt.Sprintf("%d", []byte(canary))}
+	for i := range 3 { // base64, wherever in the text the password begins
+		b := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("-", i) + canary))
+		forms = append(forms, b[4:len(b)-4])
+	}
+	for _, f := range forms {
+		if strings.Contains(text, f) {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// TestPasswordsShowNowhere checks services that fail in every way there is, with every type that knows a
+// password, through every door, and looks for the password in all that is printed, logged and answered.
+func TestPasswordsShowNowhere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var checks strings.Builder
+	for _, addr := range unkind(t) {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checks.WriteString(strings.NewReplacer("HOST", host, "PORT", port, "CANARY", canary).Replace(cages[1:]))
+	}
+	look := func(what, text string) {
+		t.Helper()
+		for _, form := range leaks(text) {
+			at := strings.Index(text, form)
+			t.Errorf("%s shows the password: ...%s...", what, text[max(0, at-300):min(len(text), at+100)])
+		}
+	}
+
+	file := filepath.Join(dir, "checks.yaml")
+	writeFile(t, file, checks.String())
+	for _, args := range []string{
+		"run", "run -v -d -t", "run -U -v -d -t", "run --output json", "run --output junit", "run --output nagios",
+		"run --dry-run", "run --dry-run --output json", "run --validate", "run -f 1 --max-timeout 0.5 -t", "firewall export",
+	} {
+		cmd := exec.Command(binary, append(strings.Fields(args), "--connect-timeout", "1", file)...)
+		cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+		out, err := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != 0 && code != 2 {
+			t.Fatalf("%s: %v\n%s", args, err, out)
+		}
+		if bytes.Count(out, []byte("\n")) < 5 && !strings.Contains(args, "validate") {
+			t.Errorf("%s says little: %s", args, out)
+		}
+		look(args, string(out))
+	}
+	// A line that is wrong in the option next to the password.
+	wrong := filepath.Join(dir, "wrong.yaml")
+	writeFile(t, wrong, strings.ReplaceAll(checks.String(), "type: ", "colour: blue, timeout: -1, type: "))
+	out, err := exec.Command(binary, "run", wrong).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("wrong.yaml:1: colour: ")) {
+		t.Errorf("a wrong file: %v\n%s", err, out)
+	}
+	look("run of a wrong file", string(out))
+
+	// The daemon, with all of them as one service, and what the configuration has besides.
+	conf := filepath.Join(dir, "hacheck.yaml")
+	writeFile(t, conf, "mysql_username: u\nmysql_password: "+canary+"\nremote_spool_token: "+canary+"\nallow_remote_spool_changes: true\nservices:\n  web:\n    checks:\n"+
+		"      "+strings.TrimSpace(strings.ReplaceAll(strings.ReplaceAll(checks.String(), "\n", "\n      "), "{type: ", "{timeout: 1, type: "))+"\n")
+	p := startDaemon(t, "-v", "-c", conf)
+	for _, accept := range []string{"", "application/json"} {
+		req, err := http.NewRequest(http.MethodGet, "http://"+p.addrs[0]+"/checks/web/0/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Cache-Control", "no-cache")
+		if accept != "" {
+			req.Header.Set("Accept", accept)
+		}
+		resp, err := (&http.Client{Timeout: time.Minute}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 503 || len(b) < 1000 {
+			t.Errorf("/checks: %d %v %s", resp.StatusCode, err, b)
+		}
+		look("/checks as "+accept, string(b))
+	}
+	for _, path := range []string{"/", "/status", "/recent", "/status/count", "/metrics", "/balancers", "/postgres/web/5432/", "/amqp/web/5672/", "/mysql/web/3306/", "/mongodb/web/27017/"} {
+		if _, body, err := p.get(path); err != nil {
+			t.Error(err)
+		} else {
+			look(path, body)
+		}
+	}
+	for _, name := range []string{"cmdline", "environ", "comm"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name))
+		if err != nil && !errors.Is(err, fs.ErrPermission) { // the environment is for root alone
+			t.Error(err)
+		}
+		look("the daemon's "+name, string(text))
+	}
+	look("the daemon's log", p.said())
+}

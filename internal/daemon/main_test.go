@@ -1,0 +1,315 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"hacheck/test/servertest"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// soon is how long anything may take that should happen at once. It is long because test machines are slow.
+const soon = 20 * time.Second
+
+// binary is the daemon, built once by TestMain as make build does it, or with the race detector when the
+// tests have it. Its directory is open to all users.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	servertest.Detach()
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "hacheck-test-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		binary = filepath.Join(dir, "hacheck")
+		args := []string{"build", "-tags", buildSetting("-tags"), "-ldflags", "-X main.version=1.2.3-test", "-o", binary}
+		env := append(os.Environ(), "CGO_ENABLED=0")
+		if underRace() {
+			args, env = append(args, "-race"), append(os.Environ(), "CGO_ENABLED=1")
+		}
+		build := exec.Command("go", append(args, "../../cmd/hacheck")...)
+		build.Env = env
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// underRace reports whether this test was built with -race.
+func underRace() bool { return buildSetting("-race") == "true" }
+
+// buildSetting is the value of a flag with which this test was built, "" where it was not given.
+func buildSetting(flag string) string {
+	info, _ := debug.ReadBuildInfo()
+	for _, s := range info.Settings {
+		if s.Key == flag {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// TestScripts runs testdata/script/*.txtar: a new case is a new file or a few lines in one.
+func TestScripts(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() }) // the scripts run in parallel, after this function
+	help, err := os.ReadFile("testdata/help.golden")
+	if err != nil && !*update {
+		t.Fatal(err)
+	}
+	if *update {
+		if help, err = exec.Command(binary, "--help").Output(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile("testdata/help.golden", help, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata/script",
+		Deadline:      time.Now().Add(2 * soon),
+		UpdateScripts: *update,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("TAKEN", strconv.Itoa(taken.Addr().(*net.TCPAddr).Port))
+			return os.WriteFile(filepath.Join(e.WorkDir, "help.golden"), help, 0o644)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// exits CODE COMMAND ARG... runs the command and wants that exit code.
+			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) < 2 {
+					ts.Fatalf("usage: exits CODE COMMAND ARG...")
+				}
+				code := 0
+				err := ts.Exec(args[1], args[2:]...)
+				if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+					code = exit.ExitCode()
+				} else if err != nil {
+					ts.Fatalf("%v", err)
+				}
+				if strconv.Itoa(code) != args[0] {
+					ts.Fatalf("exit code %d, want %s", code, args[0])
+				}
+			},
+		},
+	})
+}
+
+// process is a running daemon.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	addrs  []string // where it answers
+	ended  chan struct{}
+	mu     sync.Mutex
+	stderr bytes.Buffer
+}
+
+// launch starts the daemon with a spool of its own and does not wait for it. change may alter the command.
+func launch(t *testing.T, change func(*exec.Cmd), args ...string) *process {
+	t.Helper()
+	p := &process{t: t, ended: make(chan struct{})}
+	if !slices.Contains(args, "--spool-root") {
+		args = append(args, "--spool-root", filepath.Join(t.TempDir(), "spool"))
+	}
+	p.cmd = exec.Command(binary, args...)
+	p.cmd.Stderr = p
+	// Whatever still holds stderr when the daemon has ended is none of it.
+	p.cmd.WaitDelay = time.Second
+	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	if change != nil {
+		change(p.cmd)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // its result is in ProcessState
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+		if said := p.said(); strings.Contains(said, "DATA RACE") || strings.Contains(said, "panic") {
+			t.Error("the daemon panicked or has a data race")
+		}
+		if t.Failed() {
+			t.Logf("the daemon's stderr:\n%s", p.said())
+		}
+	})
+	return p
+}
+
+// startDaemon starts the daemon on a free port of 127.0.0.1 and waits until it answers.
+func startDaemon(t *testing.T, args ...string) *process {
+	t.Helper()
+	if !slices.Contains(args, "-p") {
+		args = append(args, "-p", "0")
+	}
+	if !slices.Contains(args, "-B") {
+		args = append(args, "-B", "127.0.0.1")
+	}
+	p := launch(t, nil, args...)
+	p.ready()
+	return p
+}
+
+var listens = regexp.MustCompile(`hacheck answers.* listen="?\[([^"]*)\]"? spool=`)
+
+// ready waits until the daemon says where it answers.
+func (p *process) ready() {
+	p.t.Helper()
+	p.addrs = strings.Fields(p.wait(listens)[1])
+}
+
+// Write takes what the daemon says on stderr.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.Write(b)
+}
+
+func (p *process) said() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stderr.String()
+}
+
+// wait waits for something to be said on stderr.
+func (p *process) wait(what *regexp.Regexp) (m []string) {
+	p.t.Helper()
+	until(p.t, "the log says "+what.String(), func() bool {
+		m = what.FindStringSubmatch(p.said())
+		if m == nil {
+			p.alive()
+		}
+		return m != nil
+	})
+	return m
+}
+
+func (p *process) alive() {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+		p.t.Fatalf("the daemon has ended: %v\n%s", p.cmd.ProcessState, p.said())
+	default:
+	}
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatalf("signal %v: %v", s, err)
+	}
+}
+
+// exit waits for the end and returns the exit code, -1 after a signal.
+func (p *process) exit() int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(soon):
+		_ = p.cmd.Process.Signal(syscall.SIGABRT) // a Go program then says where it hangs
+		<-p.ended
+		p.t.Fatalf("the daemon has not ended:\n%s", p.said())
+		return 0
+	}
+}
+
+func (p *process) stopped(want int) {
+	p.t.Helper()
+	if got := p.exit(); got != want {
+		p.t.Errorf("exit code %d (%v), want %d\n%s", got, p.cmd.ProcessState, want, p.said())
+	}
+}
+
+// client opens a new connection for every request, as HAProxy does.
+var client = &http.Client{
+	Transport: &http.Transport{DisableKeepAlives: true},
+	Timeout:   soon,
+}
+
+// get asks for a path at the daemon's first address.
+func (p *process) get(path string) (code int, body string, err error) {
+	r, err := client.Get("http://" + p.addrs[0] + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	return r.StatusCode, string(b), err
+}
+
+func (p *process) mustGet(path string, want int) string {
+	p.t.Helper()
+	code, body, err := p.get(path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if code != want {
+		p.t.Fatalf("GET %s = %d %q, want %d", path, code, body, want)
+	}
+	return body
+}
+
+// until polls for a condition that nothing announces; the sleep is the pace of the polling, up to a deadline.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(soon); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// port returns the port of an address.
+func port(t *testing.T, addr string) string {
+	t.Helper()
+	_, p, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"hacheck/internal/cmdline"
+	"hacheck/internal/config"
+)
+
+const (
+	defaultPort      = 3333
+	defaultBind      = "0.0.0.0"
+	defaultSpoolRoot = "/var/spool/hacheck"
+)
+
+// options are the command line.
+type options struct {
+	configFile    string // "" is none
+	ports         []uint16
+	agentPorts    []uint16
+	bind          string
+	bindGiven     bool // on the command line
+	spoolRoot     string
+	procs         int // 0: as many processors as there are
+	verbose       bool
+	noSpoolOnHTTP bool
+	checkConfig   bool
+	ignored       []string // positional arguments, which the original took and ignored
+}
+
+const about = `hacheck answers the health checks of load balancers, by default on port 3333: what operators say with
+hadown and haup comes first, then what the service itself says.`
+
+const life = `Signals:
+  SIGTERM, SIGINT, SIGQUIT   accept no more, answer the requests in flight, exit with 0;
+                             the second one exits at once, with 1
+  SIGHUP                     read the configuration file again and reopen the log; a wrong file changes
+                             nothing and is logged
+
+Exit status: 0 stopped by a signal, 1 the machine does not let it start, 2 the command line or the
+configuration file is wrong. A crash ends it by SIGABRT.
+`
+
+// parseOptions reads the command line. Both results are nil when it asked for --help or --version and
+// has got it on stdout.
+func parseOptions(args []string, env Env) (*options, error) {
+	o := &options{}
+	run := false
+	cmd := &cobra.Command{
+		Use:     "hacheck [options]",
+		Long:    about,
+		Version: env.Version,
+		// The original ignored positional arguments, and so does what is started by its old scripts.
+		Args: cobra.ArbitraryArgs,
+		Run: func(_ *cobra.Command, args []string) {
+			run = true
+			o.ignored = args
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// "hacheck completion" is no command of the original either.
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	cmd.SetArgs(args)
+	cmd.SetOut(env.Stdout)
+	cmd.SetErr(env.Stderr)
+	cmd.SetVersionTemplate("hacheck {{.Version}}\n")
+	cmd.SetHelpFunc(func(c *cobra.Command, _ []string) { _, _ = io.WriteString(env.Stdout, help(c.Flags())) })
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return cmdline.Explain(c.Flags(), err) })
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVarP(&o.configFile, "config-file", "c", "", "read the configuration from `FILE` (YAML, keys see below)")
+	f.VarP((*portList)(&o.ports), "port", "p", "answer on port `N`, for more of them again (default 3333)")
+	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`, for more of them again; who\nsends no service is told about all")
+	f.StringVarP(&o.bind, "bind-address", "B", defaultBind, "answer on this `ADDRESS`; :: is IPv6 and IPv4")
+	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` with the overrides, made with mode 0750 if missing")
+	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach, this is one process that uses them all (0, the default)")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
+	f.BoolVarP(&o.noSpoolOnHTTP, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
+	f.BoolVar(&o.checkConfig, "check-config", false, "say what is wrong with the configuration file and exit, with 2\nif anything is, an unknown key included")
+	f.BoolP("help", "h", false, "print this help")
+	f.Bool("version", false, "print the version")
+
+	if err := cmdline.RefuseSingleDash(f, args); err != nil {
+		return nil, &usageError{err}
+	}
+	if err := cmd.Execute(); err != nil {
+		return nil, &usageError{err}
+	}
+	if !run {
+		return nil, nil
+	}
+	o.bindGiven = f.Changed("bind-address")
+	if err := o.check(); err != nil {
+		return nil, &usageError{err}
+	}
+	return o, nil
+}
+
+// check holds the options against each other and fills in the port.
+func (o *options) check() error {
+	if o.procs < 0 {
+		return fmt.Errorf("option -n, --num-procs: invalid value %q: want a number of processors, or 0 for all", strconv.Itoa(o.procs))
+	}
+	if o.spoolRoot == "" {
+		return errors.New("option --spool-root: invalid value \"\": want a directory")
+	}
+	if len(o.ports) == 0 {
+		o.ports = []uint16{defaultPort}
+	}
+	for _, port := range o.agentPorts {
+		if port != 0 && slices.Contains(o.ports, port) {
+			return fmt.Errorf("option -A, --agent-port: port %d answers HTTP already (-p); the agent needs one of its own", port)
+		}
+	}
+	if strings.HasPrefix(o.bind, "[") || strings.HasPrefix(o.bind, ":") && !isAddr(o.bind) {
+		return fmt.Errorf("option -B, --bind-address: invalid value %q: want an address without brackets and port, or a host name", o.bind)
+	}
+	return nil
+}
+
+func isAddr(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// portList is the value of -p. A port that is given twice counts once: the original did not mind either.
+type portList []uint16
+
+// String returns "", so that the help shows the default in words.
+func (p *portList) String() string { return "" }
+
+// Type names the value in the help where the usage text does not.
+func (p *portList) Type() string { return "port" }
+
+// Set adds a port.
+func (p *portList) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return errors.New("want a port from 1 to 65535, or 0 for any that is free")
+	}
+	if port := uint16(n); port == 0 || !slices.Contains(*p, port) {
+		*p = append(*p, port)
+	}
+	return nil
+}
+
+// help is what --help prints.
+func help(f *pflag.FlagSet) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage: hacheck [options]\n       hacheck %s ... (see hacheck SUBCOMMAND --help)\n\n%s\n\nOptions:\n%s\n", strings.Join(slices.Sorted(maps.Keys(subcommands)), "|"), about, f.FlagUsages())
+	b.WriteString("Keys of the configuration file:\n")
+	for _, k := range config.Keys() {
+		def := k.Default
+		if def == "" {
+			def = "none"
+		}
+		fmt.Fprintf(&b, "  %-28s%s\n%30s%s; default %s\n", k.Name, k.Doc, "", k.Want, def)
+	}
+	return b.String() + "\n" + life
+}
