@@ -5,16 +5,16 @@ import (
 	"syscall"
 )
 
-// maxStack is how far the stack of one goroutine may grow. A recursion without end shall crash with its stack trace
-// before it has taken the memory of the machine; Go's own limit is 1 GB.
+// maxStack is the largest stack of one goroutine, in bytes. An endless recursion crashes at it, before it has used up
+// the memory of the machine; Go's own limit is 1 GB.
 const maxStack = 64 << 20
 
 // crashBySignal makes every crash end the process by a signal, SIGABRT, and without a core file.
 //
-// Go exits with status 2 after a panic, a fatal error of the runtime or a signal such as SIGSEGV. Status 2 is also
-// that of a wrong configuration, which a service manager must not start again; a crash it must. The unit sets the same
-// by GOTRACEBACK=crash and LimitCORE=0; this is for units that do not, and for "hacheck aggregate" and "hacheck beacon".
-// Process 1 of a container cannot end itself by a signal: there the status stays 2.
+// Go exits with status 2 after a panic, a fatal error of the runtime or a signal such as SIGSEGV. Status 2 also means a
+// wrong configuration, after which a service manager must not restart the daemon; after a crash it must. The systemd
+// unit sets the same with GOTRACEBACK=crash and LimitCORE=0; this is for other units, and for "hacheck aggregate" and
+// "hacheck beacon". Process 1 of a container cannot end itself by a signal: there the status stays 2.
 //
 // Call it after catchSignals: until then SIGQUIT is a crash.
 func crashBySignal() {

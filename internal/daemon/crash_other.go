@@ -2,5 +2,5 @@
 
 package daemon
 
-// forbidDump is for Linux only: elsewhere the limit of core files is enough.
+// forbidDump does nothing: outside Linux the limit of core files is enough.
 func forbidDump() {}

@@ -18,17 +18,17 @@ const (
 // maxSymlinks is how many symbolic links one path may lead through; it is the kernel's limit.
 const maxSymlinks = 40
 
-// exposure is a file or directory that an untrusted user may write: any user but root and the one that this process
-// runs as. Groups are trusted, because an administrator chose their members.
+// exposure is a file or directory that an untrusted user may write. Trusted users are root and the user of this process.
+// Groups are trusted too, because an administrator chose their members.
 type exposure struct {
 	path string
 	info fs.FileInfo
 }
 
-// exposed returns what lets an untrusted user change or replace the file at path: the file itself, or a directory on
-// the way to it or to one of the symbolic links on that way. It returns false when there is nothing, or when that
-// cannot be read. A file that does not exist is exposed where others may create it. The mode of a directory at the
-// end of path is not looked at.
+// exposed returns what lets an untrusted user change or replace the file at path: the file itself, or a directory above
+// it or above a symbolic link that path leads through. It returns false if there is nothing, or if it cannot be read. A
+// file that does not exist is exposed if others may create it. The mode of a directory at the end of path does not
+// count.
 func exposed(path string) (exposure, bool) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -79,7 +79,7 @@ func exposed(path string) (exposure, bool) {
 }
 
 // replaceable reports whether an untrusted user may remove, rename or create the entry of a directory; entry is nil
-// when there is none. The sticky bit, as /tmp has it, leaves each entry to its owner.
+// if it does not exist. In a directory with the sticky bit, such as /tmp, only the owner may remove an entry.
 func replaceable(dir, entry fs.FileInfo) bool {
 	if !trusted(dir) {
 		return true
@@ -94,7 +94,7 @@ func trusted(info fs.FileInfo) bool {
 	return ok && (stat.Uid == 0 || int(stat.Uid) == os.Geteuid())
 }
 
-// attrs describe e in a log line.
+// attrs returns the attributes that describe e in a log line.
 func (e exposure) attrs() []any {
 	args := []any{"writable", e.path, "mode", e.info.Mode().String()}
 	if stat, ok := e.info.Sys().(*syscall.Stat_t); ok {

@@ -6,11 +6,10 @@ import (
 	"testing"
 )
 
-// TestTuneCollector: a large heap grows less between collections than a small one, and it is noticed both ways
-// without anybody looking.
-func TestTuneCollector(t *testing.T) {
+// TestTuneGC: GOGC follows the size of the heap both ways, after collections alone.
+func TestTuneGC(t *testing.T) {
 	t.Setenv("GOGC", "")
-	tuneCollector()
+	tuneGC()
 	now := func() uint64 {
 		s := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 		metrics.Read(s)

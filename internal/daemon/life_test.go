@@ -633,13 +633,13 @@ func TestOutOfDescriptors(t *testing.T) {
 	p.stopped(0)
 }
 
-// TestPatience: an answer may take as long as a reloaded healthcheck_timeout says, although the limits of
-// the server are those of its start.
-func TestPatience(t *testing.T) {
+// TestWriteDeadline: an answer may take as long as a reloaded healthcheck_timeout, although the server has the limit of
+// its start.
+func TestWriteDeadline(t *testing.T) {
 	release := make(chan struct{})
 	s := httptest.NewUnstartedServer(nil)
 	s.Config.WriteTimeout = time.Millisecond
-	p := &patience{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	p := &writeDeadlineHandler{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		<-release
 		_, _ = io.WriteString(w, "ok")
 	})}
@@ -657,7 +657,7 @@ func TestPatience(t *testing.T) {
 	}
 	time.AfterFunc(100*time.Millisecond, func() { close(release) })
 	if body, err := get(); err == nil {
-		t.Fatalf("without more patience it got %q", body)
+		t.Fatalf("with the limit of the start it got %q", body)
 	}
 	p.raise(time.Minute, s.Config)
 	if body, err := get(); err != nil || body != "ok" {
@@ -665,7 +665,7 @@ func TestPatience(t *testing.T) {
 	}
 	s.Config.WriteTimeout = time.Hour
 	if p.raise(time.Minute, s.Config); p.limit.Load() != 0 {
-		t.Error("the server's own limit would have done")
+		t.Error("the server's own limit is long enough")
 	}
 }
 

@@ -15,16 +15,16 @@ import (
 	"go.uber.org/goleak"
 )
 
-func told(n int) []byte { return fmt.Appendf(nil, "lost %d\n", n) }
+func lostLine(n int) []byte { return fmt.Appendf(nil, "lost %d\n", n) }
 
-func TestLogSinkCountsWhatIsLost(t *testing.T) {
+func TestLogWriterCountsWhatIsLost(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	s := newLogSink(&logTarget{file: w, path: "a pipe, closed with the sink", looked: time.Now().Add(time.Hour)}, told)
+	s := newLogWriter(&logFile{file: w, path: "a pipe, closed with the sink", checked: time.Now().Add(time.Hour)}, lostLine)
 	// Nobody reads: 64 KiB fill the pipe, then the queue fills, and no Write waits.
 	line := bytes.Repeat([]byte("x"), 1023)
 	line = append(line, '\n')
@@ -56,13 +56,13 @@ func TestLogSinkCountsWhatIsLost(t *testing.T) {
 	s.Write(line) // after the end: no panic, no wait
 }
 
-// TestLogSinkChangesTarget: what was said before a change stays in the old log, in its format.
-func TestLogSinkChangesTarget(t *testing.T) {
+// TestLogWriterChangesFile: lines from before a change stay in the old file.
+func TestLogWriterChangesFile(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	for i := range 50 {
 		paths := []string{filepath.Join(dir, fmt.Sprint("a", i)), filepath.Join(dir, fmt.Sprint("b", i)), filepath.Join(dir, fmt.Sprint("c", i))}
-		var targets []*logTarget
+		var targets []*logFile
 		for _, path := range paths {
 			target, err := openLog(path)
 			if err != nil {
@@ -70,14 +70,14 @@ func TestLogSinkChangesTarget(t *testing.T) {
 			}
 			targets = append(targets, target)
 		}
-		s := newLogSink(targets[0], told)
+		s := newLogWriter(targets[0], lostLine)
 		s.Write([]byte("one\n"))
-		s.use(targets[1], told)
+		s.setFile(targets[1], lostLine)
 		if i%2 == 0 {
 			s.Write([]byte("two\n"))
 		}
-		s.use(targets[2], told)
-		s.use(nil, told)
+		s.setFile(targets[2], lostLine)
+		s.setFile(nil, lostLine)
 		s.Write([]byte("three\n"))
 		s.close(soon)
 		<-s.done
@@ -96,8 +96,8 @@ func TestLogSinkChangesTarget(t *testing.T) {
 	}
 }
 
-// TestLogSinkMendsTornLine: a disk that fills in the middle of a line, and has room again later.
-func TestLogSinkMendsTornLine(t *testing.T) {
+// TestLogWriterEndsPartialLine: a disk that fills in the middle of a line, and has room again later.
+func TestLogWriterEndsPartialLine(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	path := filepath.Join(t.TempDir(), "log")
 	target, err := openLog(path)
@@ -159,14 +159,14 @@ func TestOpenLog(t *testing.T) {
 	}
 }
 
-// TestSwitchHandler: loggers that were derived before the switch follow it, with all that was said to them.
-func TestSwitchHandler(t *testing.T) {
+// TestFormatSwitch: loggers that were derived before the switch follow it, with all that was said to them.
+func TestFormatSwitch(t *testing.T) {
 	var text, json bytes.Buffer
-	h := newSwitchHandler(slog.LevelInfo, newHandler("text", &text, slog.LevelInfo))
+	h := newFormatSwitch(slog.LevelInfo, newHandler("text", &text, slog.LevelInfo))
 	log := slog.New(h).With("a", 1).WithGroup("g").With("b", 2)
 	other := slog.New(h)
 	log.Info("one", "c", 3)
-	h.use(newHandler("json", &json, slog.LevelInfo))
+	h.setHandler(newHandler("json", &json, slog.LevelInfo))
 	log.Info("two", "c", 3)
 	other.Debug("not said")
 	other.Info("three")

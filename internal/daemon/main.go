@@ -1,5 +1,6 @@
-// Package daemon assembles the command hacheck from the other packages: command line, configuration, listeners, log,
-// signals, reload, stop and systemd. It answers no request itself; the endpoints do (proxy, agent, aggregate, beacon).
+// Package daemon is the command hacheck. It assembles the daemon from the other packages: command line, configuration,
+// listeners, log, signals, reload, stop and systemd. It answers no request itself; the packages proxy, agent, aggregate
+// and beacon do.
 package daemon
 
 import (
@@ -19,22 +20,22 @@ type Env struct {
 	Stdout, Stderr io.Writer
 }
 
-// System returns the environment of a real process.
+// System returns the Env of this process.
 func System(version string) Env {
 	return Env{Version: version, Stdout: os.Stdout, Stderr: os.Stderr}
 }
 
-// Main runs the command hacheck, or the subcommand that the first argument names, and returns the exit code.
+// Main runs the daemon, or the subcommand that the first argument names, and returns the exit code. args are the
+// arguments without the name of the program.
 func Main(args []string, env Env) int {
 	if len(args) > 0 {
-		if sub, ok := subcommands[args[0]]; ok {
-			return sub(args[1:], env)
+		if subcommand, ok := subcommands[args[0]]; ok {
+			return subcommand(args[1:], env)
 		}
 	}
-	// The signals come first: one that arrives during the start must be handled. The original could lose a signal
-	// to stop in its first milliseconds, and never stopped.
-	s := catchSignals()
-	crashBySignal()
+	// Signals come first: one that arrives during the start must be handled. The original lost signals to stop in its
+	// first milliseconds, and never stopped.
+	sig := prepareProcess()
 	o, err := parseOptions(args, env)
 	switch {
 	case err != nil:
@@ -43,51 +44,56 @@ func Main(args []string, env Env) int {
 	case o.checkConfig:
 		err = checkConfig(o, env.Stdout)
 	default:
-		err = serve(o, env.Version, s)
+		err = serve(o, env.Version, sig)
 	}
 	if err == nil {
 		return 0
 	}
-	var (
-		usage *usageError
-		conf  *configError
-	)
-	switch {
-	case errors.As(err, &conf):
-		complain(env.Stderr, "%v", err) // a line for each error, which begins with the file's name
-		return 2
-	case errors.As(err, &usage):
-		complain(env.Stderr, "hacheck: %v\nTry \"hacheck --help\".", err)
+	if _, ok := errors.AsType[*configError](err); ok {
+		printError(env.Stderr, "%v", err) // each line begins with the name of the file
 		return 2
 	}
-	complain(env.Stderr, "hacheck: %v", err)
+	if _, ok := errors.AsType[*usageError](err); ok {
+		printError(env.Stderr, "hacheck: %v\nTry \"hacheck --help\".", err)
+		return 2
+	}
+	printError(env.Stderr, "hacheck: %v", err)
 	return 1
 }
 
-// complain prints a message to the operator, which may repeat what the command line or a file says.
-func complain(stderr io.Writer, format string, args ...any) {
+// printError prints a message to the operator. It may quote the command line or a file, so control characters are
+// removed.
+func printError(stderr io.Writer, format string, args ...any) {
 	_, _ = fmt.Fprintln(stderr, textfmt.Lines(fmt.Sprintf(format, args...)))
 }
 
-// usageError means that the command line is wrong, configError that the configuration file is.
+// usageError means that the command line is wrong, configError that the configuration file is wrong.
 type (
 	usageError  struct{ error }
 	configError struct{ error }
 )
 
-// signals are the signals that mean something. Each kind has its own channel, because a channel that is
-// full of one kind would lose the other.
+// signals are the signals that the daemon handles. Each kind has its own channel: in a channel that is full of one kind,
+// the other would be lost.
 type signals struct {
-	stop   <-chan os.Signal // SIGTERM, SIGINT, SIGQUIT; the second one cuts off what the first one waits for
+	stop   <-chan os.Signal // SIGTERM, SIGINT, SIGQUIT; the second one cuts off the requests that the first one waits for
 	reload <-chan os.Signal // SIGHUP
 }
 
 func catchSignals() signals {
-	stop, reload, none := make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)
+	stop, reload, ignored := make(chan os.Signal, 2), make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	signal.Notify(reload, syscall.SIGHUP)
-	// These would end the process: SIGPIPE when whoever reads the log has gone. They are caught rather
-	// than ignored, because programs started by this one would inherit "ignored".
-	signal.Notify(none, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
+	// These would end the process; SIGPIPE comes when the reader of the log has gone. They are caught and not ignored,
+	// because the programs of script checks would inherit "ignored".
+	signal.Notify(ignored, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
 	return signals{stop, reload}
+}
+
+// prepareProcess catches signals, and makes crashes end the process by a signal. The daemon and the subcommands that
+// run as a service call it first.
+func prepareProcess() signals {
+	sig := catchSignals()
+	crashBySignal()
+	return sig
 }

@@ -8,16 +8,16 @@ import (
 	"hacheck/internal/metrics"
 )
 
-// metrics is the page at /metrics: what each part of the daemon has counted.
+// metrics returns the page at /metrics, which shows the counters of every part of the daemon.
 func (d *daemon) metrics() http.Handler {
 	return metrics.Handler(metrics.Sources{
 		Version:   d.version,
-		Judge:     func() health.Stats { return d.judge.Load().Stats() },
+		Judge:     func() health.Stats { return d.evaluators.current.Load().Stats() },
 		Counters:  d.counters,
 		Spool:     d.index.Stats,
 		Overrides: d.index.List,
 		Balancers: func() balancer.Report { return d.balancers.Report("") },
-		Refused:   func() uint64 { return d.door.Refused() },
+		Refused:   func() uint64 { return d.proxy.Refused() },
 		Reloads: func() metrics.Reloads {
 			return metrics.Reloads{
 				Done: d.reloads.done.Load(), Failed: d.reloads.failed.Load(),
@@ -25,11 +25,11 @@ func (d *daemon) metrics() http.Handler {
 			}
 		},
 		Services: func() []metrics.Service {
-			if !d.conf.Load().MetricsPerService {
+			if !d.config.Load().MetricsPerService {
 				return nil
 			}
 			var list []metrics.Service
-			for _, s := range d.door.Seen() {
+			for _, s := range d.proxy.Seen() {
 				list = append(list, metrics.Service{Name: s.Service, Up: s.Code == http.StatusOK, Answers: s.Answers})
 			}
 			return list

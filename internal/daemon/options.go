@@ -23,7 +23,7 @@ const (
 	defaultSpoolRoot = "/var/spool/hacheck"
 )
 
-// options are the command line.
+// options are the options of the daemon's command line.
 type options struct {
 	configFile    string // "" is none
 	ports         []uint16
@@ -35,13 +35,13 @@ type options struct {
 	verbose       bool
 	noSpoolOnHTTP bool
 	checkConfig   bool
-	ignored       []string // positional arguments, which the original took and ignored
+	ignored       []string // positional arguments; the original ignored them too
 }
 
 const about = `hacheck answers the health checks of load balancers, by default on port 3333: what operators say with
 hadown and haup comes first, then what the service itself says.`
 
-const life = `Signals:
+const signalsAndExitStatus = `Signals:
   SIGTERM, SIGINT, SIGQUIT   accept no more, answer the requests in flight, exit with 0;
                              the second one exits at once, with 1
   SIGHUP                     read the configuration file again and reopen the log; a wrong file changes
@@ -51,8 +51,8 @@ Exit status: 0 stopped by a signal, 1 the machine does not let it start, 2 the c
 configuration file is wrong. A crash ends it by SIGABRT.
 `
 
-// parseOptions reads the command line. Both results are nil when it asked for --help or --version and
-// has got it on stdout.
+// parseOptions parses the command line of the daemon. It prints --help and --version to env.Stdout, and then returns
+// nil and no error.
 func parseOptions(args []string, env Env) (*options, error) {
 	o := &options{}
 	run := false
@@ -60,7 +60,7 @@ func parseOptions(args []string, env Env) (*options, error) {
 		Use:     "hacheck [options]",
 		Long:    about,
 		Version: env.Version,
-		// The original ignored positional arguments, and so does what is started by its old scripts.
+		// The original ignored positional arguments, and its start scripts may pass some.
 		Args: cobra.ArbitraryArgs,
 		Run: func(_ *cobra.Command, args []string) {
 			run = true
@@ -107,7 +107,7 @@ func parseOptions(args []string, env Env) (*options, error) {
 	return o, nil
 }
 
-// check holds the options against each other and fills in the port.
+// check returns an error if options are wrong or exclude each other. It sets the default port.
 func (o *options) check() error {
 	if o.procs < 0 {
 		return fmt.Errorf("option -n, --num-procs: invalid value %q: want a number of processors, or 0 for all", strconv.Itoa(o.procs))
@@ -134,7 +134,7 @@ func isAddr(s string) bool {
 	return err == nil
 }
 
-// portList is the value of -p. A port that is given twice counts once: the original did not mind either.
+// portList is the value of -p and -A. A port that is given twice counts once, as in the original.
 type portList []uint16
 
 // String returns "", so that the help shows the default in words.
@@ -155,7 +155,7 @@ func (p *portList) Set(s string) error {
 	return nil
 }
 
-// help is what --help prints.
+// help returns the text of --help.
 func help(f *pflag.FlagSet) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage: hacheck [options]\n       hacheck %s ... (see hacheck SUBCOMMAND --help)\n\n%s\n\nOptions:\n%s\n", strings.Join(slices.Sorted(maps.Keys(subcommands)), "|"), about, f.FlagUsages())
@@ -167,5 +167,5 @@ func help(f *pflag.FlagSet) string {
 		}
 		fmt.Fprintf(&b, "  %-28s%s\n%30s%s; default %s\n", k.Name, k.Doc, "", k.Want, def)
 	}
-	return b.String() + "\n" + life
+	return b.String() + "\n" + signalsAndExitStatus
 }

@@ -10,13 +10,12 @@ import (
 	"time"
 )
 
-// server is an http.Server whose Shutdown answers every connection that was accepted. That of net/http
-// reads the requests of the newest ones and closes them without a word: fit for a client that tries again,
-// but a balancer counts it as a failed check, and nobody but this process knows of the connection: the
-// listening socket may be one that a successor goes on accepting from.
+// server is an http.Server whose Shutdown answers every accepted connection. The Shutdown of net/http closes the
+// newest connections without an answer. A balancer counts that as a failed check, and cannot know that another
+// process goes on accepting from the same listening socket.
 type server struct {
 	*http.Server
-	open atomic.Int64 // connections that are not closed
+	conns atomic.Int64 // open connections
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -29,11 +28,11 @@ func newServer(h *http.Server) *server {
 	h.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
-			s.open.Add(1)
+			s.conns.Add(1)
 		case http.StateClosed, http.StateHijacked:
-			s.open.Add(-1)
+			s.conns.Add(-1)
 		case http.StateActive, http.StateIdle:
-			// A connection of a clients.ConnLimiter, which closes those that wait for a request first.
+			// A connection of a clients.ConnLimiter, which closes idle connections first.
 			if limited, ok := c.(interface{ SetWaiting(waiting bool) }); ok {
 				limited.SetWaiting(state == http.StateIdle)
 			}
@@ -42,7 +41,7 @@ func newServer(h *http.Server) *server {
 	return s
 }
 
-// Serve answers what ln accepts until Shutdown or Close, and returns http.ErrServerClosed then.
+// Serve answers the connections of ln until Shutdown or Close, and then returns http.ErrServerClosed.
 func (s *server) Serve(ln net.Listener) error {
 	s.mu.Lock()
 	if s.stopped {
@@ -63,8 +62,8 @@ func (s *server) Serve(ln net.Listener) error {
 	return err
 }
 
-// Refuse accepts no more. What was accepted is answered.
-func (s *server) Refuse() {
+// closeListeners stops accepting connections. Connections that are accepted already are answered.
+func (s *server) closeListeners() {
 	s.mu.Lock()
 	s.stopped = true
 	listeners := slices.Clone(s.listeners)
@@ -74,19 +73,21 @@ func (s *server) Refuse() {
 	}
 }
 
-// Shutdown accepts no more, answers one more request on every connection that has not been silent since its
-// last answer, and returns when all of them are closed, or the error of ctx when that ends first.
+// Shutdown stops accepting connections and blocks until all connections are closed. Each connection that has sent
+// something since its last answer gets one more answer. When ctx ends, Shutdown closes what is open and returns the
+// error of ctx.
 func (s *server) Shutdown(ctx context.Context) error {
-	s.Refuse()
-	s.serving.Wait() // from now on, all connections are counted
+	s.closeListeners()
+	s.serving.Wait() // from now on conns counts every connection
 	wait := time.Millisecond
 	for {
-		s.SetKeepAlivesEnabled(false) // closes the idle ones, each time
-		if s.open.Load() == 0 {
+		s.SetKeepAlivesEnabled(false) // each call closes the idle connections
+		if s.conns.Load() == 0 {
 			return s.Close()
 		}
 		select {
 		case <-ctx.Done():
+			_ = s.Close()
 			return ctx.Err()
 		case <-time.After(wait):
 			wait = min(2*wait, 100*time.Millisecond)
@@ -94,20 +95,20 @@ func (s *server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// whenQuiet calls cut once nothing has been busy for stopQuiet, unless ctx ends before. Shutdown waits for
-// a connection that has not sent a byte, and all that time the host would have no hacheck.
-func whenQuiet(ctx context.Context, busy func() bool, cut func()) {
-	tick := time.NewTicker(stopQuiet / 10)
+// whenIdle calls cut once isBusy has been false for stopIdle, unless ctx ends first. Shutdown waits for a connection
+// that has not sent a byte, and no daemon answers on this host meanwhile.
+func whenIdle(ctx context.Context, isBusy func() bool, cut func()) {
+	tick := time.NewTicker(stopIdle / 10)
 	defer tick.Stop()
-	quiet := time.Now()
+	idleSince := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if busy() {
-				quiet = now
-			} else if now.Sub(quiet) >= stopQuiet {
+			if isBusy() {
+				idleSince = now
+			} else if now.Sub(idleSince) >= stopIdle {
 				cut()
 				return
 			}

@@ -97,7 +97,7 @@ func TestInheritedSockets(t *testing.T) {
 				t.Errorf("it answers on %v besides, want %d", p.addrs, test.more)
 			}
 			for _, name := range test.unused {
-				p.wait(regexp.MustCompile(`level=WARN msg="sockets were handed over that nothing listens on.*` + regexp.QuoteMeta(addr(name))))
+				p.wait(regexp.MustCompile(`level=WARN msg="systemd handed over sockets that nothing uses.*` + regexp.QuoteMeta(addr(name))))
 			}
 			if test.unused == nil && strings.Contains(p.said(), "handed over") {
 				t.Error("it complains about sockets that are in use")

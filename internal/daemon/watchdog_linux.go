@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiting reports whether connections wait to be accepted, or this cannot be told.
-func waiting(ln net.Listener) bool {
+// hasPendingConns reports whether connections wait to be accepted. It returns true if it cannot find out.
+func hasPendingConns(ln net.Listener) bool {
 	socket, ok := ln.(syscall.Conn)
 	if !ok {
 		return true
@@ -24,7 +24,7 @@ func waiting(ln net.Listener) bool {
 	}
 	queued := true
 	err = raw.Control(func(fd uintptr) {
-		// Of a listening socket, this field is the length of the queue.
+		// For a listening socket this field is the length of the accept queue.
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			queued = info.Unacked > 0
 		}
@@ -32,10 +32,9 @@ func waiting(ln net.Listener) bool {
 	return err != nil || queued
 }
 
-// askSelf wants an answer at addr, whatever it is, within limit for each step. The page is none that the
-// list of services seen or the view of the balancers would know of. It does without package net, whose
-// poller may be what hangs.
-func askSelf(addr net.Addr, limit time.Duration) error {
+// requestStatus requests /status at addr and returns an error unless an HTTP answer comes. Each step may take limit. It
+// does not use package net, because the poller of package net may be what hangs.
+func requestStatus(addr net.Addr, limit time.Duration) error {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
 		return nil
@@ -45,9 +44,9 @@ func askSelf(addr net.Addr, limit time.Duration) error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer func() { _ = unix.Close(fd) }() // whether it answers is all there is to know
+	defer func() { _ = unix.Close(fd) }() // the answer is complete or an error
 	tv := unix.NsecToTimeval(int64(limit))
-	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} { // the first one is for connect too
+	for _, option := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} { // SO_SNDTIMEO limits connect too
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &tv); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
@@ -71,7 +70,7 @@ func askSelf(addr net.Addr, limit time.Duration) error {
 	return nil
 }
 
-// selfAddr is where to reach what listens at a: an unspecified address means this machine.
+// selfAddr returns the address to connect to for a listener at a. The loopback address replaces an unspecified one.
 func selfAddr(a *net.TCPAddr) (family int, at unix.Sockaddr) {
 	if ip := a.IP.To4(); ip != nil {
 		four := &unix.SockaddrInet4{Port: a.Port, Addr: [4]byte(ip)}

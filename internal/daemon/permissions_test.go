@@ -121,8 +121,8 @@ const (
 	saysSecrets = "may read the passwords"
 )
 
-// TestModeWarnings: at its start and at each reload the daemon says what other users of the machine may change or read,
-// and says nothing of files that are as they should be. --check-config does not mind.
+// TestModeWarnings: at its start and at each reload the daemon warns about what other users of the machine may change or
+// read, and about no other file. --check-config does not warn.
 func TestModeWarnings(t *testing.T) {
 	script := func(command string) string {
 		return "services: {web: {checks: [{type: script, command: " + command + "}]}}\n"

@@ -12,30 +12,29 @@ import (
 )
 
 const (
-	// modesTimeout is how long a start or a reload waits for the warnings about files. A script may be on a file server
-	// that hangs, which is no reason not to answer.
-	modesTimeout = time.Second
-	// maxModeWarnings is how many scripts are warned of, and maxSecretsNamed how many places with passwords are named.
-	maxModeWarnings = 20
-	maxSecretsNamed = 5
+	// permissionsTimeout is how long a start or a reload waits for the warnings about files. A script may be on a file
+	// server that hangs.
+	permissionsTimeout = time.Second
+	maxScriptWarnings  = 20
+	maxSecretsNamed    = 5 // in the warning about passwords
 )
 
-// warnOfModes logs what other users of this machine may do: take services out, have programs run, read passwords. It
-// is no reason not to start: without hacheck every service is out.
-func (d *daemon) warnOfModes(c *config.Config) {
-	if !d.modes.TryLock() { // the last look still waits for a file server
+// warnAboutPermissions logs what other users of this machine may do: take services out, run programs as this user, read
+// passwords. The daemon starts all the same: without it every service is out.
+func (d *daemon) warnAboutPermissions(c *config.Config) {
+	if !d.permissions.TryLock() { // an earlier call still waits for a file server
 		return
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer d.modes.Unlock()
-		warnOfSpool(d.log, d.dir.Root())
-		warnOfConfig(d.log, d.opts.configFile, c)
-		warnOfLog(d.log, c.LogPath)
-		warnOfScripts(d.log, scriptsOf(c.Services))
+		defer d.permissions.Unlock()
+		warnAboutSpool(d.log, d.dir.Root())
+		warnAboutConfigFile(d.log, d.opts.configFile, c)
+		warnAboutLog(d.log, c.LogPath)
+		warnAboutScripts(d.log, scriptsOf(c.Services))
 	}()
-	timeout := time.NewTimer(modesTimeout)
+	timeout := time.NewTimer(permissionsTimeout)
 	defer timeout.Stop()
 	select {
 	case <-done:
@@ -43,7 +42,7 @@ func (d *daemon) warnOfModes(c *config.Config) {
 	}
 }
 
-func warnOfSpool(log *slog.Logger, root string) {
+func warnAboutSpool(log *slog.Logger, root string) {
 	if info, err := os.Stat(root); err == nil && info.Mode().Perm()&othersWrite != 0 {
 		log.Warn("every user of this machine may take services out: the spool directory is writable by others, chmod o-w it",
 			"directory", root, "mode", info.Mode().String())
@@ -54,7 +53,7 @@ func warnOfSpool(log *slog.Logger, root string) {
 	}
 }
 
-func warnOfConfig(log *slog.Logger, file string, c *config.Config) {
+func warnAboutConfigFile(log *slog.Logger, file string, c *config.Config) {
 	if file == "" {
 		return
 	}
@@ -78,7 +77,7 @@ func warnOfConfig(log *slog.Logger, file string, c *config.Config) {
 	}
 }
 
-func warnOfLog(log *slog.Logger, path string) {
+func warnAboutLog(log *slog.Logger, path string) {
 	if !filepath.IsAbs(path) { // stdout, stderr
 		return
 	}
@@ -88,24 +87,24 @@ func warnOfLog(log *slog.Logger, path string) {
 	}
 }
 
-// command is what a script check of a service runs.
-type command struct {
+// scriptCommand is the command line of a script check.
+type scriptCommand struct {
 	service string
 	argv    []string
 }
 
-func scriptsOf(services []config.Service) (commands []command) {
+func scriptsOf(services []config.Service) (commands []scriptCommand) {
 	for _, s := range services {
 		for _, argv := range s.Scripts() {
-			commands = append(commands, command{s.Name, argv})
+			commands = append(commands, scriptCommand{s.Name, argv})
 		}
 	}
 	return commands
 }
 
-// warnOfScripts warns of programs of script checks, and of files among their arguments, as of a script that an
-// interpreter is given. It names each file once.
-func warnOfScripts(log *slog.Logger, commands []command) {
+// warnAboutScripts warns about the programs of script checks, and about files among their arguments, such as the script
+// of an interpreter. It names each file once.
+func warnAboutScripts(log *slog.Logger, commands []scriptCommand) {
 	seen := map[string]bool{}
 	warnings := 0
 	for _, c := range commands {
@@ -118,7 +117,7 @@ func warnOfScripts(log *slog.Logger, commands []command) {
 			if !ok {
 				continue
 			}
-			if warnings++; warnings > maxModeWarnings {
+			if warnings++; warnings > maxScriptWarnings {
 				log.Warn("other users of this machine may change more of what script checks run; the rest is not listed")
 				return
 			}
@@ -128,15 +127,15 @@ func warnOfScripts(log *slog.Logger, commands []command) {
 	}
 }
 
-// scriptFiles returns the files that decide what a command does: its program, every place where the program is looked
-// for before it is found, and arguments that are absolute paths of regular files.
+// scriptFiles returns the files that decide what a command does: its program, every path where PATH has it looked up
+// before it is found, and arguments that are absolute paths of regular files.
 func scriptFiles(argv []string) (files []string) {
 	if strings.Contains(argv[0], "/") {
 		files = append(files, argv[0])
 	} else {
 		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 			if !filepath.IsAbs(dir) {
-				continue // programs are not run from there
+				continue // os/exec runs no program from a relative directory
 			}
 			file := filepath.Join(dir, argv[0])
 			files = append(files, file)

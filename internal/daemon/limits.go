@@ -10,7 +10,7 @@ import (
 	"hacheck/internal/config"
 )
 
-// setNoFile sets the limit of open files to n as rlimit_nofile means it: 0 leaves it, config.RlimitMax is
+// setNoFile sets the limit of open files to n, the value of rlimit_nofile. 0 leaves the limit, config.RlimitMax means
 // the hard limit.
 func setNoFile(n int64) error {
 	if n == 0 {
@@ -22,7 +22,7 @@ func setNoFile(n int64) error {
 	}
 	if n == config.RlimitMax {
 		limit.Cur = limit.Max
-	} else if !assign(&limit.Cur, n, limit.Max) {
+	} else if !setUpTo(&limit.Cur, n, limit.Max) {
 		return fmt.Errorf("rlimit_nofile: %d is above the hard limit of %d (ulimit -Hn; LimitNOFILE= under systemd)", n, limit.Max)
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -31,18 +31,18 @@ func setNoFile(n int64) error {
 	return nil
 }
 
-// assign stores n unless it is above most. The fields of Rlimit are signed on some systems.
-func assign[T int64 | uint64](field *T, n int64, most T) bool {
-	if T(n) > most {
+// setUpTo sets the field to n unless n is above limit. The fields of Rlimit are signed on some systems.
+func setUpTo[T int64 | uint64](field *T, n int64, limit T) bool {
+	if T(n) > limit {
 		return false
 	}
 	*field = T(n)
 	return true
 }
 
-// newConnLimiter returns the bounds of all connections that clients hold to this process. One client has half of the
-// descriptors at most, and all clients three quarters: the rest is for what the answers need (the connections and pipes
-// of checks, the spool directory, the log).
+// newConnLimiter returns the limiter of all client connections of this process. One client may hold half of the
+// descriptors, all clients three quarters. The rest is for the connections and pipes of checks, the spool directory and
+// the log.
 func newConnLimiter(log *slog.Logger) *clients.ConnLimiter {
 	limits := clients.ConnLimits{
 		PerClient: clients.DefaultConnsPerClient, Total: clients.DefaultConnsTotal,
@@ -56,13 +56,13 @@ func newConnLimiter(log *slog.Logger) *clients.ConnLimiter {
 	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
-		limits.PerClient = share(limits.PerClient, limit.Cur/2)
-		limits.Total = share(limits.Total, limit.Cur/4*3)
+		limits.PerClient = clamp(limit.Cur/2, limits.PerClient)
+		limits.Total = clamp(limit.Cur/4*3, limits.Total)
 	}
 	return clients.NewConnLimiter(limits)
 }
 
-// share is n of descriptors, at least one and at most most. The fields of Rlimit are signed on some systems.
-func share[T int64 | uint64](most int, n T) int {
-	return int(min(max(n, 1), T(most)))
+// clamp returns n, but at least 1 and at most limit. The fields of Rlimit are signed on some systems.
+func clamp[T int64 | uint64](n T, limit int) int {
+	return int(min(max(n, 1), T(limit)))
 }
