@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -70,40 +69,6 @@ type mainServer struct {
 	*server
 	deadline  *writeDeadlineHandler
 	listeners []net.Listener
-}
-
-// evaluators are the evaluator in force and those of earlier configurations that still run checks.
-type evaluators struct {
-	current atomic.Pointer[health.Evaluator]
-
-	mu  sync.Mutex
-	all []*health.Evaluator // current is the last one
-}
-
-// replace puts next in force for the requests that come from now on.
-func (e *evaluators) replace(next *health.Evaluator) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	busy := e.all[:0:0]
-	for _, old := range e.all {
-		if old.Stats().InFlight > 0 {
-			busy = append(busy, old)
-		}
-	}
-	e.all = append(busy, next)
-	e.current.Store(next)
-}
-
-// isBusy reports whether a check runs that a client may be waiting for.
-func (e *evaluators) isBusy() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, one := range e.all {
-		if one.Stats().InFlight > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // serve runs the daemon from its start until a signal ends it.
@@ -294,31 +259,4 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 	case s := <-sig.stop:
 		return fmt.Errorf("a second signal (%v): requests in flight were cut off", s)
 	}
-}
-
-// writeDeadlineHandler gives each answer a later write deadline than the server's. http.Server.WriteTimeout is fixed
-// at the start, and a reload may raise healthcheck_timeout beyond it.
-type writeDeadlineHandler struct {
-	http.Handler
-	limit atomic.Int64 // of a whole answer, as a time.Duration; 0: the server's own limit is long enough
-}
-
-// answerMargin is how long an answer may take to be written once the check is done.
-const answerMargin = 20 * time.Second
-
-// raise sets the limit for checks that take up to checkTimeout.
-func (h *writeDeadlineHandler) raise(checkTimeout time.Duration, server *http.Server) {
-	limit := checkTimeout + answerMargin
-	if limit <= server.WriteTimeout {
-		limit = 0
-	}
-	h.limit.Store(int64(limit))
-}
-
-// ServeHTTP implements http.Handler.
-func (h *writeDeadlineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if limit := h.limit.Load(); limit > 0 {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(limit)))
-	}
-	h.Handler.ServeHTTP(w, r)
 }

@@ -115,3 +115,30 @@ func whenIdle(ctx context.Context, isBusy func() bool, cut func()) {
 		}
 	}
 }
+
+// writeDeadlineHandler gives each answer a later write deadline than the server's. http.Server.WriteTimeout is fixed
+// at the start, and a reload may raise healthcheck_timeout beyond it.
+type writeDeadlineHandler struct {
+	http.Handler
+	limit atomic.Int64 // of a whole answer, as a time.Duration; 0: the server's own limit is long enough
+}
+
+// answerMargin is how long an answer may take to be written once the check is done.
+const answerMargin = 20 * time.Second
+
+// raise sets the limit for checks that take up to checkTimeout.
+func (h *writeDeadlineHandler) raise(checkTimeout time.Duration, server *http.Server) {
+	limit := checkTimeout + answerMargin
+	if limit <= server.WriteTimeout {
+		limit = 0
+	}
+	h.limit.Store(int64(limit))
+}
+
+// ServeHTTP implements http.Handler.
+func (h *writeDeadlineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if limit := h.limit.Load(); limit > 0 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(limit)))
+	}
+	h.Handler.ServeHTTP(w, r)
+}
