@@ -51,8 +51,8 @@ type Config struct {
 // RlimitMax is the RlimitNoFile that stands for max.
 const RlimitMax = -1
 
-// Everybody returns the networks that hold every address, of IPv4 and of IPv6.
-func Everybody() []netip.Prefix {
+// allNetworks returns the networks that hold every address, of IPv4 and of IPv6.
+func allNetworks() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 }
 
@@ -72,7 +72,7 @@ func Default() *Config {
 			netip.MustParsePrefix("127.0.0.0/8"),
 			netip.MustParsePrefix("::1/128"),
 		},
-		StatusAllowed: Everybody(),
+		StatusAllowed: allNetworks(),
 		LogPath:       "stderr",
 		LogFormat:     "text",
 	}

@@ -50,7 +50,7 @@ func (c Check) secrets() (options []string) {
 		}
 	}
 	slices.Sort(options)
-	if argv := c.script(); len(argv) > 0 && hasSecretWord(argv[1:]) {
+	if argv := c.scriptWords(); len(argv) > 0 && mayHoldSecret(argv[1:]) {
 		options = append(options, "command")
 	}
 	return options
@@ -102,15 +102,15 @@ func isPlainHeader(name string) bool { return slices.Contains(plainHeaders, stri
 // Scripts returns the words of the commands of a service's script checks: the program, then its arguments.
 func (s Service) Scripts() (commands [][]string) {
 	for _, c := range s.Checks {
-		if argv := c.script(); len(argv) > 0 {
+		if argv := c.scriptWords(); len(argv) > 0 {
 			commands = append(commands, argv)
 		}
 	}
 	return commands
 }
 
-// script returns the words of a script check, nil for a check of another type.
-func (c Check) script() (argv []string) {
+// scriptWords returns the words of a script check, nil for a check of another type.
+func (c Check) scriptWords() (argv []string) {
 	if c.Spec.Type != "script" {
 		return nil
 	}
@@ -125,8 +125,8 @@ func (c Check) script() (argv []string) {
 	return argv
 }
 
-// hasSecretWord reports whether one of the arguments of a command may be a password.
-func hasSecretWord(args []string) bool {
+// mayHoldSecret reports whether one of the arguments of a command may be a password.
+func mayHoldSecret(args []string) bool {
 	named := false // the argument before names a secret
 	for _, arg := range args {
 		if named && !strings.HasPrefix(arg, "-") || mayBeSecret(arg) {
@@ -163,7 +163,7 @@ func mayBeSecret(arg string) bool {
 		notNumber == nil, notTime == nil, notAddr == nil, notAddrPort == nil, strings.HasPrefix(arg, "--"):
 		return false
 	case strings.HasPrefix(arg, "-") && len(arg) > 2: // "-timeout" is a name, "-ps3cret" and "-p=x" are not
-		return !only(arg[1:], letters+"-") && mayBeSecret(arg[2:])
+		return !consistsOf(arg[1:], letters+"-") && mayBeSecret(arg[2:])
 	}
 	return !strings.HasPrefix(arg, "-")
 }

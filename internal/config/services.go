@@ -35,8 +35,8 @@ const (
 // services reads the value of the key services: a mapping of service names to what is configured for each.
 func (l *loader) services(c *Config, at, n *yaml.Node) {
 	const want = "expected a mapping of service names, as in {web: {checks: [{type: tcp, port: 8080}]}}, got %s"
-	if n.Kind != yaml.MappingNode || !coreTag(n) {
-		l.errorf(at.Line, "services", want, kind(n))
+	if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
+		l.errorf(at.Line, "services", want, describeKind(n))
 		return
 	}
 	d := decoder{loader: l}
@@ -47,7 +47,7 @@ func (l *loader) services(c *Config, at, n *yaml.Node) {
 			return
 		}
 		if !isService(e.name) {
-			l.errorf(e.line, short(e.name), "expected a service name: letters, digits, '.', '_' and '-'")
+			l.errorf(e.line, quoteKey(e.name), "expected a service name: letters, digits, '.', '_' and '-'")
 			continue
 		}
 		s := l.service(&d, e)
@@ -64,15 +64,15 @@ func (l *loader) services(c *Config, at, n *yaml.Node) {
 // service reads what is configured for one service.
 func (l *loader) service(d *decoder, e entry) Service {
 	s := Service{Name: e.name, FailureCode: defaultFailureCode, Interval: defaultInterval}
-	n := target(e.at)
-	if n.Kind != yaml.MappingNode || !coreTag(n) {
-		l.errorf(e.line, e.name, "expected what is configured for the service, as in {checks: [{type: tcp, port: 8080}]}, got %s", kind(n))
+	n := resolveAlias(e.at)
+	if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
+		l.errorf(e.line, e.name, "expected what is configured for the service, as in {checks: [{type: tcp, port: 8080}]}, got %s", describeKind(n))
 		return s
 	}
 	listed, agent := false, false
 	for _, f := range d.entries(n, 1) {
-		v := target(f.at)
-		wrong := func(want string) { l.errorf(f.line, f.name, "expected %s, got %s", want, found(v)) }
+		v := resolveAlias(f.at)
+		wrong := func(want string) { l.errorf(f.line, f.name, "expected %s, got %s", want, describe(v)) }
 		switch f.name {
 		case "checks":
 			listed = true
@@ -88,19 +88,19 @@ func (l *loader) service(d *decoder, e entry) Service {
 			}
 			*map[string]*string{"http_listen": &s.HTTPListen, "beacon_listen": &s.BeaconListen, "agent_listen": &s.AgentListen}[f.name] = v.Value
 		case "failure_code":
-			if code, ok := wholeIn(v, 400, 599); ok {
+			if code, ok := parseWhole(v, 400, 599); ok {
 				s.FailureCode = int(code)
 			} else {
 				wrong("an HTTP status from 400 to 599")
 			}
 		case "interval":
-			if sec, ok := decimal(v); ok && sec >= 0.1 && sec <= maxTimeout {
+			if sec, ok := parseDecimal(v); ok && sec >= 0.1 && sec <= maxTimeout {
 				s.Interval = time.Duration(sec * float64(time.Second))
 			} else {
 				wrong("a number of seconds from 0.1 to 3600")
 			}
 		default:
-			l.unknownIn(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval", "agent_listen")
+			l.warnUnknown(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval", "agent_listen")
 		}
 	}
 	if !listed && (!agent || s.HTTPListen+s.BeaconListen != "") { // an agent speaks of overrides only
@@ -123,7 +123,7 @@ func (l *loader) builtChecks(n *yaml.Node) []Check {
 }
 
 func isService(s string) bool {
-	return s != "" && s != "." && s != ".." && len(s) <= maxServiceName && only(s, letters+digits+"._-")
+	return s != "" && s != "." && s != ".." && len(s) <= maxServiceName && consistsOf(s, letters+digits+"._-")
 }
 
 // isListen reports whether s is an address to listen on: an IP address, or none, and a port.
