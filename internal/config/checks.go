@@ -10,24 +10,24 @@ import (
 	"hacheck/internal/check"
 )
 
-// Check is one element of a list of checks in a YAML file: what it says, and where it says it. It has been
-// read, but not yet been held against its type; Build does that.
+// Check is one element of a list of checks in a YAML file, with its lines. Its options are not checked against its type
+// yet; Build does that.
 type Check struct {
 	Spec check.Spec // type and tags are not among its options
 
 	file  string
 	line  int
 	lines map[string]int  // by option
-	wrong map[string]bool // options about whose values an error has been reported already
+	wrong map[string]bool // options whose values have caused an error already
 }
 
-// String names the type alone: passwords are among the options.
+// String returns the type alone, because the options hold passwords.
 func (c Check) String() string { return "check of type " + c.Spec.Type }
 
-// GoString is String, so that %#v shows no more.
+// GoString returns String, so that %#v shows no options.
 func (c Check) GoString() string { return c.String() }
 
-// Build returns the check, or what is wrong with it as Errors that name file and line.
+// Build returns the check, or Errors that name file and line.
 func (c Check) Build(d check.Defaults) (*check.Configured, error) {
 	built, err := check.Build(c.Spec, d)
 	if err == nil {
@@ -52,16 +52,15 @@ func (c Check) Build(d check.Defaults) (*check.Configured, error) {
 	return nil, errs
 }
 
-// LoadChecks reads a file that is a list of checks, as conn-check's is, and builds them; a path of "-" is
-// stdin. It may be a pipe, but not larger than 1 MiB. The error is of type Errors, all that is wrong with
-// the file, and then there are no checks.
+// LoadChecks reads a file that is a list of checks, as conn-check does, and builds the checks. path "-" is stdin. The
+// file may be a pipe, of at most 1 MiB. An error is of type Errors and lists everything that is wrong with the file.
 func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Configured, error) {
-	l, data, err := readPipe(path, stdin)
+	l, data, err := readOnce(path, stdin)
 	if err != nil {
 		return nil, err
 	}
 	var checks []*check.Configured
-	// A document of nothing ("---") has no line of its own.
+	// An empty document ("---") has no line number.
 	if root := l.document(data); root != nil && (!isNull(root) || root.Anchor != "") {
 		for _, c := range l.checks(root) {
 			built, err := c.Build(d)
@@ -76,16 +75,14 @@ func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Config
 	} else if len(l.errs) == 0 {
 		l.errorf(0, "", "expected a list of checks, got an empty file")
 	}
-	if len(l.errs) == 0 {
-		return checks, nil
+	if err := l.finish(); err != nil {
+		return nil, err
 	}
-	slices.SortStableFunc(l.errs, byLine)
-	l.reportMore()
-	return nil, l.errs
+	return checks, nil
 }
 
-// checks reads a list of checks, the top of a file or the value of a key. What is wrong it reports, and
-// returns the rest.
+// checks reads a list of checks, which is a whole file or the value of a key. It reports errors and returns the checks
+// without one.
 func (l *loader) checks(n *yaml.Node) []Check {
 	if n.Kind != yaml.SequenceNode || !hasCoreTag(n) {
 		l.errorf(n.Line, "", "expected a list of checks (lines of \"- type: ...\"), got %s", describeKind(n))
@@ -147,7 +144,7 @@ func (d *decoder) check(at *yaml.Node) (Check, bool) {
 			c.Spec.Options[e.name] = v
 		}
 	}
-	// Without a type there is nothing to hold the options against, and half of them are as good as none.
+	// Without a type the options cannot be checked; after d.stopped some of them are missing.
 	return c, !c.wrong["type"] && !d.stopped
 }
 
@@ -181,7 +178,7 @@ func (d *decoder) tags(e entry) []string {
 	return tags
 }
 
-// secretOptions returns which options of a type, named as in a file, must not be shown.
+// secretOptions returns the options of a check type whose values must not be shown. Its keys are all options of the type.
 func secretOptions(typ string) map[string]bool {
 	for _, t := range check.Types() {
 		if t.Name != typ && !slices.Contains(t.Aliases, typ) {

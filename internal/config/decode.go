@@ -9,34 +9,34 @@ import (
 )
 
 const (
-	// maxNodes bounds what the aliases of one list of checks can expand to: some ten thousand checks, more
-	// than a file of 1 MiB has room for without them.
+	// maxNodes bounds the values of one list of checks, with aliases expanded: some ten thousand checks, more than a
+	// file of 1 MiB holds without aliases.
 	maxNodes = 200_000
-	// maxOptions bounds the options of one check; no type has a quarter of that.
+	// maxOptions bounds the options of one check. No type has a quarter of that.
 	maxOptions = 100
-	// maxDepth bounds how deep lists and mappings go. No option needs more than three levels; an alias
-	// that contains itself has no end.
+	// maxDepth bounds the levels of lists and mappings. No option needs more than three; an alias that contains itself
+	// has endless levels.
 	maxDepth = 20
 )
 
-// decoder makes plain Go values of YAML nodes: string, int, float64, bool, nil, []any, map[string]any.
+// decoder converts YAML nodes to Go values: string, int, float64, bool, nil, []any, map[string]any.
 type decoder struct {
 	*loader
 	nodes   int
-	stopped bool // too many values; said once
+	stopped bool // too many values or levels, which was reported
 }
 
 // entry is one "name: value" of a mapping.
 type entry struct {
 	name string
 	line int
-	at   *yaml.Node // the value as it stands in the file, possibly an alias
+	at   *yaml.Node // the value; it may be an alias
 }
 
-// entries returns the entries of a mapping, those that "<<" merges into it included: what is written out
-// wins over what is merged, and of merged mappings the first.
+// entries returns the entries of a mapping, including those that "<<" merges into it. An entry of the mapping itself
+// replaces a merged entry of the same name; among merged entries the first one stays.
 func (d *decoder) entries(n *yaml.Node, depth int) []entry {
-	// The entries count here already: "<<" repeats them without a look at their values.
+	// The entries count here, because "<<" repeats them without decoding their values.
 	if !d.withinLimits(n, len(n.Content)/2, depth) {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (d *decoder) entries(n *yaml.Node, depth int) []entry {
 	return list
 }
 
-// merge returns the entries that "<<: n" stands for; n is a mapping or a list of them.
+// merge returns the entries of "<<: n"; n is a mapping or a list of mappings.
 func (d *decoder) merge(line int, n *yaml.Node, depth int) []entry {
 	mappings := []*yaml.Node{n}
 	if n.Kind == yaml.SequenceNode {
@@ -87,7 +87,7 @@ func (d *decoder) merge(line int, n *yaml.Node, depth int) []entry {
 	return list
 }
 
-// withinLimits counts values, and is false where there are too many or they nest too deep.
+// withinLimits counts values. It returns false if there are too many values or levels.
 func (d *decoder) withinLimits(n *yaml.Node, values, depth int) bool {
 	if d.stopped {
 		return false
@@ -105,8 +105,8 @@ func (d *decoder) withinLimits(n *yaml.Node, values, depth int) bool {
 	return true
 }
 
-// value decodes one value, of the option e or inside it. The text of a secret is taken as it is written, so
-// that a password of 0123 or yes needs no quotes.
+// value decodes a value of the option e, or a value inside it. A secret is a string as it is written, so that a password
+// of 0123 or yes needs no quotes.
 func (d *decoder) value(e entry, at *yaml.Node, secret bool, depth int) any {
 	n := resolveAlias(at)
 	line := at.Line
@@ -115,7 +115,7 @@ func (d *decoder) value(e entry, at *yaml.Node, secret bool, depth int) any {
 	}
 	switch {
 	case !hasCoreTag(n), isNull(n) && n.Anchor != "":
-		// "!x" is a tag and "&x" an anchor: more likely texts that lack their quotes.
+		// "!x" is a tag and "&x" is an anchor: probably texts without their quotes.
 		d.errorf(line, quoteKey(e.name), "expected a plain value, got %s", describeSecret(n))
 	case n.Kind == yaml.SequenceNode:
 		list := make([]any, 0, len(n.Content))
@@ -138,8 +138,8 @@ func (d *decoder) value(e entry, at *yaml.Node, secret bool, depth int) any {
 	return nil
 }
 
-// decodeScalar returns what a scalar is. YAML 1.1 takes 010 for 8, 1:30 for 90 and 0x10 for 16; nobody who writes
-// that into a file of checks means it, so they stay what is written.
+// decodeScalar converts a scalar to a Go value. YAML 1.1 reads 010 as 8, 1:30 as 90 and 0x10 as 16; here they are
+// strings, because the author of a list of checks rarely means these numbers.
 func decodeScalar(n *yaml.Node) any {
 	tag := ""
 	if n.Style&yaml.TaggedStyle != 0 {
@@ -148,7 +148,7 @@ func decodeScalar(n *yaml.Node) any {
 		return n.Value // quoted or a block
 	}
 	if tag == "" || tag == "!!bool" {
-		// The words of YAML 1.1 but for y and n, as the original's parser had it.
+		// The words of YAML 1.1 except y and n, as in the parser of the original.
 		switch strings.ToLower(n.Value) {
 		case "true", "yes", "on":
 			return true

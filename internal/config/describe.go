@@ -9,7 +9,7 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// describe says in words what n is, and what it holds if that is a line at most.
+// describe returns a description of n for a message: the value of a scalar, the kind of another node.
 func describe(n *yaml.Node) string {
 	switch {
 	case !hasCoreTag(n):
@@ -28,7 +28,7 @@ func describe(n *yaml.Node) string {
 	return n.Value
 }
 
-// describeSecret is found for a value that must not be shown, nor any part of it.
+// describeSecret returns a description of n that shows no part of its value.
 func describeSecret(n *yaml.Node) string {
 	switch {
 	case !hasCoreTag(n):
@@ -43,8 +43,7 @@ func describeSecret(n *yaml.Node) string {
 	return "something else"
 }
 
-// describeKind says in words what n is, and nothing of what it holds: it stands where a check should, so nobody
-// knows whether it is a secret.
+// describeKind returns the kind of n and no part of its value, which may be a secret in the wrong place.
 func describeKind(n *yaml.Node) string {
 	switch {
 	case !hasCoreTag(n):
@@ -60,7 +59,7 @@ func describeKind(n *yaml.Node) string {
 // maxShown is how many bytes of a value or key a message shows.
 const maxShown = 60
 
-// truncate returns s, or its beginning.
+// truncate returns s, or its first maxShown bytes and "...".
 func truncate(s string) string {
 	if len(s) <= maxShown {
 		return s
@@ -68,8 +67,8 @@ func truncate(s string) string {
 	return strings.ToValidUTF8(s[:maxShown], "") + "..."
 }
 
-// quoteKey returns the key s as a message may show it: without what comes after a colon or the like. In
-// {type: redis, password:x} the value belongs to the key, for want of a blank.
+// quoteKey returns the key s for a message, without the text after a colon or "=". In {type: redis, password:x} the
+// password is part of the key, because the blank is missing.
 func quoteKey(s string) string {
 	if i := strings.IndexAny(s, ":= \t\r\n"); i >= 0 {
 		return strconv.Quote(truncate(s[:i+1]) + "...")
@@ -77,7 +76,7 @@ func quoteKey(s string) string {
 	return quoteWord(s)
 }
 
-// quoteWord returns s as a message may show it: quoted unless it is a plain word.
+// quoteWord returns s for a message: quoted unless it is a plain word.
 func quoteWord(s string) string {
 	for _, r := range s {
 		if r <= ' ' || r == ':' || r == '"' || !strconv.IsPrint(r) {
@@ -90,16 +89,16 @@ func quoteWord(s string) string {
 	return truncate(s)
 }
 
-// nearestName returns the one of names that name is most likely a misspelling of, or "".
+// nearestName returns the one of names that is most similar to name, or "" if none is similar.
 func nearestName(name string, names []string) string {
 	if len(name) > maxShown {
 		return ""
 	}
 	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
-	best, least := "", 1+len(name)/2
+	best, distance := "", 1+len(name)/2
 	for _, n := range names {
-		if d := textfmt.EditDistance(name, n); d < least {
-			best, least = n, d
+		if d := textfmt.EditDistance(name, n); d < distance {
+			best, distance = n, d
 		}
 	}
 	return best

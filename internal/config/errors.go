@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,12 +14,11 @@ import (
 // its first error away.
 const maxReported = 20
 
-// Error is one thing that is wrong with a configuration file. Its text is
-// "file:line: key: expected ..., got ...".
+// Error is one error in a file. Its text is "file:line: key: expected ..., got ...".
 type Error struct {
 	File string
-	Line int    // counted from 1; 0 when the file as a whole is meant
-	Key  string // "" when it is about no key
+	Line int    // counted from 1; 0 for the file as a whole
+	Key  string // "" for an error about no key
 	Text string // "expected ..., got ..."; never the value of a secret
 }
 
@@ -34,11 +34,11 @@ func (e *Error) Error() string {
 	return textfmt.OneLine(s + ": " + e.Text)
 }
 
-// Errors are all the errors of one file, in the order of its lines. At most 20 are kept; a last one then
-// says how many more there are.
+// Errors are all the errors in one file, in the order of its lines. It holds at most 20, and one more that counts the
+// rest.
 type Errors []*Error
 
-// Error implements error: one line each.
+// Error returns one line for each error.
 func (e Errors) Error() string {
 	lines := make([]string, len(e))
 	for i := range e {
@@ -47,24 +47,24 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Warning is a key that means nothing here. The daemon starts all the same, as the original did.
+// Warning is an unknown key. The daemon starts all the same, as the original did.
 type Warning struct {
 	File string
 	Line int
 	Key  string
-	Text string // "unknown key" and, if one is near, the key that may have been meant
+	Text string // "unknown key", and a known key with a similar name if there is one
 }
 
 // String returns "file:line: key: text".
 func (w Warning) String() string { return (&Error{w.File, w.Line, w.Key, w.Text}).Error() }
 
-// loader reads one file.
+// loader reads one file and collects what is wrong with it.
 type loader struct {
 	file     string
 	errs     Errors
 	warnings []Warning
-	moreErrs int
-	moreWarn int
+	moreErrs int // beyond errs
+	moreWarn int // beyond warnings
 }
 
 func (l *loader) errorf(line int, key, format string, args ...any) {
@@ -75,16 +75,21 @@ func (l *loader) errorf(line int, key, format string, args ...any) {
 	l.moreErrs++
 }
 
-// reportMore says how many errors there are beyond those kept. It comes last.
-func (l *loader) reportMore() {
+// finish returns the errors of the file in the order of its lines, or nil if there are none. It is called last.
+func (l *loader) finish() error {
+	if len(l.errs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(l.errs, byLine)
 	if l.moreErrs > 0 {
 		l.errs = append(l.errs, &Error{File: l.file, Text: fmt.Sprintf("and %d more errors", l.moreErrs)})
 	}
+	return l.errs
 }
 
 func byLine(a, b *Error) int { return cmp.Compare(a.Line, b.Line) }
 
-// splitJoined takes joined errors apart.
+// splitJoined returns the errors that errors.Join has joined to err.
 func splitJoined(err error) []error {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {

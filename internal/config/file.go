@@ -13,9 +13,9 @@ import (
 // maxFile is the largest file that is read, in bytes.
 const maxFile = 1 << 20
 
-// readFile reads all of a configuration file, if it can be one.
+// readFile returns the text of a regular file. A file that can be read only once is an error: SIGHUP reads it again.
 func readFile(path string) ([]byte, error) {
-	// Without O_NONBLOCK the open of a FIFO would wait for a writer for ever.
+	// Without O_NONBLOCK, opening a FIFO would block until a writer opens it.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, withoutPath(err)
@@ -27,14 +27,14 @@ func readFile(path string) ([]byte, error) {
 	case fi.IsDir():
 		return nil, errors.New("expected a file, got a directory")
 	case !fi.Mode().IsRegular() && path != os.DevNull:
-		// A pipe could not be read a second time, when SIGHUP asks for it.
 		return nil, errors.New("expected a regular file, got a pipe, socket or device")
 	}
 	return readText(f)
 }
 
-// readPipe reads a file that nobody will read a second time, so that it may be a pipe, or stdin.
-func readPipe(path string, stdin io.Reader) (*loader, []byte, error) {
+// readOnce returns the text of a file that is read only once, and a loader for it. The file may be a pipe; path "-" is
+// stdin.
+func readOnce(path string, stdin io.Reader) (*loader, []byte, error) {
 	l, r := &loader{file: path}, stdin
 	fail := func(err error) (*loader, []byte, error) {
 		return nil, nil, Errors{{File: l.file, Text: err.Error()}}
@@ -59,7 +59,7 @@ func readPipe(path string, stdin io.Reader) (*loader, []byte, error) {
 	return l, data, nil
 }
 
-// readText reads all of r, if it can be a file of ours.
+// readText returns everything that r has, or an error if it is longer than maxFile or no UTF-8 text.
 func readText(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	switch {
@@ -73,7 +73,7 @@ func readText(r io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// withoutPath takes operation and path off an error of package os, as the caller names the file itself.
+// withoutPath removes operation and path from an error of package os, because the caller names the file.
 func withoutPath(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -10,27 +10,25 @@ import (
 // Key describes one key of the configuration file.
 type Key struct {
 	Name    string
-	Default string // as one would write it in the file; "" is none
-	Want    string // what a value has to be, in words: "a number of seconds from 0 to 86400"
-	Each    string // what each element of a list has to be; "" when it is no list
-	Doc     string // what it is for, one sentence without a full stop
+	Default string // as written in the file; "" is none
+	Want    string // the valid values: "a number of seconds from 0 to 86400"
+	Each    string // the valid elements of a list; "" if the value is no list
+	Doc     string // what the key does, one sentence without a full stop
 
-	// mayBeEmpty: "key:" and "key: null" mean the default, which is none. A key whose default lets somebody in does not
-	// have it: nothing behind the colon must not read as permission.
+	// mayBeEmpty: "key:" and "key: null" mean the default, which is none. It is false for a key whose default gives
+	// access to clients: an empty value must not give access.
 	mayBeEmpty bool
-	// secret: no message may show the value.
-	secret bool
-	// nested reads a value that is a mapping of its own, and reports what is wrong with it; set is nil then.
+	secret     bool // no message may show the value
+	// nested reads a value that is a mapping, and reports what is wrong with it; then set is nil.
 	nested func(l *loader, c *Config, at, n *yaml.Node)
-	// set stores the value and returns the nodes that are not what Want says. It is never given an alias.
+	// set stores the value and returns the nodes that are not as Want describes. The node is never an alias.
 	set func(c *Config, n *yaml.Node) (wrong []*yaml.Node)
 }
 
-// Keys returns every key of the configuration file in the order of the documentation.
+// Keys returns every key of the configuration file, in the order of the documentation.
 func Keys() []Key { return append([]Key(nil), keys...) }
 
-// The bounds say "this is a slip" (a cache_time in milliseconds, a port in the place of a count) rather
-// than protect anything.
+// The bounds find typing errors, such as a cache_time in milliseconds or a port instead of a count.
 const (
 	day         = 24 * 60 * 60
 	maxTimeout  = 60 * 60
@@ -56,9 +54,9 @@ var keys = []Key{
 	},
 	{
 		Name: "cache_time_down", Want: "a number of seconds from 0 to 86400",
-		Doc:  "the same for results other than 200; without it cache_time holds for them too",
+		Doc:        "the same for results other than 200; without it cache_time holds for them too",
 		mayBeEmpty: true,
-		set:  seconds(0, day, func(c *Config) *time.Duration { return &c.CacheTimeDown }),
+		set:        seconds(0, day, func(c *Config) *time.Duration { return &c.CacheTimeDown }),
 	},
 	{
 		Name: "cache_max_entries", Default: "100000", Want: "a whole number from 1 to 10000000",
@@ -87,11 +85,11 @@ var keys = []Key{
 	},
 	{
 		Name: "check_hosts_allowed", Default: "[]",
-		Want: "a list of networks and addresses ([] for none)",
-		Each: network,
-		Doc:  "other hosts that a balancer may have checked; an address of this machine needs no permission",
+		Want:       "a list of networks and addresses ([] for none)",
+		Each:       network,
+		Doc:        "other hosts that a balancer may have checked; an address of this machine needs no permission",
 		mayBeEmpty: true,
-		set:  networks(func(c *Config) *[]netip.Prefix { return &c.CheckHostsAllowed }),
+		set:        networks(func(c *Config) *[]netip.Prefix { return &c.CheckHostsAllowed }),
 	},
 	{
 		Name: "http_headers_to_copy", Default: "[Host]",
@@ -102,7 +100,7 @@ var keys = []Key{
 	},
 	{
 		Name: "service_name_header", Want: header,
-		Doc:  "the header that tells an http service under which name it is checked",
+		Doc:        "the header that tells an http service under which name it is checked",
 		mayBeEmpty: true,
 		set: textValue(func(s string) bool { return s == "" || isHeader(s) },
 			func(c *Config) *string { return &c.ServiceNameHeader }),
@@ -126,7 +124,7 @@ var keys = []Key{
 	},
 	{
 		Name: "remote_spool_token", Want: "a token of visible ASCII characters without blanks",
-		Doc:  "who shows it (Authorization: Bearer) may POST /spool/... from anywhere",
+		Doc:        "who shows it (Authorization: Bearer) may POST /spool/... from anywhere",
 		mayBeEmpty: true, secret: true,
 		set: secretValue(isToken, func(c *Config) *Secret { return &c.RemoteSpoolToken }),
 	},
@@ -180,8 +178,8 @@ var keys = []Key{
 	},
 	{
 		Name: "rlimit_nofile", Want: "a whole number from 1 to 1073741824, or max",
-		Doc:  "how many files and connections may be open at once; max is the hard limit",
+		Doc:        "how many files and connections may be open at once; max is the hard limit",
 		mayBeEmpty: true,
-		set:  fileLimit,
+		set:        fileLimit,
 	},
 }

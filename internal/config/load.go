@@ -2,14 +2,13 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Load reads the configuration file at path. What it does not mention has its default, and an empty file
-// is right. The error is of type Errors; with an error there is no Config, but the warnings are there.
+// Load reads the configuration file at path. Keys that are not in the file have their defaults, and an empty file is
+// valid. An error is of type Errors; Load returns the warnings also with an error.
 func Load(path string) (*Config, []Warning, error) {
 	l := loader{file: path}
 	data, err := readFile(path)
@@ -20,15 +19,15 @@ func Load(path string) (*Config, []Warning, error) {
 	if root := l.parse(data); root != nil {
 		l.readKeys(c, root)
 	}
-	if len(l.errs) > 0 {
-		return nil, l.warnings, l.errs
+	if err := l.finish(); err != nil {
+		return nil, l.warnings, err
 	}
 	return c, l.warnings, nil
 }
 
-// readKeys sets what the mapping says, key by key.
+// readKeys reads the keys of the file into c.
 func (l *loader) readKeys(c *Config, root *yaml.Node) {
-	c.CacheTimeDown = -1 // until the file sets it: cache_time may come after it
+	c.CacheTimeDown = -1 // unset: cache_time, its default, may come later in the file
 	seen := make(map[string]int)
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k, v := resolveAlias(root.Content[i]), resolveAlias(root.Content[i+1])
@@ -64,14 +63,12 @@ func (l *loader) readKeys(c *Config, root *yaml.Node) {
 	if c.CacheTimeDown < 0 {
 		c.CacheTimeDown = c.CacheTime
 	}
-	slices.SortStableFunc(l.errs, byLine)
-	l.reportMore()
 	if l.moreWarn > 0 {
 		l.warnings = append(l.warnings, Warning{File: l.file, Text: fmt.Sprintf("and %d more unknown keys", l.moreWarn)})
 	}
 }
 
-// setKey stores one value; at is where it stands in the file, v what it is once an alias is followed.
+// setKey reads the value of one key. at is the node in the file, v the same node with an alias resolved.
 func (l *loader) setKey(c *Config, key *Key, at, v *yaml.Node) {
 	if isNull(v) && v.Anchor == "" && hasCoreTag(v) {
 		if key.mayBeEmpty {
@@ -81,14 +78,14 @@ func (l *loader) setKey(c *Config, key *Key, at, v *yaml.Node) {
 		return
 	}
 	wrong := []*yaml.Node{v}
-	// "&x" alone is null with an anchor, and "!x" null with a tag: more likely a text that lacks its quotes.
+	// "&x" alone is null with an anchor, and "!x" is null with a tag: probably a text without its quotes.
 	if hasCoreTag(v) && (!isNull(v) || v.Anchor == "") {
 		wrong = key.set(c, v)
 	}
 	for _, w := range wrong {
 		line, want, got := w.Line, key.Each, describe(w)
 		if w == v {
-			line = at.Line // not where the anchor is
+			line = at.Line // the line of the alias, not of its anchor
 		}
 		if want == "" || w == v && w.Kind != yaml.ScalarNode {
 			want = key.Want
@@ -108,7 +105,7 @@ func (l *loader) warnUnknownKey(line int, key string) {
 	l.warnUnknown(line, key, names...)
 }
 
-// warnUnknown warns of a key that is none of names.
+// warnUnknown warns about a key that is not one of names, and suggests the most similar name.
 func (l *loader) warnUnknown(line int, key string, names ...string) {
 	if len(l.warnings) >= maxReported {
 		l.moreWarn++

@@ -2,25 +2,23 @@ package config
 
 import (
 	"io"
-	"slices"
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Rule says that one host reaches another: an element of the list "egress" in the files that conn-check
-// exchanges about firewalls.
+// Rule says that one host connects to another: an element of the list "egress" in a firewall file of conn-check.
 type Rule struct {
-	FromHost string // "" when the file does not say
+	FromHost string // "" if the file has none
 	ToHost   string // an IP address or a host name
 	Protocol string // "tcp" or "udp"
 	Ports    []uint16
 }
 
-// LoadRules reads a file of firewall rules; a path of "-" is stdin. Keys that it does not know are ignored,
-// as conn-check did. The error is of type Errors, all that is wrong with the file.
+// LoadRules reads a file of firewall rules; path "-" is stdin. It ignores unknown keys, as conn-check did. An error is
+// of type Errors and lists everything that is wrong with the file.
 func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
-	l, data, err := readPipe(path, stdin)
+	l, data, err := readOnce(path, stdin)
 	if err != nil {
 		return nil, err
 	}
@@ -33,12 +31,10 @@ func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
 			}
 		}
 	}
-	if len(l.errs) == 0 {
-		return rules, nil
+	if err := l.finish(); err != nil {
+		return nil, err
 	}
-	slices.SortStableFunc(l.errs, byLine)
-	l.reportMore()
-	return nil, l.errs
+	return rules, nil
 }
 
 func (d *decoder) rules(e entry) []Rule {
@@ -112,7 +108,7 @@ func (d *decoder) ports(e entry, n *yaml.Node) []uint16 {
 	return ports
 }
 
-// WriteRules writes rules as LoadRules reads them and conn-check-export-fw wrote them.
+// WriteRules writes rules in the format of conn-check-export-fw, which LoadRules reads.
 func WriteRules(w io.Writer, rules []Rule) error {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	if len(rules) == 0 {
@@ -137,7 +133,7 @@ func WriteRules(w io.Writer, rules []Rule) error {
 	return e.Close()
 }
 
-// textNode is a text that gets quotes where YAML would take it for something else.
+// textNode returns a string node, which the encoder quotes if YAML would read it as another type.
 func textNode(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s} }
 
 type pair struct {

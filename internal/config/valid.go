@@ -8,13 +8,13 @@ import (
 
 func isAny(string) bool { return true }
 
-// isHeader follows RFC 9110 section 5.6.2.
+// isHeader reports whether s is a header name (RFC 9110, section 5.6.2) that may be copied.
 func isHeader(s string) bool {
 	return s != "" && len(s) <= maxHeader && consistsOf(s, digits+letters+"!#$%&'*+-.^_`|~") && !hopByHopHeaders[strings.ToLower(s)]
 }
 
-// hopByHopHeaders are the headers that belong to one connection or to how a message is cut; sent on as they came
-// they would break the request to the service.
+// hopByHopHeaders are the headers about one connection or about the framing of a message. Copied, they would break the
+// request to the service.
 var hopByHopHeaders = map[string]bool{
 	"connection": true, "content-length": true, "expect": true, "keep-alive": true, "proxy-connection": true,
 	"te": true, "trailer": true, "transfer-encoding": true, "upgrade": true,
@@ -29,8 +29,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// isHost refuses what looks like an IPv4 address and is none (10.0.0.256, 127.1): some resolver would
-// make something of it.
+// isHost reports whether s is an IP address or a host name. It refuses what only looks like an IPv4 address (10.0.0.256,
+// 127.1): some resolvers accept it.
 func isHost(s string) bool {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return a.Zone() == ""
@@ -61,7 +61,7 @@ const (
 	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
 
-// consistsOf reports whether s consists of bytes of set, all of them ASCII.
+// consistsOf reports whether every byte of s is in set, which is ASCII.
 func consistsOf(s, set string) bool {
 	for i := range len(s) {
 		if strings.IndexByte(set, s[i]) < 0 {

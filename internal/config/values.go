@@ -10,10 +10,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-func seconds(least, most float64, field func(*Config) *time.Duration) func(*Config, *yaml.Node) []*yaml.Node {
+func seconds(low, high float64, field func(*Config) *time.Duration) func(*Config, *yaml.Node) []*yaml.Node {
 	return func(c *Config, n *yaml.Node) []*yaml.Node {
 		v, ok := parseDecimal(n)
-		if !ok || v < least || v > most {
+		if !ok || v < low || v > high {
 			return []*yaml.Node{n}
 		}
 		*field(c) = time.Duration(math.Round(v * float64(time.Second)))
@@ -21,9 +21,9 @@ func seconds(least, most float64, field func(*Config) *time.Duration) func(*Conf
 	}
 }
 
-func wholeNumber(least, most int64, store func(*Config, int64)) func(*Config, *yaml.Node) []*yaml.Node {
+func wholeNumber(low, high int64, store func(*Config, int64)) func(*Config, *yaml.Node) []*yaml.Node {
 	return func(c *Config, n *yaml.Node) []*yaml.Node {
-		v, ok := parseWhole(n, least, most)
+		v, ok := parseWhole(n, low, high)
 		if !ok {
 			return []*yaml.Node{n}
 		}
@@ -45,7 +45,7 @@ func fileLimit(c *Config, n *yaml.Node) []*yaml.Node {
 	return nil
 }
 
-// boolean takes the words of YAML 1.1, quoted or not: the original took the string "false" for true.
+// boolean accepts the words of YAML 1.1, quoted or not: the original read the string "false" as true.
 func boolean(field func(*Config) *bool) func(*Config, *yaml.Node) []*yaml.Node {
 	return func(c *Config, n *yaml.Node) []*yaml.Node {
 		if n.Kind == yaml.ScalarNode {
@@ -62,7 +62,7 @@ func boolean(field func(*Config) *bool) func(*Config, *yaml.Node) []*yaml.Node {
 	}
 }
 
-// textValue takes a scalar as it is written, so that a password of 0123 or yes needs no quotes.
+// textValue accepts a scalar as it is written, so that a user name of 0123 or yes needs no quotes.
 func textValue(valid func(string) bool, field func(*Config) *string) func(*Config, *yaml.Node) []*yaml.Node {
 	return func(c *Config, n *yaml.Node) []*yaml.Node {
 		if n.Kind != yaml.ScalarNode || !valid(n.Value) {
@@ -90,7 +90,7 @@ func headerNames(c *Config, n *yaml.Node) (wrong []*yaml.Node) {
 	}
 	names := make([]string, 0, len(list))
 	for _, e := range list {
-		if e.Kind != yaml.ScalarNode || isNull(e) || !isHeader(e.Value) { // "null" and "~" would be names, too
+		if e.Kind != yaml.ScalarNode || isNull(e) || !isHeader(e.Value) { // "null" and "~" would be valid names
 			wrong = append(wrong, e)
 			continue
 		}
@@ -131,8 +131,8 @@ func networks(field func(*Config) *[]netip.Prefix) func(*Config, *yaml.Node) []*
 	}
 }
 
-// parseNetwork takes a network or a bare address. IPv4 in IPv6 form is made plain IPv4, as the addresses are
-// that it will be compared with; a network larger than all of IPv4 in that form stays what it is.
+// parseNetwork parses a network or an address. It converts IPv4 in IPv6 form to IPv4, like the addresses that the
+// network is compared with, unless the network is larger than all of IPv4 in that form.
 func parseNetwork(n *yaml.Node) (netip.Prefix, bool) {
 	if n.Kind != yaml.ScalarNode {
 		return netip.Prefix{}, false
@@ -151,7 +151,7 @@ func parseNetwork(n *yaml.Node) (netip.Prefix, bool) {
 	return p.Masked(), true
 }
 
-// listElements returns the elements of a list; a single value is a list of one.
+// listElements returns the elements of a list. A single value is a list of one.
 func listElements(n *yaml.Node) ([]*yaml.Node, bool) {
 	switch {
 	case n.Kind == yaml.ScalarNode && !isNull(n):
@@ -166,10 +166,10 @@ func listElements(n *yaml.Node) ([]*yaml.Node, bool) {
 	return nil, false
 }
 
-func parseWhole(n *yaml.Node, least, most int64) (int64, bool) {
+func parseWhole(n *yaml.Node, low, high int64) (int64, bool) {
 	v, ok := parseDecimal(n)
 	// The bounds are far below 2^53, so a float64 holds every number between them exactly.
-	return int64(v), ok && v == math.Trunc(v) && v >= float64(least) && v <= float64(most)
+	return int64(v), ok && v == math.Trunc(v) && v >= float64(low) && v <= float64(high)
 }
 
 func parseDecimal(n *yaml.Node) (float64, bool) {
@@ -181,9 +181,8 @@ func parseDecimal(n *yaml.Node) (float64, bool) {
 	return v, err == nil
 }
 
-// isNumber reports whether s is a decimal number, as "15", "1.5", ".5", "1e3" or "1_000". YAML 1.1 knows
-// more (0x10, 010 for 8, 1:30 for 90, .inf, .nan), but nobody who writes 010 into a configuration can be
-// trusted to mean 8.
+// isNumber reports whether s is a decimal number such as "15", "1.5", ".5", "1e3" or "1_000". It refuses the other
+// numbers of YAML 1.1 (0x10, 010 for 8, 1:30 for 90, .inf, .nan): an operator who writes 010 rarely means 8.
 func isNumber(s string) bool {
 	if s != "" && (s[0] == '-' || s[0] == '+') {
 		s = s[1:]

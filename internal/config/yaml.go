@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// parse returns the mapping at the top of the file, or nil when there is none, with or without an error.
+// parse returns the mapping that is the file. It returns nil for an empty file, and after it has reported an error.
 func (l *loader) parse(data []byte) *yaml.Node {
 	root := l.document(data)
 	switch {
@@ -26,11 +26,11 @@ func (l *loader) parse(data []byte) *yaml.Node {
 	return root
 }
 
-// document returns what stands at the top of the only document of a file, or nil when there is nothing,
-// with or without an error.
+// document returns the top node of the only document in a file. It returns nil for an empty file, and after it has
+// reported an error.
 func (l *loader) document(data []byte) (root *yaml.Node) {
 	defer func() {
-		// The parser panics where it finds itself at fault. A reload must survive that too.
+		// The parser panics on some errors of its own. A reload must survive that.
 		if p := recover(); p != nil {
 			l.errorf(0, "", "expected YAML, got something that its parser cannot read: %v", p)
 			root = nil
@@ -56,8 +56,8 @@ func (l *loader) document(data []byte) (root *yaml.Node) {
 	return resolveAlias(doc.Content[0])
 }
 
-// syntaxError reports an error of the YAML parser. Its text is passed on except where it quotes the file: that
-// may be a password with an asterisk in front.
+// syntaxError reports an error of the YAML parser with its text, unless the text quotes the file: the quote may be a
+// password that begins with an asterisk.
 func (l *loader) syntaxError(data []byte, err error) {
 	text, line := strings.TrimPrefix(err.Error(), "yaml: "), 1
 	if n, rest, ok := strings.Cut(strings.TrimPrefix(text, "line "), ": "); ok && rest != "" {
@@ -81,8 +81,8 @@ func (l *loader) syntaxError(data []byte, err error) {
 	l.errorf(line, "", "expected YAML, got an error in it: %s", text)
 }
 
-// isLineBefore knows the errors for which the parser gives the number of the line before: it counts from 0
-// and, unlike its scanner, does not add the 1.
+// isLineBefore reports whether the parser gives the number of the line before in an error with that text. The parser
+// counts lines from 0 and, unlike its scanner, does not add 1.
 func isLineBefore(text string) bool {
 	for _, begin := range []string{
 		"did not find expected <", "did not find expected node content", "did not find expected key",
@@ -96,8 +96,8 @@ func isLineBefore(text string) bool {
 	return false
 }
 
-// resolveAlias follows an alias. An alias stands for one node, never for a copy of many, so there is nothing
-// that a file could blow up with them.
+// resolveAlias returns the node that an alias refers to, and any other node as it is. It copies nothing, so aliases
+// cannot make a file large.
 func resolveAlias(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode && n.Alias != nil {
 		return n.Alias
@@ -107,8 +107,8 @@ func resolveAlias(n *yaml.Node) *yaml.Node {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// hasCoreTag reports whether n has no tag, or one that says only what it looks like. A tag of another
-// program (!vault) announces a value that is not what stands there.
+// hasCoreTag reports whether n has no tag or a tag of plain YAML. A value with a tag of another program (!vault) is not
+// what it looks like.
 func hasCoreTag(n *yaml.Node) bool {
 	if n.Style&yaml.TaggedStyle == 0 {
 		return true

@@ -8,12 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"hacheck/internal/check"
 )
 
-// Secrets returns where the configuration has passwords and tokens, or what may be one: the key, or the service, the
-// type of the check and its option. It returns no value of any, and nothing twice.
+// Secrets returns the places in the configuration that hold a password or a token, or what may be one: the key, or the
+// service, the type of the check and its option. It returns each place once, and no values.
 func (c *Config) Secrets() (places []string) {
 	for _, s := range []struct {
 		key    string
@@ -56,8 +54,8 @@ func (c Check) secrets() (options []string) {
 	return options
 }
 
-// holdsSecret reports whether the value of an option that is marked as secret is one. Some of these options have a use
-// without.
+// holdsSecret reports whether the value of an option that is marked as secret holds one. Some of these options, such as
+// url, often hold none.
 func holdsSecret(option string, value any) bool {
 	switch v := value.(type) {
 	case nil:
@@ -87,10 +85,10 @@ func holdsSecret(option string, value any) bool {
 		}
 		return len(v) > 0
 	}
-	return true // a number, as passwords may be
+	return true // a password may be a number
 }
 
-// plainHeaders are headers that carry no secret. Any other one may.
+// plainHeaders are headers that hold no secret. Any other header may.
 var plainHeaders = []string{
 	"accept", "accept-charset", "accept-encoding", "accept-language", "cache-control", "connection", "content-type", "date",
 	"forwarded", "from", "host", "if-match", "if-modified-since", "if-none-match", "origin", "pragma", "range", "referer",
@@ -98,32 +96,6 @@ var plainHeaders = []string{
 }
 
 func isPlainHeader(name string) bool { return slices.Contains(plainHeaders, strings.ToLower(name)) }
-
-// Scripts returns the words of the commands of a service's script checks: the program, then its arguments.
-func (s Service) Scripts() (commands [][]string) {
-	for _, c := range s.Checks {
-		if argv := c.scriptWords(); len(argv) > 0 {
-			commands = append(commands, argv)
-		}
-	}
-	return commands
-}
-
-// scriptWords returns the words of a script check, nil for a check of another type.
-func (c Check) scriptWords() (argv []string) {
-	if c.Spec.Type != "script" {
-		return nil
-	}
-	switch v := c.Spec.Options["command"].(type) {
-	case string:
-		argv, _ = check.SplitCommand(v) // it was split without an error when the file was read
-	case []any:
-		for _, word := range v {
-			argv = append(argv, fmt.Sprint(word))
-		}
-	}
-	return argv
-}
 
 // mayHoldSecret reports whether one of the arguments of a command may be a password.
 func mayHoldSecret(args []string) bool {
@@ -137,7 +109,7 @@ func mayHoldSecret(args []string) bool {
 	return false
 }
 
-// namesSecret reports whether an option or variable sounds as if its value were a secret.
+// namesSecret reports whether the name of an option or a variable suggests that its value is a secret.
 func namesSecret(name string) bool {
 	name = strings.ToLower(name)
 	return slices.ContainsFunc([]string{"pass", "pwd", "secret", "token", "key", "auth", "cred", "community"}, func(part string) bool {
@@ -145,8 +117,8 @@ func namesSecret(name string) bool {
 	})
 }
 
-// mayBeSecret reports whether an argument may be a password: it does unless it is clearly something else, a number, a
-// time, a path, an address, or the name of an option.
+// mayBeSecret reports whether an argument may be a password. It returns false for a number, a time, a path, an address
+// and the name of an option.
 func mayBeSecret(arg string) bool {
 	name, value, hasValue := strings.Cut(arg, "=")
 	_, notNumber := strconv.ParseFloat(arg, 64)
