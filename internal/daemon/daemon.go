@@ -94,7 +94,7 @@ func serve(o *options, version string, sig signals) error {
 // start sets the limits of the process, opens the log and returns a daemon whose ports are open but not served. If it
 // fails, the log is flushed; open descriptors are left to the end of the process.
 func start(o *options, version string) (*daemon, error) {
-	manager, err := systemd.Take()
+	manager, err := systemd.FromEnv()
 	if err != nil {
 		return nil, err
 	}

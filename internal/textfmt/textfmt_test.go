@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestSpan(t *testing.T) {
+func TestDuration(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
 		-time.Hour:                         "0s",
@@ -22,7 +22,7 @@ func TestSpan(t *testing.T) {
 		23*time.Hour + 59*time.Minute + 29: "23h59m",
 	} {
 		if got := Duration(d); got != want {
-			t.Errorf("Span(%v) = %s, want %s", d, got, want)
+			t.Errorf("Duration(%v) = %s, want %s", d, got, want)
 		}
 	}
 	// The year 9999 is further away than a Duration reaches.
@@ -40,7 +40,7 @@ func TestCount(t *testing.T) {
 	}
 }
 
-func TestDistance(t *testing.T) {
+func TestEditDistance(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		a, b string
@@ -59,7 +59,7 @@ func TestDistance(t *testing.T) {
 		{"kitten", "sitting", 3},
 	} {
 		if got := EditDistance(c.a, c.b); got != c.want {
-			t.Errorf("Distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
+			t.Errorf("EditDistance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
 		}
 	}
 }

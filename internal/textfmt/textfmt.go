@@ -1,5 +1,5 @@
-// Package textfmt holds what the commands and the pages say alike: a text that came from elsewhere as harmless
-// text, a length of time, a count, and how far a misspelt name is from the right one.
+// Package textfmt formats text for people: durations, counts, and texts from outside without harmful characters. It also
+// compares misspelt names.
 package textfmt
 
 import (
@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// Duration is Seconds of a duration.
+// Duration formats d as Seconds does.
 func Duration(d time.Duration) string { return Seconds(d.Seconds()) }
 
-// Seconds writes a length of time as a person reads it, in the two largest units that matter: 59s, 2m05s,
-// 1h00m, 3d07h. It is rounded to a second, for what ends in two hours shall not read 1h59m, and a negative one
-// is 0s.
+// Seconds formats a number of seconds in its two largest units: 59s, 2m05s, 1h00m, 3d07h. It rounds to a second first,
+// so that 7199.9 is 2h00m. A negative number is 0s.
 func Seconds(seconds float64) string {
 	switch s := int64(max(seconds, 0) + 0.5); {
 	case s < 60:
@@ -27,7 +26,7 @@ func Seconds(seconds float64) string {
 	}
 }
 
-// Count counts things whose plural ends in s: "1 session", "2 sessions".
+// Count formats a number of things whose plural ends in s: "1 session", "2 sessions".
 func Count(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -35,8 +34,8 @@ func Count(n int, thing string) string {
 	return strconv.Itoa(n) + " " + thing + "s"
 }
 
-// EditDistance is how many bytes have to be put in, taken out or changed to make b of a (Levenshtein). The work
-// grows with the product of their lengths: bound what comes from elsewhere first.
+// EditDistance returns the number of bytes to insert, delete or change to turn a into b (Levenshtein). Its time is the
+// product of both lengths, so limit the length of input first.
 func EditDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

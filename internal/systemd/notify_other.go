@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// There is no systemd but on Linux.
+// systemd exists on Linux only.
 
 func monotonic() time.Duration { return 0 }
 

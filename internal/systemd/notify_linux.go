@@ -7,22 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// monotonic is the time since some moment in the past, by the clock of the service manager.
+// monotonic returns the time of CLOCK_MONOTONIC, which the manager compares with its own.
 func monotonic() time.Duration {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // it fails for clocks that do not exist
 	return time.Duration(ts.Nano())
 }
 
-// sendTo sends one datagram to a socket by its path, or by its name behind "@". By package net it would
-// take three times as many system calls, which is most of what an idle daemon with a watchdog does.
+// sendTo sends one datagram to a Unix socket, by its path or by its abstract name after "@". Package net would need
+// three times as many system calls, which are most of what an idle daemon with a watchdog does.
 func sendTo(path string, message []byte) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer func() { _ = unix.Close(fd) }() // a message that is sent is sent
-	limit := unix.NsecToTimeval(int64(notifyPatience))
+	defer func() { _ = unix.Close(fd) }() // the datagram is sent, or an error is returned already
+	limit := unix.NsecToTimeval(int64(notifyTimeout))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
