@@ -40,8 +40,8 @@ var crasher = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// crashing starts program, which is a build of the daemon, where a crash would write a core file if it could.
-func crashing(t *testing.T, program string, args ...string) *process {
+// launchCrasher starts program, which is a build of the daemon, where a crash would write a core file if it could.
+func launchCrasher(t *testing.T, program string, args ...string) *process {
 	t.Helper()
 	dir := t.TempDir()
 	t.Cleanup(func() {
@@ -56,13 +56,13 @@ func crashing(t *testing.T, program string, args ...string) *process {
 	}, args...)
 }
 
-// diesBy waits for the end of the process, which must be by that signal.
-func (p *process) diesBy(want syscall.Signal) {
+// wantSignal waits for the end of the process, which must be by that signal.
+func (p *process) wantSignal(want syscall.Signal) {
 	p.t.Helper()
 	p.exit()
 	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if !status.Signaled() || status.Signal() != want {
-		p.t.Errorf("it ended with %v, want signal %v:\n%.2000s", p.cmd.ProcessState, want, p.said())
+		p.t.Errorf("it ended with %v, want signal %v:\n%.2000s", p.cmd.ProcessState, want, p.log())
 	}
 	if status.CoreDump() {
 		p.t.Error("the kernel says that it has dumped the core")
@@ -94,16 +94,16 @@ func TestCrash(t *testing.T) {
 			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()
-				p := crashing(t, program, args...)
+				p := launchCrasher(t, program, args...)
 				writeFile(t, filepath.Join(p.cmd.Dir, "kind"), kind)
-				p.wait(regexp.MustCompile(`hacheck answers|hacheck aggregate answers|Starting UDP Healther`))
+				p.waitForLog(regexp.MustCompile(`hacheck answers|hacheck aggregate answers|Starting UDP Healther`))
 				if limit := coreLimit(t, p.cmd.Process.Pid); limit != 0 {
 					t.Errorf("core files may have %d bytes", limit)
 				}
 				p.signal(syscall.SIGUSR1)
-				p.diesBy(syscall.SIGABRT)
-				if !regexp.MustCompile(want).MatchString(p.said()) || !strings.Contains(p.said(), "goroutine ") {
-					t.Errorf("the log does not say %s:\n%.2000s", want, p.said())
+				p.wantSignal(syscall.SIGABRT)
+				if !regexp.MustCompile(want).MatchString(p.log()) || !strings.Contains(p.log(), "goroutine ") {
+					t.Errorf("the log does not say %s:\n%.2000s", want, p.log())
 				}
 				p.mu.Lock()
 				p.stderr.Reset() // launch finds fault with any panic
@@ -135,14 +135,14 @@ func TestSignalsNeverExitTwo(t *testing.T) {
 	} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			p := crashing(t, binary, "-B", "127.0.0.1", "-p", "0")
-			p.ready()
+			p := launchCrasher(t, binary, "-B", "127.0.0.1", "-p", "0")
+			p.waitReady()
 			p.signal(signal)
 			if by == 0 {
-				p.stopped(0)
+				p.wantExit(0)
 				return
 			}
-			p.diesBy(by)
+			p.wantSignal(by)
 		})
 	}
 }
@@ -165,7 +165,7 @@ func TestMemoryIsPrivate(t *testing.T) {
 		}
 		c.Dir = filepath.Dir(binary)
 	}, "--spool-root", spool, "-B", "127.0.0.1", "-p", "0")
-	p.ready()
+	p.waitReady()
 	info, err := os.Stat(fmt.Sprintf("/proc/%d/environ", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ func TestTuneGC(t *testing.T) {
 		return s[0].Value.Uint64()
 	}
 	large := make([]byte, 8*gcSmallHeap)
-	until(t, "a large heap", func() bool { runtime.GC(); return now() == gcLarge })
+	waitUntil(t, "a large heap", func() bool { runtime.GC(); return now() == gcLarge })
 	runtime.KeepAlive(large)
-	until(t, "a small heap", func() bool { runtime.GC(); return now() == gcSmall })
+	waitUntil(t, "a small heap", func() bool { runtime.GC(); return now() == gcSmall })
 }

@@ -37,13 +37,13 @@ func TestLogWriterCountsWhatIsLost(t *testing.T) {
 	var got bytes.Buffer
 	var reading sync.WaitGroup
 	reading.Go(func() { _, _ = got.ReadFrom(r) })
-	until(t, "the queue is written", func() bool {
+	waitUntil(t, "the queue is written", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return len(s.queue) == 0
 	})
 	s.Write([]byte("the last\n"))
-	s.close(soon)
+	s.close(testTimeout)
 	<-s.done
 	reading.Wait()
 	written := bytes.Count(got.Bytes(), line)
@@ -79,7 +79,7 @@ func TestLogWriterChangesFile(t *testing.T) {
 		s.setFile(targets[2], lostLine)
 		s.setFile(nil, lostLine)
 		s.Write([]byte("three\n"))
-		s.close(soon)
+		s.close(testTimeout)
 		<-s.done
 		var got []string
 		for _, path := range paths {

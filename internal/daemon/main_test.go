@@ -28,8 +28,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// soon is how long anything may take that should happen at once. It is long because test machines are slow.
-const soon = 20 * time.Second
+// testTimeout is how long anything may take that should happen at once. It is long because test machines are slow.
+const testTimeout = 20 * time.Second
 
 // binary is the daemon, built once by TestMain as make build does it, or with the race detector when the
 // tests have it. Its directory is open to all users.
@@ -100,7 +100,7 @@ func TestScripts(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
-		Deadline:      time.Now().Add(2 * soon),
+		Deadline:      time.Now().Add(2 * testTimeout),
 		UpdateScripts: *update,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+e.Getenv("PATH"))
@@ -163,11 +163,11 @@ func launch(t *testing.T, change func(*exec.Cmd), args ...string) *process {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
-		if said := p.said(); strings.Contains(said, "DATA RACE") || strings.Contains(said, "panic") {
+		if said := p.log(); strings.Contains(said, "DATA RACE") || strings.Contains(said, "panic") {
 			t.Error("the daemon panicked or has a data race")
 		}
 		if t.Failed() {
-			t.Logf("the daemon's stderr:\n%s", p.said())
+			t.Logf("the daemon's stderr:\n%s", p.log())
 		}
 	})
 	return p
@@ -183,16 +183,16 @@ func startDaemon(t *testing.T, args ...string) *process {
 		args = append(args, "-B", "127.0.0.1")
 	}
 	p := launch(t, nil, args...)
-	p.ready()
+	p.waitReady()
 	return p
 }
 
 var listens = regexp.MustCompile(`hacheck answers.* listen="?\[([^"]*)\]"? spool=`)
 
-// ready waits until the daemon says where it answers.
-func (p *process) ready() {
+// waitReady waits until the daemon says where it answers.
+func (p *process) waitReady() {
 	p.t.Helper()
-	p.addrs = strings.Fields(p.wait(listens)[1])
+	p.addrs = strings.Fields(p.waitForLog(listens)[1])
 }
 
 // Write takes what the daemon says on stderr.
@@ -202,30 +202,30 @@ func (p *process) Write(b []byte) (int, error) {
 	return p.stderr.Write(b)
 }
 
-func (p *process) said() string {
+func (p *process) log() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stderr.String()
 }
 
-// wait waits for something to be said on stderr.
-func (p *process) wait(what *regexp.Regexp) (m []string) {
+// waitForLog waits for something to be said on stderr.
+func (p *process) waitForLog(what *regexp.Regexp) (m []string) {
 	p.t.Helper()
-	until(p.t, "the log says "+what.String(), func() bool {
-		m = what.FindStringSubmatch(p.said())
+	waitUntil(p.t, "the log says "+what.String(), func() bool {
+		m = what.FindStringSubmatch(p.log())
 		if m == nil {
-			p.alive()
+			p.wantRunning()
 		}
 		return m != nil
 	})
 	return m
 }
 
-func (p *process) alive() {
+func (p *process) wantRunning() {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-		p.t.Fatalf("the daemon has ended: %v\n%s", p.cmd.ProcessState, p.said())
+		p.t.Fatalf("the daemon has ended: %v\n%s", p.cmd.ProcessState, p.log())
 	default:
 	}
 }
@@ -243,25 +243,25 @@ func (p *process) exit() int {
 	select {
 	case <-p.ended:
 		return p.cmd.ProcessState.ExitCode()
-	case <-time.After(soon):
+	case <-time.After(testTimeout):
 		_ = p.cmd.Process.Signal(syscall.SIGABRT) // a Go program then says where it hangs
 		<-p.ended
-		p.t.Fatalf("the daemon has not ended:\n%s", p.said())
+		p.t.Fatalf("the daemon has not ended:\n%s", p.log())
 		return 0
 	}
 }
 
-func (p *process) stopped(want int) {
+func (p *process) wantExit(want int) {
 	p.t.Helper()
 	if got := p.exit(); got != want {
-		p.t.Errorf("exit code %d (%v), want %d\n%s", got, p.cmd.ProcessState, want, p.said())
+		p.t.Errorf("exit code %d (%v), want %d\n%s", got, p.cmd.ProcessState, want, p.log())
 	}
 }
 
 // client opens a new connection for every request, as HAProxy does.
 var client = &http.Client{
 	Transport: &http.Transport{DisableKeepAlives: true},
-	Timeout:   soon,
+	Timeout:   testTimeout,
 }
 
 // get asks for a path at the daemon's first address.
@@ -287,10 +287,10 @@ func (p *process) mustGet(path string, want int) string {
 	return body
 }
 
-// until polls for a condition that nothing announces; the sleep is the pace of the polling, up to a deadline.
-func until(t *testing.T, what string, ok func() bool) {
+// waitUntil polls for a condition that nothing announces; the sleep is the pace of the polling, up to a deadline.
+func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(soon); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(testTimeout); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}

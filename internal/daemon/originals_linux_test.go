@@ -36,12 +36,12 @@ func healthScript(t *testing.T, name, healthy string) string {
 	return path
 }
 
-// aggregates starts hacheck aggregate with health-checker's options, on another port than "0.0.0.0:6000".
-func aggregates(t *testing.T, args ...string) (p *process, addr string) {
+// startAggregate starts hacheck aggregate with health-checker's options, on another port than "0.0.0.0:6000".
+func startAggregate(t *testing.T, args ...string) (p *process, addr string) {
 	t.Helper()
 	addr = freeAddr(t)
-	p = launchSub(t, append([]string{"aggregate", "--spool-root", filepath.Join(t.TempDir(), "none"), "--listener", "0.0.0.0:" + port(t, addr)}, args...)...)
-	p.wait(regexp.MustCompile(`hacheck aggregate answers`))
+	p = launchSubcommand(t, append([]string{"aggregate", "--spool-root", filepath.Join(t.TempDir(), "none"), "--listener", "0.0.0.0:" + port(t, addr)}, args...)...)
+	p.waitForLog(regexp.MustCompile(`hacheck aggregate answers`))
 	return p, addr
 }
 
@@ -59,7 +59,7 @@ func TestHealthCheckerExample1(t *testing.T) {
 	t.Parallel()
 	a, b := tcpListener(t), tcpListener(t)
 	portA, portB := port(t, a.Addr().String()), port(t, b.Addr().String())
-	p, addr := aggregates(t, "--port", portA, "--port", portB)
+	p, addr := startAggregate(t, "--port", portA, "--port", portB)
 	wantAnswer(t, addr, 200, "OK")
 	a.Close()
 	refusedA := fmt.Sprintf("tcp:127.0.0.1:%[1]s: Connection refused by 127.0.0.1:%[1]s", portA)
@@ -67,7 +67,7 @@ func TestHealthCheckerExample1(t *testing.T) {
 	b.Close()
 	wantAnswer(t, addr, 504, checkFailed+refusedA+"\n"+strings.ReplaceAll(refusedA, portA, portB))
 	p.signal(syscall.SIGTERM)
-	p.stopped(0)
+	p.wantExit(0)
 }
 
 // TestHealthCheckerExample2: a port, a script and its timeout.
@@ -75,7 +75,7 @@ func TestHealthCheckerExample2(t *testing.T) {
 	t.Parallel()
 	ln, healthy := tcpListener(t), filepath.Join(t.TempDir(), "healthy")
 	script := healthScript(t, "script.sh", healthy)
-	_, addr := aggregates(t, "--port", port(t, ln.Addr().String()), "--script", script, "--script-timeout", "10")
+	_, addr := startAggregate(t, "--port", port(t, ln.Addr().String()), "--script", script, "--script-timeout", "10")
 	wantAnswer(t, addr, 504, checkFailed+"script:"+script+": "+script+` exited with 1 after \d+\.\d\ds: called with 0 arguments:`)
 	writeFile(t, healthy, "")
 	wantAnswer(t, addr, 200, "OK")
@@ -85,7 +85,7 @@ func TestHealthCheckerExample2(t *testing.T) {
 	if err := os.WriteFile(slow, []byte("#!/bin/sh\nsleep 60\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_, addr = aggregates(t, "--script", slow, "--script-timeout", "1")
+	_, addr = startAggregate(t, "--script", slow, "--script-timeout", "1")
 	wantAnswer(t, addr, 504, checkFailed+"script:"+slow+": "+slow+` was killed after 1\.\d\ds`)
 }
 
@@ -95,7 +95,7 @@ func TestHealthCheckerExample3(t *testing.T) {
 	dir := t.TempDir()
 	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
 	exhibitor, zk := healthScript(t, "exhibitor-health-check.sh", one), healthScript(t, "zk-health-check.sh", two)
-	_, addr := aggregates(t, "--script", exhibitor+" --exhibitor-port 8080", "--script", zk+" --zk-port 2191")
+	_, addr := startAggregate(t, "--script", exhibitor+" --exhibitor-port 8080", "--script", zk+" --zk-port 2191")
 	says := func(script, args string) string {
 		return "script:" + script + ": " + script + ` exited with 1 after \d+\.\d\ds: called with 2 arguments: ` + args
 	}
@@ -132,7 +132,7 @@ func TestHealthCheckerSingleflight(t *testing.T) {
 		if flag {
 			args = append(args, "--singleflight")
 		}
-		_, addr := aggregates(t, args...)
+		_, addr := startAggregate(t, args...)
 		const askers = 5
 		codes := make(chan int, askers)
 		for range askers {
@@ -148,7 +148,7 @@ func TestHealthCheckerSingleflight(t *testing.T) {
 		for range want {
 			<-accepted
 		}
-		until(t, "all have asked", func() bool { return readConnections(t, port(t, addr)) == askers })
+		waitUntil(t, "all have asked", func() bool { return readConnections(t, port(t, addr)) == askers })
 		writeFile(t, release, "")
 		for range askers {
 			if code := <-codes; code != 200 {
@@ -201,29 +201,29 @@ func TestUDPHealtherSession(t *testing.T) {
 	udpPort := port(t, udp.LocalAddr().String())
 	udp.Close()
 	addr := freeAddr(t)
-	p := launchSub(t, "beacon", "--spool-root", filepath.Join(t.TempDir(), "none"), udpPort, port(t, addr))
+	p := launchSubcommand(t, "beacon", "--spool-root", filepath.Join(t.TempDir(), "none"), udpPort, port(t, addr))
 	session := ""
 	prints := func(line string) {
 		t.Helper()
 		session += line + "\n"
 		re := regexp.MustCompile("^" + session + "$")
-		until(t, "it prints "+line, func() bool { return re.MatchString(p.said()) })
+		waitUntil(t, "it prints "+line, func() bool { return re.MatchString(p.log()) })
 	}
 	session = "Starting UDP Healther. Looking for udp port " + udpPort + " and running tcp on port " + port(t, addr) + "\n"
 	prints(`UDP listener not found\. Waiting\.\.\.`)
 	udp = udpListener("0.0.0.0:" + udpPort)
 	prints(`UDP listener found, starting TCP listener`)
 	// It prints that before it listens.
-	until(t, "it says OK", func() bool { return beaconSays(addr) == "OK\n" })
+	waitUntil(t, "it says OK", func() bool { return readBeacon(addr) == "OK\n" })
 	prints(`Got a connection from \('127\.0\.0\.1', \d+\)`)
 	udp.Close()
 	prints(`UDP listener gone, killing TCP listener`)
-	if got := beaconSays(addr); got != "" {
+	if got := readBeacon(addr); got != "" {
 		t.Errorf("open although nothing listens: %q", got)
 	}
 	p.signal(syscall.SIGINT)
 	prints(`Exiting\.\.\.`)
-	p.stopped(0)
+	p.wantExit(0)
 }
 
 // TestUDPHealtherOverrides: the spool directory counts as soon as the next look.
@@ -235,21 +235,21 @@ func TestUDPHealtherOverrides(t *testing.T) {
 	}
 	defer udp.Close()
 	root, addr := t.TempDir(), freeAddr(t)
-	launchSub(t, "beacon", "--service", "dns", "--spool-root", root, port(t, udp.LocalAddr().String()), port(t, addr))
-	open := func() bool { return beaconSays(addr) == "OK\n" }
-	closed := func() bool { return beaconSays(addr) == "" }
-	until(t, "open", open)
+	launchSubcommand(t, "beacon", "--service", "dns", "--spool-root", root, port(t, udp.LocalAddr().String()), port(t, addr))
+	open := func() bool { return readBeacon(addr) == "OK\n" }
+	closed := func() bool { return readBeacon(addr) == "" }
+	waitUntil(t, "open", open)
 	for _, name := range []string{"dns", "all"} {
 		writeFile(t, filepath.Join(root, name), "")
-		until(t, "closed by "+name, closed)
+		waitUntil(t, "closed by "+name, closed)
 		if err := os.Remove(filepath.Join(root, name)); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "open again", open)
+		waitUntil(t, "open again", open)
 	}
 	writeFile(t, filepath.Join(root, "other"), "")
 	udp.Close()
-	until(t, "closed", closed)
+	waitUntil(t, "closed", closed)
 	writeFile(t, filepath.Join(root, "dns"), `{"reason": "", "expiration": null, "creation": 1, "state": "up"}`)
-	until(t, "forced open", open)
+	waitUntil(t, "forced open", open)
 }

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// files makes directories and files below a new directory: "name mode", a directory when name ends with a slash, a
+// makeFiles makes directories and files below a new directory: "name mode", a directory when name ends with a slash, a
 // link when mode begins with "->", and "name mode uid" where it belongs to somebody else.
-func files(t *testing.T, list ...string) (dir string) {
+func makeFiles(t *testing.T, list ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, line := range list {
@@ -78,7 +78,7 @@ func TestExposed(t *testing.T) {
 		{"a device", nil, "/dev/null", ""},
 		{"a path that is not clean", []string{"a/ 777", "a/f 644"}, "./a//../a/./f", "a"},
 	} {
-		t.Run(c.name, func(t *testing.T) { wantExposed(t, files(t, c.files...), c.path, c.want) })
+		t.Run(c.name, func(t *testing.T) { wantExposed(t, makeFiles(t, c.files...), c.path, c.want) })
 	}
 	if os.Geteuid() != 0 {
 		return // only root can make files of others
@@ -94,7 +94,7 @@ func TestExposed(t *testing.T) {
 		{"a link of somebody else in a sticky directory", []string{"a/ 1777", "b 644", "a/f ->../b 65534"}, "a"},
 		{"a sticky directory of somebody else", []string{"a/ 1755 65534", "a/f 644"}, "a"},
 	} {
-		t.Run(c.name, func(t *testing.T) { wantExposed(t, files(t, c.files...), "a/f", c.want) })
+		t.Run(c.name, func(t *testing.T) { wantExposed(t, makeFiles(t, c.files...), "a/f", c.want) })
 	}
 }
 
@@ -176,7 +176,7 @@ func TestModeWarnings(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := files(t, c.files...)
+			dir := makeFiles(t, c.files...)
 			if c.spool == "" {
 				c.spool = "spool"
 			}
@@ -193,28 +193,28 @@ func TestModeWarnings(t *testing.T) {
 			}
 			checkOnly := launch(t, nil, "--check-config", "-c", conf)
 			if code := checkOnly.exit(); code != 0 {
-				t.Errorf("--check-config exits with %d: %s", code, checkOnly.said())
+				t.Errorf("--check-config exits with %d: %s", code, checkOnly.log())
 			}
 			p := launch(t, func(cmd *exec.Cmd) {
 				cmd.Env = append(cmd.Env, "PATH="+filepath.Join(dir, "path")+":"+os.Getenv("PATH"))
 			}, "-B", "127.0.0.1", "-p", "0", "-c", conf, "--spool-root", filepath.Join(dir, c.spool))
 			log := func() string {
 				b, _ := os.ReadFile(filepath.Join(dir, "open/log")) // where log_path says so
-				return p.said() + string(b)
+				return p.log() + string(b)
 			}
-			until(t, "a start", func() bool { return strings.Contains(log(), "hacheck answers") })
+			waitUntil(t, "a start", func() bool { return strings.Contains(log(), "hacheck answers") })
 			wants := func(n int) {
 				t.Helper()
 				if c.says != "" {
-					until(t, fmt.Sprintf("%d warnings that a user %q", n, c.says), func() bool { return strings.Count(log(), c.says) == n })
+					waitUntil(t, fmt.Sprintf("%d warnings that a user %q", n, c.says), func() bool { return strings.Count(log(), c.says) == n })
 				}
 			}
 			wants(1)
 			p.signal(syscall.SIGHUP)
-			until(t, "a reload", func() bool { return strings.Contains(log(), "reloaded the configuration") })
+			waitUntil(t, "a reload", func() bool { return strings.Contains(log(), "reloaded the configuration") })
 			wants(2)
 			p.signal(syscall.SIGTERM)
-			p.stopped(0)
+			p.wantExit(0)
 			all := log()
 			if n := strings.Count(all, "of this machine may"); c.says == "" && n != 0 || strings.Contains(all, "s3cret") {
 				t.Errorf("%d warnings, or a password:\n%s", n, all)

@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// supervised starts the daemon as systemd does: with these listening sockets, by these names, and env.
-func supervised(t *testing.T, sockets []*net.TCPListener, names string, env []string, args ...string) *process {
+// launchWithSockets starts the daemon as systemd does: with these listening sockets, by these names, and env.
+func launchWithSockets(t *testing.T, sockets []*net.TCPListener, names string, env []string, args ...string) *process {
 	t.Helper()
 	return launch(t, func(c *exec.Cmd) {
 		for _, ln := range sockets {
@@ -82,8 +82,8 @@ func TestInheritedSockets(t *testing.T) {
 					args[i] = port(t, addr(a))
 				}
 			}
-			p := supervised(t, []*net.TCPListener{socket["A"], socket["B"]}, test.names, nil, args...)
-			p.ready()
+			p := launchWithSockets(t, []*net.TCPListener{socket["A"], socket["B"]}, test.names, nil, args...)
+			p.waitReady()
 			for _, name := range test.answers {
 				if i := slices.Index(p.addrs, addr(name)); i < 0 {
 					t.Errorf("it answers on %v, not on %s", p.addrs, addr(name))
@@ -97,9 +97,9 @@ func TestInheritedSockets(t *testing.T) {
 				t.Errorf("it answers on %v besides, want %d", p.addrs, test.more)
 			}
 			for _, name := range test.unused {
-				p.wait(regexp.MustCompile(`level=WARN msg="systemd handed over sockets that nothing uses.*` + regexp.QuoteMeta(addr(name))))
+				p.waitForLog(regexp.MustCompile(`level=WARN msg="systemd handed over sockets that nothing uses.*` + regexp.QuoteMeta(addr(name))))
 			}
-			if test.unused == nil && strings.Contains(p.said(), "handed over") {
+			if test.unused == nil && strings.Contains(p.log(), "handed over") {
 				t.Error("it complains about sockets that are in use")
 			}
 		})
@@ -158,18 +158,18 @@ func TestSocketsAreNoWider(t *testing.T) {
 				writeFile(t, conf, "services: {web: {checks: [{type: tcp, port: 1}], "+strings.ReplaceAll(test.config, "PORT", n)+"}}\n")
 				args = append(args, "-c", conf)
 			}
-			p := supervised(t, []*net.TCPListener{ln}, name, nil, args...)
+			p := launchWithSockets(t, []*net.TCPListener{ln}, name, nil, args...)
 			if test.refused == "" {
-				p.ready()
-				if strings.Contains(p.said(), "nothing listens on") {
+				p.waitReady()
+				if strings.Contains(p.log(), "nothing listens on") {
 					t.Error("the socket is not used")
 				}
 				return
 			}
-			p.stopped(1)
+			p.wantExit(1)
 			want := `socket ` + name + ` listens on \S+:` + n + `, but ` + test.refused + `.*: change ListenStream= in the socket unit, or `
-			if !regexp.MustCompile(want).MatchString(p.said()) {
-				t.Errorf("it says %q, want %s", p.said(), want)
+			if !regexp.MustCompile(want).MatchString(p.log()) {
+				t.Errorf("it says %q, want %s", p.log(), want)
 			}
 		})
 	}
@@ -188,10 +188,10 @@ func TestSocketsByAddress(t *testing.T) {
 		text += fmt.Sprintf("  web%d: {checks: [{type: tcp, port: 1}], failure_code: %d, http_listen: '%s:%s'}\n", i, 551+i, host, n)
 	}
 	writeFile(t, conf, text)
-	p := supervised(t, []*net.TCPListener{first, second}, "a:b", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
-	p.ready()
+	p := launchWithSockets(t, []*net.TCPListener{first, second}, "a:b", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p.waitReady()
 	for i, host := range []string{"127.0.0.3", "127.0.0.2", "127.0.0.4"} {
-		r, err := (&http.Client{Timeout: soon}).Get("http://" + net.JoinHostPort(host, n) + "/")
+		r, err := (&http.Client{Timeout: testTimeout}).Get("http://" + net.JoinHostPort(host, n) + "/")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +200,7 @@ func TestSocketsByAddress(t *testing.T) {
 			t.Errorf("%s answers %d, want %d", host, r.StatusCode, 551+i)
 		}
 	}
-	if strings.Contains(p.said(), "nothing listens on") {
+	if strings.Contains(p.log(), "nothing listens on") {
 		t.Error("a socket is not used")
 	}
 }
@@ -227,7 +227,7 @@ func TestZeroIsIPv4(t *testing.T) {
 	ports["hacheck aggregate"] = port(t, freeAddr(t))
 	launch(t, nil, "aggregate", "--listener", "0.0.0.0:"+ports["hacheck aggregate"], "--port", "1")
 	for what, n := range ports {
-		until(t, what+" listens", func() bool {
+		waitUntil(t, what+" listens", func() bool {
 			c, err := net.Dial("tcp4", "127.0.0.1:"+n)
 			if err != nil {
 				return false
@@ -249,8 +249,8 @@ func TestInheritedServiceListener(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	with := "services: {web: {checks: [{type: tcp, port: " + port(t, ln.Addr().String()) + "}], http_listen: '" + ln.Addr().String() + "'}}\n"
 	writeFile(t, conf, with)
-	p := supervised(t, []*net.TCPListener{ln}, "web", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
-	p.ready()
+	p := launchWithSockets(t, []*net.TCPListener{ln}, "web", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p.waitReady()
 	ask := func() {
 		t.Helper()
 		r, err := http.Get("http://" + ln.Addr().String() + "/")
@@ -266,12 +266,12 @@ func TestInheritedServiceListener(t *testing.T) {
 	for i, text := range []string{"{}\n", with} {
 		writeFile(t, conf, text)
 		p.signal(syscall.SIGHUP)
-		until(t, "it was reloaded", func() bool { return strings.Count(p.said(), "reloaded the configuration") > i })
+		waitUntil(t, "it was reloaded", func() bool { return strings.Count(p.log(), "reloaded the configuration") > i })
 	}
 	ask()
 }
 
-func TestInheritedNonsense(t *testing.T) {
+func TestInvalidSocketEnvironment(t *testing.T) {
 	t.Parallel()
 	for env, want := range map[string]string{
 		"LISTEN_FDS=many":    `^hacheck: read LISTEN_FDS: want a number of sockets up to 1024, got "many"\n$`,
@@ -282,16 +282,16 @@ func TestInheritedNonsense(t *testing.T) {
 			c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, c.Args...)
 			c.Env = append(c.Env, env)
 		}, "-B", "127.0.0.1", "-p", "0")
-		p.stopped(1)
-		if !regexp.MustCompile(want).MatchString(p.said()) {
-			t.Errorf("%s: stderr is %q, want %s", env, p.said(), want)
+		p.wantExit(1)
+		if !regexp.MustCompile(want).MatchString(p.log()) {
+			t.Errorf("%s: stderr is %q, want %s", env, p.log(), want)
 		}
 	}
 	// What was meant for the process before is none of ours.
 	p := launch(t, func(c *exec.Cmd) {
 		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_PID=1", "WATCHDOG_USEC=1000", "WATCHDOG_PID=1")
 	}, "-B", "127.0.0.1", "-p", "0")
-	p.ready()
+	p.waitReady()
 }
 
 // TestRestartsRefuseNothing: under 500 checks a second, each on a connection of its own, the daemon is
@@ -309,10 +309,10 @@ func TestRestartsRefuseNothing(t *testing.T) {
 	ln := listenTCP(t)
 	spool := filepath.Join(t.TempDir(), "spool")
 	start := func() *process {
-		return supervised(t, []*net.TCPListener{ln}, "hacheck.socket", nil, "--spool-root", spool)
+		return launchWithSockets(t, []*net.TCPListener{ln}, "hacheck.socket", nil, "--spool-root", spool)
 	}
 	p := start()
-	p.ready()
+	p.waitReady()
 
 	paths := []string{"/spool/web/0/", "/http/web/" + backend + "/", "/status", "/http/web/" + backend + "/fresh"}
 	var (
@@ -328,7 +328,7 @@ func TestRestartsRefuseNothing(t *testing.T) {
 				return err
 			}
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(soon))
+			_ = c.SetDeadline(time.Now().Add(testTimeout))
 			more := ""
 			if strings.HasSuffix(path, "fresh") {
 				more = "Cache-Control: no-cache\r\n"
@@ -369,14 +369,14 @@ func TestRestartsRefuseNothing(t *testing.T) {
 	for range restarts {
 		// Restarted in full work, not when a queue that has grown meanwhile is all there is.
 		at := asked.Load()
-		until(t, "checks were made", func() bool { return asked.Load() >= at+rate/5 })
+		waitUntil(t, "checks were made", func() bool { return asked.Load() >= at+rate/5 })
 		p.signal(syscall.SIGTERM)
-		p.stopped(0)
+		p.wantExit(0)
 		p = start()
-		p.ready()
+		p.waitReady()
 	}
 	at := asked.Load()
-	until(t, "checks were made after the last restart", func() bool { return asked.Load() >= at+rate/5 })
+	waitUntil(t, "checks were made after the last restart", func() bool { return asked.Load() >= at+rate/5 })
 	cancel()
 	wg.Wait()
 	close(failed)
@@ -397,7 +397,7 @@ func notifySocket(t *testing.T) (env string, next func() map[string]string) {
 	t.Cleanup(func() { c.Close() })
 	return "NOTIFY_SOCKET=" + path, func() map[string]string {
 		t.Helper()
-		_ = c.SetReadDeadline(time.Now().Add(soon))
+		_ = c.SetReadDeadline(time.Now().Add(testTimeout))
 		b := make([]byte, 4096)
 		n, err := c.Read(b)
 		if err != nil {
@@ -426,11 +426,11 @@ func TestNotify(t *testing.T) {
 	config := "services: {web: {checks: [{type: script, command: " + script + "}]}}\n"
 	writeFile(t, conf, config)
 	ln := listenTCP(t)
-	p := supervised(t, []*net.TCPListener{ln}, "", []string{env, "WATCHDOG_USEC=60000000"}, "-c", conf)
+	p := launchWithSockets(t, []*net.TCPListener{ln}, "", []string{env, "WATCHDOG_USEC=60000000"}, "-c", conf)
 	if got := next(); got["READY"] != "1" || got["STATUS"] != "Answering on "+ln.Addr().String() {
 		t.Errorf("at the start it says %v", got)
 	}
-	p.ready()
+	p.waitReady()
 	if got := next(); got["WATCHDOG"] != "1" {
 		t.Errorf("then it says %v", got)
 	}
@@ -464,7 +464,7 @@ func TestNotify(t *testing.T) {
 	if got := next(); got["STOPPING"] != "1" || got["EXTEND_TIMEOUT_USEC"] != "12000000" {
 		t.Errorf("at the end it says %v", got)
 	}
-	p.stopped(0)
+	p.wantExit(0)
 }
 
 // TestWatchdog: a daemon that answers feeds it, in half its interval at the latest; one whose port is open
@@ -472,11 +472,11 @@ func TestNotify(t *testing.T) {
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	env, next := notifySocket(t)
-	p := supervised(t, nil, "", []string{env, "WATCHDOG_USEC=2000000"}, "-B", "127.0.0.1", "-p", "0")
+	p := launchWithSockets(t, nil, "", []string{env, "WATCHDOG_USEC=2000000"}, "-B", "127.0.0.1", "-p", "0")
 	if got := next(); got["READY"] != "1" {
 		t.Fatalf("at the start it says %v", got)
 	}
-	p.ready()
+	p.waitReady()
 	last := time.Now()
 	for range 3 {
 		if got := next(); got["WATCHDOG"] != "1" {
@@ -493,15 +493,15 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// TestWatchdogStarves: with no descriptor left the daemon has its port and answers nobody, itself included.
-func TestWatchdogStarves(t *testing.T) {
+// TestWatchdogWithoutDescriptors: with no descriptor left the daemon has its port and answers nobody, itself included.
+func TestWatchdogWithoutDescriptors(t *testing.T) {
 	t.Parallel()
 	env, next := notifySocket(t)
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	writeFile(t, conf, "rlimit_nofile: 20\n")
-	p := supervised(t, nil, "", []string{env, "WATCHDOG_USEC=1000000"}, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p := launchWithSockets(t, nil, "", []string{env, "WATCHDOG_USEC=1000000"}, "-c", conf, "-B", "127.0.0.1", "-p", "0")
 	next() // READY
-	p.ready()
+	p.waitReady()
 	var held []net.Conn
 	for range 100 {
 		c, err := net.Dial("tcp", p.addrs[0])
@@ -511,13 +511,13 @@ func TestWatchdogStarves(t *testing.T) {
 		defer c.Close()
 		held = append(held, c)
 	}
-	p.wait(regexp.MustCompile(`level=ERROR msg="the daemon could not answer; systemd ends it unless that passes" err="(ask|tell) `))
+	p.waitForLog(regexp.MustCompile(`level=ERROR msg="the daemon could not answer; systemd ends it unless that passes" err="(ask|tell) `))
 	for _, c := range held {
 		c.Close()
 	}
-	n := strings.Count(p.said(), "could not answer")
-	until(t, "it is fed again", func() bool {
-		return next()["WATCHDOG"] == "1" && strings.Count(p.said(), "could not answer") >= n
+	n := strings.Count(p.log(), "could not answer")
+	waitUntil(t, "it is fed again", func() bool {
+		return next()["WATCHDOG"] == "1" && strings.Count(p.log(), "could not answer") >= n
 	})
 }
 
@@ -533,12 +533,12 @@ func TestSocketActivate(t *testing.T) {
 		c.Path, c.Args = activate, append([]string{activate, "-l", addr}, c.Args...)
 	})
 	p.addrs = []string{addr}
-	until(t, "the port is open", func() bool {
-		p.alive()
+	waitUntil(t, "the port is open", func() bool {
+		p.wantRunning()
 		code, _, err := p.get("/spool/web/0/")
 		return err == nil && code == 200
 	})
-	p.ready()
+	p.waitReady()
 	if !slices.Equal(p.addrs, []string{addr}) {
 		t.Errorf("it answers on %v, want %s", p.addrs, addr)
 	}

@@ -27,12 +27,12 @@ func TestCheckSelf(t *testing.T) {
 	overrides := blockedOverrides{make(chan struct{})}
 	var hang atomic.Pointer[chan struct{}]
 	d := &daemon{}
-	d.http.server = newServer(&http.Server{ReadHeaderTimeout: soon, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	d.http.server = newServer(&http.Server{ReadHeaderTimeout: testTimeout, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		if c := hang.Load(); c != nil {
 			<-*c
 		}
 	})})
-	d.evaluators.replace(health.New(health.Options{Overrides: overrides, Checks: check.All(check.Options{}), CacheMaxEntries: 1, CacheMaxBytes: 1, Timeout: soon, MaxClients: 1}))
+	d.evaluators.replace(health.New(health.Options{Overrides: overrides, Checks: check.All(check.Options{}), CacheMaxEntries: 1, CacheMaxBytes: 1, Timeout: testTimeout, MaxClients: 1}))
 	const limit = 50 * time.Millisecond
 	wants := func(where, want string) {
 		t.Helper()
@@ -62,5 +62,5 @@ func TestCheckSelf(t *testing.T) {
 	defer c.Close()
 	wants("a port where nobody accepts", "ask "+ln.Addr().String()+": no answer after 50ms")
 	go func() { _ = d.http.Serve(ln) }() // until the listener is closed
-	until(t, "the port is answered at", func() bool { return d.checkSelf(soon) == nil })
+	waitUntil(t, "the port is answered at", func() bool { return d.checkSelf(testTimeout) == nil })
 }

@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// agentSays returns what an agent answers to a text: "" when it closes without a word, and "closed" when
+// askAgent returns what an agent answers to a text: "" when it closes without a word, and "closed" when
 // nothing listens.
-func agentSays(addr, text string) string {
+func askAgent(addr, text string) string {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		return "closed"
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(soon))
+	_ = c.SetDeadline(time.Now().Add(testTimeout))
 	_, _ = io.WriteString(c, text)
 	b, _ := io.ReadAll(c)
 	return strings.TrimSuffix(string(b), "\n")
@@ -34,10 +34,10 @@ func agentSays(addr, text string) string {
 func (p *process) agentPorts(n int) (addrs []string) {
 	p.t.Helper()
 	line := regexp.MustCompile(`agent answers.* listen=(\S+) service=all`)
-	until(p.t, "the agents answer", func() bool {
-		p.alive()
+	waitUntil(p.t, "the agents answer", func() bool {
+		p.wantRunning()
 		addrs = nil
-		for _, m := range line.FindAllStringSubmatch(p.said(), -1) {
+		for _, m := range line.FindAllStringSubmatch(p.log(), -1) {
 			addrs = append(addrs, m[1])
 		}
 		return len(addrs) == n
@@ -45,7 +45,7 @@ func (p *process) agentPorts(n int) (addrs []string) {
 	return addrs
 }
 
-func drop(t *testing.T, path string) {
+func removeFile(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestAgentPorts(t *testing.T) {
 			if !strings.HasPrefix(addr, "127.0.0.1:") {
 				t.Errorf("%s is not on the bind address", addr)
 			}
-			if got := agentSays(addr, text); got != want {
+			if got := askAgent(addr, text); got != want {
 				t.Errorf("%q to %s: %q, want %q", text, addr, got, want)
 			}
 		}
@@ -81,20 +81,20 @@ func TestAgentPorts(t *testing.T) {
 	writeFile(t, file("all"), `{"reason": "kernel", "state": "maint"}`)
 	want("", "maint down #kernel")
 	want("web\n", "maint down #kernel")
-	drop(t, file("all"))
+	removeFile(t, file("all"))
 	want("web\n", "up drain")
 	want("db\n", "ready down #coming back")
 	want("a/b\n", "")
 	writeFile(t, file("db"), `{"state": "up"}`)
 	want("db\n", "up ready")
-	until(t, "what was said is among the balancers", func() bool { // it is noted behind the answer
+	waitUntil(t, "what was said is among the balancers", func() bool { // it is noted behind the answer
 		page := p.mustGet("/balancers", 200)
 		return strings.Contains(page, `{"service":"db","address":"127.0.0.1","answer":"up ready",`) &&
 			strings.Contains(page, `{"service":"web:8080","address":"127.0.0.1","answer":"ready down #plain text",`)
 	})
 
 	p.signal(syscall.SIGTERM)
-	p.stopped(0)
+	p.wantExit(0)
 	want("web\n", "closed")
 }
 
@@ -117,7 +117,7 @@ func TestAgentComesBack(t *testing.T) {
 	file := func(name string) string { return filepath.Join(spoolRoot, name) }
 	want := func(text, want string) {
 		t.Helper()
-		if got := agentSays(addr, text); got != want {
+		if got := askAgent(addr, text); got != want {
 			t.Fatalf("%q: %q, want %q", text, got, want)
 		}
 	}
@@ -126,7 +126,7 @@ func TestAgentComesBack(t *testing.T) {
 		writeFile(t, file(name), `{"reason": "disk", "state": "maint"}`)
 		want("web:"+web+"\n", "maint down #disk")
 		p.mustGet("/tcp/web/"+web, 503)
-		drop(t, file(name))
+		removeFile(t, file(name))
 		want("web:"+web+"\n", "ready down #coming back")
 		p.mustGet("/spool/web/"+web, 200) // asks nobody
 		p.mustGet("/tcp/db/"+db, 200)     // another service
@@ -140,7 +140,7 @@ func TestAgentComesBack(t *testing.T) {
 	// By itself.
 	writeFile(t, file("web"), fmt.Sprintf(`{"reason": "disk", "state": "maint", "expiration": %d}`, time.Now().Unix()+1))
 	want("web\n", "maint down #disk")
-	until(t, "it expires", func() bool { return agentSays(addr, "web\n") != "maint down #disk" })
+	waitUntil(t, "it expires", func() bool { return askAgent(addr, "web\n") != "maint down #disk" })
 	want("web\n", "ready down #coming back")
 	p.mustGet("/tcp/web/"+web, 200)
 	want("web\n", "up ready")
@@ -157,17 +157,17 @@ func TestAgentWasNotAskedInMaint(t *testing.T) {
 	spoolRoot := filepath.Join(t.TempDir(), "spool")
 	p := startDaemon(t, "-A", "0", "--spool-root", spoolRoot)
 	writeFile(t, filepath.Join(spoolRoot, "web"), `{"state": "maint"}`)
-	p.wait(regexp.MustCompile(`service=web state=maint`))
-	drop(t, filepath.Join(spoolRoot, "web"))
-	p.wait(regexp.MustCompile(`override lifted`))
+	p.waitForLog(regexp.MustCompile(`service=web state=maint`))
+	removeFile(t, filepath.Join(spoolRoot, "web"))
+	p.waitForLog(regexp.MustCompile(`override lifted`))
 	p.mustGet("/tcp/web/"+port(t, ln.Addr().String()), 200)
-	if got := agentSays(p.agentPorts(1)[0], "web\n"); got != "up ready" {
+	if got := askAgent(p.agentPorts(1)[0], "web\n"); got != "up ready" {
 		t.Errorf("the agent says %q after a check has passed", got)
 	}
 }
 
-// TestAgentAlone is -S: who asks over HTTP hears of the service alone, and the agent says the rest.
-func TestAgentAlone(t *testing.T) {
+// TestAgentWithNoCheckSpool is -S: who asks over HTTP hears of the service alone, and the agent says the rest.
+func TestAgentWithNoCheckSpool(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	spoolRoot, conf, own := filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
@@ -207,11 +207,11 @@ func TestAgentAlone(t *testing.T) {
 		if code, body := fetch(t, own, ""); code != c.door {
 			t.Errorf("%v: the service's own listener: %d %s", c, code, body)
 		}
-		if got := agentSays(agent, "web:"+web+"\n"); got != c.agent {
+		if got := askAgent(agent, "web:"+web+"\n"); got != c.agent {
 			t.Errorf("%v: the agent says %q", c, got)
 		}
 		if c.state != "" {
-			drop(t, filepath.Join(spoolRoot, c.whose))
+			removeFile(t, filepath.Join(spoolRoot, c.whose))
 		}
 	}
 }
@@ -231,7 +231,7 @@ func TestAgentListen(t *testing.T) {
 	writeFile(t, filepath.Join(spoolRoot, "web"), "disk")
 	want := func(addr, text, want string) {
 		t.Helper()
-		if got := agentSays(addr, text); got != want {
+		if got := askAgent(addr, text); got != want {
 			t.Errorf("%q to %s: %q, want %q", text, addr, got, want)
 		}
 	}
@@ -247,15 +247,15 @@ func TestAgentListen(t *testing.T) {
 	go func() {
 		defer close(gone)
 		for done.Load() == 0 {
-			if agentSays(db, "\n") != "up ready" {
+			if askAgent(db, "\n") != "up ready" {
 				closed.Add(1)
 			}
 		}
 	}()
 	writeFile(t, conf, config(other))
 	p.signal(syscall.SIGHUP)
-	until(t, "the new agent answers", func() bool { return agentSays(other, "\n") == "ready down #disk" })
-	until(t, "the old one is closed", func() bool { return agentSays(web, "\n") == "closed" })
+	waitUntil(t, "the new agent answers", func() bool { return askAgent(other, "\n") == "ready down #disk" })
+	waitUntil(t, "the old one is closed", func() bool { return askAgent(web, "\n") == "closed" })
 	done.Add(1)
 	<-gone
 	if n := closed.Load(); n > 0 {
@@ -269,11 +269,11 @@ func TestAgentListen(t *testing.T) {
 	}
 	defer c.Close()
 	p.signal(syscall.SIGTERM)
-	_ = c.SetDeadline(time.Now().Add(soon))
+	_ = c.SetDeadline(time.Now().Add(testTimeout))
 	if b, _ := io.ReadAll(c); len(b) > 0 && string(b) != "ready down #disk\n" {
 		t.Errorf("at the end a connection was told %q", b)
 	}
-	p.stopped(0)
+	p.wantExit(0)
 	want(other, "\n", "closed")
 	want(db, "\n", "closed")
 }
@@ -300,7 +300,7 @@ func TestAgentClosesFirst(t *testing.T) {
 	<-asked
 	p.signal(syscall.SIGTERM)
 	for _, addr := range agents {
-		until(t, "the agent is closed", func() bool { return agentSays(addr, "web\n") == "closed" })
+		waitUntil(t, "the agent is closed", func() bool { return askAgent(addr, "web\n") == "closed" })
 	}
 	select {
 	case c := <-code:
@@ -311,5 +311,5 @@ func TestAgentClosesFirst(t *testing.T) {
 	if c := <-code; c != 200 {
 		t.Errorf("the request in flight: %d", c)
 	}
-	p.stopped(0)
+	p.wantExit(0)
 }

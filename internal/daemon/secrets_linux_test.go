@@ -23,9 +23,9 @@ import (
 // canary is every password of TestPasswordsShowNowhere, and in every one of its headers, cookies and bodies.
 const canary = "c4naryS3cretOfOurs"
 
-// cages are checks of every type that knows a password, with it wherever it can be. HOST and PORT are the
+// checksWithPassword are checks of every type that knows a password, with it wherever it can be. HOST and PORT are the
 // service's; there is no way to write the password into a name.
-const cages = `
+const checksWithPassword = `
 - {type: amqp, host: HOST, port: PORT, username: u, password: CANARY, use_tls: false}
 - {type: amqp, host: HOST, port: PORT, username: u, password: CANARY}
 - {type: postgres, host: HOST, port: PORT, username: u, password: CANARY, database: d}
@@ -50,8 +50,8 @@ const cages = `
 - {type: script, command: "/no/such/program --password=CANARY"}
 `
 
-// speaker has f speak to everyone who connects.
-func speaker(t *testing.T, f func(net.Conn)) (addr string) {
+// serveFunc has f speak to everyone who connects.
+func serveFunc(t *testing.T, f func(net.Conn)) (addr string) {
 	t.Helper()
 	ln := tcpListener(t)
 	go func() {
@@ -69,8 +69,8 @@ func speaker(t *testing.T, f func(net.Conn)) (addr string) {
 	return ln.Addr().String()
 }
 
-// unkind are services that fail, each in another way, and that say what they were told where they can.
-func unkind(t *testing.T) map[string]string {
+// failingServices are services that fail, each in another way, and that say what they were told where they can.
+func failingServices(t *testing.T) map[string]string {
 	t.Helper()
 	refused := freeAddr(t)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,11 +87,11 @@ func unkind(t *testing.T) map[string]string {
 	t.Cleanup(page.Close)
 	return map[string]string{
 		"refused":   refused,
-		"closes":    speaker(t, func(net.Conn) {}),
-		"silent":    speaker(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
-		"echoes":    speaker(t, func(c net.Conn) { _, _ = io.Copy(c, c) }),
-		"greets":    speaker(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 "+canaryGreeting+"\r\n"); _, _ = io.Copy(c, c) }),
-		"redis":     speaker(t, func(c net.Conn) { b := make([]byte, 4096); n, _ := c.Read(b); fmt.Fprintf(c, "-ERR %q\r\n", b[:n]) }),
+		"closes":    serveFunc(t, func(net.Conn) {}),
+		"silent":    serveFunc(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }),
+		"echoes":    serveFunc(t, func(c net.Conn) { _, _ = io.Copy(c, c) }),
+		"greets":    serveFunc(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 "+canaryGreeting+"\r\n"); _, _ = io.Copy(c, c) }),
+		"redis":     serveFunc(t, func(c net.Conn) { b := make([]byte, 4096); n, _ := c.Read(b); fmt.Fprintf(c, "-ERR %q\r\n", b[:n]) }),
 		"http page": page.Listener.Addr().String(),
 	}
 }
@@ -99,8 +99,8 @@ func unkind(t *testing.T) map[string]string {
 // canaryGreeting is a greeting that is no secret.
 const canaryGreeting = "mail.example.com ESMTP"
 
-// leaks returns the forms of the password that a text has.
-func leaks(text string) (found []string) {
+// findCanary returns the forms of the password that a text has.
+func findCanary(text string) (found []string) {
 	forms := []string{canary, strings.ToUpper(canary), url.QueryEscape(canary), fmt.Sprintf("%x", canary), fmt.Sprintf("%d", []byte(canary))}
 	for i := range 3 { // base64, wherever in the text the password begins
 		b := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("-", i) + canary))
@@ -114,22 +114,22 @@ func leaks(text string) (found []string) {
 	return found
 }
 
-// TestPasswordsShowNowhere checks services that fail in every way there is, with every type that knows a
+// TestPasswordsAreNeverShown checks services that fail in every way there is, with every type that knows a
 // password, through every door, and looks for the password in all that is printed, logged and answered.
-func TestPasswordsShowNowhere(t *testing.T) {
+func TestPasswordsAreNeverShown(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var checks strings.Builder
-	for _, addr := range unkind(t) {
+	for _, addr := range failingServices(t) {
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		checks.WriteString(strings.NewReplacer("HOST", host, "PORT", port, "CANARY", canary).Replace(cages[1:]))
+		checks.WriteString(strings.NewReplacer("HOST", host, "PORT", port, "CANARY", canary).Replace(checksWithPassword[1:]))
 	}
-	look := func(what, text string) {
+	search := func(what, text string) {
 		t.Helper()
-		for _, form := range leaks(text) {
+		for _, form := range findCanary(text) {
 			at := strings.Index(text, form)
 			t.Errorf("%s shows the password: ...%s...", what, text[max(0, at-300):min(len(text), at+100)])
 		}
@@ -150,7 +150,7 @@ func TestPasswordsShowNowhere(t *testing.T) {
 		if bytes.Count(out, []byte("\n")) < 5 && !strings.Contains(args, "validate") {
 			t.Errorf("%s says little: %s", args, out)
 		}
-		look(args, string(out))
+		search(args, string(out))
 	}
 	// A line that is wrong in the option next to the password.
 	wrong := filepath.Join(dir, "wrong.yaml")
@@ -159,7 +159,7 @@ func TestPasswordsShowNowhere(t *testing.T) {
 	if err == nil || !bytes.Contains(out, []byte("wrong.yaml:1: colour: ")) {
 		t.Errorf("a wrong file: %v\n%s", err, out)
 	}
-	look("run of a wrong file", string(out))
+	search("run of a wrong file", string(out))
 
 	// The daemon, with all of them as one service, and what the configuration has besides.
 	conf := filepath.Join(dir, "hacheck.yaml")
@@ -184,13 +184,13 @@ func TestPasswordsShowNowhere(t *testing.T) {
 		if err != nil || resp.StatusCode != 503 || len(b) < 1000 {
 			t.Errorf("/checks: %d %v %s", resp.StatusCode, err, b)
 		}
-		look("/checks as "+accept, string(b))
+		search("/checks as "+accept, string(b))
 	}
 	for _, path := range []string{"/", "/status", "/recent", "/status/count", "/metrics", "/balancers", "/postgres/web/5432/", "/amqp/web/5672/", "/mysql/web/3306/", "/mongodb/web/27017/"} {
 		if _, body, err := p.get(path); err != nil {
 			t.Error(err)
 		} else {
-			look(path, body)
+			search(path, body)
 		}
 	}
 	for _, name := range []string{"cmdline", "environ", "comm"} {
@@ -198,7 +198,7 @@ func TestPasswordsShowNowhere(t *testing.T) {
 		if err != nil && !errors.Is(err, fs.ErrPermission) { // the environment is for root alone
 			t.Error(err)
 		}
-		look("the daemon's "+name, string(text))
+		search("the daemon's "+name, string(text))
 	}
-	look("the daemon's log", p.said())
+	search("the daemon's log", p.log())
 }
