@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// askAgent returns what an agent answers to a text: "" when it closes without a word, and "closed" when
-// nothing listens.
+// askAgent returns the answer of an agent to a text: "" if the agent closes without an answer, "closed" if nothing
+// listens.
 func askAgent(addr, text string) string {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -30,7 +30,7 @@ func askAgent(addr, text string) string {
 	return strings.TrimSuffix(string(b), "\n")
 }
 
-// agentPorts returns where the agents of -A answer.
+// agentPorts returns the addresses of the ports of -A.
 func (p *process) agentPorts(n int) (addrs []string) {
 	p.t.Helper()
 	line := regexp.MustCompile(`agent answers.* listen=(\S+) service=all`)
@@ -52,7 +52,7 @@ func removeFile(t *testing.T, path string) {
 	}
 }
 
-// TestAgentPorts: -A twice, on the bind address, each for all and for whatever is asked.
+// TestAgentPorts: two -A on the bind address; each answers for all and for the service in the text.
 func TestAgentPorts(t *testing.T) {
 	t.Parallel()
 	spoolRoot := filepath.Join(t.TempDir(), "spool")
@@ -87,7 +87,7 @@ func TestAgentPorts(t *testing.T) {
 	want("a/b\n", "")
 	writeFile(t, file("db"), `{"state": "up"}`)
 	want("db\n", "up ready")
-	waitUntil(t, "what was said is among the balancers", func() bool { // it is noted behind the answer
+	waitUntil(t, "the answer is among the balancers", func() bool { // it is recorded after the answer
 		page := p.mustGet("/balancers", 200)
 		return strings.Contains(page, `{"service":"db","address":"127.0.0.1","answer":"up ready",`) &&
 			strings.Contains(page, `{"service":"web:8080","address":"127.0.0.1","answer":"ready down #plain text",`)
@@ -98,8 +98,8 @@ func TestAgentPorts(t *testing.T) {
 	want("web\n", "closed")
 }
 
-// TestAgentComesBack: of a service in maint, of what covers it, by expiry and by hand; and what a check of
-// it, asked through the daemon, has to do with that.
+// TestAgentComesBack: after maint of a service or of all has ended, by expiry or by haup, the agent says "coming back"
+// until a check of the service has passed.
 func TestAgentComesBack(t *testing.T) {
 	t.Parallel()
 	listening := func() string {
@@ -122,22 +122,22 @@ func TestAgentComesBack(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"web", "web:" + web, "all"} {
-		p.mustGet("/tcp/web/"+web, 200) // kept, and of no use after maint
+		p.mustGet("/tcp/web/"+web, 200) // cached; it does not count after maint
 		writeFile(t, file(name), `{"reason": "disk", "state": "maint"}`)
 		want("web:"+web+"\n", "maint down #disk")
 		p.mustGet("/tcp/web/"+web, 503)
 		removeFile(t, file(name))
 		want("web:"+web+"\n", "ready down #coming back")
-		p.mustGet("/spool/web/"+web, 200) // asks nobody
+		p.mustGet("/spool/web/"+web, 200) // runs no check
 		p.mustGet("/tcp/db/"+db, 200)     // another service
 		want("web:"+web+"\n", "ready down #coming back")
 		p.mustGet("/tcp/web/"+web, 200)
 		want("web:"+web+"\n", "up ready")
-		p.mustGet("/tcp/web/"+web, 200) // kept
+		p.mustGet("/tcp/web/"+web, 200) // cached
 		want("web:"+web+"\n", "up ready")
 	}
 	want("db\n", "up ready") // the check of db above came after the end of all
-	// By itself.
+	// By expiry.
 	writeFile(t, file("web"), fmt.Sprintf(`{"reason": "disk", "state": "maint", "expiration": %d}`, time.Now().Unix()+1))
 	want("web\n", "maint down #disk")
 	waitUntil(t, "it expires", func() bool { return askAgent(addr, "web\n") != "maint down #disk" })
@@ -146,7 +146,7 @@ func TestAgentComesBack(t *testing.T) {
 	want("web\n", "up ready")
 }
 
-// TestAgentWasNotAskedInMaint: a check that passes after maint counts although no agent was asked until then.
+// TestAgentWasNotAskedInMaint: a check that passes after maint counts, although no agent was asked before.
 func TestAgentWasNotAskedInMaint(t *testing.T) {
 	t.Parallel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -166,7 +166,7 @@ func TestAgentWasNotAskedInMaint(t *testing.T) {
 	}
 }
 
-// TestAgentWithNoCheckSpool is -S: who asks over HTTP hears of the service alone, and the agent says the rest.
+// TestAgentWithNoCheckSpool: with -S, HTTP answers the check alone and the agent answers by overrides.
 func TestAgentWithNoCheckSpool(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -182,7 +182,7 @@ func TestAgentWithNoCheckSpool(t *testing.T) {
 	for _, c := range []struct {
 		state        string
 		http, spool  int
-		door         int
+		endpoint     int
 		healthy      bool
 		agent, whose string
 	}{
@@ -204,7 +204,7 @@ func TestAgentWithNoCheckSpool(t *testing.T) {
 		}
 		p.mustGet("/tcp/web/"+web, c.http)
 		p.mustGet("/spool/web/"+web, c.spool)
-		if code, body := fetch(t, own, ""); code != c.door {
+		if code, body := fetch(t, own, ""); code != c.endpoint {
 			t.Errorf("%v: the service's own listener: %d %s", c, code, body)
 		}
 		if got := askAgent(agent, "web:"+web+"\n"); got != c.agent {
@@ -216,8 +216,8 @@ func TestAgentWithNoCheckSpool(t *testing.T) {
 	}
 }
 
-// TestAgentListen: a service's own agent, opened, kept, moved and closed as its other listeners are; who is
-// connected when it closes hears nothing.
+// TestAgentListen: agent_listen is opened, kept, moved and closed as the other listeners of a service are. An open
+// connection gets no answer when it closes.
 func TestAgentListen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -241,7 +241,7 @@ func TestAgentListen(t *testing.T) {
 	want(db, "\n", "up ready")
 	want(db, "web\n", "ready down #disk")
 
-	// One that is moved, and one that is kept: a connection that asks all the time never finds it closed.
+	// One listener moves and one stays: a client that connects all the time never finds the second one closed.
 	var done, closed atomic.Int64
 	gone := make(chan struct{})
 	go func() {
@@ -278,7 +278,7 @@ func TestAgentListen(t *testing.T) {
 	want(db, "\n", "closed")
 }
 
-// TestAgentClosesFirst: while the last requests are answered nobody is told anything new.
+// TestAgentClosesFirst: agents close before the requests in flight are answered.
 func TestAgentClosesFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// launchSubcommand starts a subcommand; what it prints on stdout and stderr is in said.
+// launchSubcommand starts a subcommand; log returns its stdout and stderr.
 func launchSubcommand(t *testing.T, args ...string) *process {
 	t.Helper()
 	return launch(t, func(c *exec.Cmd) {
@@ -96,8 +96,8 @@ func TestAggregateUsage(t *testing.T) {
 	}
 }
 
-// TestAggregateStop: what was accepted before the signal is answered after it, also on connections whose
-// request comes only then; who says nothing does not keep it.
+// TestAggregateStop: connections that were accepted before the signal are answered, also if their request comes after
+// it. A silent connection does not delay the end.
 func TestAggregateStop(t *testing.T) {
 	t.Parallel()
 	script, began, release := slowScript(t)
@@ -107,11 +107,11 @@ func TestAggregateStop(t *testing.T) {
 	answered := askAny(t, addr)
 	waitUntil(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
 	late := dial(t, addr)
-	dial(t, addr) // and says nothing
+	dial(t, addr) // and sends nothing
 	if _, err := io.WriteString(late, "GET / HTT"); err != nil {
 		t.Fatal(err)
 	}
-	// Who came later and needs no check has been answered: the others have been accepted.
+	// A later request without a check has been answered, so the others have been accepted.
 	last := dial(t, addr)
 	if _, err := io.WriteString(last, "GET /%zz HTTP/1.0\r\n\r\n"); err != nil {
 		t.Fatal(err)

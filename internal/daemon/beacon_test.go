@@ -43,7 +43,7 @@ func TestBeacon(t *testing.T) {
 	p.waitForLog(regexp.MustCompile(`(?m)^Exiting\.\.\.$`))
 }
 
-// TestLateSpool: the spool directory that hadown makes is obeyed by those that began without one.
+// TestLateSpool: subcommands that started without a spool directory obey the one that hadown creates.
 func TestLateSpool(t *testing.T) {
 	t.Parallel()
 	spoolRoot := filepath.Join(t.TempDir(), "spool")

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// beacon returns what a port says to who connects, "" when it is closed.
+// readBeacon returns what a port sends to a client, "" if the port is closed.
 func readBeacon(addr string) string {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -24,8 +24,8 @@ func readBeacon(addr string) string {
 	return string(b)
 }
 
-// TestServiceBeacon: a beacon is closed until its first round has passed, and an override does not wait for
-// the next one, which here does not come.
+// TestServiceBeacon: a beacon is closed until its first check has passed. An override takes effect without the next
+// check, which never comes here.
 func TestServiceBeacon(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func TestServiceBeacon(t *testing.T) {
 		}
 		waitUntil(t, "open again", open)
 	}
-	// One that runs out is the same: no file has to change for it.
+	// The same for an override that expires: no file changes.
 	writeFile(t, filepath.Join(spoolRoot, "web"), fmt.Sprintf(`{"reason": "soon over", "expiration": %d, "creation": 1}`, time.Now().Unix()+2))
 	waitUntil(t, "closed until it expires", closed)
 	waitUntil(t, "open when it has expired", open)
@@ -88,8 +88,8 @@ func TestBeaconPortTaken(t *testing.T) {
 	waitUntil(t, "it is tried again", func() bool { return readBeacon("127.0.0.1:"+tcpPort) == "OK\n" })
 }
 
-// TestBeaconDuringCheck: while a check takes its time the beacon obeys overrides, and the daemon ends without
-// waiting for it; what a script has started ends with it.
+// TestBeaconDuringCheck: during a slow check the beacon obeys overrides, and the daemon ends without waiting for the
+// check. The processes of a script end with it.
 func TestBeaconDuringCheck(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -123,7 +123,7 @@ func TestBeaconDuringCheck(t *testing.T) {
 		if err := os.Remove(file("alive")); err != nil {
 			return os.IsNotExist(err)
 		}
-		<-time.After(100 * time.Millisecond) // ten times what it takes to say that it lives
+		<-time.After(100 * time.Millisecond) // ten times the interval of its sign of life
 		return false
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// fetch asks an address that is no daemon's main one.
+// fetch requests a URL at an address of a service's endpoint.
 func fetch(t *testing.T, addr, accept string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/any/url", nil)
@@ -36,7 +36,7 @@ func fetch(t *testing.T, addr, accept string) (int, string) {
 	return r.StatusCode, string(b)
 }
 
-// isListening reports whether somebody listens at addr.
+// isListening reports whether addr accepts connections.
 func isListening(addr string) bool {
 	c, err := net.Dial("tcp", addr)
 	if err == nil {
@@ -45,7 +45,7 @@ func isListening(addr string) bool {
 	return err == nil
 }
 
-// dial connects to addr for as long as the test lasts.
+// dial connects to addr until the test ends.
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -66,7 +66,7 @@ func freeAddr(t *testing.T) string {
 	return net.JoinHostPort(servertest.Host, strconv.Itoa(int(port)))
 }
 
-// slowService answers once release is closed; asked says that it was asked.
+// slowService starts an HTTP service that answers once release is closed. asked receives for each request.
 func slowService(t *testing.T) (p string, asked <-chan struct{}, release chan struct{}) {
 	t.Helper()
 	in, release := make(chan struct{}, 100), make(chan struct{})
@@ -82,7 +82,7 @@ func slowService(t *testing.T) (p string, asked <-chan struct{}, release chan st
 	return port(t, s.Listener.Addr().String()), in, release
 }
 
-// slowScript writes a program that says at began that it runs, and runs until release exists.
+// slowScript writes a script that creates the file began and runs until the file release exists.
 func slowScript(t *testing.T) (script, began, release string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -99,7 +99,7 @@ type answer struct {
 	err  error
 }
 
-// getAsync asks in the background.
+// getAsync is get in the background.
 func (p *process) getAsync(path string) <-chan answer {
 	c := make(chan answer, 1)
 	go func() {
@@ -109,7 +109,7 @@ func (p *process) getAsync(path string) <-chan answer {
 	return c
 }
 
-// askAny sends a request to addr and gives its answer when there is one.
+// askAny sends a request to addr; the channel receives the answer.
 func askAny(t *testing.T, addr string) <-chan string {
 	t.Helper()
 	c := make(chan string, 1)

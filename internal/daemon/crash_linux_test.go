@@ -28,7 +28,7 @@ var crasher = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(filepath.Dir(binary), "crasher") // removed with it
+	path := filepath.Join(filepath.Dir(binary), "crasher") // TestMain removes it
 	if err := os.WriteFile(path+".json", overlay, 0o600); err != nil {
 		return "", err
 	}
@@ -40,7 +40,7 @@ var crasher = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// launchCrasher starts program, which is a build of the daemon, where a crash would write a core file if it could.
+// launchCrasher starts program, a build of the daemon, in a directory where a crash could write a core file.
 func launchCrasher(t *testing.T, program string, args ...string) *process {
 	t.Helper()
 	dir := t.TempDir()
@@ -56,7 +56,7 @@ func launchCrasher(t *testing.T, program string, args ...string) *process {
 	}, args...)
 }
 
-// wantSignal waits for the end of the process, which must be by that signal.
+// wantSignal waits until the process has ended by that signal.
 func (p *process) wantSignal(want syscall.Signal) {
 	p.t.Helper()
 	p.exit()
@@ -69,8 +69,8 @@ func (p *process) wantSignal(want syscall.Signal) {
 	}
 }
 
-// TestCrash: a crash of any kind ends the daemon by a signal, so that its status is not that of a wrong configuration,
-// which systemd does not start again. Its stack trace is in the log and its memory in no file.
+// TestCrash: every kind of crash ends the daemon by a signal and not with the status of a wrong configuration, after
+// which systemd does not restart it. The stack trace is in the log, and no core file is written.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	program, err := crasher()
@@ -106,7 +106,7 @@ func TestCrash(t *testing.T) {
 					t.Errorf("the log does not say %s:\n%.2000s", want, p.log())
 				}
 				p.mu.Lock()
-				p.stderr.Reset() // launch finds fault with any panic
+				p.stderr.Reset() // or launch would report the panic
 				p.mu.Unlock()
 			})
 		}
@@ -123,8 +123,8 @@ func coreLimit(t *testing.T, pid int) uint64 {
 	return limit.Cur
 }
 
-// TestSignalsNeverExitTwo: no signal ends the daemon with the status of a wrong configuration, the watchdog's SIGABRT
-// included.
+// TestSignalsNeverExitTwo: no signal ends the daemon with the status of a wrong configuration, not even SIGABRT of the
+// watchdog.
 func TestSignalsNeverExitTwo(t *testing.T) {
 	t.Parallel()
 	for signal, by := range map[syscall.Signal]syscall.Signal{
@@ -147,11 +147,11 @@ func TestSignalsNeverExitTwo(t *testing.T) {
 	}
 }
 
-// TestMemoryIsPrivate: the kernel gives the daemon's memory to no program that takes core files, and to no other process
-// of its user; what the daemon reads of itself it still can.
+// TestMemoryIsPrivate: the kernel passes the daemon's memory neither to a program that collects core files nor to another
+// process of the same user. The daemon can still read its own files in /proc.
 func TestMemoryIsPrivate(t *testing.T) {
 	t.Parallel()
-	// Not below t.TempDir, into which no other user may look.
+	// Not below t.TempDir, which other users cannot read.
 	spool, err := os.MkdirTemp(filepath.Dir(binary), "spool")
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestMemoryIsPrivate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The files of a process that may not be dumped belong to root, whatever user it runs as.
+	// The files in /proc of a process that must not be dumped belong to root, whatever its user is.
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != 0 {
 		t.Errorf("its memory belongs to user %d", owner)
 	}

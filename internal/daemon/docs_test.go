@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// TestDocumentedFiles: every YAML example of every page is a configuration or a file of checks that the
-// commands take as it stands.
+// TestDocumentedFiles: every YAML example of the documentation is a valid configuration or a valid file of checks.
 func TestDocumentedFiles(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../../docs/*.md")
@@ -19,7 +18,7 @@ func TestDocumentedFiles(t *testing.T) {
 	examples := 0
 	for _, page := range append(pages, "../../README.md") {
 		if filepath.Base(page) == "haproxy.md" {
-			continue // has files of other programs too; test/recipes_test.go runs each of its blocks
+			continue // test/recipes_test.go runs its blocks, which are files of other programs too
 		}
 		text, err := os.ReadFile(page)
 		if err != nil {

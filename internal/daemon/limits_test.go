@@ -12,8 +12,8 @@ import (
 	"hacheck/internal/config"
 )
 
-// TestOutOfDescriptors: with every descriptor taken the daemon waits, says so once, and answers again as
-// soon as there is one.
+// TestOutOfDescriptors: without free descriptors the daemon waits and logs it once. It answers again as soon as one is
+// free.
 func TestOutOfDescriptors(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	writeFile(t, conf, "rlimit_nofile: 20\n")
@@ -36,7 +36,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		code, _, err := p.get("/spool/web/0/")
 		return err == nil && code == 200
 	})
-	// A reload needs descriptors too, and takes the limit away again.
+	// A reload needs descriptors too. This one raises the limit again.
 	writeFile(t, conf, "rlimit_nofile: max\n")
 	p.signal(syscall.SIGHUP)
 	p.waitForLog(regexp.MustCompile(`reloaded the configuration`))

@@ -25,7 +25,7 @@ func TestLogWriterCountsWhatIsLost(t *testing.T) {
 	}
 	defer r.Close()
 	s := newLogWriter(&logFile{file: w, path: "a pipe, closed with the sink", checked: time.Now().Add(time.Hour)}, lostLine)
-	// Nobody reads: 64 KiB fill the pipe, then the queue fills, and no Write waits.
+	// Without a reader, 64 KiB fill the pipe, then the queue fills, and no Write blocks.
 	line := bytes.Repeat([]byte("x"), 1023)
 	line = append(line, '\n')
 	const lines = 3000
@@ -53,7 +53,7 @@ func TestLogWriterCountsWhatIsLost(t *testing.T) {
 	if !strings.Contains(got.String(), "the last\n") {
 		t.Error("the last line is lost")
 	}
-	s.Write(line) // after the end: no panic, no wait
+	s.Write(line) // after close: it neither panics nor blocks
 }
 
 // TestLogWriterChangesFile: lines from before a change stay in the old file.
@@ -89,14 +89,14 @@ func TestLogWriterChangesFile(t *testing.T) {
 			}
 			got = append(got, string(b))
 		}
-		// A target that was replaced before the goroutine came to it had its lines written before it.
+		// If a file was replaced before the goroutine opened it, its lines are in the file before.
 		if got[0] != "one\n" && got[0] != "one\ntwo\n" || got[0]+got[1] != map[bool]string{true: "one\ntwo\n", false: "one\n"}[i%2 == 0] || got[2] != "three\n" {
 			t.Fatalf("the logs are %q", got)
 		}
 	}
 }
 
-// TestLogWriterEndsPartialLine: a disk that fills in the middle of a line, and has room again later.
+// TestLogWriterEndsPartialLine: the disk is full in the middle of a line, and has space again later.
 func TestLogWriterEndsPartialLine(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	path := filepath.Join(t.TempDir(), "log")
@@ -152,14 +152,14 @@ func TestOpenLog(t *testing.T) {
 		if err != nil || target.file != want {
 			t.Errorf("openLog(%s) = %v, %v", path, target, err)
 		}
-		target.close() // leaves it open
+		target.close() // does not close it
 		if _, err := want.Stat(); err != nil {
 			t.Errorf("%s is closed: %v", path, err)
 		}
 	}
 }
 
-// TestFormatSwitch: loggers that were derived before the switch follow it, with all that was said to them.
+// TestFormatSwitch: loggers that were derived before the switch use the new handler, with their attributes and groups.
 func TestFormatSwitch(t *testing.T) {
 	var text, json bytes.Buffer
 	h := newFormatSwitch(slog.LevelInfo, newHandler("text", &text, slog.LevelInfo))

@@ -14,7 +14,7 @@ import (
 	"hacheck/test/checktest"
 )
 
-// TestLogWithoutReader: whoever read stderr has gone (SIGPIPE), or has stopped reading and the pipe is full.
+// TestLogWithoutReader: the reader of stderr has gone (SIGPIPE), or it does not read and the pipe is full.
 func TestLogWithoutReader(t *testing.T) {
 	for _, gone := range []bool{true, false} {
 		t.Run(fmt.Sprintf("gone=%v", gone), func(t *testing.T) {
@@ -54,7 +54,7 @@ func waitForFile(t *testing.T, path, text string) {
 	})
 }
 
-// TestLogRotation: a log file that was moved away is made anew by SIGHUP and without it, and never for all to read.
+// TestLogRotation: a log file that was moved away is created again, with SIGHUP and without, and is never readable by all.
 func TestLogRotation(t *testing.T) {
 	dir := t.TempDir()
 	log, conf := filepath.Join(dir, "log"), filepath.Join(dir, "hacheck.yaml")
@@ -85,7 +85,7 @@ func TestLogRotation(t *testing.T) {
 		_, err := os.Stat(log)
 		return err == nil
 	})
-	// Every line is in one of the files: nothing was lost on the way.
+	// Every line is in one of the files.
 	p.mustGet("/spool/last/0/", 200)
 	waitForFile(t, log, "/spool/last/0/")
 	if info, err := os.Stat(log); err != nil || info.Mode() != 0o640 {
@@ -105,7 +105,7 @@ func TestLogRotation(t *testing.T) {
 		}
 	}
 
-	// The directory goes, and comes back: until then the open file is the log, and nobody minds.
+	// The directory is removed and created again. Until then the open file is the log.
 	if err := os.Rename(dir, dir+".gone"); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestLogRotation(t *testing.T) {
 	waitForFile(t, log, "msg=stopped")
 }
 
-// TestFullDisk: a log that takes nothing does not stop the daemon from answering.
+// TestFullDisk: the daemon answers while the log cannot be written.
 func TestFullDisk(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	writeFile(t, conf, "log_path: /dev/full\n")
@@ -141,12 +141,12 @@ func TestFullDisk(t *testing.T) {
 	p.wantExit(0)
 }
 
-// TestOverrideIsLogged: one line when an override comes and one when it goes, and nothing for a request.
+// TestOverrideIsLogged: one line when an override is set and one when it is lifted, and none for a request.
 func TestOverrideIsLogged(t *testing.T) {
 	spool := filepath.Join(t.TempDir(), "spool")
 	p := startDaemon(t, "--spool-root", spool)
 	file := filepath.Join(spool, "web:80")
-	// Moved there, or the daemon could see the file before its content.
+	// Renamed, because the daemon could see the file before its content.
 	beside := filepath.Join(filepath.Dir(spool), "beside")
 	writeFile(t, beside, `{"reason": "new disk", "expiration": 4000000000, "creation": 1500000000}`)
 	if err := os.Rename(beside, file); err != nil {

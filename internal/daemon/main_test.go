@@ -28,11 +28,11 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// testTimeout is how long anything may take that should happen at once. It is long because test machines are slow.
+// testTimeout is how long a test waits for something that should happen at once. Test machines are slow.
 const testTimeout = 20 * time.Second
 
-// binary is the daemon, built once by TestMain as make build does it, or with the race detector when the
-// tests have it. Its directory is open to all users.
+// binary is the daemon. TestMain builds it once as make build does, or with the race detector if the tests have it. All
+// users can read its directory.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -68,7 +68,7 @@ func TestMain(m *testing.M) {
 // underRace reports whether this test was built with -race.
 func underRace() bool { return buildSetting("-race") == "true" }
 
-// buildSetting is the value of a flag with which this test was built, "" where it was not given.
+// buildSetting returns the value of a flag with which this test was built, "" without the flag.
 func buildSetting(flag string) string {
 	info, _ := debug.ReadBuildInfo()
 	for _, s := range info.Settings {
@@ -108,7 +108,7 @@ func TestScripts(t *testing.T) {
 			return os.WriteFile(filepath.Join(e.WorkDir, "help.golden"), help, 0o644)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			// exits CODE COMMAND ARG... runs the command and wants that exit code.
+			// exits CODE COMMAND ARG... runs the command and expects that exit code.
 			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) < 2 {
 					ts.Fatalf("usage: exits CODE COMMAND ARG...")
@@ -132,13 +132,13 @@ func TestScripts(t *testing.T) {
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	addrs  []string // where it answers
+	addrs  []string // of -p
 	ended  chan struct{}
 	mu     sync.Mutex
 	stderr bytes.Buffer
 }
 
-// launch starts the daemon with a spool of its own and does not wait for it. change may alter the command.
+// launch starts the daemon with its own spool directory and does not wait for it. change may change the command.
 func launch(t *testing.T, change func(*exec.Cmd), args ...string) *process {
 	t.Helper()
 	p := &process{t: t, ended: make(chan struct{})}
@@ -147,7 +147,7 @@ func launch(t *testing.T, change func(*exec.Cmd), args ...string) *process {
 	}
 	p.cmd = exec.Command(binary, args...)
 	p.cmd.Stderr = p
-	// Whatever still holds stderr when the daemon has ended is none of it.
+	// A child process may still hold stderr when the daemon has ended.
 	p.cmd.WaitDelay = time.Second
 	p.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	if change != nil {
@@ -189,13 +189,13 @@ func startDaemon(t *testing.T, args ...string) *process {
 
 var listens = regexp.MustCompile(`hacheck answers.* listen="?\[([^"]*)\]"? spool=`)
 
-// waitReady waits until the daemon says where it answers.
+// waitReady waits until the daemon has logged its addresses.
 func (p *process) waitReady() {
 	p.t.Helper()
 	p.addrs = strings.Fields(p.waitForLog(listens)[1])
 }
 
-// Write takes what the daemon says on stderr.
+// Write receives the stderr of the daemon.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,7 +208,7 @@ func (p *process) log() string {
 	return p.stderr.String()
 }
 
-// waitForLog waits for something to be said on stderr.
+// waitForLog waits until stderr matches what, and returns the match.
 func (p *process) waitForLog(what *regexp.Regexp) (m []string) {
 	p.t.Helper()
 	waitUntil(p.t, "the log says "+what.String(), func() bool {
@@ -244,7 +244,7 @@ func (p *process) exit() int {
 	case <-p.ended:
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(testTimeout):
-		_ = p.cmd.Process.Signal(syscall.SIGABRT) // a Go program then says where it hangs
+		_ = p.cmd.Process.Signal(syscall.SIGABRT) // which prints the stacks of all goroutines
 		<-p.ended
 		p.t.Fatalf("the daemon has not ended:\n%s", p.log())
 		return 0
@@ -264,7 +264,7 @@ var client = &http.Client{
 	Timeout:   testTimeout,
 }
 
-// get asks for a path at the daemon's first address.
+// get requests a path at the daemon's first address.
 func (p *process) get(path string) (code int, body string, err error) {
 	r, err := client.Get("http://" + p.addrs[0] + path)
 	if err != nil {
@@ -287,7 +287,7 @@ func (p *process) mustGet(path string, want int) string {
 	return body
 }
 
-// waitUntil polls for a condition that nothing announces; the sleep is the pace of the polling, up to a deadline.
+// waitUntil polls until ok returns true or testTimeout has passed.
 func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(testTimeout); !ok(); time.Sleep(2 * time.Millisecond) {

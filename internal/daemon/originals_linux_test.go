@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// The command lines here are those of the READMEs of health-checker and udp_healther, with other ports and
-// paths; conn-check's are in internal/runner.
+// The command lines in this file are from the READMEs of health-checker and udp_healther, with other ports and paths.
+// Those of conn-check are in internal/runner.
 
 func tcpListener(t *testing.T) net.Listener {
 	t.Helper()
@@ -25,7 +25,7 @@ func tcpListener(t *testing.T) net.Listener {
 	return ln
 }
 
-// healthScript writes a shell script that is healthy while a file exists, and says which arguments it got.
+// healthScript writes a shell script that passes while a file exists and prints its arguments.
 func healthScript(t *testing.T, name, healthy string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -106,12 +106,12 @@ func TestHealthCheckerExample3(t *testing.T) {
 	wantAnswer(t, addr, 200, "OK")
 }
 
-// TestHealthCheckerSingleflight: with it who asks meanwhile shares; without it each request checks. Scripts
-// always share, so it is the connections that are counted.
+// TestHealthCheckerSingleflight: with --singleflight, requests during a check share its result; without it each request
+// checks. The test counts connections, because scripts are always shared.
 func TestHealthCheckerSingleflight(t *testing.T) {
 	t.Parallel()
 	for _, flag := range []bool{false, true} {
-		// A script holds the checks open until all have asked.
+		// A script keeps the checks running until all requests have arrived.
 		ln, release := tcpListener(t), filepath.Join(t.TempDir(), "release")
 		script := filepath.Join(t.TempDir(), "wait.sh")
 		if err := os.WriteFile(script, []byte("#!/bin/sh\nuntil test -e '"+release+"'; do sleep 0.01; done\n"), 0o755); err != nil {
@@ -161,7 +161,7 @@ func TestHealthCheckerSingleflight(t *testing.T) {
 	}
 }
 
-// readConnections is the number of connections to a port of 127.0.0.1 from which all that was sent has been read.
+// readConnections returns the number of connections to a port of 127.0.0.1 without unread data.
 func readConnections(t *testing.T, port string) (n int) {
 	t.Helper()
 	var tables strings.Builder
@@ -186,7 +186,7 @@ func readConnections(t *testing.T, port string) (n int) {
 	return n
 }
 
-// TestUDPHealtherSession: the whole session of its README, and all that it prints.
+// TestUDPHealtherSession: the session of the README with all its output.
 func TestUDPHealtherSession(t *testing.T) {
 	t.Parallel()
 	udpListener := func(addr string) net.PacketConn {
@@ -213,7 +213,7 @@ func TestUDPHealtherSession(t *testing.T) {
 	prints(`UDP listener not found\. Waiting\.\.\.`)
 	udp = udpListener("0.0.0.0:" + udpPort)
 	prints(`UDP listener found, starting TCP listener`)
-	// It prints that before it listens.
+	// It prints this before it listens.
 	waitUntil(t, "it says OK", func() bool { return readBeacon(addr) == "OK\n" })
 	prints(`Got a connection from \('127\.0\.0\.1', \d+\)`)
 	udp.Close()
@@ -226,7 +226,7 @@ func TestUDPHealtherSession(t *testing.T) {
 	p.wantExit(0)
 }
 
-// TestUDPHealtherOverrides: the spool directory counts as soon as the next look.
+// TestUDPHealtherOverrides: an override is in force at the next check.
 func TestUDPHealtherOverrides(t *testing.T) {
 	t.Parallel()
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")

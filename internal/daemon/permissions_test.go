@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// makeFiles makes directories and files below a new directory: "name mode", a directory when name ends with a slash, a
-// link when mode begins with "->", and "name mode uid" where it belongs to somebody else.
+// makeFiles creates directories and files below a new directory from lines of "name mode" or "name mode uid". A name that
+// ends with a slash is a directory; a mode that begins with "->" makes a link.
 func makeFiles(t *testing.T, list ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -50,13 +50,13 @@ func makeFiles(t *testing.T, list ...string) (dir string) {
 	return dir
 }
 
-// TestExposed: which part of a path an untrusted user may write.
+// TestExposed: exposed finds the part of a path that an untrusted user may write.
 func TestExposed(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files []string
 		path  string
-		want  string // "" when nothing is exposed
+		want  string // "" if nothing is exposed
 	}{
 		{"all well", []string{"a/ 755", "a/f 644"}, "a/f", ""},
 		{"a group is trusted", []string{"a/ 775", "a/f 664"}, "a/f", ""},

@@ -34,7 +34,7 @@ func TestReload(t *testing.T) {
 		t.Fatalf("the service saw %q", got)
 	}
 
-	// A wrong file changes nothing and is worth one line.
+	// A wrong file changes nothing and causes one log line.
 	writeFile(t, conf, "service_name_header: X-Two\ncache_time: x\nmysql_password: [hunter2]\n")
 	p.signal(syscall.SIGHUP)
 	p.waitForLog(regexp.MustCompile(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*hacheck\.yaml:2: cache_time: .*; .*hacheck\.yaml:3: mysql_password: `))
@@ -63,7 +63,7 @@ func TestReload(t *testing.T) {
 	}
 	<-seen
 
-	// A right one is in force, a key that means nothing is a warning, and the log goes elsewhere.
+	// A correct file is in force. An unknown key is a warning. The log goes to the new file.
 	log := filepath.Join(t.TempDir(), "log")
 	writeFile(t, conf, "service_name_header: X-Two\ncache_time: 0\nbogus: 1\nlog_path: "+log+"\nlog_format: json\n")
 	p.signal(syscall.SIGHUP)
@@ -79,8 +79,7 @@ func TestReload(t *testing.T) {
 	p.wantExit(0)
 }
 
-// TestReloadUnderLoad: no request is lost while the configuration is reloaded over and over, and a check
-// that began under the old one is answered.
+// TestReloadUnderLoad: no request is lost during many reloads, and a check of the old configuration is answered.
 func TestReloadUnderLoad(t *testing.T) {
 	service, asked, release := slowService(t)
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
@@ -114,7 +113,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// The end waits for checks of every configuration.
+	// The daemon waits for checks of every configuration before it ends.
 	p.signal(syscall.SIGTERM)
 	p.waitForLog(regexp.MustCompile(`msg="stopping`))
 	close(release)
@@ -131,8 +130,8 @@ func TestReloadWithoutFile(t *testing.T) {
 	p.mustGet("/spool/web/0/", 200)
 }
 
-// TestReloadDuringRequests: a reload that closes a door opens the others and has overrides obeyed while a
-// request is still in flight there, and that one is answered, also when the daemon ends.
+// TestReloadDuringRequests: a reload closes an endpoint with a request in flight. New endpoints open, overrides are
+// obeyed, and the request is answered, also if the daemon stops.
 func TestReloadDuringRequests(t *testing.T) {
 	t.Parallel()
 	script, began, release := slowScript(t)
@@ -159,8 +158,8 @@ services:
 	waitUntil(t, "a check is under way", func() bool { _, err := os.Stat(began); return err == nil })
 	writeFile(t, conf, config(moved))
 	p.signal(syscall.SIGHUP)
-	waitUntil(t, "the new door is open", func() bool { return isListening(moved) })
-	waitUntil(t, "the old door is closed", func() bool { return !isListening(old) })
+	waitUntil(t, "the new endpoint is open", func() bool { return isListening(moved) })
+	waitUntil(t, "the old endpoint is closed", func() bool { return !isListening(old) })
 	writeFile(t, filepath.Join(spoolRoot, "web"), "")
 	waitUntil(t, "the beacon obeys", func() bool { return readBeacon(beacon) == "" })
 	p.signal(syscall.SIGTERM)

@@ -20,11 +20,11 @@ import (
 	"time"
 )
 
-// canary is every password of TestPasswordsShowNowhere, and in every one of its headers, cookies and bodies.
+// canary is every password, header, cookie and body of TestPasswordsAreNeverShown.
 const canary = "c4naryS3cretOfOurs"
 
-// checksWithPassword are checks of every type that knows a password, with it wherever it can be. HOST and PORT are the
-// service's; there is no way to write the password into a name.
+// checksWithPassword are checks of every type that has a password, with the password in every place that can hold one.
+// HOST and PORT are replaced by those of a service.
 const checksWithPassword = `
 - {type: amqp, host: HOST, port: PORT, username: u, password: CANARY, use_tls: false}
 - {type: amqp, host: HOST, port: PORT, username: u, password: CANARY}
@@ -50,7 +50,7 @@ const checksWithPassword = `
 - {type: script, command: "/no/such/program --password=CANARY"}
 `
 
-// serveFunc has f speak to everyone who connects.
+// serveFunc calls f for every connection.
 func serveFunc(t *testing.T, f func(net.Conn)) (addr string) {
 	t.Helper()
 	ln := tcpListener(t)
@@ -69,7 +69,7 @@ func serveFunc(t *testing.T, f func(net.Conn)) (addr string) {
 	return ln.Addr().String()
 }
 
-// failingServices are services that fail, each in another way, and that say what they were told where they can.
+// failingServices starts services that fail in different ways. Some send back what they received.
 func failingServices(t *testing.T) map[string]string {
 	t.Helper()
 	refused := freeAddr(t)
@@ -96,10 +96,10 @@ func failingServices(t *testing.T) map[string]string {
 	}
 }
 
-// canaryGreeting is a greeting that is no secret.
+// canaryGreeting is a greeting without the canary.
 const canaryGreeting = "mail.example.com ESMTP"
 
-// findCanary returns the forms of the password that a text has.
+// findCanary returns the encodings of the canary that a text contains.
 func findCanary(text string) (found []string) {
 	forms := []string{canary, strings.ToUpper(canary), url.QueryEscape(canary), fmt.Sprintf("%x", canary), fmt.Sprintf("%d", []byte(canary))}
 	for i := range 3 { // base64, wherever in the text the password begins
@@ -114,8 +114,8 @@ func findCanary(text string) (found []string) {
 	return found
 }
 
-// TestPasswordsAreNeverShown checks services that fail in every way there is, with every type that knows a
-// password, through every door, and looks for the password in all that is printed, logged and answered.
+// TestPasswordsAreNeverShown: failing checks of every type with a password, at every endpoint, show the password in no
+// output, log line or answer.
 func TestPasswordsAreNeverShown(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -152,7 +152,7 @@ func TestPasswordsAreNeverShown(t *testing.T) {
 		}
 		search(args, string(out))
 	}
-	// A line that is wrong in the option next to the password.
+	// An error in the option next to the password.
 	wrong := filepath.Join(dir, "wrong.yaml")
 	writeFile(t, wrong, strings.ReplaceAll(checks.String(), "type: ", "colour: blue, timeout: -1, type: "))
 	out, err := exec.Command(binary, "run", wrong).CombinedOutput()
@@ -161,7 +161,7 @@ func TestPasswordsAreNeverShown(t *testing.T) {
 	}
 	search("run of a wrong file", string(out))
 
-	// The daemon, with all of them as one service, and what the configuration has besides.
+	// The daemon with all checks in one service, and with the other passwords of the configuration.
 	conf := filepath.Join(dir, "hacheck.yaml")
 	writeFile(t, conf, "mysql_username: u\nmysql_password: "+canary+"\nremote_spool_token: "+canary+"\nallow_remote_spool_changes: true\nservices:\n  web:\n    checks:\n"+
 		"      "+strings.TrimSpace(strings.ReplaceAll(strings.ReplaceAll(checks.String(), "\n", "\n      "), "{type: ", "{timeout: 1, type: "))+"\n")
@@ -195,7 +195,7 @@ func TestPasswordsAreNeverShown(t *testing.T) {
 	}
 	for _, name := range []string{"cmdline", "environ", "comm"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, name))
-		if err != nil && !errors.Is(err, fs.ErrPermission) { // the environment is for root alone
+		if err != nil && !errors.Is(err, fs.ErrPermission) { // only root can read the environment
 			t.Error(err)
 		}
 		search("the daemon's "+name, string(text))

@@ -17,7 +17,7 @@ import (
 	"hacheck/internal/balancer"
 )
 
-// TestServiceEndpoints has one service behind its three doors, and one override that covers them all.
+// TestServiceEndpoints: one service at http_listen, beacon_listen and its check URL, and overrides that apply to all.
 func TestServiceEndpoints(t *testing.T) {
 	dir := t.TempDir()
 	flag, spoolRoot, conf := filepath.Join(dir, "healthy"), filepath.Join(dir, "spool"), filepath.Join(dir, "hacheck.yaml")
@@ -75,7 +75,7 @@ services:
 	}
 	state("lifted", 200, "OK", "OK\n")
 
-	// A reload moves a door; the others stay.
+	// A reload moves one endpoint; the others stay.
 	writeFile(t, conf, config(other, 599))
 	p.signal(syscall.SIGHUP)
 	waitUntil(t, "the new listener answers", func() bool { c, _ := fetch(t, other, ""); return c == 200 })
@@ -95,8 +95,8 @@ services:
 	}
 }
 
-// TestFailedReloadKeepsEndpoints: a listener that cannot be opened leaves everything as it was, also the ports that had been
-// closed to make room.
+// TestFailedReloadKeepsEndpoints: if a listener cannot be opened, every endpoint is as before, also those that were
+// closed because a new one needed their port.
 func TestFailedReloadKeepsEndpoints(t *testing.T) {
 	t.Parallel()
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
@@ -137,7 +137,7 @@ func TestFailedReloadKeepsEndpoints(t *testing.T) {
 	if n := strings.Count(p.log(), "level=ERROR"); n != 2 {
 		t.Errorf("%d errors for 2 reloads", n)
 	}
-	// The same ports on other addresses, kinds exchanged, and nothing in the way.
+	// The same ports on other addresses and with other kinds of endpoints.
 	writeFile(t, conf, config(599, fmt.Sprintf("  new: {checks: [{type: script, command: 'false'}], http_listen: '0.0.0.0:%s', agent_listen: '0.0.0.0:%s', failure_code: 502}\n", agentPort, droppedPort)))
 	p.signal(syscall.SIGHUP)
 	p.waitForLog(regexp.MustCompile(`msg="reloaded the configuration"`))
@@ -148,7 +148,7 @@ func TestFailedReloadKeepsEndpoints(t *testing.T) {
 	p.wantExit(0)
 }
 
-// TestReloadKeepsEndpointsOpen: a reload that changes what a listener answers, and about whom, refuses nobody.
+// TestReloadKeepsEndpointsOpen: a reload that changes the service and the answers of a listener refuses no connection.
 func TestReloadKeepsEndpointsOpen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -203,13 +203,13 @@ func TestReloadKeepsEndpointsOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the beacon is open", func() bool { return readBeacon(beacon) == "OK\n" })
-	// Another service has it, which is down: its next round is an hour away.
+	// Now it belongs to a service that is down. The next check would be in an hour.
 	writeFile(t, conf, config("blue", 500))
 	p.signal(syscall.SIGHUP)
 	waitUntil(t, "the beacon is closed", func() bool { return readBeacon(beacon) == "" })
 }
 
-// TestServiceEndpointsIgnoreNoCheckSpool: -S is about the HTTP door. What no agent speaks for still obeys an override.
+// TestServiceEndpointsIgnoreNoCheckSpool: with -S, http_listen and beacon_listen still obey overrides.
 func TestServiceEndpointsIgnoreNoCheckSpool(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -231,7 +231,7 @@ func TestServiceEndpointsIgnoreNoCheckSpool(t *testing.T) {
 	}
 }
 
-// TestServiceEndpointsRecordBalancers: who asks a service's own listener is known as who asks the daemon is.
+// TestServiceEndpointsRecordBalancers: /recent and /balancers show the clients of http_listen.
 func TestServiceEndpointsRecordBalancers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -258,7 +258,7 @@ func TestServiceEndpointsRecordBalancers(t *testing.T) {
 	}
 }
 
-// TestServiceEndpointsWithoutHostHeader: "option httpchk GET /x HTTP/1.1" sends no Host line, whichever door it asks.
+// TestServiceEndpointsWithoutHostHeader: every endpoint answers "option httpchk GET /x HTTP/1.1", which sends no Host.
 func TestServiceEndpointsWithoutHostHeader(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -29,7 +29,7 @@ func TestStartupLine(t *testing.T) {
 	}
 }
 
-// TestFailedStartIsLogged: what was said before it failed may be why it did.
+// TestFailedStartIsLogged: warnings from before a failed start are in the log.
 func TestFailedStartIsLogged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func TestFailedStartIsLogged(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("cachetime: 5\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for range 20 { // a race between the log and the end of the process
+	for range 20 { // the end of the process must not overtake the log
 		out, err := exec.Command(binary, "-c", conf, "--spool-root", filepath.Join(dir, "no", "parent")).CombinedOutput()
 		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 			t.Fatalf("%v, want exit code 1\n%s", err, out)
@@ -49,7 +49,7 @@ func TestFailedStartIsLogged(t *testing.T) {
 }
 
 func TestUnreadableSpool(t *testing.T) {
-	// Not below t.TempDir, into which no other user may look.
+	// Not below t.TempDir, which other users cannot read.
 	spool, err := os.MkdirTemp(filepath.Dir(binary), "spool")
 	if err != nil {
 		t.Fatal(err)

@@ -16,9 +16,9 @@ import (
 
 var stopSignals = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 
-// TestStopInFirstMilliseconds ends daemons at a random moment of their start. The original, told so while
-// its port opened, stayed for ever in a third of all cases. Before main has begun there is nobody to
-// answer a signal: then the kernel or the Go runtime ends the process by it, and nothing was begun.
+// TestStopInFirstMilliseconds stops daemons at a random moment of their start. The original never stopped in a third of
+// all cases if the signal came while its port opened. Before main has begun, the kernel or the Go runtime ends the
+// process by the signal.
 func TestStopInFirstMilliseconds(t *testing.T) {
 	began := time.Now()
 	startDaemon(t)
@@ -27,7 +27,7 @@ func TestStopInFirstMilliseconds(t *testing.T) {
 	for i := range startCount() {
 		how := stopSignals[i%len(stopSignals)]
 		p := launch(t, nil, "-B", "127.0.0.1", "-p", "0")
-		<-time.After(rand.N(start * 3 / 2)) // the moment to be tested, nothing waits for anything
+		<-time.After(rand.N(start * 3 / 2)) // the random moment
 		p.signal(how)
 		code := p.exit()
 		status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -36,7 +36,7 @@ func TestStopInFirstMilliseconds(t *testing.T) {
 		case status.Signaled() && status.Signal() == how && p.log() == "":
 			byKernel++
 		case how == syscall.SIGQUIT && code == 2 && !strings.Contains(p.log(), "hacheck answers") && strings.Contains(p.log(), "SIGQUIT: quit"):
-			byKernel++ // the runtime's own way to obey SIGQUIT
+			byKernel++ // the Go runtime handled SIGQUIT
 		default:
 			t.Errorf("start %d, %v: %v\n%s", i, how, p.cmd.ProcessState, p.log())
 		}
@@ -46,7 +46,7 @@ func TestStopInFirstMilliseconds(t *testing.T) {
 	}
 }
 
-// startCount is how often the tests of a moment start the daemon; under the race detector that takes long.
+// startCount is how often the tests of the first milliseconds start the daemon. The race detector makes it slow.
 func startCount() int {
 	if underRace() {
 		return 15
@@ -54,7 +54,7 @@ func startCount() int {
 	return 60
 }
 
-// TestStopWhenPortOpens is the moment at which the original deadlocks.
+// TestStopWhenPortOpens stops the daemon when its port opens: the original deadlocks then.
 func TestStopWhenPortOpens(t *testing.T) {
 	for i := range startCount() {
 		addr := freeAddr(t)
@@ -102,7 +102,7 @@ func TestStopAnswersRequestsInFlight(t *testing.T) {
 	}
 }
 
-// TestStopIsBounded: a service that never answers holds the end up for healthcheck_timeout at most.
+// TestStopIsBounded: a service that never answers delays the end by healthcheck_timeout at most.
 func TestStopIsBounded(t *testing.T) {
 	service, asked, _ := slowService(t)
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
@@ -136,8 +136,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-// TestStopWithOpenConnections: neither a connection that has never said a word nor one that is kept
-// between requests holds up the end.
+// TestStopWithOpenConnections: neither a connection without a request nor an idle keep-alive connection delays the end.
 func TestStopWithOpenConnections(t *testing.T) {
 	p := startDaemon(t)
 	silent, err := net.Dial("tcp", p.addrs[0])
@@ -164,18 +163,18 @@ func TestStopWithOpenConnections(t *testing.T) {
 	}
 }
 
-// TestStopWithSilentServiceClient: whoever connects to a service's door and says nothing does not keep the daemon.
+// TestStopWithSilentServiceClient: a silent connection to http_listen does not delay the end.
 func TestStopWithSilentServiceClient(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	conf, addr := filepath.Join(dir, "hacheck.yaml"), freeAddr(t)
 	writeFile(t, conf, "services:\n  web:\n    checks: [{type: script, command: \"true\"}]\n    http_listen: "+addr+"\n")
 	p := startDaemon(t, "-c", conf, "--spool-root", filepath.Join(dir, "spool"))
-	dial(t, addr) // and says nothing
+	dial(t, addr) // and sends nothing
 	began := time.Now()
 	p.signal(syscall.SIGTERM)
 	p.wantExit(0)
-	if took := time.Since(began); took > 4*time.Second { // until the request is due it would be 10 s
+	if took := time.Since(began); took > 4*time.Second { // the limit of an unfinished request is 10 s
 		t.Errorf("the end took %v", took)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestSubcommands: each of them is a tool of its own, which the daemon's options mean nothing to.
+// TestSubcommands: each subcommand has its own --help and --version, and refuses unknown options.
 func TestSubcommands(t *testing.T) {
 	env := Env{Version: "1.2.3-test", Stdout: io.Discard, Stderr: io.Discard}
 	for name, sub := range subcommands {

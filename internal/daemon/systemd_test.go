@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// launchWithSockets starts the daemon as systemd does: with these listening sockets, by these names, and env.
+// launchWithSockets starts the daemon as systemd does, with listening sockets, their names and env.
 func launchWithSockets(t *testing.T, sockets []*net.TCPListener, names string, env []string, args ...string) *process {
 	t.Helper()
 	return launch(t, func(c *exec.Cmd) {
@@ -33,7 +33,7 @@ func launchWithSockets(t *testing.T, sockets []*net.TCPListener, names string, e
 			t.Cleanup(func() { f.Close() })
 			c.ExtraFiles = append(c.ExtraFiles, f)
 		}
-		// Only the process itself knows its number before it is the daemon.
+		// The shell sets LISTEN_PID to its own process id, which exec keeps.
 		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `LISTEN_PID=$$ WATCHDOG_PID=$$ exec "$0" "$@"`}, c.Args...)
 		c.Env = append(c.Env, env...)
 		c.Env = append(c.Env, "LISTEN_FDS="+strconv.Itoa(len(sockets)))
@@ -59,9 +59,9 @@ func TestInheritedSockets(t *testing.T) {
 		name    string
 		names   string   // of the two sockets
 		args    []string // A and B are their ports
-		answers []string // of A and B: those the HTTP door answers on
-		more    int      // how many ports of its own it opens
-		unused  []string // those nothing listens on
+		answers []string // of A and B: those that answer HTTP
+		more    int      // the number of ports that the daemon opens itself
+		unused  []string // of A and B: those that nothing uses
 	}
 	for _, test := range []row{
 		{"by port", "x:y", []string{"-p", "A", "-p", "B"}, []string{"A", "B"}, 0, nil},
@@ -69,7 +69,7 @@ func TestInheritedSockets(t *testing.T) {
 		{"unnamed", "", nil, []string{"A", "B"}, 0, nil},
 		{"by the unit's name", "hacheck.socket:hacheck.socket", nil, []string{"A", "B"}, 0, nil},
 		{"another port besides", "http:http", []string{"-p", "0"}, []string{"A", "B"}, 1, nil},
-		{"one for another door", "hacheck.socket:agent", nil, []string{"A"}, 0, []string{"B"}},
+		{"one for another endpoint", "hacheck.socket:agent", nil, []string{"A"}, 0, []string{"B"}},
 		{"one for the agent", "hacheck.socket:agent", []string{"-A", "B"}, []string{"A"}, 0, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestInheritedSockets(t *testing.T) {
 	}
 }
 
-// listenOnPort opens a port of its own, or that one, at a host.
+// listenOnPort opens port at host; port "0" is a free one.
 func listenOnPort(t *testing.T, network, host, port string) *net.TCPListener {
 	t.Helper()
 	ln, err := net.Listen(network, net.JoinHostPort(host, port))
@@ -117,8 +117,8 @@ func listenOnPort(t *testing.T, network, host, port string) *net.TCPListener {
 	return ln.(*net.TCPListener)
 }
 
-// TestSocketsAreNoWider: a socket that is handed over is not used where the command line or the configuration names
-// fewer or other addresses. The daemon says so and does not start.
+// TestSocketsAreNoWider: the daemon does not start if a socket has its port, but listens on more or other addresses than
+// the command line or the configuration names.
 func TestSocketsAreNoWider(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -175,8 +175,8 @@ func TestSocketsAreNoWider(t *testing.T) {
 	}
 }
 
-// TestSocketsByAddress: of the sockets on one port, each service listens on the one with its address, and one without a
-// socket opens its own address.
+// TestSocketsByAddress: of several sockets on one port, each service uses the one with its address. A service without a
+// socket opens its own.
 func TestSocketsByAddress(t *testing.T) {
 	t.Parallel()
 	first := listenOnPort(t, "tcp4", "127.0.0.2", "0")
@@ -205,7 +205,7 @@ func TestSocketsByAddress(t *testing.T) {
 	}
 }
 
-// TestZeroIsIPv4: 0.0.0.0 is no address of IPv6, wherever it is said.
+// TestZeroIsIPv4: 0.0.0.0 never includes IPv6.
 func TestZeroIsIPv4(t *testing.T) {
 	t.Parallel()
 	probe, err := net.Listen("tcp6", "[::1]:0")
@@ -242,7 +242,7 @@ func TestZeroIsIPv4(t *testing.T) {
 	}
 }
 
-// A service's own listener is handed over as well, and stays so when a reload takes it away and puts it back.
+// TestInheritedServiceListener: http_listen uses a socket too, also after a reload has removed and added it again.
 func TestInheritedServiceListener(t *testing.T) {
 	t.Parallel()
 	ln := listenTCP(t)
@@ -275,7 +275,7 @@ func TestInvalidSocketEnvironment(t *testing.T) {
 	t.Parallel()
 	for env, want := range map[string]string{
 		"LISTEN_FDS=many":    `^hacheck: read LISTEN_FDS: want a number of sockets up to 1024, got "many"\n$`,
-		"LISTEN_FDS=1":       `^hacheck: take over socket unknown \(descriptor 3\): `, // there is none
+		"LISTEN_FDS=1":       `^hacheck: take over socket unknown \(descriptor 3\): `, // there is no such descriptor
 		"WATCHDOG_USEC=soon": `^hacheck: read WATCHDOG_USEC: want a number of microseconds, got "soon"\n$`,
 	} {
 		p := launch(t, func(c *exec.Cmd) {
@@ -287,16 +287,15 @@ func TestInvalidSocketEnvironment(t *testing.T) {
 			t.Errorf("%s: stderr is %q, want %s", env, p.log(), want)
 		}
 	}
-	// What was meant for the process before is none of ours.
+	// Sockets for the parent process are ignored.
 	p := launch(t, func(c *exec.Cmd) {
 		c.Env = append(c.Env, "LISTEN_FDS=1", "LISTEN_PID=1", "WATCHDOG_USEC=1000", "WATCHDOG_PID=1")
 	}, "-B", "127.0.0.1", "-p", "0")
 	p.waitReady()
 }
 
-// TestRestartsRefuseNothing: under 500 checks a second, each on a connection of its own, the daemon is
-// restarted ten times beside a socket that outlives it. No connection is refused and every answer comes,
-// whichever way it takes: from memory, through net/http, from the service.
+// TestRestartsRefuseNothing: under 500 checks a second, each on a new connection, ten restarts with a socket of systemd
+// refuse no connection and lose no answer: neither from memory, nor from net/http, nor from the service.
 func TestRestartsRefuseNothing(t *testing.T) {
 	t.Parallel()
 	const (
@@ -367,7 +366,7 @@ func TestRestartsRefuseNothing(t *testing.T) {
 		}
 	})
 	for range restarts {
-		// Restarted in full work, not when a queue that has grown meanwhile is all there is.
+		// The restart comes when the queue of the last one has been worked off.
 		at := asked.Load()
 		waitUntil(t, "checks were made", func() bool { return asked.Load() >= at+rate/5 })
 		p.signal(syscall.SIGTERM)
@@ -386,7 +385,7 @@ func TestRestartsRefuseNothing(t *testing.T) {
 	t.Logf("%d checks in %d restarts", asked.Load(), restarts)
 }
 
-// notifySocket is the service manager's end of sd_notify.
+// notifySocket is a service manager that receives notifications.
 func notifySocket(t *testing.T) (env string, next func() map[string]string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "notify")
@@ -416,7 +415,7 @@ func TestNotify(t *testing.T) {
 	t.Parallel()
 	env, next := notifySocket(t)
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
-	// What a script inherits, it writes down.
+	// A script that writes down its environment and descriptors.
 	seen := filepath.Join(t.TempDir(), "seen")
 	script := filepath.Join(t.TempDir(), "script")
 	writeFile(t, script, "#!/bin/sh\nenv >"+seen+"; ls -l /proc/$$/fd >>"+seen+"\n")
@@ -467,8 +466,7 @@ func TestNotify(t *testing.T) {
 	p.wantExit(0)
 }
 
-// TestWatchdog: a daemon that answers feeds it, in half its interval at the latest; one whose port is open
-// but which is stuck does not.
+// TestWatchdog: a daemon that answers feeds the watchdog within half its interval. A daemon that hangs does not.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	env, next := notifySocket(t)
@@ -487,13 +485,13 @@ func TestWatchdog(t *testing.T) {
 		}
 		last = time.Now()
 	}
-	// Nobody was seen to ask about a service.
+	// The self-check appears on no page.
 	if _, body, err := p.get("/recent"); err != nil || !strings.Contains(body, `"seen_services":[]`) {
 		t.Errorf("/recent has %s, %v", body, err)
 	}
 }
 
-// TestWatchdogWithoutDescriptors: with no descriptor left the daemon has its port and answers nobody, itself included.
+// TestWatchdogWithoutDescriptors: a daemon without free descriptors does not feed the watchdog.
 func TestWatchdogWithoutDescriptors(t *testing.T) {
 	t.Parallel()
 	env, next := notifySocket(t)
@@ -521,7 +519,7 @@ func TestWatchdogWithoutDescriptors(t *testing.T) {
 	})
 }
 
-// TestSocketActivate has the real thing hand the socket over, at the first connection.
+// TestSocketActivate: systemd-socket-activate starts the daemon at the first connection.
 func TestSocketActivate(t *testing.T) {
 	t.Parallel()
 	activate, err := exec.LookPath("systemd-socket-activate")
