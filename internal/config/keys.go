@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -22,7 +23,7 @@ type Key struct {
 	// nested reads a value that is a mapping, and reports what is wrong with it; then set is nil.
 	nested func(l *loader, c *Config, at, n *yaml.Node)
 	// set stores the value and returns the nodes that are not as Want describes. The node is never an alias.
-	set func(c *Config, n *yaml.Node) (wrong []*yaml.Node)
+	set setter
 }
 
 // Keys returns every key of the configuration file, in the order of the documentation.
@@ -50,38 +51,38 @@ var keys = []Key{
 	{
 		Name: "cache_time", Default: "15", Want: "a number of seconds from 0 to 86400",
 		Doc: "how long a result is kept, from the end of its check; 0 keeps none",
-		set: seconds(0, day, func(c *Config) *time.Duration { return &c.CacheTime }),
+		set: value(seconds(0, day), func(c *Config) *time.Duration { return &c.CacheTime }),
 	},
 	{
 		Name: "cache_time_down", Want: "a number of seconds from 0 to 86400",
 		Doc:        "the same for results other than 200; without it cache_time holds for them too",
 		mayBeEmpty: true,
-		set:        seconds(0, day, func(c *Config) *time.Duration { return &c.CacheTimeDown }),
+		set:        value(seconds(0, day), func(c *Config) *time.Duration { return &c.CacheTimeDown }),
 	},
 	{
 		Name: "cache_max_entries", Default: "100000", Want: "a whole number from 1 to 10000000",
 		Doc: "how many results are kept at most; further ones are served, but not kept",
-		set: wholeNumber(1, maxEntries, func(c *Config, v int64) { c.CacheMaxEntries = int(v) }),
+		set: value(wholeNumber[int](1, maxEntries), func(c *Config) *int { return &c.CacheMaxEntries }),
 	},
 	{
 		Name: "cache_max_bytes", Default: "67108864", Want: "a whole number of bytes from 1 to 1099511627776",
 		Doc: "how many bytes of answers are kept at most",
-		set: wholeNumber(1, maxBytes, func(c *Config, v int64) { c.CacheMaxBytes = v }),
+		set: value(wholeNumber[int64](1, maxBytes), func(c *Config) *int64 { return &c.CacheMaxBytes }),
 	},
 	{
 		Name: "healthcheck_timeout", Default: "10", Want: "a number of seconds from 0.001 to 3600",
 		Doc: "how long a check may take, waiting for its turn included",
-		set: seconds(0.001, maxTimeout, func(c *Config) *time.Duration { return &c.HealthcheckTimeout }),
+		set: value(seconds(0.001, maxTimeout), func(c *Config) *time.Duration { return &c.HealthcheckTimeout }),
 	},
 	{
 		Name: "max_clients", Default: "512", Want: "a whole number from 1 to 100000",
 		Doc: "how many checks run at once, half of them at most for one target; a further one waits",
-		set: wholeNumber(1, maxChecks, func(c *Config, v int64) { c.MaxClients = int(v) }),
+		set: value(wholeNumber[int](1, maxChecks), func(c *Config) *int { return &c.MaxClients }),
 	},
 	{
 		Name: "check_host", Default: "127.0.0.1", Want: "an IP address or a host name, without a port",
 		Doc: "the host that is asked when the balancer names none",
-		set: textValue(isHost, func(c *Config) *string { return &c.CheckHost }),
+		set: value(textValue(isHost), func(c *Config) *string { return &c.CheckHost }),
 	},
 	{
 		Name: "check_hosts_allowed", Default: "[]",
@@ -89,76 +90,76 @@ var keys = []Key{
 		Each:       network,
 		Doc:        "other hosts that a balancer may have checked; an address of this machine needs no permission",
 		mayBeEmpty: true,
-		set:        networks(func(c *Config) *[]netip.Prefix { return &c.CheckHostsAllowed }),
+		set:        list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.CheckHostsAllowed }),
 	},
 	{
 		Name: "http_headers_to_copy", Default: "[Host]",
 		Want: "a list of header names ([] for none)",
 		Each: header,
 		Doc:  "headers of the balancer's request that an http service is sent too",
-		set:  headerNames,
+		set:  list(headerName, strings.EqualFold, func(c *Config) *[]string { return &c.HTTPHeadersToCopy }),
 	},
 	{
 		Name: "service_name_header", Want: header,
 		Doc:        "the header that tells an http service under which name it is checked",
 		mayBeEmpty: true,
-		set: textValue(func(s string) bool { return s == "" || isHeader(s) },
+		set: value(textValue(func(s string) bool { return s == "" || isHeader(s) }),
 			func(c *Config) *string { return &c.ServiceNameHeader }),
 	},
 	{
 		Name: "tls_verify", Default: "false", Want: "true or false",
 		Doc: "whether https checks verify the certificate",
-		set: boolean(func(c *Config) *bool { return &c.TLSVerify }),
+		set: value(boolean, func(c *Config) *bool { return &c.TLSVerify }),
 	},
 	{
 		Name: "allow_remote_spool_changes", Default: "false", Want: "true or false",
 		Doc: "whether POST /spool/... may change overrides",
-		set: boolean(func(c *Config) *bool { return &c.AllowRemoteSpoolChanges }),
+		set: value(boolean, func(c *Config) *bool { return &c.AllowRemoteSpoolChanges }),
 	},
 	{
 		Name: "remote_spool_allowed", Default: "[127.0.0.0/8, \"::1\"]",
 		Want: "a list of networks and addresses ([] for nobody)",
 		Each: network,
 		Doc:  "who may POST /spool/... without the token",
-		set:  networks(func(c *Config) *[]netip.Prefix { return &c.RemoteSpoolAllowed }),
+		set:  list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.RemoteSpoolAllowed }),
 	},
 	{
 		Name: "remote_spool_token", Want: "a token of visible ASCII characters without blanks",
 		Doc:        "who shows it (Authorization: Bearer) may POST /spool/... from anywhere",
 		mayBeEmpty: true, secret: true,
-		set: secretValue(isToken, func(c *Config) *Secret { return &c.RemoteSpoolToken }),
+		set: value(secretValue(isToken), func(c *Config) *Secret { return &c.RemoteSpoolToken }),
 	},
 	{
 		Name: "status_allowed", Default: "[0.0.0.0/0, \"::/0\"]",
 		Want: "a list of networks and addresses ([] for this machine alone)",
 		Each: network,
 		Doc:  "who may see what is no check: the page, /status, /recent, /balancers, /metrics; by default everybody",
-		set:  networks(func(c *Config) *[]netip.Prefix { return &c.StatusAllowed }),
+		set:  list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.StatusAllowed }),
 	},
 	{
 		Name: "metrics_per_service", Default: "false", Want: "true or false",
 		Doc: "whether /metrics has figures for each service as well",
-		set: boolean(func(c *Config) *bool { return &c.MetricsPerService }),
+		set: value(boolean, func(c *Config) *bool { return &c.MetricsPerService }),
 	},
 	{
 		Name: "mysql_username", Want: "a user name", mayBeEmpty: true,
 		Doc: "login of the mysql check",
-		set: textValue(isAny, func(c *Config) *string { return &c.MySQLUsername }),
+		set: value(textValue(isAny), func(c *Config) *string { return &c.MySQLUsername }),
 	},
 	{
 		Name: "mysql_password", Want: "a password", mayBeEmpty: true, secret: true,
 		Doc: "password of the mysql check",
-		set: secretValue(isAny, func(c *Config) *Secret { return &c.MySQLPassword }),
+		set: value(secretValue(isAny), func(c *Config) *Secret { return &c.MySQLPassword }),
 	},
 	{
 		Name: "redis_username", Want: "a user name", mayBeEmpty: true,
 		Doc: "login of the redis and sentinel checks; without it the password alone is sent",
-		set: textValue(isAny, func(c *Config) *string { return &c.RedisUsername }),
+		set: value(textValue(isAny), func(c *Config) *string { return &c.RedisUsername }),
 	},
 	{
 		Name: "redis_password", Want: "a password", mayBeEmpty: true, secret: true,
 		Doc: "password of the redis and sentinel checks",
-		set: secretValue(isAny, func(c *Config) *Secret { return &c.RedisPassword }),
+		set: value(secretValue(isAny), func(c *Config) *Secret { return &c.RedisPassword }),
 	},
 	{
 		Name: "services", Want: "a mapping of service names to checks and listeners (docs/checks.md)", mayBeEmpty: true,
@@ -168,18 +169,18 @@ var keys = []Key{
 	{
 		Name: "log_path", Default: "stderr", Want: "stdout, stderr or the absolute path of a file",
 		Doc: "where the log goes; a file is made with mode 0640, and opened again after it was rotated",
-		set: textValue(isLogPath, func(c *Config) *string { return &c.LogPath }),
+		set: value(textValue(isLogPath), func(c *Config) *string { return &c.LogPath }),
 	},
 	{
 		Name: "log_format", Default: "text", Want: "text or json",
 		Doc: "how a line of the log looks",
-		set: textValue(func(s string) bool { return s == "text" || s == "json" },
+		set: value(textValue(func(s string) bool { return s == "text" || s == "json" }),
 			func(c *Config) *string { return &c.LogFormat }),
 	},
 	{
 		Name: "rlimit_nofile", Want: "a whole number from 1 to 1073741824, or max",
 		Doc:        "how many files and connections may be open at once; max is the hard limit",
 		mayBeEmpty: true,
-		set:        fileLimit,
+		set:        value(fileLimit, func(c *Config) *int64 { return &c.RlimitNoFile }),
 	},
 }

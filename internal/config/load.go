@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -40,9 +41,9 @@ func (l *loader) readKeys(c *Config, root *yaml.Node) {
 			l.errorf(line, "<<", "expected every setting to be written out, got a merge of others")
 			continue
 		}
-		key := findKey(k.Value)
+		known := slices.IndexFunc(keys, func(key Key) bool { return key.Name == k.Value })
 		shown := k.Value
-		if key == nil {
+		if known < 0 {
 			shown = quoteKey(k.Value)
 		}
 		if first, ok := seen[k.Value]; ok {
@@ -50,10 +51,11 @@ func (l *loader) readKeys(c *Config, root *yaml.Node) {
 			continue
 		}
 		seen[k.Value] = line
-		if key == nil {
+		if known < 0 {
 			l.warnUnknownKey(line, k.Value)
 			continue
 		}
+		key := &keys[known]
 		if key.nested != nil && !isNull(v) {
 			key.nested(l, c, root.Content[i+1], v)
 			continue
@@ -117,13 +119,4 @@ func (l *loader) warnUnknown(line int, key string, names ...string) {
 		text += "; did you mean " + n + "?"
 	}
 	l.warnings = append(l.warnings, Warning{l.file, line, quoteKey(key), text})
-}
-
-func findKey(name string) *Key {
-	for i := range keys {
-		if keys[i].Name == name {
-			return &keys[i]
-		}
-	}
-	return nil
 }

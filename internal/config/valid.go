@@ -21,12 +21,7 @@ var hopByHopHeaders = map[string]bool{
 }
 
 func isToken(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return s != ""
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // isHost reports whether s is an IP address or a host name. It refuses what only looks like an IPv4 address (10.0.0.256,
@@ -45,15 +40,8 @@ func isHost(s string) bool {
 }
 
 func isLogPath(s string) bool {
-	if s == "stdout" || s == "stderr" {
-		return true
-	}
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
-			return false
-		}
-	}
-	return filepath.IsAbs(s) && !strings.HasSuffix(s, "/")
+	isControl := func(r rune) bool { return r < ' ' || r == 0x7f }
+	return s == "stdout" || s == "stderr" || filepath.IsAbs(s) && !strings.HasSuffix(s, "/") && !strings.ContainsFunc(s, isControl)
 }
 
 const (
@@ -62,11 +50,4 @@ const (
 )
 
 // consistsOf reports whether every byte of s is in set, which is ASCII.
-func consistsOf(s, set string) bool {
-	for i := range len(s) {
-		if strings.IndexByte(set, s[i]) < 0 {
-			return false
-		}
-	}
-	return true
-}
+func consistsOf(s, set string) bool { return strings.Trim(s, set) == "" }

@@ -3,6 +3,8 @@ package config
 import (
 	"math"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,125 +12,107 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-func seconds(low, high float64, field func(*Config) *time.Duration) func(*Config, *yaml.Node) []*yaml.Node {
-	return func(c *Config, n *yaml.Node) []*yaml.Node {
-		v, ok := parseDecimal(n)
-		if !ok || v < low || v > high {
-			return []*yaml.Node{n}
-		}
-		*field(c) = time.Duration(math.Round(v * float64(time.Second)))
-		return nil
-	}
-}
+// setter stores the value of a key. It returns the nodes with a wrong value.
+type setter = func(c *Config, n *yaml.Node) (wrong []*yaml.Node)
 
-func wholeNumber(low, high int64, store func(*Config, int64)) func(*Config, *yaml.Node) []*yaml.Node {
+// value returns the setter of a field. parse returns false for a wrong value.
+func value[T any](parse func(*yaml.Node) (T, bool), field func(*Config) *T) setter {
 	return func(c *Config, n *yaml.Node) []*yaml.Node {
-		v, ok := parseWhole(n, low, high)
+		v, ok := parse(n)
 		if !ok {
 			return []*yaml.Node{n}
 		}
-		store(c, v)
+		*field(c) = v
 		return nil
 	}
 }
 
-func fileLimit(c *Config, n *yaml.Node) []*yaml.Node {
+// list returns the setter of a list whose elements parse reads. It drops an element that isSame finds in the list
+// already; nil keeps all.
+func list[T any](parse func(*yaml.Node) (T, bool), isSame func(a, b T) bool, field func(*Config) *[]T) setter {
+	return func(c *Config, n *yaml.Node) (wrong []*yaml.Node) {
+		elements, ok := listElements(n)
+		if !ok {
+			return []*yaml.Node{n}
+		}
+		values := make([]T, 0, len(elements))
+		for _, e := range elements {
+			v, ok := parse(e)
+			if !ok {
+				wrong = append(wrong, e)
+			} else if isSame == nil || !slices.ContainsFunc(values, func(other T) bool { return isSame(v, other) }) {
+				values = append(values, v)
+			}
+		}
+		*field(c) = values
+		return wrong
+	}
+}
+
+// listElements returns the elements of a list. A single value is a list of one.
+func listElements(n *yaml.Node) ([]*yaml.Node, bool) {
+	switch {
+	case n.Kind == yaml.ScalarNode && !isNull(n):
+		return []*yaml.Node{n}, true
+	case n.Kind == yaml.SequenceNode && len(n.Content) <= maxListed:
+		elements := make([]*yaml.Node, len(n.Content))
+		for i, e := range n.Content {
+			elements[i] = resolveAlias(e)
+		}
+		return elements, true
+	}
+	return nil, false
+}
+
+func seconds(low, high float64) func(*yaml.Node) (time.Duration, bool) {
+	return func(n *yaml.Node) (time.Duration, bool) {
+		v, ok := parseDecimal(n)
+		return time.Duration(math.Round(v * float64(time.Second))), ok && v >= low && v <= high
+	}
+}
+
+func wholeNumber[T int | int64](low, high int64) func(*yaml.Node) (T, bool) {
+	return func(n *yaml.Node) (T, bool) {
+		v, ok := parseWhole(n, low, high)
+		return T(v), ok
+	}
+}
+
+func fileLimit(n *yaml.Node) (int64, bool) {
 	if n.Kind == yaml.ScalarNode && n.Value == "max" {
-		c.RlimitNoFile = RlimitMax
-		return nil
+		return RlimitMax, true
 	}
-	v, ok := parseWhole(n, 1, maxFiles)
-	if !ok {
-		return []*yaml.Node{n}
-	}
-	c.RlimitNoFile = v
-	return nil
+	return parseWhole(n, 1, maxFiles)
 }
 
 // boolean accepts the words of YAML 1.1, quoted or not: the original read the string "false" as true.
-func boolean(field func(*Config) *bool) func(*Config, *yaml.Node) []*yaml.Node {
-	return func(c *Config, n *yaml.Node) []*yaml.Node {
-		if n.Kind == yaml.ScalarNode {
-			switch strings.ToLower(n.Value) {
-			case "true", "yes", "on", "y":
-				*field(c) = true
-				return nil
-			case "false", "no", "off", "n":
-				*field(c) = false
-				return nil
-			}
-		}
-		return []*yaml.Node{n}
+func boolean(n *yaml.Node) (v, ok bool) {
+	if n.Kind != yaml.ScalarNode {
+		return false, false
 	}
+	switch strings.ToLower(n.Value) {
+	case "true", "yes", "on", "y":
+		return true, true
+	case "false", "no", "off", "n":
+		return false, true
+	}
+	return false, false
 }
 
 // textValue accepts a scalar as it is written, so that a user name of 0123 or yes needs no quotes.
-func textValue(valid func(string) bool, field func(*Config) *string) func(*Config, *yaml.Node) []*yaml.Node {
-	return func(c *Config, n *yaml.Node) []*yaml.Node {
-		if n.Kind != yaml.ScalarNode || !valid(n.Value) {
-			return []*yaml.Node{n}
-		}
-		*field(c) = n.Value
-		return nil
+func textValue(isValid func(string) bool) func(*yaml.Node) (string, bool) {
+	return func(n *yaml.Node) (string, bool) { return n.Value, n.Kind == yaml.ScalarNode && isValid(n.Value) }
+}
+
+// secretValue is textValue for a Secret.
+func secretValue(isValid func(string) bool) func(*yaml.Node) (Secret, bool) {
+	return func(n *yaml.Node) (Secret, bool) {
+		return NewSecret(n.Value), n.Kind == yaml.ScalarNode && isValid(n.Value)
 	}
 }
 
-func secretValue(valid func(string) bool, field func(*Config) *Secret) func(*Config, *yaml.Node) []*yaml.Node {
-	return func(c *Config, n *yaml.Node) []*yaml.Node {
-		if n.Kind != yaml.ScalarNode || !valid(n.Value) {
-			return []*yaml.Node{n}
-		}
-		*field(c) = NewSecret(n.Value)
-		return nil
-	}
-}
-
-func headerNames(c *Config, n *yaml.Node) (wrong []*yaml.Node) {
-	list, ok := listElements(n)
-	if !ok {
-		return []*yaml.Node{n}
-	}
-	names := make([]string, 0, len(list))
-	for _, e := range list {
-		if e.Kind != yaml.ScalarNode || isNull(e) || !isHeader(e.Value) { // "null" and "~" would be valid names
-			wrong = append(wrong, e)
-			continue
-		}
-		if !containsFold(names, e.Value) {
-			names = append(names, e.Value)
-		}
-	}
-	c.HTTPHeadersToCopy = names
-	return wrong
-}
-
-func containsFold(list []string, s string) bool {
-	for _, l := range list {
-		if strings.EqualFold(l, s) {
-			return true
-		}
-	}
-	return false
-}
-
-func networks(field func(*Config) *[]netip.Prefix) func(*Config, *yaml.Node) []*yaml.Node {
-	return func(c *Config, n *yaml.Node) (wrong []*yaml.Node) {
-		list, ok := listElements(n)
-		if !ok {
-			return []*yaml.Node{n}
-		}
-		nets := make([]netip.Prefix, 0, len(list))
-		for _, e := range list {
-			p, ok := parseNetwork(e)
-			if !ok {
-				wrong = append(wrong, e)
-				continue
-			}
-			nets = append(nets, p)
-		}
-		*field(c) = nets
-		return wrong
-	}
+func headerName(n *yaml.Node) (string, bool) {
+	return n.Value, n.Kind == yaml.ScalarNode && !isNull(n) && isHeader(n.Value) // "null" and "~" would be valid names
 }
 
 // parseNetwork parses a network or an address. It converts IPv4 in IPv6 form to IPv4, like the addresses that the
@@ -151,21 +135,6 @@ func parseNetwork(n *yaml.Node) (netip.Prefix, bool) {
 	return p.Masked(), true
 }
 
-// listElements returns the elements of a list. A single value is a list of one.
-func listElements(n *yaml.Node) ([]*yaml.Node, bool) {
-	switch {
-	case n.Kind == yaml.ScalarNode && !isNull(n):
-		return []*yaml.Node{n}, true
-	case n.Kind == yaml.SequenceNode && len(n.Content) <= maxListed:
-		list := make([]*yaml.Node, len(n.Content))
-		for i, e := range n.Content {
-			list[i] = resolveAlias(e)
-		}
-		return list, true
-	}
-	return nil, false
-}
-
 func parseWhole(n *yaml.Node, low, high int64) (int64, bool) {
 	v, ok := parseDecimal(n)
 	// The bounds are far below 2^53, so a float64 holds every number between them exactly.
@@ -174,34 +143,13 @@ func parseWhole(n *yaml.Node, low, high int64) (int64, bool) {
 
 func parseDecimal(n *yaml.Node) (float64, bool) {
 	s := strings.TrimSpace(n.Value)
-	if n.Kind != yaml.ScalarNode || !isNumber(s) {
+	if n.Kind != yaml.ScalarNode || !decimalNumber.MatchString(s) {
 		return 0, false
 	}
 	v, err := strconv.ParseFloat(strings.ReplaceAll(s, "_", ""), 64)
 	return v, err == nil
 }
 
-// isNumber reports whether s is a decimal number such as "15", "1.5", ".5", "1e3" or "1_000". It refuses the other
-// numbers of YAML 1.1 (0x10, 010 for 8, 1:30 for 90, .inf, .nan): an operator who writes 010 rarely means 8.
-func isNumber(s string) bool {
-	if s != "" && (s[0] == '-' || s[0] == '+') {
-		s = s[1:]
-	}
-	mantissa, exponent, hasExponent := strings.Cut(strings.ToLower(s), "e")
-	whole, fraction, hasFraction := strings.Cut(mantissa, ".")
-	switch {
-	case whole == "" && (!hasFraction || fraction == ""), strings.HasPrefix(whole, "_"), strings.HasPrefix(fraction, "_"):
-		return false
-	case len(whole) > 1 && whole[0] == '0':
-		return false
-	}
-	if hasExponent {
-		if exponent != "" && (exponent[0] == '-' || exponent[0] == '+') {
-			exponent = exponent[1:]
-		}
-		if exponent == "" || !consistsOf(exponent, digits) {
-			return false
-		}
-	}
-	return consistsOf(whole, digits+"_") && consistsOf(fraction, digits+"_")
-}
+// decimalNumber matches decimal numbers such as "15", "1.5", ".5", "1e3" and "1_000". It refuses the other numbers of
+// YAML 1.1 (0x10, 010 for 8, 1:30 for 90, .inf, .nan): an operator who writes 010 rarely means 8.
+var decimalNumber = regexp.MustCompile(`^[-+]?((0|[1-9][0-9_]*)(\.([0-9][0-9_]*)?)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$`)
