@@ -52,7 +52,6 @@ var only = []struct {
 	{"github.com/go-chi/chi/", []string{"internal/proxy", "internal/web"}, "routes belong to the HTTP endpoint"},
 	{"github.com/patrickmn/go-cache", []string{"internal/cache"}, "it is an implementation detail of the cache"},
 	{"github.com/fsnotify/fsnotify", []string{"internal/spool"}, "the index alone knows when a file has changed"},
-	{"github.com/spf13/cobra", []string{"internal/admin", "internal/daemon"}, "options belong to commands"},
 	{"github.com/go-sql-driver/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/redis/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/emersion/", []string{"internal/check"}, "drivers belong to checks"},
@@ -68,7 +67,7 @@ var only = []struct {
 var small = []string{"cmd/haup", "cmd/hadown", "cmd/hastatus"}
 
 // smallModules are the modules they may link; a driver is not among them.
-var smallModules = []string{"hacheck", "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/inconshreveable/mousetrap", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}
+var smallModules = []string{"hacheck", "github.com/spf13/pflag", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}
 
 // smallNever are packages of the standard library that they do without: asking the daemon for a JSON page
 // takes a connection and a few lines.

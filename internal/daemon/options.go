@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"hacheck/internal/cmdline"
@@ -55,29 +54,9 @@ configuration file is wrong. A crash ends it by SIGABRT.
 // nil and no error.
 func parseOptions(args []string, env Env) (*options, error) {
 	o := &options{}
-	run := false
-	cmd := &cobra.Command{
-		Use:     "hacheck [options]",
-		Long:    about,
-		Version: env.Version,
-		// The original ignored positional arguments, and its start scripts may pass some.
-		Args: cobra.ArbitraryArgs,
-		Run: func(_ *cobra.Command, args []string) {
-			run = true
-			o.ignored = args
-		},
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		// "hacheck completion" is no command of the original either.
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-	}
-	cmd.SetArgs(args)
-	cmd.SetOut(env.Stdout)
-	cmd.SetErr(env.Stderr)
-	cmd.SetVersionTemplate("hacheck {{.Version}}\n")
-	cmd.SetHelpFunc(func(c *cobra.Command, _ []string) { _, _ = io.WriteString(env.Stdout, help(c.Flags())) })
-	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return cmdline.Explain(c.Flags(), err) })
-	f := cmd.Flags()
+	f := pflag.NewFlagSet("hacheck", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
 	f.SortFlags = false
 	f.StringVarP(&o.configFile, "config-file", "c", "", "read the configuration from `FILE` (YAML, keys see below)")
 	f.VarP((*portList)(&o.ports), "port", "p", "answer on port `N`, for more of them again (default 3333)")
@@ -88,18 +67,21 @@ func parseOptions(args []string, env Env) (*options, error) {
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
 	f.BoolVarP(&o.noSpoolOnHTTP, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
 	f.BoolVar(&o.checkConfig, "check-config", false, "say what is wrong with the configuration file and exit, with 2\nif anything is, an unknown key included")
-	f.BoolP("help", "h", false, "print this help")
-	f.Bool("version", false, "print the version")
+	showHelp := f.BoolP("help", "h", false, "print this help")
+	showVersion := f.Bool("version", false, "print the version")
 
-	if err := cmdline.RefuseSingleDash(f, args); err != nil {
+	if err := cmdline.Parse(f, args); err != nil {
 		return nil, &usageError{err}
 	}
-	if err := cmd.Execute(); err != nil {
-		return nil, &usageError{err}
-	}
-	if !run {
+	if *showHelp {
+		_, _ = io.WriteString(env.Stdout, help(f))
 		return nil, nil
 	}
+	if *showVersion {
+		_, _ = fmt.Fprintf(env.Stdout, "hacheck %s\n", env.Version)
+		return nil, nil
+	}
+	o.ignored = f.Args()
 	o.bindGiven = f.Changed("bind-address")
 	if err := o.check(); err != nil {
 		return nil, &usageError{err}

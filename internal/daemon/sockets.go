@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -65,11 +64,8 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 
 // listen uses the socket on the port, or opens the port at bind.
 func (in *inheritedSockets) listen(bind string, port uint16) (net.Listener, error) {
-	switch s, err := in.find(in.bind, port); {
-	case err != nil:
-		return nil, mismatch(s, "-B", in.bind)
-	case s != nil:
-		return in.use(s)
+	if ln, err := in.find(in.bind, port, "-B", in.bind); ln != nil || err != nil {
+		return ln, err
 	}
 	return listen(bind, port)
 }
@@ -80,35 +76,26 @@ func (in *inheritedSockets) listenConfigured(addr string) (net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	switch s, err := in.find(host, port); {
-	case err != nil:
-		return nil, mismatch(s, "the configuration", addr)
-	case s != nil:
-		return in.use(s)
+	if ln, err := in.find(host, port, "the configuration", addr); ln != nil || err != nil {
+		return ln, err
 	}
 	return listenConfigured(addr)
 }
 
-// errWider means that a socket listens on more addresses than it may be used for.
-var errWider = errors.New("the socket listens on more addresses")
-
-// find returns the socket on that port of addresses that host includes, or nil. With errWider it returns a socket that
-// listens on every address, beside which host cannot be opened.
-func (in *inheritedSockets) find(host string, port uint16) (*systemd.Socket, error) {
-	var wider *systemd.Socket
+// find uses the socket on that port whose addresses host includes. Without one it returns nil. A socket that listens on
+// every address is an error, because host cannot be opened beside it; setting and addr are for its text.
+func (in *inheritedSockets) find(host string, port uint16, setting, addr string) (net.Listener, error) {
+	var err error
 	for _, s := range in.sockets {
 		switch {
 		case socketPort(s) != port:
 		case includes(host, s):
-			return s, nil
+			return in.use(s)
 		case s.Addr.(*net.TCPAddr).IP.IsUnspecified(): // it has a port, so it is a TCP address
-			wider = s
+			err = mismatch(s, setting, addr)
 		}
 	}
-	if wider != nil {
-		return wider, errWider
-	}
-	return nil, nil
+	return nil, err
 }
 
 // includes reports whether host includes every address that s listens on. host is an address, 0.0.0.0 for all of IPv4,

@@ -1,6 +1,10 @@
 package daemon
 
 import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
 	"hacheck/internal/check"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
@@ -76,4 +80,27 @@ func (d *daemon) checkOptions(c *config.Config) check.Options {
 	}
 	o.Services = services
 	return o
+}
+
+// evaluators are the evaluator in force and those of earlier configurations that still run checks.
+type evaluators struct {
+	current atomic.Pointer[health.Evaluator]
+
+	mu  sync.Mutex
+	all []*health.Evaluator // current is the last one
+}
+
+// replace puts next in force for the requests that come from now on.
+func (e *evaluators) replace(next *health.Evaluator) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(slices.DeleteFunc(e.all, func(old *health.Evaluator) bool { return old.Stats().InFlight == 0 }), next)
+	e.current.Store(next)
+}
+
+// isBusy reports whether a check runs that a client may be waiting for.
+func (e *evaluators) isBusy() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.ContainsFunc(e.all, func(one *health.Evaluator) bool { return one.Stats().InFlight > 0 })
 }
