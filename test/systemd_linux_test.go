@@ -20,7 +20,7 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{
-		filepath.Join(sources, "crash_on_purpose.go"): filepath.Join(sources, "testdata/crash/crash.go"),
+		filepath.Join(sources, "crash_on_purpose.go"): filepath.Join(sources, "../../internal/daemon/testdata/crash/crash.go"),
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Package cmdline reads the options of a command. It adds to pflag what a user needs to hear when they are
-// wrong, and refuses what pflag would take for something else than was meant.
+// Package cmdline parses the options of a command. It adds helpful errors to pflag, and refuses options that pflag would
+// misread.
 package cmdline
 
 import (
@@ -13,9 +13,9 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// Parse reads args, without the command's name, into f. Options may stand after positionals, be glued to
-// their value (-P1234) or have it behind "="; abbreviated ones are refused with the full name. Its errors
-// are the user's to read.
+// Parse parses args, without the command's name, into f. Options may follow positional arguments. A value may follow its
+// option, "=" or a short option directly (-P1234). An abbreviated option is an error that names the full one. Errors are
+// messages for the user.
 func Parse(f *pflag.FlagSet, args []string) error {
 	if err := RefuseSingleDash(f, args); err != nil {
 		return err
@@ -26,8 +26,8 @@ func Parse(f *pflag.FlagSet, args []string) error {
 	return nil
 }
 
-// RefuseSingleDash catches "-port 80": read letter by letter it would mean "-p ort". For commands that do not
-// Parse by themselves, together with Explain.
+// RefuseSingleDash returns an error for a long option with one dash: pflag would read "-port 80" as "-p ort". Commands
+// that do not call Parse call it together with Explain.
 func RefuseSingleDash(f *pflag.FlagSet, args []string) error {
 	for _, a := range args {
 		if a == "--" {
@@ -43,8 +43,7 @@ func RefuseSingleDash(f *pflag.FlagSet, args []string) error {
 	return nil
 }
 
-// Explain turns what pflag says about a command line into what the user should do about it. Other errors are
-// returned as they are.
+// Explain returns an error of pflag as a message that says what to do. It returns other errors unchanged.
 func Explain(f *pflag.FlagSet, err error) error {
 	var (
 		unknown *pflag.NotExistError
@@ -57,15 +56,15 @@ func Explain(f *pflag.FlagSet, err error) error {
 	case errors.As(err, &unknown):
 		return unknownLong(f, unknown.GetSpecifiedName())
 	case errors.As(err, &missing):
-		return fmt.Errorf("option %s needs a value", names(missing.GetFlag()))
+		return fmt.Errorf("option %s needs a value", flagNames(missing.GetFlag()))
 	case errors.As(err, &invalid):
-		return fmt.Errorf("option %s: invalid value %q: %w", names(invalid.GetFlag()), invalid.GetValue(), plain(invalid.Unwrap()))
+		return fmt.Errorf("option %s: invalid value %q: %w", flagNames(invalid.GetFlag()), invalid.GetValue(), withoutFunc(invalid.Unwrap()))
 	}
 	return err
 }
 
-// plain says what is wrong with a number or a yes-or-no without naming the function that found out.
-func plain(err error) error {
+// withoutFunc replaces an error of package strconv, which names a Go function.
+func withoutFunc(err error) error {
 	var num *strconv.NumError
 	if errors.As(err, &num) {
 		if num.Func == "ParseBool" {
@@ -76,18 +75,19 @@ func plain(err error) error {
 	return err
 }
 
-func names(f *pflag.Flag) string {
+func flagNames(f *pflag.Flag) string {
 	if f.Shorthand == "" {
 		return "--" + f.Name
 	}
 	return "-" + f.Shorthand + ", --" + f.Name
 }
 
-// maxName is how many bytes of a long option are looked at: none of ours is as long.
+// maxName is how many bytes of an unknown option are compared. No option is as long.
 const maxName = 50
 
-// unknownLong refuses a long option. What an abbreviation stands for would change the day another option
-// begins alike, so it is refused with the full name; anything else gets the nearest name.
+// unknownLong returns the error for an unknown long option. For an abbreviation it names the full option: abbreviations
+// are not accepted, because a new option with the same beginning would change their meaning. Otherwise it names the most
+// similar option.
 func unknownLong(f *pflag.FlagSet, name string) error {
 	var full []string
 	nearest, distance := "", 3

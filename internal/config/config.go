@@ -1,9 +1,9 @@
-// Package config reads the daemon's configuration file. It holds plain values; cmd/hacheck turns
-// them into the options of the other packages.
+// Package config reads the configuration file of the daemon, and the files of checks and firewall rules of the runner.
+// It returns plain values; the packages daemon and runner turn them into options of the other packages.
 //
-// The file is a YAML mapping of the keys in one table (Keys lists them). A wrong value is an error that
-// names file, line, key, what was expected and what was found, all of them at once; an unknown key, which
-// the original tools ignored without a word, is a Warning.
+// The configuration file is a YAML mapping; keys.go has the table of its keys. Load reports every wrong value at once,
+// each with file, line, key, what was expected and what was found. An unknown key is a Warning, because the original
+// ignored it.
 package config
 
 import (
@@ -13,10 +13,10 @@ import (
 
 // Config holds every setting of the configuration file. Default returns the defaults.
 //
-// A list of networks names everybody whom it lets in. An empty one lets nobody in, whether it is nil or not; "everybody"
-// is the list of Everybody. So a list that was lost on its way opens nothing.
+// A list of networks gives access to the clients in these networks. An empty or nil list gives access to no client, so
+// that a missing list gives none.
 type Config struct {
-	CacheTime          time.Duration // cache_time, seconds, default 15; 0 keeps nothing
+	CacheTime          time.Duration // cache_time, seconds, default 15; 0 caches nothing
 	CacheTimeDown      time.Duration // cache_time_down, seconds, default cache_time
 	CacheMaxEntries    int           // cache_max_entries, default 100,000
 	CacheMaxBytes      int64         // cache_max_bytes, default 64 MiB
@@ -38,25 +38,25 @@ type Config struct {
 	RedisUsername string // redis_username, default none
 	RedisPassword Secret // redis_password, default none
 
-	StatusAllowed     []netip.Prefix // status_allowed, default Everybody(); this machine is let in besides
+	StatusAllowed     []netip.Prefix // status_allowed, default all networks; this machine always has access
 	MetricsPerService bool           // metrics_per_service, default false
 
 	Services []Service // services, in the file's order; default none
 
 	LogPath      string // log_path: stdout, stderr (default) or the absolute path of a file
 	LogFormat    string // log_format: text (default) or json
-	RlimitNoFile int64  // rlimit_nofile: 0 (default) leaves it as it is, RlimitMax raises it to the hard limit
+	RlimitNoFile int64  // rlimit_nofile: 0 (default) leaves the limit, RlimitMax raises it to the hard limit
 }
 
-// RlimitMax is the RlimitNoFile that stands for max.
+// RlimitMax is the value of RlimitNoFile for "max".
 const RlimitMax = -1
 
-// Everybody returns the networks that hold every address, of IPv4 and of IPv6.
-func Everybody() []netip.Prefix {
+// allNetworks returns the networks that hold every address, of IPv4 and of IPv6.
+func allNetworks() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 }
 
-// Default returns what holds where the configuration file says nothing.
+// Default returns the configuration of an empty file.
 func Default() *Config {
 	return &Config{
 		CacheTime:          15 * time.Second,
@@ -72,7 +72,7 @@ func Default() *Config {
 			netip.MustParsePrefix("127.0.0.0/8"),
 			netip.MustParsePrefix("::1/128"),
 		},
-		StatusAllowed: Everybody(),
+		StatusAllowed: allNetworks(),
 		LogPath:       "stderr",
 		LogFormat:     "text",
 	}

@@ -2,7 +2,7 @@ package config
 
 import "testing"
 
-func TestIsNumber(t *testing.T) {
+func TestDecimalNumber(t *testing.T) {
 	for s, want := range map[string]bool{
 		"0": true, "15": true, "-1": true, "+1": true, "1.5": true, "0.5": true, ".5": true, "5.": true, "0.": true,
 		"1e3": true, "1E+3": true, "1.e-3": true, "1_000": true, "1_000.000_1": true,
@@ -10,8 +10,8 @@ func TestIsNumber(t *testing.T) {
 		"0x10": false, "0b1": false, "0o7": false, "1:30": false, ".inf": false, ".nan": false, "NaN": false, "inf": false,
 		"_1": false, "._1": false, "1 0": false, "--1": false, "1e--1": false, "1e1.5": false, "１": false, "1e1_0": false,
 	} {
-		if got := isNumber(s); got != want {
-			t.Errorf("isNumber(%q) = %v, want %v", s, got, want)
+		if got := decimalNumber.MatchString(s); got != want {
+			t.Errorf("decimalNumber(%q) = %v, want %v", s, got, want)
 		}
 	}
 }

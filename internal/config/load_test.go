@@ -88,7 +88,7 @@ func TestEveryKeyIsTested(t *testing.T) {
 func TestDefaultsAsDocumented(t *testing.T) {
 	var b strings.Builder
 	for _, k := range Keys() {
-		if k.Default == "" && !k.null {
+		if k.Default == "" && !k.mayBeEmpty {
 			t.Errorf("%s has neither a default nor none", k.Name)
 		}
 		if k.Want == "" || k.Doc == "" || strings.HasSuffix(k.Doc, ".") {

@@ -2,23 +2,21 @@ package config
 
 import (
 	"io"
-	"slices"
 	"strconv"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// Rule says that one host reaches another: an element of the list "egress" in the files that conn-check
-// exchanges about firewalls.
+// Rule says that one host connects to another: an element of the list "egress" in a firewall file of conn-check.
 type Rule struct {
-	FromHost string // "" when the file does not say
+	FromHost string // "" if the file has none
 	ToHost   string // an IP address or a host name
 	Protocol string // "tcp" or "udp"
 	Ports    []uint16
 }
 
-// LoadRules reads a file of firewall rules; a path of "-" is stdin. Keys that it does not know are ignored,
-// as conn-check did. The error is of type Errors, all that is wrong with the file.
+// LoadRules reads a file of firewall rules; path "-" is stdin. It ignores unknown keys, as conn-check did. An error is
+// of type Errors and lists everything that is wrong with the file.
 func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
 	l, data, err := readOnce(path, stdin)
 	if err != nil {
@@ -33,21 +31,19 @@ func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
 			}
 		}
 	}
-	if len(l.errs) == 0 {
-		return rules, nil
+	if err := l.finish(); err != nil {
+		return nil, err
 	}
-	slices.SortStableFunc(l.errs, byLine)
-	l.countMore()
-	return nil, l.errs
+	return rules, nil
 }
 
 func (d *decoder) rules(e entry) []Rule {
-	n := target(e.at)
+	n := resolveAlias(e.at)
 	if isNull(n) {
 		return nil
 	}
-	if n.Kind != yaml.SequenceNode || !coreTag(n) {
-		d.errorf(e.line, e.name, "expected a list of rules, got %s", found(n))
+	if n.Kind != yaml.SequenceNode || !hasCoreTag(n) {
+		d.errorf(e.line, e.name, "expected a list of rules, got %s", describe(n))
 		return nil
 	}
 	rules := make([]Rule, 0, len(n.Content))
@@ -58,14 +54,14 @@ func (d *decoder) rules(e entry) []Rule {
 }
 
 func (d *decoder) rule(at *yaml.Node) (r Rule) {
-	n := target(at)
-	if n.Kind != yaml.MappingNode || !coreTag(n) {
-		d.errorf(at.Line, "egress", "expected a rule with to_host, protocol and ports, got %s", found(n))
+	n := resolveAlias(at)
+	if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
+		d.errorf(at.Line, "egress", "expected a rule with to_host, protocol and ports, got %s", describe(n))
 		return r
 	}
 	lines := map[string]int{}
 	for _, e := range d.entries(n, 1) {
-		v := target(e.at)
+		v := resolveAlias(e.at)
 		lines[e.name] = e.line
 		switch e.name {
 		case "from_host":
@@ -87,8 +83,8 @@ func (d *decoder) rule(at *yaml.Node) (r Rule) {
 }
 
 func (d *decoder) word(e entry, n *yaml.Node, valid func(string) bool, want string) string {
-	if n.Kind != yaml.ScalarNode || !coreTag(n) || !valid(n.Value) {
-		d.errorf(e.line, e.name, "expected %s, got %s", want, found(n))
+	if n.Kind != yaml.ScalarNode || !hasCoreTag(n) || !valid(n.Value) {
+		d.errorf(e.line, e.name, "expected %s, got %s", want, describe(n))
 		return ""
 	}
 	return n.Value
@@ -96,15 +92,15 @@ func (d *decoder) word(e entry, n *yaml.Node, valid func(string) bool, want stri
 
 func (d *decoder) ports(e entry, n *yaml.Node) []uint16 {
 	const want = "expected a list of ports from 1 to 65535, got %s"
-	if n.Kind != yaml.SequenceNode || !coreTag(n) {
-		d.errorf(e.line, e.name, want, found(n))
+	if n.Kind != yaml.SequenceNode || !hasCoreTag(n) {
+		d.errorf(e.line, e.name, want, describe(n))
 		return nil
 	}
 	ports := make([]uint16, 0, len(n.Content))
 	for _, at := range n.Content {
-		v, ok := wholeIn(target(at), 1, 65535)
+		v, ok := parseWhole(resolveAlias(at), 1, 65535)
 		if !ok {
-			d.errorf(at.Line, e.name, want, found(target(at)))
+			d.errorf(at.Line, e.name, want, describe(resolveAlias(at)))
 			continue
 		}
 		ports = append(ports, uint16(v))
@@ -112,7 +108,7 @@ func (d *decoder) ports(e entry, n *yaml.Node) []uint16 {
 	return ports
 }
 
-// WriteRules writes rules as LoadRules reads them and conn-check-export-fw wrote them.
+// WriteRules writes rules in the format of conn-check-export-fw, which LoadRules reads.
 func WriteRules(w io.Writer, rules []Rule) error {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	if len(rules) == 0 {
@@ -137,7 +133,7 @@ func WriteRules(w io.Writer, rules []Rule) error {
 	return e.Close()
 }
 
-// textNode is a text that gets quotes where YAML would take it for something else.
+// textNode returns a string node, which the encoder quotes if YAML would read it as another type.
 func textNode(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s} }
 
 type pair struct {

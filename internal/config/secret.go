@@ -6,17 +6,17 @@ import (
 	"log/slog"
 )
 
-// Secret is a password or a token that cannot print itself: whatever formats, logs or encodes it, or a
-// struct that holds it, gets hidden instead of the text. The zero value is "none".
+// Secret is a password or a token that is never printed: formatting, logging or encoding it, or a struct that holds it,
+// shows "(hidden)" instead of the text. The zero value is no secret.
 //
-// The text is behind a pointer because fmt does not call the methods of a value in an unexported field:
-// it would print a plain string there, and prints an address here.
+// The text is behind a pointer because fmt does not call the methods of a value in an unexported field. It prints the
+// address there instead of the text.
 type Secret struct{ text *string }
 
-// hidden stands for a secret wherever one would be shown.
+// hidden is shown instead of a secret.
 const hidden = "(hidden)"
 
-// NewSecret returns text as a Secret; "" is none.
+// NewSecret returns text as a Secret; "" is no secret.
 func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
@@ -24,7 +24,7 @@ func NewSecret(text string) Secret {
 	return Secret{&text}
 }
 
-// Reveal returns the text, "" when there is none. Hand it to what has to log in and to nothing else.
+// Reveal returns the text, "" if there is none. Pass it only to code that logs in.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -35,7 +35,7 @@ func (s Secret) Reveal() string {
 // IsSet reports whether there is a secret.
 func (s Secret) IsSet() bool { return s.text != nil }
 
-// String hides the secret and tells only whether there is one.
+// String returns "(hidden)", or "" if there is no secret.
 func (s Secret) String() string {
 	if s.text == nil {
 		return ""
@@ -49,7 +49,7 @@ func (s Secret) GoString() string { return "config.Secret{" + s.String() + "}" }
 // Format hides the secret from every verb of fmt, also from wrong ones such as %d and %x.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// MarshalText hides the secret from encoding/json, encoding/xml, text templates and YAML alike.
+// MarshalText hides the secret from encoding/xml and other encoders.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // MarshalJSON hides the secret from encoding/json.

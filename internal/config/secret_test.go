@@ -99,7 +99,7 @@ func TestSecretWords(t *testing.T) {
 		secretText: true, "--password 1234": true, "--password=1": true, "-p" + secretText: true, "http://u:p@h/": true, "http://h/?key=1": true,
 		"PGPASSWORD=/x": true, "--community public": true, "-H x": true,
 	} {
-		if got := hasSecretWord(strings.Fields(args)); got != want {
+		if got := mayHoldSecret(strings.Fields(args)); got != want {
 			t.Errorf("hasSecretWord(%q) = %v, want %v", args, got, want)
 		}
 	}

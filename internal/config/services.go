@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -11,18 +12,18 @@ import (
 	"hacheck/internal/check"
 )
 
-// Service is what is configured for one service.
+// Service is the configuration of one service.
 type Service struct {
 	Name string
-	// Checks have each been built once, so that Build with other defaults cannot fail. There is at least
-	// one, unless agent_listen is the only door.
+	// Checks have each been built once, so that Build with other defaults cannot fail. There is at least one, unless
+	// agent_listen is the only endpoint.
 	Checks []Check
 
 	HTTPListen   string        // http_listen: host:port that answers any URL; "" for none
-	FailureCode  int           // failure_code: what it answers when something failed, default 504
-	BeaconListen string        // beacon_listen: host:port that is open only while healthy; "" for none
-	Interval     time.Duration // interval: between two looks of the beacon, default 5 s
-	AgentListen  string        // agent_listen: host:port that HAProxy's agent-check asks; "" for none
+	FailureCode  int           // failure_code: the status if a check fails, default 504
+	BeaconListen string        // beacon_listen: host:port that is open while the service is healthy; "" for none
+	Interval     time.Duration // interval: between two checks of the beacon, default 5 s
+	AgentListen  string        // agent_listen: host:port for HAProxy's agent-check; "" for none
 }
 
 const (
@@ -32,22 +33,22 @@ const (
 	maxServiceName     = 200
 )
 
-// services reads the value of the key services: a mapping of service names to what is configured for each.
+// services reads the value of the key services, a mapping of service names to their configuration.
 func (l *loader) services(c *Config, at, n *yaml.Node) {
 	const want = "expected a mapping of service names, as in {web: {checks: [{type: tcp, port: 8080}]}}, got %s"
-	if n.Kind != yaml.MappingNode || !coreTag(n) {
-		l.errorf(at.Line, "services", want, kind(n))
+	if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
+		l.errorf(at.Line, "services", want, describeKind(n))
 		return
 	}
 	d := decoder{loader: l}
-	taken := map[string]string{} // by address
+	taken := map[string]string{} // service by address
 	for _, e := range d.entries(n, 0) {
 		if len(c.Services) >= maxServices {
 			l.errorf(e.line, "services", "expected at most %d services", maxServices)
 			return
 		}
 		if !isService(e.name) {
-			l.errorf(e.line, short(e.name), "expected a service name: letters, digits, '.', '_' and '-'")
+			l.errorf(e.line, quoteKey(e.name), "expected a service name: letters, digits, '.', '_' and '-'")
 			continue
 		}
 		s := l.service(&d, e)
@@ -61,18 +62,18 @@ func (l *loader) services(c *Config, at, n *yaml.Node) {
 	}
 }
 
-// service reads what is configured for one service.
+// service reads the configuration of one service.
 func (l *loader) service(d *decoder, e entry) Service {
 	s := Service{Name: e.name, FailureCode: defaultFailureCode, Interval: defaultInterval}
-	n := target(e.at)
-	if n.Kind != yaml.MappingNode || !coreTag(n) {
-		l.errorf(e.line, e.name, "expected what is configured for the service, as in {checks: [{type: tcp, port: 8080}]}, got %s", kind(n))
+	n := resolveAlias(e.at)
+	if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
+		l.errorf(e.line, e.name, "expected what is configured for the service, as in {checks: [{type: tcp, port: 8080}]}, got %s", describeKind(n))
 		return s
 	}
 	listed, agent := false, false
 	for _, f := range d.entries(n, 1) {
-		v := target(f.at)
-		wrong := func(want string) { l.errorf(f.line, f.name, "expected %s, got %s", want, found(v)) }
+		v := resolveAlias(f.at)
+		wrong := func(want string) { l.errorf(f.line, f.name, "expected %s, got %s", want, describe(v)) }
 		switch f.name {
 		case "checks":
 			listed = true
@@ -88,28 +89,28 @@ func (l *loader) service(d *decoder, e entry) Service {
 			}
 			*map[string]*string{"http_listen": &s.HTTPListen, "beacon_listen": &s.BeaconListen, "agent_listen": &s.AgentListen}[f.name] = v.Value
 		case "failure_code":
-			if code, ok := wholeIn(v, 400, 599); ok {
+			if code, ok := parseWhole(v, 400, 599); ok {
 				s.FailureCode = int(code)
 			} else {
 				wrong("an HTTP status from 400 to 599")
 			}
 		case "interval":
-			if sec, ok := decimal(v); ok && sec >= 0.1 && sec <= maxTimeout {
+			if sec, ok := parseDecimal(v); ok && sec >= 0.1 && sec <= maxTimeout {
 				s.Interval = time.Duration(sec * float64(time.Second))
 			} else {
 				wrong("a number of seconds from 0.1 to 3600")
 			}
 		default:
-			l.unknownIn(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval", "agent_listen")
+			l.warnUnknown(f.line, f.name, "checks", "http_listen", "failure_code", "beacon_listen", "interval", "agent_listen")
 		}
 	}
-	if !listed && (!agent || s.HTTPListen+s.BeaconListen != "") { // an agent speaks of overrides only
+	if !listed && (!agent || s.HTTPListen+s.BeaconListen != "") { // an agent answers by overrides alone
 		l.errorf(e.line, e.name, "expected checks, as in {checks: [{type: tcp, port: 8080}]}")
 	}
 	return s
 }
 
-// builtChecks reads a list of checks, which need not name a host, and reports what is wrong with them.
+// builtChecks reads a list of checks, builds each with a default host, and reports the errors.
 func (l *loader) builtChecks(n *yaml.Node) []Check {
 	list := l.checks(n)
 	for _, c := range list {
@@ -123,10 +124,10 @@ func (l *loader) builtChecks(n *yaml.Node) []Check {
 }
 
 func isService(s string) bool {
-	return s != "" && s != "." && s != ".." && len(s) <= maxServiceName && only(s, letters+digits+"._-")
+	return s != "" && s != "." && s != ".." && len(s) <= maxServiceName && consistsOf(s, letters+digits+"._-")
 }
 
-// isListen reports whether s is an address to listen on: an IP address, or none, and a port.
+// isListen reports whether s is a port to listen on, with or without an IP address.
 func isListen(s string) bool {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host != "" && net.ParseIP(host) == nil {
@@ -134,4 +135,30 @@ func isListen(s string) bool {
 	}
 	_, err = strconv.ParseUint(port, 10, 16)
 	return err == nil
+}
+
+// Scripts returns the command line of each script check of the service: the program, then its arguments.
+func (s Service) Scripts() (commands [][]string) {
+	for _, c := range s.Checks {
+		if argv := c.scriptWords(); len(argv) > 0 {
+			commands = append(commands, argv)
+		}
+	}
+	return commands
+}
+
+// scriptWords returns the command line of a script check, nil for a check of another type.
+func (c Check) scriptWords() (argv []string) {
+	if c.Spec.Type != "script" {
+		return nil
+	}
+	switch v := c.Spec.Options["command"].(type) {
+	case string:
+		argv, _ = check.SplitCommand(v) // there is no error: the check was built when the file was read
+	case []any:
+		for _, word := range v {
+			argv = append(argv, fmt.Sprint(word))
+		}
+	}
+	return argv
 }

@@ -1,5 +1,5 @@
-// Package loglimit limits how many lines a log gets, by what causes them, and counts the lines that it leaves
-// out. It writes no other line than those about the count: the caller asks, and writes its line itself.
+// Package loglimit limits the number of log lines by what causes them, and counts the lines that it leaves out. It logs
+// these counts only; the caller asks it before it logs a line.
 package loglimit
 
 import (
@@ -13,52 +13,51 @@ import (
 	"time"
 )
 
-// Class is a kind of cause. Each class has a total of its own, so lines of one class never keep out those of
-// another.
+// Class is a kind of cause. Each class has its own total, so lines of one class never suppress lines of another.
 type Class uint8
 
 // The classes.
 const (
-	Override   Class = iota // operators change overrides, and programs that they allow to
+	Override   Class = iota // operators, and programs with their permission, change overrides
 	Service                 // a service that was checked before changes its state
-	Target                  // something is checked for the first time; any client can ask for that
-	Client                  // what a client asks for is refused
+	Target                  // a target is checked for the first time; any client can cause that
+	Client                  // a request of a client is refused
 	Connection              // a client connects to hacheck beacon, which prints a line for each connection
 	classes
 )
 
-// limit is how many lines a class gets.
+// limit limits the lines of a class.
 type limit struct {
-	each    int // in a window, about one subject
-	total   int // in a minute
-	longest int // minutes to which a window grows while lines of its subject are left out
-	forget  int // minutes without a line until a subject is forgotten
+	perSubject  int // in a window
+	perMinute   int // for all subjects together
+	maxWindow   int // in minutes; windows grow to it while lines are left out
+	forgetAfter int // in minutes without a line
 }
 
-// The totals of the classes that the daemon uses are 600 lines a minute. A client that is refused over and over
-// gets its first line at once and one line an hour in the end.
+// The classes that the daemon uses get 600 lines a minute together. A client whose requests are refused again and again
+// causes one line at once, and later one line an hour.
 var limits = [classes]limit{
-	Override:   {each: 20, total: 300, longest: 1, forget: 1},
-	Service:    {each: 30, total: 180, longest: 1, forget: 1},
-	Target:     {each: 10, total: 60, longest: 1, forget: 1},
-	Client:     {each: 10, total: 60, longest: 60, forget: 60},
-	Connection: {each: 120, total: 600, longest: 1, forget: 1},
+	Override:   {perSubject: 20, perMinute: 300, maxWindow: 1, forgetAfter: 1},
+	Service:    {perSubject: 30, perMinute: 180, maxWindow: 1, forgetAfter: 1},
+	Target:     {perSubject: 10, perMinute: 60, maxWindow: 1, forgetAfter: 1},
+	Client:     {perSubject: 10, perMinute: 60, maxWindow: 60, forgetAfter: 60},
+	Connection: {perSubject: 120, perMinute: 600, maxWindow: 1, forgetAfter: 1},
 }
 
 const (
 	// minute is the shortest window, and how often lines that were left out are reported.
 	minute = time.Minute
-	// maxSubjects bounds the subjects that are remembered of each class. Further subjects share one limit.
+	// maxSubjects bounds the remembered subjects of each class. Further subjects share one limit.
 	maxSubjects = 1000
-	// maxTexts bounds the texts that are remembered of each subject. When there are more they are forgotten.
+	// maxTexts bounds the remembered texts of each subject. One more text makes the others forgotten.
 	maxTexts = 64
-	// maxReports bounds the reports about single subjects, of each class and minute. One more report is about
-	// the rest of them.
+	// maxReports bounds the reports about single subjects, for each class and minute. One more report is about the
+	// other subjects.
 	maxReports = 10
 )
 
-// others is the subject of what maxSubjects has no room for.
-const others = "others"
+// otherSubjects is the subject of the lines beyond maxSubjects.
+const otherSubjects = "others"
 
 // Limiter decides which lines a log gets. It is safe for concurrent use and owns no goroutine. A nil Limiter
 // allows every line.
@@ -68,7 +67,7 @@ type Limiter struct {
 
 	mu      sync.Mutex
 	classes [classes]class
-	ticking bool // a timer calls tick within a minute
+	ticking bool // a timer will call tick within a minute
 }
 
 type class struct {
@@ -76,28 +75,27 @@ type class struct {
 	subjects map[string]*subject
 }
 
-// subject is what lines are about: a service, or the network of a client.
+// subject is what lines are about: a service, or the network of a client. Times are in minutes.
 type subject struct {
-	window, age int // in minutes: of the current window
-	quiet       int // minutes without a line
+	window, age int // length of the current window, and its age
+	idle        int // time without a line
 	written     int // lines in this window
-	leftOut     int // lines that were left out and not reported yet
+	leftOut     int // lines left out and not reported yet
 	last        string
-	texts       map[uint64]struct{} // hashes of what AllowOnce has allowed
+	texts       map[uint64]struct{} // hashes of the texts that AllowOnce has allowed
 }
 
-// New returns a Limiter. It reports to log what was left out.
+// New returns a Limiter, which reports to log what it leaves out.
 func New(log *slog.Logger) *Limiter { return &Limiter{log: log, seed: maphash.MakeSeed()} }
 
-// Allow reports whether the log gets a line with that message about a subject now. If not, the line is counted:
-// within a minute the log gets one line that says how many lines about the subject were left out and which
-// message was the last. message must be a constant.
+// Allow reports whether the caller may log message about a subject now. If not, the Limiter counts the line. Within a
+// minute it logs how many lines about the subject were left out, and the last message. message must be a constant.
 func (l *Limiter) Allow(c Class, about, message string) bool {
 	return l == nil || l.allow(c, about, message, "", false)
 }
 
-// AllowOnce is Allow for lines that clients repeat: of the same message and text the log gets one line until an
-// hour has passed without any. The others are counted as left out.
+// AllowOnce is Allow for lines that clients repeat. It allows one line with the same message and text, until an hour
+// has passed without any. It counts the others as left out.
 func (l *Limiter) AllowOnce(c Class, about, message, text string) bool {
 	return l == nil || l.allow(c, about, message, text, true)
 }
@@ -112,9 +110,9 @@ func (l *Limiter) allow(c Class, about, message, text string, once bool) bool {
 		hash = maphash.Comparable(l.seed, [2]string{message, text})
 		_, repeated = s.texts[hash]
 	}
-	s.quiet = 0
+	s.idle = 0
 	total := &l.classes[c].written
-	if repeated || s.written >= limits[c].each || *total >= limits[c].total {
+	if repeated || s.written >= limits[c].perSubject || *total >= limits[c].perMinute {
 		s.leftOut++
 		s.last = message
 		return false
@@ -130,23 +128,23 @@ func (l *Limiter) allow(c Class, about, message, text string, once bool) bool {
 	return true
 }
 
-// subject returns what is remembered of a subject, from now on if nothing is. l.mu is held.
+// subject returns the entry of a subject, which it adds if there is none. l.mu is held.
 func (l *Limiter) subject(c Class, about string) *subject {
-	k := &l.classes[c]
-	if s := k.subjects[about]; s != nil {
+	all := &l.classes[c]
+	if s := all.subjects[about]; s != nil {
 		return s
 	}
-	if len(k.subjects) >= maxSubjects {
-		about = others
-		if s := k.subjects[about]; s != nil {
+	if len(all.subjects) >= maxSubjects {
+		about = otherSubjects
+		if s := all.subjects[about]; s != nil {
 			return s
 		}
 	}
-	if k.subjects == nil {
-		k.subjects = map[string]*subject{}
+	if all.subjects == nil {
+		all.subjects = map[string]*subject{}
 	}
 	s := &subject{window: 1}
-	k.subjects[strings.Clone(about)] = s
+	all.subjects[strings.Clone(about)] = s
 	if !l.ticking {
 		l.ticking = true
 		time.AfterFunc(minute, l.tick)
@@ -154,14 +152,14 @@ func (l *Limiter) subject(c Class, about string) *subject {
 	return s
 }
 
-// report is what the log gets about lines that were left out.
+// report is a log line about lines that were left out.
 type report struct {
 	about   string
 	leftOut int
 	last    string
 }
 
-// tick begins a new minute: it reports what was left out in the windows that have ended.
+// tick begins a new minute. It reports what was left out in the windows that have ended.
 func (l *Limiter) tick() {
 	l.mu.Lock()
 	var reports []report
@@ -182,23 +180,23 @@ func (l *Limiter) tick() {
 func (k *class) endWindows(limit limit) (reports []report) {
 	for about, s := range k.subjects {
 		s.age++
-		s.quiet++
+		s.idle++
 		switch {
 		case s.age < s.window:
 			continue
 		case s.leftOut > 0:
 			reports = append(reports, report{about, s.leftOut, s.last})
-			s.window = min(2*s.window, limit.longest)
-		case s.quiet > limit.forget:
+			s.window = min(2*s.window, limit.maxWindow)
+		case s.idle > limit.forgetAfter:
 			delete(k.subjects, about)
 		}
 		s.age, s.written, s.leftOut = 0, 0, 0
 	}
-	return most(reports)
+	return largest(reports)
 }
 
-// most returns the reports about most lines, and one about all the others.
-func most(reports []report) []report {
+// largest returns the reports about the most lines, and one report about all the others.
+func largest(reports []report) []report {
 	slices.SortFunc(reports, func(a, b report) int {
 		return cmp.Or(cmp.Compare(b.leftOut, a.leftOut), cmp.Compare(a.about, b.about))
 	})
@@ -212,7 +210,7 @@ func most(reports []report) []report {
 	return append(reports[:maxReports], rest)
 }
 
-// Flush reports at once what was left out and not reported yet: no tick comes after the end of the process.
+// Flush reports what was left out and not reported yet. Call it at the end of the process, because no tick follows.
 func (l *Limiter) Flush() {
 	if l == nil {
 		return
@@ -227,7 +225,7 @@ func (l *Limiter) Flush() {
 				s.leftOut = 0
 			}
 		}
-		reports = append(reports, most(list)...)
+		reports = append(reports, largest(list)...)
 	}
 	l.mu.Unlock()
 	l.write(reports)

@@ -60,8 +60,8 @@ func allowed(l *Limiter, c Class, about string, n int) (lines int) {
 // lines again.
 func TestLeftOutLinesAreReportedInSilence(t *testing.T) {
 	start(t, func(l *Limiter, log *buffer) {
-		if n := allowed(l, Service, "web", 100); n != limits[Service].each {
-			t.Errorf("%d lines, want %d", n, limits[Service].each)
+		if n := allowed(l, Service, "web", 100); n != limits[Service].perSubject {
+			t.Errorf("%d lines, want %d", n, limits[Service].perSubject)
 		}
 		if got := log.take(); got != "" {
 			t.Errorf("reported at once: %s", got)

@@ -350,7 +350,7 @@ func TestWriteErrorFailsTheRun(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	var b bytes.Buffer
-	p := &progressLine{terminal.Fixed(&b, 80, 24)}
+	p := &progressLine{terminal.NewFixedBlock(&b, 80, 24)}
 	p.drawRound(progress{done: 1, total: 3, failed: 1, running: []string{"a", strings.Repeat("ä", 90)}}, 2*time.Second)
 	if got := b.String(); !strings.HasPrefix(got, "\r\x1b[K2 s: 1 of 3 done, 1 failed, waiting for a, ä") || !strings.HasSuffix(got, "ä...") {
 		t.Errorf("drew %q", got)

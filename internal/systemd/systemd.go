@@ -1,9 +1,8 @@
-// Package systemd speaks to the service manager that started this process, when there is one: it takes the
-// sockets that are handed over (sd_listen_fds(3)) and tells how the process is (sd_notify(3)).
+// Package systemd talks to the service manager that started this process, if there is one. It takes over the sockets
+// that systemd hands over (sd_listen_fds(3)) and sends notifications (sd_notify(3)).
 //
-// It is no coreos/go-systemd because of what programs that this one starts would inherit: there the
-// environment can be cleaned only by the call that uses it last, and a descriptor that is handed over goes
-// to the poller of package os, where the listener made of it is a second time.
+// It does not use coreos/go-systemd, because of what script checks would inherit. There only the last call can unset the
+// environment variables, and each descriptor is twice in the poller: as a file and as a listener.
 package systemd
 
 import (
@@ -22,23 +21,22 @@ import (
 
 const (
 	firstSocket = 3    // the first descriptor that is handed over, SD_LISTEN_FDS_START
-	maxSockets  = 1024 // more than this is no configuration but a slip
-	// notifyPatience is how long a message may wait for a service manager that reads none.
-	notifyPatience = 5 * time.Second
+	maxSockets  = 1024 // a larger number is an error in the environment
+	// notifyTimeout is how long a notification may wait for a service manager that does not read.
+	notifyTimeout = 5 * time.Second
 )
 
-// Manager is the service manager. The zero Manager is none: it hands nothing over and listens to nothing.
+// Manager is the service manager. The zero Manager is none: it has no sockets and ignores notifications.
 type Manager struct {
-	notify   string // the address of its socket; "" is none
+	notify   string // the address of its notification socket; "" is none
 	watchdog time.Duration
 	sockets  []*Socket
 }
 
-// Take reads what the service manager has put into the environment, and removes it there, so that no
-// program this one starts believes it is meant. It is to be called once, before any other goroutine opens
-// or starts something. Errors mean that the environment is not as sd_listen_fds(3) and
-// sd_watchdog_enabled(3) have it.
-func Take() (*Manager, error) {
+// FromEnv reads the environment variables of the service manager and unsets them, so that no child process inherits
+// them. Call it once, before another goroutine opens a file or starts a program. It returns an error if the variables
+// are not as sd_listen_fds(3) and sd_watchdog_enabled(3) describe.
+func FromEnv() (*Manager, error) {
 	env := func(name string) string {
 		v := os.Getenv(name)
 		_ = os.Unsetenv(name)
@@ -58,7 +56,7 @@ func Take() (*Manager, error) {
 	return m, nil
 }
 
-// watchdog returns how often the manager wants to hear from the process self; 0 is never.
+// watchdog returns the interval of the watchdog for the process self; 0 is no watchdog.
 func watchdog(usec, pid string, self int) (time.Duration, error) {
 	if usec == "" || pid != "" && pid != strconv.Itoa(self) {
 		return 0, nil
@@ -70,10 +68,10 @@ func watchdog(usec, pid string, self int) (time.Duration, error) {
 	return time.Duration(n) * time.Microsecond, nil
 }
 
-// sockets takes over what was handed to the process self.
+// sockets returns the sockets that were handed over to the process self.
 func sockets(pid, fds, names string, self int) ([]*Socket, error) {
 	if fds == "" || pid != strconv.Itoa(self) {
-		return nil, nil // none, or meant for who started this process
+		return nil, nil // none, or for the parent of this process
 	}
 	n, err := strconv.Atoi(fds)
 	if err != nil || n < 0 || n > maxSockets {
@@ -83,12 +81,12 @@ func sockets(pid, fds, names string, self int) ([]*Socket, error) {
 	all := make([]*Socket, 0, n)
 	for i := range n {
 		fd := firstSocket + i
-		unix.CloseOnExec(fd) // first of all: no program that is started shall hold the port
+		unix.CloseOnExec(fd) // first, so that no child process holds the port
 		s := &Socket{fd: fd, Name: "unknown"}
 		if i < len(name) && name[i] != "" {
 			s.Name = name[i]
 		}
-		// Whatever is wrong with the socket, a listener of it says.
+		// Listen finds out whether it is a listening TCP socket.
 		ln, err := s.Listen()
 		if err != nil {
 			return nil, err
@@ -100,27 +98,27 @@ func sockets(pid, fds, names string, self int) ([]*Socket, error) {
 	return all, nil
 }
 
-// Sockets are the listening TCP sockets that were handed over, in the manager's order.
+// Sockets returns the listening TCP sockets that were handed over, in the manager's order.
 func (m *Manager) Sockets() []*Socket { return m.sockets }
 
-// Watchdog is how long the manager waits between two calls of Alive before it takes the process for dead;
-// 0 is for ever.
+// Watchdog returns the interval of the watchdog: the manager kills the process if Alive is not called for that long.
+// 0 is no watchdog.
 func (m *Manager) Watchdog() time.Duration { return m.watchdog }
 
-// Socket is a listening TCP socket that outlives this process: the manager holds it too, and connections
-// wait in it while nobody accepts them.
+// Socket is a listening TCP socket that outlives this process: the manager holds it too. Connections wait in it while no
+// process accepts them.
 type Socket struct {
-	Name string   // FileDescriptorName= of the socket unit, which is the unit's name by default; "unknown" when there is none
+	Name string   // FileDescriptorName= of the socket unit, by default the unit's name; "unknown" without a name
 	Addr net.Addr // where it listens
 
-	fd int // a plain number: in the poller the socket shall be once, as the listener that Listen returns
+	fd int // a number and not an *os.File: only the listener that Listen returns shall be in the poller
 }
 
-// ErrSocket means that a socket that was handed over is none that TCP connections can be accepted from.
-var ErrSocket = errors.New("no listening TCP socket (ListenStream= with a port and Accept=no make one)")
+// errNotListening means that a descriptor is no listening TCP socket.
+var errNotListening = errors.New("no listening TCP socket (ListenStream= with a port and Accept=no make one)")
 
-// Listen returns a listener on the socket. Closing it leaves connections that were not accepted to the
-// next one, of this process or another.
+// Listen returns a new listener on the socket. After it is closed, connections that were not accepted wait for the next
+// listener, in this process or another one.
 func (s *Socket) Listen() (*net.TCPListener, error) {
 	fail := func(err error) (*net.TCPListener, error) {
 		return nil, fmt.Errorf("take over socket %s (descriptor %d): %w", s.Name, s.fd, err)
@@ -128,7 +126,7 @@ func (s *Socket) Listen() (*net.TCPListener, error) {
 	if listens, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil {
 		return fail(os.NewSyscallError("getsockopt", err))
 	} else if listens == 0 {
-		return fail(ErrSocket)
+		return fail(errNotListening)
 	}
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, firstSocket)
 	if err != nil {
@@ -143,29 +141,29 @@ func (s *Socket) Listen() (*net.TCPListener, error) {
 	tcp, ok := ln.(*net.TCPListener)
 	if !ok {
 		_ = ln.Close()
-		return fail(ErrSocket)
+		return fail(errNotListening)
 	}
 	return tcp, nil
 }
 
-// Ready says that the process answers, after a start or after Reloading; status is for people (systemctl
-// status shows it), one line.
+// Ready notifies the manager that the process answers, after a start or after Reloading. systemctl status shows status,
+// which is one line.
 func (m *Manager) Ready(status string) error { return m.send("READY=1", "STATUS="+status) }
 
-// Reloading says that the process reads its configuration anew. Ready ends it.
+// Reloading notifies the manager that the process reloads its configuration. Call Ready after it.
 func (m *Manager) Reloading() error {
 	return m.send("RELOADING=1", "MONOTONIC_USEC="+strconv.FormatInt(monotonic().Microseconds(), 10))
 }
 
-// Stopping says that the process is about to end, and may take limit for it.
+// Stopping notifies the manager that the process stops, and that it may take up to limit.
 func (m *Manager) Stopping(limit time.Duration, status string) error {
 	return m.send("STOPPING=1", "EXTEND_TIMEOUT_USEC="+strconv.FormatInt(limit.Microseconds(), 10), "STATUS="+status)
 }
 
-// Alive keeps the watchdog quiet for another Watchdog.
+// Alive resets the watchdog.
 func (m *Manager) Alive() error { return m.send("WATCHDOG=1") }
 
-// send sends one message. A connection for each: the manager may have been replaced by its successor.
+// send sends one notification, without a connection that lasts: the manager may have been restarted.
 func (m *Manager) send(fields ...string) error {
 	if m.notify == "" {
 		return nil

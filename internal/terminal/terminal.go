@@ -1,5 +1,4 @@
-// Package terminal draws the lines of a command that is still at work, in place, and takes them away
-// again.
+// Package terminal draws the progress lines of a command that runs for a while: in place, until it erases them.
 package terminal
 
 import (
@@ -14,30 +13,30 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// What a terminal has that does not say how large it is.
+// The size of a terminal that does not tell its size.
 const (
 	defaultColumns = 80
 	defaultRows    = 24
 )
 
-// Is tells a terminal from other devices: only a terminal has a line discipline.
-func Is(f *os.File) bool {
+// IsTerminal reports whether f is a terminal. Other devices have no line discipline.
+func IsTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), getTermios)
 	return err == nil
 }
 
-// Block is some lines at the cursor of a terminal that are drawn again and again. Whatever else is printed
-// there needs a Clear first. It is not safe for concurrent use.
+// Block is a group of lines at the cursor of a terminal, which Draw replaces. Call Clear before other output to the
+// terminal. It is not safe for concurrent use.
 type Block struct {
 	w     io.Writer // nil: no terminal
 	size  func() (columns, rows int)
-	drawn int // lines that stand there
+	drawn int // lines on the terminal
 }
 
-// NewBlock returns the block of w. Unless w is a terminal, it is not Live and draws nothing.
+// NewBlock returns a block on w. If w is no terminal, the block is not Live and draws nothing.
 func NewBlock(w io.Writer) *Block {
 	f, ok := w.(*os.File)
-	if !ok || !Is(f) {
+	if !ok || !IsTerminal(f) {
 		return &Block{}
 	}
 	return &Block{w: f, size: func() (columns, rows int) {
@@ -49,16 +48,15 @@ func NewBlock(w io.Writer) *Block {
 	}}
 }
 
-// Fixed returns a block on w, whatever w is, of a size that does not change. Tests look at what it draws.
-func Fixed(w io.Writer, columns, rows int) *Block {
+// NewFixedBlock returns a block on any writer, of a fixed size, for tests.
+func NewFixedBlock(w io.Writer, columns, rows int) *Block {
 	return &Block{w: w, size: func() (int, int) { return columns, rows }}
 }
 
 // Live reports whether there is a terminal to draw on.
 func (b *Block) Live() bool { return b.w != nil }
 
-// Rows returns how many lines Draw has room for, at least one. The size is asked for anew each time,
-// because windows change theirs.
+// Rows returns how many lines Draw can show, at least one. It reads the size each time, because windows are resized.
 func (b *Block) Rows() int {
 	if b.w == nil {
 		return 1
@@ -70,8 +68,8 @@ func (b *Block) Rows() int {
 	return max(rows-1, 1)
 }
 
-// Draw replaces the block by these lines, each cut to the width of the terminal. Those that Rows has no
-// room for are left out: what has scrolled away cannot be drawn over.
+// Draw replaces the block by lines, each cut to the width of the terminal. It shows the first Rows lines only: lines that
+// have scrolled away cannot be replaced.
 func (b *Block) Draw(lines ...string) {
 	if b.w == nil {
 		return
@@ -83,30 +81,30 @@ func (b *Block) Draw(lines ...string) {
 	lines = lines[:min(len(lines), b.Rows())]
 	cut := make([]string, len(lines))
 	for i, line := range lines {
-		cut[i] = fit(textfmt.OneLine(line), columns-1) // in the last column some terminals begin a new line
+		cut[i] = truncateLine(textfmt.OneLine(line), columns-1) // some terminals begin a new line after the last column
 	}
-	_, _ = io.WriteString(b.w, b.erase()+strings.Join(cut, "\r\n"))
+	_, _ = io.WriteString(b.w, b.eraseSequence()+strings.Join(cut, "\r\n"))
 	b.drawn = len(lines)
 }
 
-// Clear takes the block away. The next thing printed stands where it began.
+// Clear erases the block. The next output begins where the block began.
 func (b *Block) Clear() {
 	if b.drawn > 0 {
-		_, _ = io.WriteString(b.w, b.erase())
+		_, _ = io.WriteString(b.w, b.eraseSequence())
 		b.drawn = 0
 	}
 }
 
-// erase is what a terminal is told to forget the block, which the cursor is at the end of.
-func (b *Block) erase() string {
+// eraseSequence returns the control sequence that erases the block. The cursor is at the end of the block.
+func (b *Block) eraseSequence() string {
 	if b.drawn <= 1 {
 		return "\r\x1b[K"
 	}
 	return fmt.Sprintf("\r\x1b[%dA\x1b[J", b.drawn-1)
 }
 
-// fit cuts a line to so many characters.
-func fit(line string, width int) string {
+// truncateLine cuts a line to width characters.
+func truncateLine(line string, width int) string {
 	if utf8.RuneCountInString(line) <= width {
 		return line
 	}

@@ -49,7 +49,7 @@ func TestNoTerminal(t *testing.T) {
 			t.Errorf("something that is no terminal is drawn on: %q", &out)
 		}
 	}
-	if b := Fixed(&out, 80, 24); !b.Live() || b.Rows() != 23 {
+	if b := NewFixedBlock(&out, 80, 24); !b.Live() || b.Rows() != 23 {
 		t.Errorf("a block of 24 rows is live: %v, and has room for %d lines", b.Live(), b.Rows())
 	}
 }

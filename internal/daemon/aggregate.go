@@ -1,0 +1,196 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"hacheck/internal/aggregate"
+	"hacheck/internal/check"
+	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
+	"hacheck/internal/proxy"
+	"hacheck/internal/spool"
+)
+
+const (
+	defaultListener = "0.0.0.0:5500"
+	portTimeout     = 5 * time.Second // for a TCP port, as in health-checker
+	// aggregateMaxClients is twice the number of requests that are checked at once: all of them are for one service,
+	// and a service may have half of MaxClients.
+	aggregateMaxClients = 1024
+)
+
+const aggregateAbout = `Usage: hacheck aggregate [options]
+
+Answer any URL with 200 while every port accepts connections and every script exits with 0, and with
+504 and what failed otherwise, as gruntwork's health-checker does. Nothing is kept: each request checks.
+
+`
+
+// aggregateOptions are the command line of hacheck aggregate.
+type aggregateOptions struct {
+	listener      string
+	ports         []string
+	scripts       []string
+	scriptTimeout int
+	singleflight  bool
+	logLevel      string
+	service       string
+	spoolRoot     string
+}
+
+func runAggregate(args []string, env Env) int {
+	sig := prepareProcess()
+	var o aggregateOptions
+	f := pflag.NewFlagSet("hacheck aggregate", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.StringVar(&o.listener, "listener", defaultListener, "answer on this `IP:PORT`")
+	f.StringArrayVar(&o.ports, "port", nil, "check that 127.0.0.1 accepts connections on `PORT`; repeat for more")
+	f.StringArrayVar(&o.scripts, "script", nil, "check that `COMMAND` exits with 0 (words are split as a shell does, nothing is expanded); repeat for more")
+	f.IntVar(&o.scriptTimeout, "script-timeout", 5, "kill a script after this many `SECONDS`")
+	f.BoolVar(&o.singleflight, "singleflight", false, "requests that come while another one checks share its result")
+	f.StringVar(&o.logLevel, "log-level", "info", "log `LEVEL` and above to stdout: debug, info, warning or error")
+	f.StringVar(&o.service, "service", "", "obey the overrides of service `NAME`, besides those of all")
+	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` that holds the overrides; when it does not exist there are none")
+	if done, code := parseSubcommand(f, aggregateAbout, args, env); done {
+		return code
+	}
+	if f.NArg() > 0 {
+		return usage(f, env, fmt.Errorf("unexpected argument %q; ports and scripts are named with --port and --script", f.Arg(0)))
+	}
+	if !isListener(o.listener) {
+		return usage(f, env, fmt.Errorf("--listener must be an address and a port, such as %s, got %q", defaultListener, o.listener))
+	}
+	configured, err := o.checks()
+	if err != nil {
+		return usage(f, env, err)
+	}
+	level, ok := map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn,
+		"error": slog.LevelError, "fatal": slog.LevelError, "panic": slog.LevelError,
+	}[o.logLevel]
+	if !ok {
+		return usage(f, env, fmt.Errorf("--log-level must be debug, info, warning or error, got %q", o.logLevel))
+	}
+	if o.service != "" && !spool.ValidService(o.service) {
+		return usage(f, env, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", o.service))
+	}
+	if err := o.serve(configured, env.Version, slog.New(newHandler("text", env.Stdout, level)), sig); err != nil {
+		printError(env.Stderr, "hacheck aggregate: %v", err)
+		return 1
+	}
+	return 0
+}
+
+// isListener reports whether s is a port with or without an address. It does not check that this machine has the
+// address.
+func isListener(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	if err != nil || port == "" {
+		return false
+	}
+	_, err = net.LookupPort("tcp", port)
+	return err == nil
+}
+
+// checks returns the checks of the command line.
+func (o *aggregateOptions) checks() ([]*check.Configured, error) {
+	if len(o.ports)+len(o.scripts) == 0 {
+		return nil, errors.New("nothing to check: at least one --port or --script is needed")
+	}
+	if o.scriptTimeout < 1 || o.scriptTimeout > 3600 {
+		return nil, fmt.Errorf("--script-timeout must be from 1 to 3600 seconds, got %d", o.scriptTimeout)
+	}
+	var list []*check.Configured
+	defaults := check.Defaults{Scripts: check.NewScripts(check.DefaultScripts)}
+	add := func(flag string, s check.Spec) error {
+		c, err := check.Build(s, defaults)
+		if err != nil {
+			return fmt.Errorf("--%s %w", flag, err)
+		}
+		list = append(list, c)
+		return nil
+	}
+	for _, p := range o.ports {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("--port must be from 1 to 65535, got %q", p)
+		}
+		if err := add("port", check.Spec{Type: "tcp", Options: map[string]any{
+			"host": "127.0.0.1", "port": int(n), "timeout": portTimeout.Seconds(),
+		}}); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range o.scripts {
+		if err := add("script", check.Spec{Type: "script", Options: map[string]any{"command": s, "timeout": o.scriptTimeout}}); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// commands returns the command lines of the scripts.
+func (o *aggregateOptions) commands(service string) (commands []scriptCommand) {
+	for _, s := range o.scripts {
+		if argv, err := check.SplitCommand(s); err == nil { // o.checks has returned this error
+			commands = append(commands, scriptCommand{service, argv})
+		}
+	}
+	return commands
+}
+
+func (o *aggregateOptions) serve(configured []*check.Configured, version string, log *slog.Logger, sig signals) error {
+	service := cmp.Or(o.service, spool.All)
+	overrides, err := openOverrides(o.spoolRoot, log)
+	if err != nil {
+		return err
+	}
+	limit := portTimeout
+	for _, c := range configured {
+		limit = max(limit, c.Timeout)
+	}
+	evaluator := health.New(health.Options{
+		Overrides: overrides,
+		Checks:    check.All(check.Options{Version: version, Services: map[string][]*check.Configured{service: configured}}),
+		// Each request skips the cache; the evaluator applies overrides and limits, and logs.
+		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateMaxClients, Log: log, LogLimit: loglimit.New(log),
+	})
+	template := health.Request{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Local: true, NoCache: true, NoShare: !o.singleflight}
+	srv := newServer(aggregate.Server(&aggregate.Handler{
+		Evaluate: func(hops uint8) health.Verdict {
+			request := template
+			request.Target.Hops = hops
+			return evaluator.Evaluate(&request)
+		},
+		Log: log,
+	}, limit))
+	host, _, _ := net.SplitHostPort(o.listener) // isListener has returned true
+	ln, err := net.Listen(networkOf(host), o.listener)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", o.listener, err)
+	}
+	go warnAboutScripts(log, o.commands(service)) // in the background: a script may be on a file server that hangs
+	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(newConnLimiter(log).Listener(proxy.HostLines(ln))) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("answer requests: %w", err)
+	case s := <-sig.stop:
+		log.Info("stopping; requests in flight are answered first", "signal", s.String())
+		ctx, cancel := context.WithTimeout(context.Background(), limit+stopMargin)
+		defer cancel()
+		go whenIdle(ctx, func() bool { return evaluator.Stats().InFlight > 0 }, func() { _ = srv.Close() })
+		_ = srv.Shutdown(ctx) // an error: some connections were cut off
+		return nil
+	}
+}

@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"hacheck/internal/config"
+)
+
+// TestOutOfDescriptors: without free descriptors the daemon waits and logs it once. It answers again as soon as one is
+// free.
+func TestOutOfDescriptors(t *testing.T) {
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	writeFile(t, conf, "rlimit_nofile: 20\n")
+	p := startDaemon(t, "-c", conf)
+	held := make([]net.Conn, 0, 100)
+	for range cap(held) {
+		c, err := net.Dial("tcp", p.addrs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		held = append(held, c)
+	}
+	p.waitForLog(regexp.MustCompile(`level=ERROR msg="cannot accept connections; trying again" listen=\S+ err=.*too many open files`))
+	for _, c := range held {
+		c.Close()
+	}
+	waitUntil(t, "it answers again", func() bool {
+		p.wantRunning()
+		code, _, err := p.get("/spool/web/0/")
+		return err == nil && code == 200
+	})
+	// A reload needs descriptors too. This one raises the limit again.
+	writeFile(t, conf, "rlimit_nofile: max\n")
+	p.signal(syscall.SIGHUP)
+	p.waitForLog(regexp.MustCompile(`reloaded the configuration`))
+	if n := strings.Count(p.log(), "cannot accept"); n != 1 {
+		t.Errorf("%d lines about one shortage", n)
+	}
+	p.signal(syscall.SIGTERM)
+	p.wantExit(0)
+}
+
+func TestRlimit(t *testing.T) {
+	limit := func() (l syscall.Rlimit) {
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	before := limit()
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before)
+	low, high := before, before
+	low.Cur, high.Cur = 500, before.Max
+	for _, test := range []struct {
+		n    int64
+		want syscall.Rlimit
+	}{{500, low}, {0, low}, {config.RlimitMax, high}} {
+		if err := setNoFile(test.n); err != nil || limit() != test.want {
+			t.Errorf("setNoFile(%d): %v, the limit is %v, want %v", test.n, err, limit(), test.want)
+		}
+	}
+	if err := setNoFile(1 << 40); err == nil || errors.Is(err, syscall.EPERM) || limit() != high {
+		t.Errorf("above the hard limit: %v, the limit is %v", err, limit())
+	}
+}

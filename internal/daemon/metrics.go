@@ -1,0 +1,38 @@
+package daemon
+
+import (
+	"net/http"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/health"
+	"hacheck/internal/metrics"
+)
+
+// metrics returns the page at /metrics, which shows the counters of every part of the daemon.
+func (d *daemon) metrics() http.Handler {
+	return metrics.Handler(metrics.Sources{
+		Version:   d.version,
+		Health:    func() health.Stats { return d.evaluators.current.Load().Stats() },
+		Counters:  d.counters,
+		Spool:     d.index.Stats,
+		Overrides: d.index.List,
+		Balancers: func() balancer.Report { return d.balancers.Report("") },
+		Refused:   func() uint64 { return d.proxy.Refused() },
+		Reloads: func() metrics.Reloads {
+			return metrics.Reloads{
+				Done: d.reloads.done.Load(), Failed: d.reloads.failed.Load(),
+				Last: float64(d.reloads.last.Load()) / 1e3,
+			}
+		},
+		Services: func() []metrics.Service {
+			if !d.config.Load().MetricsPerService {
+				return nil
+			}
+			var list []metrics.Service
+			for _, s := range d.proxy.Seen() {
+				list = append(list, metrics.Service{Name: s.Service, Up: s.Code == http.StatusOK, Answers: s.Answers})
+			}
+			return list
+		},
+	})
+}

@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"time"
+
+	"hacheck/internal/loglimit"
+	"hacheck/internal/spool"
+	"hacheck/internal/textfmt"
+)
+
+// maxLoggedReason is how much of a reason a log line shows, in bytes; hastatus shows all of it.
+const maxLoggedReason = 300
+
+// overrideChanged passes a change of an override on to the endpoints and logs it. The reason names the operator:
+// hadown puts the user's name there.
+func (d *daemon) overrideChanged(c spool.Change) {
+	if s := d.services.Load(); s != nil {
+		s.triggerBeacons()
+	}
+	d.successes.OverrideChanged(c)
+	message, override := "override set", c.New
+	switch {
+	case c.New == nil && c.Old == nil:
+		return
+	case c.New == nil && c.Expired:
+		message, override = "override expired", c.Old
+	case c.New == nil:
+		message, override = "override lifted", c.Old
+	case c.Old != nil: // an operator changed it, or a stronger one has expired
+		message = "override changed"
+	}
+	if !d.logLimit.Allow(loglimit.Override, c.Key.Service, message) {
+		return
+	}
+	args := []any{"service", c.Key.Name(), "state", override.State.String(), "reason", textfmt.Excerpt(override.Reason, maxLoggedReason)}
+	if !override.Created.IsZero() {
+		args = append(args, "since", override.Created.Format(time.RFC3339))
+	}
+	if !override.Expires.IsZero() {
+		args = append(args, "until", override.Expires.Format(time.RFC3339))
+	}
+	d.log.Info(message, args...)
+}

@@ -1,0 +1,141 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"hacheck/internal/config"
+)
+
+// reloadCounters count the reloads of the configuration for the metrics.
+type reloadCounters struct {
+	done, failed atomic.Uint64
+	last         atomic.Int64 // when the configuration in force was loaded, in Unix milliseconds
+}
+
+// loadConfig reads the configuration file; path "" is none.
+func loadConfig(path string) (*config.Config, []config.Warning, error) {
+	if path == "" {
+		return config.Default(), nil, nil
+	}
+	return config.Load(path)
+}
+
+// checkConfig is --check-config. It returns warnings as errors, although the daemon starts with them.
+func checkConfig(o *options, stdout io.Writer) error {
+	if o.configFile == "" {
+		return &usageError{errors.New("option --check-config needs a configuration file: -c FILE")}
+	}
+	_, warnings, err := config.Load(o.configFile)
+	if err != nil || len(warnings) > 0 {
+		return joinConfigErrors(warnings, err)
+	}
+	_, err = fmt.Fprintf(stdout, "%s: ok\n", o.configFile)
+	return err
+}
+
+// joinConfigErrors returns one error with a line for each warning and error about a configuration file.
+func joinConfigErrors(warnings []config.Warning, err error) error {
+	var lines []string
+	for _, w := range warnings {
+		lines = append(lines, w.String())
+	}
+	if err != nil {
+		lines = append(lines, err.Error())
+	}
+	return &configError{errors.New(strings.Join(lines, "\n"))}
+}
+
+func (d *daemon) warnAboutConfig(warnings []config.Warning) {
+	for _, w := range warnings {
+		d.log.Warn("the configuration has a key that means nothing", "where", w.String())
+	}
+}
+
+// reloadUnlessStopped reloads and returns nil. If a signal to stop arrives first, it returns the signal and does not
+// wait for the reload: a file server may hang.
+func (d *daemon) reloadUnlessStopped(stop <-chan os.Signal) os.Signal {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.reload()
+	}()
+	select {
+	case <-done:
+		return nil
+	case s := <-stop:
+		return s
+	}
+}
+
+// reload reads the configuration file again and reopens the log file. The new configuration is in force as a whole
+// for the requests that come from now on, or not at all.
+func (d *daemon) reload() {
+	d.logNotifyError(d.manager.Reloading())
+	d.logs.reopen()
+	var warnings []config.Warning
+	var err error
+	if d.opts.configFile != "" {
+		warnings, err = d.reloadConfig()
+	}
+	d.warnAboutConfig(warnings)
+	status := "Reloaded the configuration at " + time.Now().Format(time.DateTime)
+	if err != nil {
+		status = "The configuration was not reloaded, the old one stays in force: " + err.Error()
+	}
+	d.logNotifyError(d.manager.Ready(status))
+	switch {
+	case err != nil:
+		d.reloads.failed.Add(1)
+		d.log.Error("the configuration was not reloaded, the old one stays in force",
+			"config", d.opts.configFile, "err", strings.ReplaceAll(err.Error(), "\n", "; "))
+	case d.opts.configFile == "":
+		d.log.Info("reopened the log; there is no configuration file to reload")
+	default:
+		d.reloads.done.Add(1)
+		d.reloads.last.Store(time.Now().UnixMilli())
+		d.log.Info("reloaded the configuration", "config", d.opts.configFile)
+		d.warnAboutPermissions(d.config.Load())
+	}
+}
+
+func (d *daemon) reloadConfig() ([]config.Warning, error) {
+	c, warnings, err := config.Load(d.opts.configFile)
+	if err == nil {
+		err = d.apply(c)
+	}
+	return warnings, err
+}
+
+// apply puts c in force. The steps that can fail come first; apply undoes them if one of them fails.
+func (d *daemon) apply(c *config.Config) error {
+	endpoints, err := d.services.Load().prepare(c.Services)
+	if err != nil {
+		return err
+	}
+	var file *logFile
+	if c.LogPath != d.config.Load().LogPath {
+		if file, err = openLog(c.LogPath); err != nil {
+			endpoints.abandon()
+			return err
+		}
+	}
+	if err := setNoFile(c.RlimitNoFile); err != nil {
+		endpoints.abandon()
+		file.close()
+		return err
+	}
+	d.logs.apply(file, c.LogFormat)
+	d.http.deadline.raise(c.HealthcheckTimeout, d.http.Server)
+	settings := d.proxySettings(c)
+	d.evaluators.replace(settings.Evaluator)
+	d.proxy.SetSettings(settings)
+	endpoints.commit()
+	d.config.Store(c)
+	return nil
+}

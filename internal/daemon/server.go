@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// server is an http.Server whose Shutdown answers every accepted connection. The Shutdown of net/http closes the
+// newest connections without an answer. A balancer counts that as a failed check, and cannot know that another
+// process goes on accepting from the same listening socket.
+type server struct {
+	*http.Server
+	conns atomic.Int64 // open connections
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	stopped   bool
+	serving   sync.WaitGroup
+}
+
+func newServer(h *http.Server) *server {
+	s := &server{Server: h}
+	h.ConnState = func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			s.conns.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			s.conns.Add(-1)
+		case http.StateActive, http.StateIdle:
+			// A connection of a clients.ConnLimiter, which closes idle connections first.
+			if limited, ok := c.(interface{ SetWaiting(waiting bool) }); ok {
+				limited.SetWaiting(state == http.StateIdle)
+			}
+		}
+	}
+	return s
+}
+
+// Serve answers the connections of ln until Shutdown or Close, and then returns http.ErrServerClosed.
+func (s *server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		_ = ln.Close()
+		return http.ErrServerClosed
+	}
+	s.listeners = append(s.listeners, ln)
+	s.serving.Add(1)
+	s.mu.Unlock()
+	defer s.serving.Done()
+	err := s.Server.Serve(ln)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return http.ErrServerClosed
+	}
+	return err
+}
+
+// closeListeners stops accepting connections. Connections that are accepted already are answered.
+func (s *server) closeListeners() {
+	s.mu.Lock()
+	s.stopped = true
+	listeners := slices.Clone(s.listeners)
+	s.mu.Unlock()
+	for _, ln := range listeners {
+		_ = ln.Close()
+	}
+}
+
+// Shutdown stops accepting connections and blocks until all connections are closed. Each connection that has sent
+// something since its last answer gets one more answer. When ctx ends, Shutdown closes what is open and returns the
+// error of ctx.
+func (s *server) Shutdown(ctx context.Context) error {
+	s.closeListeners()
+	s.serving.Wait() // from now on conns counts every connection
+	wait := time.Millisecond
+	for {
+		s.SetKeepAlivesEnabled(false) // each call closes the idle connections
+		if s.conns.Load() == 0 {
+			return s.Close()
+		}
+		select {
+		case <-ctx.Done():
+			_ = s.Close()
+			return ctx.Err()
+		case <-time.After(wait):
+			wait = min(2*wait, 100*time.Millisecond)
+		}
+	}
+}
+
+// whenIdle calls cut once isBusy has been false for stopIdle, unless ctx ends first. Shutdown waits for a connection
+// that has not sent a byte, and no daemon answers on this host meanwhile.
+func whenIdle(ctx context.Context, isBusy func() bool, cut func()) {
+	tick := time.NewTicker(stopIdle / 10)
+	defer tick.Stop()
+	idleSince := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if isBusy() {
+				idleSince = now
+			} else if now.Sub(idleSince) >= stopIdle {
+				cut()
+				return
+			}
+		}
+	}
+}
+
+// writeDeadlineHandler gives each answer a later write deadline than the server's. http.Server.WriteTimeout is fixed
+// at the start, and a reload may raise healthcheck_timeout beyond it.
+type writeDeadlineHandler struct {
+	http.Handler
+	limit atomic.Int64 // of a whole answer, as a time.Duration; 0: the server's own limit is long enough
+}
+
+// answerMargin is how long an answer may take to be written once the check is done.
+const answerMargin = 20 * time.Second
+
+// raise sets the limit for checks that take up to checkTimeout.
+func (h *writeDeadlineHandler) raise(checkTimeout time.Duration, server *http.Server) {
+	limit := checkTimeout + answerMargin
+	if limit <= server.WriteTimeout {
+		limit = 0
+	}
+	h.limit.Store(int64(limit))
+}
+
+// ServeHTTP implements http.Handler.
+func (h *writeDeadlineHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if limit := h.limit.Load(); limit > 0 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Duration(limit)))
+	}
+	h.Handler.ServeHTTP(w, r)
+}

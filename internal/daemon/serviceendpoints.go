@@ -1,0 +1,277 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"hacheck/internal/agent"
+	"hacheck/internal/check"
+	"hacheck/internal/clients"
+	"hacheck/internal/config"
+	"hacheck/internal/health"
+	"hacheck/internal/loglimit"
+	"hacheck/internal/proxy"
+)
+
+// serviceEndpoints are the listeners of services: http_listen, beacon_listen and agent_listen. A reload keeps the
+// endpoints whose address stays, opens new ones and closes the others.
+type serviceEndpoints struct {
+	log        *slog.Logger
+	logLimit   *loglimit.Limiter
+	proxy      *proxy.Server // records the answers of http_listen
+	agent      *agent.Agent
+	conns      *clients.ConnLimiter
+	sockets    *inheritedSockets
+	evaluators *evaluators
+
+	mu       sync.Mutex
+	open     map[endpointKey]openEndpoint
+	draining map[endpoint]struct{} // closed by a reload; they may still answer requests
+	stopped  bool
+}
+
+// The kinds of endpoints, named as their keys of the configuration.
+const (
+	httpListen   = "http_listen"
+	beaconListen = "beacon_listen"
+	agentListen  = "agent_listen"
+)
+
+// endpointKey identifies an endpoint across reloads.
+type endpointKey struct {
+	kind, addr string
+	service    string        // for port 0, which several services may have; otherwise ""
+	interval   time.Duration // of a beacon
+}
+
+// endpointSettings is what a reload may change of an endpoint that stays.
+type endpointSettings struct {
+	service     string
+	failureCode int // of http_listen
+}
+
+// endpoint is an open listener of a service.
+type endpoint interface {
+	// apply puts new settings in force.
+	apply(endpointSettings)
+	// close stops accepting connections.
+	close()
+	// drain blocks until every accepted connection is answered. When ctx ends, it closes them.
+	drain(ctx context.Context)
+}
+
+type openEndpoint struct {
+	endpoint
+	settings endpointSettings
+}
+
+// configuredEndpoints returns the endpoints of all services. Their keys differ: config refuses an address twice.
+func configuredEndpoints(services []config.Service) map[endpointKey]endpointSettings {
+	all := map[endpointKey]endpointSettings{}
+	for _, s := range services {
+		for _, k := range []endpointKey{
+			{kind: httpListen, addr: s.HTTPListen},
+			{kind: beaconListen, addr: s.BeaconListen, interval: s.Interval},
+			{kind: agentListen, addr: s.AgentListen},
+		} {
+			if k.addr == "" {
+				continue
+			}
+			if strings.HasSuffix(k.addr, ":0") {
+				k.service = s.Name
+			}
+			all[k] = endpointSettings{service: s.Name, failureCode: s.FailureCode}
+		}
+	}
+	return all
+}
+
+// endpointReload is a prepared reload of the endpoints: its ports are open already, and nothing can fail any more. End
+// it with commit or abandon.
+type endpointReload struct {
+	s      *serviceEndpoints
+	want   map[endpointKey]endpointSettings
+	opened map[endpointKey]net.Listener // not served yet
+	closed map[endpointKey]openEndpoint // closed because a new endpoint needs their port
+}
+
+// prepare opens the ports of new endpoints. If one cannot be opened, prepare restores the endpoints as they were and
+// returns an error.
+func (s *serviceEndpoints) prepare(services []config.Service) (*endpointReload, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &endpointReload{s: s, want: configuredEndpoints(services), opened: map[endpointKey]net.Listener{}, closed: map[endpointKey]openEndpoint{}}
+	var errs []error
+	for k, settings := range r.want {
+		if _, stays := s.open[k]; stays || k.kind == beaconListen { // a beacon opens its own port, and retries
+			continue
+		}
+		ln, err := s.sockets.listenConfigured(k.addr)
+		if errors.Is(err, syscall.EADDRINUSE) && r.freePort(k.addr) {
+			ln, err = s.sockets.listenConfigured(k.addr)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("service %s: %s: %w", settings.service, k.kind, err))
+			continue
+		}
+		r.opened[k] = ln
+	}
+	if len(errs) > 0 {
+		r.undo()
+		return nil, errors.Join(errs...)
+	}
+	return r, nil
+}
+
+// freePort closes the endpoints on the port of addr that the new configuration does not have. It reports whether
+// there was one.
+func (r *endpointReload) freePort(addr string) (freed bool) {
+	_, port, _ := net.SplitHostPort(addr)
+	for k, e := range r.s.open {
+		_, stays := r.want[k]
+		_, isClosed := r.closed[k]
+		if _, p, _ := net.SplitHostPort(k.addr); p == port && !stays && !isClosed {
+			e.close()
+			r.closed[k] = e
+			freed = true
+		}
+	}
+	return freed
+}
+
+// abandon restores the endpoints as they were.
+func (r *endpointReload) abandon() {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.undo()
+}
+
+// undo is abandon with s.mu held.
+func (r *endpointReload) undo() {
+	for _, ln := range r.opened {
+		_ = ln.Close()
+	}
+	if r.s.stopped {
+		return
+	}
+	for k, e := range r.closed {
+		r.s.remove(k)
+		var ln net.Listener
+		if k.kind != beaconListen {
+			var err error
+			if ln, err = r.s.sockets.listenConfigured(k.addr); err != nil {
+				r.s.log.Error("a service's listener had made room and cannot be opened again", "service", e.settings.service, "listen", k.addr, "err", err)
+				continue
+			}
+		}
+		r.s.serve(k, e.settings, ln)
+	}
+}
+
+// commit serves the new endpoints and applies the settings of the others. Endpoints that are not in the new
+// configuration answer what they have accepted; commit does not wait for them.
+func (r *endpointReload) commit() {
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped { // the daemon stops during the reload
+		r.undo()
+		return
+	}
+	for k, e := range s.open {
+		if _, stays := r.want[k]; !stays {
+			e.close()
+			s.remove(k)
+		}
+	}
+	for k, settings := range r.want {
+		if e, isOpen := s.open[k]; isOpen {
+			e.settings = settings
+			e.apply(settings)
+			s.open[k] = e
+		} else {
+			s.serve(k, settings, r.opened[k])
+		}
+	}
+}
+
+// serve starts an endpoint; ln is nil for a beacon. s.mu is held.
+func (s *serviceEndpoints) serve(k endpointKey, settings endpointSettings, ln net.Listener) {
+	e := openEndpoint{settings: settings}
+	switch k.kind {
+	case httpListen:
+		e.endpoint = s.serveHTTP(k.addr, settings, ln)
+	case beaconListen:
+		e.endpoint = s.serveBeacon(k.addr, k.interval, settings)
+	case agentListen:
+		e.endpoint = s.serveAgent(settings, ln)
+	}
+	if s.open == nil {
+		s.open = map[endpointKey]openEndpoint{}
+	}
+	s.open[k] = e
+}
+
+// remove forgets a closed endpoint and drains it in the background. s.mu is held.
+func (s *serviceEndpoints) remove(k endpointKey) {
+	e := s.open[k].endpoint
+	delete(s.open, k)
+	if s.draining == nil {
+		s.draining = map[endpoint]struct{}{}
+	}
+	s.draining[e] = struct{}{}
+	go func() {
+		e.drain(context.Background())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.draining, e)
+	}()
+}
+
+// triggerBeacons makes every beacon evaluate its service now.
+func (s *serviceEndpoints) triggerBeacons() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.open {
+		if b, ok := e.endpoint.(*beaconEndpoint); ok {
+			b.trigger()
+		}
+	}
+}
+
+// stop closes all endpoints for good. It answers the requests in flight until ctx ends.
+func (s *serviceEndpoints) stop(ctx context.Context) {
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.draining))
+	for _, e := range s.open {
+		all = append(all, e.endpoint)
+	}
+	s.open, s.stopped = nil, true
+	s.mu.Unlock()
+	var wait sync.WaitGroup
+	for _, e := range all {
+		wait.Go(func() {
+			e.close()
+			e.drain(ctx)
+		})
+	}
+	wait.Wait()
+}
+
+// checksRequest asks for all checks of a service, overrides first.
+func checksRequest(service string) *health.Request {
+	return &health.Request{
+		Target:         check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"},
+		Local:          true,
+		ApplyOverrides: true, // -S leaves overrides to the agent, and no agent belongs to these endpoints
+	}
+}
