@@ -21,7 +21,7 @@ import (
 	"hacheck/internal/check"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
-	"hacheck/internal/proxy"
+	"hacheck/internal/proxy/fastpath"
 	"hacheck/internal/spool"
 )
 
@@ -188,7 +188,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, log *slog.Logge
 	go warnOfScripts(log, o.commands(service)) // a script may be on a file server that hangs
 	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(newConnLimiter(log).Listener(proxy.HostLines(ln))) }()
+	go func() { failed <- srv.Serve(newConnLimiter(log).Listener(fastpath.HostLines(ln))) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("answer requests: %w", err)

@@ -27,6 +27,7 @@ import (
 	"hacheck/internal/spool"
 	"hacheck/internal/systemd"
 	"hacheck/internal/textfmt"
+	"hacheck/internal/web"
 )
 
 const (
@@ -48,6 +49,7 @@ type daemon struct {
 	dir       *spool.Dir
 	index     *spool.Index
 	door      *proxy.Server
+	web       *web.Server
 	conns     *clients.ConnLimiter // of all listeners
 	server    *server
 	manager   *systemd.Manager
@@ -196,9 +198,10 @@ func start(o *options) (_ *daemon, err error) {
 	d.warnOfModes(c)
 	d.conf.Store(c)
 	d.reloads.last.Store(time.Now().UnixMilli())
-	set := d.settings(c)
-	d.door = proxy.New(proxy.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), Conns: d.conns}, set)
-	d.services.log, d.services.door, d.services.agent, d.services.conns, d.services.listen = d.log, d.door, d.agent, d.conns, d.inherited.listenAt
+	set, pages := d.settings(c)
+	d.web = web.New(web.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics()}, pages)
+	d.door = proxy.New(proxy.Options{Log: d.log, LogLimit: d.logLimit, Recorder: d.web, Pages: d.web, Conns: d.conns}, set)
+	d.services.log, d.services.web, d.services.agent, d.services.conns, d.services.listen = d.log, d.web, d.agent, d.conns, d.inherited.listenAt
 	d.services.logLimit = d.logLimit
 	doors, err := d.services.prepare(c.Services)
 	if err != nil {
@@ -213,8 +216,8 @@ func start(o *options) (_ *daemon, err error) {
 	return d, nil
 }
 
-// settings are the part of the HTTP door that the configuration decides.
-func (d *daemon) settings(c *config.Config) proxy.Settings {
+// settings are the part of the HTTP door and of the pages that the configuration decides.
+func (d *daemon) settings(c *config.Config) (proxy.Settings, web.Settings) {
 	options := check.Options{
 		Version:           version,
 		ServiceNameHeader: c.ServiceNameHeader,
@@ -254,15 +257,13 @@ func (d *daemon) settings(c *config.Config) proxy.Settings {
 		Checks:        checks,
 		CheckHost:     c.CheckHost,
 		HeadersToCopy: options.HeadersToCopy(c.HTTPHeadersToCopy),
-		AgentOnly:     d.opts.noSpoolOnHTTP,
-		StatusAllowed: c.StatusAllowed,
 		Remote: proxy.Remote{
 			Enabled: c.AllowRemoteSpoolChanges,
 			Allowed: c.RemoteSpoolAllowed,
 			Token:   c.RemoteSpoolToken.Reveal(),
 			Spool:   d.dir,
 		},
-	}
+	}, web.Settings{Evaluator: judge, AgentOnly: d.opts.noSpoolOnHTTP, StatusAllowed: c.StatusAllowed}
 }
 
 // run answers until a signal says otherwise.
@@ -367,8 +368,9 @@ func (d *daemon) use(c *config.Config) error {
 	d.sink.use(target, lostLine(c.LogFormat))
 	d.handler.use(newHandler(c.LogFormat, d.sink, d.handler.level))
 	d.patience.raise(c.HealthcheckTimeout, d.server.Server)
-	set := d.settings(c)
+	set, pages := d.settings(c)
 	d.door.SetSettings(set)
+	d.web.SetSettings(pages)
 	doors.commit(set.Evaluator)
 	d.conf.Store(c)
 	return nil

@@ -23,7 +23,8 @@ import (
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
-	"hacheck/internal/proxy"
+	"hacheck/internal/proxy/fastpath"
+	"hacheck/internal/web"
 )
 
 // configured builds the checks of the services. They were built once when the file was read, so that
@@ -45,7 +46,7 @@ func configured(c *config.Config, o check.Options, scripts *check.Scripts) map[s
 type serviceDoors struct {
 	log      *slog.Logger
 	logLimit *loglimit.Limiter
-	door     *proxy.Server // told of who asks
+	web      *web.Server // records the answers
 	agent    *agent.Agent
 	conns    *clients.ConnLimiter
 	listen   func(addr string) (net.Listener, error)
@@ -272,12 +273,12 @@ func (d *serviceDoors) aggregate(door *serviceDoor, k doorKey, ln net.Listener) 
 		},
 		FailureCode: func() int { return door.spec.Load().code },
 		OnAnswer: func(r *http.Request, v *health.Verdict, code int) {
-			d.door.RecordAnswer(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)
+			d.web.RecordHTTPAnswer(door.spec.Load().service, "http://"+k.addr+r.RequestURI, r, v, code)
 		},
 		Log: d.log,
 	}, time.Hour)) // the judge has its own patience, which a reload may change
 	go func() {
-		if err := srv.Serve(d.conns.Listener(proxy.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(d.conns.Listener(fastpath.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("a service's listener ended", "service", door.spec.Load().service, "listen", k.addr, "err", err)
 		}
 	}()

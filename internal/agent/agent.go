@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"hacheck/internal/clients"
-	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
@@ -44,7 +43,7 @@ type Options struct {
 // and owns no goroutine but those of its doors.
 type Agent struct {
 	o     Options
-	hosts health.LocalAddrs
+	hosts clients.LocalAddrs
 	crowd crowd
 }
 

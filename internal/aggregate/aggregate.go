@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"hacheck/internal/check"
@@ -43,7 +44,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.OnAnswer != nil {
 		h.OnAnswer(r, &v, code)
 	}
-	if health.WantsJSON(r.Header) {
+	if strings.Contains(strings.Join(r.Header["Accept"], ","), "application/json") {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(code)
 		_, _ = w.Write(v.JSON())

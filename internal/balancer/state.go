@@ -1,9 +1,57 @@
 package balancer
 
 import (
+	"iter"
 	"strconv"
 	"strings"
 )
+
+// StateHeader is the header of HAProxy's "http-check send-state", in Go's canonical spelling.
+const StateHeader = "X-Haproxy-Server-State"
+
+// SentState is what the X-Haproxy-Server-State headers of one request say about the server that is checked. The zero
+// value is that of a request without one.
+type SentState struct {
+	Sent          bool
+	Header        string // the last header, as it came
+	Node, Name    string // of the balancer and of its server
+	Address, Port string // of the server
+}
+
+// Add parses one more header of the request. Of repeated keys the last wins.
+func (s *SentState) Add(header string) {
+	s.Sent, s.Header = true, header
+	for key, value := range stateFields(header) {
+		switch key {
+		case "address":
+			s.Address = value
+		case "port":
+			s.Port = value
+		case "node":
+			s.Node = value
+		case "name":
+			s.Name = value
+		}
+	}
+}
+
+// stateFields yields the fields of a header, "key=value" between semicolons. It skips text without a "=" or with more
+// than one.
+func stateFields(header string) iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		for header != "" {
+			var field string
+			field, header, _ = strings.Cut(header, ";")
+			key, value, ok := strings.Cut(strings.TrimSpace(field), "=")
+			if !ok || strings.IndexByte(value, '=') >= 0 {
+				continue
+			}
+			if !yield(key, strings.TrimSpace(value)) {
+				return
+			}
+		}
+	}
+}
 
 // serverState is an X-Haproxy-Server-State header that has been read:
 //
@@ -24,17 +72,10 @@ const maxStateWords = 32
 
 // parseState reads a header. Anything may stand in it.
 func parseState(header string) (s serverState) {
-	words, rest, _ := strings.Cut(header, ";")
+	words, fields, _ := strings.Cut(header, ";")
 	s.state = shown(strings.TrimSpace(words), maxStateWords)
-	for rest != "" {
-		var field string
-		field, rest, _ = strings.Cut(rest, ";")
-		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
-		if !ok || strings.IndexByte(value, '=') >= 0 {
-			continue
-		}
-		value = strings.TrimSpace(value)
-		switch name {
+	for key, value := range stateFields(fields) {
+		switch key {
 		case "scur":
 			s.sessions, _ = pair(value)
 		case "qcur":

@@ -1,4 +1,4 @@
-package health
+package clients
 
 import (
 	"net"
@@ -8,55 +8,55 @@ import (
 	"time"
 )
 
-// LocalAddrs knows the addresses of this machine, also those that come and go while it runs. The zero value
-// is ready.
+// LocalAddrs knows the addresses of this machine, also those that come and go while the process runs. The zero value
+// is ready to use. It is safe for concurrent use.
 type LocalAddrs struct {
-	mu   sync.Mutex
-	read atomic.Pointer[ownAddrs]
+	mu   sync.Mutex // held while the interfaces are read
+	last atomic.Pointer[interfaceAddrs]
 }
 
-type ownAddrs struct {
+// interfaceAddrs are the addresses of all interfaces at one time.
+type interfaceAddrs struct {
 	at    time.Time
 	addrs map[netip.Addr]struct{}
 }
 
 const (
-	ownAddrsFor   = 5 * time.Second        // how long an address that went away may still count as ours
-	ownAddrsAgain = 200 * time.Millisecond // how often a stranger may make us look again
+	// localAddrsTTL is how long an address that an interface has lost may still count as local.
+	localAddrsTTL = 5 * time.Second
+	// localAddrsInterval is the shortest time between two reads of the interfaces that unknown addresses cause.
+	localAddrsInterval = 200 * time.Millisecond
 )
 
 // Contains reports whether a is an address of this machine: any loopback address, or one of any interface.
-func (h *LocalAddrs) Contains(a netip.Addr) bool {
+func (l *LocalAddrs) Contains(a netip.Addr) bool {
 	if a.IsLoopback() {
 		return true
 	}
 	now := time.Now()
-	o := h.read.Load()
-	if o == nil || now.Sub(o.at) > ownAddrsFor {
-		o = h.look(now, ownAddrsFor)
+	last := l.last.Load()
+	if last == nil || now.Sub(last.at) > localAddrsTTL {
+		last = l.read(now, localAddrsTTL)
 	}
-	if _, ok := o.addrs[a]; ok {
-		return true
+	_, ok := last.addrs[a]
+	if !ok && now.Sub(last.at) > localAddrsInterval {
+		_, ok = l.read(now, localAddrsInterval).addrs[a]
 	}
-	if now.Sub(o.at) > ownAddrsAgain {
-		_, ok := h.look(now, ownAddrsAgain).addrs[a]
-		return ok
-	}
-	return false
+	return ok
 }
 
-// look reads the interfaces unless somebody else has just done so.
-func (h *LocalAddrs) look(now time.Time, younger time.Duration) *ownAddrs {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	o := h.read.Load()
-	if o != nil && now.Sub(o.at) <= younger {
-		return o
+// read returns the addresses of the interfaces, at most maxAge old.
+func (l *LocalAddrs) read(now time.Time, maxAge time.Duration) *interfaceAddrs {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := l.last.Load()
+	if last != nil && now.Sub(last.at) <= maxAge {
+		return last
 	}
-	next := &ownAddrs{at: now, addrs: make(map[netip.Addr]struct{})}
+	next := &interfaceAddrs{at: now, addrs: make(map[netip.Addr]struct{})}
 	list, err := net.InterfaceAddrs()
-	if err != nil && o != nil {
-		next.addrs = o.addrs // what was ours a moment ago; out of descriptors, say
+	if err != nil && last != nil {
+		next.addrs = last.addrs // out of descriptors, for example: the last known addresses stand
 	}
 	for _, a := range list {
 		if n, ok := a.(*net.IPNet); ok {
@@ -65,6 +65,6 @@ func (h *LocalAddrs) look(now time.Time, younger time.Duration) *ownAddrs {
 			}
 		}
 	}
-	h.read.Store(next)
+	l.last.Store(next)
 	return next
 }

@@ -1,4 +1,4 @@
-package proxy
+package web_test
 
 import (
 	"bufio"
@@ -18,33 +18,23 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
+	"hacheck/test/proxytest"
 )
-
-// asked is what the door remembers of balancers, without what passes with time.
-func (d *door) asked() []balancer.Balancer {
-	list := d.balancers("").Balancers
-	for i := range list {
-		b := &list[i]
-		b.Last.Ago, b.Asked, b.Same, b.Interval = 0, 0, 0, 0
-		if b.Previous != nil {
-			b.Previous.Ago = 0
-		}
-	}
-	return list
-}
 
 // TestBalancers: every check request teaches who asks, whichever way it is answered, and /balancers says it.
 func TestBalancers(t *testing.T) {
 	t.Parallel()
 	zero, one, two := 0, 1, 2
 	state := "X-Haproxy-Server-State: UP; address=127.0.0.1; port=PORT; name=be/s1; node=lb1; weight=1/2; scur=2/9; qcur=0"
-	for name, ask := range map[string]func(t *testing.T, d *door, head string){
-		"the shortcut": func(t *testing.T, d *door, head string) { d.send(t, "GET", head+"Connection: close\r\n\r\n") },
-		"net/http": func(t *testing.T, d *door, head string) {
-			d.send(t, "GET", head+"Expect:\r\nConnection: close\r\n\r\n")
+	for name, ask := range map[string]func(t *testing.T, d *proxytest.Server, head string){
+		"the shortcut": func(t *testing.T, d *proxytest.Server, head string) {
+			d.Send(t, "GET", head+"Connection: close\r\n\r\n")
 		},
-		"a kept connection": func(t *testing.T, d *door, head string) {
-			c, err := net.Dial("tcp", d.addr)
+		"net/http": func(t *testing.T, d *proxytest.Server, head string) {
+			d.Send(t, "GET", head+"Expect:\r\nConnection: close\r\n\r\n")
+		},
+		"a kept connection": func(t *testing.T, d *proxytest.Server, head string) {
+			c, err := net.Dial("tcp", d.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,43 +42,43 @@ func TestBalancers(t *testing.T) {
 			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 			br := bufio.NewReader(c)
 			_, _ = io.WriteString(c, "GET /status HTTP/1.1\r\n\r\n")
-			readReply(t, br, "GET")
+			proxytest.ReadReply(t, br, "GET")
 			_, _ = io.WriteString(c, head+"\r\n")
-			readReply(t, br, "GET")
+			proxytest.ReadReply(t, br, "GET")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := newDoor(t, slog.LevelInfo)
-			head := strings.ReplaceAll("GET /http/web/0/status HTTP/1.1\r\n"+state+"\r\n", "PORT", fmt.Sprint(d.service.port))
+			d := proxytest.Start(t, slog.LevelInfo)
+			head := strings.ReplaceAll("GET /http/web/0/status HTTP/1.1\r\n"+state+"\r\n", "PORT", fmt.Sprint(d.Service.Port))
 			for range 2 { // a check, and one from the cache
 				ask(t, d, head)
 			}
 			want := balancer.Balancer{
-				Service: "web", Host: "127.0.0.1", Port: uint16(d.service.port), Here: true, URL: "/http/web/0/status",
+				Service: "web", Host: "127.0.0.1", Port: uint16(d.Service.Port), Here: true, URL: "/http/web/0/status",
 				Address: "127.0.0.1", Node: "lb1", Server: "be/s1",
 				State: "UP", Sessions: &two, Queued: &zero, Weight: &one, TotalWeight: &two,
 				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200}, Alike: 2,
 			}
-			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
+			if diff := cmp.Diff([]balancer.Balancer{want}, d.Balancers()); diff != "" {
 				t.Fatal(diff)
 			}
-			d.over.say(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain})
+			d.Overrides.Set(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain})
 			ask(t, d, strings.ReplaceAll(head, "scur=2/9", "scur=0/9"))
 			want.Sessions, want.Out, want.Alike, want.Last = &zero, 1, 1, balancer.Answer{Code: 404, Override: "drain"}
-			if diff := cmp.Diff([]balancer.Balancer{want}, d.asked()); diff != "" {
+			if diff := cmp.Diff([]balancer.Balancer{want}, d.Balancers()); diff != "" {
 				t.Fatal(diff)
 			}
 
 			var page balancer.Report
-			r := d.get(t, "/balancers?service=web")
+			r := d.Get(t, "/balancers?service=web")
 			if err := json.Unmarshal([]byte(r.Body), &page); err != nil || r.Code != 200 || r.Header.Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Fatalf("%v: %+v", err, r)
 			}
 			if len(page.Balancers) != 1 || len(page.Services) != 1 || page.Services[0].Service != "web" || page.Uptime <= 0 {
 				t.Errorf("%s", r.Body)
 			}
-			if r := d.get(t, "/balancers?service=other"); !strings.Contains(r.Body, `"services":[],"balancers":[],"agents":[]`) {
+			if r := d.Get(t, "/balancers?service=other"); !strings.Contains(r.Body, `"services":[],"balancers":[],"agents":[]`) {
 				t.Errorf("about another service: %s", r.Body)
 			}
 		})
@@ -98,16 +88,16 @@ func TestBalancers(t *testing.T) {
 // TestBalancersPage: what is no service is refused with a sentence, and no balancer takes the page for a check.
 func TestBalancersPage(t *testing.T) {
 	t.Parallel()
-	d := newDoor(t, slog.LevelInfo)
-	if r := d.get(t, "/balancers?service=a/b"); r.Code != 400 || !strings.Contains(r.Body, "/balancers?service=web") {
+	d := proxytest.Start(t, slog.LevelInfo)
+	if r := d.Get(t, "/balancers?service=a/b"); r.Code != 400 || !strings.Contains(r.Body, "/balancers?service=web") {
 		t.Errorf("no service: %+v", r)
 	}
-	if r := d.get(t, "/balancers", "X-Haproxy-Server-State: UP"); r.Code != 404 {
+	if r := d.Get(t, "/balancers", "X-Haproxy-Server-State: UP"); r.Code != 404 {
 		t.Errorf("to a balancer: %+v", r)
 	}
 	// A refused request has an asker too, but checks nothing.
-	d.get(t, "/http/web/0/", "X-Haproxy-Server-State: UP; port=x; node=lb1; name=be/s")
-	if got := d.asked(); len(got) != 1 || got[0].Last.Code != 400 || got[0].Port != 0 {
+	d.Get(t, "/http/web/0/", "X-Haproxy-Server-State: UP; port=x; node=lb1; name=be/s")
+	if got := d.Balancers(); len(got) != 1 || got[0].Last.Code != 400 || got[0].Port != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -115,7 +105,7 @@ func TestBalancersPage(t *testing.T) {
 // TestStatusAllowed: what is no check is for this machine and whom status_allowed names; checks are for all.
 func TestStatusAllowed(t *testing.T) {
 	t.Parallel()
-	d := newDoor(t, slog.LevelInfo)
+	d := proxytest.Start(t, slog.LevelInfo)
 	pages := []string{"/status", "/status/count", "/recent", "/balancers"}
 	from := func(peer, path string) (int, string) {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
@@ -142,9 +132,9 @@ func TestStatusAllowed(t *testing.T) {
 		{[]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, "192.0.3.7", 403},
 		{[]netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}, "fe80::1%eth0", 403},
 	} {
-		set := *d.settings.Load()
+		set := d.Pages
 		set.StatusAllowed = c.allowed
-		d.SetSettings(set)
+		d.Web.SetSettings(set)
 		for _, page := range pages {
 			code, body := from(c.peer, page)
 			if code != c.code || code == 403 && !strings.Contains(body, "status_allowed") {
@@ -159,10 +149,10 @@ func TestStatusAllowed(t *testing.T) {
 
 // TestStatusSpool: where the spool directory is, this machine alone may see, whoever may see the other pages.
 func TestStatusSpool(t *testing.T) {
-	d := newDoor(t, slog.LevelInfo)
-	set := *d.settings.Load()
+	d := proxytest.Start(t, slog.LevelInfo)
+	set := d.Pages
 	set.StatusAllowed = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	d.SetSettings(set)
+	d.Web.SetSettings(set)
 	for peer, want := range map[string]string{
 		"127.0.0.1":   `{"directory":"/spool","device":0,"inode":7,"read":true,"lost":false}`,
 		"::1":         `{"directory":"/spool","device":0,"inode":7,"read":true,"lost":false}`,
@@ -175,5 +165,23 @@ func TestStatusSpool(t *testing.T) {
 		if got := w.Body.String(); got != want {
 			t.Errorf("%s sees %d %q, want %q", peer, w.Code, got, want)
 		}
+	}
+}
+
+func TestRecent(t *testing.T) {
+	d := proxytest.Start(t, slog.LevelInfo)
+	d.Get(t, "/http/b/PORT/")
+	d.Get(t, "/http/b/PORT/") // this one from the cache
+	d.Get(t, "/http/a/PORT/code/500")
+	d.Get(t, "/http/a/PORT/", "X-Nerve-Check-IP: 192.0.2.1")
+	r := d.Get(t, "/recent")
+	if !strings.Contains(r.Body, `{"seen_services":[["a",{"code":403,"remote_ip":"127.0.0.1","ts":1`) || !strings.Contains(r.Body, `["b",{"code":200,`) {
+		t.Errorf("recent: %s", r.Body)
+	}
+	if r := d.Get(t, "/status/count"); r.Body != `{"service_access_counts":{"a":{"127.0.0.1":2},"b":{"127.0.0.1":2}}}` {
+		t.Errorf("count: %s", r.Body)
+	}
+	if r := d.Get(t, "/status"); !strings.Contains(r.Body, `"gets":3,"hits":1,"misses":2`) && !strings.Contains(r.Body, `"hits":1`) {
+		t.Errorf("status: %s", r.Body)
 	}
 }

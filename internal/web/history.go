@@ -1,4 +1,4 @@
-package proxy
+package web
 
 import (
 	"math/bits"
@@ -9,33 +9,32 @@ import (
 	"hacheck/internal/spool"
 )
 
-// The time that a history covers: as long as a service is remembered, in steps in which even a single
-// balancer that asks every few seconds leaves a mark.
+// The time that a history covers: as long as a service is remembered, in slots so long that even a single balancer that
+// asks every few seconds leaves a mark in each.
 const (
 	historySlot  = 10 // seconds
 	historySlots = int(recentFor/time.Second) / historySlot
 )
 
-// history is what was answered about one service lately: the worst answer of each slot of time, and what
-// /recent does not say of the last one. A service asked about in one slot only takes 24 bytes, any other
-// historySlots more, once.
+// history is what was answered about one service lately: the worst answer of each slot of time, and details of the last
+// answer. The history of a service that was asked about in one slot only takes 24 bytes; past adds historySlots bytes.
 type history struct {
-	past *[historySlots]mark // by slot; what is older than historySlots slots before slot means nothing
+	past *[historySlots]mark // by slot; a mark older than historySlots slots before slot means nothing
 	slot uint32              // of mark: unix seconds / historySlot
-	took uint32              // by the check behind the last answer, in µs; 0 when nothing was asked
+	took uint32              // by the check behind the last answer, in µs; 0 without a check
 	age  uint32              // of that check's result when the answer was given, in ms
 	mark mark
-	last told
+	last cause
 }
 
-// told is why an answer was what it was.
-type told struct {
-	why      check.Reason
+// cause is why an answer was what it was.
+type cause struct {
+	reason   check.Reason
 	override spool.State
 }
 
-// mark is the worst answer of one slot, in the upper three bits, and the longest of the checks behind its
-// answers, in the lower five: n means less than 2^n µs. 0 means that nobody asked.
+// mark is the worst answer of one slot, in the upper three bits, and the longest of the checks behind its answers, in
+// the lower five: n means less than 2^n µs. 0 means that there was no request.
 type mark uint8
 
 const (
@@ -48,14 +47,14 @@ const (
 	markKind mark = 7 << 5
 )
 
-// add enters an answer. It is part of every check, and takes a few ns.
+// add records an answer. It is part of every request and takes a few ns.
 func (h *history) add(at time.Time, v *health.Verdict) {
 	if slot := uint32(at.Unix() / historySlot); slot != h.slot {
-		h.turn(slot)
+		h.begin(slot)
 	}
 	h.took = uint32(min(max(v.Result.Took.Microseconds(), 0), 1<<31))
 	h.age = uint32(min(max(v.Age.Milliseconds(), 0), 1<<31))
-	h.last = told{v.Result.Reason, v.State}
+	h.last = cause{v.Result.Reason, v.State}
 	h.mark = h.mark.worse(markOf(v) | mark(min(bits.Len32(h.took), 31)))
 }
 
@@ -79,8 +78,8 @@ func (m mark) worse(n mark) mark {
 	return max(m&markKind, n&markKind) | max(m&^markKind, n&^markKind)
 }
 
-// turn begins a slot. After the clock was set back, nothing is known of before.
-func (h *history) turn(slot uint32) {
+// begin begins a slot. If the clock was set back, begin drops the past.
+func (h *history) begin(slot uint32) {
 	switch {
 	case slot < h.slot:
 		h.past = nil
@@ -112,10 +111,10 @@ func (h *history) marks(now time.Time) (list [historySlots]mark) {
 	return list
 }
 
-// text returns marks as two strings of a character a slot. In answers, "." means that nobody asked, "u" up,
-// "f" forced up, "r" drain, "o" out (down or maint, by an operator), "x" that the check failed. In took, a
-// digit n to the base of 32 means that the longest check took less than 2^n µs.
-func text(marks *[historySlots]mark) (answers, took string) {
+// marksText returns marks as two strings of a character a slot. In answers, "." means no request, "u" up, "f" forced up,
+// "r" drain, "o" out (down or maint, by an operator), "x" that the check failed. In took, a digit n to the base of 32
+// means that the longest check took less than 2^n µs.
+func marksText(marks *[historySlots]mark) (answers, took string) {
 	const kinds, digits = ".ufrox??", "0123456789abcdefghijklmnopqrstuv"
 	var a, t [historySlots]byte
 	for i, m := range marks {

@@ -1,4 +1,4 @@
-package proxy
+package web
 
 import (
 	"strings"
@@ -57,7 +57,7 @@ func TestHistory(t *testing.T) {
 				h.add(a.at, a.v)
 			}
 			marks := h.marks(c.now)
-			if shows, lasted := text(&marks); shows != c.shows || lasted != c.lasted {
+			if shows, lasted := marksText(&marks); shows != c.shows || lasted != c.lasted {
 				t.Errorf("shows\n%s\n%s, want\n%s\n%s", shows, lasted, c.shows, c.lasted)
 			}
 		})

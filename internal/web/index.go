@@ -1,4 +1,4 @@
-package proxy
+package web
 
 import (
 	"crypto/sha256"
@@ -11,16 +11,15 @@ import (
 	"time"
 )
 
-// indexHTML is the page: one file with its style and its script in it. It shows /overview, and inserts
-// everything as text.
+// indexHTML is the page: one file with its style and its script. It shows /overview and inserts everything as text.
 //
-//go:embed web/index.html
+//go:embed index.html
 var indexHTML string
 
 // index answers /: the page for a browser, and its content as text for curl.
 //
-// A plain "option httpchk GET /" must not find a healthy service here. It says neither what it is nor what it
-// accepts, one of which everybody does who wants to read.
+// It answers 404 to a plain "option httpchk GET /", which must not find a healthy service here. Such a request has
+// neither Accept nor User-Agent; each program of a person sends one of them.
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	accept := r.Header["Accept"]
 	if accept == nil && r.Header["User-Agent"] == nil {
@@ -33,14 +32,14 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 		h["Cache-Control"] = []string{"no-store"}
 		servePage(s, w, r, s.pages.text, func(t overviewText) {
 			if t.empty {
-				t.body = appendFirstSteps(slices.Clone(t.body), askedAt(r))
+				t.body = appendFirstSteps(slices.Clone(t.body), hostFor(r))
 			}
 			writeBody(w, textType, t.body)
 		})
 		return
 	}
-	s.readers.read(w, r, func() {
-		limitReading(w)
+	s.readers.serve(w, r, func() {
+		limitReadTime(w)
 		serveIndex(w, r)
 	})
 }
@@ -54,7 +53,7 @@ func serveIndex(w http.ResponseWriter, r *http.Request) {
 	h["Referrer-Policy"] = []string{"no-referrer"}
 	h["Cross-Origin-Opener-Policy"] = []string{"same-origin"}
 	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
-	h["Cache-Control"] = []string{"no-cache"} // ask whether it has changed: an upgrade shows at once
+	h["Cache-Control"] = []string{"no-cache"} // the browser asks whether the page has changed, so an upgrade shows at once
 	sum := sha256.Sum256([]byte(indexHTML))
 	h["Etag"] = []string{`"` + hex.EncodeToString(sum[:12]) + `"`}
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(indexHTML))
@@ -68,8 +67,8 @@ func (s *Server) overviewPage(w http.ResponseWriter, r *http.Request) {
 	servePage(s, w, r, s.pages.overview, func(body []byte) { writeBody(w, jsonType, body) })
 }
 
-// contentPolicy allows the one style and the one script of a page, and what that script asks us for;
-// nothing else, from nowhere else.
+// contentPolicy allows the one style and the one script of a page, and requests of that script to this server. It allows
+// nothing else.
 func contentPolicy(page string) string {
 	return "default-src 'none'; script-src " + sourceHash(page, "script") + "; style-src " + sourceHash(page, "style") +
 		"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -83,9 +82,10 @@ func sourceHash(page, element string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// askedAt is where r came to, for examples.
-func askedAt(r *http.Request) string {
-	if r.Host != "" && plainHost(r.Host) {
+// hostFor returns the host that r was sent to, for examples.
+func hostFor(r *http.Request) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:_[]"
+	if r.Host != "" && strings.Trim(r.Host, plain) == "" {
 		return r.Host
 	}
 	return "127.0.0.1:3333"

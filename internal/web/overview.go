@@ -1,4 +1,4 @@
-package proxy
+package web
 
 import (
 	"bufio"
@@ -15,31 +15,23 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// Overrides tells all that operators have said; *spool.Index does.
-type Overrides interface {
-	List() []spool.Entry // in force now, by name
-	Stats() spool.Stats
-	DirectoryStatus() spool.DirectoryStatus
-}
-
 // overview is the document at /overview, which the page at / shows. Ages are seconds before Now.
 type overview struct {
 	overviewHead
-	// Overrides are first what covers the whole host, then the rest by name.
+	// Overrides are first those of the whole host, then the rest by name.
 	Overrides []overviewRow `json:"overrides"`
-	// Services have no override of their own, and were asked about lately: those that fail first, then the
-	// rest, by name.
+	// Services have no override of their own and had a request lately: first those that fail, then the rest, by name.
 	Services []overviewRow `json:"services"`
 }
 
 type overviewHead struct {
-	Host      string  `json:"host"` // this machine's name, "" when it is not known
-	Now       float64 `json:"now"`  // unix seconds, by the clock that since and until are meant by
+	Host      string  `json:"host"` // this machine's name, "" if it is not known
+	Now       float64 `json:"now"`  // unix seconds, by the clock of since and until
 	Uptime    float64 `json:"uptime"`
 	AgentOnly bool    `json:"agent_only"` // -S: overrides reach balancers through the agent alone
 	// SpoolLost says that the spool directory is not where it was, and that the last known overrides stand.
 	SpoolLost bool `json:"spool_lost"`
-	Slot      int  `json:"slot"` // seconds that a letter of Answers stands for
+	Slot      int  `json:"slot"` // seconds for which a letter of Answers stands
 }
 
 // overviewRow is one override, or one service.
@@ -49,32 +41,32 @@ type overviewRow struct {
 	Port    uint16 `json:"port,omitempty"`
 
 	State string `json:"state"`
-	By    string `json:"by,omitempty"` // what an override is about that decides State and is not in this row
+	By    string `json:"by,omitempty"` // the name of an override in another row that decides State
 
-	Reason string   `json:"reason,omitempty"` // by whom, too, as far as anyone knows: hadown puts the user there
-	Since  *float64 `json:"since,omitempty"`  // unix seconds; absent when not known
-	Until  *float64 `json:"until,omitempty"`  // unix seconds; absent when it does not end by itself
+	Reason string   `json:"reason,omitempty"` // also names the operator if hadown has written it
+	Since  *float64 `json:"since,omitempty"`  // unix seconds; absent if it is not known
+	Until  *float64 `json:"until,omitempty"`  // unix seconds; absent if the override does not end by itself
 
-	Last    *overviewAnswer `json:"last"`              // nil when nobody has asked about the service lately
-	Answers string          `json:"answers,omitempty"` // see text
+	Last    *overviewAnswer `json:"last"`              // nil without a request lately
+	Answers string          `json:"answers,omitempty"` // see marksText
 	Took    string          `json:"took,omitempty"`
 
 	Balancers []overviewView  `json:"balancers,omitempty"`
 	Agents    []overviewAgent `json:"agents,omitempty"`
 }
 
-// The states in a row besides those of an override, for which there are the words of the commands.
+// The states of a row besides those of an override, which have the words of the commands.
 const (
 	stateUp      = "up"
 	stateFailing = "failing"
-	stateReady   = "ready"   // asked about by agent checks alone, which hear of overrides only
-	stateUnasked = "unasked" // not asked about lately, or not since an override ended
+	stateReady   = "ready"   // only agent checks ask, and they get overrides only
+	stateUnasked = "unasked" // no request lately, or none since an override ended
 )
 
 // overviewAnswer is the last answer about a service.
 type overviewAnswer struct {
 	Code int      `json:"code"`
-	Why  string   `json:"why,omitempty"` // of an answer by no service: "refused", "timeout"…
+	Why  string   `json:"why,omitempty"` // of an answer that is not the service's: "refused", "timeout"…
 	Ago  float64  `json:"ago"`
 	By   string   `json:"by,omitempty"` // the state of the override that answered
 	Age  float64  `json:"age"`          // of the check's result at that time
@@ -83,19 +75,19 @@ type overviewAnswer struct {
 
 // overviewView is how a balancer sees one server.
 type overviewView struct {
-	Name     string  `json:"name"`             // its node, or else where it asks from
-	Server   string  `json:"server,omitempty"` // what it calls the server, or else what it asks for
-	State    string  `json:"state,omitempty"`  // in its words; "" when it sends none
-	Sessions *int    `json:"sessions"`         // open ones; nil when it does not say
+	Name     string  `json:"name"`             // its node, or else its address
+	Server   string  `json:"server,omitempty"` // its name for the server, or else the URL
+	State    string  `json:"state,omitempty"`  // in its words; "" if it sends none
+	Sessions *int    `json:"sessions"`         // open ones; nil if it sends no number
 	Queued   int     `json:"queued,omitempty"`
 	Silent   bool    `json:"silent"`
-	Ago      float64 `json:"ago"`  // since it asked
-	Code     int     `json:"code"` // it was told
+	Ago      float64 `json:"ago"`  // since its last request
+	Code     int     `json:"code"` // of the answer
 
 	override string
 }
 
-// overviewAgent is what an agent check was told last.
+// overviewAgent is the last answer to an agent check.
 type overviewAgent struct {
 	Address string  `json:"address"`
 	Answer  string  `json:"answer"`
@@ -103,95 +95,50 @@ type overviewAgent struct {
 }
 
 const (
-	// oldAnswer is after how long an answer to no balancer says nothing about now.
+	// oldAnswer is the age from which an answer to a client that is no balancer says nothing about the present.
 	oldAnswer = time.Minute
-	// maxShown is how much of a reason, or of whatever comes from elsewhere, the page shows, in bytes;
-	// hastatus shows all.
+	// maxShown bounds what the page shows of a reason, or of any text from elsewhere, in bytes; hastatus shows all of it.
 	maxShown = 500
 )
 
-// latest is what recent knows about one service.
-type latest struct {
-	at       time.Time
-	answered bool
-	code     int
-	history  history
-	marks    [historySlots]mark
-}
-
-// latest returns the services asked about since then, by name.
-func (t *recent) latest(then, now time.Time) map[string]*latest {
-	all := map[string]*latest{}
-	t.services.each(func(name string, s *seenService) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.at.Before(then) {
-			all[name] = &latest{s.at, s.answered, s.code, s.history, s.history.marks(now)}
-		}
-		return true
-	})
-	return all
-}
-
-// overview puts together what everybody knows.
+// overview returns the document as of now.
 func (s *Server) overview() *overview {
 	report := s.balancers("")
-	said := s.overrides.List()
+	overrides := s.overrides.List()
 	now := time.Now()
-	b := overviewBuilder{
-		now: now, seen: s.recent.latest(now.Add(-recentFor), now),
-		views: map[string][]balancer.Balancer{}, agents: map[string][]balancer.Agent{},
-		own: map[string]*spool.Entry{}, instances: map[string]*spool.Entry{},
+	b := newOverviewBuilder(now, &report, overrides)
+	b.seen = s.recent.latest(now.Add(-recentFor), now)
+	doc := &overview{
+		overviewHead: overviewHead{
+			Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: report.AgentOnly,
+			SpoolLost: s.overrides.Stats().Lost, Slot: historySlot,
+		},
+		Overrides: make([]overviewRow, len(overrides)),
+		Services:  b.services(),
 	}
-	for from, to := 0, 0; from < len(report.Balancers); from = to { // they are sorted by service
-		for to < len(report.Balancers) && report.Balancers[to].Service == report.Balancers[from].Service {
-			to++
-		}
-		b.views[report.Balancers[from].Service] = report.Balancers[from:to]
-	}
-	for _, a := range report.Agents {
-		b.agents[a.Service] = append(b.agents[a.Service], a)
-	}
-	for i := range said {
-		e := &said[i]
-		if e.Key.Port == 0 {
-			b.own[e.Key.Service] = e
-		} else if was := b.instances[e.Key.Service]; was == nil || was.State < e.State {
-			b.instances[e.Key.Service] = e
-		}
-	}
-
-	doc := &overview{overviewHead{
-		Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: report.AgentOnly,
-		SpoolLost: s.overrides.Stats().Lost, Slot: historySlot,
-	}, make([]overviewRow, len(said)), nil}
 	doc.Host, _ = os.Hostname() // a page without a name is better than none
-	for i := range said {
-		doc.Overrides[i] = b.override(&said[i])
+	for i := range overrides {
+		doc.Overrides[i] = b.override(&overrides[i])
 	}
-	slices.SortStableFunc(doc.Overrides, func(x, y overviewRow) int { return wholeHost(x) - wholeHost(y) })
-
-	names := map[string]bool{}
-	for name := range b.seen {
-		names[name] = b.own[name] == nil
-	}
-	for name := range b.agents {
-		if spool.ValidService(name) { // and no instance
-			names[name] = b.own[name] == nil && name != spool.All
-		}
-	}
-	doc.Services = make([]overviewRow, 0, len(names))
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if names[name] {
-			doc.Services = append(doc.Services, b.service(name))
-		}
-	}
-	slices.SortStableFunc(doc.Services, func(x, y overviewRow) int { return failing(x) - failing(y) })
+	moveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
+	moveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
 	return doc
 }
 
-// writeJSON writes the document row by row: there may be 10,000, and the whole text of them would be the largest
-// thing in the daemon's memory.
+// moveToFront moves the rows that are first to the front. Otherwise it keeps their order.
+func moveToFront(rows []overviewRow, first func(r *overviewRow) bool) {
+	slices.SortStableFunc(rows, func(x, y overviewRow) int {
+		switch {
+		case first(&x) == first(&y):
+			return 0
+		case first(&x):
+			return -1
+		}
+		return 1
+	})
+}
+
+// writeJSON writes the document row by row. There may be 10,000 rows, and encoding/json would hold their text twice.
 func (o *overview) writeJSON(w io.Writer) error {
 	b := bufio.NewWriterSize(w, 16<<10)
 	list := func(name string, rows []overviewRow) error {
@@ -223,31 +170,63 @@ func (o *overview) writeJSON(w io.Writer) error {
 	return b.Flush()
 }
 
-func wholeHost(r overviewRow) int {
-	if r.Service == spool.All && r.Port == 0 {
-		return 0
-	}
-	return 1
-}
-
-func failing(r overviewRow) int {
-	if r.State == stateFailing {
-		return 0
-	}
-	return 1
-}
-
-// overviewBuilder has what is known, by service.
+// overviewBuilder has what is known about services, by name.
 type overviewBuilder struct {
 	now       time.Time
 	seen      map[string]*latest
 	views     map[string][]balancer.Balancer
 	agents    map[string][]balancer.Agent
-	own       map[string]*spool.Entry // about a service as a whole, or all
-	instances map[string]*spool.Entry // the strongest about an instance
+	own       map[string]*spool.Entry // the override of a service as a whole, or of all
+	instances map[string]*spool.Entry // the strongest override of an instance
 }
 
-// override is the row of one override.
+// newOverviewBuilder returns a builder without seen.
+func newOverviewBuilder(now time.Time, report *balancer.Report, overrides []spool.Entry) *overviewBuilder {
+	b := &overviewBuilder{
+		now: now, views: map[string][]balancer.Balancer{}, agents: map[string][]balancer.Agent{},
+		own: map[string]*spool.Entry{}, instances: map[string]*spool.Entry{},
+	}
+	for from, to := 0, 0; from < len(report.Balancers); from = to { // they are sorted by service
+		for to < len(report.Balancers) && report.Balancers[to].Service == report.Balancers[from].Service {
+			to++
+		}
+		b.views[report.Balancers[from].Service] = report.Balancers[from:to]
+	}
+	for _, a := range report.Agents {
+		b.agents[a.Service] = append(b.agents[a.Service], a)
+	}
+	for i := range overrides {
+		e := &overrides[i]
+		if e.Key.Port == 0 {
+			b.own[e.Key.Service] = e
+		} else if other := b.instances[e.Key.Service]; other == nil || other.State < e.State {
+			b.instances[e.Key.Service] = e
+		}
+	}
+	return b
+}
+
+// services returns the rows of the services without an override of their own, by name.
+func (b *overviewBuilder) services() []overviewRow {
+	names := map[string]bool{}
+	for name := range b.seen {
+		names[name] = b.own[name] == nil
+	}
+	for name := range b.agents {
+		if spool.ValidService(name) { // and no instance
+			names[name] = b.own[name] == nil && name != spool.All
+		}
+	}
+	rows := make([]overviewRow, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if names[name] {
+			rows = append(rows, b.service(name))
+		}
+	}
+	return rows
+}
+
+// override returns the row of one override.
 func (b *overviewBuilder) override(e *spool.Entry) overviewRow {
 	r := overviewRow{
 		Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port,
@@ -262,26 +241,32 @@ func (b *overviewBuilder) override(e *spool.Entry) overviewRow {
 		r.Until = &at
 	}
 	if e.Key.Port == 0 {
-		b.asked(&r)
+		b.addLast(&r)
 	}
 	r.Balancers = b.viewsOf(e.Key)
 	r.Agents = b.agentsOf(e.Key.Name())
 	return r
 }
 
-// service is the row of a service without an override of its own.
+// service returns the row of a service without an override of its own.
 func (b *overviewBuilder) service(name string) overviewRow {
 	r := overviewRow{Service: name}
-	b.asked(&r)
+	b.addLast(&r)
 	r.Balancers = b.viewsOf(spool.Key{Service: name})
 	r.Agents = b.agentsOf(name)
 	if all := b.own[spool.All]; all != nil {
 		r.State, r.By = stateWord(all.State), spool.All
-		return r
+	} else {
+		r.State, r.By = b.serviceState(&r)
 	}
+	return r
+}
 
-	// Of several instances, each is asked about by itself: the last answer about the service would be one
-	// or another. What each balancer was told last about each server is steadier.
+// serviceState returns the state of a service that no override of the service or of all covers.
+//
+// Balancers ask about each of several instances, so the last answer about the service is that about any instance. The
+// last answer to each balancer about each server is steadier.
+func (b *overviewBuilder) serviceState(r *overviewRow) (state, by string) {
 	var up, fails, overridden, asked bool
 	count := func(code int, override string) {
 		asked = true
@@ -297,34 +282,32 @@ func (b *overviewBuilder) service(name string) overviewRow {
 	if l := r.Last; !asked && l != nil && l.Ago <= oldAnswer.Seconds() {
 		count(l.Code, l.By)
 	}
-	instance := b.instances[name]
+	instance := b.instances[r.Service]
 	switch {
 	case fails:
-		r.State = stateFailing
+		return stateFailing, ""
 	case up:
-		r.State = stateUp
+		return stateUp, ""
 	case overridden && instance != nil:
-		r.State, r.By = stateWord(instance.State), instance.Key.Name()
+		return stateWord(instance.State), instance.Key.Name()
 	case !asked && slices.ContainsFunc(r.Agents, func(a overviewAgent) bool { return a.Ago <= oldAnswer.Seconds() }):
-		r.State = stateReady
-	default:
-		r.State = stateUnasked
+		return stateReady, ""
 	}
-	return r
+	return stateUnasked, ""
 }
 
-// asked fills in how the service of r was answered for.
-func (b *overviewBuilder) asked(r *overviewRow) {
+// addLast adds the last answer about the service of r, and those before it.
+func (b *overviewBuilder) addLast(r *overviewRow) {
 	l := b.seen[r.Service]
 	if l == nil || !l.answered {
 		return
 	}
-	r.Answers, r.Took = text(&l.marks)
+	r.Answers, r.Took = marksText(&l.marks)
 	a := &overviewAnswer{Code: l.code, Ago: max(b.now.Sub(l.at), 0).Seconds(), Age: float64(l.history.age) / 1e3}
 	if l.history.last.override != spool.Ready {
 		a.By = stateWord(l.history.last.override)
-	} else if why := l.history.last.why; why != check.ReasonOK {
-		a.Why = why.String()
+	} else if reason := l.history.last.reason; reason != check.ReasonOK {
+		a.Why = reason.String()
 	}
 	if l.history.took > 0 {
 		took := float64(l.history.took) / 1e6
@@ -333,7 +316,7 @@ func (b *overviewBuilder) asked(r *overviewRow) {
 	r.Last = a
 }
 
-// viewsOf returns how balancers see the servers that k is about.
+// viewsOf returns how balancers see the servers that k covers.
 func (b *overviewBuilder) viewsOf(k spool.Key) []overviewView {
 	var list []overviewView
 	for _, v := range b.views[k.Service] {
@@ -360,7 +343,7 @@ func (b *overviewBuilder) agentsOf(name string) []overviewAgent {
 	return list
 }
 
-// stateWord is a state as the commands say it: in the spool file "up" is what forces a service up.
+// stateWord returns the word of the commands for a state: "up" in a spool file forces a service up.
 func stateWord(s spool.State) string {
 	if s == spool.ForceUp {
 		return "force-up"
@@ -370,7 +353,7 @@ func stateWord(s spool.State) string {
 
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
-// oneLine is what a page shows of a text from elsewhere.
+// oneLine returns what a page shows of a text from elsewhere.
 func oneLine(s string) string {
 	if len(s) <= maxShown {
 		return textfmt.OneLine(s)

@@ -1,4 +1,4 @@
-package proxy
+package web
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,11 +13,49 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
+	"hacheck/internal/clients"
 	"hacheck/internal/spool"
-	"hacheck/internal/textfmt"
 )
 
-// status answers /status: the counters of the original, and some of our own behind them.
+// pages are the documents that all clients share; see sharedPage.
+type pages struct {
+	overview  *sharedPage[[]byte]
+	text      *sharedPage[overviewText]
+	recent    *sharedPage[recentDoc]
+	count     *sharedPage[[]byte]
+	balancers *sharedPage[[]byte]
+	// metrics is plain and, for clients that accept it, compressed. A client can choose nothing else: for each further
+	// format the figures would have to be collected once more.
+	metrics [2]*sharedPage[*recordedAnswer]
+}
+
+// newPages returns the shared pages of s. One of them is made at a time.
+func (s *Server) newPages() pages {
+	turn := newChanMutex()
+	p := pages{
+		overview: newSharedPage(s, "/overview", turn, func() ([]byte, error) {
+			var b bytes.Buffer
+			err := s.overview().writeJSON(&b)
+			return b.Bytes(), err
+		}),
+		text: newSharedPage(s, "/", turn, func() (overviewText, error) {
+			o := s.overview()
+			return overviewText{o.appendText(nil), o.empty()}, nil
+		}),
+		recent: newSharedPage(s, "/recent", turn, s.recent.doc),
+		count: newSharedPage(s, "/status/count", turn, func() ([]byte, error) {
+			return marshal(map[string]any{"service_access_counts": s.recent.counts()})
+		}),
+		balancers: newSharedPage(s, "/balancers", turn, func() ([]byte, error) { return marshal(s.balancers("")) }),
+	}
+	for i, encoding := range []string{"identity", "gzip"} {
+		p.metrics[i] = newSharedPage(s, "/metrics", turn, func() (*recordedAnswer, error) { return record(s.metrics, encoding), nil })
+		p.metrics[i].cheap = true
+	}
+	return p
+}
+
+// status answers /status: the counters of the original, and some of hacheck's own.
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	st := s.settings.Load().Evaluator.Stats()
 	c := st.Cache
@@ -35,100 +72,65 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// statusSpool answers /status/spool: which directory the overrides are read from. The commands ask, on this
-// machine alone: elsewhere the path and the numbers mean nothing, and are nobody's business.
+// statusSpool answers /status/spool: which directory the overrides are read from. The commands ask, on this machine; the
+// path and the numbers mean nothing elsewhere.
 func (s *Server) statusSpool(w http.ResponseWriter, r *http.Request) {
-	caller, err := netip.ParseAddr(hostOf(r.RemoteAddr))
-	if err != nil || !s.hosts.Contains(caller.WithZone("").Unmap()) {
-		sentence(w, http.StatusForbidden, "only this machine may see this")
+	if !s.local.Contains(clients.ParseAddr(clients.HostOf(r.RemoteAddr))) {
+		writeText(w, http.StatusForbidden, "only this machine may see this")
 		return
 	}
 	writeJSON(w, s.overrides.DirectoryStatus())
 }
 
-// pages are the documents that all clients share; see sharedPage.
-type pages struct {
-	overview  *sharedPage[[]byte]
-	text      *sharedPage[overviewText]
-	recent    *sharedPage[recentRows]
-	count     *sharedPage[[]byte]
-	balancers *sharedPage[[]byte]
-	// metrics is plain and, for clients that accept it, compressed. That is all that a client may choose of it: for
-	// each further format the figures would have to be gathered once more.
-	metrics [2]*sharedPage[*recordedAnswer]
-}
-
-// sharePages sets up the pages of s.
-func (s *Server) sharePages() {
-	turn := newSemaphore()
-	s.pages = pages{
-		overview: newSharedPage(turn, func() ([]byte, error) {
-			var b bytes.Buffer
-			err := s.overview().writeJSON(&b)
-			return b.Bytes(), err
-		}),
-		text: newSharedPage(turn, func() (overviewText, error) {
-			o := s.overview()
-			return overviewText{o.appendText(nil), o.empty()}, nil
-		}),
-		recent: newSharedPage(turn, s.recent.rows),
-		count: newSharedPage(turn, func() ([]byte, error) {
-			return marshal(map[string]any{"service_access_counts": s.recent.counts()})
-		}),
-		balancers: newSharedPage(turn, func() ([]byte, error) { return marshal(s.balancers("")) }),
-	}
-	for i, encoding := range []string{"identity", "gzip"} {
-		s.pages.metrics[i] = newSharedPage(turn, func() (*recordedAnswer, error) { return record(s.metrics, encoding), nil })
-		s.pages.metrics[i].cheap = true
-	}
-}
-
-// statusCount answers /status/count: who has asked about which service how often.
+// statusCount answers /status/count: how often each client has asked about each service.
 func (s *Server) statusCount(w http.ResponseWriter, r *http.Request) {
 	servePage(s, w, r, s.pages.count, func(body []byte) { writeBody(w, jsonType, body) })
 }
 
-// recentPage answers /recent?threshold=SECONDS: the last answer for each service asked about since. The rows are
-// shared whatever the threshold, which only chooses among them.
+// recentPage answers /recent?threshold=SECONDS: the last answer about each service that was asked about since. All
+// clients share the rows; the threshold only chooses among them.
 func (s *Server) recentPage(w http.ResponseWriter, r *http.Request) {
 	threshold := recentFor.Seconds()
 	if v, ok := r.URL.Query()["threshold"]; ok {
 		f, err := strconv.ParseFloat(v[len(v)-1], 64)
 		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
-			sentence(w, http.StatusBadRequest, "threshold must be a number of seconds, as in /recent?threshold=60")
+			writeText(w, http.StatusBadRequest, "threshold must be a number of seconds, as in /recent?threshold=60")
 			return
 		}
 		threshold = f
 	}
-	servePage(s, w, r, s.pages.recent, func(rows recentRows) {
-		tail, err := json.Marshal(threshold)
-		if err != nil {
-			cannotWrite(w, err)
-			return
-		}
-		parts := [][]byte{[]byte(`{"seen_services":[`)}
-		if threshold > 0 {
-			const century = 100 * 365 * 24 * 3600.0
-			since := time.Duration(math.Min(threshold, century) * float64(time.Second))
-			parts = rows.since(parts, time.Now().Add(-since))
-		}
-		parts = append(parts, []byte(`],"threshold_seconds":`), tail, []byte("}"))
-		length := 0
-		for _, p := range parts {
-			length += len(p)
-		}
-		h := w.Header()
-		h["Content-Type"] = jsonType
-		h["Content-Length"] = []string{strconv.Itoa(length)}
-		for _, p := range parts {
-			if _, err := w.Write(p); err != nil {
-				return // the client has hung up, or reads too slowly
-			}
-		}
-	})
+	servePage(s, w, r, s.pages.recent, func(doc recentDoc) { writeRecent(w, &doc, threshold) })
 }
 
-// balancersPage answers /balancers[?service=NAME]: who asks, what they are told, and how they see the servers.
+func writeRecent(w http.ResponseWriter, doc *recentDoc, threshold float64) {
+	tail, err := json.Marshal(threshold)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	parts := [][]byte{[]byte(`{"seen_services":[`)}
+	if threshold > 0 {
+		const century = 100 * 365 * 24 * 3600.0
+		since := time.Duration(math.Min(threshold, century) * float64(time.Second))
+		parts = doc.appendSince(parts, time.Now().Add(-since))
+	}
+	parts = append(parts, []byte(`],"threshold_seconds":`), tail, []byte("}"))
+	length := 0
+	for _, p := range parts {
+		length += len(p)
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(length)}
+	for _, p := range parts {
+		if _, err := w.Write(p); err != nil {
+			return // the client has hung up, or reads too slowly
+		}
+	}
+}
+
+// balancersPage answers /balancers[?service=NAME]: which balancers ask, what they are answered, and how they see the
+// servers.
 func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 	v, ok := r.URL.Query()["service"]
 	if !ok {
@@ -137,28 +139,28 @@ func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 	}
 	service := v[len(v)-1]
 	if !spool.ValidService(service) {
-		sentence(w, http.StatusBadRequest, "service must be the name of a service, as in /balancers?service=web")
+		writeText(w, http.StatusBadRequest, "service must be the name of a service, as in /balancers?service=web")
 		return
 	}
-	s.reportReaders.read(w, r, func() {
-		body, err := s.reportOf(service)
+	s.reportReaders.serve(w, r, func() {
+		body, err := guarded(s, "/balancers", func() ([]byte, error) { return s.report(service) })()
 		if err != nil {
-			cannotWrite(w, err)
+			writeError(w, err)
 			return
 		}
-		limitReading(w)
+		limitReadTime(w)
 		writeBody(w, jsonType, body)
 	})
 }
 
-// reportOf is the document at /balancers about one service. One is made at a time.
-func (s *Server) reportOf(service string) ([]byte, error) {
+// report returns the document at /balancers about one service. One report is made at a time.
+func (s *Server) report(service string) ([]byte, error) {
 	s.reportTurn.Lock()
 	defer s.reportTurn.Unlock()
 	return marshal(s.balancers(service))
 }
 
-// balancers is the document at /balancers, about one service, or about all when it is "".
+// balancers returns the report about one service, or about all if it is "".
 func (s *Server) balancers(service string) balancer.Report {
 	report := s.recent.balancers.Report(service)
 	report.AgentOnly = s.settings.Load().AgentOnly
@@ -197,7 +199,7 @@ type recordedAnswer struct {
 	body   bytes.Buffer
 }
 
-// record returns what h answers to a GET of a client that accepts that encoding.
+// record returns the answer of h to a GET of a client that accepts that encoding.
 func record(h http.Handler, encoding string) *recordedAnswer {
 	a := &recordedAnswer{header: http.Header{}, code: http.StatusOK}
 	h.ServeHTTP(a, &http.Request{
@@ -215,19 +217,3 @@ func (a *recordedAnswer) WriteHeader(code int) { a.code = code }
 
 // Write implements http.ResponseWriter.
 func (a *recordedAnswer) Write(b []byte) (int, error) { return a.body.Write(b) }
-
-func writeJSON(w http.ResponseWriter, v any) {
-	b, err := marshal(v)
-	if err != nil {
-		cannotWrite(w, err)
-		return
-	}
-	w.Header()["Content-Type"] = jsonType
-	_, _ = w.Write(b)
-}
-
-// marshal returns v as JSON that a terminal may show.
-func marshal(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	return textfmt.EscapeJSON(b), err
-}

@@ -1,9 +1,7 @@
-package proxy
+package web
 
 import (
-	"net/http"
 	"net/netip"
-	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -14,22 +12,22 @@ import (
 	"hacheck/internal/share"
 )
 
-// The tables behind /recent and /status/count are filled by whoever sends requests, so they are bounded. When one
-// is full, rows that nobody has asked about for recentFor are dropped, then rows of the client that fills it, see
-// the package share.
+// Clients fill the tables behind /recent and /status/count with whatever they ask for, so the tables are bounded. A full
+// table drops rows without a request for recentFor, then rows of the client that fills it; see package share.
 const (
 	maxServices = 10_000
-	maxPeers    = 50_000 // pairs of service and caller
+	maxCallers  = 50_000 // pairs of service and client address
 	recentFor   = 600 * time.Second
 )
 
-// recent remembers for each service the last answer, who asked how often, and the balancers among them.
+// recentTable has for each service the last answer, the number of requests of each client, and the balancers among
+// them.
 //
-// Each caller of a service counts for the client that it belongs to, and a service stays in the table as long as it
-// has a caller. So a client that asks for ever new services loses those that it alone asks about.
-type recent struct {
+// A row of a service belongs to the clients that have asked about the service, and leaves the table with the last of
+// them. So a client that asks about ever new services loses those that it alone asks about.
+type recentTable struct {
 	balancers *balancer.Table
-	services  *services
+	services  *serviceMap
 
 	// mu guards the rest, and which rows and callers there are. It is locked before the locks of services and rows.
 	mu      sync.Mutex
@@ -38,38 +36,38 @@ type recent struct {
 	swept   time.Time
 }
 
-func newRecent(b *balancer.Table) *recent {
-	return &recent{balancers: b, services: newServices(), callers: share.New((*caller).asked)}
+func newRecentTable(b *balancer.Table) *recentTable {
+	return &recentTable{balancers: b, services: newServiceMap(), callers: share.New((*caller).count)}
 }
 
 // caller is an address that has asked about a service.
 type caller struct {
-	row   *seenService
-	peer  string
+	row   *serviceRow
+	addr  string
 	n     uint64 // its answers; row.mu guards it
 	place *share.Place[*caller]
 }
 
-func (c *caller) asked() uint64 {
+func (c *caller) count() uint64 {
 	c.row.mu.Lock()
 	defer c.row.mu.Unlock()
 	return c.n
 }
 
-// seenService is one service's row.
-type seenService struct {
+// serviceRow is the row of one service.
+type serviceRow struct {
 	name      string
-	since     time.Time // when it was entered
+	since     time.Time // when the row was made
 	balancers *balancer.Service
 
 	mu       sync.Mutex
 	answered bool
-	gone     bool // dropped from the table
+	removed  bool // from the table
 	code     int
 	at       time.Time
-	peer     string  // of the last answer
-	caller   *caller // of the last answer; in no table if there was no room
-	past     uint64  // answers to callers that were displaced
+	addr     string  // of the client that got the last answer
+	caller   *caller // the same; in no table if there was no room
+	past     uint64  // answers to callers that lost their place
 
 	history history
 
@@ -78,22 +76,22 @@ type seenService struct {
 }
 
 // find returns the caller with that address, or nil. s.mu is held.
-func (s *seenService) find(peer string) *caller {
-	if s.first != nil && s.first.peer == peer {
+func (s *serviceRow) find(addr string) *caller {
+	if s.first != nil && s.first.addr == addr {
 		return s.first
 	}
-	return s.others[peer]
+	return s.others[addr]
 }
 
-// has reports whether peer is among the callers of a service that is in the table.
-func (s *seenService) has(peer string) bool {
+// has reports whether the client at addr is a caller of the service.
+func (s *serviceRow) has(addr string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.find(peer) != nil
+	return s.find(addr) != nil
 }
 
-// add enters a caller. s.mu is held.
-func (s *seenService) add(c *caller) {
+// add adds a caller. s.mu is held.
+func (s *serviceRow) add(c *caller) {
 	if s.first == nil {
 		s.first = c
 		return
@@ -101,11 +99,11 @@ func (s *seenService) add(c *caller) {
 	if s.others == nil {
 		s.others = make(map[string]*caller, 1)
 	}
-	s.others[c.peer] = c
+	s.others[c.addr] = c
 }
 
-// remove removes a caller, and reports whether it was the last one; the row is gone then. s.mu is held.
-func (s *seenService) remove(c *caller) (last bool) {
+// remove removes a caller. last reports whether it was the last one, which removes the row. s.mu is held.
+func (s *serviceRow) remove(c *caller) (last bool) {
 	s.past += c.n
 	if s.caller == c {
 		s.caller = nil
@@ -113,14 +111,14 @@ func (s *seenService) remove(c *caller) (last bool) {
 	if s.first == c {
 		s.first = nil
 	} else {
-		delete(s.others, c.peer)
+		delete(s.others, c.addr)
 	}
-	s.gone = s.first == nil && len(s.others) == 0
-	return s.gone
+	s.removed = s.first == nil && len(s.others) == 0
+	return s.removed
 }
 
 // each calls f for each caller. s.mu is held.
-func (s *seenService) each(f func(c *caller)) {
+func (s *serviceRow) each(f func(c *caller)) {
 	if s.first != nil {
 		f(s.first)
 	}
@@ -129,39 +127,39 @@ func (s *seenService) each(f func(c *caller)) {
 	}
 }
 
-// see returns the row of a service that peer asks about now, or nil when the table has no room for it.
-func (t *recent) see(service, peer string, now time.Time) *seenService {
+// row returns the row of a service about which the client at addr asks now. It returns nil if the table has no room.
+func (t *recentTable) row(service, addr string, now time.Time) *serviceRow {
 	if row := t.services.get(service); row != nil {
 		return row
 	}
-	return t.enter(service, peer, now)
+	return t.enter(service, addr, now)
 }
 
-// enter returns the row of a service after it has entered peer among its callers, if there is room for it. It
-// returns nil when there is no row and no room for one.
-func (t *recent) enter(service, peer string, now time.Time) *seenService {
-	client := clients.NetworkOf(peer)
+// enter returns the row of a service after it has added addr to its callers, if there is room for that. It returns nil
+// if there is no row and no room for one.
+func (t *recentTable) enter(service, addr string, now time.Time) *serviceRow {
+	client := clients.NetworkOf(addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	row := t.services.get(service)
-	for t.callers.Len() >= maxPeers || row == nil && t.n >= maxServices {
-		if row != nil && row.has(peer) {
+	for t.callers.Len() >= maxCallers || row == nil && t.n >= maxServices {
+		if row != nil && row.has(addr) {
 			return row
 		}
 		if !t.makeRoom(client, now) {
 			return row
 		}
-		row = t.services.get(service) // it may be what made room
+		row = t.services.get(service) // makeRoom may have removed it
 	}
 	if row == nil {
 		name := strings.Clone(service)
-		row = t.services.add(&seenService{name: name, since: now, at: now, balancers: t.balancers.Service(name)})
+		row = t.services.add(&serviceRow{name: name, since: now, at: now, balancers: t.balancers.Service(name)})
 		t.n++
 	}
 	row.mu.Lock()
 	defer row.mu.Unlock()
-	if row.find(peer) == nil {
-		c := &caller{row: row, peer: strings.Clone(peer)}
+	if row.find(addr) == nil {
+		c := &caller{row: row, addr: strings.Clone(addr)}
 		c.place = t.callers.Add(client, c)
 		row.add(c)
 		t.balancers.Recorded(row.name, client)
@@ -169,13 +167,13 @@ func (t *recent) enter(service, peer string, now time.Time) *seenService {
 	return row
 }
 
-// makeRoom removes what is old, or else one caller of the client that has the most. It returns false if there is
-// nothing to remove for the sake of client. t.mu is held.
-func (t *recent) makeRoom(client netip.Prefix, now time.Time) bool {
+// makeRoom removes old rows, or else one caller of the client that has the most. It returns false if client has no right
+// to more room. t.mu is held.
+func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	if now.Sub(t.swept) >= time.Second {
 		t.swept = now
 		t.sweep(now)
-		if t.n < maxServices && t.callers.Len() < maxPeers {
+		if t.n < maxServices && t.callers.Len() < maxCallers {
 			return true
 		}
 	}
@@ -191,45 +189,46 @@ func (t *recent) makeRoom(client netip.Prefix, now time.Time) bool {
 	if last {
 		t.services.remove(s.name)
 		t.n--
-		t.balancers.RecordMissed(s.name, c.peer, at)
+		t.balancers.RecordMissed(s.name, c.addr, at)
 	}
 	return true
 }
 
-// sweep drops services that were not asked about lately. t.mu is held.
-func (t *recent) sweep(now time.Time) {
-	t.services.each(func(_ string, s *seenService) (keep bool) {
+// sweep removes the services without a request for recentFor. t.mu is held.
+func (t *recentTable) sweep(now time.Time) {
+	t.services.each(func(_ string, s *serviceRow) (keep bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if now.Sub(s.at) <= recentFor {
 			return true
 		}
 		t.n--
-		s.gone = true
+		s.removed = true
 		s.each(func(c *caller) { t.callers.Remove(c.place) })
 		return false
 	})
 }
 
-// answer enters the answer v to the request r about service. s is its row, or nil when there is none.
-func (t *recent) answer(s *seenService, service string, r *balancer.Request, v *health.Verdict) {
-	if s != nil {
-		s = t.count(s, r, v)
+// record records the answer v to the request r about a service.
+func (t *recentTable) record(service string, r *balancer.Request, v *health.Verdict) {
+	row := t.row(service, r.Peer, r.Answered)
+	if row != nil {
+		row = t.count(row, r, v)
 	}
-	if s == nil {
+	if row == nil {
 		t.balancers.RecordDropped(service, r.Peer)
 		return
 	}
-	s.balancers.Record(r)
+	row.balancers.Record(r)
 }
 
-// count enters an answer in the row s, or in the one that has taken its place, and returns the row, or nil when
-// there is none.
-func (t *recent) count(s *seenService, r *balancer.Request, v *health.Verdict) *seenService {
+// count counts an answer in row s, or in the row that has replaced it, and returns that row. It returns nil if there is
+// none and no room for one.
+func (t *recentTable) count(s *serviceRow, r *balancer.Request, v *health.Verdict) *serviceRow {
 	s.mu.Lock()
-	if s.gone || s.caller == nil || s.peer != r.Peer {
-		if c := s.find(r.Peer); c != nil && !s.gone {
-			s.caller = c
+	if s.removed || s.caller == nil || s.addr != r.Peer {
+		if c := s.find(r.Peer); c != nil && !s.removed {
+			s.caller, s.addr = c, c.addr
 		} else {
 			name := s.name
 			s.mu.Unlock()
@@ -238,177 +237,14 @@ func (t *recent) count(s *seenService, r *balancer.Request, v *health.Verdict) *
 			}
 			s.mu.Lock()
 			if s.caller = s.find(r.Peer); s.caller == nil {
-				s.caller = &caller{} // there is no room to count it
+				s.caller = &caller{addr: strings.Clone(r.Peer)} // there is no room to count it
 			}
+			s.addr = s.caller.addr
 		}
 	}
-	s.answered, s.code, s.at, s.peer = true, r.Code, r.Answered, r.Peer
+	s.answered, s.code, s.at = true, r.Code, r.Answered
 	s.history.add(r.Answered, v)
 	s.caller.n++
 	s.mu.Unlock()
 	return s
-}
-
-// RecordAnswer enters an answer that another door has given, so that /recent and /balancers know of it. url is what tells
-// this question from others about the service.
-func (s *Server) RecordAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
-	now := time.Now()
-	w := wantedBy(r.Header)
-	peer := hostOf(r.RemoteAddr)
-	s.recent.answer(s.recent.see(service, peer, now), service, &balancer.Request{
-		Peer: peer, HasState: w.sent, State: w.header, Node: w.node, Name: w.name, URL: url,
-		Host: "127.0.0.1", Here: true, Code: code, Override: v.State, Answered: now,
-	}, v)
-}
-
-// hostOf is net.SplitHostPort for addresses that the listener itself wrote.
-func hostOf(remote string) string {
-	i := strings.LastIndexByte(remote, ':')
-	if i < 0 {
-		return remote
-	}
-	if h := remote[:i]; len(h) > 1 && h[0] == '[' {
-		return h[1 : len(h)-1]
-	}
-	return remote[:i]
-}
-
-// seenRow is one service in /recent.
-type seenRow struct {
-	service string
-	at      time.Time
-	last    *lastAnswer // nil: no answer yet
-}
-
-type lastAnswer struct {
-	Code     int     `json:"code"`
-	RemoteIP string  `json:"remote_ip"`
-	TS       float64 `json:"ts"` // unix seconds
-}
-
-// since lists the services asked about since then, by name: service alone, or all when it is "".
-func (t *recent) since(then time.Time, service string) []seenRow {
-	rows := []seenRow{}
-	add := func(name string, s *seenService) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.at.Before(then) {
-			return true
-		}
-		row := seenRow{service: name, at: s.at}
-		if s.answered {
-			row.last = &lastAnswer{Code: s.code, RemoteIP: s.peer, TS: float64(s.at.UnixMicro()) / 1e6}
-		}
-		rows = append(rows, row)
-		return true
-	}
-	if service == "" {
-		t.services.each(add)
-	} else if s := t.services.get(service); s != nil {
-		add(service, s)
-	}
-	sort.Slice(rows, func(i, j int) bool { return rows[i].service < rows[j].service })
-	return rows
-}
-
-// recentRows are the rows of /recent as JSON, by name, one behind the other in text.
-type recentRows struct {
-	text []byte
-	rows []recentRow
-}
-
-type recentRow struct {
-	at  time.Time
-	end int // of its text, which begins with a comma where the row before ends
-}
-
-// rows returns the rows of all services in the table.
-func (t *recent) rows() (recentRows, error) {
-	list := t.since(time.Time{}, "")
-	r := recentRows{rows: make([]recentRow, len(list))}
-	for i, row := range list {
-		b, err := marshal([2]any{row.service, row.last})
-		if err != nil {
-			return recentRows{}, err
-		}
-		r.text = append(append(r.text, ','), b...)
-		r.rows[i] = recentRow{row.at, len(r.text)}
-	}
-	return r, nil
-}
-
-// since appends the text of the rows that are not from before then, without the comma of the first.
-func (r *recentRows) since(parts [][]byte, then time.Time) [][]byte {
-	begin, first := 0, 1 // begin is that of the rows in a row that are taken
-	take := func(end int) {
-		if begin < end {
-			parts = append(parts, r.text[begin+first:end])
-			first = 0
-		}
-	}
-	end := 0
-	for _, row := range r.rows {
-		if row.at.Before(then) {
-			take(end)
-			begin = row.end
-		}
-		end = row.end
-	}
-	take(end)
-	return parts
-}
-
-// Seen is a service that was asked about lately.
-type Seen struct {
-	Service string
-	Code    int    // of the last answer
-	Answers uint64 // since it was first asked about
-}
-
-// Seen lists the services that were asked about in the last ten minutes, by name.
-func (s *Server) Seen() []Seen {
-	answers := s.recent.answers()
-	var list []Seen
-	for _, row := range s.recent.since(time.Now().Add(-recentFor), "") {
-		if row.last == nil {
-			continue
-		}
-		list = append(list, Seen{Service: row.service, Code: row.last.Code, Answers: answers[row.service]})
-	}
-	return list
-}
-
-// Refused is how many remote spool changes were refused.
-func (s *Server) Refused() uint64 { return s.refused.Load() }
-
-// answers returns how often each service was asked about, by callers that were displaced as well.
-func (t *recent) answers() map[string]uint64 {
-	all := make(map[string]uint64)
-	t.services.each(func(name string, s *seenService) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		n := s.past
-		s.each(func(c *caller) { n += c.n })
-		all[name] = n
-		return true
-	})
-	return all
-}
-
-// counts returns how often each caller has asked about each service.
-func (t *recent) counts() map[string]map[string]uint64 {
-	all := make(map[string]map[string]uint64)
-	t.services.each(func(name string, s *seenService) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		m := make(map[string]uint64, 1+len(s.others))
-		s.each(func(c *caller) {
-			if c.n > 0 {
-				m[c.peer] = c.n
-			}
-		})
-		all[name] = m
-		return true
-	})
-	return all
 }

@@ -1,14 +1,21 @@
-package proxy
+package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"hacheck/internal/balancer"
 )
 
 func TestSharedPage(t *testing.T) {
@@ -30,7 +37,7 @@ func TestSharedPage(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				made := 0
-				p := newSharedPage(newSemaphore(), func() (time.Time, error) {
+				p := newSharedPage(newTestServer(), "/page", newChanMutex(), func() (time.Time, error) {
 					made++
 					begun := time.Now()
 					time.Sleep(c.takes)
@@ -64,7 +71,7 @@ func TestSharedPage(t *testing.T) {
 func TestSharedPagesAreMadeOneAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		turn := newSemaphore()
+		turn := newChanMutex()
 		var making sync.Mutex
 		build := func() (int, error) {
 			if !making.TryLock() {
@@ -75,7 +82,7 @@ func TestSharedPagesAreMadeOneAtATime(t *testing.T) {
 			time.Sleep(time.Second)
 			return 0, nil
 		}
-		a, b := newSharedPage(turn, build), newSharedPage(turn, build)
+		a, b := newSharedPage(newTestServer(), "/page", turn, build), newSharedPage(newTestServer(), "/page", turn, build)
 		var all sync.WaitGroup
 		for _, p := range []*sharedPage[int]{a, b, a, b} {
 			all.Go(func() { _, _ = p.get(t.Context()) })
@@ -84,19 +91,54 @@ func TestSharedPagesAreMadeOneAtATime(t *testing.T) {
 	})
 }
 
-func TestSharedPageFails(t *testing.T) {
+// newTestServer returns what a sharedPage needs of a Server.
+func newTestServer() *Server { return &Server{log: slog.New(slog.DiscardHandler)} }
+
+func TestSharedPageOfAClientThatHasGone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newSharedPage(newSemaphore(), func() (int, error) { panic("broken") })
-		for range 2 {
-			if _, err := p.get(t.Context()); err == nil || !strings.Contains(err.Error(), "broken") {
-				t.Errorf("of one that panics: %v", err)
-			}
-		}
+		p := newSharedPage(newTestServer(), "/page", newChanMutex(), func() (int, error) { return 0, nil })
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := p.get(ctx); !errors.Is(err, context.Canceled) {
-			t.Errorf("of a client that has gone: %v", err)
+			t.Errorf("%v, want canceled", err)
+		}
+		time.Sleep(pageInterval)
+	})
+}
+
+// TestPanicInAPage: the client gets an answer without the panic, the log gets the panic with its stack, and the next
+// request gets the page.
+func TestPanicInAPage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		fail := true
+		metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if fail {
+				panic("secret broken pipe")
+			}
+			_, _ = io.WriteString(w, "page")
+		})
+		s := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Balancers: balancer.New(), Metrics: metrics}, Settings{})
+		get := func() (int, string) {
+			r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+			r.RemoteAddr = "127.0.0.1:4711"
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, r)
+			return w.Code, w.Body.String()
+		}
+		if code, body := get(); code != 500 || body != "Cannot write this page: internal error; the log says where" {
+			t.Errorf("%d %q", code, body)
+		}
+		for _, want := range []string{"level=ERROR", "page could not be made; this is a bug in hacheck", "page=/metrics", "secret broken pipe", "sharedpage_test.go"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log has no %q: %s", want, log.String())
+			}
+		}
+		fail = false
+		if code, body := get(); code != 200 || body != "page" {
+			t.Errorf("after a panic: %d %q", code, body)
 		}
 		time.Sleep(pageInterval)
 	})
@@ -104,11 +146,11 @@ func TestSharedPageFails(t *testing.T) {
 
 func TestReaders(t *testing.T) {
 	t.Parallel()
-	var r readers
+	var r readerLimit
 	client := func(i int) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32) }
 	enter := func(from netip.Prefix, times int) (entered int) {
 		for range times {
-			if r.enter(from) {
+			if r.acquire(from) {
 				entered++
 			}
 		}
@@ -127,12 +169,12 @@ func TestReaders(t *testing.T) {
 	if n := enter(netip.MustParsePrefix("127.0.0.1/32"), 100); n != reservedReaders {
 		t.Errorf("this machine has %d places left, want %d", n, reservedReaders)
 	}
-	r.leave(client(1))
+	r.release(client(1))
 	if n := enter(client(1), 2); n != 0 {
 		t.Errorf("%d, want none: the places of this machine are not for others", n)
 	}
 	for range maxReadersPerClient - 1 {
-		r.leave(client(1))
+		r.release(client(1))
 	}
 	if n := len(r.byClient); n != 3+1-1 {
 		t.Errorf("%d clients are remembered, want 3", n)

@@ -1,4 +1,4 @@
-package proxy
+package fastpath
 
 import (
 	"bytes"
@@ -11,85 +11,46 @@ import (
 	"hacheck/internal/clients"
 )
 
-// Listener wraps ln so that net/http accepts what balancers send: HAProxy's "option httpchk GET /x
-// HTTP/1.1" carries no Host line, which net/http refuses before any handler runs. The connections it
-// returns insert an empty "Host:" line into every head that has none, as the bytes stream by, and drop
-// empty lines before a request line, which RFC 9112 section 2.2 asks a server to ignore.
+// conn is one connection of a client, for use under net/http, which reads from one goroutine at a time.
 //
-// Answers that are in memory take the shortcut past net/http, and two things that net/http does for each
-// request and a health check has no use for are spared; see conn. ln belongs to the listener returned.
-func (s *Server) Listener(ln net.Listener) net.Listener {
-	if d, ok := s.direct(ln); ok {
-		return d
-	}
-	return listener{ln, s}
-}
-
-// HostLines wraps ln for another door's server: the connections insert the Host line that HAProxy leaves out, as
-// those of Listener do.
-func HostLines(ln net.Listener) net.Listener { return listener{ln, nil} }
-
-// shortcutFunc is Server.shortcut.
-type shortcutFunc func(out, head []byte, peer string, closing bool) (answer []byte, last, answered bool)
-
-type listener struct {
-	net.Listener
-	s *Server // nil for neither shortcut nor bound
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		tcp, ok := c.(*net.TCPConn)
-		switch {
-		case !ok:
-			return c, err
-		case l.s == nil:
-			return newConn(tcp, nil), err
-		}
-		if out := newConn(tcp, l.s.shortcut); out.limit(l.s.conns) {
-			return out, err
-		}
-		_ = tcp.Close()
-	}
-}
-
-// conn is one connection of a balancer, for use under net/http, which reads from one goroutine at a time.
+// While a handler runs, net/http reads one byte in another goroutine to learn that the client has closed, and cancels
+// the request then. Here a check goes on for the next client, and a client that has closed only its sending side still
+// wants its answer. Between requests a one-byte read therefore only waits for its deadline. This saves each check a
+// system call and two trips through the poller. If a later net/http reads in another way, all reads go to the socket.
 //
-// While a handler runs, net/http reads one byte in another goroutine to learn of a client that hangs up,
-// and cancels the request when it does. Here a check lives on for the next asker, and a client that has
-// only closed its sending side still wants its answer: so between heads a read of one byte waits for its
-// deadline and asks the kernel nothing. That costs a check a system call and two trips through the poller
-// less. Should a later net/http read otherwise, all reads go to the socket as usual.
-//
-// Deadlines reach the socket only with the next read or write, and only when they differ from the last by
-// more than deadlineSlack: net/http sets seven a request.
+// A deadline reaches the socket with the next read or write, and only if it differs from the last one by more than
+// deadlineSlack: net/http sets seven deadlines for each request.
 type conn struct {
 	*net.TCPConn
-	peer     string // its address
-	shortcut shortcutFunc
-	slot     *clients.Slot // nil on a listener that counts connections by itself
-	served   bool          // net/http has read a request, and so knows that the connection is kept
+	endpoint   *endpoint // nil for no fast path
+	client     string    // its address
+	fast       *answerer // nil while no head is remembered
+	slot       *clients.Slot
+	seenByHTTP bool // net/http has read a request, so it knows that the connection is kept alive
 
 	heads   headRewriter
-	pending []byte // rewritten bytes for which the last Read had no room
+	pending []byte // rewritten bytes that did not fit the last Read
 
-	mu      sync.Mutex
-	wake    sync.Cond // of the read of one byte that waits; its L is set when it is first needed
-	waiting bool
-	reading bool // a read of the socket is under way
-	short   bool // an answer by the shortcut is under way
-	closed  bool
-	until   time.Time // the deadline asked for
-	set     time.Time // the deadline the socket has
-
-	writeUntil, writeSet time.Time // the same for writing, which is up to one goroutine
+	mu        sync.Mutex
+	wake      sync.Cond // of the one-byte read that waits; its L is set at the first wait
+	waiting   bool
+	reading   bool // a read of the socket is running
+	answering bool // the fast path is answering
+	closed    bool
+	// readDeadline is the one that the caller has set, socketReadDeadline the one that the socket has. The write
+	// deadlines belong to the one goroutine that writes.
+	readDeadline, socketReadDeadline   time.Time
+	writeDeadline, socketWriteDeadline time.Time
 }
 
-// limit counts c in l until it is closed, and reports whether it may stay open.
-func (c *conn) limit(l *clients.ConnLimiter) bool {
-	slot := l.Acquire(clients.AddrOf(c.TCPConn), func() { _ = c.Close() })
-	c.mu.Lock() // l may close c already
+func newConn(tcp *net.TCPConn, e *endpoint) *conn {
+	return &conn{TCPConn: tcp, endpoint: e, client: clients.HostOf(tcp.RemoteAddr().String())}
+}
+
+// limit counts c in the endpoint's limiter until c is closed, and reports whether c may stay open.
+func (c *conn) limit() bool {
+	slot := c.endpoint.Conns.Acquire(clients.AddrOf(c.TCPConn), func() { _ = c.Close() })
+	c.mu.Lock() // the limiter may already close c
 	defer c.mu.Unlock()
 	c.slot = slot
 	return slot != nil
@@ -98,18 +59,13 @@ func (c *conn) limit(l *clients.ConnLimiter) bool {
 // SetWaiting says whether the connection waits for a request; see clients.Slot.
 func (c *conn) SetWaiting(waiting bool) { c.slot.SetWaiting(waiting) }
 
-func newConn(tcp *net.TCPConn, shortcut shortcutFunc) *conn {
-	return &conn{TCPConn: tcp, shortcut: shortcut, peer: hostOf(tcp.RemoteAddr().String())}
-}
-
 // deadlineSlack is how much later than asked a deadline may come.
 const deadlineSlack = 2 * time.Second
 
-// longAgo tells the deadline by which net/http aborts a read from one that is meant.
-var longAgo = time.Unix(1e6, 0)
+// aborts reports whether t is the deadline by which net/http aborts a read: one long ago.
+func aborts(t time.Time) bool { return !t.IsZero() && t.Before(time.Unix(1e6, 0)) }
 
-func aborts(t time.Time) bool { return !t.IsZero() && t.Before(longAgo) }
-
+// Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	for len(p) > 0 {
 		if len(c.pending) > 0 {
@@ -130,14 +86,14 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		// An error that came with bytes comes again with the next Read.
-		if c.heads.state == betweenHeads && c.shortcut != nil {
+		if c.heads.state == betweenHeads && c.endpoint != nil {
 			if answered, last := c.answer(into[:n]); last {
 				return 0, io.EOF
 			} else if answered {
 				continue
 			}
 		}
-		c.served = true
+		c.seenByHTTP = true
 		out := c.heads.rewrite(into[:n:len(p)])
 		n = copy(p, out)
 		c.pending = out[n:]
@@ -150,8 +106,8 @@ func (c *conn) Read(p []byte) (int, error) {
 
 func (c *conn) readSocket(p []byte) (int, error) {
 	c.mu.Lock()
-	if !covers(c.set, c.until) {
-		c.apply()
+	if !covers(c.socketReadDeadline, c.readDeadline) {
+		c.applyReadDeadline()
 	}
 	c.reading = true
 	c.mu.Unlock()
@@ -162,10 +118,15 @@ func (c *conn) readSocket(p []byte) (int, error) {
 	return n, err
 }
 
-// answer tries the shortcut. The first request of a connection takes it only when it is the last one as
-// well: net/http must know which connections are kept, to end them at a shutdown.
+// pooledAnswers are buffers for answers.
+var pooledAnswers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
+
+// answer answers a head by the fast path if that takes it. last says that the connection has ended.
+//
+// The first request of a connection takes the fast path only if it is the last one as well: net/http must know which
+// connections are kept alive, to close them at a shutdown.
 func (c *conn) answer(head []byte) (answered, last bool) {
-	if !c.served && !endsConnection(head) {
+	if !c.seenByHTTP && !endsConnection(head) {
 		return false, false
 	}
 	c.mu.Lock()
@@ -173,51 +134,56 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		c.mu.Unlock()
 		return false, true
 	}
-	c.short = true // Close leaves the socket open meanwhile
+	c.answering = true // Close leaves the socket open meanwhile
 	c.mu.Unlock()
 
-	b := shortAnswers.Get().(*[]byte)
+	if c.fast == nil {
+		c.fast = newAnswerer(c.endpoint)
+	}
+	b := pooledAnswers.Get().(*[]byte)
 	var now time.Time
-	if *b, last, answered = c.shortcut((*b)[:0], head, c.peer, !c.served); answered {
+	if *b, last, answered = c.fast.answer((*b)[:0], head, c.client, c.seenByHTTP); answered {
 		now = time.Now()
-		_ = c.SetWriteDeadline(now.Add(shortWriteTimeout))
+		_ = c.SetWriteDeadline(now.Add(writeTimeout))
 		if _, err := c.Write(*b); err != nil {
 			last = true
 		}
 		poison(head)
 		poison(*b)
 	}
-	if cap(*b) <= maxKeptAnswer {
-		shortAnswers.Put(b)
+	if cap(*b) <= maxPooledAnswer {
+		pooledAnswers.Put(b)
+	}
+	if c.fast.text == "" {
+		c.fast = nil // it may hold parts of a long head
 	}
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.short = false
+	c.answering = false
 	if c.closed {
 		_ = c.TCPConn.Close()
 		return answered, true
 	}
 	if answered {
 		c.slot.Use()
-		c.until = now.Add(idleTimeout)
+		c.readDeadline = now.Add(c.endpoint.IdleTimeout)
 	}
 	return answered, last
 }
 
-// maxKeptAnswer is how long a buffer may have become that is kept for the next answer.
-const maxKeptAnswer = 8 << 10
+// endsConnection reports whether a plain head may ask for no further answer. It is a first look; Head.parse decides.
+func endsConnection(head []byte) bool {
+	return bytes.Contains(head, []byte(" HTTP/1.0\r\n")) || bytes.Contains(head, []byte("close\r\n"))
+}
 
-// shortAnswers are buffers for answers by the shortcut.
-var shortAnswers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }}
-
-// waitForDeadline is the read of one byte between heads.
+// waitForDeadline is the one-byte read between heads. It returns when the read is aborted or the connection closed.
 func (c *conn) waitForDeadline() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wake.L = &c.mu
 	c.waiting = true
-	for !c.closed && !aborts(c.until) {
+	for !c.closed && !aborts(c.readDeadline) {
 		c.wake.Wait()
 	}
 	c.waiting = false
@@ -227,42 +193,36 @@ func (c *conn) waitForDeadline() error {
 	return os.ErrDeadlineExceeded
 }
 
-// slack returns the deadline to set so that the next few asked for are covered.
-func slack(t time.Time) time.Time {
+// withSlack returns the deadline for the socket that also covers the next few that net/http sets.
+func withSlack(t time.Time) time.Time {
 	if t.IsZero() || aborts(t) {
 		return t
 	}
 	return t.Add(deadlineSlack)
 }
 
-// endsConnection reports whether a plain head asks for no second answer. The shortcut reads it properly;
-// this is a first look.
-func endsConnection(head []byte) bool {
-	return bytes.Contains(head, []byte(" HTTP/1.0\r\n")) || bytes.Contains(head, []byte("close\r\n"))
-}
-
-// covers reports whether the deadline set serves as well as the one asked for.
-func covers(set, asked time.Time) bool {
-	if asked.IsZero() || set.IsZero() {
-		return asked.IsZero() && set.IsZero()
+// covers reports whether the deadline of the socket serves as well as the one that the caller has set.
+func covers(socket, set time.Time) bool {
+	if set.IsZero() || socket.IsZero() {
+		return set.IsZero() && socket.IsZero()
 	}
-	late := set.Sub(asked)
+	late := socket.Sub(set)
 	return late >= 0 && late <= deadlineSlack
 }
 
-// apply hands the deadline asked for to the socket. c.mu is held.
-func (c *conn) apply() {
-	c.set = slack(c.until)
-	_ = c.TCPConn.SetReadDeadline(c.set) // fails on a closed socket, as the read will
+// applyReadDeadline passes the read deadline to the socket. c.mu is held.
+func (c *conn) applyReadDeadline() {
+	c.socketReadDeadline = withSlack(c.readDeadline)
+	_ = c.TCPConn.SetReadDeadline(c.socketReadDeadline) // fails on a closed socket, as the read will
 }
 
-// SetReadDeadline is in force from the next read on, and at once for one that is under way.
+// SetReadDeadline applies from the next read on, and at once to a read that is running.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.until = t
+	c.readDeadline = t
 	if c.reading {
-		c.apply()
+		c.applyReadDeadline()
 	}
 	if c.waiting {
 		c.wake.Signal()
@@ -270,43 +230,44 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// SetWriteDeadline is in force from the next write on.
+// SetWriteDeadline applies from the next write on.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.writeUntil = t
+	c.writeDeadline = t
 	return nil
 }
 
+// Write implements net.Conn.
 func (c *conn) Write(p []byte) (int, error) {
-	if !covers(c.writeSet, c.writeUntil) {
-		c.writeSet = slack(c.writeUntil)
-		_ = c.TCPConn.SetWriteDeadline(c.writeSet) // fails on a closed socket, as the write will
+	if !covers(c.socketWriteDeadline, c.writeDeadline) {
+		c.socketWriteDeadline = withSlack(c.writeDeadline)
+		_ = c.TCPConn.SetWriteDeadline(c.socketWriteDeadline) // fails on a closed socket, as the write will
 	}
 	return c.TCPConn.Write(p)
 }
 
-// SetDeadline sets both.
+// SetDeadline sets both deadlines.
 func (c *conn) SetDeadline(t time.Time) error {
 	_ = c.SetWriteDeadline(t)
 	return c.SetReadDeadline(t)
 }
 
-// ReadFrom keeps the deadline for writing in force where io.Copy would go around Write.
+// ReadFrom has io.Copy write by Write, which applies the write deadline, and not by the socket's own ReadFrom.
 func (c *conn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(writerOnly{c}, r) }
 
 type writerOnly struct{ io.Writer }
 
-// Close ends a read that waits, too.
+// Close also ends a read that waits. While the fast path is answering, it leaves the socket for it to close.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	if c.waiting {
 		c.wake.Signal()
 	}
-	short, slot := c.short, c.slot
+	answering, slot := c.answering, c.slot
 	c.mu.Unlock()
 	slot.Release()
-	if short {
-		return nil // whoever writes the answer closes the socket behind it
+	if answering {
+		return nil
 	}
 	return c.TCPConn.Close()
 }

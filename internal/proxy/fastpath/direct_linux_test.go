@@ -1,8 +1,7 @@
-package proxy
+package fastpath_test
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,38 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"hacheck/test/proxytest"
 )
-
-// TestDirectIsUsed: what package net accepts has two descriptors' worth of preparations; here none of the
-// answers may come by net/http (TestShortcutIsTaken counts), and the listener is the direct one.
-func TestDirectIsUsed(t *testing.T) {
-	d := newDoor(t, slog.LevelInfo)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	direct := d.Listener(ln)
-	if _, ok := direct.(*directListener); !ok {
-		t.Fatalf("%T", direct)
-	}
-	if direct.Addr().String() != ln.Addr().String() {
-		t.Errorf("address %v, want %v", direct.Addr(), ln.Addr())
-	}
-	if err := direct.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := direct.Accept(); err == nil {
-		t.Error("accepts after Close")
-	}
-	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
-		t.Error("the port is still open")
-	}
-}
 
 // TestDirectHandsOn: heads in pieces, silent connections and large heads come to net/http complete.
 func TestDirectHandsOn(t *testing.T) {
-	d := newDoor(t, slog.LevelInfo)
+	d := proxytest.Start(t, slog.LevelInfo)
 	for name, pieces := range map[string][]string{
 		"in two pieces":        {"GET /spool/web/0 HT", "TP/1.0\r\n\r\n"},
 		"cut in the line end":  {"GET /spool/web/0 HTTP/1.0\r", "\n\r", "\n"},
@@ -52,7 +25,7 @@ func TestDirectHandsOn(t *testing.T) {
 		"larger than a buffer": {"GET /spool/web/0 HTTP/1.0\r\nA: " + string(make4k('a')) + "\r\n\r\n"},
 		"empty lines first":    {"\r\n\r\n", "GET /spool/web/0 HTTP/1.1\r\nConnection: close\r\n\r\n"},
 	} {
-		c, err := net.Dial("tcp", d.addr)
+		c, err := net.Dial("tcp", d.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,51 +37,10 @@ func TestDirectHandsOn(t *testing.T) {
 			}
 			<-time.After(20 * time.Millisecond)
 		}
-		if r := readReply(t, bufio.NewReader(c), "GET"); r.Code != 200 {
+		if r := proxytest.ReadReply(t, bufio.NewReader(c), "GET"); r.Code != 200 {
 			t.Errorf("%s: %+v", name, r)
 		}
 		_ = c.Close()
-	}
-}
-
-// TestDirectReset: a client that resets its connection after its first bytes were read, as HAProxy does when it
-// is killed, is nobody any more by the time net/http would have it.
-func TestDirectReset(t *testing.T) {
-	d := newDoor(t, slog.LevelInfo)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := ln.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fd, _, err := unix.Accept4(int(f.Fd()), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) // Fd makes it blocking
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = c.(*net.TCPConn).SetLinger(0)
-	_ = c.Close()
-	for start := time.Now(); ; {
-		if _, err := unix.Getpeername(fd); errors.Is(err, unix.ENOTCONN) {
-			break
-		}
-		if time.Since(start) > 20*time.Second {
-			t.Fatal("the reset has not come")
-		}
-	}
-	l := &directListener{s: d.Server, addr: ln.Addr()}
-	if h, ok := l.toNet(fd, []byte("GET /")); ok {
-		t.Errorf("handed on: %+v", h)
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
-		t.Errorf("the descriptor is still open: %v", err)
 	}
 }
 
@@ -125,7 +57,7 @@ func make4k(c byte) []byte {
 func TestDirectUnderFire(t *testing.T) {
 	before := descriptors(t)
 	func() {
-		d := newDoor(t, slog.LevelInfo)
+		d := proxytest.Start(t, slog.LevelInfo)
 		var answers, torn atomic.Int64
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
@@ -137,7 +69,7 @@ func TestDirectUnderFire(t *testing.T) {
 						return
 					default:
 					}
-					c, err := net.Dial("tcp", d.addr)
+					c, err := net.Dial("tcp", d.Addr)
 					if err != nil {
 						continue
 					}
@@ -162,13 +94,13 @@ func TestDirectUnderFire(t *testing.T) {
 		for end := time.Now().Add(10 * time.Second); answers.Load() < 2000 && time.Now().Before(end); {
 			<-time.After(time.Millisecond)
 		}
-		_ = d.http.Close()
+		_ = d.HTTP.Close()
 		close(stop)
 		wg.Wait()
 		if answers.Load() < 2000 || torn.Load() > 0 {
 			t.Errorf("%d answers, %d torn; want 2000 and none", answers.Load(), torn.Load())
 		}
-		_ = d.service.http.Close()
+		_ = d.Service.HTTP.Close()
 	}()
 	for end := time.Now().Add(10 * time.Second); ; {
 		n := descriptors(t)

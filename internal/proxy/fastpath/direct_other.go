@@ -1,8 +1,8 @@
 //go:build !linux
 
-package proxy
+package fastpath
 
 import "net"
 
-// direct needs what only Linux has.
-func (s *Server) direct(net.Listener) (net.Listener, bool) { return nil, false }
+// listenDirect needs what only Linux has.
+func listenDirect(net.Listener, *endpoint) (net.Listener, bool) { return nil, false }

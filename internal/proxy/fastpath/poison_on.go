@@ -1,14 +1,12 @@
 //go:build poison
 
-package proxy
+package fastpath
 
-import (
-	"hacheck/internal/check"
-	"hacheck/internal/health"
-)
+import "unsafe"
 
-// With the build tag "poison" every buffer is overwritten as soon as its request is answered, so that a test sees at
-// once when something still reads it. `make test` and `make fuzz` build with it.
+// With the build tag "poison" the fast path overwrites each buffer once its request is answered, and the copy of a head
+// once the connection has forgotten it, so that a test notices at once when something still reads them. `make test` and
+// `make fuzz` build with this tag.
 
 // poison overwrites a buffer whose request is answered.
 func poison(b []byte) {
@@ -17,11 +15,6 @@ func poison(b []byte) {
 	}
 }
 
-// poison overwrites what the pool hands to another request.
-func (q *question) poison() {
-	bad := check.Field{Name: "Poison", Value: "poison"}
-	for i := range q.fields {
-		q.fields[i] = bad
-	}
-	q.ask = health.Request{Target: check.Target{Protocol: "poison", Service: "poison", Host: "poison", URI: "/poison"}}
-}
+// poisonText overwrites a copy of a head. The copy was made at run time and has no other owner, so its memory is
+// writable.
+func poisonText(s string) { poison(unsafe.Slice(unsafe.StringData(s), len(s))) }

@@ -1,4 +1,4 @@
-package proxy
+package web
 
 import (
 	"fmt"
@@ -10,8 +10,8 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// overviewText is the overview as a person reads it in a terminal. If it is empty, appendFirstSteps follows, which is
-// about the address that each client has asked.
+// overviewText is the overview for a terminal. If it is empty, appendFirstSteps follows, which names the host that the
+// client has asked.
 type overviewText struct {
 	body  []byte
 	empty bool
@@ -20,8 +20,8 @@ type overviewText struct {
 // empty reports whether there is no override and no service to show.
 func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services) == 0 }
 
-// appendFirstSteps appends what to do with a daemon that nobody has asked anything. at is its address.
-func appendFirstSteps(b []byte, at string) []byte {
+// appendFirstSteps appends the first steps with a new daemon. host is its host and port.
+func appendFirstSteps(b []byte, host string) []byte {
 	return fmt.Appendf(b, `
 Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
   curl http://%s/tcp/web/8080
@@ -31,7 +31,7 @@ Nobody has asked about a service in the last 10 minutes, and nothing is overridd
       in an HAProxy backend, with "check port 3333" at its servers, lets HAProxy ask
   hadown web -r "why"
       takes web out, and haup web puts it back
-`, at)
+`, host)
 }
 
 // appendText appends the overview as text.
@@ -40,11 +40,11 @@ func (o *overview) appendText(b []byte) []byte {
 	if o.Host != "" {
 		on = " on " + oneLine(o.Host)
 	}
-	said := "no overrides, " + textfmt.Count(len(o.Services), "service")
+	counts := "no overrides, " + textfmt.Count(len(o.Services), "service")
 	if n := len(o.Overrides); n > 0 {
-		said = textfmt.Count(n, "override") + ", " + textfmt.Count(len(o.Services), "other service")
+		counts = textfmt.Count(n, "override") + ", " + textfmt.Count(len(o.Services), "other service")
 	}
-	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, textfmt.Seconds(o.Uptime), said)
+	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, textfmt.Seconds(o.Uptime), counts)
 	if o.SpoolLost {
 		b = append(b, "The spool directory is not where it was: these are the last known overrides.\n"...)
 	}
@@ -52,49 +52,57 @@ func (o *overview) appendText(b []byte) []byte {
 		b = append(b, "Started with -S: overrides reach balancers through the agent alone.\n"...)
 	}
 	if len(o.Overrides) > 0 {
-		rows := []textRow{{cells: []string{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}}
-		for i := range o.Overrides {
-			r := &o.Overrides[i]
-			row := []string{r.State, r.label(), "-", "lifted", r.Reason}
-			if r.Since != nil {
-				row[2] = textfmt.Seconds(o.Now-*r.Since) + " ago"
-			}
-			if r.Until != nil {
-				row[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
-			}
-			rows = append(rows, textRow{row, r.below()})
-		}
-		b = appendTable(append(b, '\n'), rows)
+		b = appendTable(append(b, '\n'), o.overrideTable())
 	}
 	if len(o.Services) > 0 {
-		rows := []textRow{{cells: []string{"STATE", "SERVICE", "ASKED", "CHECK TOOK", "ANSWER"}}}
-		for i := range o.Services {
-			r := &o.Services[i]
-			row := []string{r.State, r.label(), "-", "-", ""}
-			if r.By != "" {
-				row[0] += " (" + r.By + ")"
-			}
-			if a := r.Last; a != nil {
-				row[2] = textfmt.Seconds(a.Ago) + " ago"
-				if a.Took != nil {
-					row[3] = time.Duration(*a.Took * float64(time.Second)).Round(10 * time.Microsecond).String()
-				}
-				row[4] = strconv.Itoa(a.Code)
-				switch {
-				case a.By != "":
-					row[4] += " (" + a.By + ")"
-				case a.Why != "":
-					row[4] += " " + a.Why
-				}
-			}
-			rows = append(rows, textRow{row, r.below()})
-		}
-		b = appendTable(append(b, '\n'), rows)
+		b = appendTable(append(b, '\n'), o.serviceTable())
 	}
 	return b
 }
 
-// label names what a row is about as hastatus does: an instance on this machine has an empty host.
+func (o *overview) overrideTable() []textRow {
+	rows := []textRow{{cells: []string{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}}
+	for i := range o.Overrides {
+		r := &o.Overrides[i]
+		cells := []string{r.State, r.label(), "-", "lifted", r.Reason}
+		if r.Since != nil {
+			cells[2] = textfmt.Seconds(o.Now-*r.Since) + " ago"
+		}
+		if r.Until != nil {
+			cells[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
+		}
+		rows = append(rows, textRow{cells, r.clientLines()})
+	}
+	return rows
+}
+
+func (o *overview) serviceTable() []textRow {
+	rows := []textRow{{cells: []string{"STATE", "SERVICE", "ASKED", "CHECK TOOK", "ANSWER"}}}
+	for i := range o.Services {
+		r := &o.Services[i]
+		cells := []string{r.State, r.label(), "-", "-", ""}
+		if r.By != "" {
+			cells[0] += " (" + r.By + ")"
+		}
+		if a := r.Last; a != nil {
+			cells[2] = textfmt.Seconds(a.Ago) + " ago"
+			if a.Took != nil {
+				cells[3] = time.Duration(*a.Took * float64(time.Second)).Round(10 * time.Microsecond).String()
+			}
+			cells[4] = strconv.Itoa(a.Code)
+			switch {
+			case a.By != "":
+				cells[4] += " (" + a.By + ")"
+			case a.Why != "":
+				cells[4] += " " + a.Why
+			}
+		}
+		rows = append(rows, textRow{cells, r.clientLines()})
+	}
+	return rows
+}
+
+// label returns the name of a row as hastatus shows it: an instance on this machine has an empty host.
 func (r *overviewRow) label() string {
 	if r.Port == 0 {
 		return r.Service
@@ -102,8 +110,8 @@ func (r *overviewRow) label() string {
 	return r.Service + ":" + r.Host + ":" + strconv.Itoa(int(r.Port))
 }
 
-// below are the lines about balancers.
-func (r *overviewRow) below() []string {
+// clientLines returns the lines about balancers and agent checks.
+func (r *overviewRow) clientLines() []string {
 	var lines []string
 	for _, v := range r.Balancers {
 		line := v.Name
@@ -132,22 +140,22 @@ func (r *overviewRow) below() []string {
 	return lines
 }
 
-// textRow is one row of a table, and lines that belong to it.
+// textRow is one row of a table, and the lines below it.
 type textRow struct {
 	cells []string
 	below []string
 }
 
-// widestCell is how far a column is padded. A longer cell moves only its own row, so one name of 200 letters
-// does not push everything else off the screen.
-const widestCell = 40
+// maxPadded bounds the padding of a column. A longer cell moves only its own row, so one name of 200 letters does not push
+// everything else off the screen.
+const maxPadded = 40
 
 // appendTable appends rows with their columns aligned and two spaces between; the last column is not padded.
 func appendTable(b []byte, rows []textRow) []byte {
 	width := make([]int, len(rows[0].cells)-1)
 	for _, row := range rows {
 		for i := range width {
-			if n := utf8.RuneCountInString(row.cells[i]); n <= widestCell {
+			if n := utf8.RuneCountInString(row.cells[i]); n <= maxPadded {
 				width[i] = max(width[i], n)
 			}
 		}
