@@ -44,7 +44,7 @@ run: build ## build, then run the daemon on 127.0.0.1:3333 with the overrides in
 demo: build ## watch a minute of it: HAProxy, hacheck and two toy services on free ports; needs haproxy, no root
 	@go run ./demo -bin $(BIN)
 
-# With the tag "poison" the daemon overwrites each buffer once its request is answered: see internal/proxy/poison_on.go.
+# With the tag "poison" the daemon overwrites each buffer once its request is answered: see internal/proxy/fastpath/poison_on.go.
 test: ## install the servers the tests need (as root), then run every test under the race detector; HAPROXY=/path takes another HAProxy
 	test/install.sh
 	@# sbin is where Debian keeps servers, and not on the PATH of a user who is not root. The time limit is for what

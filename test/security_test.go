@@ -804,6 +804,10 @@ func TestSecurityPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	parts, err := filepath.Glob("../internal/*/*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	here, err := filepath.Glob("../*/*_test.go")
 	if err != nil {
 		t.Fatal(err)
@@ -814,7 +818,7 @@ func TestSecurityPage(t *testing.T) {
 	}
 	function := regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`)
 	var ours []string
-	for _, file := range slices.Concat(files, here, commands) {
+	for _, file := range slices.Concat(files, parts, here, commands) {
 		for _, m := range function.FindAllStringSubmatch(read(t, file), -1) {
 			tests[m[1]] = true
 			if filepath.Base(file) == "security_test.go" {

@@ -93,11 +93,11 @@ func (s *Server) answer(c *checkRequest, mayBlock bool) (v health.Verdict, at ti
 		}
 	}
 	at = time.Now()
-	s.recorder.RecordAnswer(c.service, &balancer.Request{
+	s.recorder.RecordAnswer(c.service, balancer.Request{
 		Peer: c.client, HasState: c.state.Sent, State: c.state.Header, Node: c.state.Node, Name: c.state.Name, URL: c.url,
 		Host: q.Target.Host, Port: q.Target.Port, Here: q.Local,
 		Received: received, Code: v.Result.Code, Override: v.State, Answered: at,
-	}, &v)
+	}, v)
 	return v, at, true
 }
 

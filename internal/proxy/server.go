@@ -32,13 +32,12 @@ type Settings struct {
 	Remote        Remote
 }
 
-// Recorder records check requests; *web.Server implements it. Its memory must not share that of the arguments after
-// the call.
+// Recorder records check requests; *web.Server implements it. It must clone the strings that it keeps.
 type Recorder interface {
 	// RecordRequest records that a client asks about a service, before a check runs for the answer.
 	RecordRequest(service, client string, at time.Time)
 	// RecordAnswer records a request and its answer.
-	RecordAnswer(service string, r *balancer.Request, v *health.Verdict)
+	RecordAnswer(service string, r balancer.Request, v health.Verdict)
 }
 
 // Options are what a Server keeps for life.

@@ -148,8 +148,8 @@ func (s *Server) RecordRequest(service, client string, at time.Time) {
 }
 
 // RecordAnswer records a request and its answer. It keeps none of the memory of r and v.
-func (s *Server) RecordAnswer(service string, r *balancer.Request, v *health.Verdict) {
-	s.recent.record(service, r, v)
+func (s *Server) RecordAnswer(service string, r balancer.Request, v health.Verdict) {
+	s.recent.record(service, &r, &v)
 }
 
 // RecordHTTPAnswer records an answer of an endpoint that is not hacheck's proxy. url tells this question from others

@@ -141,10 +141,8 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		c.fast = newAnswerer(c.endpoint)
 	}
 	b := pooledAnswers.Get().(*[]byte)
-	var now time.Time
 	if *b, last, answered = c.fast.answer((*b)[:0], head, c.client, c.seenByHTTP); answered {
-		now = time.Now()
-		_ = c.SetWriteDeadline(now.Add(writeTimeout))
+		_ = c.SetWriteDeadline(c.fast.at.Add(writeTimeout))
 		if _, err := c.Write(*b); err != nil {
 			last = true
 		}
@@ -153,9 +151,6 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	}
 	if cap(*b) <= maxPooledAnswer {
 		pooledAnswers.Put(b)
-	}
-	if c.fast.text == "" {
-		c.fast = nil // it may hold parts of a long head
 	}
 
 	c.mu.Lock()
@@ -167,7 +162,10 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	}
 	if answered {
 		c.slot.Use()
-		c.readDeadline = now.Add(c.endpoint.IdleTimeout)
+		c.readDeadline = c.fast.at.Add(c.endpoint.IdleTimeout)
+	}
+	if c.fast.text == "" {
+		c.fast = nil // it may hold parts of a long head
 	}
 	return answered, last
 }

@@ -99,8 +99,9 @@ func (l listener) Accept() (net.Conn, error) {
 type answerer struct {
 	date    *Date
 	request Request
-	text    string // of the remembered head; "" for none
-	head    Head   // its strings are parts of text
+	text    string    // of the remembered head; "" for none
+	head    Head      // its strings are parts of text
+	at      time.Time // of the last answer
 }
 
 func newAnswerer(e *endpoint) *answerer { return &answerer{date: &e.date, request: e.NewRequest()} }
@@ -112,11 +113,12 @@ func (a *answerer) answer(out, head []byte, client string, mayBlock bool) (answe
 	if string(head) != a.text && !a.parse(head) || !mayBlock && !a.head.close {
 		return out, false, false
 	}
-	v, at, ok := a.request.Answer(client, mayBlock)
+	var v health.Verdict
+	v, a.at, ok = a.request.Answer(client, mayBlock)
 	if !ok {
 		return out, false, false
 	}
-	out, last = a.appendAnswer(out, &v, at), a.head.close
+	out, last = a.appendAnswer(out, &v), a.head.close
 	if len(a.text) > maxRememberedHead {
 		a.forget()
 	}
@@ -165,7 +167,7 @@ func BodyAllowed(code int) bool {
 }
 
 // appendAnswer appends what net/http would write.
-func (a *answerer) appendAnswer(b []byte, v *health.Verdict, at time.Time) []byte {
+func (a *answerer) appendAnswer(b []byte, v *health.Verdict) []byte {
 	h := &a.head
 	code, body := v.Result.Code, v.Result.Body
 	if h.http10 {
@@ -179,7 +181,7 @@ func (a *answerer) appendAnswer(b []byte, v *health.Verdict, at time.Time) []byt
 	b = append(b, "\r\nAge: "...)
 	b = strconv.AppendInt(b, max(int64(v.Age/time.Second), 0), 10)
 	b = append(b, "\r\nDate: "...)
-	b = append(b, a.date.Value(at)[0]...)
+	b = append(b, a.date.Value(a.at)[0]...)
 	b = append(b, "\r\nX-Content-Type-Options: nosniff\r\nX-Hacheck-Cache: "...)
 	b = append(b, v.Cache.String()...)
 	if BodyAllowed(code) {
