@@ -5,21 +5,22 @@ import (
 	"slices"
 )
 
-// What is inserted at the end of a head. The empty Host is handed on by net/http as "", which is how it
-// counts as not sent. A request with a body is made the last one of its connection, so that nobody has
-// to know where the body ends and the next head begins.
+// The lines that a headRewriter inserts at the end of a head. net/http passes an empty Host on as "", which counts as not
+// sent. A request with a body ends its connection, so that the rewriter need not know where the body ends and the next
+// head begins.
 const (
 	hostLine   = "Host:\r\n"
 	closeLine  = "Connection: close\r\n"
 	insertions = hostLine + closeLine
 )
 
-// headRewriter follows the heads of HTTP/1 requests in a stream, in pieces of any size.
+// headRewriter inserts the missing lines into the heads of the HTTP/1 requests of a stream, which comes in pieces of any
+// size.
 type headRewriter struct {
-	state headState
-	host  bool   // this head has a Host line
-	body  bool   // this head announces a body
-	part  []byte // of a line whose end has not come yet; net/http's limit on heads bounds it
+	state   headState
+	hasHost bool   // this head has a Host line
+	hasBody bool   // this head announces a body
+	partial []byte // the beginning of a line whose end has not arrived; net/http's limit on heads bounds it
 }
 
 type headState uint8
@@ -29,14 +30,14 @@ const (
 	requestLine
 	headerLine
 	lastNewline // after the \r of the empty line that ends a head
-	passing     // nothing of what follows is a head
+	passThrough // no head follows
 )
 
-// rewrite returns b with the missing lines. It works in b's own array where the capacity allows.
+// rewrite returns b with the missing lines. It uses the array of b if the capacity allows.
 func (h *headRewriter) rewrite(b []byte) []byte {
 	for i := 0; i < len(b); {
 		switch h.state {
-		case passing:
+		case passThrough:
 			return b
 
 		case betweenHeads:
@@ -46,19 +47,19 @@ func (h *headRewriter) rewrite(b []byte) []byte {
 			}
 			b = slices.Delete(b, i, end)
 			if i < len(b) {
-				h.state, h.host, h.body = requestLine, false, false
+				h.state, h.hasHost, h.hasBody = requestLine, false, false
 			}
 
 		case lastNewline:
 			if b[i] != '\n' {
-				h.state = passing // a bare \r: net/http refuses the head
+				h.state = passThrough // a bare \r: net/http refuses the head
 				return b
 			}
 			i++
 			h.state = betweenHeads
 
 		case headerLine:
-			if len(h.part) == 0 && (b[i] == '\r' || b[i] == '\n') {
+			if len(h.partial) == 0 && (b[i] == '\r' || b[i] == '\n') {
 				b, i = h.endOfHead(b, i)
 				continue
 			}
@@ -67,13 +68,13 @@ func (h *headRewriter) rewrite(b []byte) []byte {
 		default:
 			n := bytes.IndexByte(b[i:], '\n')
 			if n < 0 {
-				h.part = append(h.part, b[i:]...)
+				h.partial = append(h.partial, b[i:]...)
 				return b
 			}
 			line := b[i : i+n]
-			if len(h.part) > 0 {
-				h.part = append(h.part, line...)
-				line, h.part = h.part, nil
+			if len(h.partial) > 0 {
+				h.partial = append(h.partial, line...)
+				line, h.partial = h.partial, nil
 			}
 			if h.state == headerLine {
 				h.header(line)
@@ -85,15 +86,15 @@ func (h *headRewriter) rewrite(b []byte) []byte {
 	return b
 }
 
-// endOfHead inserts at b[i], the first byte of the empty line, and returns where to go on.
+// endOfHead inserts the lines at b[i], the first byte of the empty line. It returns the index at which to continue.
 func (h *headRewriter) endOfHead(b []byte, i int) ([]byte, int) {
 	insert := ""
 	switch {
-	case !h.host && h.body:
+	case !h.hasHost && h.hasBody:
 		insert = insertions
-	case !h.host:
+	case !h.hasHost:
 		insert = hostLine
-	case h.body:
+	case h.hasBody:
 		insert = closeLine
 	}
 	if insert != "" {
@@ -101,8 +102,8 @@ func (h *headRewriter) endOfHead(b []byte, i int) ([]byte, int) {
 		i += len(insert)
 	}
 	switch {
-	case h.body:
-		h.state = passing
+	case h.hasBody:
+		h.state = passThrough
 	case b[i] == '\r':
 		h.state = lastNewline
 	default:
@@ -111,7 +112,7 @@ func (h *headRewriter) endOfHead(b []byte, i int) ([]byte, int) {
 	return b, i + 1
 }
 
-// header looks at one header line, without its newline.
+// header notes what one header line, without its newline, means for the head.
 func (h *headRewriter) header(line []byte) {
 	name, value, ok := bytes.Cut(line, []byte{':'})
 	if !ok {
@@ -119,12 +120,12 @@ func (h *headRewriter) header(line []byte) {
 	}
 	switch len(name) {
 	case len("host"):
-		h.host = h.host || bytes.EqualFold(name, []byte("host"))
+		h.hasHost = h.hasHost || bytes.EqualFold(name, []byte("host"))
 	case len("content-length"):
 		if bytes.EqualFold(name, []byte("content-length")) && string(bytes.TrimSpace(value)) != "0" {
-			h.body = true
+			h.hasBody = true
 		}
 	case len("transfer-encoding"):
-		h.body = h.body || bytes.EqualFold(name, []byte("transfer-encoding"))
+		h.hasBody = h.hasBody || bytes.EqualFold(name, []byte("transfer-encoding"))
 	}
 }
