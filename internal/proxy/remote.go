@@ -207,7 +207,7 @@ func formOf(w http.ResponseWriter, r *http.Request) (map[string]string, error) {
 		}
 		sources = append(sources, r.PostForm)
 	case "multipart/form-data":
-		if err := r.ParseMultipartForm(maxFormBytes); err != nil {
+		if err := r.ParseMultipartForm(maxFormBytes); err != nil { //nolint:gosec // MaxBytesReader bounds the body
 			return nil, fmt.Errorf("form: %w", err)
 		}
 		sources = append(sources, r.MultipartForm.Value)

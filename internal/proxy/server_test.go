@@ -229,7 +229,7 @@ func TestAHalfClosedClientGetsItsAnswer(t *testing.T) {
 	}
 }
 
-// TestKeptConnection mixes what the shortcut answers with what it does not on one connection.
+// TestKeptConnection: requests of the fast path and of net/http may follow each other on one connection.
 func TestKeptConnection(t *testing.T) {
 	d := proxytest.Start(t, slog.LevelInfo)
 	c, err := net.Dial("tcp", d.Addr)
@@ -265,10 +265,10 @@ func TestKeptConnection(t *testing.T) {
 	}
 }
 
-// TestAnAskerThatHangsUp: its check lives on, and whoever asks next has the answer, however the first one was served.
-func TestAnAskerThatHangsUp(t *testing.T) {
+// TestClientHangsUp: its check goes on, and the next client gets the result, on the fast path and through net/http.
+func TestClientHangsUp(t *testing.T) {
 	for name, connect := range map[string]func(*testing.T, *proxytest.Server) net.Conn{
-		"the shortcut": func(t *testing.T, d *proxytest.Server) net.Conn {
+		"the fast path": func(t *testing.T, d *proxytest.Server) net.Conn {
 			c, _ := d.Kept(t)
 			return c
 		},
@@ -289,7 +289,7 @@ func TestAnAskerThatHangsUp(t *testing.T) {
 			_ = c.Close()
 			close(d.Service.Hold)
 			if r := d.Get(t, "/http/web/PORT/held"); r.Code != 200 || r.Body != "body of /held" {
-				t.Errorf("who asks next gets %+v", r)
+				t.Errorf("the next client gets %+v", r)
 			}
 			if n := d.Service.Requests.Load(); n != 1 {
 				t.Errorf("%d checks, want the first one's", n)

@@ -21,13 +21,13 @@ import (
 	"hacheck/test/proxytest"
 )
 
-// TestBalancers: every check request teaches who asks, whichever way it is answered, and /balancers says it.
+// TestBalancers: /balancers shows the balancer of each check request, of the fast path and of net/http.
 func TestBalancers(t *testing.T) {
 	t.Parallel()
 	zero, one, two := 0, 1, 2
 	state := "X-Haproxy-Server-State: UP; address=127.0.0.1; port=PORT; name=be/s1; node=lb1; weight=1/2; scur=2/9; qcur=0"
 	for name, ask := range map[string]func(t *testing.T, d *proxytest.Server, head string){
-		"the shortcut": func(t *testing.T, d *proxytest.Server, head string) {
+		"the fast path": func(t *testing.T, d *proxytest.Server, head string) {
 			d.Send(t, "GET", head+"Connection: close\r\n\r\n")
 		},
 		"net/http": func(t *testing.T, d *proxytest.Server, head string) {
@@ -85,7 +85,7 @@ func TestBalancers(t *testing.T) {
 	}
 }
 
-// TestBalancersPage: what is no service is refused with a sentence, and no balancer takes the page for a check.
+// TestBalancersPage: a text that names no service gets an error, and no balancer gets a healthy answer.
 func TestBalancersPage(t *testing.T) {
 	t.Parallel()
 	d := proxytest.Start(t, slog.LevelInfo)
@@ -95,14 +95,14 @@ func TestBalancersPage(t *testing.T) {
 	if r := d.Get(t, "/balancers", "X-Haproxy-Server-State: UP"); r.Code != 404 {
 		t.Errorf("to a balancer: %+v", r)
 	}
-	// A refused request has an asker too, but checks nothing.
+	// A refused request is recorded, too.
 	d.Get(t, "/http/web/0/", "X-Haproxy-Server-State: UP; port=x; node=lb1; name=be/s")
 	if got := d.Balancers(); len(got) != 1 || got[0].Last.Code != 400 || got[0].Port != 0 {
 		t.Errorf("%+v", got)
 	}
 }
 
-// TestStatusAllowed: what is no check is for this machine and whom status_allowed names; checks are for all.
+// TestStatusAllowed: this machine and the clients in status_allowed may read pages; every client may ask for a check.
 func TestStatusAllowed(t *testing.T) {
 	t.Parallel()
 	d := proxytest.Start(t, slog.LevelInfo)
@@ -147,7 +147,7 @@ func TestStatusAllowed(t *testing.T) {
 	}
 }
 
-// TestStatusSpool: where the spool directory is, this machine alone may see, whoever may see the other pages.
+// TestStatusSpool: only this machine may read where the spool directory is, whatever status_allowed says.
 func TestStatusSpool(t *testing.T) {
 	d := proxytest.Start(t, slog.LevelInfo)
 	set := d.Pages

@@ -79,7 +79,7 @@ func TestIndex(t *testing.T) {
 	}
 }
 
-// TestIndexPolicy: the browser is told to run this script, apply this style, ask us, and nothing else.
+// TestIndexPolicy: the policy allows this script, this style and requests to this server, and nothing else.
 func TestIndexPolicy(t *testing.T) {
 	t.Parallel()
 	d := proxytest.Start(t, slog.LevelInfo)
@@ -119,7 +119,7 @@ func TestIndexPolicy(t *testing.T) {
 	}
 }
 
-// scene is a door that was asked about services in every state there is.
+// scene returns an endpoint with services in every state.
 func scene(t *testing.T) *proxytest.Server {
 	d := proxytest.Start(t, slog.LevelInfo)
 	state := func(node, name, rest string) string {

@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestServiceState: what each balancer was told last about each server decides, and what is old does not.
+// TestServiceState: the last answer to each balancer about each server decides, unless it is old.
 func TestServiceState(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -10,8 +10,8 @@ import (
 	"hacheck/internal/health"
 )
 
-// TestTablesAreBounded asks for more services than the tables hold. Every client finds room at the cost of the one
-// that fills them, and nobody else's service goes.
+// TestTablesAreBounded: with more services than the tables hold, every client gets room at the cost of the client that
+// fills them, and no other client loses a service.
 func TestTablesAreBounded(t *testing.T) {
 	tab := newRecentTable(balancer.New())
 	now := time.Now()
@@ -61,8 +61,8 @@ func TestTablesAreBounded(t *testing.T) {
 	}
 }
 
-// TestTwoClientsTogether: two clients that ask about the same invented services keep a third one out no longer than
-// one of them would.
+// TestTwoClientsTogether: two clients that ask about the same invented services keep a third one out no longer than one
+// of them alone.
 func TestTwoClientsTogether(t *testing.T) {
 	tab := newRecentTable(balancer.New())
 	now := time.Now()
@@ -82,8 +82,7 @@ func TestTwoClientsTogether(t *testing.T) {
 	}
 }
 
-// TestTableUnderLoad has clients displace each other's rows while they are asked about. Afterwards the table agrees
-// with itself.
+// TestTableUnderLoad: the table is consistent after clients have displaced each other's rows while asking about them.
 func TestTableUnderLoad(t *testing.T) {
 	tab := newRecentTable(balancer.New())
 	var wg sync.WaitGroup

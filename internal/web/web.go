@@ -8,14 +8,13 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
-
-	"net/netip"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/clients"
@@ -152,8 +151,7 @@ func (s *Server) RecordAnswer(service string, r balancer.Request, v health.Verdi
 	s.recent.record(service, &r, &v)
 }
 
-// RecordHTTPAnswer records an answer of an endpoint that is not hacheck's proxy. url tells this question from others
-// about the service.
+// RecordHTTPAnswer records an answer of another endpoint. url identifies the question among others about the service.
 func (s *Server) RecordHTTPAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
 	var state balancer.SentState
 	for _, header := range r.Header[balancer.StateHeader] {
