@@ -23,13 +23,7 @@ func Network(addr netip.Addr) netip.Prefix {
 
 // NetworkOf is Network of an address in text, without a port. It returns the zero Prefix for text that is no
 // address, so that all clients without one share one limit.
-func NetworkOf(addr string) netip.Prefix {
-	a, err := netip.ParseAddr(addr)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return Network(a)
-}
+func NetworkOf(addr string) netip.Prefix { return Network(ParseAddr(addr)) }
 
 // HostOf returns the address in remote, the text of a listener's "address:port". It is net.SplitHostPort without the
 // tests for text from elsewhere.

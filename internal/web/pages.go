@@ -165,7 +165,7 @@ func (s *Server) balancers(service string) balancer.Report {
 	report := s.recent.balancers.Report(service)
 	report.AgentOnly = s.settings.Load().AgentOnly
 	var since time.Time // when the row of the service was made
-	if row := s.recent.services.get(service); row != nil {
+	if row := s.recent.get(service); row != nil {
 		since = row.since
 	}
 	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.OtherUnrecorded(since)...)

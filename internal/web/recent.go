@@ -1,7 +1,9 @@
 package web
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,17 +29,18 @@ const (
 // them. So a client that asks about ever new services loses those that it alone asks about.
 type recentTable struct {
 	balancers *balancer.Table
-	services  *serviceMap
 
-	// mu guards the rest, and which rows and callers there are. It is locked before the locks of services and rows.
+	// mu guards the rest, and is held while rows and callers are added or removed. It is locked before the other locks.
 	mu      sync.Mutex
-	n       int // services
 	callers *share.Shares[*caller]
 	swept   time.Time
+
+	rowsMu sync.RWMutex // guards rows, besides mu
+	rows   map[string]*serviceRow
 }
 
 func newRecentTable(b *balancer.Table) *recentTable {
-	return &recentTable{balancers: b, services: newServiceMap(), callers: share.New((*caller).count)}
+	return &recentTable{balancers: b, callers: share.New((*caller).count), rows: map[string]*serviceRow{}}
 }
 
 // caller is an address that has asked about a service.
@@ -127,9 +130,30 @@ func (s *serviceRow) each(f func(c *caller)) {
 	}
 }
 
+// get returns the row of a service, or nil.
+func (t *recentTable) get(service string) *serviceRow {
+	t.rowsMu.RLock()
+	defer t.rowsMu.RUnlock()
+	return t.rows[service]
+}
+
+// all returns all rows, in no order.
+func (t *recentTable) all() []*serviceRow {
+	t.rowsMu.RLock()
+	defer t.rowsMu.RUnlock()
+	return slices.Collect(maps.Values(t.rows))
+}
+
+// remove removes the row of a service. t.mu is held.
+func (t *recentTable) remove(service string) {
+	t.rowsMu.Lock()
+	defer t.rowsMu.Unlock()
+	delete(t.rows, service)
+}
+
 // row returns the row of a service about which the client at addr asks now. It returns nil if the table has no room.
 func (t *recentTable) row(service, addr string, now time.Time) *serviceRow {
-	if row := t.services.get(service); row != nil {
+	if row := t.get(service); row != nil {
 		return row
 	}
 	return t.enter(service, addr, now)
@@ -141,20 +165,22 @@ func (t *recentTable) enter(service, addr string, now time.Time) *serviceRow {
 	client := clients.NetworkOf(addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	row := t.services.get(service)
-	for t.callers.Len() >= maxCallers || row == nil && t.n >= maxServices {
+	row := t.get(service)
+	for t.callers.Len() >= maxCallers || row == nil && len(t.rows) >= maxServices {
 		if row != nil && row.has(addr) {
 			return row
 		}
 		if !t.makeRoom(client, now) {
 			return row
 		}
-		row = t.services.get(service) // makeRoom may have removed it
+		row = t.get(service) // makeRoom may have removed it
 	}
 	if row == nil {
 		name := strings.Clone(service)
-		row = t.services.add(&serviceRow{name: name, since: now, at: now, balancers: t.balancers.Service(name)})
-		t.n++
+		row = &serviceRow{name: name, since: now, at: now, balancers: t.balancers.Service(name)}
+		t.rowsMu.Lock()
+		t.rows[name] = row
+		t.rowsMu.Unlock()
 	}
 	row.mu.Lock()
 	defer row.mu.Unlock()
@@ -173,11 +199,11 @@ func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	if now.Sub(t.swept) >= time.Second {
 		t.swept = now
 		t.sweep(now)
-		if t.n < maxServices && t.callers.Len() < maxCallers {
+		if len(t.rows) < maxServices && t.callers.Len() < maxCallers {
 			return true
 		}
 	}
-	t.balancers.Full("services", t.callers.Largest(), t.n)
+	t.balancers.Full("services", t.callers.Largest(), len(t.rows))
 	c, ok := t.callers.Displace(client)
 	if !ok {
 		return false
@@ -187,8 +213,7 @@ func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	last, at := s.remove(c), s.at
 	s.mu.Unlock()
 	if last {
-		t.services.remove(s.name)
-		t.n--
+		t.remove(s.name)
 		t.balancers.RecordMissed(s.name, c.addr, at)
 	}
 	return true
@@ -196,17 +221,18 @@ func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 
 // sweep removes the services without a request for recentFor. t.mu is held.
 func (t *recentTable) sweep(now time.Time) {
-	t.services.each(func(_ string, s *serviceRow) (keep bool) {
+	for _, s := range t.all() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		if now.Sub(s.at) <= recentFor {
-			return true
+		old := now.Sub(s.at) > recentFor
+		if old {
+			s.removed = true
+			s.each(func(c *caller) { t.callers.Remove(c.place) })
 		}
-		t.n--
-		s.removed = true
-		s.each(func(c *caller) { t.callers.Remove(c.place) })
-		return false
-	})
+		s.mu.Unlock()
+		if old {
+			t.remove(s.name)
+		}
+	}
 }
 
 // record records the answer v to the request r about a service.

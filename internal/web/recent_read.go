@@ -20,24 +20,23 @@ type lastAnswer struct {
 
 // since returns the services with a request since then, by name: service alone, or all if it is "".
 func (t *recentTable) since(then time.Time, service string) []recentRow {
-	rows := []recentRow{}
-	add := func(name string, s *serviceRow) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.at.Before(then) {
-			return true
-		}
-		row := recentRow{service: name, at: s.at}
-		if s.answered {
-			row.last = &lastAnswer{Code: s.code, RemoteIP: s.addr, TS: unixSeconds(s.at)}
-		}
-		rows = append(rows, row)
-		return true
-	}
+	all := []*serviceRow{t.get(service)}
 	if service == "" {
-		t.services.each(add)
-	} else if s := t.services.get(service); s != nil {
-		add(service, s)
+		all = t.all()
+	} else if all[0] == nil {
+		all = nil
+	}
+	rows := []recentRow{}
+	for _, s := range all {
+		s.mu.Lock()
+		if !s.at.Before(then) {
+			row := recentRow{service: s.name, at: s.at}
+			if s.answered {
+				row.last = &lastAnswer{Code: s.code, RemoteIP: s.addr, TS: unixSeconds(s.at)}
+			}
+			rows = append(rows, row)
+		}
+		s.mu.Unlock()
 	}
 	sort.Slice(rows, func(i, j int) bool { return rows[i].service < rows[j].service })
 	return rows
@@ -100,45 +99,35 @@ type Seen struct {
 
 // Seen returns the services with an answer in the last ten minutes, by name.
 func (s *Server) Seen() []Seen {
-	answers := s.recent.answers()
+	then := time.Now().Add(-recentFor)
 	var list []Seen
-	for _, row := range s.recent.since(time.Now().Add(-recentFor), "") {
-		if row.last != nil {
-			list = append(list, Seen{Service: row.service, Code: row.last.Code, Answers: answers[row.service]})
+	for _, row := range s.recent.all() {
+		row.mu.Lock()
+		if row.answered && !row.at.Before(then) {
+			n := row.past // those to callers that lost their place
+			row.each(func(c *caller) { n += c.n })
+			list = append(list, Seen{Service: row.name, Code: row.code, Answers: n})
 		}
+		row.mu.Unlock()
 	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Service < list[j].Service })
 	return list
-}
-
-// answers returns the number of answers about each service, those to callers that lost their place included.
-func (t *recentTable) answers() map[string]uint64 {
-	all := make(map[string]uint64)
-	t.services.each(func(name string, s *serviceRow) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		n := s.past
-		s.each(func(c *caller) { n += c.n })
-		all[name] = n
-		return true
-	})
-	return all
 }
 
 // counts returns the number of answers about each service to each caller.
 func (t *recentTable) counts() map[string]map[string]uint64 {
 	all := make(map[string]map[string]uint64)
-	t.services.each(func(name string, s *serviceRow) bool {
+	for _, s := range t.all() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		m := make(map[string]uint64, 1+len(s.others))
 		s.each(func(c *caller) {
 			if c.n > 0 {
 				m[c.addr] = c.n
 			}
 		})
-		all[name] = m
-		return true
-	})
+		s.mu.Unlock()
+		all[s.name] = m
+	}
 	return all
 }
 
@@ -154,13 +143,12 @@ type latest struct {
 // latest returns the services with a request since then, by name.
 func (t *recentTable) latest(then, now time.Time) map[string]*latest {
 	all := map[string]*latest{}
-	t.services.each(func(name string, s *serviceRow) bool {
+	for _, s := range t.all() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
 		if !s.at.Before(then) {
-			all[name] = &latest{s.at, s.answered, s.code, s.history, s.history.marks(now)}
+			all[s.name] = &latest{s.at, s.answered, s.code, s.history, s.history.marks(now)}
 		}
-		return true
-	})
+		s.mu.Unlock()
+	}
 	return all
 }

@@ -23,22 +23,22 @@ func TestTablesAreBounded(t *testing.T) {
 	for i := range maxServices + 1000 {
 		ask(fmt.Sprintf("svc%d", i), "127.0.0.1")
 	}
-	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices || tab.n != n {
+	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices || len(tab.rows) != n {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	for i := range 2000 {
 		ask(fmt.Sprintf("late%d", i), "10.0.0.2")
 	}
-	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices || tab.n != n {
+	if n := len(tab.since(now.Add(-time.Minute), "")); n != maxServices || len(tab.rows) != n {
 		t.Errorf("%d services, want %d", n, maxServices)
 	}
 	for _, name := range []string{"web", "svc7", "late0", "late1999", "svc9000"} {
-		if tab.services.get(name) == nil {
+		if tab.get(name) == nil {
 			t.Errorf("%s has lost its row", name)
 		}
 	}
 	for _, name := range []string{"svc0", "svc100", "svc10500"} {
-		if tab.services.get(name) != nil {
+		if tab.get(name) != nil {
 			t.Errorf("%s has a row", name)
 		}
 	}
@@ -53,7 +53,9 @@ func TestTablesAreBounded(t *testing.T) {
 		t.Errorf("%d callers of web, want 2", n)
 	}
 	// When they are old they make room.
-	tab.services.each(func(_ string, s *serviceRow) bool { s.at = now.Add(-recentFor - time.Second); return true })
+	for _, s := range tab.all() {
+		s.at = now.Add(-recentFor - time.Second)
+	}
 	tab.swept = time.Time{}
 	ask("new", "127.0.0.1")
 	if rows := tab.since(now.Add(-time.Minute), ""); len(rows) != 1 || rows[0].service != "new" || tab.callers.Len() != 1 {
@@ -77,8 +79,8 @@ func TestTwoClientsTogether(t *testing.T) {
 			t.Errorf("no row for %s", name)
 		}
 	}
-	if tab.n != maxServices {
-		t.Errorf("%d services, want %d", tab.n, maxServices)
+	if len(tab.rows) != maxServices {
+		t.Errorf("%d services, want %d", len(tab.rows), maxServices)
 	}
 }
 
@@ -98,7 +100,7 @@ func TestTableUnderLoad(t *testing.T) {
 	}
 	wg.Wait()
 	rows, callers := 0, 0
-	tab.services.each(func(name string, s *serviceRow) bool {
+	for name, s := range tab.rows {
 		rows++
 		s.each(func(c *caller) {
 			if c.row != s || c.place == nil {
@@ -109,9 +111,8 @@ func TestTableUnderLoad(t *testing.T) {
 		if s.removed || s.name != name {
 			t.Errorf("%s: removed %v, named %s", name, s.removed, s.name)
 		}
-		return true
-	})
-	if rows != tab.n || callers != tab.callers.Len() || rows > maxServices {
-		t.Errorf("%d rows counted as %d, %d callers counted as %d", rows, tab.n, callers, tab.callers.Len())
+	}
+	if rows != len(tab.rows) || callers != tab.callers.Len() || rows > maxServices {
+		t.Errorf("%d rows counted as %d, %d callers counted as %d", rows, len(tab.rows), callers, tab.callers.Len())
 	}
 }

@@ -1,7 +1,6 @@
 package fastpath
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"os"
@@ -126,9 +125,6 @@ var pooledAnswers = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); ret
 // The first request of a connection takes the fast path only if it is the last one as well: net/http must know which
 // connections are kept alive, to close them at a shutdown.
 func (c *conn) answer(head []byte) (answered, last bool) {
-	if !c.seenByHTTP && !endsConnection(head) {
-		return false, false
-	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -168,11 +164,6 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		c.fast = nil // it may hold parts of a long head
 	}
 	return answered, last
-}
-
-// endsConnection reports whether a plain head may ask for no further answer. It is a first look; Head.parse decides.
-func endsConnection(head []byte) bool {
-	return bytes.Contains(head, []byte(" HTTP/1.0\r\n")) || bytes.Contains(head, []byte("close\r\n"))
 }
 
 // waitForDeadline is the one-byte read between heads. It returns when the read is aborted or the connection closed.

@@ -136,7 +136,6 @@ func (l *directListener) serve() {
 		fd   int
 		sa   syscall.Sockaddr
 		aerr error
-		last addrText
 	)
 	accept := func(s uintptr) bool {
 		// Of package syscall: that of x/sys asks the kernel for the protocol of each socket as well.
@@ -161,9 +160,9 @@ func (l *directListener) serve() {
 			continue
 		}
 		n, err := unix.Read(fd, head)
-		if n > 0 && endsConnection(head[:n]) {
-			var closes, ok bool
-			if out, closes, ok = fast.answer(out[:0], head[:n], last.of(sa), false); ok && closes {
+		if n > 0 {
+			var ok bool
+			if out, _, ok = fast.answer(out[:0], head[:n], clientOf(sa), false); ok {
 				// An answer of this size always fits a fresh socket. If it does not, the client has gone.
 				_, _ = unix.Write(fd, out)
 				_ = unix.Close(fd)
@@ -211,22 +210,13 @@ func (l *directListener) netConn(fd int, read []byte) (acceptResult, bool) {
 	return acceptResult{c: out}, true
 }
 
-// addrText is the last client's address as text: most often the next connection is from the same balancer.
-type addrText struct {
-	addr netip.Addr
-	text string
-}
-
-func (l *addrText) of(sa syscall.Sockaddr) string {
-	var a netip.Addr
+// clientOf returns the address of a client as text.
+func clientOf(sa syscall.Sockaddr) string {
 	switch sa := sa.(type) {
 	case *syscall.SockaddrInet4:
-		a = netip.AddrFrom4(sa.Addr)
+		return netip.AddrFrom4(sa.Addr).String()
 	case *syscall.SockaddrInet6:
-		a = netip.AddrFrom16(sa.Addr).Unmap()
+		return netip.AddrFrom16(sa.Addr).Unmap().String()
 	}
-	if a != l.addr || l.text == "" {
-		l.addr, l.text = a, a.String()
-	}
-	return l.text
+	return ""
 }
