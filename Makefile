@@ -44,7 +44,8 @@ run: build ## build and run the daemon on 127.0.0.1:3333 with overrides in run/s
 demo: build ## show hacheck in a minute: HAProxy and two toy services on free ports; needs haproxy, no root
 	@go run ./demo -bin $(BIN)
 
-# With the build tag "poison" the daemon overwrites each buffer after its request: a test then sees data that was not copied.
+# With the build tag "poison" the daemon overwrites each buffer after its request
+# (internal/proxy/fastpath/poison_on.go): a test then sees data that was not copied.
 test: ## install the servers that the tests need (as root), then run all tests under the race detector; HAPROXY=/path uses another HAProxy
 	test/install.sh
 	@# Debian installs servers in sbin, which is not in the PATH of a user. The timeout of 30 minutes is for tests that hang:

@@ -39,7 +39,7 @@ var layers = [][]string{
 
 // outside are packages that no command may link, in no layer: they serve tests, benchmarks and packages, and
 // may import what they like.
-var outside = []string{"test/checktest", "test/servertest", "bench", "bench/bare", "bench/empty", "bench/list", "demo", "packaging/generate", "test"}
+var outside = []string{"test/checktest", "test/servertest", "test/proxytest", "bench", "bench/bare", "bench/empty", "bench/list", "demo", "packaging/generate", "test"}
 
 // only says who alone may import a package directly, by the prefix of its path, and why.
 var only = []struct {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"hacheck/internal/clients"
-	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
@@ -42,7 +41,7 @@ type Options struct {
 // Agent answers on any number of Servers, which share its bounds. It is safe for concurrent use.
 type Agent struct {
 	o     Options
-	hosts health.LocalAddrs
+	hosts clients.LocalAddrs
 	queue waitQueue
 }
 

@@ -1,33 +1,35 @@
-// Package aggregate is the door of gruntwork's health-checker: many checks behind one URL, any URL, of a
-// listener of their own. 200 and "OK" while all of them pass, a code of choice and what failed otherwise.
+// Package aggregate is the endpoint of gruntwork's health-checker: each URL of a listener answers with the state of all
+// checks of one service. The answer is 200 and "OK" while all of them pass, else a configured code and what failed.
 package aggregate
 
 import (
 	"cmp"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"hacheck/internal/check"
 	"hacheck/internal/health"
 )
 
-// DefaultFailureCode is what health-checker answers when something failed.
+// DefaultFailureCode is the code of health-checker for a failure.
 const DefaultFailureCode = http.StatusGatewayTimeout
 
-// failed begins the body of a failure, in the words of health-checker.
+// failed is the first line of a failure's body, as health-checker writes it.
 const failed = "At least one health check failed"
 
-// Handler answers every request with the state of one service. Judge must be set.
+// Handler answers every request with the state of one service. Evaluate must be set.
 type Handler struct {
-	// Evaluate asks; it is called for each request, with the checks that the request came through (check.HopsHeader).
+	// Evaluate returns the state. hops is the number of checks that the request came through (check.HopsHeader).
 	Evaluate    func(hops uint8) health.Verdict
-	FailureCode func() int // nil, or one that returns 0: DefaultFailureCode
-	// OnAnswer is told of each request and its answer; nil: nobody is.
+	FailureCode func() int // nil, or a result of 0, means DefaultFailureCode
+	// OnAnswer is called with each request and its answer. It may be nil.
 	OnAnswer func(r *http.Request, v *health.Verdict, code int)
-	Log      *slog.Logger
+	Log      *slog.Logger // for each request, at level debug; may be nil
 }
 
+// ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w.Header().Set("X-Content-Type-Options", "nosniff") // part of the text comes from services
@@ -43,7 +45,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.OnAnswer != nil {
 		h.OnAnswer(r, &v, code)
 	}
-	if health.WantsJSON(r.Header) {
+	if strings.Contains(strings.Join(r.Header["Accept"], ","), "application/json") {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(code)
 		_, _ = w.Write(v.JSON())
@@ -72,8 +74,7 @@ const (
 	idleTimeout = 75 * time.Second
 )
 
-// Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be
-// found.
+// Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be found.
 func Server(h *Handler, checkTimeout time.Duration) *http.Server {
 	return &http.Server{
 		Handler:                      h,

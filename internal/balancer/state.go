@@ -5,6 +5,23 @@ import (
 	"strings"
 )
 
+// StateHeader is the header of HAProxy's "http-check send-state", in Go's canonical spelling.
+const StateHeader = "X-Haproxy-Server-State"
+
+// SentState is the state that a request sends, in one or more state headers. The zero value is that of a request
+// without one.
+type SentState struct {
+	Sent   bool
+	Header string // the last header as it was sent
+	ServerState
+}
+
+// Add adds one more header of the request.
+func (s *SentState) Add(header string) {
+	s.Sent, s.Header = true, header
+	s.Update(header)
+}
+
 // ServerState is what an X-Haproxy-Server-State header says about a server, such as
 //
 //	UP 2/3; address=10.0.0.5; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=0; throttle=10%

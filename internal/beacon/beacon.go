@@ -1,5 +1,5 @@
-// Package beacon is the door of udp_healther: a TCP port that is open only while something is healthy, for
-// load balancers that can do no more than connect. Who connects is sent "OK" and a newline.
+// Package beacon is the endpoint of udp_healther: a TCP port that is open only while something is healthy, for load
+// balancers that can only connect. A client that connects gets "OK" and a newline.
 package beacon
 
 import (
@@ -17,47 +17,49 @@ import (
 // Options are what a Beacon needs. Addr and Healthy must be set.
 type Options struct {
 	Addr     string        // host:port to listen on; host "" is every address
-	Interval time.Duration // between two looks, counted from the end of the first; default 5 s
-	// Listen opens Addr. It may be nil: then net.Listen does, for which 0.0.0.0 is IPv6 too.
+	Interval time.Duration // from the end of a check to the next one; 0 means DefaultInterval
+	// Listen opens Addr. Nil means net.Listen, for which 0.0.0.0 includes IPv6.
 	Listen func(addr string) (net.Listener, error)
-	// Healthy looks. It may take its time: nobody waits for it when ctx has ended, and the next look comes when
-	// it has returned.
+	// Healthy runs the check. It may block: Run does not wait for it after ctx has ended, and begins the next check
+	// only after it has returned.
 	Healthy func(ctx context.Context) bool
-	// Changed makes the beacon look at once when it receives. It may be nil.
+	// Changed begins a check at once when a value arrives. It may be nil.
 	Changed <-chan struct{}
-	// CachedHealth tells what is known without a look, because an operator has said so, and whether anything is. It
-	// must not block. It may be nil. What it says counts at once, also while a look is under way, and more.
+	// CachedHealth returns the state if it is known without a check, because an override decides it for example. It
+	// applies at once, also while a check is running, and takes precedence over the check. It must not block. It may be
+	// nil.
 	CachedHealth func() (healthy, ok bool)
 	// Conns bounds the connections; nil: one with its default bounds.
 	Conns *clients.ConnLimiter
-	// Observe is told what happens. It may be nil; it must not block.
+	// Observe is called for each event. It must not block. It may be nil.
 	Observe func(Event, net.Addr, error)
 }
 
-// Event is something that a Beacon tells its Observe.
+// Event is an event that Observe is called for.
 type Event uint8
 
 // The events.
 const (
-	Unhealthy    Event = iota // looked for the first time since it was healthy, or since the start, and is closed
-	Healthy                   // is healthy again, or for the first time; the port is opened
+	Unhealthy    Event = iota // the first check has failed, or the first one since the state was healthy
+	Healthy                   // the same for a check that has passed; the beacon opens the port
 	Opened                    // the port is open
-	Closed                    // the port is closed, since it is not healthy any more
-	Connection                // somebody has connected; the address is theirs
-	BindFailed                // the port could not be opened; it is tried again at the next look
-	AcceptFailed              // a connection could not be accepted, for want of descriptors say
+	Closed                    // the port is closed, because the state is no longer healthy
+	Connection                // a client has connected; the address is the client's
+	BindFailed                // the port could not be opened; the next check tries again
+	AcceptFailed              // a connection could not be accepted, for want of descriptors for example
 )
 
-// DefaultInterval is the time between two looks where Options name none.
+// DefaultInterval is the default of Options.Interval.
 const DefaultInterval = 5 * time.Second
 
 const (
 	sendTimeout = time.Second           // for "OK\n", which fits any socket's buffer, and for what the client sends
-	acceptAgain = 50 * time.Millisecond // after a failure; the kernel holds the connections meanwhile
+	acceptRetry = 50 * time.Millisecond // after a failure; the kernel holds the connections meanwhile
 )
 
-// Run keeps the port open while healthy and closed otherwise, until ctx ends. Until the first look has
-// passed it is closed. It leaves no listener behind, and no goroutine but that of a look under way.
+// Run keeps the port open while the state is healthy and closed otherwise, until ctx ends. The port is closed until the
+// first check has passed. Run returns after it has closed the listener and ended its goroutines, except that of a check
+// that is still running.
 func Run(ctx context.Context, o Options) error {
 	if o.Interval <= 0 {
 		o.Interval = DefaultInterval
@@ -76,47 +78,52 @@ func Run(ctx context.Context, o Options) error {
 	}
 	b := &beacon{o: o}
 	defer func() {
-		b.shut()
+		b.closePort()
 		b.wg.Wait()
 	}()
+	return b.watch(ctx)
+}
+
+// watch runs checks and opens or closes the port by their results, until ctx ends.
+func (b *beacon) watch(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var looking chan bool // nil while nobody looks
-	// doubted: something has changed since the look began. Another one follows, and if what was found would
-	// open the port it waits for that: it may be from before an override that has ended. It waits once, for
-	// things may change all the time.
-	first, doubted, waited := true, false, false
+	var running chan bool // the result of the running check; nil while none runs
+	// stale says that something has changed since the running check began. Another check follows. If the result would
+	// open the port, watch waits for that check, because the result may be from before an override that has ended. It
+	// waits once, because changes may never stop.
+	first, stale, waited := true, false, false
 	for {
-		var healthy, known, look bool
+		var healthy, known, check bool
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			look = true
-		case <-o.Changed:
-			healthy, known = o.CachedHealth()
-			look, doubted = !known, true
-		case healthy = <-looking:
-			looking, look = nil, doubted
-			said, ok := o.CachedHealth() // since the look began
+			check = true
+		case <-b.o.Changed:
+			healthy, known = b.o.CachedHealth()
+			check, stale = !known, true
+		case healthy = <-running:
+			running, check = nil, stale
+			cached, ok := b.o.CachedHealth() // set since the check began
 			if ok {
-				healthy, look = said, false
+				healthy, check = cached, false
 			}
-			known = ok || !healthy || !doubted || waited
+			known = ok || !healthy || !stale || waited
 			waited = !known
 		}
 		if ctx.Err() != nil {
-			return ctx.Err() // what a look found that was cut short means nothing
+			return ctx.Err() // the result of a cancelled check means nothing
 		}
 		if known {
 			b.set(healthy, first)
 			first = false
-			timer.Reset(o.Interval)
+			timer.Reset(b.o.Interval)
 		}
-		if look && looking == nil {
-			found := make(chan bool, 1)
-			go func() { found <- o.Healthy(ctx) }()
-			looking, doubted = found, false
+		if check && running == nil {
+			result := make(chan bool, 1)
+			go func() { result <- b.o.Healthy(ctx) }()
+			running, stale = result, false
 		}
 	}
 }
@@ -128,13 +135,13 @@ type beacon struct {
 	wg      sync.WaitGroup
 }
 
-// set makes the port what it ought to be.
+// set opens or closes the port. first says that no state was set before.
 func (b *beacon) set(healthy, first bool) {
 	changed := first || healthy != b.healthy
 	b.healthy = healthy
 	if !healthy {
 		if b.ln != nil {
-			b.shut()
+			b.closePort()
 			b.o.Observe(Closed, nil, nil)
 		}
 		if changed {
@@ -158,9 +165,9 @@ func (b *beacon) set(healthy, first bool) {
 	b.wg.Go(func() { b.accept(ln) })
 }
 
-func (b *beacon) shut() {
+func (b *beacon) closePort() {
 	if b.ln != nil {
-		_ = b.ln.Close() // nothing is lost with it
+		_ = b.ln.Close() // an error means that it is closed already
 		b.ln = nil
 	}
 }
@@ -174,7 +181,7 @@ func (b *beacon) accept(ln net.Listener) {
 		}
 		if err != nil {
 			b.o.Observe(AcceptFailed, nil, fmt.Errorf("accept: %w", err))
-			<-time.After(acceptAgain)
+			<-time.After(acceptRetry)
 			continue
 		}
 		b.o.Observe(Connection, c.RemoteAddr(), nil)
@@ -182,8 +189,8 @@ func (b *beacon) accept(ln net.Listener) {
 	}
 }
 
-// answer sends OK, which never blocks, and leaves the rest to a goroutine. Every client has its OK then; the connection
-// is of no further use, so that the limiter may close it at any time to make room for another.
+// answer sends OK, which never blocks, and starts a goroutine for the rest. The client has its OK then, so the limiter may
+// close the connection at any time to make room for another.
 func (b *beacon) answer(c net.Conn) {
 	_ = c.SetDeadline(time.Now().Add(sendTimeout))
 	if _, err := io.WriteString(c, "OK\n"); err != nil {
@@ -201,8 +208,8 @@ func (b *beacon) answer(c net.Conn) {
 	})
 }
 
-// finish closes c once the client has, or after sendTimeout. What the client had sent, unread, would turn the close into a
-// reset that may overtake the OK.
+// finish closes c after the client has closed it, or after sendTimeout. A close with unread bytes of the client would be a
+// reset, which may overtake the OK.
 func finish(c net.Conn) {
 	defer c.Close()
 	if t, ok := c.(*net.TCPConn); ok {

@@ -1,12 +1,16 @@
-// Package clients says which connections and requests count as one client's, wherever something is limited by
-// client, and bounds how many connections a client has. It knows no protocol.
+// Package clients knows the addresses of clients: which connections and requests count as one client's, which
+// addresses belong to this machine, and how many connections a client may have. It knows no protocol.
 package clients
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // Network returns what addr counts as: an IPv4 address or the loopback address by itself, any other IPv6 address
 // as its network of 64 bits, because one host may use all of them. It returns the zero Prefix for the zero Addr.
-// Zones are dropped; an IPv4-mapped address counts as IPv4.
+// Network drops zones and counts an IPv4-mapped address as IPv4.
 func Network(addr netip.Addr) netip.Prefix {
 	addr = addr.WithZone("").Unmap()
 	bits := addr.BitLen()
@@ -19,10 +23,29 @@ func Network(addr netip.Addr) netip.Prefix {
 
 // NetworkOf is Network of an address in text, without a port. It returns the zero Prefix for text that is no
 // address, so that all clients without one share one limit.
-func NetworkOf(addr string) netip.Prefix {
-	a, err := netip.ParseAddr(addr)
-	if err != nil {
-		return netip.Prefix{}
+func NetworkOf(addr string) netip.Prefix { return Network(ParseAddr(addr)) }
+
+// HostOf returns the address in remote, the text of a listener's "address:port". It is net.SplitHostPort without the
+// tests for text from elsewhere.
+func HostOf(remote string) string {
+	i := strings.LastIndexByte(remote, ':')
+	if i < 0 {
+		return remote
 	}
-	return Network(a)
+	if h := remote[:i]; len(h) > 1 && h[0] == '[' {
+		return h[1 : len(h)-1]
+	}
+	return remote[:i]
+}
+
+// ParseAddr parses an address in text, without a port. It drops a zone and unmaps an IPv4-mapped address, so that the
+// result compares with configured networks. It returns the zero Addr, which no network contains, for other text.
+func ParseAddr(addr string) netip.Addr {
+	a, _ := netip.ParseAddr(addr) // the zero Addr with the error
+	return a.WithZone("").Unmap()
+}
+
+// Contains reports whether one of the networks contains addr.
+func Contains(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -71,7 +71,7 @@ type Slot struct {
 	l      *ConnLimiter
 	client netip.Prefix
 	close  func()
-	used   atomic.Bool // since the limiter last looked
+	used   atomic.Bool // since the limiter last read it
 
 	released      bool
 	inAll, inSame *list.Element // in the two lists of waiting connections; nil while it does not wait
@@ -105,8 +105,8 @@ func (l *ConnLimiter) Acquire(addr netip.Addr, closeConn func()) *Slot {
 	return s
 }
 
-// bound returns the waiting connections of which one must go before client may have another, nil if no bound is
-// reached. total says that the bound of all clients is reached, and not that of client. l.mu is held.
+// bound returns the waiting connections of which one must be closed before client may have another. It returns nil if no
+// bound is reached. total says that it is the bound of all clients and not that of client. l.mu is held.
 func (l *ConnLimiter) bound(client netip.Prefix) (among *list.List, total bool) {
 	switch {
 	case l.held(client) >= l.limits.PerClient:
@@ -125,8 +125,8 @@ func (l *ConnLimiter) held(client netip.Prefix) int {
 	return 0
 }
 
-// longestWaiting returns the slot of the list that has waited longest, nil if it is empty. A slot that was used since
-// it came into the list goes to the end of it, once. l.mu is held.
+// longestWaiting returns the slot of the list that has waited longest, nil if the list is empty. It moves a slot that was
+// used since it entered the list to the end, once. l.mu is held.
 func (l *ConnLimiter) longestWaiting(slots *list.List) *Slot {
 	for range slots.Len() {
 		s := slots.Front().Value.(*Slot)

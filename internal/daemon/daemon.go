@@ -22,6 +22,7 @@ import (
 	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
 	"hacheck/internal/systemd"
+	"hacheck/internal/web"
 )
 
 const (
@@ -54,6 +55,7 @@ type daemon struct {
 	balancers  *balancer.Table
 
 	proxy          *proxy.Server
+	web            *web.Server
 	http           mainServer
 	successes      agent.Successes
 	agent          *agent.Agent
@@ -164,9 +166,10 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.reloads.last.Store(time.Now().UnixMilli())
 
 	settings := d.proxySettings(c)
+	d.web = d.newWeb(d.webSettings(c, settings.Evaluator))
 	d.proxy = d.newProxy(settings)
 	services := &serviceEndpoints{
-		log: d.log, logLimit: d.logLimit, proxy: d.proxy, agent: d.agent, conns: d.conns, sockets: d.sockets, evaluators: &d.evaluators,
+		log: d.log, logLimit: d.logLimit, web: d.web, agent: d.agent, conns: d.conns, sockets: d.sockets, evaluators: &d.evaluators,
 	}
 	d.services.Store(services)
 	reload, err := services.prepare(c.Services)

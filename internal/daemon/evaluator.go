@@ -9,14 +9,27 @@ import (
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/proxy"
+	"hacheck/internal/web"
 )
 
 // newProxy returns the HTTP endpoint of the ports of -p. It lives until the process ends; a reload changes its
 // settings.
 func (d *daemon) newProxy(s proxy.Settings) *proxy.Server {
 	return proxy.New(proxy.Options{
-		Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), Conns: d.conns,
+		Log: d.log, LogLimit: d.logLimit, Recorder: d.web, Pages: d.web, Conns: d.conns,
 	}, s)
+}
+
+// newWeb returns the pages for people. It lives until the process ends, like the proxy.
+func (d *daemon) newWeb(s web.Settings) *web.Server {
+	return web.New(web.Options{
+		Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(),
+	}, s)
+}
+
+// webSettings returns the settings of the pages that c describes.
+func (d *daemon) webSettings(c *config.Config, e *health.Evaluator) web.Settings {
+	return web.Settings{Evaluator: e, AgentOnly: d.opts.noSpoolOnHTTP, StatusAllowed: c.StatusAllowed}
 }
 
 // proxySettings returns the settings that c describes, with a new evaluator and new checks. It puts nothing in force.
@@ -28,8 +41,6 @@ func (d *daemon) proxySettings(c *config.Config) proxy.Settings {
 		Checks:        checks,
 		CheckHost:     c.CheckHost,
 		HeadersToCopy: options.HeadersToCopy(c.HTTPHeadersToCopy),
-		AgentOnly:     d.opts.noSpoolOnHTTP,
-		StatusAllowed: c.StatusAllowed,
 		Remote: proxy.Remote{
 			Enabled: c.AllowRemoteSpoolChanges,
 			Allowed: c.RemoteSpoolAllowed,

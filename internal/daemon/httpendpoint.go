@@ -10,7 +10,7 @@ import (
 
 	"hacheck/internal/aggregate"
 	"hacheck/internal/health"
-	"hacheck/internal/proxy"
+	"hacheck/internal/proxy/fastpath"
 )
 
 // httpEndpoint is the http_listen of a service.
@@ -30,13 +30,13 @@ func (s *serviceEndpoints) serveHTTP(addr string, settings endpointSettings, ln 
 		},
 		FailureCode: func() int { return e.settings.Load().failureCode },
 		OnAnswer: func(r *http.Request, v *health.Verdict, code int) {
-			s.proxy.RecordAnswer(e.settings.Load().service, "http://"+addr+r.RequestURI, r, v, code)
+			s.web.RecordHTTPAnswer(e.settings.Load().service, "http://"+addr+r.RequestURI, r, v, code)
 		},
 		Log: s.log,
 	}
 	e.server = newServer(aggregate.Server(handler, time.Hour)) // the evaluator's timeout is shorter, and a reload changes it
 	go func() {
-		if err := e.server.Serve(s.conns.Listener(proxy.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
+		if err := e.server.Serve(s.conns.Listener(fastpath.HostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("a service's listener ended", "service", e.settings.Load().service, "listen", addr, "err", err)
 		}
 	}()

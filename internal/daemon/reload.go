@@ -135,6 +135,7 @@ func (d *daemon) apply(c *config.Config) error {
 	settings := d.proxySettings(c)
 	d.evaluators.replace(settings.Evaluator)
 	d.proxy.SetSettings(settings)
+	d.web.SetSettings(d.webSettings(c, settings.Evaluator))
 	endpoints.commit()
 	d.config.Store(c)
 	return nil

@@ -19,7 +19,7 @@ import (
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
-	"hacheck/internal/proxy"
+	"hacheck/internal/web"
 )
 
 // serviceEndpoints are the listeners of services: http_listen, beacon_listen and agent_listen. A reload keeps the
@@ -27,7 +27,7 @@ import (
 type serviceEndpoints struct {
 	log        *slog.Logger
 	logLimit   *loglimit.Limiter
-	proxy      *proxy.Server // records the answers of http_listen
+	web        *web.Server // records the answers of http_listen
 	agent      *agent.Agent
 	conns      *clients.ConnLimiter
 	sockets    *inheritedSockets

@@ -472,15 +472,6 @@ func TestCanonical(t *testing.T) {
 	}
 }
 
-func TestOwnAddresses(t *testing.T) {
-	var h LocalAddrs
-	for addr, own := range map[string]bool{"127.0.0.1": true, "127.8.9.10": true, "::1": true, "192.0.2.1": false, "2001:db8::1": false} {
-		if got := h.Contains(netip.MustParseAddr(addr)); got != own {
-			t.Errorf("%s: own %v, want %v", addr, got, own)
-		}
-	}
-}
-
 // TestOnResult is called for each check that has run, and for nothing else.
 func TestOnResult(t *testing.T) {
 	t.Parallel()

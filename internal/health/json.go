@@ -3,7 +3,6 @@ package health
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"hacheck/internal/textfmt"
 )
@@ -40,14 +39,4 @@ func (v *Verdict) JSON() []byte {
 		return []byte(`{"healthy":false}`)
 	}
 	return textfmt.EscapeJSON(b)
-}
-
-// WantsJSON reports whether a client accepts JSON.
-func WantsJSON(h http.Header) bool {
-	for _, v := range h["Accept"] {
-		if strings.Contains(v, "application/json") {
-			return true
-		}
-	}
-	return false
 }

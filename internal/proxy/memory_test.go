@@ -1,20 +1,16 @@
-package proxy
+package proxy_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"testing"
 	"time"
 
-	"hacheck/internal/balancer"
 	"hacheck/internal/check"
-	"hacheck/internal/health"
-	"hacheck/internal/spool"
+	"hacheck/test/proxytest"
 )
 
 // TestLaterRequestDoesNotChangeRunningCheck: the client of a check that takes too long is answered, and its connection
@@ -30,30 +26,8 @@ func TestLaterRequestDoesNotChangeRunningCheck(t *testing.T) {
 		}},
 		"spool": {Name: "spool"},
 	}
-	log := slog.New(slog.DiscardHandler)
-	over := &overrides{said: map[string]spool.Entry{}}
-	s := New(Options{Log: log, Balancers: balancer.New(), Overrides: over}, Settings{
-		Evaluator: health.New(health.Options{
-			Overrides: over, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour, CacheMaxEntries: 10, CacheMaxBytes: 1 << 20,
-			Timeout: 50 * time.Millisecond, MaxClients: 10, Log: log,
-		}),
-		Checks: checks, CheckHost: "127.0.0.1", HeadersToCopy: []string{"X-Copy"},
-	})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := s.HTTPServer(5 * time.Second)
-	go func() { _ = srv.Serve(s.Listener(ln)) }()
-	t.Cleanup(func() { _ = srv.Close() })
-
-	c, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	r := bufio.NewReader(c)
+	d := proxytest.StartWith(t, slog.LevelInfo, checks, 50*time.Millisecond)
+	c, r := d.Dial(t)
 	ask := func(path, copied string, code int) {
 		t.Helper()
 		if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nX-Copy: %s\r\n\r\n", path, copied); err != nil {
@@ -73,7 +47,7 @@ func TestLaterRequestDoesNotChangeRunningCheck(t *testing.T) {
 	ask("/spool/zzz/0/`id`$(x)zzzzzz", "theirs", 200)
 	close(release)
 	got := <-seen
-	if got.Service != "web" || got.URI != "/status" || got.Protocol != "slow" || len(got.Header) != 1 || got.Header[0].Value != "mine" {
+	if got.Service != "web" || got.URI != "/status" || got.Protocol != "slow" || len(got.Header) != 2 || got.Header[1].Value != "mine" {
 		t.Errorf("the check sees %+v", got)
 	}
 }

@@ -20,11 +20,11 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Remote says who may change overrides over HTTP. The zero value allows nobody.
+// Remote says which clients may change overrides over HTTP. The zero value allows none.
 type Remote struct {
 	Enabled bool           // allow_remote_spool_changes
-	Allowed []netip.Prefix // remote_spool_allowed: callers that need no token
-	Token   string         // remote_spool_token: for everybody else; "" is no token
+	Allowed []netip.Prefix // remote_spool_allowed: clients that need no token
+	Token   string         // remote_spool_token: for all other clients; "" is no token
 	Spool   Spool
 }
 
@@ -34,61 +34,58 @@ type Spool interface {
 	Remove(k spool.Key) error
 }
 
-// refused returns nil when the caller may change overrides.
-func (m *Remote) refused(r *http.Request) *refusal {
+// refuse returns nil if the caller may change overrides, else the answer that says which setting is missing.
+func (m *Remote) refuse(r *http.Request) *httpError {
+	forbid := func(text string) *httpError { return &httpError{http.StatusForbidden, text} }
 	if !m.Enabled {
-		return &refusal{http.StatusForbidden, "remote spool changes are not enabled: set allow_remote_spool_changes: true in hacheck's configuration"}
+		return forbid("remote spool changes are not enabled: set allow_remote_spool_changes: true in hacheck's configuration")
 	}
 	if fromWebPage(r.Header) {
-		return &refusal{http.StatusForbidden, "remote spool changes are not for web pages"}
+		return forbid("remote spool changes are not for web pages")
 	}
-	caller := hostOf(r.RemoteAddr)
-	if a, err := netip.ParseAddr(caller); err == nil {
-		if contains(m.Allowed, a.WithZone("").Unmap()) {
-			return nil
-		}
+	caller := clients.HostOf(r.RemoteAddr)
+	if clients.Contains(m.Allowed, clients.ParseAddr(caller)) {
+		return nil
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	shown := strings.EqualFold(scheme, "Bearer")
 	switch {
 	case m.Token == "":
-		return &refusal{http.StatusForbidden, caller + " may not change the spool: add it to remote_spool_allowed, or set remote_spool_token and send it as \"Authorization: Bearer TOKEN\""}
-	case !shown:
-		return &refusal{http.StatusForbidden, caller + " may not change the spool: add it to remote_spool_allowed, or send remote_spool_token as \"Authorization: Bearer TOKEN\""}
+		return forbid(caller + " may not change the spool: add it to remote_spool_allowed, or set remote_spool_token and send it as \"Authorization: Bearer TOKEN\"")
+	case !strings.EqualFold(scheme, "Bearer"):
+		return forbid(caller + " may not change the spool: add it to remote_spool_allowed, or send remote_spool_token as \"Authorization: Bearer TOKEN\"")
 	}
-	// Of the digests, so that not even the length of the token can be measured.
+	// Compare the digests, so that not even the length of the token can be measured.
 	got, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(m.Token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-		return &refusal{http.StatusForbidden, caller + " may not change the spool: the token it sent is not remote_spool_token"}
+		return forbid(caller + " may not change the spool: the token it sent is not remote_spool_token")
 	}
 	return nil
 }
 
-// fromWebPage reports whether a browser sends a POST on behalf of a page: of any page, since no page of ours
-// does, and one whose host name has been made to mean this machine (DNS rebinding) is of the same origin. It
-// would borrow its reader's address, which may well be one that needs no token. Browsers name the origin of
-// every POST; programs do not.
+// fromWebPage reports whether a browser sends the request for a web page. No page may change overrides: none of ours
+// does, and a page whose host name was made to mean this machine (DNS rebinding) has the same origin. The page would
+// use the address of its reader, which may need no token. Browsers send the origin with every POST; programs do not.
 func fromWebPage(h http.Header) bool {
 	site := h.Get("Sec-Fetch-Site")
 	return h.Get("Origin") != "" || site != "" && site != "none"
 }
 
-// changeSpool answers POST /spool/<service>/<port>/: an operator's word by HTTP, as PaaSTA sends it.
+// changeSpool answers POST /spool/<service>/<port>/: an override set or lifted over HTTP, as PaaSTA does.
 func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	remote := &s.settings.Load().Remote
-	network := clients.NetworkOf(hostOf(r.RemoteAddr)).String()
-	if no := remote.refused(r); no != nil {
+	network := clients.NetworkOf(clients.HostOf(r.RemoteAddr)).String()
+	if herr := remote.refuse(r); herr != nil {
 		s.refused.Add(1)
 		const refused = "refused a remote spool change"
 		if s.limit.AllowOnce(loglimit.Client, network, refused, "") {
-			s.log.Warn(refused, "peer", r.RemoteAddr, "uri", printable(r.RequestURI), "why", no.sentence)
+			s.log.Warn(refused, "peer", r.RemoteAddr, "uri", excerpt(r.RequestURI), "why", herr.text)
 		}
-		sentence(w, no.code, no.sentence)
+		writeText(w, herr.code, herr.text)
 		return
 	}
-	e, up, no := s.spoolChange(w, r)
-	if no != nil {
-		sentence(w, no.code, no.sentence)
+	e, up, herr := s.spoolChange(w, r)
+	if herr != nil {
+		writeText(w, herr.code, herr.text)
 		return
 	}
 	var err error
@@ -108,7 +105,7 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 		if s.limit.Allow(loglimit.Override, network, failed) {
 			s.log.Error(failed, "service", e.Key.Name(), "peer", r.RemoteAddr, "err", err)
 		}
-		sentence(w, http.StatusInternalServerError, "the change failed: "+err.Error())
+		writeText(w, http.StatusInternalServerError, "the change failed: "+err.Error())
 		return
 	}
 	status := "down"
@@ -118,68 +115,42 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	const changed = "remote spool change"
 	if s.limit.Allow(loglimit.Override, network, changed) {
 		s.log.Info(changed, "service", e.Key.Name(), "status", status, "peer", r.RemoteAddr,
-			"user_agent", printable(r.UserAgent()), "reason", printable(e.Reason))
+			"user_agent", excerpt(r.UserAgent()), "reason", excerpt(e.Reason))
 	}
 	w.Header()["Content-Type"] = textType
 	w.WriteHeader(http.StatusOK)
 }
 
-// spoolChange reads what is to be changed, and refuses what it cannot mean.
-func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.Entry, up bool, no *refusal) {
-	bad := func(format string, args ...any) (spool.Entry, bool, *refusal) {
-		return spool.Entry{}, false, &refusal{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+// spoolChange returns the override that a request sets, or lifts if up is true.
+func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.Entry, up bool, herr *httpError) {
+	if e.Key, herr = s.spoolKey(r); herr != nil {
+		return e, false, herr
 	}
-	if !strings.HasPrefix(r.RequestURI, "/spool/") {
-		return e, false, &refusal{http.StatusNotFound, "Not found"}
-	}
-	service, port, _, no := splitCheckURL(r.RequestURI[len("/spool/"):])
-	if no != nil {
-		return e, false, no
-	}
-	nerve := wanted{nerve: wantedBy(r.Header).nerve} // X-Haproxy-Server-State means nothing here
-	to, no := nerve.place()
-	if no != nil {
-		return e, false, no
-	}
-	e.Key = spool.Key{Service: service, Port: port}
-	if to.host != "" {
-		switch {
-		case port != 0 && to.host != "127.0.0.1":
-			e.Key.Host = to.host
-		case port == 0 && !s.hosts.Contains(to.addr):
-			return bad("X-Nerve-Check-IP names another host, %s, and the port is 0: an override of a whole service is for this machine only", to.host)
-		}
-	}
-	if err := e.Key.Check(); err != nil {
-		return bad("%v", err)
-	}
-
 	args, err := formOf(w, r)
 	if err != nil {
-		return bad("cannot read the arguments: %v", err)
+		return e, false, badRequest("cannot read the arguments: %v", err)
 	}
 	switch args["status"] {
 	case "up":
 		return e, true, nil
 	case "down":
 	default:
-		return bad("status must be up or down")
+		return e, false, badRequest("status must be up or down")
 	}
 	e.State = spool.Down
-	reason, ok := args["reason"]
-	if !ok {
-		return bad("reason is required when status is down")
+	var ok bool
+	if e.Reason, ok = args["reason"]; !ok {
+		return e, false, badRequest("reason is required when status is down")
 	}
-	e.Reason = reason
 	for name, t := range map[string]*time.Time{"expiration": &e.Expires, "creation": &e.Created} {
 		v, ok := args[name]
 		if !ok {
 			continue
 		}
-		const most = 253_402_300_800 // the year 10000, as for hadown: beyond it these are milliseconds
+		const year10000 = 253_402_300_800 // the limit of hadown too: a larger number is in milliseconds
 		f, err := strconv.ParseFloat(v, 64)
-		if err != nil || math.IsNaN(f) || f < 0 || f >= most {
-			return bad("%s must be a time in unix seconds, as in %s=%d", name, name, time.Now().Unix())
+		if err != nil || math.IsNaN(f) || f < 0 || f >= year10000 {
+			return e, false, badRequest("%s must be a time in unix seconds, as in %s=%d", name, name, time.Now().Unix())
 		}
 		whole, frac := math.Modf(f)
 		*t = time.Unix(int64(whole), int64(frac*1e9))
@@ -187,8 +158,41 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 	return e, false, nil
 }
 
-// formOf returns the arguments of body and query. The body's win over the query's, and the last of
-// several over those before it, as in the original. Values are stripped; NUL becomes a space.
+func badRequest(format string, args ...any) *httpError {
+	return &httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// spoolKey returns the key of the override that URL and headers name. X-Haproxy-Server-State means nothing here.
+func (s *Server) spoolKey(r *http.Request) (k spool.Key, herr *httpError) {
+	if !strings.HasPrefix(r.RequestURI, "/spool/") {
+		return k, &httpError{http.StatusNotFound, "Not found"}
+	}
+	var u checkURL
+	if herr := u.parse(r.RequestURI[len("/spool/"):]); herr != nil {
+		return k, herr
+	}
+	var to destination
+	if nerve := r.Header[nerveHeader]; len(nerve) > 0 {
+		if herr := to.parse(&checkHeaders{nerve: nerve[len(nerve)-1]}); herr != nil {
+			return k, herr
+		}
+	}
+	k = spool.Key{Service: u.service, Port: u.port}
+	switch {
+	case to.host == "":
+	case u.port != 0 && to.host != "127.0.0.1":
+		k.Host = to.host
+	case u.port == 0 && !s.local.Contains(to.addr):
+		return k, badRequest("X-Nerve-Check-IP names another host, %s, and the port is 0: an override of a whole service is for this machine only", to.host)
+	}
+	if err := k.Check(); err != nil {
+		return k, badRequest("%v", err)
+	}
+	return k, nil
+}
+
+// formOf returns the arguments of body and query. Those of the body replace those of the query, and the last of several
+// those before it, as in the original. Values are stripped; NUL becomes a space.
 func formOf(w http.ResponseWriter, r *http.Request) (map[string]string, error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -203,7 +207,7 @@ func formOf(w http.ResponseWriter, r *http.Request) (map[string]string, error) {
 		}
 		sources = append(sources, r.PostForm)
 	case "multipart/form-data":
-		if err := r.ParseMultipartForm(maxFormBytes); err != nil {
+		if err := r.ParseMultipartForm(maxFormBytes); err != nil { //nolint:gosec // MaxBytesReader bounds the body
 			return nil, fmt.Errorf("form: %w", err)
 		}
 		sources = append(sources, r.MultipartForm.Value)
@@ -213,7 +217,7 @@ func formOf(w http.ResponseWriter, r *http.Request) (map[string]string, error) {
 		for name, v := range values {
 			value := v[len(v)-1]
 			if !utf8.ValidString(value) {
-				return nil, fmt.Errorf("%s is not UTF-8", printable(name))
+				return nil, fmt.Errorf("%s is not UTF-8", excerpt(name))
 			}
 			args[name] = strings.TrimSpace(strings.ReplaceAll(value, "\x00", " "))
 		}

@@ -1,4 +1,4 @@
-package proxy
+package proxy_test
 
 import (
 	"errors"
@@ -12,18 +12,20 @@ import (
 	"sync"
 	"testing"
 
+	"hacheck/internal/proxy"
 	"hacheck/internal/spool"
+	"hacheck/test/proxytest"
 )
 
-// remote lets a door change a real spool directory, as the settings say.
-func (d *door) remote(t *testing.T, change func(*Remote)) string {
+// allowRemote has a server change a real spool directory, and returns its path. change adapts the settings.
+func allowRemote(t *testing.T, d *proxytest.Server, change func(*proxy.Remote)) string {
 	t.Helper()
 	dir, err := spool.OpenDir(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := *d.settings.Load()
-	set.Remote = Remote{Enabled: true, Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Spool: dir}
+	set := d.Settings
+	set.Remote = proxy.Remote{Enabled: true, Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Spool: dir}
 	if change != nil {
 		change(&set.Remote)
 	}
@@ -31,9 +33,9 @@ func (d *door) remote(t *testing.T, change func(*Remote)) string {
 	return dir.Root()
 }
 
-func (d *door) post(t *testing.T, target, body string, headers ...string) reply {
+func post(t *testing.T, d *proxytest.Server, target, body string, headers ...string) proxytest.Reply {
 	t.Helper()
-	return d.send(t, "POST", fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s",
+	return d.Send(t, "POST", fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s",
 		target, strings.Join(append(headers, ""), "\r\n"), len(body), body))
 }
 
@@ -95,9 +97,9 @@ func TestRemoteSpoolChanges(t *testing.T) {
 		{"not a spool URL", "/http/foo/0/", "status=down&reason=r", []string{formType}, 405, "", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDoor(t, slog.LevelInfo)
-			root := d.remote(t, nil)
-			r := d.post(t, c.target, c.body, c.headers...)
+			d := proxytest.Start(t, slog.LevelInfo)
+			root := allowRemote(t, d, nil)
+			r := post(t, d, c.target, c.body, c.headers...)
 			if r.Code != c.code || !strings.Contains(r.Body, c.says) || c.code == 200 && r.Body != "" {
 				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, c.says)
 			}
@@ -116,13 +118,13 @@ func TestRemoteSpoolChanges(t *testing.T) {
 				t.Errorf("%v: %s holds %s, want %s; all files: %q", err, c.file, content, c.holds, files)
 			}
 			// And up again, by the same name.
-			r = d.post(t, c.target[:strings.LastIndex(c.target, "/")+1], "status=up", c.headers...)
+			r = post(t, d, c.target[:strings.LastIndex(c.target, "/")+1], "status=up", c.headers...)
 			if c.headers != nil && !strings.HasPrefix(c.headers[0], "Content-Type: multipart") && c.target != "/spool/foo/007" {
 				if _, err := os.Stat(filepath.Join(root, c.file)); r.Code != 200 || !errors.Is(err, os.ErrNotExist) {
 					t.Errorf("up: %d %q, %v", r.Code, r.Body, err)
 				}
 			}
-			if r := d.get(t, "/recent"); !strings.Contains(r.Body, `"seen_services":[]`) {
+			if r := d.Get(t, "/recent"); !strings.Contains(r.Body, `"seen_services":[]`) {
 				t.Errorf("a POST is entered in /recent: %s", r.Body)
 			}
 		})
@@ -133,25 +135,25 @@ func TestWhoMayChangeTheSpool(t *testing.T) {
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	for _, c := range []struct {
 		name    string
-		change  func(*Remote)
+		change  func(*proxy.Remote)
 		headers []string
 		code    int
 		says    string
 	}{
-		{"off", func(m *Remote) { m.Enabled = false }, nil, 403, "allow_remote_spool_changes"},
-		{"not listed", func(m *Remote) { m.Allowed = elsewhere }, nil, 403, "remote_spool_allowed"},
-		{"not listed, no token sent", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, nil, 403, "Authorization: Bearer"},
-		{"not listed, wrong token", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer s3cre"}, 403, "is not remote_spool_token"},
-		{"not listed, right token", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer s3cret"}, 200, ""},
-		{"not listed, right token, odd case", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"authorization: bearer s3cret"}, 200, ""},
-		{"not listed, token in odd case", func(m *Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer S3CRET"}, 403, "is not remote_spool_token"},
-		{"not listed, empty token", func(m *Remote) { m.Allowed = elsewhere }, []string{"Authorization: Bearer "}, 403, "remote_spool_token"},
+		{"off", func(m *proxy.Remote) { m.Enabled = false }, nil, 403, "allow_remote_spool_changes"},
+		{"not listed", func(m *proxy.Remote) { m.Allowed = elsewhere }, nil, 403, "remote_spool_allowed"},
+		{"not listed, no token sent", func(m *proxy.Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, nil, 403, "Authorization: Bearer"},
+		{"not listed, wrong token", func(m *proxy.Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer s3cre"}, 403, "is not remote_spool_token"},
+		{"not listed, right token", func(m *proxy.Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer s3cret"}, 200, ""},
+		{"not listed, right token, odd case", func(m *proxy.Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"authorization: bearer s3cret"}, 200, ""},
+		{"not listed, token in odd case", func(m *proxy.Remote) { m.Allowed, m.Token = elsewhere, "s3cret" }, []string{"Authorization: Bearer S3CRET"}, 403, "is not remote_spool_token"},
+		{"not listed, empty token", func(m *proxy.Remote) { m.Allowed = elsewhere }, []string{"Authorization: Bearer "}, 403, "remote_spool_token"},
 		{"listed", nil, nil, 200, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDoor(t, slog.LevelInfo)
-			d.remote(t, c.change)
-			r := d.post(t, "/spool/foo/0/", "status=down&reason=r", append(c.headers, formType)...)
+			d := proxytest.Start(t, slog.LevelInfo)
+			allowRemote(t, d, c.change)
+			r := post(t, d, "/spool/foo/0/", "status=down&reason=r", append(c.headers, formType)...)
 			if r.Code != c.code || !strings.Contains(r.Body, c.says) || strings.Contains(r.Body, "s3cret") {
 				t.Errorf("%d %q, want %d %q and no token", r.Code, r.Body, c.code, c.says)
 			}
@@ -161,14 +163,14 @@ func TestWhoMayChangeTheSpool(t *testing.T) {
 
 // TestManyRemoteChangesAtOnce is the bounce of a PaaSTA cluster: pairs of POST and GET, all at once.
 func TestManyRemoteChangesAtOnce(t *testing.T) {
-	d := newDoor(t, slog.LevelInfo)
-	dir := d.remote(t, nil)
+	d := proxytest.Start(t, slog.LevelInfo)
+	dir := allowRemote(t, d, nil)
 	idx, err := func() (*spool.Index, error) {
 		sd, err := spool.OpenDir(dir)
 		if err != nil {
 			return nil, err
 		}
-		return spool.OpenIndex(sd, spool.IndexOptions{Log: d.log})
+		return spool.OpenIndex(sd, spool.IndexOptions{Log: d.Log})
 	}()
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +180,7 @@ func TestManyRemoteChangesAtOnce(t *testing.T) {
 	for i := range 500 {
 		wg.Go(func() {
 			svc := fmt.Sprintf("svc%d", i)
-			resp, err := http.Post(fmt.Sprintf("http://%s/spool/%s/0/status", d.addr, svc), "application/x-www-form-urlencoded", strings.NewReader("status=down&reason=bounce"))
+			resp, err := http.Post(fmt.Sprintf("http://%s/spool/%s/0/status", d.Addr, svc), "application/x-www-form-urlencoded", strings.NewReader("status=down&reason=bounce"))
 			if err != nil {
 				t.Error(err)
 				return

@@ -5,30 +5,113 @@ import (
 	"net/netip"
 	"strings"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
+	"hacheck/internal/proxy/fastpath"
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
 
-// The headers of a check request that mean something, in Go's canonical spelling.
-const (
-	stateHeader = "X-Haproxy-Server-State"
-	nerveHeader = "X-Nerve-Check-Ip"
-	hopsHeader  = check.HopsHeader
-)
+// nerveHeader is X-Nerve-Check-IP in Go's canonical spelling.
+const nerveHeader = "X-Nerve-Check-Ip"
 
-// refusal is why a request is not answered as asked: a status and a sentence for whoever reads it.
-type refusal struct {
-	code     int
-	sentence string
+// httpError is an answer that tells the client what is wrong with its request.
+type httpError struct {
+	code int
+	text string
 }
 
-// splitCheckURL takes "<service>/<port>/<query>", all that follows "/<protocol>/" in a request line. uri is
-// the rest from the slash after the port, as it came; it is empty when there is no such slash.
-func splitCheckURL(rest string) (service string, port uint16, uri string, no *refusal) {
+// checkRequest is a check request. parseHTTP and Parse set it from the two forms in which requests come; both put the
+// header lines into fields and share all that follows. It holds no settings.
+type checkRequest struct {
+	server *Server
+	client string // the client's address, without a port
+	url    string // as it came
+	checkURL
+	checkHeaders
+	target  destination
+	invalid *httpError // why the headers name no destination; nil if they do
+
+	fields  []check.Field // all header lines
+	forward []check.Field // reused by forwardedFields
+}
+
+// checkURL is the path of a check request.
+type checkURL struct {
+	protocol string
+	service  string
+	port     uint16 // 0 when the URL names none
+	uri      string // of the checked service, as it came; "" without a slash after the port
+}
+
+// checkHeaders are the headers of a check request that mean something.
+type checkHeaders struct {
+	state   balancer.SentState
+	nerve   string // X-Nerve-Check-IP
+	noCache bool   // the client wants a new check
+	hops    uint8  // the largest X-Hacheck-Hops
+}
+
+// notFound is the text of a 404.
+const notFound = "Not found. A check URL is /<protocol>/<service>/<port>/<query>, as in /http/web/8080/status"
+
+// parseHTTP reads a request that net/http has parsed, of a protocol whose URLs begin with "/protocol/".
+func (c *checkRequest) parseHTTP(r *http.Request, p *check.Protocol) *httpError {
+	prefix := len("/" + p.Name + "/")
+	if len(r.RequestURI) < prefix || r.RequestURI[0] != '/' {
+		return &httpError{http.StatusNotFound, notFound} // an absolute URI: hacheck is no forward proxy
+	}
+	c.client, c.url, c.protocol = clients.HostOf(r.RemoteAddr), r.RequestURI, p.Name
+	if err := c.checkURL.parse(r.RequestURI[prefix:]); err != nil {
+		return err
+	}
+	switch {
+	case c.uri == "" && p.URI:
+		return &httpError{http.StatusNotFound, "No such check URL: a slash belongs after the port, as in /" + p.Name + "/" + c.service + "/8080/"}
+	case !hasValidEscapes(c.uri):
+		return &httpError{http.StatusBadRequest, "Invalid % escape in the URL: two hexadecimal digits come after a %"}
+	}
+	if r.Host != "" { // the empty line that the listener inserts counts as not sent
+		c.fields = append(c.fields, check.Field{Name: "Host", Value: r.Host})
+	}
+	for name, values := range r.Header {
+		for _, v := range values {
+			c.fields = append(c.fields, check.Field{Name: name, Value: v})
+		}
+	}
+	c.checkHeaders.parse(c.fields)
+	c.invalid = c.target.parse(&c.checkHeaders)
+	return nil
+}
+
+// Parse implements fastpath.Request.
+func (c *checkRequest) Parse(h *fastpath.Head) bool {
+	*c = checkRequest{server: c.server, url: h.Target, fields: h.Fields, forward: c.forward}
+	name, rest, ok := strings.Cut(h.Target[1:], "/")
+	if !ok || c.checkURL.parse(rest) != nil {
+		return false
+	}
+	c.protocol = name
+	c.checkHeaders.parse(h.Fields)
+	c.invalid = c.target.parse(&c.checkHeaders)
+	return c.invalid == nil && !c.noCache && !acceptsJSON(h.Fields) // JSON is a second kind of answer
+}
+
+func acceptsJSON(fields []check.Field) bool {
+	for i := range fields {
+		if f := &fields[i]; strings.EqualFold(f.Name, "Accept") && strings.Contains(f.Value, "application/json") {
+			return true
+		}
+	}
+	return false
+}
+
+// parse reads "<service>/<port>/<query>", all that follows "/<protocol>/" in a request line.
+func (u *checkURL) parse(rest string) *httpError {
 	service, rest, ok := strings.Cut(rest, "/")
 	if !spool.ValidService(service) {
-		return "", 0, "", &refusal{http.StatusNotFound, "No such service: a service's name is 1 to 200 of the characters a-z A-Z 0-9 . _ - and not . or .."}
+		return &httpError{http.StatusNotFound, "No such service: a service's name is 1 to 200 of the characters a-z A-Z 0-9 . _ - and not . or .."}
 	}
 	end := 0
 	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
@@ -36,12 +119,13 @@ func splitCheckURL(rest string) (service string, port uint16, uri string, no *re
 	}
 	port, valid := parsePort(rest[:end])
 	if !ok || !valid || end < len(rest) && rest[end] != '/' && rest[end] != '?' {
-		return "", 0, "", &refusal{http.StatusNotFound, "No such port: after the service comes a decimal port from 0 to 65535, as in /http/web/8080/status"}
+		return &httpError{http.StatusNotFound, "No such port: after the service comes a decimal port from 0 to 65535, as in /http/web/8080/status"}
 	}
+	u.service, u.port = service, port
 	if end < len(rest) && rest[end] == '/' {
-		uri = rest[end:]
+		u.uri = rest[end:]
 	}
-	return service, port, uri, nil
+	return nil
 }
 
 // parsePort reads a decimal number of any number of digits up to 65535.
@@ -59,9 +143,11 @@ func parsePort(s string) (uint16, bool) {
 	return uint16(n), s != ""
 }
 
-// validEscapes reports whether every % in s begins an escape of two hexadecimal digits. net/http has
-// looked at the path already, but not at the query.
-func validEscapes(s string) bool {
+// hasValidEscapes reports whether two hexadecimal digits follow each % in s.
+func hasValidEscapes(s string) bool {
+	isHex := func(c byte) bool {
+		return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
+	}
 	for {
 		i := strings.IndexByte(s, '%')
 		if i < 0 {
@@ -74,96 +160,80 @@ func validEscapes(s string) bool {
 	}
 }
 
-func isHex(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
-}
-
-// wanted is what the headers of a check request say, whoever has read them.
-type wanted struct {
-	address, port string // of X-Haproxy-Server-State
-	node, name    string // of X-Haproxy-Server-State: the balancer's name, and what it calls the server
-	header        string // the last X-Haproxy-Server-State as it came
-	sent          bool   // there was one
-	nerve         string // X-Nerve-Check-IP
-	fresh         bool   // a kept result does not count
-	hops          uint8  // the largest X-Hacheck-Hops
-}
-
-// wantedBy reads the headers that net/http has parsed.
-func wantedBy(h http.Header) (w wanted) {
-	for _, v := range h[stateHeader] {
-		w.state(v)
-	}
-	if v := h[nerveHeader]; len(v) > 0 {
-		w.nerve = v[len(v)-1]
-	}
-	w.hops = check.WorstHops(h[hopsHeader])
-	for _, v := range h["Pragma"] {
-		w.fresh = w.fresh || hasNoCache(v)
-	}
-	for _, v := range h["Cache-Control"] {
-		w.fresh = w.fresh || hasNoCache(v)
-	}
-	return w
-}
-
-// state reads one X-Haproxy-Server-State, such as
-//
-//	UP 2/3; address=10.0.0.5; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=0
-//
-// The last of repeated keys wins; a field with more than one = is none.
-func (w *wanted) state(v string) {
-	w.sent, w.header = true, v
-	for v != "" {
-		var field string
-		field, v, _ = strings.Cut(v, ";")
-		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
-		if !ok || strings.IndexByte(value, '=') >= 0 {
-			continue
+// parse reads the header lines. Of repeated state and nerve headers the last wins.
+func (h *checkHeaders) parse(fields []check.Field) {
+	for i := range fields {
+		name, value := fields[i].Name, fields[i].Value
+		switch len(name) { // which is faster than to compare each name
+		case len("Pragma"):
+			h.noCache = h.noCache || strings.EqualFold(name, "Pragma") && hasNoCache(value)
+		case len("Cache-Control"):
+			h.noCache = h.noCache || strings.EqualFold(name, "Cache-Control") && hasNoCache(value)
+		case len(check.HopsHeader):
+			if strings.EqualFold(name, check.HopsHeader) {
+				h.hops = max(h.hops, check.ParseHops(value))
+			}
+		case len(nerveHeader):
+			if strings.EqualFold(name, nerveHeader) {
+				h.nerve = value
+			}
+		case len(balancer.StateHeader):
+			if strings.EqualFold(name, balancer.StateHeader) {
+				h.state.Add(value)
+			}
 		}
-		var to *string
-		switch name {
-		case "address":
-			to = &w.address
-		case "port":
-			to = &w.port
-		case "node":
-			to = &w.node
-		case "name":
-			to = &w.name
-		default:
-			continue
-		}
-		*to = strings.TrimSpace(value)
 	}
 }
 
-// place is where a check goes.
-type place struct {
-	host string // canonical; "" when no header names one
+func hasNoCache(v string) bool {
+	for directive := range strings.SplitSeq(v, ",") {
+		if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
+			return true
+		}
+	}
+	return false
+}
+
+// forwardedFields returns the client's header lines with these names, in canonical spelling, in their order. The
+// result is valid until the next call.
+func (c *checkRequest) forwardedFields(names []string) []check.Field {
+	c.forward = c.forward[:0]
+	for _, name := range names {
+		for i := range c.fields {
+			if f := &c.fields[i]; strings.EqualFold(f.Name, name) && (f.Value != "" || name != "Host") {
+				c.forward = append(c.forward, check.Field{Name: name, Value: f.Value})
+			}
+		}
+	}
+	return c.forward
+}
+
+// destination is where the headers send a check.
+type destination struct {
+	host string // an address in canonical form; "" when no header names one
 	addr netip.Addr
 	port uint16 // 0 when no header names one
 }
 
-// place returns where the headers send the check.
-func (w *wanted) place() (p place, no *refusal) {
-	if w.port != "" && w.port != "0" && w.port != "unix" {
-		n, ok := parsePort(w.port)
+// parse sets the destination to the one that the headers name.
+func (d *destination) parse(h *checkHeaders) *httpError {
+	if p := h.state.Port; p != "" && p != "0" && p != "unix" {
+		n, ok := parsePort(p)
 		if !ok {
-			return p, &refusal{http.StatusBadRequest, "X-Haproxy-Server-State: port=" + printable(w.port) + " is not a port from 1 to 65535"}
+			return &httpError{http.StatusBadRequest, "X-Haproxy-Server-State: port=" + excerpt(p) + " is not a port from 1 to 65535"}
 		}
-		p.port = n
+		d.port = n
 	}
-	if w.address != "unix" {
-		if no := p.at("X-Haproxy-Server-State: address=", w.address); no != nil || p.host != "" {
-			return p, no
+	if h.state.Address != "unix" {
+		if err := d.setHost("X-Haproxy-Server-State: address=", h.state.Address); err != nil || d.host != "" {
+			return err
 		}
 	}
-	return p, p.at("X-Nerve-Check-IP: ", strings.TrimSpace(w.nerve))
+	return d.setHost("X-Nerve-Check-IP: ", strings.TrimSpace(h.nerve))
 }
 
-// at sets the host to address, unless that names none. from is what stands before it in the headers.
-func (p *place) at(from, address string) *refusal {
+// setHost sets the host to address, unless that names none. prefix is what precedes address in the headers.
+func (d *destination) setHost(prefix, address string) *httpError {
 	switch address {
 	case "":
 		return nil
@@ -172,48 +242,18 @@ func (p *place) at(from, address string) *refusal {
 	}
 	addr, err := netip.ParseAddr(address)
 	if err != nil || addr.Zone() != "" {
-		return &refusal{http.StatusBadRequest, from + printable(address) + " is not an IP address (names, brackets and zones are not taken here)"}
+		return &httpError{http.StatusBadRequest, prefix + excerpt(address) + " is not an IP address (names, brackets and zones are not taken here)"}
 	}
 	addr = addr.Unmap()
 	if addr.IsUnspecified() {
 		return nil
 	}
-	p.addr = addr
-	if p.host = address; !canonicalIPv4(address, addr) {
-		p.host = addr.String()
+	d.addr, d.host = addr, address
+	if !addr.Is4() || strings.IndexByte(address, ':') >= 0 { // every IPv4 literal that netip accepts is canonical
+		d.host = addr.String()
 	}
 	return nil
 }
 
-// canonicalIPv4 saves the text that every IPv4 literal which netip accepts already is.
-func canonicalIPv4(s string, a netip.Addr) bool { return a.Is4() && strings.IndexByte(s, ':') < 0 }
-
-func hasNoCache(v string) bool {
-	for v != "" {
-		var d string
-		d, v, _ = strings.Cut(v, ",")
-		if strings.EqualFold(strings.TrimSpace(d), "no-cache") {
-			return true
-		}
-	}
-	return false
-}
-
-// copied appends the client's headers that are passed on to the service. names are canonical.
-func copied(dst []check.Field, r *http.Request, names []string) []check.Field {
-	for _, name := range names {
-		if name == "Host" {
-			if r.Host != "" { // the empty line that the listener inserts counts as not sent
-				dst = append(dst, check.Field{Name: name, Value: r.Host})
-			}
-			continue
-		}
-		for _, v := range r.Header[name] {
-			dst = append(dst, check.Field{Name: name, Value: v})
-		}
-	}
-	return dst
-}
-
-// printable returns a bounded quotation of what a client sent.
-func printable(s string) string { return textfmt.Excerpt(s, 80) }
+// excerpt returns a bounded quotation of what a client sent.
+func excerpt(s string) string { return textfmt.Excerpt(s, 80) }

@@ -9,20 +9,21 @@ import (
 	"hacheck/internal/spool"
 )
 
-// FuzzCheckURL: what is accepted is a valid service, a port in range and a URI that is a suffix of the
-// input, and nothing that is refused is refused without a sentence.
+// FuzzCheckURL: an accepted URL has a valid service, a port in range and a URI that is a suffix of the input. A refused
+// one gets a text.
 func FuzzCheckURL(f *testing.F) {
 	for _, s := range []string{"web/80/status", "web/80", "web/080/?x", "web/65536/", "a:b/1/", "/1/", "web/80?x", "../1/", "web/8 0/"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		service, port, uri, no := splitCheckURL(s)
-		if no != nil {
-			if no.code != 404 || no.sentence == "" {
-				t.Fatalf("%q: refused with %+v", s, no)
+		var u checkURL
+		if err := u.parse(s); err != nil {
+			if err.code != 404 || err.text == "" {
+				t.Fatalf("%q: %+v", s, err)
 			}
 			return
 		}
+		service, port, uri := u.service, u.port, u.uri
 		if !spool.ValidService(service) || uri != "" && (uri[0] != '/' || !strings.HasSuffix(s, uri)) {
 			t.Fatalf("%q: %q %d %q", s, service, port, uri)
 		}
@@ -34,8 +35,7 @@ func FuzzCheckURL(f *testing.F) {
 	})
 }
 
-// FuzzState: whatever the headers hold, the place they name is a canonical address that is dialled as it
-// was judged, or there is a sentence.
+// FuzzState: whatever the headers hold, the destination is a canonical address, or there is a text.
 func FuzzState(f *testing.F) {
 	for _, s := range []string{
 		"UP 2/3; address=10.0.0.5; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=0",
@@ -45,12 +45,12 @@ func FuzzState(f *testing.F) {
 		f.Add(s, "10.1.1.1")
 	}
 	f.Fuzz(func(t *testing.T, state, nerve string) {
-		w := wanted{nerve: nerve}
-		w.state(state)
-		p, no := w.place()
-		if no != nil {
-			if no.code != 400 || len(no.sentence) > 400 || strings.ContainsAny(no.sentence, "\r\n\x00") {
-				t.Fatalf("%q %q: refused with %+v", state, nerve, no)
+		h := checkHeaders{nerve: nerve}
+		h.state.Add(state)
+		var p destination
+		if err := p.parse(&h); err != nil {
+			if err.code != 400 || len(err.text) > 400 || strings.ContainsAny(err.text, "\r\n\x00") {
+				t.Fatalf("%q %q: %+v", state, nerve, err)
 			}
 			return
 		}

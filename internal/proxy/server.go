@@ -1,5 +1,6 @@
-// Package proxy is the HTTP door: check URLs for load balancers, and the pages that say what the daemon
-// has seen. It translates requests into asks and verdicts into answers; it decides nothing itself.
+// Package proxy is the HTTP endpoint of load balancers: it answers the check URLs and POST /spool, and passes all other
+// requests on to the pages. It translates requests into questions to package health and verdicts into answers; it
+// decides nothing itself. Package fastpath answers most requests of balancers without net/http.
 package proxy
 
 import (
@@ -7,11 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/textproto"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	"hacheck/internal/clients"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
+	"hacheck/internal/proxy/fastpath"
 )
 
 // Settings are what a reload of the configuration may change.
@@ -31,54 +30,47 @@ type Settings struct {
 	CheckHost     string   // where checks go when no header says otherwise
 	HeadersToCopy []string // in any letter case
 	Remote        Remote
-	// StatusAllowed are the clients that may see what is no check, besides this machine. Nil is nobody else.
-	StatusAllowed []netip.Prefix
-	// AgentOnly says that Judge ignores overrides (-S); /balancers tells those who wait.
-	AgentOnly bool
+}
+
+// Recorder records check requests; *web.Server implements it. It must clone the strings that it keeps.
+type Recorder interface {
+	// RecordRequest records that a client asks about a service, before a check runs for the answer.
+	RecordRequest(service, client string, at time.Time)
+	// RecordAnswer records a request and its answer.
+	RecordAnswer(service string, r balancer.Request, v health.Verdict)
 }
 
 // Options are what a Server keeps for life.
 type Options struct {
-	Log       *slog.Logger
-	Balancers *balancer.Table // told of every check request
-	Metrics   http.Handler    // the page at /metrics
-	Overrides Overrides       // for the page
+	Log      *slog.Logger
+	Recorder Recorder
+	Pages    http.Handler // answers all requests but those of check URLs and POST /spool
 	// LogLimit limits the lines that a client can cause; nil: they are not limited.
 	LogLimit *loglimit.Limiter
 	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
 	Conns *clients.ConnLimiter
 }
 
-// Server is the http.Handler of the door. It is safe for concurrent use.
+// Server is the http.Handler of the endpoint. It is safe for concurrent use.
 type Server struct {
-	log       *slog.Logger
-	metrics   http.Handler
-	started   time.Time
-	settings  atomic.Pointer[Settings]
-	routes    atomic.Pointer[chi.Mux]
-	recent    *recent
-	overrides Overrides
-	hosts     health.LocalAddrs
-	date      dates
-	limit     *loglimit.Limiter
-	conns     *clients.ConnLimiter
-	refused   atomic.Uint64 // remote spool changes
-
-	pages         pages
-	readers       readers    // of pages
-	reportReaders readers    // of the report about one service
-	reportTurn    sync.Mutex // held by the report that is made
+	log      *slog.Logger
+	limit    *loglimit.Limiter
+	recorder Recorder
+	pages    http.Handler
+	conns    *clients.ConnLimiter
+	settings atomic.Pointer[Settings]
+	routes   atomic.Pointer[chi.Mux]
+	local    clients.LocalAddrs
+	date     fastpath.Date
+	refused  atomic.Uint64 // remote spool changes
 }
 
-// New returns a Server that answers by s.
+// New returns a Server with these settings.
 func New(o Options, s Settings) *Server {
-	srv := &Server{
-		log: o.Log, limit: o.LogLimit, metrics: o.Metrics, started: time.Now(), recent: newRecent(o.Balancers), overrides: o.Overrides, conns: o.Conns,
-	}
+	srv := &Server{log: o.Log, limit: o.LogLimit, recorder: o.Recorder, pages: o.Pages, conns: o.Conns}
 	if srv.conns == nil {
 		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
-	srv.sharePages()
 	srv.SetSettings(s)
 	return srv
 }
@@ -96,77 +88,21 @@ func (s *Server) SetSettings(set Settings) {
 		m.Handle("/"+p.Name+"/*", s.checkHandler(p))
 	}
 	m.Post("/spool/*", s.changeSpool)
-	page := func(path string, h http.HandlerFunc) {
-		m.Get(path, s.forPeople(h))
-		m.Head(path, s.forPeople(h))
-	}
-	page("/status", s.status)
-	page("/status/count", s.statusCount)
-	page("/status/spool", s.statusSpool)
-	page("/recent", s.recentPage)
-	page("/balancers", s.balancersPage)
-	if s.metrics != nil {
-		page("/metrics", s.metricsPage)
-	}
-	page("/overview", s.overviewPage)
-	page("/", s.index)
-	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodOptions {
-			notCheckURL(w, r)
-			return
-		}
-		notFound(w)
-	})
-	m.MethodNotAllowed(notCheckURL)
+	m.NotFound(s.pages.ServeHTTP)
+	m.MethodNotAllowed(s.pages.ServeHTTP) // for methods that chi does not know
 
 	s.settings.Store(&set)
 	s.routes.Store(m)
 }
 
-// forPeople keeps a balancer from taking a page for a check: what sends the state of a server means a
-// check URL, and has it wrong. And it keeps out whom status_allowed does not name.
-func (s *Server) forPeople(page http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header[stateHeader] != nil {
-			notFound(w)
-			return
-		}
-		if caller := hostOf(r.RemoteAddr); !s.statusAllowed(caller) {
-			sentence(w, http.StatusForbidden, caller+" may not see this: add it to status_allowed in hacheck's configuration")
-			return
-		}
-		page(w, r)
-	}
-}
+// Refused returns how many remote spool changes were refused.
+func (s *Server) Refused() uint64 { return s.refused.Load() }
 
-func (s *Server) statusAllowed(caller string) bool {
-	a, err := netip.ParseAddr(caller)
-	if err != nil {
-		return false
-	}
-	a = a.WithZone("").Unmap()
-	return contains(s.settings.Load().StatusAllowed, a) || s.hosts.Contains(a)
-}
-
-func contains(list []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// notCheckURL answers what has no meaning outside check URLs, above all the "OPTIONS /" of a plain
-// "option httpchk".
-func notCheckURL(w http.ResponseWriter, r *http.Request) {
-	if r.Header[stateHeader] != nil {
-		notFound(w)
-		return
-	}
-	notAllowed(w, "GET, HEAD")
-}
-
-// ServeHTTP answers one request. Every answer tells browsers to take its Content-Type as it is: a body may come from a
+// ServeHTTP answers one request. Every answer tells browsers to believe its Content-Type: a body may come from a
 // service, and text must not become a page of this origin.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header()["X-Content-Type-Options"] = nosniff
-	// A request line may begin with more than one slash; some balancers are configured so.
+	// Some balancers are configured with more than one slash at the beginning.
 	if strings.HasPrefix(r.RequestURI, "//") {
 		r.RequestURI = "/" + strings.TrimLeft(r.RequestURI, "/")
 		r.URL.Path = "/" + strings.TrimLeft(r.URL.Path, "/")
@@ -174,16 +110,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.URL.RawPath = "/" + strings.TrimLeft(r.URL.RawPath, "/")
 		}
 	}
-	// chi takes the context of its routing from the connection (see ConnContext), which saves a copy of
-	// the request each time.
+	// chi takes its routing context from the connection (see HTTPServer), which saves a copy of each request.
 	if c, ok := r.Context().Value(chi.RouteCtxKey).(*chi.Context); ok {
 		c.Reset()
 	}
 	s.routes.Load().ServeHTTP(w, r)
 }
 
-// Limits of the server. HAProxy asks in one packet and reads at once; whoever needs longer than these is
-// broken or means harm.
+// Limits of the server. HAProxy sends a request in one packet and reads at once; a client that needs longer is broken
+// or hostile.
 const (
 	headTimeout  = 10 * time.Second // for a request to arrive
 	idleTimeout  = 75 * time.Second // between two requests on a connection
@@ -191,8 +126,8 @@ const (
 	maxFormBytes = 64 << 10
 )
 
-// HTTPServer returns a server for s with every limit set. checkTimeout is how long an answer may take to
-// be found; writing it may take headTimeout more.
+// HTTPServer returns a server for s with every limit set. checkTimeout is how long an answer may take to be found;
+// writing it may take headTimeout more.
 func (s *Server) HTTPServer(checkTimeout time.Duration) *http.Server {
 	return &http.Server{
 		Handler:                      s,
@@ -207,4 +142,17 @@ func (s *Server) HTTPServer(checkTimeout time.Duration) *http.Server {
 			return context.WithValue(ctx, chi.RouteCtxKey, chi.NewRouteContext())
 		},
 	}
+}
+
+// NewRequest returns the request of one connection, for the fast path.
+func (s *Server) NewRequest() fastpath.Request { return &checkRequest{server: s} }
+
+// Listener wraps ln for the server that HTTPServer returns: plain check requests take the fast path, and HAProxy's
+// requests without a Host line reach net/http with one. The returned listener closes ln.
+func (s *Server) Listener(ln net.Listener) net.Listener {
+	return fastpath.Listen(ln, fastpath.Options{
+		NewRequest:  s.NewRequest,
+		Conns:       s.conns,
+		IdleTimeout: idleTimeout,
+	})
 }

@@ -1,6 +1,6 @@
-// Package share divides the places of a bounded table among the clients whose requests fill it: when the table is
-// full, the client with the most rows gives one up for a client with fewer, and a client never loses a row to one
-// that has more. It stores no rows and does not know what they are; the table does.
+// Package share divides the rows of a bounded table among the clients whose requests fill it: when the table is full, the
+// client with the most rows loses one to a client with fewer, and a client never loses a row to one that has more. It
+// does not store the rows; the table does.
 package share
 
 import (
@@ -12,7 +12,7 @@ import (
 // Shares counts the places of one table by client (see clients.Network). It is not safe for concurrent use: the
 // table's lock guards it.
 type Shares[R any] struct {
-	asked   func(row R) uint64
+	count   func(row R) uint64
 	n       int
 	clients map[netip.Prefix]*client
 	largest clientHeap
@@ -23,22 +23,22 @@ type Place[R any] struct {
 	Row     R
 	owner   *client
 	element *list.Element
-	asked   uint64 // what the function asked said when the place came to the back
+	count   uint64 // of the row's requests when the place came to the back
 }
 
-// client is what one client holds. Its places are in the order in which they came or, since then, came to the back.
+// client is one client with its places. They are in the order in which they were added or last moved to the back.
 type client struct {
 	network netip.Prefix
 	places  list.List
 	index   int // in the heap
 }
 
-// secondChances is how many places Displace passes over because their rows were asked about meanwhile.
+// secondChances is how many places Displace moves to the back because their rows had requests meanwhile.
 const secondChances = 16
 
-// New returns shares of an empty table. asked returns how often a row was asked about so far; Displace calls it.
-func New[R any](asked func(row R) uint64) *Shares[R] {
-	return &Shares[R]{asked: asked, clients: map[netip.Prefix]*client{}}
+// New returns shares of an empty table. count returns the number of requests for a row so far; Displace calls it.
+func New[R any](count func(row R) uint64) *Shares[R] {
+	return &Shares[R]{count: count, clients: map[netip.Prefix]*client{}}
 }
 
 // Len returns how many places are taken.
@@ -60,7 +60,7 @@ func (s *Shares[R]) Largest() netip.Prefix {
 	return s.largest[0].network
 }
 
-// Add takes a place for a row that network has caused. The caller has made sure that there is room.
+// Add takes a place for a row that a request of network causes. The caller makes room first.
 func (s *Shares[R]) Add(network netip.Prefix, row R) *Place[R] {
 	c := s.clients[network]
 	if c == nil {
@@ -68,7 +68,7 @@ func (s *Shares[R]) Add(network netip.Prefix, row R) *Place[R] {
 		s.clients[network] = c
 		heap.Push(&s.largest, c)
 	}
-	p := &Place[R]{Row: row, owner: c, asked: 1} // the request that causes the row
+	p := &Place[R]{Row: row, owner: c, count: 1} // the request that causes the row
 	p.element = c.places.PushBack(p)
 	heap.Fix(&s.largest, c.index)
 	s.n++
@@ -88,9 +88,9 @@ func (s *Shares[R]) Remove(p *Place[R]) {
 	delete(s.clients, c.network)
 }
 
-// Displace gives back a place of the client that holds the most, so that network can have one more, and returns its
-// row for the caller to remove. It is the row that has not been asked about for longest, or nearly so. Displace
-// returns false if network would then hold more than that client.
+// Displace gives back a place of the client that holds the most, so that network can have one more. The caller removes
+// the returned row, which is the one without a request for the longest time, or nearly so. Displace returns false if
+// network would then hold more than that client.
 func (s *Shares[R]) Displace(network netip.Prefix) (row R, ok bool) {
 	if len(s.largest) == 0 || s.Of(network)+1 >= s.largest[0].places.Len() {
 		return row, false
@@ -98,11 +98,11 @@ func (s *Shares[R]) Displace(network netip.Prefix) (row R, ok bool) {
 	places := &s.largest[0].places
 	for range secondChances {
 		p := places.Front().Value.(*Place[R])
-		asked := s.asked(p.Row)
-		if asked == p.asked {
+		count := s.count(p.Row)
+		if count == p.count {
 			break
 		}
-		p.asked = asked
+		p.count = count
 		places.MoveToBack(p.element)
 	}
 	p := places.Front().Value.(*Place[R])
@@ -110,7 +110,7 @@ func (s *Shares[R]) Displace(network netip.Prefix) (row R, ok bool) {
 	return p.Row, true
 }
 
-// clientHeap has the client with the most places first.
+// clientHeap is a heap with the client that has the most places on top.
 type clientHeap []*client
 
 func (h clientHeap) Len() int           { return len(h) }

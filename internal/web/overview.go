@@ -1,0 +1,362 @@
+package web
+
+import (
+	"bufio"
+	"cmp"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/check"
+	"hacheck/internal/spool"
+	"hacheck/internal/textfmt"
+)
+
+// overview is the document at /overview, which the page at / shows. Ages are seconds before Now.
+type overview struct {
+	overviewHead
+	// Overrides are first those of the whole host, then the rest by name.
+	Overrides []overviewRow `json:"overrides"`
+	// Services have no override of their own and had a request lately: first those that fail, then the rest, by name.
+	Services []overviewRow `json:"services"`
+}
+
+type overviewHead struct {
+	Host      string  `json:"host"` // this machine's name, "" if it is not known
+	Now       float64 `json:"now"`  // unix seconds, by the clock of since and until
+	Uptime    float64 `json:"uptime"`
+	AgentOnly bool    `json:"agent_only"` // -S: overrides reach balancers through the agent alone
+	// SpoolLost says that the spool directory is not where it was, and that the last known overrides stand.
+	SpoolLost bool `json:"spool_lost"`
+	Slot      int  `json:"slot"` // seconds for which a letter of Answers stands
+}
+
+// overviewRow is one override, or one service.
+type overviewRow struct {
+	Service string `json:"service"`
+	Host    string `json:"host,omitempty"` // of an override of one instance
+	Port    uint16 `json:"port,omitempty"`
+
+	State string `json:"state"`
+	By    string `json:"by,omitempty"` // the name of an override in another row that decides State
+
+	Reason string   `json:"reason,omitempty"` // also names the operator if hadown has written it
+	Since  *float64 `json:"since,omitempty"`  // unix seconds; absent if it is not known
+	Until  *float64 `json:"until,omitempty"`  // unix seconds; absent if the override does not end by itself
+
+	Last    *overviewAnswer `json:"last"`              // nil without a request lately
+	Answers string          `json:"answers,omitempty"` // see marksText
+	Took    string          `json:"took,omitempty"`
+
+	Balancers []overviewView  `json:"balancers,omitempty"`
+	Agents    []overviewAgent `json:"agents,omitempty"`
+}
+
+// The states of a row besides those of an override, which have the words of the commands.
+const (
+	stateUp      = "up"
+	stateFailing = "failing"
+	stateReady   = "ready"   // only agent checks ask, and they get overrides only
+	stateUnasked = "unasked" // no request lately, or none since an override ended
+)
+
+// overviewAnswer is the last answer about a service.
+type overviewAnswer struct {
+	Code int      `json:"code"`
+	Why  string   `json:"why,omitempty"` // of an answer that is not the service's: "refused", "timeout"…
+	Ago  float64  `json:"ago"`
+	By   string   `json:"by,omitempty"` // the state of the override that answered
+	Age  float64  `json:"age"`          // of the check's result at that time
+	Took *float64 `json:"took"`         // by the check, in seconds; nil when none was needed
+}
+
+// overviewView is how a balancer sees one server.
+type overviewView struct {
+	Name     string  `json:"name"`             // its node, or else its address
+	Server   string  `json:"server,omitempty"` // its name for the server, or else the URL
+	State    string  `json:"state,omitempty"`  // in its words; "" if it sends none
+	Sessions *int    `json:"sessions"`         // open ones; nil if it sends no number
+	Queued   int     `json:"queued,omitempty"`
+	Silent   bool    `json:"silent"`
+	Ago      float64 `json:"ago"`  // since its last request
+	Code     int     `json:"code"` // of the answer
+
+	override string
+}
+
+// overviewAgent is the last answer to an agent check.
+type overviewAgent struct {
+	Address string  `json:"address"`
+	Answer  string  `json:"answer"`
+	Ago     float64 `json:"ago"`
+}
+
+const (
+	// oldAnswer is the age from which an answer to a client that is no balancer says nothing about the present.
+	oldAnswer = time.Minute
+	// maxShown bounds what the page shows of a reason, or of any text from elsewhere, in bytes; hastatus shows all of it.
+	maxShown = 500
+)
+
+// overview returns the document as of now.
+func (s *Server) overview() *overview {
+	report := s.balancers("")
+	overrides := s.overrides.List()
+	now := time.Now()
+	b := newOverviewBuilder(now, &report, overrides)
+	b.seen = s.recent.latest(now.Add(-recentFor), now)
+	doc := &overview{
+		overviewHead: overviewHead{
+			Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: report.AgentOnly,
+			SpoolLost: s.overrides.Stats().Lost, Slot: historySlot,
+		},
+		Overrides: make([]overviewRow, len(overrides)),
+		Services:  b.services(),
+	}
+	doc.Host, _ = os.Hostname() // a page without a name is better than none
+	for i := range overrides {
+		doc.Overrides[i] = b.override(&overrides[i])
+	}
+	moveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
+	moveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
+	return doc
+}
+
+// moveToFront moves the rows that are first to the front. Otherwise it keeps their order.
+func moveToFront(rows []overviewRow, first func(r *overviewRow) bool) {
+	slices.SortStableFunc(rows, func(x, y overviewRow) int {
+		switch {
+		case first(&x) == first(&y):
+			return 0
+		case first(&x):
+			return -1
+		}
+		return 1
+	})
+}
+
+// writeJSON writes the document row by row. There may be 10,000 rows, and encoding/json would hold their text twice.
+func (o *overview) writeJSON(w io.Writer) error {
+	b := bufio.NewWriterSize(w, 16<<10)
+	list := func(name string, rows []overviewRow) error {
+		_, _ = b.WriteString(name + "[")
+		for i := range rows {
+			if i > 0 {
+				_ = b.WriteByte(',')
+			}
+			row, err := marshal(&rows[i])
+			if err != nil {
+				return err
+			}
+			_, _ = b.Write(row)
+		}
+		return b.WriteByte(']') // the writer keeps its first error
+	}
+	if err := list(`{"overrides":`, o.Overrides); err != nil {
+		return err
+	}
+	if err := list(`,"services":`, o.Services); err != nil {
+		return err
+	}
+	head, err := marshal(&o.overviewHead)
+	if err != nil {
+		return err
+	}
+	_ = b.WriteByte(',')
+	_, _ = b.Write(head[1:])
+	return b.Flush()
+}
+
+// overviewBuilder has what is known about services, by name.
+type overviewBuilder struct {
+	now       time.Time
+	seen      map[string]*latest
+	views     map[string][]balancer.Balancer
+	agents    map[string][]balancer.Agent
+	own       map[string]*spool.Entry // the override of a service as a whole, or of all
+	instances map[string]*spool.Entry // the strongest override of an instance
+}
+
+// newOverviewBuilder returns a builder without seen.
+func newOverviewBuilder(now time.Time, report *balancer.Report, overrides []spool.Entry) *overviewBuilder {
+	b := &overviewBuilder{
+		now: now, views: map[string][]balancer.Balancer{}, agents: map[string][]balancer.Agent{},
+		own: map[string]*spool.Entry{}, instances: map[string]*spool.Entry{},
+	}
+	for from, to := 0, 0; from < len(report.Balancers); from = to { // they are sorted by service
+		for to < len(report.Balancers) && report.Balancers[to].Service == report.Balancers[from].Service {
+			to++
+		}
+		b.views[report.Balancers[from].Service] = report.Balancers[from:to]
+	}
+	for _, a := range report.Agents {
+		b.agents[a.Service] = append(b.agents[a.Service], a)
+	}
+	for i := range overrides {
+		e := &overrides[i]
+		if e.Key.Port == 0 {
+			b.own[e.Key.Service] = e
+		} else if other := b.instances[e.Key.Service]; other == nil || other.State < e.State {
+			b.instances[e.Key.Service] = e
+		}
+	}
+	return b
+}
+
+// services returns the rows of the services without an override of their own, by name.
+func (b *overviewBuilder) services() []overviewRow {
+	names := map[string]bool{}
+	for name := range b.seen {
+		names[name] = b.own[name] == nil
+	}
+	for name := range b.agents {
+		if spool.ValidService(name) { // and no instance
+			names[name] = b.own[name] == nil && name != spool.All
+		}
+	}
+	rows := make([]overviewRow, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if names[name] {
+			rows = append(rows, b.service(name))
+		}
+	}
+	return rows
+}
+
+// override returns the row of one override.
+func (b *overviewBuilder) override(e *spool.Entry) overviewRow {
+	r := overviewRow{
+		Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port,
+		State: stateWord(e.State), Reason: oneLine(e.Reason),
+	}
+	if !e.Created.IsZero() {
+		at := unixSeconds(e.Created)
+		r.Since = &at
+	}
+	if !e.Expires.IsZero() {
+		at := unixSeconds(e.Expires)
+		r.Until = &at
+	}
+	if e.Key.Port == 0 {
+		b.addLast(&r)
+	}
+	r.Balancers = b.viewsOf(e.Key)
+	r.Agents = b.agentsOf(e.Key.Name())
+	return r
+}
+
+// service returns the row of a service without an override of its own.
+func (b *overviewBuilder) service(name string) overviewRow {
+	r := overviewRow{Service: name}
+	b.addLast(&r)
+	r.Balancers = b.viewsOf(spool.Key{Service: name})
+	r.Agents = b.agentsOf(name)
+	if all := b.own[spool.All]; all != nil {
+		r.State, r.By = stateWord(all.State), spool.All
+	} else {
+		r.State, r.By = b.serviceState(&r)
+	}
+	return r
+}
+
+// serviceState returns the state of a service that no override of the service or of all covers.
+//
+// Balancers ask about each of several instances, so the last answer about the service is that about any instance. The
+// last answer to each balancer about each server is steadier.
+func (b *overviewBuilder) serviceState(r *overviewRow) (state, by string) {
+	var up, fails, overridden, asked bool
+	count := func(code int, override string) {
+		asked = true
+		up = up || override == "" && code == 200
+		fails = fails || override == "" && code != 200
+		overridden = overridden || override != ""
+	}
+	for _, v := range r.Balancers {
+		if !v.Silent {
+			count(v.Code, v.override)
+		}
+	}
+	if l := r.Last; !asked && l != nil && l.Ago <= oldAnswer.Seconds() {
+		count(l.Code, l.By)
+	}
+	instance := b.instances[r.Service]
+	switch {
+	case fails:
+		return stateFailing, ""
+	case up:
+		return stateUp, ""
+	case overridden && instance != nil:
+		return stateWord(instance.State), instance.Key.Name()
+	case !asked && slices.ContainsFunc(r.Agents, func(a overviewAgent) bool { return a.Ago <= oldAnswer.Seconds() }):
+		return stateReady, ""
+	}
+	return stateUnasked, ""
+}
+
+// addLast adds the last answer about the service of r, and those before it.
+func (b *overviewBuilder) addLast(r *overviewRow) {
+	l := b.seen[r.Service]
+	if l == nil || !l.answered {
+		return
+	}
+	r.Answers, r.Took = marksText(&l.marks)
+	a := &overviewAnswer{Code: l.code, Ago: max(b.now.Sub(l.at), 0).Seconds(), Age: float64(l.history.age) / 1e3}
+	if l.history.last.override != spool.Ready {
+		a.By = stateWord(l.history.last.override)
+	} else if reason := l.history.last.reason; reason != check.ReasonOK {
+		a.Why = reason.String()
+	}
+	if l.history.took > 0 {
+		took := float64(l.history.took) / 1e6
+		a.Took = &took
+	}
+	r.Last = a
+}
+
+// viewsOf returns how balancers see the servers that k covers.
+func (b *overviewBuilder) viewsOf(k spool.Key) []overviewView {
+	var list []overviewView
+	for _, v := range b.views[k.Service] {
+		if k.Port != 0 && (v.Port != k.Port || v.Host != k.Host && (k.Host != "" || !v.Local)) {
+			continue
+		}
+		w := overviewView{
+			Name: cmp.Or(v.Node, v.Address), Server: cmp.Or(v.Server, v.URL), State: v.State, Sessions: v.Sessions,
+			Silent: v.Silent, Ago: v.Last.Age, Code: v.Last.Code, override: v.Last.Override,
+		}
+		if v.Queued != nil {
+			w.Queued = *v.Queued
+		}
+		list = append(list, w)
+	}
+	return list
+}
+
+func (b *overviewBuilder) agentsOf(name string) []overviewAgent {
+	var list []overviewAgent
+	for _, a := range b.agents[name] {
+		list = append(list, overviewAgent{a.Address, oneLine(a.Answer), a.Age})
+	}
+	return list
+}
+
+// stateWord returns the word of the commands for a state: "up" in a spool file forces a service up.
+func stateWord(s spool.State) string {
+	if s == spool.ForceUp {
+		return "force-up"
+	}
+	return s.String()
+}
+
+func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
+
+// oneLine returns what a page shows of a text from elsewhere.
+func oneLine(s string) string {
+	if len(s) <= maxShown {
+		return textfmt.OneLine(s)
+	}
+	return textfmt.Truncate(s, maxShown) + "…"
+}

@@ -1,0 +1,180 @@
+package web
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"hacheck/internal/textfmt"
+)
+
+// overviewText is the overview for a terminal. If it is empty, appendFirstSteps follows, which names the host that the
+// client has asked.
+type overviewText struct {
+	body  []byte
+	empty bool
+}
+
+// empty reports whether there is no override and no service to show.
+func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services) == 0 }
+
+// appendFirstSteps appends the first steps with a new daemon. host is its host and port.
+func appendFirstSteps(b []byte, host string) []byte {
+	return fmt.Appendf(b, `
+Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
+  curl http://%s/tcp/web/8080
+      asks whether something listens on port 8080, as the service web
+  option httpchk GET /http/web/8080/status
+  http-check send-state
+      in an HAProxy backend, with "check port 3333" at its servers, lets HAProxy ask
+  hadown web -r "why"
+      takes web out, and haup web puts it back
+`, host)
+}
+
+// appendText appends the overview as text.
+func (o *overview) appendText(b []byte) []byte {
+	on := ""
+	if o.Host != "" {
+		on = " on " + oneLine(o.Host)
+	}
+	counts := "no overrides, " + textfmt.Count(len(o.Services), "service")
+	if n := len(o.Overrides); n > 0 {
+		counts = textfmt.Count(n, "override") + ", " + textfmt.Count(len(o.Services), "other service")
+	}
+	b = fmt.Appendf(b, "hacheck%s, running for %s: %s\n", on, textfmt.Seconds(o.Uptime), counts)
+	if o.SpoolLost {
+		b = append(b, "The spool directory is not where it was: these are the last known overrides.\n"...)
+	}
+	if o.AgentOnly {
+		b = append(b, "Started with -S: overrides reach balancers through the agent alone.\n"...)
+	}
+	if len(o.Overrides) > 0 {
+		b = appendTable(append(b, '\n'), o.overrideTable())
+	}
+	if len(o.Services) > 0 {
+		b = appendTable(append(b, '\n'), o.serviceTable())
+	}
+	return b
+}
+
+func (o *overview) overrideTable() []textRow {
+	rows := []textRow{{cells: []string{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}}
+	for i := range o.Overrides {
+		r := &o.Overrides[i]
+		cells := []string{r.State, r.label(), "-", "lifted", r.Reason}
+		if r.Since != nil {
+			cells[2] = textfmt.Seconds(o.Now-*r.Since) + " ago"
+		}
+		if r.Until != nil {
+			cells[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
+		}
+		rows = append(rows, textRow{cells, r.clientLines()})
+	}
+	return rows
+}
+
+func (o *overview) serviceTable() []textRow {
+	rows := []textRow{{cells: []string{"STATE", "SERVICE", "ASKED", "CHECK TOOK", "ANSWER"}}}
+	for i := range o.Services {
+		r := &o.Services[i]
+		cells := []string{r.State, r.label(), "-", "-", ""}
+		if r.By != "" {
+			cells[0] += " (" + r.By + ")"
+		}
+		if a := r.Last; a != nil {
+			cells[2] = textfmt.Seconds(a.Ago) + " ago"
+			if a.Took != nil {
+				cells[3] = time.Duration(*a.Took * float64(time.Second)).Round(10 * time.Microsecond).String()
+			}
+			cells[4] = strconv.Itoa(a.Code)
+			switch {
+			case a.By != "":
+				cells[4] += " (" + a.By + ")"
+			case a.Why != "":
+				cells[4] += " " + a.Why
+			}
+		}
+		rows = append(rows, textRow{cells, r.clientLines()})
+	}
+	return rows
+}
+
+// label returns the name of a row as hastatus shows it: an instance on this machine has an empty host.
+func (r *overviewRow) label() string {
+	if r.Port == 0 {
+		return r.Service
+	}
+	return r.Service + ":" + r.Host + ":" + strconv.Itoa(int(r.Port))
+}
+
+// clientLines returns the lines about balancers and agent checks.
+func (r *overviewRow) clientLines() []string {
+	var lines []string
+	for _, v := range r.Balancers {
+		line := v.Name
+		if v.Server != "" {
+			line += " " + v.Server
+		}
+		switch {
+		case v.Silent:
+			line += ": silent for " + textfmt.Seconds(v.Ago)
+		case v.State == "":
+			line += ": sends no state, was told " + strconv.Itoa(v.Code)
+		default:
+			line += ": " + v.State
+			if v.Sessions != nil {
+				line += ", " + textfmt.Count(*v.Sessions, "session")
+			}
+			if v.Queued > 0 {
+				line += ", " + strconv.Itoa(v.Queued) + " waiting"
+			}
+		}
+		lines = append(lines, oneLine(line))
+	}
+	for _, a := range r.Agents {
+		lines = append(lines, a.Address+": agent check, was told "+a.Answer)
+	}
+	return lines
+}
+
+// textRow is one row of a table, and the lines below it.
+type textRow struct {
+	cells []string
+	below []string
+}
+
+// maxPadded bounds the padding of a column. A longer cell moves only its own row, so one name of 200 letters does not push
+// everything else off the screen.
+const maxPadded = 40
+
+// appendTable appends rows with their columns aligned and two spaces between; the last column is not padded.
+func appendTable(b []byte, rows []textRow) []byte {
+	width := make([]int, len(rows[0].cells)-1)
+	for _, row := range rows {
+		for i := range width {
+			if n := utf8.RuneCountInString(row.cells[i]); n <= maxPadded {
+				width[i] = max(width[i], n)
+			}
+		}
+	}
+	for _, row := range rows {
+		line := ""
+		for i, cell := range row.cells {
+			line += cell
+			if i < len(width) {
+				line += strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(cell), 0)+2)
+			}
+		}
+		b = append(b, strings.TrimRight(line, " ")...)
+		b = append(b, '\n')
+		for _, l := range row.below {
+			b = append(b, "        "...)
+			b = append(b, l...)
+			b = append(b, '\n')
+		}
+	}
+	return b
+}

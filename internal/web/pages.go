@@ -1,0 +1,219 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"hacheck/internal/balancer"
+	"hacheck/internal/cache"
+	"hacheck/internal/clients"
+	"hacheck/internal/spool"
+)
+
+// pages are the documents that all clients share; see sharedPage.
+type pages struct {
+	overview  *sharedPage[[]byte]
+	text      *sharedPage[overviewText]
+	recent    *sharedPage[recentDoc]
+	count     *sharedPage[[]byte]
+	balancers *sharedPage[[]byte]
+	// metrics is plain and, for clients that accept it, compressed. A client can choose nothing else: for each further
+	// format the figures would have to be collected once more.
+	metrics [2]*sharedPage[*recordedAnswer]
+}
+
+// newPages returns the shared pages of s. One of them is made at a time.
+func (s *Server) newPages() pages {
+	turn := newChanMutex()
+	p := pages{
+		overview: newSharedPage(s, "/overview", turn, func() ([]byte, error) {
+			var b bytes.Buffer
+			err := s.overview().writeJSON(&b)
+			return b.Bytes(), err
+		}),
+		text: newSharedPage(s, "/", turn, func() (overviewText, error) {
+			o := s.overview()
+			return overviewText{o.appendText(nil), o.empty()}, nil
+		}),
+		recent: newSharedPage(s, "/recent", turn, s.recent.doc),
+		count: newSharedPage(s, "/status/count", turn, func() ([]byte, error) {
+			return marshal(map[string]any{"service_access_counts": s.recent.counts()})
+		}),
+		balancers: newSharedPage(s, "/balancers", turn, func() ([]byte, error) { return marshal(s.balancers("")) }),
+	}
+	for i, encoding := range []string{"identity", "gzip"} {
+		p.metrics[i] = newSharedPage(s, "/metrics", turn, func() (*recordedAnswer, error) { return record(s.metrics, encoding), nil })
+		p.metrics[i].cheap = true
+	}
+	return p
+}
+
+// status answers /status: the counters of the original, and some of hacheck's own.
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
+	st := s.settings.Load().Evaluator.Stats()
+	c := st.Cache
+	hits := st.Answers[cache.Hit]
+	misses := st.Answers[cache.Miss] + st.Answers[cache.Shared] + st.Answers[cache.Bypass]
+	writeJSON(w, map[string]any{
+		"cache": map[string]uint64{
+			"expirations": c.Expirations, "sets": c.Sets, "gets": hits + misses, "hits": hits, "misses": misses,
+			"uncached": c.Uncached, "entries": uint64(c.Entries), "bytes": uint64(c.Bytes),
+		},
+		"uptime":                      time.Since(s.started).Seconds(),
+		"outbound_request_queue_size": st.InFlight,
+		"busy":                        st.Busy,
+	})
+}
+
+// statusSpool answers /status/spool: which directory the overrides are read from. The commands ask, on this machine; the
+// path and the numbers mean nothing elsewhere.
+func (s *Server) statusSpool(w http.ResponseWriter, r *http.Request) {
+	if !s.local.Contains(clients.ParseAddr(clients.HostOf(r.RemoteAddr))) {
+		writeText(w, http.StatusForbidden, "only this machine may see this")
+		return
+	}
+	writeJSON(w, s.overrides.DirectoryStatus())
+}
+
+// statusCount answers /status/count: how often each client has asked about each service.
+func (s *Server) statusCount(w http.ResponseWriter, r *http.Request) {
+	servePage(s, w, r, s.pages.count, func(body []byte) { writeBody(w, jsonType, body) })
+}
+
+// recentPage answers /recent?threshold=SECONDS: the last answer about each service that was asked about since. All
+// clients share the rows; the threshold only chooses among them.
+func (s *Server) recentPage(w http.ResponseWriter, r *http.Request) {
+	threshold := recentFor.Seconds()
+	if v, ok := r.URL.Query()["threshold"]; ok {
+		f, err := strconv.ParseFloat(v[len(v)-1], 64)
+		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+			writeText(w, http.StatusBadRequest, "threshold must be a number of seconds, as in /recent?threshold=60")
+			return
+		}
+		threshold = f
+	}
+	servePage(s, w, r, s.pages.recent, func(doc recentDoc) { writeRecent(w, &doc, threshold) })
+}
+
+func writeRecent(w http.ResponseWriter, doc *recentDoc, threshold float64) {
+	tail, err := json.Marshal(threshold)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	parts := [][]byte{[]byte(`{"seen_services":[`)}
+	if threshold > 0 {
+		const century = 100 * 365 * 24 * 3600.0
+		since := time.Duration(math.Min(threshold, century) * float64(time.Second))
+		parts = doc.appendSince(parts, time.Now().Add(-since))
+	}
+	parts = append(parts, []byte(`],"threshold_seconds":`), tail, []byte("}"))
+	length := 0
+	for _, p := range parts {
+		length += len(p)
+	}
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(length)}
+	for _, p := range parts {
+		if _, err := w.Write(p); err != nil {
+			return // the client has hung up, or reads too slowly
+		}
+	}
+}
+
+// balancersPage answers /balancers[?service=NAME]: which balancers ask, what they are answered, and how they see the
+// servers.
+func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
+	v, ok := r.URL.Query()["service"]
+	if !ok {
+		servePage(s, w, r, s.pages.balancers, func(body []byte) { writeBody(w, jsonType, body) })
+		return
+	}
+	service := v[len(v)-1]
+	if !spool.ValidService(service) {
+		writeText(w, http.StatusBadRequest, "service must be the name of a service, as in /balancers?service=web")
+		return
+	}
+	s.reportReaders.serve(w, r, func() {
+		body, err := guarded(s, "/balancers", func() ([]byte, error) { return s.report(service) })()
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		limitReadTime(w)
+		writeBody(w, jsonType, body)
+	})
+}
+
+// report returns the document at /balancers about one service. One report is made at a time.
+func (s *Server) report(service string) ([]byte, error) {
+	s.reportTurn.Lock()
+	defer s.reportTurn.Unlock()
+	return marshal(s.balancers(service))
+}
+
+// balancers returns the report about one service, or about all if it is "".
+func (s *Server) balancers(service string) balancer.Report {
+	report := s.recent.balancers.Report(service)
+	report.AgentOnly = s.settings.Load().AgentOnly
+	var since time.Time // when the row of the service was made
+	if row := s.recent.get(service); row != nil {
+		since = row.since
+	}
+	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.UnnamedMissed(since)...)
+	now := time.Now()
+	for _, row := range s.recent.since(now.Add(-recentFor), service) {
+		report.Services = append(report.Services, balancer.LastRequest{Service: row.service, Age: max(now.Sub(row.at), 0).Seconds()})
+	}
+	return report
+}
+
+// metricsPage answers /metrics.
+func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) {
+	p := s.pages.metrics[0]
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		if part = strings.TrimSpace(part); part == "gzip" || strings.HasPrefix(part, "gzip;") {
+			p = s.pages.metrics[1]
+		}
+	}
+	servePage(s, w, r, p, func(a *recordedAnswer) {
+		maps.Copy(w.Header(), a.header)
+		w.Header()["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
+		w.WriteHeader(a.code)
+		_, _ = w.Write(a.body.Bytes()) // a client that has hung up needs no answer
+	})
+}
+
+// recordedAnswer is an http.ResponseWriter that keeps the answer of a handler.
+type recordedAnswer struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+}
+
+// record returns the answer of h to a GET of a client that accepts that encoding.
+func record(h http.Handler, encoding string) *recordedAnswer {
+	a := &recordedAnswer{header: http.Header{}, code: http.StatusOK}
+	h.ServeHTTP(a, &http.Request{
+		Method: http.MethodGet, URL: &url.URL{Path: "/metrics"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Accept-Encoding": {encoding}},
+	})
+	return a
+}
+
+// Header implements http.ResponseWriter.
+func (a *recordedAnswer) Header() http.Header { return a.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *recordedAnswer) WriteHeader(code int) { a.code = code }
+
+// Write implements http.ResponseWriter.
+func (a *recordedAnswer) Write(b []byte) (int, error) { return a.body.Write(b) }
