@@ -21,15 +21,15 @@ import (
 // Overrides are the overrides that the agent reports; *spool.Index has them.
 type Overrides interface {
 	Lookup(service, host string, port uint16, local bool) spool.View
-	MaintEnded(service, host string, port uint16, local bool) time.Time
+	LastMaintEnd(service, host string, port uint16, local bool) time.Time
 }
 
 // Options are the options of New. Overrides, Successes and Log must be set.
 type Options struct {
-	Overrides Overrides
-	Successes *Successes
-	Log       *slog.Logger
-	LogLimit  *loglimit.Limiter // of the lines that a client can cause; nil: they are not limited
+	Overrides    Overrides
+	PassedChecks *PassedChecks
+	Log          *slog.Logger
+	LogLimit     *loglimit.Limiter // of the lines that a client can cause; nil: they are not limited
 	// Conns bounds the connections of every listener of the process; nil: a limiter with the default bounds.
 	Conns *clients.ConnLimiter
 
@@ -60,8 +60,8 @@ const (
 	recheckTimeout = 10 * time.Second
 )
 
-// answer returns the line about k, without its newline.
-func (a *Agent) answer(k spool.Key) string {
+// line returns the line about k, without its newline.
+func (a *Agent) line(k spool.Key) string {
 	local := k.Host == ""
 	if !local {
 		addr, err := netip.ParseAddr(k.Host)
@@ -69,8 +69,8 @@ func (a *Agent) answer(k spool.Key) string {
 	}
 	o := a.o.Overrides.Lookup(k.Service, k.Host, k.Port, local).Override
 	if o == nil {
-		ended := a.o.Overrides.MaintEnded(k.Service, k.Host, k.Port, local)
-		if !ended.IsZero() && time.Since(ended) < recheckTimeout && !a.o.Successes.passedSince(k, local, ended) {
+		ended := a.o.Overrides.LastMaintEnd(k.Service, k.Host, k.Port, local)
+		if !ended.IsZero() && time.Since(ended) < recheckTimeout && !a.o.PassedChecks.passedSince(k, local, ended) {
 			// HAProxy sends no checks during maint. With "up" it would send traffic before the first check.
 			return "ready down #coming back"
 		}
@@ -82,7 +82,7 @@ func (a *Agent) answer(k spool.Key) string {
 	case spool.Down:
 		return withReason("ready down", o.Reason)
 	case spool.Maint:
-		a.o.Successes.recordFor(maintRecordTime)
+		a.o.PassedChecks.recordFor(maintRecordTime)
 		return withReason("maint down", o.Reason)
 	default: // ForceUp; an override is never Ready
 		return "up ready"

@@ -52,7 +52,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-func pass(p *Successes, service, host string, port uint16, code int, began time.Time) {
+func pass(p *PassedChecks, service, host string, port uint16, code int, began time.Time) {
 	p.CheckFinished(&check.Target{Service: service, Host: host, Port: port}, check.Result{Code: code}, began)
 }
 
@@ -90,14 +90,14 @@ func TestComingBack(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := new(fakeOverrides)
-				a := New(Options{Overrides: s, Successes: new(Successes)})
+				a := New(Options{Overrides: s, PassedChecks: new(PassedChecks)})
 				k, err := spool.ParseKey(c.key)
 				if err != nil {
 					t.Fatal(err)
 				}
 				want := func(when, want string) {
 					t.Helper()
-					if got := a.answer(k); got != want {
+					if got := a.line(k); got != want {
 						t.Errorf("%s: %q, want %q", when, got, want)
 					}
 				}
@@ -108,9 +108,9 @@ func TestComingBack(t *testing.T) {
 				s.endMaint(k.Service)
 				want("at once", "ready down #coming back")
 				time.Sleep(time.Second)
-				pass(a.o.Successes, c.after.service, c.after.host, c.after.port, c.after.code, early)
+				pass(a.o.PassedChecks, c.after.service, c.after.host, c.after.port, c.after.code, early)
 				want("after a check that began in maint", "ready down #coming back")
-				pass(a.o.Successes, c.after.service, c.after.host, c.after.port, c.after.code, time.Now())
+				pass(a.o.PassedChecks, c.after.service, c.after.host, c.after.port, c.after.code, time.Now())
 				if c.back {
 					want("after the check", "up ready")
 					return
@@ -129,17 +129,17 @@ func TestComingBack(t *testing.T) {
 func TestComingBackNeedsNoOverride(t *testing.T) {
 	t.Parallel()
 	s := new(fakeOverrides)
-	a := New(Options{Overrides: s, Successes: new(Successes)})
+	a := New(Options{Overrides: s, PassedChecks: new(PassedChecks)})
 	s.endMaint("web")
 	for state, want := range map[spool.State]string{
 		spool.ForceUp: "up ready", spool.Drain: "up drain", spool.Down: "ready down #why", spool.Maint: "maint down #why",
 	} {
 		s.set("web", state, "why")
-		if got := a.answer(spool.Key{Service: "web"}); got != want {
+		if got := a.line(spool.Key{Service: "web"}); got != want {
 			t.Errorf("%v: %q, want %q", state, got, want)
 		}
 	}
-	if got := a.answer(spool.Key{Service: "db"}); got != "up ready" {
+	if got := a.line(spool.Key{Service: "db"}); got != "up ready" {
 		t.Errorf("another service: %q", got)
 	}
 }
@@ -151,20 +151,20 @@ func TestSuccessBeforeFirstRequest(t *testing.T) {
 	for _, told := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			s := new(fakeOverrides)
-			a := New(Options{Overrides: s, Successes: new(Successes)})
+			a := New(Options{Overrides: s, PassedChecks: new(PassedChecks)})
 			web := spool.Key{Service: "web"}
 			if told {
 				s.set("web", spool.Maint, "disk")
-				a.answer(web)
+				a.line(web)
 			}
 			s.endMaint("web")
 			time.Sleep(time.Nanosecond)
 			if !told {
-				a.o.Successes.OverrideChanged(spool.Change{Key: web, Old: &spool.Entry{Key: web, State: spool.Maint}})
+				a.o.PassedChecks.OverrideChanged(spool.Change{Key: web, Old: &spool.Entry{Key: web, State: spool.Maint}})
 			}
-			pass(a.o.Successes, "web", "127.0.0.1", 80, 200, time.Now())
+			pass(a.o.PassedChecks, "web", "127.0.0.1", 80, 200, time.Now())
 			time.Sleep(time.Second)
-			if got := a.answer(web); got != "up ready" {
+			if got := a.line(web); got != "up ready" {
 				t.Errorf("told %v: %q, want up ready", told, got)
 			}
 		})
@@ -175,7 +175,7 @@ func TestSuccessBeforeFirstRequest(t *testing.T) {
 func TestSuccessesAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := new(Successes)
+		p := new(PassedChecks)
 		down := &spool.Entry{State: spool.Down}
 		p.OverrideChanged(spool.Change{Old: down})
 		p.OverrideChanged(spool.Change{New: &spool.Entry{State: spool.Maint}})
@@ -184,12 +184,12 @@ func TestSuccessesAreBounded(t *testing.T) {
 			t.Error("a down that ends, or a maint that begins, is no maint that ends")
 		}
 		p.OverrideChanged(spool.Change{Old: &spool.Entry{State: spool.Maint}, New: down})
-		for i := range maxSuccesses {
+		for i := range maxPassedChecks {
 			pass(p, "web", "127.0.0.1", uint16(i), 200, time.Now())
 			pass(p, "web"+string(rune('a'+i%26)), "192.0.2.1", uint16(i), 200, time.Now())
 		}
-		if n := len(p.latest); n == 0 || n > maxSuccesses+4 {
-			t.Errorf("%d passes are remembered, want at most %d", n, maxSuccesses)
+		if n := len(p.latest); n == 0 || n > maxPassedChecks+4 {
+			t.Errorf("%d passes are remembered, want at most %d", n, maxPassedChecks)
 		}
 		time.Sleep(recheckTimeout + 1)
 		pass(p, "web", "127.0.0.1", 80, 200, time.Now())
@@ -216,8 +216,8 @@ func FuzzLine(f *testing.F) {
 		}
 		s := &fakeOverrides{}
 		s.set("web", spool.Maint, reason)
-		a := New(Options{Overrides: s, Successes: new(Successes)})
-		line := a.answer(spool.Key{Service: "web"})
+		a := New(Options{Overrides: s, PassedChecks: new(PassedChecks)})
+		line := a.line(spool.Key{Service: "web"})
 		rest, ok := strings.CutPrefix(line, "maint down")
 		if !ok || rest != "" && !strings.HasPrefix(rest, " #") {
 			t.Fatalf("%q does not begin with its words", line)

@@ -96,7 +96,7 @@ func benchmark(b *testing.B, h *testAgent) {
 
 // BenchmarkCheckFinished is what each check that has run pays while nothing comes back.
 func BenchmarkCheckFinished(b *testing.B) {
-	p, t := new(Successes), &check.Target{Service: "web", Host: "127.0.0.1", Port: 80}
+	p, t := new(PassedChecks), &check.Target{Service: "web", Host: "127.0.0.1", Port: 80}
 	b.ReportAllocs()
 	for b.Loop() {
 		p.CheckFinished(t, check.Result{Code: 200}, time.Time{})

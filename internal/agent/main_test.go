@@ -47,7 +47,7 @@ func (s *fakeOverrides) Lookup(service, host string, port uint16, here bool) spo
 	return spool.View{Override: s.overrides[service]}
 }
 
-func (s *fakeOverrides) MaintEnded(service, _ string, _ uint16, _ bool) time.Time {
+func (s *fakeOverrides) LastMaintEnd(service, _ string, _ uint16, _ bool) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended[service]
@@ -123,7 +123,7 @@ func newTestAgentWithTimeout(tb testing.TB, own string, timeout time.Duration) *
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
 	h.limit = loglimit.New(log)
 	h.agent = New(Options{
-		Overrides: &h.overrides, Successes: new(Successes), Log: log, LogLimit: h.limit,
+		Overrides: &h.overrides, PassedChecks: new(PassedChecks), Log: log, LogLimit: h.limit,
 		OnAnswer: func(peer string, k spool.Key, answer string) {
 			h.answers.mu.Lock()
 			defer h.answers.mu.Unlock()

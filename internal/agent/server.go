@@ -97,7 +97,7 @@ func (s *Server) handle(c *net.TCPConn, buf []byte) {
 		_ = c.Close()
 		return
 	}
-	p := &pendingConn{server: s, TCPConn: c, client: clients.Network(peerAddr(c))}
+	p := &pendingConn{server: s, TCPConn: c, client: clients.NetworkOfAddr(peerAddr(c))}
 	n = copy(p.text[:], buf[:n])
 	queue := &s.agent.queue
 	if !queue.add(p) {
@@ -105,7 +105,7 @@ func (s *Server) handle(c *net.TCPConn, buf []byte) {
 		return
 	}
 	// The limiter evicts a connection to make room for another client's.
-	slot := s.agent.o.Conns.Acquire(clients.AddrOf(c), func() { queue.evict(p) })
+	slot := s.agent.o.Conns.Acquire(clients.RemoteAddr(c), func() { queue.evict(p) })
 	if slot == nil {
 		queue.remove(p)
 		_ = c.Close()
@@ -184,7 +184,7 @@ func (s *Server) reply(c *net.TCPConn, request []byte) {
 		a.logInvalidRequest(c, text)
 		return
 	}
-	answer := a.answer(k)
+	answer := a.line(k)
 	if s.closed.Load() {
 		return
 	}
@@ -213,7 +213,7 @@ func parseRequest(text []byte, defaultKey spool.Key) (k spool.Key, ok bool) {
 // logInvalidRequest logs a request that names no service, each text once for each client.
 func (a *Agent) logInvalidRequest(c net.Conn, text []byte) {
 	const message = `agent: what was sent names no service, and gets no answer; agent-send wants "web\n" or "web:8080\n"`
-	if a.o.LogLimit.AllowOnce(loglimit.Client, clients.Network(peerAddr(c)).String(), message, string(text)) {
+	if a.o.LogLimit.AllowOnce(loglimit.Client, clients.NetworkOfAddr(peerAddr(c)).String(), message, string(text)) {
 		a.o.Log.Warn(message, "text", textfmt.Excerpt(text, maxShownText), "peer", c.RemoteAddr().String(), "listen", c.LocalAddr().String())
 	}
 }

@@ -334,7 +334,7 @@ func TestEvictedConnWithCompleteRequest(t *testing.T) {
 	h := newTestAgent(t, spool.All)
 	for text, want := range map[string]string{"web:80\n": "up ready\n", "web:80": "", "": ""} {
 		client, server := accepted(t, text)
-		v := &pendingConn{server: h.server, TCPConn: server, client: clients.Network(peerAddr(server))}
+		v := &pendingConn{server: h.server, TCPConn: server, client: clients.NetworkOfAddr(peerAddr(server))}
 		if !h.agent.queue.add(v) {
 			t.Fatal("no room")
 		}

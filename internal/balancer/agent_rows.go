@@ -18,7 +18,7 @@ type agentKey struct{ peer, service string }
 // agentRow is what the agent answered one address about one service.
 type agentRow struct {
 	key                 agentKey
-	place               *share.Place[*agentRow]
+	place               *share.Entry[*agentRow]
 	answer              string
 	answered, sameSince time.Time
 	sameAnswers         int // answers in a row, the last included, with the same answerWords
@@ -65,7 +65,7 @@ func (t *Table) addAgent(peer, service string, now time.Time) *agentRow {
 		if t.removeExpiredAgents(now); len(t.agents) < maxAgents {
 			break
 		}
-		old, ok := t.agentRows.Displace(client)
+		old, ok := t.agentRows.Evict(client)
 		if !ok {
 			return nil
 		}

@@ -20,7 +20,7 @@ type rowKey struct {
 type row struct {
 	service *Service
 	client  netip.Prefix
-	place   *share.Place[*row]
+	place   *share.Entry[*row]
 
 	key      rowKey
 	hasState bool

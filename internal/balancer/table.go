@@ -179,7 +179,7 @@ func (t *Table) makeRoom(client netip.Prefix) bool {
 		}
 		t.LogFull("balancers", t.rows.Largest(), t.rows.Len())
 	}
-	w, ok := t.rows.Displace(client)
+	w, ok := t.rows.Evict(client)
 	if !ok {
 		return false
 	}

@@ -197,7 +197,7 @@ func (b *beacon) answer(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	slot := b.o.Conns.Acquire(clients.AddrOf(c), func() { _ = c.Close() })
+	slot := b.o.Conns.Acquire(clients.RemoteAddr(c), func() { _ = c.Close() })
 	if slot == nil {
 		_ = c.Close()
 		return

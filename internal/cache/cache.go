@@ -21,7 +21,7 @@ const (
 	Miss                   // this request ran the check
 	Shared                 // this request waited for a check that another request ran
 	Bypass                 // this request demanded a new check (Cache-Control: no-cache)
-	Statuses               // the number of statuses
+	NumStatuses               // the number of statuses
 )
 
 // String returns the status in one lower-case word.
@@ -138,9 +138,9 @@ func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration,
 	began := c.now()
 	var timeout <-chan time.Time
 	for {
-		x, first := c.group.join(name, fresh)
+		x, first := c.group.startOrWait(name, fresh)
 		if first {
-			e, status := c.lead(x, key, at, fresh, began, run)
+			e, status := c.runCall(x, key, at, fresh, began, run)
 			return &e.value, c.now() - e.finished, status, true
 		}
 		if timeout == nil {
@@ -164,9 +164,9 @@ func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration,
 	}
 }
 
-// lead gets the result for all callers that wait for x: from run, from the cache if a call has ended since the caller's
+// runCall gets the result for all callers that wait for x: from run, from the cache if a call has ended since the caller's
 // Get, or from a call that another caller began while a fresh one waited for its turn.
-func (c *Cache[V]) lead(x *call[V], key string, at Generation, fresh bool, began time.Duration, run func() V) (e *entry[V], s Status) {
+func (c *Cache[V]) runCall(x *call[V], key string, at Generation, fresh bool, began time.Duration, run func() V) (e *entry[V], s Status) {
 	defer func() { c.group.finish(x, e) }()
 	if fresh {
 		time.Sleep(x.delay)

@@ -30,9 +30,9 @@ type call[V any] struct {
 	result *entry[V]     // nil if the function panicked
 }
 
-// join returns the call in flight for name. If there is none, it returns a new call and first true; the caller must
+// startOrWait returns the call in flight for name. If there is none, it returns a new call and first true; the caller must
 // then end it with finish. A fresh call does not run yet: its caller waits for its delay and calls begin.
-func (g *group[V]) join(name string, fresh bool) (x *call[V], first bool) {
+func (g *group[V]) startOrWait(name string, fresh bool) (x *call[V], first bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if x := g.running[name]; x != nil {

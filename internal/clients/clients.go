@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Network returns what addr counts as: an IPv4 address or the loopback address by itself, any other IPv6 address
+// NetworkOfAddr returns what addr counts as: an IPv4 address or the loopback address by itself, any other IPv6 address
 // as its network of 64 bits, because one host may use all of them. It returns the zero Prefix for the zero Addr.
 // Network drops zones and counts an IPv4-mapped address as IPv4.
-func Network(addr netip.Addr) netip.Prefix {
+func NetworkOfAddr(addr netip.Addr) netip.Prefix {
 	addr = addr.WithZone("").Unmap()
 	bits := addr.BitLen()
 	if addr.Is6() && !addr.IsLoopback() {
@@ -23,11 +23,11 @@ func Network(addr netip.Addr) netip.Prefix {
 
 // NetworkOf is Network of an address in text, without a port. It returns the zero Prefix for text that is no
 // address, so that all clients without one share one limit.
-func NetworkOf(addr string) netip.Prefix { return Network(ParseAddr(addr)) }
+func NetworkOf(addr string) netip.Prefix { return NetworkOfAddr(AddrOrZero(addr)) }
 
-// HostOf returns the address in remote, the text of a listener's "address:port". It is net.SplitHostPort without the
+// HostPart returns the address in remote, the text of a listener's "address:port". It is net.SplitHostPort without the
 // tests for text from elsewhere.
-func HostOf(remote string) string {
+func HostPart(remote string) string {
 	i := strings.LastIndexByte(remote, ':')
 	if i < 0 {
 		return remote
@@ -38,9 +38,9 @@ func HostOf(remote string) string {
 	return remote[:i]
 }
 
-// ParseAddr parses an address in text, without a port. It drops a zone and unmaps an IPv4-mapped address, so that the
+// AddrOrZero parses an address in text, without a port. It drops a zone and unmaps an IPv4-mapped address, so that the
 // result compares with configured networks. It returns the zero Addr, which no network contains, for other text.
-func ParseAddr(addr string) netip.Addr {
+func AddrOrZero(addr string) netip.Addr {
 	a, _ := netip.ParseAddr(addr) // the zero Addr with the error
 	return a.WithZone("").Unmap()
 }

@@ -20,7 +20,7 @@ func TestHostOf(t *testing.T) {
 	for remote, want := range map[string]string{
 		"192.0.2.1:80": "192.0.2.1", "[2001:db8::1]:80": "2001:db8::1", "[fe80::1%eth0]:80": "fe80::1%eth0", "@": "@", "": "",
 	} {
-		if got := HostOf(remote); got != want {
+		if got := HostPart(remote); got != want {
 			t.Errorf("%q: %q, want %q", remote, got, want)
 		}
 	}

@@ -254,17 +254,17 @@ func FuzzLoadChecks(f *testing.F) {
 }
 
 func TestRules(t *testing.T) {
-	rules := []Rule{
+	rules := []FirewallRule{
 		{"web1.example.com", "2001:db8::1", "udp", []uint16{53, 65535}},
 		{"no", "null", "tcp", []uint16{1}},
 		{"1.5", "10.0.0.1", "tcp", []uint16{}},
 	}
-	for _, rules := range [][]Rule{rules, {}} {
+	for _, rules := range [][]FirewallRule{rules, {}} {
 		var b bytes.Buffer
-		if err := WriteRules(&b, rules); err != nil {
+		if err := WriteFirewallRules(&b, rules); err != nil {
 			t.Fatal(err)
 		}
-		got, err := LoadRules("-", &b)
+		got, err := LoadFirewallRules("-", &b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,14 +273,14 @@ func TestRules(t *testing.T) {
 		}
 	}
 	// conn-check wrote this, by way of PyYAML, in either style.
-	got, err := LoadRules("-", strings.NewReader(`egress:
+	got, err := LoadFirewallRules("-", strings.NewReader(`egress:
 - from_host: mydevmachine
   ports: [8080]
   protocol: udp
   to_host: localhost
 - {from_host: mydevmachine, ports: [80, 443], protocol: tcp, to_host: login.ubuntu.com}
 `))
-	want := []Rule{{"mydevmachine", "localhost", "udp", []uint16{8080}}, {"mydevmachine", "login.ubuntu.com", "tcp", []uint16{80, 443}}}
+	want := []FirewallRule{{"mydevmachine", "localhost", "udp", []uint16{8080}}, {"mydevmachine", "login.ubuntu.com", "tcp", []uint16{80, 443}}}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(err, d)
 	}
@@ -291,7 +291,7 @@ func FuzzLoadRules(f *testing.F) {
 	f.Add([]byte("egress: [{to_host: $(x), ports: [0], protocol: icmp}]\n"))
 	f.Add([]byte("egress: &a [*a]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		rules, err := LoadRules("-", bytes.NewReader(data))
+		rules, err := LoadFirewallRules("-", bytes.NewReader(data))
 		if err != nil {
 			if rules != nil || strings.ContainsAny(types.ReplaceAllString(err.Error(), ""), "\r\x1b") {
 				t.Errorf("%v, %q", rules, err)
@@ -304,10 +304,10 @@ func FuzzLoadRules(f *testing.F) {
 			}
 		}
 		var b bytes.Buffer
-		if err := WriteRules(&b, rules); err != nil {
+		if err := WriteFirewallRules(&b, rules); err != nil {
 			t.Fatal(err)
 		}
-		again, err := LoadRules("-", &b)
+		again, err := LoadFirewallRules("-", &b)
 		if d := cmp.Diff(len(rules), len(again)); d != "" || err != nil {
 			t.Errorf("%v %s", err, d)
 		}

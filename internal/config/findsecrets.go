@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Secrets returns the places in the configuration that hold a password or a token, or what may be one: the key, or the
+// SecretLocations returns the places in the configuration that hold a password or a token, or what may be one: the key, or the
 // service, the type of the check and its option. It returns each place once, and no values.
-func (c *Config) Secrets() (places []string) {
+func (c *Config) SecretLocations() (places []string) {
 	for _, s := range []struct {
 		key    string
 		secret Secret
@@ -28,7 +28,7 @@ func (c *Config) Secrets() (places []string) {
 	seen := map[string]bool{}
 	for _, s := range c.Services {
 		for _, one := range s.Checks {
-			for _, option := range one.secrets() {
+			for _, option := range one.secretOptionNames() {
 				place := "services: " + s.Name + ": " + one.Spec.Type + " " + option
 				if !seen[place] {
 					seen[place] = true
@@ -40,8 +40,8 @@ func (c *Config) Secrets() (places []string) {
 	return places
 }
 
-// secrets returns the options of a check that hold a secret, or what may be one.
-func (c Check) secrets() (options []string) {
+// secretOptionNames returns the options of a check that hold a secret, or what may be one.
+func (c Check) secretOptionNames() (options []string) {
 	for name, secret := range secretOptions(c.Spec.Type) {
 		if value := c.Spec.Options[name]; secret && holdsSecret(name, value) {
 			options = append(options, name)

@@ -73,7 +73,7 @@ func TestSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	places := c.Secrets()
+	places := c.SecretLocations()
 	for _, k := range keys {
 		if k.secret && !slices.Contains(places, k.Name) {
 			t.Errorf("%s is a secret, and Secrets returns %q", k.Name, places)
@@ -86,7 +86,7 @@ func TestSecrets(t *testing.T) {
 			}
 		}
 	}
-	if got := (&Config{}).Secrets(); got != nil {
+	if got := (&Config{}).SecretLocations(); got != nil {
 		t.Errorf("an empty configuration has secrets: %q", got)
 	}
 }

@@ -11,7 +11,7 @@ import (
 // openAgents opens the ports of -A. They are not served yet.
 func (d *daemon) openAgents() error {
 	d.agent = agent.New(agent.Options{
-		Overrides: d.index, Successes: &d.successes, Log: d.log, LogLimit: d.logLimit, Conns: d.conns,
+		Overrides: d.index, PassedChecks: &d.successes, Log: d.log, LogLimit: d.logLimit, Conns: d.conns,
 		OnAnswer: func(peer string, k spool.Key, answer string) { d.balancers.RecordAgent(peer, k.Name(), answer) },
 	})
 	for _, port := range d.opts.agentPorts {

@@ -29,7 +29,7 @@ func (s *serviceEndpoints) serveBeacon(addr string, interval time.Duration, sett
 	go func() {
 		defer close(e.done)
 		_ = beacon.Run(ctx, beacon.Options{ // returns when ctx ends
-			Addr: addr, Interval: interval, Changed: e.changed, Conns: s.conns, Listen: listenConfigured, Observe: e.observe,
+			Addr: addr, Interval: interval, Changed: e.changed, Conns: s.conns, Listen: openConfigured, Observe: e.observe,
 			Healthy: func(context.Context) bool {
 				return s.evaluators.current.Load().Evaluate(checksRequest(*e.service.Load())).Result.Code == http.StatusOK
 			},

@@ -9,7 +9,7 @@ import (
 // the memory of the machine; Go's own limit is 1 GB.
 const maxStack = 64 << 20
 
-// crashBySignal makes every crash end the process by a signal, SIGABRT, and without a core file.
+// configureCrashes makes every crash end the process by a signal, SIGABRT, and without a core file.
 //
 // Go exits with status 2 after a panic, a fatal error of the runtime or a signal such as SIGSEGV. Status 2 also means a
 // wrong configuration, after which a service manager must not restart the daemon; after a crash it must. The systemd
@@ -17,7 +17,7 @@ const maxStack = 64 << 20
 // "hacheck beacon". Process 1 of a container cannot end itself by a signal: there the status stays 2.
 //
 // Call it after catchSignals: until then SIGQUIT is a crash.
-func crashBySignal() {
+func configureCrashes() {
 	debug.SetTraceback("crash")
 	debug.SetMaxStack(maxStack)
 	var core syscall.Rlimit

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,15 +22,6 @@ import (
 	"hacheck/internal/spool"
 	"hacheck/internal/systemd"
 	"hacheck/internal/web"
-)
-
-const (
-	// stopMargin is added to healthcheck_timeout: the requests in flight have that long after SIGTERM.
-	stopMargin = time.Second
-	// stopIdle is how long after SIGTERM a connection may stay silent while no check runs.
-	stopIdle = time.Second
-	// logTimeout is how long the end of the process waits for the log to be written.
-	logTimeout = time.Second
 )
 
 // daemon is what lives from the start until the process ends. newDaemon, open and run fill it, in this order.
@@ -57,7 +47,7 @@ type daemon struct {
 	proxy          *proxy.Server
 	web            *web.Server
 	http           mainServer
-	successes      agent.Successes
+	successes      agent.PassedChecks
 	agent          *agent.Agent
 	agentListeners []net.Listener // of -A, opened before anything is answered
 	agentServers   []*agent.Server
@@ -221,45 +211,5 @@ func (d *daemon) run(sig signals) error {
 			d.log.Error("cannot go on answering", "err", err)
 			return fmt.Errorf("answer requests: %w", err)
 		}
-	}
-}
-
-// stop answers the requests in flight and returns nil, or an error if a second signal cuts them off.
-func (d *daemon) stop(s os.Signal, sig signals) error {
-	defer d.scripts.Stop() // those that no client waits for any more
-	limit := d.config.Load().HealthcheckTimeout + stopMargin
-	d.log.Info("stopping; requests in flight are answered first", "signal", s.String(), "limit", limit)
-	d.logNotifyError(d.manager.Stopping(limit+logTimeout, "Answering the requests in flight"))
-	for _, a := range d.agentServers {
-		a.Close() // without an answer: HAProxy keeps the last one
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	endpoints, cutEndpoints := context.WithCancel(ctx)
-	defer cutEndpoints()
-	done := make(chan error, 1)
-	go func() {
-		var all sync.WaitGroup
-		all.Go(func() { d.services.Load().stop(endpoints) })
-		err := d.http.Shutdown(ctx)
-		all.Wait()
-		done <- err
-	}()
-	go whenIdle(ctx, d.evaluators.isBusy, func() {
-		cutEndpoints()
-		_ = d.http.Close()
-	})
-	// The spool index is not closed: the process is about to end, the index leaves nothing half done, and a directory
-	// that hangs must not keep the port from the next daemon.
-	select {
-	case err := <-done:
-		if err != nil {
-			d.log.Warn("stopped; some connections had to be cut off", "err", err)
-			return nil
-		}
-		d.log.Info("stopped")
-		return nil
-	case s := <-sig.stop:
-		return fmt.Errorf("a second signal (%v): requests in flight were cut off", s)
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// listen opens one port at an address or host name of -B.
-func listen(bind string, port uint16) (net.Listener, error) {
+// openPort opens one port at an address or host name of -B.
+func openPort(bind string, port uint16) (net.Listener, error) {
 	host := bind
 	if bind == "::" {
 		host = "" // IPv6 and IPv4; IPv4 alone on a machine without IPv6
@@ -35,9 +35,9 @@ func listen(bind string, port uint16) (net.Listener, error) {
 	return ln, nil
 }
 
-// listenConfigured opens addr, an address of the configuration. Beacons use it directly: systemd cannot hand over
+// openConfigured opens addr, an address of the configuration. Beacons use it directly: systemd cannot hand over
 // their ports, because such a port is never closed.
-func listenConfigured(addr string) (net.Listener, error) {
+func openConfigured(addr string) (net.Listener, error) {
 	host, port, err := splitPort(addr)
 	if err != nil {
 		return nil, err

@@ -162,7 +162,7 @@ func TestOpenLog(t *testing.T) {
 // TestFormatSwitch: loggers that were derived before the switch use the new handler, with their attributes and groups.
 func TestFormatSwitch(t *testing.T) {
 	var text, json bytes.Buffer
-	h := newFormatSwitch(slog.LevelInfo, newHandler("text", &text, slog.LevelInfo))
+	h := newReplaceableHandler(slog.LevelInfo, newHandler("text", &text, slog.LevelInfo))
 	log := slog.New(h).With("a", 1).WithGroup("g").With("b", 2)
 	other := slog.New(h)
 	log.Info("one", "c", 3)

@@ -13,7 +13,7 @@ import (
 
 // logOutput is the log of the daemon: a slog.Handler whose file and format a reload may change.
 type logOutput struct {
-	*formatSwitch
+	*replaceableHandler
 	*logWriter
 }
 
@@ -24,7 +24,7 @@ func newLogOutput(f *logFile, format string, verbose bool) *logOutput {
 		level = slog.LevelDebug
 	}
 	w := newLogWriter(f, lostLineFormat(format))
-	return &logOutput{newFormatSwitch(level, newHandler(format, w, level)), w}
+	return &logOutput{newReplaceableHandler(level, newHandler(format, w, level)), w}
 }
 
 // apply changes the format, and the file unless f is nil, for the lines that are logged from now on.
@@ -87,28 +87,28 @@ func lostLineFormat(format string) func(n int) []byte {
 	}
 }
 
-// formatSwitch is a slog.Handler that passes records to another handler, which can be replaced. Loggers that were
+// replaceableHandler is a slog.Handler that passes records to another handler, which can be replaced. Loggers that were
 // derived from it before use the new handler too.
-type formatSwitch struct {
+type replaceableHandler struct {
 	level   slog.Level
 	current *atomic.Pointer[slog.Handler]
 	derive  []func(slog.Handler) slog.Handler // the calls of WithAttrs and WithGroup, in order
 }
 
-func newFormatSwitch(level slog.Level, h slog.Handler) *formatSwitch {
-	s := &formatSwitch{level: level, current: new(atomic.Pointer[slog.Handler])}
+func newReplaceableHandler(level slog.Level, h slog.Handler) *replaceableHandler {
+	s := &replaceableHandler{level: level, current: new(atomic.Pointer[slog.Handler])}
 	s.setHandler(h)
 	return s
 }
 
 // setHandler makes h format the records from now on.
-func (s *formatSwitch) setHandler(h slog.Handler) { s.current.Store(&h) }
+func (s *replaceableHandler) setHandler(h slog.Handler) { s.current.Store(&h) }
 
 // Enabled implements slog.Handler.
-func (s *formatSwitch) Enabled(_ context.Context, l slog.Level) bool { return l >= s.level }
+func (s *replaceableHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= s.level }
 
 // Handle implements slog.Handler.
-func (s *formatSwitch) Handle(ctx context.Context, r slog.Record) error {
+func (s *replaceableHandler) Handle(ctx context.Context, r slog.Record) error {
 	h := *s.current.Load()
 	for _, derive := range s.derive {
 		h = derive(h)
@@ -117,16 +117,16 @@ func (s *formatSwitch) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // WithAttrs implements slog.Handler.
-func (s *formatSwitch) WithAttrs(attrs []slog.Attr) slog.Handler {
+func (s *replaceableHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return s.with(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
 }
 
 // WithGroup implements slog.Handler.
-func (s *formatSwitch) WithGroup(name string) slog.Handler {
+func (s *replaceableHandler) WithGroup(name string) slog.Handler {
 	return s.with(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
 }
 
-func (s *formatSwitch) with(derive func(slog.Handler) slog.Handler) *formatSwitch {
+func (s *replaceableHandler) with(derive func(slog.Handler) slog.Handler) *replaceableHandler {
 	derived := *s
 	derived.derive = append(slices.Clip(s.derive), derive)
 	return &derived

@@ -94,6 +94,6 @@ func catchSignals() signals {
 // run as a service call it first.
 func prepareProcess() signals {
 	sig := catchSignals()
-	crashBySignal()
+	configureCrashes()
 	return sig
 }

@@ -12,12 +12,12 @@ import (
 func (d *daemon) metrics() http.Handler {
 	return metrics.Handler(metrics.Sources{
 		Version:   d.version,
-		Health:    func() health.Stats { return d.evaluators.current.Load().Stats() },
+		Evaluator: func() health.Stats { return d.evaluators.current.Load().Stats() },
 		Counters:  d.counters,
 		Spool:     d.index.Stats,
 		Overrides: d.index.List,
 		Balancers: func() balancer.Report { return d.balancers.Report("") },
-		Refused:   func() uint64 { return d.proxy.Refused() },
+		Refused:   func() uint64 { return d.proxy.RefusedSpoolChanges() },
 		Reloads: func() metrics.Reloads {
 			return metrics.Reloads{
 				Done: d.reloads.done.Load(), Failed: d.reloads.failed.Load(),

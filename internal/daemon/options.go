@@ -24,17 +24,17 @@ const (
 
 // options are the options of the daemon's command line.
 type options struct {
-	configFile    string // "" is none
-	ports         []uint16
-	agentPorts    []uint16
-	bind          string
-	bindGiven     bool // on the command line
-	spoolRoot     string
-	procs         int // 0: as many processors as there are
-	verbose       bool
-	noSpoolOnHTTP bool
-	checkConfig   bool
-	ignored       []string // positional arguments; the original ignored them too
+	configFile  string // "" is none
+	ports       []uint16
+	agentPorts  []uint16
+	bind        string
+	bindGiven   bool // on the command line
+	spoolRoot   string
+	procs       int // 0: as many processors as there are
+	verbose     bool
+	agentOnly   bool
+	checkConfig bool
+	ignored     []string // positional arguments; the original ignored them too
 }
 
 const about = `hacheck answers the health checks of load balancers, by default on port 3333: what operators say with
@@ -65,7 +65,7 @@ func parseOptions(args []string, env Env) (*options, error) {
 	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` with the overrides, made with mode 0750 if missing")
 	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach, this is one process that uses them all (0, the default)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
-	f.BoolVarP(&o.noSpoolOnHTTP, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
+	f.BoolVarP(&o.agentOnly, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
 	f.BoolVar(&o.checkConfig, "check-config", false, "say what is wrong with the configuration file and exit, with 2\nif anything is, an unknown key included")
 	showHelp := f.BoolP("help", "h", false, "print this help")
 	showVersion := f.Bool("version", false, "print the version")

@@ -121,17 +121,17 @@ func (d *daemon) apply(c *config.Config) error {
 	var file *logFile
 	if c.LogPath != d.config.Load().LogPath {
 		if file, err = openLog(c.LogPath); err != nil {
-			endpoints.abandon()
+			endpoints.rollback()
 			return err
 		}
 	}
 	if err := setNoFile(c.RlimitNoFile); err != nil {
-		endpoints.abandon()
+		endpoints.rollback()
 		file.close()
 		return err
 	}
 	d.logs.apply(file, c.LogFormat)
-	d.http.deadline.raise(c.HealthcheckTimeout, d.http.Server)
+	d.http.deadline.setCheckTimeout(c.HealthcheckTimeout, d.http.Server)
 	settings := d.proxySettings(c)
 	d.evaluators.replace(settings.Evaluator)
 	d.proxy.SetSettings(settings)

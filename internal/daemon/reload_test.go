@@ -197,12 +197,12 @@ func TestWriteDeadline(t *testing.T) {
 	if body, err := get(); err == nil {
 		t.Fatalf("with the limit of the start it got %q", body)
 	}
-	p.raise(time.Minute, s.Config)
+	p.setCheckTimeout(time.Minute, s.Config)
 	if body, err := get(); err != nil || body != "ok" {
 		t.Errorf("%q, %v", body, err)
 	}
 	s.Config.WriteTimeout = time.Hour
-	if p.raise(time.Minute, s.Config); p.limit.Load() != 0 {
+	if p.setCheckTimeout(time.Minute, s.Config); p.limit.Load() != 0 {
 		t.Error("the server's own limit is long enough")
 	}
 }

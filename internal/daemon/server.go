@@ -95,27 +95,6 @@ func (s *server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// whenIdle calls cut once isBusy has been false for stopIdle, unless ctx ends first. Shutdown waits for a connection
-// that has not sent a byte, and no daemon answers on this host meanwhile.
-func whenIdle(ctx context.Context, isBusy func() bool, cut func()) {
-	tick := time.NewTicker(stopIdle / 10)
-	defer tick.Stop()
-	idleSince := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			if isBusy() {
-				idleSince = now
-			} else if now.Sub(idleSince) >= stopIdle {
-				cut()
-				return
-			}
-		}
-	}
-}
-
 // writeDeadlineHandler gives each answer a later write deadline than the server's. http.Server.WriteTimeout is fixed
 // at the start, and a reload may raise healthcheck_timeout beyond it.
 type writeDeadlineHandler struct {
@@ -126,8 +105,8 @@ type writeDeadlineHandler struct {
 // answerMargin is how long an answer may take to be written once the check is done.
 const answerMargin = 20 * time.Second
 
-// raise sets the limit for checks that take up to checkTimeout.
-func (h *writeDeadlineHandler) raise(checkTimeout time.Duration, server *http.Server) {
+// setCheckTimeout sets the limit for checks that take up to checkTimeout.
+func (h *writeDeadlineHandler) setCheckTimeout(checkTimeout time.Duration, server *http.Server) {
 	limit := checkTimeout + answerMargin
 	if limit <= server.WriteTimeout {
 		limit = 0

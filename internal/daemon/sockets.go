@@ -53,7 +53,7 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 		if port != 0 && have[port] {
 			continue
 		}
-		ln, err := listen(bind, port)
+		ln, err := openPort(bind, port)
 		if err != nil {
 			return nil, err
 		}
@@ -64,10 +64,10 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 
 // listen uses the socket on the port, or opens the port at bind.
 func (in *inheritedSockets) listen(bind string, port uint16) (net.Listener, error) {
-	if ln, err := in.find(in.bind, port, "-B", in.bind); ln != nil || err != nil {
+	if ln, err := in.takeSocket(in.bind, port, "-B", in.bind); ln != nil || err != nil {
 		return ln, err
 	}
-	return listen(bind, port)
+	return openPort(bind, port)
 }
 
 // listenConfigured uses the socket on addr, an address of the configuration, or opens addr.
@@ -76,15 +76,15 @@ func (in *inheritedSockets) listenConfigured(addr string) (net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	if ln, err := in.find(host, port, "the configuration", addr); ln != nil || err != nil {
+	if ln, err := in.takeSocket(host, port, "the configuration", addr); ln != nil || err != nil {
 		return ln, err
 	}
-	return listenConfigured(addr)
+	return openConfigured(addr)
 }
 
-// find uses the socket on that port whose addresses host includes. Without one it returns nil. A socket that listens on
+// takeSocket uses the socket on that port whose addresses host includes. Without one it returns nil. A socket that listens on
 // every address is an error, because host cannot be opened beside it; setting and addr are for its text.
-func (in *inheritedSockets) find(host string, port uint16, setting, addr string) (net.Listener, error) {
+func (in *inheritedSockets) takeSocket(host string, port uint16, setting, addr string) (net.Listener, error) {
 	var err error
 	for _, s := range in.sockets {
 		switch {

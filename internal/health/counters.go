@@ -16,7 +16,7 @@ import (
 // They are safe for concurrent use.
 type Counters struct {
 	protocols map[string]*protocolCounters
-	cache     [cache.Statuses]counter
+	cache     [cache.NumStatuses]counter
 }
 
 // DurationBuckets are the upper bounds of the histogram of check durations, in seconds. A longer check counts in none.
@@ -27,11 +27,11 @@ var DurationBuckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 const (
 	firstOverride = 16 // plus the spool.State
 	statusReason  = firstOverride + 8
-	reasons       = statusReason + 1
+	numReasons    = statusReason + 1
 )
 
 type protocolCounters struct {
-	answers   [reasons]counter
+	answers   [numReasons]counter
 	durations [len(DurationBuckets) + 1]atomic.Uint64 // not cumulative
 	took      atomic.Int64                            // the sum, in nanoseconds
 }
@@ -57,7 +57,7 @@ func (c *Counters) countAnswer(p *protocol, v *Verdict) {
 	i := int(v.Result.Reason)
 	switch {
 	case v.Override != nil:
-		i = firstOverride + int(v.State)
+		i = firstOverride + int(v.OverrideState)
 	case v.Result.Reason == check.ReasonOK && v.Result.Code != 200:
 		i = statusReason
 	}

@@ -5,10 +5,12 @@ package health
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 
 // Overrides looks up the override in force for a target; *spool.Index does.
 type Overrides interface {
-	Lookup(service, host string, port uint16, here bool) spool.View
+	Lookup(service, host string, port uint16, local bool) spool.View
 }
 
 // Options configure an Evaluator. Overrides and Checks are required.
@@ -36,10 +38,10 @@ type Options struct {
 	Timeout    time.Duration // of a check, with its wait for a slot
 	MaxClients int           // checks that run at the same time
 
-	// Allowed are the other hosts that may be checked (check_hosts_allowed).
-	Allowed []netip.Prefix
-	// IgnoreOverrides (-S) makes drain, down and maint decide /spool and requests with ApplyOverrides only. ForceUp
-	// decides every request.
+	// CheckHostsAllowed are the other hosts that may be checked (check_hosts_allowed).
+	CheckHostsAllowed []netip.Prefix
+	// IgnoreOverrides (-S): drain, down and maint decide only /spool and requests with ForceOverrides. ForceUp decides
+	// every request.
 	IgnoreOverrides bool
 
 	// OnResult is called after each check with its target and the time at which it began to wait for a slot. t has
@@ -61,19 +63,8 @@ type Request struct {
 	Local          bool         // Host is an address of this machine
 	NoCache        bool         // a cached result does not count
 	NoShare        bool         // NoCache, and the check is neither shared with another request nor cached
-	ApplyOverrides bool         // overrides decide even with Options.IgnoreOverrides
+	ForceOverrides bool         // overrides decide even with Options.IgnoreOverrides
 	Client         string       // the address of the client without a port, for the log; "" if it is not known
-}
-
-// Verdict is the answer to a Request.
-type Verdict struct {
-	State    spool.State   // of the override that decided; Ready if none did
-	Result   check.Result  // the code and text of the answer
-	Override *spool.Entry  // the override that decided; nil if none did
-	Cache    cache.Status  // where the answer came from
-	Age      time.Duration // since the end of the check; 0 if it is new or nothing was checked
-
-	protocol *protocol // for Count
 }
 
 // Evaluator evaluates requests. It is safe for concurrent use. Its only goroutines are those of checks in flight.
@@ -108,6 +99,29 @@ func New(o Options) *Evaluator {
 		TTL: e.o.ttl, Size: size, MaxEntries: o.CacheMaxEntries, MaxBytes: o.CacheMaxBytes,
 	})
 	return e
+}
+
+// recoverPanic returns f with a recover around it: a panic in a check or its driver is a failed check and does not end
+// the daemon.
+func (e *Evaluator) recoverPanic(f check.Func) check.Func {
+	return func(ctx context.Context, t check.Target) (r check.Result) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			const message = "check panicked; this is a bug in hacheck or a driver"
+			if e.o.LogLimit.Allow(loglimit.Target, "the protocol "+t.Protocol, message) {
+				e.o.Log.Error(message, "protocol", t.Protocol,
+					"service", t.Service, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			}
+			r = check.Result{
+				Code: http.StatusServiceUnavailable, Reason: check.ReasonProtocol,
+				Body: []byte("The check failed inside hacheck; its log says where"), Err: fmt.Errorf("panic: %v", p),
+			}
+		}()
+		return f(ctx, t)
+	}
 }
 
 // ttl returns how long r is cached.
@@ -155,7 +169,7 @@ func (e *Evaluator) Count(v *Verdict) {
 	}
 }
 
-// PendingCheck is a check that no cached result spares.
+// PendingCheck is the check that Cached needs before it can answer. RunCheck runs it.
 type PendingCheck struct {
 	*protocol
 	key        string
@@ -166,7 +180,7 @@ type PendingCheck struct {
 func (e *Evaluator) decide(r *Request, p *protocol) (Verdict, *PendingCheck) {
 	t := &r.Target
 	view := e.o.Overrides.Lookup(t.Service, t.Host, t.Port, r.Local)
-	if o := view.Override; o != nil && (!e.o.IgnoreOverrides || r.ApplyOverrides || p.Check == nil || o.State == spool.ForceUp) {
+	if o := view.Override; o != nil && (!e.o.IgnoreOverrides || r.ForceOverrides || p.Check == nil || o.State == spool.ForceUp) {
 		return overrideVerdict(o, p.Check == nil), nil
 	}
 	if p.Check == nil { // the protocol spool
@@ -297,11 +311,11 @@ func appendKey(b []byte, p *protocol, t *check.Target) []byte {
 
 // Stats are counters and the load now.
 type Stats struct {
-	Cache    cache.Stats            // since New
-	Answers  [cache.Statuses]uint64 // by where they came from, for the life of Options.Counters
-	InFlight int                    // checks that run or wait for a slot
-	Waiting  int                    // checks that wait for a slot
-	Busy     uint64                 // answers without a check, because no slot was free in time
+	Cache    cache.Stats               // since New
+	Answers  [cache.NumStatuses]uint64 // by where they came from, for the life of Options.Counters
+	InFlight int                       // checks that run or wait for a slot
+	Waiting  int                       // checks that wait for a slot
+	Busy     uint64                    // answers without a result: no slot was free, or the check did not finish in time
 }
 
 // Stats returns the counters.

@@ -130,12 +130,12 @@ func TestOverridesDecideFirst(t *testing.T) {
 		f, n := countingCheck()
 		e, s, _ := newEvaluator(t, f, func(o *Options) { o.IgnoreOverrides = c.ignore })
 		s.set(spool.View{Override: &spool.Entry{Key: spool.Key{Service: "web"}, State: c.state}})
-		v := e.Evaluate(target(func(a *Request) { a.Target.Protocol, a.ApplyOverrides = c.protocol, c.obey }))
+		v := e.Evaluate(target(func(a *Request) { a.Target.Protocol, a.ForceOverrides = c.protocol, c.obey }))
 		if v.Result.Code != c.code || !strings.HasPrefix(string(v.Result.Body), c.body) || c.body == "" && len(v.Result.Body) > 0 || (n.Load() > 0) != c.asked {
 			t.Errorf("%v, %s, ignoring %v: %d %q, asked %d times; want %d %q, asked: %v",
 				c.state, c.protocol, c.ignore, v.Result.Code, v.Result.Body, n.Load(), c.code, c.body, c.asked)
 		}
-		if !c.asked && (v.Override == nil || v.State != c.state || v.Cache != cache.Override) {
+		if !c.asked && (v.Override == nil || v.OverrideState != c.state || v.Cache != cache.Override) {
 			t.Errorf("%v: verdict %+v does not say that an override decided", c.state, v)
 		}
 	}
@@ -143,7 +143,7 @@ func TestOverridesDecideFirst(t *testing.T) {
 
 func TestRejectedRequests(t *testing.T) {
 	f, n := countingCheck()
-	e, s, log := newEvaluator(t, f, func(o *Options) { o.Allowed = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")} })
+	e, s, log := newEvaluator(t, f, func(o *Options) { o.CheckHostsAllowed = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")} })
 	for _, c := range []struct {
 		name   string
 		change func(*Request)

@@ -24,7 +24,7 @@ type checkJSON struct {
 
 // JSON returns v as a document with the result and the duration of each check.
 func (v *Verdict) JSON() []byte {
-	doc := verdictJSON{Healthy: v.Result.Code == http.StatusOK, State: v.State.String()}
+	doc := verdictJSON{Healthy: v.Result.Code == http.StatusOK, State: v.OverrideState.String()}
 	if !doc.Healthy {
 		doc.Reason = string(v.Result.Body)
 	}

@@ -82,19 +82,19 @@ func (l *transitionLog) record(key string, t *check.Target, r check.Result) {
 
 // update remembers now for a target. It returns the last transition of the target, whether there was one, and whether
 // now is another one.
-func (l *transitionLog) update(target uint64, now transition) (last transition, known, changed bool) {
+func (l *transitionLog) update(target uint64, next transition) (last transition, known, changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last, known = l.current[target]
-	if known && last.healthy == now.healthy {
+	if known && last.healthy == next.healthy {
 		return last, true, false
 	}
 	if !known {
 		last, known = l.previous[target]
 	}
-	changed = !known || last.healthy != now.healthy
+	changed = !known || last.healthy != next.healthy
 	if !changed {
-		now = last
+		next = last
 	}
 	if len(l.current) >= maxTargets {
 		l.previous, l.current = l.current, nil
@@ -102,7 +102,7 @@ func (l *transitionLog) update(target uint64, now transition) (last transition, 
 	if l.current == nil {
 		l.current = make(map[uint64]transition)
 	}
-	l.current[target] = now
+	l.current[target] = next
 	return last, known, changed
 }
 

@@ -1,22 +1,32 @@
 package health
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
+	"time"
 
+	"hacheck/internal/cache"
 	"hacheck/internal/check"
-	"hacheck/internal/loglimit"
 	"hacheck/internal/spool"
 )
+
+// Verdict is the answer to a Request.
+type Verdict struct {
+	OverrideState spool.State   // of the override that decided; Ready if none did
+	Result        check.Result  // the code and text of the answer
+	Override      *spool.Entry  // the override that decided; nil if none did
+	Cache         cache.Status  // where the answer came from
+	Age           time.Duration // since the end of the check; 0 if it is new or nothing was checked
+
+	protocol *protocol // for Count
+}
 
 // overrideVerdict returns the answer that an override gives: 404 for drain, 503 for down and maint, 200 for force-up.
 // spoolOnly is the protocol spool, whose 200 has no body, as in the original.
 func overrideVerdict(o *spool.Entry, spoolOnly bool) Verdict {
-	v := Verdict{State: o.State, Override: o}
+	v := Verdict{OverrideState: o.State, Override: o}
 	switch o.State {
 	case spool.ForceUp:
 		v.Result.Code = http.StatusOK
@@ -58,7 +68,7 @@ func (e *Evaluator) allowed(host string) bool {
 	if err != nil {
 		return false
 	}
-	for _, p := range e.o.Allowed {
+	for _, p := range e.o.CheckHostsAllowed {
 		if p.Contains(addr) {
 			return true
 		}
@@ -75,28 +85,5 @@ func busy(why string) check.Result {
 	return check.Result{
 		Code: http.StatusServiceUnavailable, Reason: check.ReasonBusy,
 		Body: []byte("hacheck is busy: " + why), Err: errors.New("busy: " + why),
-	}
-}
-
-// recoverPanic returns f with a recover around it: a panic in a check or its driver is a failed check and does not end
-// the daemon.
-func (e *Evaluator) recoverPanic(f check.Func) check.Func {
-	return func(ctx context.Context, t check.Target) (r check.Result) {
-		defer func() {
-			p := recover()
-			if p == nil {
-				return
-			}
-			const message = "check panicked; this is a bug in hacheck or a driver"
-			if e.o.LogLimit.Allow(loglimit.Target, "the protocol "+t.Protocol, message) {
-				e.o.Log.Error(message, "protocol", t.Protocol,
-					"service", t.Service, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			}
-			r = check.Result{
-				Code: http.StatusServiceUnavailable, Reason: check.ReasonProtocol,
-				Body: []byte("The check failed inside hacheck; its log says where"), Err: fmt.Errorf("panic: %v", p),
-			}
-		}()
-		return f(ctx, t)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // Sources return the figures. All but Services are required; each scrape calls them.
 type Sources struct {
 	Version   string
-	Health    func() health.Stats
+	Evaluator    func() health.Stats
 	Counters  *health.Counters
 	Spool     func() spool.Stats
 	Overrides func() []spool.Entry
@@ -164,17 +164,17 @@ func (c *collector) answers(counter countFunc, gauge gaugeFunc) {
 	for _, a := range c.s.Counters.Answers() {
 		counter(answers, a.N, a.Protocol, a.Reason)
 	}
-	st := c.s.Health()
-	byCache := desc("cache_answers_total", "Answers, by how they were come by: the value of X-Hacheck-Cache.", "outcome")
-	for o := range cache.Statuses {
+	st := c.s.Evaluator()
+	byCache := desc("cache_answers_total", "Answers, by X-Hacheck-Cache.", "outcome")
+	for o := range cache.NumStatuses {
 		counter(byCache, st.Answers[o], o.String())
 	}
-	gauge(desc("cache_entries", "Results kept now."), float64(st.Cache.Entries))
-	gauge(desc("cache_bytes", "Bytes of answers kept now."), float64(st.Cache.Bytes))
-	counter(desc("cache_uncached_total", "Results that were not kept for want of room."), st.Cache.Uncached)
-	gauge(desc("checks_in_flight", "Checks under way now."), float64(st.InFlight-st.Waiting))
-	gauge(desc("checks_waiting", "Checks that wait for their turn now (max_clients)."), float64(st.Waiting))
-	counter(desc("busy_answers_total", "Answers given up for want of a turn or of time."), st.Busy)
+	gauge(desc("cache_entries", "Results in the cache."), float64(st.Cache.Entries))
+	gauge(desc("cache_bytes", "Bytes of the results in the cache."), float64(st.Cache.Bytes))
+	counter(desc("cache_uncached_total", "Results that were not cached because the cache was full."), st.Cache.Uncached)
+	gauge(desc("checks_in_flight", "Checks that run now."), float64(st.InFlight-st.Waiting))
+	gauge(desc("checks_waiting", "Checks that wait for a slot now (max_clients)."), float64(st.Waiting))
+	counter(desc("busy_answers_total", "Answers without a result: no slot was free, or the check did not finish in time."), st.Busy)
 }
 
 func (c *collector) durations(ch chan<- prometheus.Metric) {

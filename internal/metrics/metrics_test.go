@@ -44,7 +44,7 @@ func scrape(t *testing.T, services func() []Service) string {
 	}
 	h := Handler(Sources{
 		Version:  "1.2.3",
-		Health:   judge.Stats,
+		Evaluator:   judge.Stats,
 		Counters: counters,
 		Spool:    func() spool.Stats { return spool.Stats{Events: 7, Rescans: 2, Watching: true} },
 		Overrides: func() []spool.Entry {

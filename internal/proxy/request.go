@@ -62,7 +62,7 @@ func (c *checkRequest) parseHTTP(r *http.Request, p *check.Protocol) *httpError 
 	if len(r.RequestURI) < prefix || r.RequestURI[0] != '/' {
 		return &httpError{http.StatusNotFound, notFound} // an absolute URI: hacheck is no forward proxy
 	}
-	c.client, c.url, c.protocol = clients.HostOf(r.RemoteAddr), r.RequestURI, p.Name
+	c.client, c.url, c.protocol = clients.HostPart(r.RemoteAddr), r.RequestURI, p.Name
 	if err := c.checkURL.parse(r.RequestURI[prefix:]); err != nil {
 		return err
 	}

@@ -95,8 +95,8 @@ func (s *Server) SetSettings(set Settings) {
 	s.routes.Store(m)
 }
 
-// Refused returns how many remote spool changes were refused.
-func (s *Server) Refused() uint64 { return s.refused.Load() }
+// RefusedSpoolChanges returns how many remote spool changes were refused.
+func (s *Server) RefusedSpoolChanges() uint64 { return s.refused.Load() }
 
 // ServeHTTP answers one request. Every answer tells browsers to believe its Content-Type: a body may come from a
 // service, and text must not become a page of this origin.

@@ -109,10 +109,10 @@ func (c *command) convert(args []string) int {
 	} else {
 		group = "$SECGROUP"
 	}
-	var rules []config.Rule
+	var rules []config.FirewallRule
 	var errs error
 	for _, file := range f.Args() {
-		r, err := config.LoadRules(file, c.Stdin)
+		r, err := config.LoadFirewallRules(file, c.Stdin)
 		rules, errs = append(rules, r...), errors.Join(errs, err)
 	}
 	if errs != nil {
@@ -145,7 +145,7 @@ func findTool(typ string) (tool, error) {
 
 // destinations returns the destinations of rules, sorted and without duplicates. It resolves the names unless
 // keepNames is set. The error names every name that cannot be resolved.
-func (c *command) destinations(rules []config.Rule, keepNames bool) ([]destination, error) {
+func (c *command) destinations(rules []config.FirewallRule, keepNames bool) ([]destination, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	var errs error

@@ -67,7 +67,7 @@ func (c *command) export(args []string) int {
 	if o.validate {
 		return ExitOK
 	}
-	if err := config.WriteRules(c.out, egressRules(selectJobs(checks, o), c.Hostname())); err != nil {
+	if err := config.WriteFirewallRules(c.out, egressRules(selectJobs(checks, o), c.Hostname())); err != nil {
 		c.errorf("write output: %v", err)
 		return ExitUnknown
 	}
@@ -75,7 +75,7 @@ func (c *command) export(args []string) int {
 }
 
 // egressRules returns the destinations of jobs, one rule for each host and protocol, sorted.
-func egressRules(jobs []*job, from string) []config.Rule {
+func egressRules(jobs []*job, from string) []config.FirewallRule {
 	ports := map[check.Endpoint]map[uint16]bool{} // the keys have no port
 	for _, j := range jobs {
 		e := j.Endpoint
@@ -88,11 +88,11 @@ func egressRules(jobs []*job, from string) []config.Rule {
 		}
 		ports[e][j.Endpoint.Port] = true
 	}
-	rules := make([]config.Rule, 0, len(ports))
+	rules := make([]config.FirewallRule, 0, len(ports))
 	for e, set := range ports {
-		rules = append(rules, config.Rule{FromHost: from, ToHost: e.Host, Protocol: e.Network, Ports: slices.Sorted(maps.Keys(set))})
+		rules = append(rules, config.FirewallRule{FromHost: from, ToHost: e.Host, Protocol: e.Network, Ports: slices.Sorted(maps.Keys(set))})
 	}
-	slices.SortFunc(rules, func(a, b config.Rule) int {
+	slices.SortFunc(rules, func(a, b config.FirewallRule) int {
 		return cmp.Or(cmp.Compare(a.ToHost, b.ToHost), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return rules

@@ -18,8 +18,8 @@ type Shares[R any] struct {
 	largest clientHeap
 }
 
-// Place is the place of one row.
-type Place[R any] struct {
+// Entry is the place of one row.
+type Entry[R any] struct {
 	Row     R
 	owner   *client
 	element *list.Element
@@ -61,14 +61,14 @@ func (s *Shares[R]) Largest() netip.Prefix {
 }
 
 // Add takes a place for a row that a request of network causes. The caller makes room first.
-func (s *Shares[R]) Add(network netip.Prefix, row R) *Place[R] {
+func (s *Shares[R]) Add(network netip.Prefix, row R) *Entry[R] {
 	c := s.clients[network]
 	if c == nil {
 		c = &client{network: network}
 		s.clients[network] = c
 		heap.Push(&s.largest, c)
 	}
-	p := &Place[R]{Row: row, owner: c, count: 1} // the request that causes the row
+	p := &Entry[R]{Row: row, owner: c, count: 1} // the request that causes the row
 	p.element = c.places.PushBack(p)
 	heap.Fix(&s.largest, c.index)
 	s.n++
@@ -76,7 +76,7 @@ func (s *Shares[R]) Add(network netip.Prefix, row R) *Place[R] {
 }
 
 // Remove gives a place back. The caller removes the row.
-func (s *Shares[R]) Remove(p *Place[R]) {
+func (s *Shares[R]) Remove(p *Entry[R]) {
 	c := p.owner
 	c.places.Remove(p.element)
 	s.n--
@@ -88,16 +88,16 @@ func (s *Shares[R]) Remove(p *Place[R]) {
 	delete(s.clients, c.network)
 }
 
-// Displace gives back a place of the client that holds the most, so that network can have one more. The caller removes
+// Evict gives back a place of the client that holds the most, so that network can have one more. The caller removes
 // the returned row, which is the one without a request for the longest time, or nearly so. Displace returns false if
 // network would then hold more than that client.
-func (s *Shares[R]) Displace(network netip.Prefix) (row R, ok bool) {
+func (s *Shares[R]) Evict(network netip.Prefix) (row R, ok bool) {
 	if len(s.largest) == 0 || s.Of(network)+1 >= s.largest[0].places.Len() {
 		return row, false
 	}
 	places := &s.largest[0].places
 	for range secondChances {
-		p := places.Front().Value.(*Place[R])
+		p := places.Front().Value.(*Entry[R])
 		count := s.count(p.Row)
 		if count == p.count {
 			break
@@ -105,7 +105,7 @@ func (s *Shares[R]) Displace(network netip.Prefix) (row R, ok bool) {
 		p.count = count
 		places.MoveToBack(p.element)
 	}
-	p := places.Front().Value.(*Place[R])
+	p := places.Front().Value.(*Entry[R])
 	s.Remove(p)
 	return p.Row, true
 }

@@ -11,7 +11,7 @@ import (
 type row struct {
 	name  int
 	asked uint64
-	place *share.Place[*row]
+	place *share.Entry[*row]
 }
 
 func network(n int) netip.Prefix {
@@ -41,14 +41,14 @@ func TestDisplace(t *testing.T) {
 	if s.Largest() != network(6) || s.Len() != 10 || s.Of(network(6)) != 9 {
 		t.Fatalf("largest %v, %d of %d", s.Largest(), s.Of(network(6)), s.Len())
 	}
-	if r, ok := s.Displace(network(6)); ok {
+	if r, ok := s.Evict(network(6)); ok {
 		t.Errorf("the largest client displaced row %d of its own", r.name)
 	}
 	rows[0].asked++ // this one is asked about again
 	rows[2].asked++
 	var gone []int
 	for range 4 {
-		r, ok := s.Displace(network(1))
+		r, ok := s.Evict(network(1))
 		if !ok {
 			t.Fatal("no room for a client with fewer rows")
 		}
@@ -58,7 +58,7 @@ func TestDisplace(t *testing.T) {
 	if want := [4]int{1, 3, 4, 5}; [4]int(gone) != want {
 		t.Errorf("displaced %v, want %v", gone, want)
 	}
-	if _, ok := s.Displace(network(1)); ok || s.Of(network(1)) != 5 || s.Of(network(6)) != 5 {
+	if _, ok := s.Evict(network(1)); ok || s.Of(network(1)) != 5 || s.Of(network(6)) != 5 {
 		t.Errorf("a client with as many rows as the largest displaced one: %d and %d", s.Of(network(1)), s.Of(network(6)))
 	}
 }
@@ -67,7 +67,7 @@ func TestDisplace(t *testing.T) {
 func TestEmpty(t *testing.T) {
 	t.Parallel()
 	s := newShares()
-	if _, ok := s.Displace(network(1)); ok || s.Largest().IsValid() {
+	if _, ok := s.Evict(network(1)); ok || s.Largest().IsValid() {
 		t.Error("an empty table has a row to displace")
 	}
 	s.Remove(add(s, 1, 1).place)
@@ -96,7 +96,7 @@ func TestSharesAgree(t *testing.T) {
 			rows[add(s, client, i)] = client
 			owner[client]++
 		default:
-			r, ok := s.Displace(network(client))
+			r, ok := s.Evict(network(client))
 			largest := 0
 			for _, n := range owner {
 				largest = max(largest, n)

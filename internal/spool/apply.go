@@ -129,7 +129,7 @@ func (u *update) applyMissing(l *loadedFile, old *spoolFile) {
 	switch {
 	case old == nil:
 		if l.fromEvent && u.pub.slot(l.key).entry == nil {
-			u.pub.edit().end(l.key) // a file was there since the last event
+			u.pub.nextBuilder().end(l.key) // a file was there since the last event
 		}
 	case u.lastRound && old.entry != nil:
 		u.files.postpone(old)

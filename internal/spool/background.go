@@ -130,7 +130,7 @@ func (b *background) wait(remote bool) bool {
 // updateIfPending updates x if an event is pending or was read without an update. So a burst of events costs a system
 // call each, and not an update each.
 func (x *Index) updateIfPending() {
-	if fd := x.fd.Load(); fd >= 0 && !pending(fd) && x.attention.Load()&(attDirty|attScan) == 0 {
+	if fd := x.fd.Load(); fd >= 0 && !hasUnreadEvents(fd) && x.attention.Load()&(attDirty|attScan) == 0 {
 		return
 	}
 	x.mu.Lock()

@@ -69,7 +69,7 @@ func BenchmarkFIONREAD(b *testing.B) {
 	defer func() { _ = x.Close() }()
 	fd := x.fd.Load()
 	for b.Loop() {
-		pending(fd)
+		hasUnreadEvents(fd)
 	}
 }
 

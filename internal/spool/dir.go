@@ -110,7 +110,7 @@ func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	consider := func(name string, typ fs.FileMode) error {
 		r := h.read(name, typ)
 		if r.status == readFailed {
-			return fmt.Errorf("read spool file %s: %v", name, r.err) //nolint:errorlint // as in unreadable
+			return fmt.Errorf("read spool file %s: %v", name, r.err) //nolint:errorlint // as in dirError
 		}
 		if e, ok := r.entry(k); ok && !e.Expired(now) && (!there || isStronger(&e, &best)) {
 			best, there = e, true
@@ -140,8 +140,8 @@ func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	return best, nil
 }
 
-// isStronger reports whether a decides and not b, both about the same key: the stronger state does, and of equals the
-// one that ends later.
+// isStronger reports whether a takes precedence over b, an override of the same key: the larger State wins, and of
+// equal states the later expiry.
 func isStronger(a, b *Entry) bool {
 	if a.State != b.State {
 		return a.State > b.State
@@ -166,7 +166,7 @@ func (d *Dir) List() ([]Entry, error) {
 		}
 		r := h.read(name, typ)
 		if r.status == readFailed {
-			readErr = fmt.Errorf("read spool file %s: %v", name, r.err) //nolint:errorlint // as in unreadable
+			readErr = fmt.Errorf("read spool file %s: %v", name, r.err) //nolint:errorlint // as in dirError
 			return
 		}
 		e, ok := r.entry(k)

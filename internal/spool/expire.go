@@ -35,7 +35,7 @@ func (u *update) expire(q *query, todo uint32) {
 		for _, f := range u.files.byName {
 			consider(f)
 			if f.isInForce() && !f.entry.Expired(u.now) {
-				u.files.noteExpiry(f.entry.Expires)
+				u.files.lowerNextExpiry(f.entry.Expires)
 			}
 		}
 	}

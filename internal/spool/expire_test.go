@@ -94,7 +94,7 @@ func TestExpiresWhileLockIsHeld(t *testing.T) {
 		if v := look(service); v.Override != nil {
 			t.Errorf("%s is %q", service, show(v.Override))
 		}
-		if ended := r.x.MaintEnded(service, "", 80, true); ended.IsZero() != (service == "other") {
+		if ended := r.x.LastMaintEnd(service, "", 80, true); ended.IsZero() != (service == "other") {
 			t.Errorf("maint of %s has ended at %v", service, ended)
 		}
 	}

@@ -68,12 +68,12 @@ func (t *fileTable) add(f *spoolFile) {
 	}
 	if f.isInForce() {
 		t.inForce++
-		t.noteExpiry(f.entry.Expires)
+		t.lowerNextExpiry(f.entry.Expires)
 	}
 }
 
-// noteExpiry lowers nextExpiry to expires, unless that is zero.
-func (t *fileTable) noteExpiry(expires time.Time) {
+// lowerNextExpiry lowers nextExpiry to expires, unless that is zero.
+func (t *fileTable) lowerNextExpiry(expires time.Time) {
 	if !expires.IsZero() && (t.nextExpiry.IsZero() || expires.Before(t.nextExpiry)) {
 		t.nextExpiry = expires
 	}
@@ -115,7 +115,7 @@ func (t *fileTable) of(k Key) []*spoolFile {
 }
 
 // slot returns what the files about k say together. endedAt is zero.
-func (t *fileTable) slot(k Key) (s slot) {
+func (t *fileTable) slot(k Key) (s keyRecord) {
 	for _, f := range t.of(k) {
 		switch {
 		case f.entry == nil:

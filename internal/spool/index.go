@@ -26,11 +26,11 @@ const (
 	secondTick         = 2100 * time.Millisecond // the same on file systems with whole seconds (FAT: two)
 	deletionGap        = time.Second             // deletions closer together are one `rm -r`
 	deletionCheckDelay = 100 * time.Millisecond  // from a deletion to the check whether the directory was removed too
-	deletionWindow     = 5 * time.Second         // how long after the last deletion that is still noticed
+	deletionWindow     = 5 * time.Second         // how long after the last deletion a removed directory still counts as `rm -r`
 	maxFiles           = 100_000                 // held in memory; for others, requests read the disk
 	maxIgnored         = 1024                    // ignored names in the log
 	maxRounds          = 200                     // of reading events before a lookup answers all the same
-	maxRun             = 500 * time.Millisecond  // the same in time
+	maxUpdateTime      = 500 * time.Millisecond  // how long an update reads events before the lookup answers all the same
 )
 
 // The attention flags: why a lookup takes the slow path although no event is pending.
@@ -196,10 +196,10 @@ func (x *Index) openWatch() {
 // local says that host is an address of this machine: then `service:port` covers it too. An empty host is 127.0.0.1.
 // host must be as CanonicalHost returns it. Lookup does not keep service and host.
 //
-// It never answers from before a write that has returned: see the package comment.
+// A Lookup that begins after a write has returned sees that write: see the package comment.
 func (x *Index) Lookup(service, host string, port uint16, local bool) View {
 	q := newQuery(service, host, port, local)
-	if fd := x.fd.Load(); (fd < 0 || !pending(fd)) && x.attention.Load() == 0 {
+	if fd := x.fd.Load(); (fd < 0 || !hasUnreadEvents(fd)) && x.attention.Load() == 0 {
 		v, outdated := x.pub.snapshot.Load().view(q, x.system.now)
 		if !outdated {
 			return v
@@ -211,10 +211,10 @@ func (x *Index) Lookup(service, host string, port uint16, local bool) View {
 			x.recordMaintEnds(q)
 			return v
 		}
-		return x.lookupLocked(q)
+		return x.lookupAndUnlock(q)
 	}
 	x.mu.Lock()
-	return x.lookupLocked(q)
+	return x.lookupAndUnlock(q)
 }
 
 // recordMaintEnds records the expired maint overrides that cover q.
@@ -227,8 +227,8 @@ func (x *Index) recordMaintEnds(q query) {
 	}
 }
 
-// lookupLocked updates x for q and answers. x.mu is held; lookupLocked releases it.
-func (x *Index) lookupLocked(q query) View {
+// lookupAndUnlock updates x for q and answers. x.mu is held; lookupLocked releases it.
+func (x *Index) lookupAndUnlock(q query) View {
 	defer x.mu.Unlock()
 	q.key.Service, q.key.Host = strings.Clone(q.key.Service), strings.Clone(q.key.Host) // the file table keeps them
 	x.update(&q, 0)
@@ -270,7 +270,7 @@ func (x *Index) addUnloaded(q query, v *View, now time.Time) {
 // List returns every override in force now, sorted by name.
 func (x *Index) List() []Entry {
 	locked := x.mu.TryLock()
-	if fd := x.fd.Load(); !locked && (fd < 0 || pending(fd) || x.attention.Load() != 0) {
+	if fd := x.fd.Load(); !locked && (fd < 0 || hasUnreadEvents(fd) || x.attention.Load() != 0) {
 		x.mu.Lock()
 		locked = true
 	}
@@ -280,7 +280,7 @@ func (x *Index) List() []Entry {
 	}
 	s := x.pub.snapshot.Load()
 	var list []Entry
-	add := func(sl *slot) {
+	add := func(sl *keyRecord) {
 		if e, _ := sl.at(x.system.now); e != nil {
 			list = append(list, *e)
 		}

@@ -213,7 +213,7 @@ func (r *testSpool) wantExpired(service string) {
 	r.t.Helper()
 	r.want(service, "")
 	r.x.mu.Lock()
-	r.x.lookupLocked(newQuery(service, "127.0.0.1", 80, true))
+	r.x.lookupAndUnlock(newQuery(service, "127.0.0.1", 80, true))
 }
 
 // wantSoon looks the service up until the answer is want, for at most 5 s.

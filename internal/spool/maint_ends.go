@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maintEndKept = time.Minute // how long the end of a maint override is remembered
+	maintEndTTL  = time.Minute // how long the end of a maint override is remembered
 	maxMaintEnds = 10_000      // keys that are remembered; operators end fewer in a minute
 )
 
@@ -25,7 +25,7 @@ func (m *maintEnds) record(k Key, now time.Time) {
 	defer m.mu.Unlock()
 	if len(m.at) >= maxMaintEnds {
 		for k, at := range m.at {
-			if now.Sub(at) > maintEndKept {
+			if now.Sub(at) > maintEndTTL {
 				delete(m.at, k)
 			}
 		}
@@ -39,10 +39,10 @@ func (m *maintEnds) record(k Key, now time.Time) {
 	m.at[k] = now
 }
 
-// MaintEnded returns when the last maint override that covers a target has ended: its file is gone or expired, or says
+// LastMaintEnd returns when the last maint override that covers a target has ended: its file is gone or expired, or says
 // something else. The parameters are those of Lookup. It returns the zero time when that was more than a minute ago,
 // and for ends beyond the first 10,000 in a minute. It knows every end that a Lookup has seen before.
-func (x *Index) MaintEnded(service, host string, port uint16, local bool) time.Time {
+func (x *Index) LastMaintEnd(service, host string, port uint16, local bool) time.Time {
 	m := &x.pub.maints
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -55,7 +55,7 @@ func (x *Index) MaintEnded(service, host string, port uint16, local bool) time.T
 			last = at
 		}
 	}
-	if time.Since(last) > maintEndKept {
+	if time.Since(last) > maintEndTTL {
 		return time.Time{}
 	}
 	return last

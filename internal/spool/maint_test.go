@@ -37,7 +37,7 @@ func TestMaintEnded(t *testing.T) {
 			withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 				r.maint(c.key, r.clock.in(time.Hour))
 				r.x.Lookup("web", "", 80, true)
-				if at := r.x.MaintEnded("web", "", 80, true); !at.IsZero() {
+				if at := r.x.LastMaintEnd("web", "", 80, true); !at.IsZero() {
 					t.Fatalf("has ended at %v, before it did", at)
 				}
 				before := time.Now()
@@ -49,7 +49,7 @@ func TestMaintEnded(t *testing.T) {
 				for name, want := range c.wants {
 					k, err := ParseKey(name)
 					must(t, err)
-					at := r.x.MaintEnded(k.Service, k.Host, k.Port, k.Host == "" || k.Host == "127.0.0.1")
+					at := r.x.LastMaintEnd(k.Service, k.Host, k.Port, k.Host == "" || k.Host == "127.0.0.1")
 					if got := !at.IsZero() && !at.Before(before) && !at.After(time.Now()); got != want || !want && !at.IsZero() {
 						t.Errorf("%s: ended at %v, want that it has: %v", name, at, want)
 					}
@@ -69,13 +69,13 @@ func TestMaintEndedIsBoundedAndForgotten(t *testing.T) {
 	if len(m.at) != maxMaintEnds {
 		t.Fatalf("%d ends are kept, want %d", len(m.at), maxMaintEnds)
 	}
-	m.record(Key{Service: "late"}, now.Add(maintEndKept+1))
+	m.record(Key{Service: "late"}, now.Add(maintEndTTL+1))
 	if len(m.at) != 1 {
 		t.Fatalf("%d ends are kept, want the last one alone", len(m.at))
 	}
 	x := new(Index)
-	x.pub.maints.at = map[Key]time.Time{{Service: "web"}: now.Add(-maintEndKept - 1)}
-	if at := x.MaintEnded("web", "", 0, true); !at.IsZero() {
+	x.pub.maints.at = map[Key]time.Time{{Service: "web"}: now.Add(-maintEndTTL - 1)}
+	if at := x.LastMaintEnd("web", "", 0, true); !at.IsZero() {
 		t.Errorf("ended at %v is still remembered", at)
 	}
 }

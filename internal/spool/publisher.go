@@ -17,8 +17,8 @@ type publisher struct {
 	notify   notifier
 }
 
-// edit returns the builder of the next snapshot.
-func (p *publisher) edit() *builder {
+// nextBuilder returns the builder of the next snapshot.
+func (p *publisher) nextBuilder() *builder {
 	if p.next == nil {
 		p.next = newBuilder(p.snapshot.Load())
 	}
@@ -26,7 +26,7 @@ func (p *publisher) edit() *builder {
 }
 
 // slot returns k's slot in the next snapshot.
-func (p *publisher) slot(k Key) slot {
+func (p *publisher) slot(k Key) keyRecord {
 	if p.next != nil {
 		return p.next.slot(k)
 	}
@@ -34,7 +34,7 @@ func (p *publisher) slot(k Key) slot {
 }
 
 // set puts s into the next snapshot as k's slot and reports whether that is a change. s.endedAt is ignored.
-func (p *publisher) set(k Key, s slot, now time.Time) bool {
+func (p *publisher) set(k Key, s keyRecord, now time.Time) bool {
 	old := p.slot(k)
 	s.endedAt = old.endedAt
 	if s == old {
@@ -43,7 +43,7 @@ func (p *publisher) set(k Key, s slot, now time.Time) bool {
 	if old.entry != nil && old.entry.State == Maint && (s.entry == nil || s.entry.State != Maint) {
 		p.maints.record(k, time.Now())
 	}
-	p.edit().set(k, s)
+	p.nextBuilder().set(k, s)
 	if old.entry != nil && s.entry == nil {
 		p.next.end(k)
 	}

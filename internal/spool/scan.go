@@ -119,12 +119,12 @@ func (u *update) reloadUnwatched(q *query, todo uint32) {
 		}
 	}
 	// If the directory cannot be listed, for want of descriptors, each key's file is asked for by name.
-	blind := u.index.needScan || u.index.watch == nil && !u.dir.stampReliable
-	if q == nil || !blind && u.index.watch != nil && len(u.files.alwaysReload) == 0 {
+	cannotList := u.index.needScan || u.index.watch == nil && !u.dir.stampReliable
+	if q == nil || !cannotList && u.index.watch != nil && len(u.files.alwaysReload) == 0 {
 		return
 	}
 	for _, k := range q.keys() {
-		if name := k.Name(); blind && u.files.byName[name] == nil {
+		if name := k.Name(); cannotList && u.files.byName[name] == nil {
 			u.reload(name)
 		}
 		for _, f := range u.files.of(k) {
@@ -154,7 +154,7 @@ func (u *update) poll() {
 		return // the stamp stays unreliable
 	}
 	if stamp != u.dir.stamp {
-		u.pub.edit().outdateAll() // an override may have come and gone
+		u.pub.nextBuilder().outdateAll() // an override may have come and gone
 	}
 	if u.scan(true) {
 		u.dir.stamp, u.dir.stampReliable = stamp, stamp.isReliable(began)

@@ -11,8 +11,8 @@ import (
 // overrides that is a copy of about 40.
 const shardCount = 256
 
-// slot is what a snapshot holds about one key.
-type slot struct {
+// keyRecord is what a snapshot holds about one key.
+type keyRecord struct {
 	entry   *Entry // in force; nil: none
 	expired *Entry // expired, but its file is still there: in force again if the clock is set back
 	endedAt uint64 // the generation at which an override of the key last ended; 0: never
@@ -23,7 +23,7 @@ type slot struct {
 type snapshot struct {
 	generation    uint64
 	minGeneration uint64 // of every key: its endedAt is at least this
-	all           slot
+	all           keyRecord
 	slots         int // in shards
 	instances     int // in shards, of keys with a port
 	endedOnly     int // in shards, with nothing but ended
@@ -35,7 +35,7 @@ type shard struct {
 	// filter is a Bloom filter with one hash: a bit for each key. Nearly every target has no override, and the filter
 	// finds that out without the map, where each lookup costs several fetches from memory that is in no cache.
 	filter [filterWords]uint64
-	slots  map[Key]slot
+	slots  map[Key]keyRecord
 }
 
 // filterWords is the size of a shard's filter. With 10,000 overrides, 40 keys in a shard, 1 lookup in 13 of an absent
@@ -74,7 +74,7 @@ func positionOf(service, host string, port uint16) position {
 	return position{uint8(h >> 24), uint8(h>>21) % filterWords, 1 << (h >> 15 % 64)}
 }
 
-func (s *snapshot) slot(k Key) slot {
+func (s *snapshot) slot(k Key) keyRecord {
 	if k.Service == All && k.Port == 0 {
 		return s.all
 	}
@@ -104,7 +104,7 @@ func (q query) keys() []Key { return q.key.CoveringKeys(q.local) }
 // view answers for q. outdated reports that the answer has changed since s was published, because overrides have
 // expired or the clock was set back. view does not allocate.
 func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
-	v, k := lookup{minGeneration: s.minGeneration, now: now}, q.key
+	v, k := viewBuilder{minGeneration: s.minGeneration, now: now}, q.key
 	v.add(&s.all)
 	// The keys of CoveringKeys, one by one: a list of them would triple the time.
 	if s.slots > 0 {
@@ -121,15 +121,15 @@ func (s *snapshot) view(q query, now func() time.Time) (View, bool) {
 	return View{Override: v.strongest, Generation: s.generation, MinGeneration: v.minGeneration}, v.outdated
 }
 
-// lookup collects the slots that cover one target.
-type lookup struct {
+// viewBuilder collects the slots that cover one target.
+type viewBuilder struct {
 	strongest     *Entry
 	minGeneration uint64
 	outdated      bool // the clock has changed the answer since the snapshot was published
 	now           func() time.Time
 }
 
-func (v *lookup) addKey(s *snapshot, k Key) {
+func (v *viewBuilder) addKey(s *snapshot, k Key) {
 	p := positionOf(k.Service, k.Host, k.Port)
 	in := &s.shards[p.shard]
 	if !in.mayContain(p) {
@@ -140,7 +140,7 @@ func (v *lookup) addKey(s *snapshot, k Key) {
 	}
 }
 
-func (v *lookup) add(s *slot) {
+func (v *viewBuilder) add(s *keyRecord) {
 	v.minGeneration = max(v.minGeneration, s.endedAt)
 	entry, outdated := s.at(v.now)
 	v.outdated = v.outdated || outdated
@@ -151,7 +151,7 @@ func (v *lookup) add(s *slot) {
 
 // at returns the override in force at the time that now returns; at calls now only if that matters. outdated reports
 // that it is not s.entry.
-func (s *slot) at(now func() time.Time) (entry *Entry, outdated bool) {
+func (s *keyRecord) at(now func() time.Time) (entry *Entry, outdated bool) {
 	entry = s.entry
 	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
 		entry, outdated = nil, true
@@ -178,7 +178,7 @@ type builder struct {
 func newBuilder(from *snapshot) *builder { return &builder{snapshot: *from} }
 
 // set makes s k's slot.
-func (d *builder) set(k Key, s slot) {
+func (d *builder) set(k Key, s keyRecord) {
 	if k.Service == All && k.Port == 0 {
 		d.all = s
 		return
@@ -192,7 +192,7 @@ func (d *builder) set(k Key, s slot) {
 	if !d.copied[p.shard] {
 		d.copied[p.shard] = true
 		if in.slots = maps.Clone(in.slots); in.slots == nil {
-			in.slots = map[Key]slot{}
+			in.slots = map[Key]keyRecord{}
 		}
 	}
 	if s.entry == nil && s.expired == nil && s.endedAt <= d.minGeneration {
@@ -208,7 +208,7 @@ func (d *builder) set(k Key, s slot) {
 	}
 }
 
-func (d *builder) count(k Key, s *slot, by int) {
+func (d *builder) count(k Key, s *keyRecord, by int) {
 	d.slots += by
 	if k.Port != 0 {
 		d.instances += by
@@ -232,7 +232,7 @@ func (d *builder) outdateAll() {
 	d.minGeneration = d.generation
 	for i := range d.shards {
 		in := &d.shards[i]
-		kept := make(map[Key]slot, len(in.slots))
+		kept := make(map[Key]keyRecord, len(in.slots))
 		for k, s := range in.slots {
 			if s.entry == nil && s.expired == nil {
 				d.count(k, &s, -1)

@@ -31,10 +31,10 @@ func TestFilter(t *testing.T) {
 			switch r.IntN(3) {
 			case 0:
 				delete(want, k)
-				d.set(k, slot{})
+				d.set(k, keyRecord{})
 			default:
 				want[k] = true
-				d.set(k, slot{entry: &Entry{Key: k, State: Down}})
+				d.set(k, keyRecord{entry: &Entry{Key: k, State: Down}})
 			}
 		}
 		if r.IntN(50) == 0 {
@@ -71,7 +71,7 @@ func TestViewFollowsCovers(t *testing.T) {
 	}
 	for _, k := range keys {
 		b := newBuilder(&snapshot{})
-		b.set(k, slot{entry: &Entry{Key: k, State: Down}})
+		b.set(k, keyRecord{entry: &Entry{Key: k, State: Down}})
 		for _, target := range keys {
 			for _, local := range []bool{true, false} {
 				q := newQuery(target.Service, target.Host, target.Port, local)

@@ -52,7 +52,7 @@ func (u *update) run(q *query, todo uint32) {
 		todo |= attVerify
 	}
 	for round := range maxRounds {
-		u.lastRound = round == maxRounds-1 || round > 0 && time.Since(u.mono) > maxRun
+		u.lastRound = round == maxRounds-1 || round > 0 && time.Since(u.mono) > maxUpdateTime
 		before := u.changes
 		busy := u.round(q, todo)
 		if !busy && u.changes == before && u.confirmDeletions() {
@@ -94,7 +94,7 @@ func (u *update) round(q *query, todo uint32) (busy bool) {
 // queue empty waits for this update.
 func (u *update) readEvents() (b eventBatch) {
 	x := u.index
-	if x.watch == nil || !pending(x.fd.Load()) {
+	if x.watch == nil || !hasUnreadEvents(x.fd.Load()) {
 		return b
 	}
 	x.attention.Or(attDirty)
@@ -109,7 +109,7 @@ func (u *update) readEvents() (b eventBatch) {
 	if b.overflow {
 		x.stats.Overflows++
 		x.needScan = true
-		u.pub.edit().outdateAll() // which overrides ended is not known
+		u.pub.nextBuilder().outdateAll() // which overrides ended is not known
 	}
 	return b
 }

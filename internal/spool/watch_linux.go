@@ -83,10 +83,10 @@ func (w *rawWatch) drain(b *eventBatch) error {
 
 func (w *rawWatch) close() { _ = unix.Close(w.fd) }
 
-// pending asks with FIONREAD, which Linux also calls TIOCINQ, whether the inotify descriptor fd has events to read. The
+// hasUnreadEvents asks with FIONREAD, which Linux also calls TIOCINQ, whether the inotify descriptor fd has events to read. The
 // call takes only a spinlock, so that it need not go through the scheduler. pending returns true on an error, which the
 // slow path then finds.
-func pending(fd int32) bool {
+func hasUnreadEvents(fd int32) bool {
 	var n int32
 	_, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), unix.TIOCINQ, uintptr(unsafe.Pointer(&n))) //nolint:gosec // the kernel writes one int32 there, and the conversion is in the call
 	return n != 0 || errno != 0

@@ -13,4 +13,4 @@ func (w *rawWatch) add(string) error        { return errors.ErrUnsupported }
 func (w *rawWatch) drain(*eventBatch) error { return errors.ErrUnsupported }
 func (w *rawWatch) close()                  {}
 
-func pending(int32) bool { return false }
+func hasUnreadEvents(int32) bool { return false }

@@ -93,7 +93,7 @@ func (u *update) rewatch() bool {
 			u.detectFileSystem()
 			u.dir.lost, u.index.needScan, u.dir.stampReliable = false, true, false
 			u.dir.generation++
-			u.pub.edit().outdateAll() // what happened in between is not known
+			u.pub.nextBuilder().outdateAll() // what happened in between is not known
 			u.index.wakeBackground()
 			return true
 		}

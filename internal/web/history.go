@@ -54,12 +54,12 @@ func (h *history) add(at time.Time, v *health.Verdict) {
 	}
 	h.took = uint32(min(max(v.Result.Took.Microseconds(), 0), 1<<31))
 	h.age = uint32(min(max(v.Age.Milliseconds(), 0), 1<<31))
-	h.last = cause{v.Result.Reason, v.State}
+	h.last = cause{v.Result.Reason, v.OverrideState}
 	h.mark = h.mark.worse(markOf(v) | mark(min(bits.Len32(h.took), 31)))
 }
 
 func markOf(v *health.Verdict) mark {
-	switch v.State {
+	switch v.OverrideState {
 	case spool.ForceUp:
 		return markForced
 	case spool.Drain:

@@ -12,7 +12,7 @@ import (
 )
 
 func verdict(s spool.State, code int, took time.Duration) *health.Verdict {
-	return &health.Verdict{State: s, Result: check.Result{Code: code, Took: took}}
+	return &health.Verdict{OverrideState: s, Result: check.Result{Code: code, Took: took}}
 }
 
 // TestHistory: each slot shows the worst answer in it, and the longest check, for ten minutes.

@@ -75,7 +75,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 // statusSpool answers /status/spool: which directory the overrides are read from. The commands ask, on this machine; the
 // path and the numbers mean nothing elsewhere.
 func (s *Server) statusSpool(w http.ResponseWriter, r *http.Request) {
-	if !s.local.Contains(clients.ParseAddr(clients.HostOf(r.RemoteAddr))) {
+	if !s.local.Contains(clients.AddrOrZero(clients.HostPart(r.RemoteAddr))) {
 		writeText(w, http.StatusForbidden, "only this machine may see this")
 		return
 	}

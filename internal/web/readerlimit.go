@@ -54,7 +54,7 @@ func (l *readerLimit) release(client netip.Prefix) {
 
 // serve calls page, or refuses the request if there are too many readers.
 func (l *readerLimit) serve(w http.ResponseWriter, r *http.Request, page func()) {
-	client := clients.NetworkOf(clients.HostOf(r.RemoteAddr))
+	client := clients.NetworkOf(clients.HostPart(r.RemoteAddr))
 	if !l.acquire(client) {
 		w.Header()["Retry-After"] = []string{"2"}
 		writeText(w, http.StatusServiceUnavailable, fmt.Sprintf(

@@ -48,7 +48,7 @@ type caller struct {
 	row   *serviceRow
 	addr  string
 	n     uint64 // its answers; row.mu guards it
-	place *share.Place[*caller]
+	place *share.Entry[*caller]
 }
 
 func (c *caller) count() uint64 {
@@ -204,7 +204,7 @@ func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 		}
 	}
 	t.balancers.LogFull("services", t.callers.Largest(), len(t.rows))
-	c, ok := t.callers.Displace(client)
+	c, ok := t.callers.Evict(client)
 	if !ok {
 		return false
 	}

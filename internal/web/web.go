@@ -128,7 +128,7 @@ func (s *Server) statusOnly(page http.HandlerFunc) http.HandlerFunc {
 			notFound(w)
 			return
 		}
-		if client := clients.HostOf(r.RemoteAddr); !s.statusAllowed(client) {
+		if client := clients.HostPart(r.RemoteAddr); !s.statusAllowed(client) {
 			writeText(w, http.StatusForbidden, client+" may not see this: add it to status_allowed in hacheck's configuration")
 			return
 		}
@@ -137,7 +137,7 @@ func (s *Server) statusOnly(page http.HandlerFunc) http.HandlerFunc {
 }
 
 func (s *Server) statusAllowed(client string) bool {
-	a := clients.ParseAddr(client)
+	a := clients.AddrOrZero(client)
 	return clients.Contains(s.settings.Load().StatusAllowed, a) || s.local.Contains(a)
 }
 
@@ -158,8 +158,8 @@ func (s *Server) RecordHTTPAnswer(service, url string, r *http.Request, v *healt
 		state.Add(header)
 	}
 	s.recent.record(service, &balancer.Request{
-		Peer: clients.HostOf(r.RemoteAddr), HasState: state.Sent, State: state.Header, Node: state.Node, Name: state.Name,
-		URL: url, Host: "127.0.0.1", Local: true, Code: code, Override: v.State, Answered: time.Now(),
+		Peer: clients.HostPart(r.RemoteAddr), HasState: state.Sent, State: state.Header, Node: state.Node, Name: state.Name,
+		URL: url, Host: "127.0.0.1", Local: true, Code: code, Override: v.OverrideState, Answered: time.Now(),
 	}, v)
 }
 

@@ -51,7 +51,7 @@ func StartWith(t testing.TB, level slog.Level, checks check.Set, timeout time.Du
 	s.Pages.Evaluator = health.New(health.Options{
 		Overrides: s.Overrides, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
 		CacheMaxEntries: 1000, CacheMaxBytes: 1 << 20, Timeout: timeout, MaxClients: 50,
-		Allowed: []netip.Prefix{}, Log: s.Log,
+		CheckHostsAllowed: []netip.Prefix{}, Log: s.Log,
 	})
 	s.Settings = proxy.Settings{
 		Evaluator: s.Pages.Evaluator, Checks: checks, CheckHost: "127.0.0.1", HeadersToCopy: []string{"host", "x-copy"},

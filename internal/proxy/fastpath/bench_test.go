@@ -43,7 +43,7 @@ func BenchmarkFastPath(b *testing.B) {
 			}}}
 			evaluator := health.New(health.Options{
 				Overrides: index, Checks: checks, CacheTime: time.Hour, CacheTimeDown: time.Hour,
-				CacheMaxEntries: 100_000, CacheMaxBytes: 64 << 20, Timeout: 5 * time.Second, MaxClients: 512, Allowed: []netip.Prefix{}, Log: log,
+				CacheMaxEntries: 100_000, CacheMaxBytes: 64 << 20, Timeout: 5 * time.Second, MaxClients: 512, CheckHostsAllowed: []netip.Prefix{}, Log: log,
 			})
 			pages := web.New(web.Options{Log: log, Balancers: balancer.New(), Overrides: index}, web.Settings{Evaluator: evaluator})
 			s := proxy.New(proxy.Options{Log: log, Recorder: pages, Pages: pages}, proxy.Settings{

@@ -24,8 +24,8 @@ type conn struct {
 	endpoint   *endpoint // nil for no fast path
 	client     string    // its address
 	fast       *answerer // nil while no head is remembered
-	slot       *clients.Slot
-	seenByHTTP bool // net/http has read a request, so it knows that the connection is kept alive
+	slot       *clients.ConnSlot
+	hasHTTPRequest bool // net/http has read a request, so it knows that the connection is kept alive
 
 	heads   headRewriter
 	pending []byte // rewritten bytes that did not fit the last Read
@@ -43,12 +43,12 @@ type conn struct {
 }
 
 func newConn(tcp *net.TCPConn, e *endpoint) *conn {
-	return &conn{TCPConn: tcp, endpoint: e, client: clients.HostOf(tcp.RemoteAddr().String())}
+	return &conn{TCPConn: tcp, endpoint: e, client: clients.HostPart(tcp.RemoteAddr().String())}
 }
 
-// limit counts c in the endpoint's limiter until c is closed, and reports whether c may stay open.
-func (c *conn) limit() bool {
-	slot := c.endpoint.Conns.Acquire(clients.AddrOf(c.TCPConn), func() { _ = c.Close() })
+// acquireSlot counts c in the endpoint's limiter until c is closed, and reports whether c may stay open.
+func (c *conn) acquireSlot() bool {
+	slot := c.endpoint.Conns.Acquire(clients.RemoteAddr(c.TCPConn), func() { _ = c.Close() })
 	c.mu.Lock() // the limiter may already close c
 	defer c.mu.Unlock()
 	c.slot = slot
@@ -92,7 +92,7 @@ func (c *conn) Read(p []byte) (int, error) {
 				continue
 			}
 		}
-		c.seenByHTTP = true
+		c.hasHTTPRequest = true
 		out := c.heads.rewrite(into[:n:len(p)])
 		n = copy(p, out)
 		c.pending = out[n:]
@@ -137,7 +137,7 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 		c.fast = newAnswerer(c.endpoint)
 	}
 	b := pooledAnswers.Get().(*[]byte)
-	if *b, last, answered = c.fast.answer((*b)[:0], head, c.client, c.seenByHTTP); answered {
+	if *b, last, answered = c.fast.answer((*b)[:0], head, c.client, c.hasHTTPRequest); answered {
 		_ = c.SetWriteDeadline(c.fast.at.Add(writeTimeout))
 		if _, err := c.Write(*b); err != nil {
 			last = true

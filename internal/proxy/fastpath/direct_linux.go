@@ -105,8 +105,8 @@ func (l *directListener) Accept() (net.Conn, error) {
 	}
 }
 
-// hand passes r to Accept. After Close it drops r if nobody calls Accept any more.
-func (l *directListener) hand(r acceptResult) {
+// deliver passes r to Accept. After Close it drops r if nobody calls Accept any more.
+func (l *directListener) deliver(r acceptResult) {
 	select {
 	case l.accepted <- r:
 		return
@@ -151,7 +151,7 @@ func (l *directListener) serve() {
 		case errors.Is(aerr, unix.EINTR), errors.Is(aerr, unix.ECONNABORTED):
 			continue
 		default:
-			l.hand(acceptResult{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: os.NewSyscallError("accept4", aerr)}})
+			l.deliver(acceptResult{err: &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: os.NewSyscallError("accept4", aerr)}})
 			select {
 			case <-time.After(acceptRetry):
 			case <-l.closing:
@@ -176,7 +176,7 @@ func (l *directListener) serve() {
 			continue
 		}
 		if r, ok := l.netConn(fd, head[:max(n, 0)]); ok {
-			l.hand(r)
+			l.deliver(r)
 		}
 	}
 }
@@ -199,12 +199,12 @@ func (l *directListener) netConn(fd int, read []byte) (acceptResult, bool) {
 		return acceptResult{c: c}, true
 	}
 	out := newConn(tcp, l.endpoint)
-	if !out.limit() {
+	if !out.acquireSlot() {
 		_ = tcp.Close()
 		return acceptResult{}, false
 	}
 	if len(read) > 0 {
-		out.seenByHTTP = true // the fast path has tried these bytes
+		out.hasHTTPRequest = true // the fast path has tried these bytes
 		out.pending = append([]byte(nil), out.heads.rewrite(append([]byte(nil), read...))...)
 	}
 	return acceptResult{c: out}, true

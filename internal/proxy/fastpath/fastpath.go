@@ -67,9 +67,9 @@ type endpoint struct {
 	date Date
 }
 
-// HostLines wraps ln for the server of another endpoint: its connections insert Host lines as those of Listen do, and
+// InsertHostLines wraps ln for the server of another endpoint: its connections insert Host lines as those of Listen do, and
 // nothing takes the fast path.
-func HostLines(ln net.Listener) net.Listener { return listener{ln, nil} }
+func InsertHostLines(ln net.Listener) net.Listener { return listener{ln, nil} }
 
 type listener struct {
 	net.Listener
@@ -87,7 +87,7 @@ func (l listener) Accept() (net.Conn, error) {
 		case l.endpoint == nil:
 			return newConn(tcp, nil), err
 		}
-		if out := newConn(tcp, l.endpoint); out.limit() {
+		if out := newConn(tcp, l.endpoint); out.acquireSlot() {
 			return out, err
 		}
 		_ = tcp.Close()

@@ -77,7 +77,7 @@ func (h *headRewriter) rewrite(b []byte) []byte {
 				line, h.partial = h.partial, nil
 			}
 			if h.state == headerLine {
-				h.header(line)
+				h.recordHeader(line)
 			}
 			h.state = headerLine
 			i += n + 1
@@ -112,8 +112,8 @@ func (h *headRewriter) endOfHead(b []byte, i int) ([]byte, int) {
 	return b, i + 1
 }
 
-// header notes what one header line, without its newline, means for the head.
-func (h *headRewriter) header(line []byte) {
+// recordHeader notes what one header line, without its newline, means for the head.
+func (h *headRewriter) recordHeader(line []byte) {
 	name, value, ok := bytes.Cut(line, []byte{':'})
 	if !ok {
 		return

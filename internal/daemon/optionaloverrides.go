@@ -17,7 +17,7 @@ import (
 // openOverrides opens the spool directory of a subcommand that can do without one. While the directory does not exist,
 // there are no overrides. A directory that cannot be read is an error: an operator's override would have no effect.
 func openOverrides(root string, log *slog.Logger) (health.Overrides, error) {
-	late := &lateOverrides{root: root, log: log}
+	late := &optionalOverrides{root: root, log: log}
 	if late.isMissing() {
 		log.Info("no spool directory, so there are no overrides", "spool", root)
 		return late, nil
@@ -25,9 +25,9 @@ func openOverrides(root string, log *slog.Logger) (health.Overrides, error) {
 	return late.open()
 }
 
-// lateOverrides are the overrides of a directory that did not exist at the start: none, until the first hadown on this
+// optionalOverrides are the overrides of a directory that did not exist at the start: none, until the first hadown on this
 // host creates the directory.
-type lateOverrides struct {
+type optionalOverrides struct {
 	root  string
 	log   *slog.Logger
 	index atomic.Pointer[spool.Index] // nil until the directory exists
@@ -36,12 +36,12 @@ type lateOverrides struct {
 	failed bool       // opening it has failed, and that was logged
 }
 
-func (l *lateOverrides) isMissing() bool {
+func (l *optionalOverrides) isMissing() bool {
 	_, err := os.Lstat(path.Clean(l.root))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-func (l *lateOverrides) open() (*spool.Index, error) {
+func (l *optionalOverrides) open() (*spool.Index, error) {
 	dir, err := spool.OpenDir(l.root)
 	if err != nil {
 		return nil, err
@@ -52,18 +52,18 @@ func (l *lateOverrides) open() (*spool.Index, error) {
 
 // Lookup implements health.Overrides. Each call checks for the directory, so that an override is in force once hadown
 // has returned.
-func (l *lateOverrides) Lookup(service, host string, port uint16, here bool) spool.View {
+func (l *optionalOverrides) Lookup(service, host string, port uint16, local bool) spool.View {
 	index := l.index.Load()
 	if index == nil {
 		if index = l.openIfPresent(); index == nil {
 			return spool.View{}
 		}
 	}
-	return index.Lookup(service, host, port, here)
+	return index.Lookup(service, host, port, local)
 }
 
 // openIfPresent opens the directory if it exists. It returns nil otherwise, or if the directory cannot be read.
-func (l *lateOverrides) openIfPresent() *spool.Index {
+func (l *optionalOverrides) openIfPresent() *spool.Index {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.index.Load() != nil || l.isMissing() {

@@ -14,7 +14,7 @@ type connLimiter struct {
 	closed []string
 }
 
-func (l *connLimiter) acquire(name, addr string) *clients.Slot {
+func (l *connLimiter) acquire(name, addr string) *clients.ConnSlot {
 	return l.Acquire(netip.MustParseAddr(addr), func() { l.closed = append(l.closed, name) })
 }
 
@@ -50,7 +50,7 @@ func TestConnLimiterClosesTheLongestWaitingOfTheClient(t *testing.T) {
 func TestConnLimiterRefusesWhenNoneWaits(t *testing.T) {
 	t.Parallel()
 	l := newConnLimiter(2, 100)
-	busy := []*clients.Slot{l.acquire("a1", "10.0.0.1"), l.acquire("a2", "10.0.0.1")}
+	busy := []*clients.ConnSlot{l.acquire("a1", "10.0.0.1"), l.acquire("a2", "10.0.0.1")}
 	for _, s := range busy {
 		s.SetWaiting(false)
 	}

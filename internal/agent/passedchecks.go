@@ -16,32 +16,32 @@ import (
 const (
 	// maintRecordTime is how long checks are recorded after an answer of maint. HAProxy asks more often than that.
 	maintRecordTime = time.Minute
-	// maxSuccesses bounds the records, at most four of them a target. A record beyond the bound clears all others;
+	// maxPassedChecks bounds the records, at most four of them a target. A record beyond the bound clears all others;
 	// a target that comes back from maint then waits for its next check.
-	maxSuccesses = 100_000
+	maxPassedChecks = 100_000
 )
 
 // loopback is the host under which a check by a loopback address or by a host name is recorded.
 const loopback = "127.0.0.1"
 
-// Successes records when checks have last passed. It records only while balancers are told of maint and until the
-// targets in maint are back; the rest of the time a check costs one look at a pointer. The zero value is ready to
+// PassedChecks records when checks have last passed. It records only while a target is in maint or has
+// just left it; the rest of the time a check costs one atomic load. The zero value is ready to
 // use. It is safe for concurrent use.
-type Successes struct {
+type PassedChecks struct {
 	recordUntil atomic.Pointer[time.Time] // nil: nothing is recorded
 
 	mu     sync.Mutex
-	latest map[successKey]time.Time // the latest start of a check that has passed
+	latest map[passedKey]time.Time // the latest start of a check that has passed
 }
 
-// successKey is a key that a check has passed for.
-type successKey struct {
+// passedKey is a key that a check has passed for.
+type passedKey struct {
 	spool.Key
 	allPorts bool // a check without a port has passed: it counts for all instances of the service
 }
 
-// recordFor has checks recorded for d from now on.
-func (s *Successes) recordFor(d time.Duration) {
+// recordFor records passed checks until at least d from now.
+func (s *PassedChecks) recordFor(d time.Duration) {
 	until := time.Now().Add(d)
 	for {
 		old := s.recordUntil.Load()
@@ -52,14 +52,14 @@ func (s *Successes) recordFor(d time.Duration) {
 }
 
 // OverrideChanged must be called for each change of an override, as spool.IndexOptions.OnChange.
-func (s *Successes) OverrideChanged(c spool.Change) {
+func (s *PassedChecks) OverrideChanged(c spool.Change) {
 	if c.Old != nil && c.Old.State == spool.Maint {
 		s.recordFor(recheckTimeout)
 	}
 }
 
 // CheckFinished must be called for each check that has run, as health.Options.OnResult.
-func (s *Successes) CheckFinished(t *check.Target, r check.Result, began time.Time) {
+func (s *PassedChecks) CheckFinished(t *check.Target, r check.Result, began time.Time) {
 	until := s.recordUntil.Load()
 	if until == nil {
 		return
@@ -77,11 +77,11 @@ func (s *Successes) CheckFinished(t *check.Target, r check.Result, began time.Ti
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.latest == nil || len(s.latest) >= maxSuccesses {
-		s.latest = map[successKey]time.Time{}
+	if s.latest == nil || len(s.latest) >= maxPassedChecks {
+		s.latest = map[passedKey]time.Time{}
 	}
 	record := func(k spool.Key, allPorts bool) {
-		if key := (successKey{k, allPorts}); began.After(s.latest[key]) {
+		if key := (passedKey{k, allPorts}); began.After(s.latest[key]) {
 			s.latest[key] = began
 		}
 	}
@@ -104,11 +104,11 @@ func isOtherAddress(host string) bool {
 
 // passedSince reports whether a check that counts for k has passed and was started after t. local says that k.Host
 // is an address of this machine: a check by a loopback address counts as well then.
-func (s *Successes) passedSince(k spool.Key, local bool, t time.Time) bool {
+func (s *PassedChecks) passedSince(k spool.Key, local bool, t time.Time) bool {
 	s.recordFor(recheckTimeout)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	passed := func(k spool.Key, allPorts bool) bool { return s.latest[successKey{k, allPorts}].After(t) }
+	passed := func(k spool.Key, allPorts bool) bool { return s.latest[passedKey{k, allPorts}].After(t) }
 	switch {
 	case k.Service == spool.All:
 		return passed(spool.Key{Service: spool.All}, false)

@@ -7,23 +7,23 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Rule says that one host connects to another: an element of the list "egress" in a firewall file of conn-check.
-type Rule struct {
+// FirewallRule says that one host connects to another: an element of the list "egress" in a firewall file of conn-check.
+type FirewallRule struct {
 	FromHost string // "" if the file has none
 	ToHost   string // an IP address or a host name
 	Protocol string // "tcp" or "udp"
 	Ports    []uint16
 }
 
-// LoadRules reads a file of firewall rules; path "-" is stdin. It ignores unknown keys, as conn-check did. An error is
+// LoadFirewallRules reads a file of firewall rules; path "-" is stdin. It ignores unknown keys, as conn-check did. An error is
 // of type Errors and lists everything that is wrong with the file.
-func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
+func LoadFirewallRules(path string, stdin io.Reader) ([]FirewallRule, error) {
 	l, data, err := readOnce(path, stdin)
 	if err != nil {
 		return nil, err
 	}
 	d := decoder{loader: l}
-	var rules []Rule
+	var rules []FirewallRule
 	if root := l.parse(data); root != nil {
 		for _, e := range d.entries(root, 0) {
 			if e.name == "egress" {
@@ -37,7 +37,7 @@ func LoadRules(path string, stdin io.Reader) ([]Rule, error) {
 	return rules, nil
 }
 
-func (d *decoder) rules(e entry) []Rule {
+func (d *decoder) rules(e entry) []FirewallRule {
 	n := resolveAlias(e.at)
 	if isNull(n) {
 		return nil
@@ -46,14 +46,14 @@ func (d *decoder) rules(e entry) []Rule {
 		d.errorf(e.line, e.name, "expected a list of rules, got %s", describe(n))
 		return nil
 	}
-	rules := make([]Rule, 0, len(n.Content))
+	rules := make([]FirewallRule, 0, len(n.Content))
 	for _, at := range n.Content {
 		rules = append(rules, d.rule(at))
 	}
 	return rules
 }
 
-func (d *decoder) rule(at *yaml.Node) (r Rule) {
+func (d *decoder) rule(at *yaml.Node) (r FirewallRule) {
 	n := resolveAlias(at)
 	if n.Kind != yaml.MappingNode || !hasCoreTag(n) {
 		d.errorf(at.Line, "egress", "expected a rule with to_host, protocol and ports, got %s", describe(n))
@@ -108,8 +108,8 @@ func (d *decoder) ports(e entry, n *yaml.Node) []uint16 {
 	return ports
 }
 
-// WriteRules writes rules in the format of conn-check-export-fw, which LoadRules reads.
-func WriteRules(w io.Writer, rules []Rule) error {
+// WriteFirewallRules writes rules in the format of conn-check-export-fw, which LoadRules reads.
+func WriteFirewallRules(w io.Writer, rules []FirewallRule) error {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	if len(rules) == 0 {
 		list.Style = yaml.FlowStyle

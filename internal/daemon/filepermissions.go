@@ -47,7 +47,7 @@ func warnAboutSpool(log *slog.Logger, root string) {
 		log.Warn("every user of this machine may take services out: the spool directory is writable by others, chmod o-w it",
 			"directory", root, "mode", info.Mode().String())
 	}
-	if e, ok := exposed(root); ok {
+	if e, ok := findUntrustedWriter(root); ok {
 		log.Warn("another user of this machine may replace the spool directory, and so decide what is up: make what is writable there root's, with mode 0755",
 			append([]any{"directory", root}, e.attrs()...)...)
 	}
@@ -64,11 +64,11 @@ func warnAboutConfigFile(log *slog.Logger, file string, c *config.Config) {
 	if info.Mode().Perm()&othersWrite != 0 {
 		log.Warn("every user of this machine may change the configuration, which names programs to run: chmod o-w it",
 			"config", file, "mode", info.Mode().String())
-	} else if e, ok := exposed(file); ok {
+	} else if e, ok := findUntrustedWriter(file); ok {
 		log.Warn("another user of this machine may change or replace the configuration, which names programs to run: make what is writable there root's, without o+w",
 			append([]any{"config", file}, e.attrs()...)...)
 	}
-	if secrets := c.Secrets(); info.Mode().Perm()&othersRead != 0 && len(secrets) > 0 {
+	if secrets := c.SecretLocations(); info.Mode().Perm()&othersRead != 0 && len(secrets) > 0 {
 		if more := len(secrets) - maxSecretsNamed; more > 0 {
 			secrets = append(secrets[:maxSecretsNamed:maxSecretsNamed], fmt.Sprintf("and %d more", more))
 		}
@@ -81,7 +81,7 @@ func warnAboutLog(log *slog.Logger, path string) {
 	if !filepath.IsAbs(path) { // stdout, stderr
 		return
 	}
-	if e, ok := exposed(path); ok {
+	if e, ok := findUntrustedWriter(path); ok {
 		log.Warn("another user of this machine may change or replace the log file: make what is writable there hacheck's or root's, without o+w",
 			append([]any{"log_path", path}, e.attrs()...)...)
 	}
@@ -113,7 +113,7 @@ func warnAboutScripts(log *slog.Logger, commands []scriptCommand) {
 				continue
 			}
 			seen[file] = true
-			e, ok := exposed(file)
+			e, ok := findUntrustedWriter(file)
 			if !ok {
 				continue
 			}

@@ -181,7 +181,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, version string,
 	go warnAboutScripts(log, o.commands(service)) // in the background: a script may be on a file server that hangs
 	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(newConnLimiter(log).Listener(fastpath.HostLines(ln))) }()
+	go func() { failed <- srv.Serve(newConnLimiter(log).Listener(fastpath.InsertHostLines(ln))) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("answer requests: %w", err)

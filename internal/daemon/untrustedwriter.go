@@ -25,11 +25,11 @@ type exposure struct {
 	info fs.FileInfo
 }
 
-// exposed returns what lets an untrusted user change or replace the file at path: the file itself, or a directory above
+// findUntrustedWriter returns what lets an untrusted user change or replace the file at path: the file itself, or a directory above
 // it or above a symbolic link that path leads through. It returns false if there is nothing, or if it cannot be read. A
 // file that does not exist is exposed if others may create it. The mode of a directory at the end of path does not
 // count.
-func exposed(path string) (exposure, bool) {
+func findUntrustedWriter(path string) (exposure, bool) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return exposure{}, false

@@ -29,7 +29,7 @@ func (d *daemon) newWeb(s web.Settings) *web.Server {
 
 // webSettings returns the settings of the pages that c describes.
 func (d *daemon) webSettings(c *config.Config, e *health.Evaluator) web.Settings {
-	return web.Settings{Evaluator: e, AgentOnly: d.opts.noSpoolOnHTTP, StatusAllowed: c.StatusAllowed}
+	return web.Settings{Evaluator: e, AgentOnly: d.opts.agentOnly, StatusAllowed: c.StatusAllowed}
 }
 
 // proxySettings returns the settings that c describes, with a new evaluator and new checks. It puts nothing in force.
@@ -52,20 +52,20 @@ func (d *daemon) proxySettings(c *config.Config) proxy.Settings {
 
 func (d *daemon) newEvaluator(c *config.Config, checks check.Set) *health.Evaluator {
 	return health.New(health.Options{
-		Overrides:       d.index,
-		Checks:          checks,
-		CacheTime:       c.CacheTime,
-		CacheTimeDown:   c.CacheTimeDown,
-		CacheMaxEntries: c.CacheMaxEntries,
-		CacheMaxBytes:   c.CacheMaxBytes,
-		Timeout:         c.HealthcheckTimeout,
-		MaxClients:      c.MaxClients,
-		Allowed:         c.CheckHostsAllowed,
-		IgnoreOverrides: d.opts.noSpoolOnHTTP,
-		Counters:        d.counters,
-		OnResult:        d.successes.CheckFinished,
-		Log:             d.log,
-		LogLimit:        d.logLimit,
+		Overrides:         d.index,
+		Checks:            checks,
+		CacheTime:         c.CacheTime,
+		CacheTimeDown:     c.CacheTimeDown,
+		CacheMaxEntries:   c.CacheMaxEntries,
+		CacheMaxBytes:     c.CacheMaxBytes,
+		Timeout:           c.HealthcheckTimeout,
+		MaxClients:        c.MaxClients,
+		CheckHostsAllowed: c.CheckHostsAllowed,
+		IgnoreOverrides:   d.opts.agentOnly,
+		Counters:          d.counters,
+		OnResult:          d.successes.CheckFinished,
+		Log:               d.log,
+		LogLimit:          d.logLimit,
 	})
 }
 

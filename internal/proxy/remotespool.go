@@ -34,8 +34,8 @@ type Spool interface {
 	Remove(k spool.Key) error
 }
 
-// refuse returns nil if the caller may change overrides, else the answer that says which setting is missing.
-func (m *Remote) refuse(r *http.Request) *httpError {
+// authorize returns nil if the caller may change overrides, else the answer that says which setting is missing.
+func (m *Remote) authorize(r *http.Request) *httpError {
 	forbid := func(text string) *httpError { return &httpError{http.StatusForbidden, text} }
 	if !m.Enabled {
 		return forbid("remote spool changes are not enabled: set allow_remote_spool_changes: true in hacheck's configuration")
@@ -43,8 +43,8 @@ func (m *Remote) refuse(r *http.Request) *httpError {
 	if fromWebPage(r.Header) {
 		return forbid("remote spool changes are not for web pages")
 	}
-	caller := clients.HostOf(r.RemoteAddr)
-	if clients.Contains(m.Allowed, clients.ParseAddr(caller)) {
+	caller := clients.HostPart(r.RemoteAddr)
+	if clients.Contains(m.Allowed, clients.AddrOrZero(caller)) {
 		return nil
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -73,8 +73,8 @@ func fromWebPage(h http.Header) bool {
 // changeSpool answers POST /spool/<service>/<port>/: an override set or lifted over HTTP, as PaaSTA does.
 func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 	remote := &s.settings.Load().Remote
-	network := clients.NetworkOf(clients.HostOf(r.RemoteAddr)).String()
-	if herr := remote.refuse(r); herr != nil {
+	network := clients.NetworkOf(clients.HostPart(r.RemoteAddr)).String()
+	if herr := remote.authorize(r); herr != nil {
 		s.refused.Add(1)
 		const refused = "refused a remote spool change"
 		if s.limit.AllowOnce(loglimit.Client, network, refused, "") {

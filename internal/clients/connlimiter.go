@@ -65,9 +65,9 @@ func NewConnLimiter(limits ConnLimits) *ConnLimiter {
 	return &ConnLimiter{limits: limits, clients: map[netip.Prefix]*connsOfClient{}, waiting: list.New()}
 }
 
-// Slot is one open connection of a ConnLimiter. It waits for a request until SetWaiting(false). Its methods are safe
+// ConnSlot is one open connection of a ConnLimiter. It waits for a request until SetWaiting(false). Its methods are safe
 // for concurrent use, and do nothing on a nil Slot.
-type Slot struct {
+type ConnSlot struct {
 	l      *ConnLimiter
 	client netip.Prefix
 	close  func()
@@ -80,19 +80,19 @@ type Slot struct {
 // Acquire counts one connection from addr until its Slot is released. It returns nil if the connection is refused;
 // the caller then closes it. The limiter calls closeConn, once at most and from another goroutine, to make room for
 // another connection; the Slot is released by then.
-func (l *ConnLimiter) Acquire(addr netip.Addr, closeConn func()) *Slot {
-	network := Network(addr)
+func (l *ConnLimiter) Acquire(addr netip.Addr, closeConn func()) *ConnSlot {
+	network := NetworkOfAddr(addr)
 	l.mu.Lock()
 	among, total := l.bound(network)
 	report, held := among != nil && l.mayReport(total), l.held(network)
-	var victim, s *Slot
+	var victim, s *ConnSlot
 	if among != nil {
 		if victim = l.longestWaiting(among); victim != nil {
 			l.remove(victim)
 		}
 	}
 	if among == nil || victim != nil {
-		s = &Slot{l: l, client: network, close: closeConn}
+		s = &ConnSlot{l: l, client: network, close: closeConn}
 		l.add(s)
 	}
 	l.mu.Unlock()
@@ -127,9 +127,9 @@ func (l *ConnLimiter) held(client netip.Prefix) int {
 
 // longestWaiting returns the slot of the list that has waited longest, nil if the list is empty. It moves a slot that was
 // used since it entered the list to the end, once. l.mu is held.
-func (l *ConnLimiter) longestWaiting(slots *list.List) *Slot {
+func (l *ConnLimiter) longestWaiting(slots *list.List) *ConnSlot {
 	for range slots.Len() {
-		s := slots.Front().Value.(*Slot)
+		s := slots.Front().Value.(*ConnSlot)
 		if !s.used.Swap(false) {
 			return s
 		}
@@ -137,7 +137,7 @@ func (l *ConnLimiter) longestWaiting(slots *list.List) *Slot {
 		l.clients[s.client].waiting.MoveToBack(s.inSame)
 	}
 	if e := slots.Front(); e != nil {
-		return e.Value.(*Slot)
+		return e.Value.(*ConnSlot)
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (l *ConnLimiter) mayReport(total bool) bool {
 	return true
 }
 
-func (l *ConnLimiter) add(s *Slot) {
+func (l *ConnLimiter) add(s *ConnSlot) {
 	c := l.clients[s.client]
 	if c == nil {
 		c = &connsOfClient{waiting: list.New()}
@@ -167,7 +167,7 @@ func (l *ConnLimiter) add(s *Slot) {
 	s.inAll, s.inSame = l.waiting.PushBack(s), c.waiting.PushBack(s)
 }
 
-func (l *ConnLimiter) remove(s *Slot) {
+func (l *ConnLimiter) remove(s *ConnSlot) {
 	s.released = true
 	l.stopWaiting(s)
 	c := l.clients[s.client]
@@ -177,7 +177,7 @@ func (l *ConnLimiter) remove(s *Slot) {
 	}
 }
 
-func (l *ConnLimiter) stopWaiting(s *Slot) {
+func (l *ConnLimiter) stopWaiting(s *ConnSlot) {
 	if s.inAll != nil {
 		l.waiting.Remove(s.inAll)
 		l.clients[s.client].waiting.Remove(s.inSame)
@@ -186,7 +186,7 @@ func (l *ConnLimiter) stopWaiting(s *Slot) {
 }
 
 // SetWaiting says whether the connection waits for a request. One that does not is never closed to make room.
-func (s *Slot) SetWaiting(waiting bool) {
+func (s *ConnSlot) SetWaiting(waiting bool) {
 	if s == nil {
 		return
 	}
@@ -202,14 +202,14 @@ func (s *Slot) SetWaiting(waiting bool) {
 }
 
 // Use says that a request was answered on a connection that still counts as waiting. It takes no lock.
-func (s *Slot) Use() {
+func (s *ConnSlot) Use() {
 	if s != nil && !s.used.Load() {
 		s.used.Store(true)
 	}
 }
 
 // Release ends the count. Further calls do nothing.
-func (s *Slot) Release() {
+func (s *ConnSlot) Release() {
 	if s == nil {
 		return
 	}
@@ -237,7 +237,7 @@ func (l limitedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		limited := &limitedConn{Conn: c}
-		if limited.slot = l.limiter.Acquire(AddrOf(c), func() { _ = c.Close() }); limited.slot != nil {
+		if limited.slot = l.limiter.Acquire(RemoteAddr(c), func() { _ = c.Close() }); limited.slot != nil {
 			return limited, nil
 		}
 		_ = c.Close()
@@ -246,7 +246,7 @@ func (l limitedListener) Accept() (net.Conn, error) {
 
 type limitedConn struct {
 	net.Conn
-	slot *Slot
+	slot *ConnSlot
 }
 
 // SetWaiting is that of the connection's Slot.
@@ -258,8 +258,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// AddrOf returns the remote address of a TCP connection, the zero Addr of any other.
-func AddrOf(c net.Conn) netip.Addr {
+// RemoteAddr returns the remote address of a TCP connection, the zero Addr of any other.
+func RemoteAddr(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr()
 	}

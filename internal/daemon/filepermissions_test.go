@@ -103,7 +103,7 @@ func wantExposed(t *testing.T, dir, path, want string) {
 	if !filepath.IsAbs(path) {
 		path = dir + "/" + path
 	}
-	e, ok := exposed(path)
+	e, ok := findUntrustedWriter(path)
 	got := ""
 	if ok {
 		got, _ = strings.CutPrefix(e.path, dir+"/")
