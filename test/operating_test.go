@@ -51,7 +51,7 @@ func logLines(t *testing.T) map[string]string {
 }
 
 // logLinesOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
-// told.log and told.write(log, slog.LevelWarn, "message", ...).
+// notify.log(slog.LevelWarn, "message", ...).
 func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
 	var texts func(e ast.Expr) []string
 	texts = func(e ast.Expr) []string {
@@ -104,15 +104,13 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 				return true // the Error of an error
 			}
 			level, message = strings.ToUpper(sel.Sel.Name), call.Args[0]
-		case "log", "write":
-			if len(call.Args) < 3 {
+		case "log", "logUnlimited":
+			at := slices.IndexFunc(call.Args, isLogLevel)
+			if at < 0 || at+1 == len(call.Args) {
 				return true
 			}
-			l, ok := call.Args[1].(*ast.SelectorExpr)
-			if !ok {
-				return true
-			}
-			level, message = strings.ToUpper(strings.TrimPrefix(l.Sel.Name, "Level")), call.Args[2]
+			level = strings.ToUpper(strings.TrimPrefix(call.Args[at].(*ast.SelectorExpr).Sel.Name, "Level"))
+			message = call.Args[at+1]
 		default:
 			return true
 		}
@@ -125,6 +123,16 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 		}
 		return true
 	})
+}
+
+// isLogLevel reports whether an argument is slog.LevelWarn or another level.
+func isLogLevel(e ast.Expr) bool {
+	sel, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	pkg, ok := sel.X.(*ast.Ident)
+	return ok && pkg.Name == "slog" && strings.HasPrefix(sel.Sel.Name, "Level")
 }
 
 // TestLogLines: docs/monitoring.md has a row for every line of the log, with its level, and for no other.

@@ -50,8 +50,8 @@ func makeFiles(t *testing.T, list ...string) (dir string) {
 	return dir
 }
 
-// TestExposed: exposed finds the part of a path that an untrusted user may write.
-func TestExposed(t *testing.T) {
+// TestFindUntrustedWriter: exposed finds the part of a path that an untrusted user may write.
+func TestFindUntrustedWriter(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files []string

@@ -60,13 +60,13 @@ func parseOptions(args []string, env Env) (*options, error) {
 	f.SortFlags = false
 	f.StringVarP(&o.configFile, "config-file", "c", "", "read the configuration from `FILE` (YAML, keys see below)")
 	f.VarP((*portList)(&o.ports), "port", "p", "answer on port `N`, for more of them again (default 3333)")
-	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`, for more of them again; who\nsends no service is told about all")
+	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`, for more of them again; a\nbalancer that sends no service gets the answer for all")
 	f.StringVarP(&o.bind, "bind-address", "B", defaultBind, "answer on this `ADDRESS`; :: is IPv6 and IPv4")
 	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` with the overrides, made with mode 0750 if missing")
-	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach, this is one process that uses them all (0, the default)")
+	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach; hacheck is one process that uses all of them (0, the default)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
 	f.BoolVarP(&o.agentOnly, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
-	f.BoolVar(&o.checkConfig, "check-config", false, "say what is wrong with the configuration file and exit, with 2\nif anything is, an unknown key included")
+	f.BoolVar(&o.checkConfig, "check-config", false, "print what is wrong with the configuration file and exit, with 2\nif anything is, also for an unknown key")
 	showHelp := f.BoolP("help", "h", false, "print this help")
 	showVersion := f.Bool("version", false, "print the version")
 
