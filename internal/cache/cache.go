@@ -16,11 +16,11 @@ type Status uint8
 
 // The statuses.
 const (
-	Override Status = iota // nothing was checked: an override or a rejected request decided
-	Hit                    // a cached result
-	Miss                   // this request ran the check
-	Shared                 // this request waited for a check that another request ran
-	Bypass                 // this request demanded a new check (Cache-Control: no-cache)
+	Override    Status = iota // nothing was checked: an override or a rejected request decided
+	Hit                       // a cached result
+	Miss                      // this request ran the check
+	Shared                    // this request waited for a check that another request ran
+	Bypass                    // this request demanded a new check (Cache-Control: no-cache)
 	NumStatuses               // the number of statuses
 )
 

@@ -9,6 +9,7 @@ import (
 
 	"hacheck/internal/cache"
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/spool"
 )
 
@@ -65,15 +66,7 @@ func (e *Evaluator) rejected(r *Request, p *protocol) (Verdict, bool) {
 // allowed reports whether host is in check_hosts_allowed.
 func (e *Evaluator) allowed(host string) bool {
 	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	for _, p := range e.o.CheckHostsAllowed {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return err == nil && clients.Contains(e.o.CheckHostsAllowed, addr)
 }
 
 func reject(code int, reason check.Reason, text string) Verdict {

@@ -20,7 +20,7 @@ import (
 // Sources return the figures. All but Services are required; each scrape calls them.
 type Sources struct {
 	Version   string
-	Evaluator    func() health.Stats
+	Evaluator func() health.Stats
 	Counters  *health.Counters
 	Spool     func() spool.Stats
 	Overrides func() []spool.Entry

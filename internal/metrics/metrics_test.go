@@ -43,10 +43,10 @@ func scrape(t *testing.T, services func() []Service) string {
 		judge.Evaluate(&health.Request{Target: check.Target{Protocol: "tcp", Service: "web", Host: "127.0.0.1", Port: port}, Local: true})
 	}
 	h := Handler(Sources{
-		Version:  "1.2.3",
-		Evaluator:   judge.Stats,
-		Counters: counters,
-		Spool:    func() spool.Stats { return spool.Stats{Events: 7, Rescans: 2, Watching: true} },
+		Version:   "1.2.3",
+		Evaluator: judge.Stats,
+		Counters:  counters,
+		Spool:     func() spool.Stats { return spool.Stats{Events: 7, Rescans: 2, Watching: true} },
 		Overrides: func() []spool.Entry {
 			at := func(s int64) time.Time { return time.Unix(s, 0) }
 			return []spool.Entry{

@@ -21,10 +21,10 @@ import (
 // deadlineSlack: net/http sets seven deadlines for each request.
 type conn struct {
 	*net.TCPConn
-	endpoint   *endpoint // nil for no fast path
-	client     string    // its address
-	fast       *answerer // nil while no head is remembered
-	slot       *clients.ConnSlot
+	endpoint       *endpoint // nil for no fast path
+	client         string    // its address
+	fast           *answerer // nil while no head is remembered
+	slot           *clients.ConnSlot
 	hasHTTPRequest bool // net/http has read a request, so it knows that the connection is kept alive
 
 	heads   headRewriter
