@@ -47,7 +47,7 @@ type Reason uint8
 
 // The reasons. ReasonOK, the zero value, means that the service answered; Code says what.
 const (
-	ReasonOK        Reason = iota
+	ReasonAnswered        Reason = iota
 	ReasonRefused          // nothing listens there, or there is no route to it
 	ReasonTimeout          // no complete answer in time
 	ReasonProtocol         // an answer in another protocol, or one that was cut off
@@ -60,7 +60,7 @@ const (
 )
 
 var reasonNames = [...]string{
-	ReasonOK:        "ok",
+	ReasonAnswered:        "ok",
 	ReasonRefused:   "refused",
 	ReasonTimeout:   "timeout",
 	ReasonProtocol:  "protocol",
@@ -98,8 +98,8 @@ const MaxBody = 64 << 10
 // concurrent use. It always returns a Result with a Code.
 type Func func(ctx context.Context, t Target) Result
 
-// timed returns the result of run with Took set.
-func timed(run func() Result) Result {
+// withDuration returns the result of run with Took set.
+func withDuration(run func() Result) Result {
 	start := time.Now()
 	r := run()
 	r.Took = time.Since(start)

@@ -51,7 +51,7 @@ func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 
 // askAt is ask over a Unix socket, or at the target's host and port if socket is empty.
 func askAt(ctx context.Context, t Target, socket string, talk func(x *exchange) Result) Result {
-	return timed(func() Result {
+	return withDuration(func() Result {
 		x := newExchange(ctx, t)
 		x.socket = socket
 		return x.run(talk)

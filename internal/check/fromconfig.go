@@ -19,7 +19,7 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 	if _, ok := typ.option(noVerifyOption.Name); ok && !o.TLSVerify {
 		options[noVerifyOption.Name] = true
 	}
-	e := fromConfig(o, name, typ, &Configured{
+	e := fromConfig(o, name, typ, &ConfiguredCheck{
 		typ: typ, spec: Spec{Type: typ.Name, Options: options},
 		defaults: Defaults{Timeout: maxTimeout, Options: o}, // healthcheck_timeout is shorter
 	})
@@ -33,13 +33,13 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 }
 
 // fromConfig returns a protocol of this file. fallback is the check of services that have none; nil: there is none.
-func fromConfig(o Options, name string, typ *Type, fallback *Configured) entry {
+func fromConfig(o Options, name string, typ *Type, fallback *ConfiguredCheck) entry {
 	check := func(ctx context.Context, t Target) Result {
 		c := cmp.Or(firstOfType(o.Services[t.Service], typ), fallback)
 		if c == nil {
 			return notConfigured(t.Service, "No check of type "+name+" is", typ.example(name, t.Port))
 		}
-		at, err := c.At(t.Host, t.Port)
+		at, err := c.WithAddress(t.Host, t.Port)
 		if err != nil {
 			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, excerpt(t.Service, 200), excerpt(err.Error(), 300))
 		}
@@ -47,12 +47,12 @@ func fromConfig(o Options, name string, typ *Type, fallback *Configured) entry {
 	}
 	return entry{Protocol{
 		Name: name, PerService: true, ForwardsHops: forwardsHops(typ.Name),
-		Check: func(ctx context.Context, t Target) Result { return timed(func() Result { return check(ctx, t) }) },
+		Check: func(ctx context.Context, t Target) Result { return withDuration(func() Result { return check(ctx, t) }) },
 	}, typ}
 }
 
 // firstOfType returns the first check of a type, nil if there is none.
-func firstOfType(checks []*Configured, typ *Type) *Configured {
+func firstOfType(checks []*ConfiguredCheck, typ *Type) *ConfiguredCheck {
 	for _, c := range checks {
 		if c.Type == typ.Name {
 			return c

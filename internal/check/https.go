@@ -29,7 +29,7 @@ func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exch
 		if !ok {
 			return r
 		}
-		if r = talk(x); r.Reason == ReasonOK {
+		if r = talk(x); r.Reason == ReasonAnswered {
 			_ = conn.CloseWrite()
 		}
 		return r

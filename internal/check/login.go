@@ -33,7 +33,7 @@ func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result)
 		if !ok {
 			return r
 		}
-		if r = talk(x); r.Reason == ReasonOK {
+		if r = talk(x); r.Reason == ReasonAnswered {
 			_ = conn.CloseWrite() // sends close_notify, so that the server logs no lost connection
 		}
 		return r
@@ -42,7 +42,7 @@ func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result)
 
 // newConfigured returns a check of TCP, of TLS if it is configured, and of the login. The names of its steps begin
 // with prefix; last and run are the step of the login.
-func (l login) newConfigured(name, prefix, last string, run Func) *Configured {
+func (l login) newConfigured(name, prefix, last string, run Func) *ConfiguredCheck {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
 		steps = append(steps, Step{Name: "tls:" + l.addr(), Info: l.addr(), Run: func(ctx context.Context, t Target) Result {
@@ -56,7 +56,7 @@ func (l login) newConfigured(name, prefix, last string, run Func) *Configured {
 	if l.username != "" && prefix == "" { // with a prefix the name itself says "connect with auth"
 		steps[len(steps)-1].Info = "user " + l.username
 	}
-	return &Configured{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
+	return &ConfiguredCheck{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
 }
 
 // healthy returns the result of a check that has passed: "Logged in and quit in 0.01s".
@@ -151,18 +151,18 @@ func tlsOptions(useTLS string) []Option {
 }
 
 // login reads those of the options above that the type has. port and tlsPort are the default ports.
-func (o *values) login(d Defaults, port, tlsPort uint16) login {
+func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
 	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
-	if o.hasOption("use_tls") && o.flag("use_tls", o.option("use_tls").Default == "true") {
+	if o.hasOption("use_tls") && o.boolean("use_tls", o.option("use_tls").Default == "true") {
 		port = tlsPort
-		l.tls = tlsConfig(!o.flag("disable_tls_verification", !d.TLSVerify), d.TLSRoots)
+		l.tls = tlsConfig(!o.boolean("disable_tls_verification", !d.TLSVerify), d.TLSRoots)
 	}
 	l.port = o.port("port", port)
 	return l
 }
 
 // hasOption reports whether the type has an option of that name.
-func (o *values) hasOption(name string) bool {
+func (o *optionReader) hasOption(name string) bool {
 	for _, opt := range o.typ.Options {
 		if opt.Name == name {
 			return true
@@ -173,25 +173,25 @@ func (o *values) hasOption(name string) bool {
 
 // plainText returns an option without control characters, which end a field or a line in most protocols. It returns
 // def if the type has no such option.
-func (o *values) plainText(name, def string) string {
+func (o *optionReader) plainText(name, def string) string {
 	if !o.hasOption(name) {
 		return def
 	}
 	s := o.text(name, def)
 	if strings.ContainsFunc(s, unicode.IsControl) {
-		o.unexpected(name, s)
+		o.addValueError(name, s)
 	}
 	return s
 }
 
 // password returns the option password. It rejects a NUL byte, which ends a password in most protocols.
-func (o *values) password() Secret {
+func (o *optionReader) password() Secret {
 	if !o.hasOption("password") {
 		return ""
 	}
 	s := o.secret("password")
 	if strings.ContainsRune(string(s), 0) {
-		o.unexpected("password", string(s))
+		o.addValueError("password", string(s))
 	}
 	return s
 }

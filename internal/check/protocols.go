@@ -47,7 +47,7 @@ type Options struct {
 
 	// Services are the checks configured for each service. They are for the protocol checks and for the protocols that
 	// take their options from them. A check that names no host was built with Defaults.Host.
-	Services map[string][]*Configured `json:"-"`
+	Services map[string][]*ConfiguredCheck `json:"-"`
 }
 
 // entry is one line of the list of protocols.

@@ -86,7 +86,7 @@ func (run *scriptRun) key() string { return strings.Join(run.argv, "\x00") }
 // all that a script is told, the caller gets the result of that run. If it runs for others, the caller shares the next
 // run for its service and port. A script without a caller is killed.
 func (s *Scripts) run(ctx context.Context, want *scriptRun) Result {
-	return timed(func() Result { return s.wait(ctx, want) })
+	return withDuration(func() Result { return s.wait(ctx, want) })
 }
 
 // wait returns the result of a run that s.join found for want, or why there is none when ctx ends.

@@ -16,9 +16,9 @@ var tcpType = Type{
 	Name:    "tcp",
 	Doc:     "a TCP connection opens",
 	Options: []Option{hostOption, portOption(0)},
-	build: func(o *values, _ Defaults) (*Configured, error) {
+	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
-		return &Configured{
+		return &ConfiguredCheck{
 			Name:     "tcp:" + hostPort(host, port),
 			Steps:    []Step{tcpStep(host, port)},
 			Endpoint: Endpoint{"tcp", host, port},

@@ -19,10 +19,10 @@ var tlsType = Type{
 	Aliases: []string{"ssl"},
 	Doc:     "a TLS handshake succeeds and the certificate is valid",
 	Options: []Option{hostOption, portOption(0), noVerifyOption},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
-		config := tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
-		return &Configured{
+		config := tlsConfig(!o.boolean(noVerifyOption.Name, false), d.TLSRoots)
+		return &ConfiguredCheck{
 			Name:     "tls:" + hostPort(host, port),
 			Steps:    []Step{tlsStep(host, port, config)}, // conn-check has no step before it here
 			Endpoint: Endpoint{"tcp", host, port},

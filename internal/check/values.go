@@ -11,35 +11,35 @@ import (
 	"time"
 )
 
-// values reads the options of one Spec for a Type's build. Each method returns the option's value, or the default if
+// optionReader reads the options of one Spec for a Type's build. Each method returns the option's value, or the default if
 // the option is not given. A wrong value is added to errs and the default is returned. buildType returns all errors,
 // so build need not look at them.
-type values struct {
+type optionReader struct {
 	spec Spec
 	typ  *Type
 	errs []error
 }
 
 // checkNames adds an error for each required option that is missing and for each option that the type does not have.
-func (o *values) checkNames() {
+func (o *optionReader) checkNames() {
 	known := []string{"tags", "timeout"}
 	for _, opt := range o.typ.Options {
 		if !slices.Contains(known, opt.Name) {
 			known = append(known, opt.Name)
 		}
-		if opt.Required && !o.given(opt.Name) {
-			o.wrong(opt.Name, "is required: "+opt.Want)
+		if opt.Required && !o.isSet(opt.Name) {
+			o.addError(opt.Name, "is required: "+opt.Want)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.spec.Options)) {
 		if name != "type" && !slices.Contains(known, name) {
-			o.wrong(name, fmt.Sprintf("no such option of %s; it has %s", o.typ.Name, strings.Join(known, ", ")))
+			o.addError(name, fmt.Sprintf("no such option of %s; it has %s", o.typ.Name, strings.Join(known, ", ")))
 		}
 	}
 }
 
 // option returns the description of an option. It panics if the type does not have it.
-func (o *values) option(name string) Option {
+func (o *optionReader) option(name string) Option {
 	opt, ok := o.typ.option(name)
 	if !ok && name == "timeout" {
 		return Option{Name: name, Want: "a number of seconds above 0 and up to 3600"}
@@ -50,14 +50,14 @@ func (o *values) option(name string) Option {
 	return opt
 }
 
-func (o *values) given(name string) bool { return o.spec.Options[name] != nil }
+func (o *optionReader) isSet(name string) bool { return o.spec.Options[name] != nil }
 
-func (o *values) wrong(name, what string) {
+func (o *optionReader) addError(name, what string) {
 	o.errs = append(o.errs, &OptionError{name, errors.New(what)})
 }
 
-// unexpected adds the error for a value v that the option does not take. It does not show the value of a secret.
-func (o *values) unexpected(name string, v any) {
+// addValueError adds the error for a value v that the option does not take. It does not show the value of a secret.
+func (o *optionReader) addValueError(name string, v any) {
 	opt := o.option(name)
 	got := fmt.Sprintf("%v", v)
 	switch v := v.(type) {
@@ -71,7 +71,7 @@ func (o *values) unexpected(name string, v any) {
 	if opt.Secret {
 		got = "something else (not shown)"
 	}
-	o.wrong(name, "expected "+opt.Want+", got "+got)
+	o.addError(name, "expected "+opt.Want+", got "+got)
 }
 
 func cutTo(s string, n int) string {
@@ -82,20 +82,20 @@ func cutTo(s string, n int) string {
 }
 
 // valueOf returns the option's value if it is of type T.
-func valueOf[T any](o *values, name string, def T) T {
+func valueOf[T any](o *optionReader, name string, def T) T {
 	switch v := o.spec.Options[name].(type) {
 	case nil:
 		return def
 	case T:
 		return v
 	default:
-		o.unexpected(name, v)
+		o.addValueError(name, v)
 		return def
 	}
 }
 
 // text returns a string. It also takes numbers, because "password: 1234" is one in YAML.
-func (o *values) text(name, def string) string {
+func (o *optionReader) text(name, def string) string {
 	switch v := o.spec.Options[name].(type) {
 	case int, float64:
 		return fmt.Sprint(v)
@@ -104,45 +104,45 @@ func (o *values) text(name, def string) string {
 }
 
 // secret returns a text that cannot print itself.
-func (o *values) secret(name string) Secret { return Secret(o.text(name, "")) }
+func (o *optionReader) secret(name string) Secret { return Secret(o.text(name, "")) }
 
 // host returns an address without brackets, or a name; "" when none is given.
-func (o *values) host(name string) string {
+func (o *optionReader) host(name string) string {
 	s := o.text(name, "")
 	if _, err := netip.ParseAddr(s); err == nil || s == "" {
 		return s
 	}
 	if len(s) > 253 || strings.ContainsAny(s, " /:@?#[]%\\\x00\r\n\t") {
-		o.unexpected(name, s)
+		o.addValueError(name, s)
 	}
 	return s
 }
 
 // port returns a port from 1 to 65535; 0 only if def is 0 and none is given.
-func (o *values) port(name string, def uint16) uint16 {
-	return uint16(o.whole(name, int(def), 1, math.MaxUint16))
+func (o *optionReader) port(name string, def uint16) uint16 {
+	return uint16(o.integer(name, int(def), 1, math.MaxUint16))
 }
 
-// whole returns a whole number from least to most.
-func (o *values) whole(name string, def, least, most int) int {
+// integer returns a whole number from least to most.
+func (o *optionReader) integer(name string, def, least, most int) int {
 	v := o.spec.Options[name]
 	if v == nil {
 		return def
 	}
 	n, ok := v.(int)
 	if !ok || n < least || n > most {
-		o.unexpected(name, v)
+		o.addValueError(name, v)
 		return def
 	}
 	return n
 }
 
 // ports returns a list of ports from 1 to 65535, nil when there is none.
-func (o *values) ports(name string) (ports []uint16) {
+func (o *optionReader) ports(name string) (ports []uint16) {
 	for _, v := range o.list(name) {
 		n, ok := v.(int)
 		if !ok || n < 1 || n > math.MaxUint16 {
-			o.unexpected(name, o.spec.Options[name])
+			o.addValueError(name, o.spec.Options[name])
 			return nil
 		}
 		ports = append(ports, uint16(n))
@@ -150,11 +150,11 @@ func (o *values) ports(name string) (ports []uint16) {
 	return ports
 }
 
-// flag returns a boolean. It takes no string, because "false" in quotes must never come out true.
-func (o *values) flag(name string, def bool) bool { return valueOf(o, name, def) }
+// boolean returns a boolean. It takes no string, because "false" in quotes must never come out true.
+func (o *optionReader) boolean(name string, def bool) bool { return valueOf(o, name, def) }
 
 // seconds returns a duration above 0 and up to an hour.
-func (o *values) seconds(name string, def time.Duration) time.Duration {
+func (o *optionReader) seconds(name string, def time.Duration) time.Duration {
 	var f float64
 	switch v := o.spec.Options[name].(type) {
 	case int:
@@ -166,14 +166,14 @@ func (o *values) seconds(name string, def time.Duration) time.Duration {
 		return def
 	}
 	if math.IsNaN(f) || f <= 0 || f > maxTimeout.Seconds() {
-		o.unexpected(name, f)
+		o.addValueError(name, f)
 		return def
 	}
 	return time.Duration(f * float64(time.Second))
 }
 
 // list returns the elements of a list, nil when there is none.
-func (o *values) list(name string) []any { return valueOf[[]any](o, name, nil) }
+func (o *optionReader) list(name string) []any { return valueOf[[]any](o, name, nil) }
 
 // mapping returns a mapping, nil when there is none.
-func (o *values) mapping(name string) map[string]any { return valueOf[map[string]any](o, name, nil) }
+func (o *optionReader) mapping(name string) map[string]any { return valueOf[map[string]any](o, name, nil) }
