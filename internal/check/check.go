@@ -47,7 +47,7 @@ type Reason uint8
 
 // The reasons. ReasonOK, the zero value, means that the service answered; Code says what.
 const (
-	ReasonAnswered        Reason = iota
+	ReasonAnswered  Reason = iota
 	ReasonRefused          // nothing listens there, or there is no route to it
 	ReasonTimeout          // no complete answer in time
 	ReasonProtocol         // an answer in another protocol, or one that was cut off
@@ -60,7 +60,7 @@ const (
 )
 
 var reasonNames = [...]string{
-	ReasonAnswered:        "ok",
+	ReasonAnswered:  "ok",
 	ReasonRefused:   "refused",
 	ReasonTimeout:   "timeout",
 	ReasonProtocol:  "protocol",

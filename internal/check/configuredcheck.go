@@ -21,16 +21,6 @@ type Type struct {
 	build func(o *optionReader, d Defaults) (*ConfiguredCheck, error)
 }
 
-// Option is one option of a Type.
-type Option struct {
-	Name     string
-	Want     string // the values it takes, in words: "a port from 1 to 65535"
-	Default  string // as a user would write it; "" is none
-	Required bool
-	Secret   bool // no message may show the value
-	Doc      string
-}
-
 // option returns the description of an option, and false if the type has none of that name.
 func (t *Type) option(name string) (Option, bool) {
 	i := slices.IndexFunc(t.Options, func(o Option) bool { return o.Name == name })
@@ -97,14 +87,6 @@ type ConfiguredCheck struct {
 	typ      *Type
 	spec     Spec
 	defaults Defaults
-}
-
-// Step is one part of a check that can fail on its own, as conn-check lists them: "tcp:db:5432", then
-// "postgres:db:5432". A step closes what it opens.
-type Step struct {
-	Name string
-	Info string // what conn-check prints after the name when the step begins: "user shop"; may be ""
-	Run  Func   // uses only Service, Port and Hops of its Target; the first two are for scripts
 }
 
 // Endpoint is where a check connects to, for firewall rules.

@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -158,28 +157,6 @@ func (o *optionReader) proxy() *url.URL {
 	return u
 }
 
-// pair returns a user name and a password, nil if there is none.
-func (o *optionReader) pair(name string) *credentials {
-	var two [2]string
-	list := o.list(name)
-	switch {
-	case list == nil:
-		return nil
-	case len(list) != len(two):
-		o.addValueError(name, list)
-		return nil
-	}
-	for i, v := range list {
-		text, ok := scalar(v)
-		if !ok || i == 0 && (text == "" || !validValue(text)) {
-			o.addValueError(name, list)
-			return nil
-		}
-		two[i] = text
-	}
-	return &credentials{two[0], Secret(two[1])}
-}
-
 // fields returns texts by name. It takes a mapping or, as conn-check does, a list of names and values in pairs.
 func (o *optionReader) fields(name string) map[string][]string {
 	list, ok := o.spec.Options[name].([]any)
@@ -222,15 +199,4 @@ func (o *optionReader) texts(name string) map[string][]string {
 		}
 	}
 	return all
-}
-
-// scalar returns a text, or a number or boolean as it is written, and false for anything else.
-func scalar(v any) (string, bool) {
-	switch v := v.(type) {
-	case string:
-		return v, true
-	case int, float64, bool:
-		return fmt.Sprint(v), true
-	}
-	return "", false
 }

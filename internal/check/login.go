@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"strings"
-	"unicode"
 )
 
 // login holds the options that all configured checks with a login share.
@@ -59,29 +57,6 @@ func (l login) newConfigured(name, prefix, last string, run Func) *ConfiguredChe
 	return &ConfiguredCheck{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
 }
 
-// healthy returns the result of a check that has passed: "Logged in and quit in 0.01s".
-func (x *exchange) healthy(what string) Result {
-	return Result{Code: 200, Body: []byte(what + " in " + x.after())}
-}
-
-// serverError is an error that a server replies with.
-type serverError struct {
-	code string // with its protocol, "MySQL error 1045"
-	text string // the server's own text
-}
-
-func (e serverError) Error() string { return e.code + ": " + e.text }
-
-// malformedError says what is wrong with an answer. It contains at most a few words of the server.
-type malformedError string
-
-func (e malformedError) Error() string { return string(e) }
-
-// malformed returns a malformedError with a formatted text.
-func malformed(format string, args ...any) error {
-	return malformedError(fmt.Sprintf(format, args...))
-}
-
 // errServerUnverified means that a server accepted the login without knowing the password.
 var errServerUnverified = errors.New("it does not prove that it knows the password")
 
@@ -98,15 +73,6 @@ func (x *exchange) loginError(protocol string, err error, redact func(text strin
 		return x.protocolError("The answer of %s is not %s: %s", x.addr(), protocol, wrong)
 	}
 	return x.networkError(err)
-}
-
-// send writes p. It ignores errors of the network, because the server may have sent an answer before it closed the
-// connection. It returns an error if the context has ended.
-func (x *exchange) send(p []byte) error {
-	if _, err := x.conn.Write(p); err != nil && x.ctx.Err() != nil {
-		return err
-	}
-	return nil
 }
 
 // redact returns a server's text fit to be shown. A server may repeat the password. A text that contains it, as it is
@@ -130,26 +96,6 @@ func (l login) saslPlain() string {
 // phaseLogin is a phase of several protocols, see exchange.phase.
 const phaseLogin = "logging in to"
 
-// The options of types with a login.
-var (
-	usernameOption = Option{Name: "username", Want: "a user name without control characters", Doc: "who logs in"}
-	passwordOption = Option{Name: "password", Want: "a password without a NUL byte", Secret: true, Doc: "their password"}
-)
-
-// required returns o as a required option.
-func (o Option) required() Option {
-	o.Required, o.Default = true, ""
-	return o
-}
-
-// tlsOptions returns the option use_tls with its default, and the options of TLS.
-func tlsOptions(useTLS string) []Option {
-	return []Option{
-		{Name: "use_tls", Want: "true or false", Default: useTLS, Doc: "speak TLS from the first byte on; the login runs over it"},
-		{Name: "disable_tls_verification", Want: "true or false", Default: "true, false with tls_verify: true", Doc: "accept any certificate"},
-	}
-}
-
 // login reads those of the options above that the type has. port and tlsPort are the default ports.
 func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
 	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
@@ -159,39 +105,4 @@ func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
 	}
 	l.port = o.port("port", port)
 	return l
-}
-
-// hasOption reports whether the type has an option of that name.
-func (o *optionReader) hasOption(name string) bool {
-	for _, opt := range o.typ.Options {
-		if opt.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
-// plainText returns an option without control characters, which end a field or a line in most protocols. It returns
-// def if the type has no such option.
-func (o *optionReader) plainText(name, def string) string {
-	if !o.hasOption(name) {
-		return def
-	}
-	s := o.text(name, def)
-	if strings.ContainsFunc(s, unicode.IsControl) {
-		o.addValueError(name, s)
-	}
-	return s
-}
-
-// password returns the option password. It rejects a NUL byte, which ends a password in most protocols.
-func (o *optionReader) password() Secret {
-	if !o.hasOption("password") {
-		return ""
-	}
-	s := o.secret("password")
-	if strings.ContainsRune(string(s), 0) {
-		o.addValueError("password", string(s))
-	}
-	return s
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // optionReader reads the options of one Spec for a Type's build. Each method returns the option's value, or the default if
@@ -176,4 +177,120 @@ func (o *optionReader) seconds(name string, def time.Duration) time.Duration {
 func (o *optionReader) list(name string) []any { return valueOf[[]any](o, name, nil) }
 
 // mapping returns a mapping, nil when there is none.
-func (o *optionReader) mapping(name string) map[string]any { return valueOf[map[string]any](o, name, nil) }
+func (o *optionReader) mapping(name string) map[string]any {
+	return valueOf[map[string]any](o, name, nil)
+}
+
+// pair returns a user name and a password, nil if there is none.
+func (o *optionReader) pair(name string) *credentials {
+	var two [2]string
+	list := o.list(name)
+	switch {
+	case list == nil:
+		return nil
+	case len(list) != len(two):
+		o.addValueError(name, list)
+		return nil
+	}
+	for i, v := range list {
+		text, ok := scalar(v)
+		if !ok || i == 0 && (text == "" || !validValue(text)) {
+			o.addValueError(name, list)
+			return nil
+		}
+		two[i] = text
+	}
+	return &credentials{two[0], Secret(two[1])}
+}
+
+// scalar returns a text, or a number or boolean as it is written, and false for anything else.
+func scalar(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case int, float64, bool:
+		return fmt.Sprint(v), true
+	}
+	return "", false
+}
+
+// address returns a mail address, "" if there is none. It is sent unchanged, so it must not contain characters that end
+// the SMTP command. SMTPUTF8 is not supported.
+func (o *optionReader) address(name string) string {
+	s := o.text(name, "")
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || c == '<' || c == '>' || len(s) > 254 {
+			o.addValueError(name, s)
+			break
+		}
+	}
+	return s
+}
+
+// command returns the words of a command, which is given as a list or as one text.
+func (o *optionReader) command(name string) []string {
+	v := o.spec.Options[name]
+	if text, ok := v.(string); ok {
+		words, err := SplitCommand(text)
+		if err != nil {
+			o.addError(name, "expected "+o.option(name).Want+", got "+err.Error())
+		}
+		return words
+	}
+	list := o.list(name)
+	if list == nil {
+		return nil
+	}
+	var argv []string
+	for _, word := range list {
+		switch word := word.(type) {
+		case string:
+			argv = append(argv, word)
+		case int, float64:
+			argv = append(argv, fmt.Sprint(word))
+		default:
+			o.addError(name, "expected a list of words, got one with something else in it")
+			return nil
+		}
+	}
+	if len(argv) == 0 || argv[0] == "" || strings.Contains(strings.Join(argv, ""), "\x00") {
+		o.addError(name, "expected a program and its arguments, got a list without a program or with a NUL character")
+		return nil
+	}
+	return argv
+}
+
+// hasOption reports whether the type has an option of that name.
+func (o *optionReader) hasOption(name string) bool {
+	for _, opt := range o.typ.Options {
+		if opt.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// plainText returns an option without control characters, which end a field or a line in most protocols. It returns
+// def if the type has no such option.
+func (o *optionReader) plainText(name, def string) string {
+	if !o.hasOption(name) {
+		return def
+	}
+	s := o.text(name, def)
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		o.addValueError(name, s)
+	}
+	return s
+}
+
+// password returns the option password. It rejects a NUL byte, which ends a password in most protocols.
+func (o *optionReader) password() Secret {
+	if !o.hasOption("password") {
+		return ""
+	}
+	s := o.secret("password")
+	if strings.ContainsRune(string(s), 0) {
+		o.addValueError("password", string(s))
+	}
+	return s
+}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -45,39 +44,6 @@ var scriptType = Type{
 		}}}
 		return c, nil
 	},
-}
-
-// command returns the words of a command, which is given as a list or as one text.
-func (o *optionReader) command(name string) []string {
-	v := o.spec.Options[name]
-	if text, ok := v.(string); ok {
-		words, err := SplitCommand(text)
-		if err != nil {
-			o.addError(name, "expected "+o.option(name).Want+", got "+err.Error())
-		}
-		return words
-	}
-	list := o.list(name)
-	if list == nil {
-		return nil
-	}
-	var argv []string
-	for _, word := range list {
-		switch word := word.(type) {
-		case string:
-			argv = append(argv, word)
-		case int, float64:
-			argv = append(argv, fmt.Sprint(word))
-		default:
-			o.addError(name, "expected a list of words, got one with something else in it")
-			return nil
-		}
-	}
-	if len(argv) == 0 || argv[0] == "" || strings.Contains(strings.Join(argv, ""), "\x00") {
-		o.addError(name, "expected a program and its arguments, got a list without a program or with a NUL character")
-		return nil
-	}
-	return argv
 }
 
 // name returns the program, to be shown. It leaves out the arguments.

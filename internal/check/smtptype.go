@@ -56,19 +56,6 @@ var smtpType = Type{
 	},
 }
 
-// address returns a mail address, "" if there is none. It is sent unchanged, so it must not contain characters that end
-// the SMTP command. SMTPUTF8 is not supported.
-func (o *optionReader) address(name string) string {
-	s := o.text(name, "")
-	for _, c := range []byte(s) {
-		if c <= ' ' || c >= 0x7f || c == '<' || c == '>' || len(s) > 254 {
-			o.addValueError(name, s)
-			break
-		}
-	}
-	return s
-}
-
 // smtpMail is a login and the mail to send.
 type smtpMail struct {
 	login

@@ -47,7 +47,9 @@ func fromConfig(o Options, name string, typ *Type, fallback *ConfiguredCheck) en
 	}
 	return entry{Protocol{
 		Name: name, PerService: true, ForwardsHops: forwardsHops(typ.Name),
-		Check: func(ctx context.Context, t Target) Result { return withDuration(func() Result { return check(ctx, t) }) },
+		Check: func(ctx context.Context, t Target) Result {
+			return withDuration(func() Result { return check(ctx, t) })
+		},
 	}, typ}
 }
 
