@@ -14,11 +14,11 @@ const maxParallelChecks = 64
 
 // NamedResult is what one of a service's checks found.
 type NamedResult struct {
-	Name   string // the Configured's
+	Name   string // ConfiguredCheck.Name
 	Result Result
 }
 
-// newChecks returns the protocol checks: it runs everything that is configured for a service.
+// newChecks returns the check of the protocol "checks": it runs all checks that are configured for a service.
 func newChecks(o Options) Func {
 	return func(ctx context.Context, t Target) Result {
 		return withDuration(func() Result {
@@ -61,10 +61,7 @@ func combine(results []NamedResult) Result {
 			continue
 		}
 		r.Code = 503
-		reason := part.Result.Reason
-		if reason == ReasonAnswered {
-			reason = ReasonFailed // the service answered, but not 200
-		}
+		reason := part.Result.FailureReason()
 		if ours := reason == ReasonBusy || reason == ReasonCancelled; r.Reason == ReasonAnswered || !decided && !ours {
 			r.Reason, decided = reason, !ours
 		}
@@ -96,15 +93,15 @@ func notConfigured(service, what, example string) Result {
 	return result(500, ReasonConfig, err, "%s configured for %s; add to the configuration file: services: {%s: {checks: [%s]}}", what, service, service, example)
 }
 
-// forwardedFields is what the checks of a service are told of a request.
+// forwardedFields are the fields of a Target that are passed to the checks of a service.
 type forwardedFields struct {
-	ports []uint16 // the ports that scripts are told; any other becomes 0
+	ports []uint16 // the ports that are passed to scripts; any other becomes 0
 	hops  bool     // one of the checks forwards Target.Hops
 }
 
-// fieldsForChecks returns what checks are told of a request. Only scripts are told a port, as HACHECK_PORT, and only one
-// that the configuration names: as the port of another check of the service, or in the option ports. Otherwise a client
-// could start one run of a script for each of 65,536 ports.
+// fieldsForChecks returns the fields of a Target that are passed to checks. The port is passed to scripts only, as
+// HACHECK_PORT, and only if the configuration names it: as the port of another check of the service, or in the option
+// ports. Otherwise a client could start one run of a script for each of 65,536 ports.
 func fieldsForChecks(checks []*ConfiguredCheck) (f forwardedFields) {
 	script := false
 	for _, c := range checks {
@@ -126,7 +123,7 @@ func forwardsHops(typ string) bool {
 	return typ == httpType.Name || typ == grpcType.Name || typ == haproxyType.Name
 }
 
-// canonicalChecks returns Protocol.Canonical of the protocol checks. The configuration names the hosts to ask, so the
+// canonicalChecks returns Protocol.Canonical of the protocol "checks". The configuration names the hosts to ask, so the
 // host of the request does not matter; its port and hops matter if they are forwarded.
 func canonicalChecks(o Options) func(Target) Target {
 	services := make(map[string]forwardedFields, len(o.Services))

@@ -81,9 +81,9 @@ type ConfiguredCheck struct {
 	Steps    []Step
 	Endpoint Endpoint
 
-	ports []uint16 // a script is told the port of a request if it is one of these, or one of another check's
+	ports []uint16 // the port of a request is passed to a script if it is one of these, or one of another check's
 
-	// What it was built from, for At.
+	// What it was built from, for WithAddress.
 	typ      *Type
 	spec     Spec
 	defaults Defaults

@@ -23,19 +23,10 @@ func (l login) addr() string { return hostPort(l.host, l.port) }
 // ask connects to the server, over TLS if it is configured, runs talk and closes the connection.
 func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 	t.Host, t.Port = l.host, l.port
-	return ask(ctx, t, func(x *exchange) Result {
-		if l.tls == nil {
-			return talk(x)
-		}
-		conn, r, ok := x.handshake(l.tls)
-		if !ok {
-			return r
-		}
-		if r = talk(x); r.Reason == ReasonAnswered {
-			_ = conn.CloseWrite() // sends close_notify, so that the server logs no lost connection
-		}
-		return r
-	})
+	if l.tls == nil {
+		return ask(ctx, t, talk)
+	}
+	return askTLS(ctx, t, l.tls, talk)
 }
 
 // newConfigured returns a check of TCP, of TLS if it is configured, and of the login. The names of its steps begin
@@ -43,9 +34,7 @@ func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result)
 func (l login) newConfigured(name, prefix, last string, run Func) *ConfiguredCheck {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
-		steps = append(steps, Step{Name: "tls:" + l.addr(), Info: l.addr(), Run: func(ctx context.Context, t Target) Result {
-			return l.ask(ctx, t, func(x *exchange) Result { return x.healthy("TLS handshake") })
-		}})
+		steps = append(steps, tlsStep(l.host, l.port, l.tls))
 	}
 	steps = append(steps, Step{Name: last, Run: run})
 	for i := range steps {
@@ -101,7 +90,7 @@ func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
 	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
 	if o.hasOption("use_tls") && o.boolean("use_tls", o.option("use_tls").Default == "true") {
 		port = tlsPort
-		l.tls = tlsConfig(!o.boolean("disable_tls_verification", !d.TLSVerify), d.TLSRoots)
+		l.tls = tlsConfig(!o.boolean(noVerifyOption.Name, !d.TLSVerify), d.TLSRoots)
 	}
 	l.port = o.port("port", port)
 	return l

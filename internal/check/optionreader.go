@@ -262,12 +262,8 @@ func (o *optionReader) command(name string) []string {
 
 // hasOption reports whether the type has an option of that name.
 func (o *optionReader) hasOption(name string) bool {
-	for _, opt := range o.typ.Options {
-		if opt.Name == name {
-			return true
-		}
-	}
-	return false
+	_, ok := o.typ.option(name)
+	return ok
 }
 
 // plainText returns an option without control characters, which end a field or a line in most protocols. It returns

@@ -43,8 +43,10 @@ var noVerifyOption = Option{Name: "disable_tls_verification", Want: "true or fal
 
 // tlsOptions returns the option use_tls with its default, and the options of TLS.
 func tlsOptions(useTLS string) []Option {
+	noVerify := noVerifyOption
+	noVerify.Default = "true, false with tls_verify: true"
 	return []Option{
 		{Name: "use_tls", Want: "true or false", Default: useTLS, Doc: "speak TLS from the first byte on; the login runs over it"},
-		{Name: "disable_tls_verification", Want: "true or false", Default: "true, false with tls_verify: true", Doc: "accept any certificate"},
+		noVerify,
 	}
 }

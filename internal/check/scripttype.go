@@ -26,7 +26,7 @@ var scriptType = Type{
 	Options: []Option{
 		{Name: "command", Want: "a list of words, or a text that is split into words as a shell does", Required: true, Doc: "the program and its arguments"},
 		{Name: "timeout", Want: "a number of seconds above 0 and up to 3600", Default: "5", Doc: "when it is killed"},
-		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request the script is told, besides those of the service's other checks"},
+		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request are passed to the script, besides those of the service's other checks"},
 	},
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		argv, ports := o.command("command"), o.ports("ports")

@@ -41,7 +41,7 @@ var smtpType = Type{
 			from:  o.address("from_address"), to: o.address("to_address"),
 			subject: o.plainText("subject", ""), message: o.text("message", ""),
 			fallback: o.boolean("helo_fallback", false),
-			upgrade:  tlsConfig(!o.boolean("disable_tls_verification", !d.TLSVerify), d.TLSRoots),
+			upgrade:  tlsConfig(!o.boolean(noVerifyOption.Name, !d.TLSVerify), d.TLSRoots),
 		}
 		if len(m.subject) > 200 {
 			o.addValueError("subject", m.subject)

@@ -110,10 +110,7 @@ func (r *round) run(ctx context.Context, i int) {
 			r.events <- event{job: i, stepResult: result}
 			continue
 		}
-		result.status, result.message, result.reason, result.err = failed, failureMessage(found), found.Reason, found.Err
-		if result.reason == check.ReasonAnswered { // the service answered with an unexpected code
-			result.reason = check.ReasonFailed
-		}
+		result.status, result.message, result.reason, result.err = failed, failureMessage(found), found.FailureReason(), found.Err
 		r.events <- event{job: i, stepResult: result}
 		for _, s := range j.skipFrom(n+1, result.at) {
 			r.events <- event{job: i, stepResult: s}

@@ -27,7 +27,7 @@ const (
 	ExitUnknown = 3 // the command line or a file is invalid or unreadable, or the output cannot be written
 )
 
-// Env is what a command takes from its process. Every field must be set; see [SystemEnv].
+// Env is what a command takes from its process. Every field must be set; see [System].
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
