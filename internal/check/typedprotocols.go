@@ -10,7 +10,7 @@ import (
 // Host and port come from the request.
 
 // configuredOnly returns a protocol that needs such a check and answers 500 without one.
-func configuredOnly(o Options, name string, typ *Type) entry { return fromConfig(o, name, typ, nil) }
+func configuredOnly(o Options, name string, typ *Type) entry { return typedProtocol(o, name, typ, nil) }
 
 // configuredOrDefault returns a protocol that asks with the default options if there is no such check. It then
 // verifies certificates as https does.
@@ -19,7 +19,7 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 	if _, ok := typ.option(noVerifyOption.Name); ok && !o.TLSVerify {
 		options[noVerifyOption.Name] = true
 	}
-	e := fromConfig(o, name, typ, &ConfiguredCheck{
+	e := typedProtocol(o, name, typ, &ConfiguredCheck{
 		typ: typ, spec: Spec{Type: typ.Name, Options: options},
 		defaults: Defaults{Timeout: maxTimeout, Options: o}, // healthcheck_timeout is shorter
 	})
@@ -32,8 +32,8 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 	return e
 }
 
-// fromConfig returns a protocol of this file. fallback is the check of services that have none; nil: there is none.
-func fromConfig(o Options, name string, typ *Type, fallback *ConfiguredCheck) entry {
+// typedProtocol returns a protocol of this file. fallback is the check of services that have none; nil: there is none.
+func typedProtocol(o Options, name string, typ *Type, fallback *ConfiguredCheck) entry {
 	check := func(ctx context.Context, t Target) Result {
 		c := cmp.Or(firstOfType(o.Services[t.Service], typ), fallback)
 		if c == nil {
