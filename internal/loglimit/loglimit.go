@@ -70,6 +70,7 @@ type Limiter struct {
 	ticking bool // a timer will call tick within a minute
 }
 
+// classState holds the lines and subjects of a class.
 type classState struct {
 	written  int // in this minute
 	subjects map[string]*subject
