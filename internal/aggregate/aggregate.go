@@ -33,7 +33,7 @@ type Handler struct {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w.Header().Set("X-Content-Type-Options", "nosniff") // part of the text comes from services
-	v := h.Evaluate(check.WorstHops(r.Header[check.HopsHeader]))
+	v := h.Evaluate(check.LargestHops(r.Header[check.HopsHeader]))
 	healthy := v.Result.Code == http.StatusOK
 	code := http.StatusOK
 	if !healthy {

@@ -69,7 +69,7 @@ func listen(t *testing.T) net.Listener {
 	return ln
 }
 
-func tcpCheck(t *testing.T, ln net.Listener) *check.Configured {
+func tcpCheck(t *testing.T, ln net.Listener) *check.ConfiguredCheck {
 	t.Helper()
 	port := ln.Addr().(*net.TCPAddr).Port
 	c, err := check.Build(check.Spec{Type: "tcp", Options: map[string]any{"host": "127.0.0.1", "port": port}}, check.Defaults{})
@@ -84,7 +84,7 @@ func open(t *testing.T, failureCode int) *door {
 	d := &door{up: listen(t), down: listen(t)}
 	judge := health.New(health.Options{
 		Overrides: d,
-		Checks: check.All(check.Options{Services: map[string][]*check.Configured{
+		Checks: check.All(check.Options{Services: map[string][]*check.ConfiguredCheck{
 			"web": {tcpCheck(t, d.up), tcpCheck(t, d.down)},
 		}}),
 		CacheMaxEntries: 1, Timeout: 10 * time.Second, MaxClients: 4, Log: slog.New(slog.DiscardHandler),

@@ -50,10 +50,10 @@ var amqpType = Type{
 		passwordOption.required(),
 		{Name: "vhost", Want: "a virtual host of at most 255 bytes without control characters", Default: "/", Doc: "the virtual host to open"},
 	}, tlsOptions("true")...),
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		a := amqpLogin{o.login(d, 5672, 5671), o.plainText("vhost", "/")}
 		if len(a.vhost) > 255 {
-			o.unexpected("vhost", a.vhost)
+			o.addValueError("vhost", a.vhost)
 		}
 		return a.newConfigured("amqp", "", "amqp:"+a.addr(), a.check), nil
 	},

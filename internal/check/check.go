@@ -1,9 +1,9 @@
 // Package check asks services whether they are healthy: each protocol is one file and one line of the list in
-// protocols.go. It does not cache results, apply overrides or read files, and it knows no endpoint.
+// protocols.go. It does not cache results, apply overrides or read files, and it imports no endpoint (HTTP, agent).
 //
-// A check opens a connection of its own, because an old one proves nothing, and closes it before it returns. Its
-// context bounds each of its phases in time; constants bound what a service can make it read, keep or show. Timeout
-// and Limiter wrap checks with what they have in common.
+// Each check opens a new connection, because an open one does not show that the service still accepts connections. The
+// check closes it before it returns. The context of a check limits the time of each phase. Constants limit what a check
+// reads from a service, stores and shows. Timeout and Limiter are wrappers for all checks.
 package check
 
 import (
@@ -45,9 +45,9 @@ func (t Target) Clone() Target {
 // Reason says in one word why a check ended as it did. It is a label in logs and metrics.
 type Reason uint8
 
-// The reasons. ReasonOK, the zero value, means that the service answered; Code says what.
+// The reasons. ReasonAnswered, the zero value, means that the service answered; Code says what.
 const (
-	ReasonOK        Reason = iota
+	ReasonAnswered  Reason = iota
 	ReasonRefused          // nothing listens there, or there is no route to it
 	ReasonTimeout          // no complete answer in time
 	ReasonProtocol         // an answer in another protocol, or one that was cut off
@@ -60,7 +60,7 @@ const (
 )
 
 var reasonNames = [...]string{
-	ReasonOK:        "ok",
+	ReasonAnswered:  "ok",
 	ReasonRefused:   "refused",
 	ReasonTimeout:   "timeout",
 	ReasonProtocol:  "protocol",
@@ -86,9 +86,17 @@ type Result struct {
 	Body        []byte // read-only, at most MaxBody bytes; hacheck's own text is one line without a newline at its end
 	ContentType string // "" means text/plain; charset=utf-8
 	Reason      Reason
-	Err         error // for logs and metrics, never for clients; nil when Reason is ReasonOK
+	Err         error // for logs and metrics, never for clients; nil when Reason is ReasonAnswered
 	Took        time.Duration
-	Parts       []NamedResult // the results of a service's checks; only set by the protocol checks
+	Parts       []NamedResult // the results of a service's checks; only set by the protocol "checks"
+}
+
+// FailureReason returns the reason of a result that is not healthy: ReasonFailed if the service answered, else Reason.
+func (r *Result) FailureReason() Reason {
+	if r.Reason == ReasonAnswered {
+		return ReasonFailed
+	}
+	return r.Reason
 }
 
 // MaxBody is how many bytes of a service's answer are kept and passed on.
@@ -98,8 +106,8 @@ const MaxBody = 64 << 10
 // concurrent use. It always returns a Result with a Code.
 type Func func(ctx context.Context, t Target) Result
 
-// timed returns the result of run with Took set.
-func timed(run func() Result) Result {
+// withDuration returns the result of run with Took set.
+func withDuration(run func() Result) Result {
 	start := time.Now()
 	r := run()
 	r.Took = time.Since(start)

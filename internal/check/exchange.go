@@ -51,7 +51,7 @@ func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 
 // askAt is ask over a Unix socket, or at the target's host and port if socket is empty.
 func askAt(ctx context.Context, t Target, socket string, talk func(x *exchange) Result) Result {
-	return timed(func() Result {
+	return withDuration(func() Result {
 		x := newExchange(ctx, t)
 		x.socket = socket
 		return x.run(talk)
@@ -182,3 +182,37 @@ func isNetwork(err error) bool {
 
 // excerpt returns a text of a server as one harmless line of up to limit bytes.
 func excerpt[T string | []byte](s T, limit int) string { return textfmt.Excerpt(s, limit) }
+
+// healthy returns the result of a check that has passed: "Logged in and quit in 0.01s".
+func (x *exchange) healthy(what string) Result {
+	return Result{Code: 200, Body: []byte(what + " in " + x.after())}
+}
+
+// serverError is an error that a server replies with.
+type serverError struct {
+	code string // with its protocol, "MySQL error 1045"
+	text string // the server's own text
+}
+
+func (e serverError) Error() string { return e.code + ": " + e.text }
+
+// malformedError says what is wrong with an answer. It contains at most a few words of the server.
+type malformedError string
+
+func (e malformedError) Error() string { return string(e) }
+
+// malformed returns a malformedError with a formatted text.
+func malformed(format string, args ...any) error {
+	return malformedError(fmt.Sprintf(format, args...))
+}
+
+// send writes p. It ignores errors of the network, because the server may have sent an answer before it closed the
+// connection. It returns an error if the context has ended.
+func (x *exchange) send(p []byte) error {
+	if _, err := x.conn.Write(p); err != nil && x.ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }

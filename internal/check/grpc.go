@@ -52,21 +52,21 @@ var grpcType = Type{
 		{Name: "use_tls", Want: "true or false", Default: "false", Doc: "speak TLS"},
 		noVerifyOption,
 	},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		g := &grpcCheck{service: o.text("service", ""), userAgent: newHTTPClient(d.Options).userAgent}
 		if len(g.service) > 1000 {
-			o.unexpected("service", g.service)
+			o.addValueError("service", g.service)
 		}
-		verify := !o.flag(noVerifyOption.Name, false)
+		verify := !o.boolean(noVerifyOption.Name, false)
 		steps := []Step{tcpStep(host, port)}
-		if o.flag("use_tls", false) {
+		if o.boolean("use_tls", false) {
 			g.tls = tlsConfig(verify, d.TLSRoots)
 			g.tls.NextProtos = []string{"h2"}
 			steps = append(steps, tlsStep(host, port, g.tls))
 		}
 		name := "grpc:" + hostPort(host, port)
-		return &Configured{
+		return &ConfiguredCheck{
 			Name: name,
 			Steps: append(steps, Step{Name: name, Run: func(ctx context.Context, t Target) Result {
 				t.Protocol, t.Host, t.Port = "grpc", host, port

@@ -76,16 +76,16 @@ func TestGRPC(t *testing.T) {
 		reason   check.Reason
 		want     string
 	}{
-		"the server":       {plain, trusting, nil, 200, check.ReasonOK, "SERVING, said in 0."},
-		"a service":        {plain, trusting, map[string]any{"service": "shop.Till"}, 200, check.ReasonOK, "SERVING, said in 0."},
+		"the server":       {plain, trusting, nil, 200, check.ReasonAnswered, "SERVING, said in 0."},
+		"a service":        {plain, trusting, map[string]any{"service": "shop.Till"}, 200, check.ReasonAnswered, "SERVING, said in 0."},
 		"not serving":      {plain, trusting, map[string]any{"service": "shop.Cart"}, 503, check.ReasonFailed, "AT says that it is NOT_SERVING"},
 		"an odd status":    {plain, trusting, map[string]any{"service": "shop.Odd"}, 503, check.ReasonFailed, "AT says that it is 77"},
 		"unknown service":  {plain, trusting, map[string]any{"service": "shop.No"}, 503, check.ReasonFailed, `AT does not know the service "shop.No"`},
 		"no health":        {none, trusting, nil, 503, check.ReasonFailed, "AT has no health service (grpc.health.v1.Health)"},
 		"an error":         {failing, trusting, nil, 503, check.ReasonFailed, "AT answers with gRPC status 14: the disk is full: 100 % really"},
-		"TLS":              {secure, trusting, map[string]any{"use_tls": true}, 200, check.ReasonOK, "SERVING, said in 0."},
+		"TLS":              {secure, trusting, map[string]any{"use_tls": true}, 200, check.ReasonAnswered, "SERVING, said in 0."},
 		"TLS, not trusted": {secure, check.Defaults{}, map[string]any{"use_tls": true}, 503, check.ReasonFailed, "The certificate of AT was not accepted: x509: "},
-		"TLS, any":         {secure, check.Defaults{}, map[string]any{"use_tls": true, "disable_tls_verification": true}, 200, check.ReasonOK, "SERVING, said in 0."},
+		"TLS, any":         {secure, check.Defaults{}, map[string]any{"use_tls": true, "disable_tls_verification": true}, 200, check.ReasonAnswered, "SERVING, said in 0."},
 		"plain to TLS":     {secure, trusting, nil, 503, check.ReasonProtocol, ""},
 		"TLS to plain":     {plain, trusting, map[string]any{"use_tls": true}, 503, check.ReasonProtocol, ""},
 		"no HTTP/2":        {noHTTP2, trusting, map[string]any{"use_tls": true}, 503, check.ReasonProtocol, "AT does not speak HTTP/2 over TLS"},

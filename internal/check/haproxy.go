@@ -60,7 +60,7 @@ var haproxyType = Type{
 		portOption(0),
 		{Name: "backend", Want: "a backend's name without control characters", Required: true, Doc: "the backend that has to be UP"},
 	},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := o.login(d, 0, 0)
 		check, backend := newHAProxy(d.Options), o.plainText("backend", "")
 		return l.newConfigured("haproxy", "", "haproxy:"+l.addr(), func(ctx context.Context, t Target) Result {

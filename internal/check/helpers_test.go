@@ -14,7 +14,7 @@ import (
 )
 
 // build returns the check of a valid spec.
-func build(t testing.TB, d check.Defaults, typ string, options map[string]any) *check.Configured {
+func build(t testing.TB, d check.Defaults, typ string, options map[string]any) *check.ConfiguredCheck {
 	t.Helper()
 	c, err := check.Build(check.Spec{Type: typ, Options: options}, d)
 	if err != nil {
@@ -57,7 +57,7 @@ func fuzzAnswers(f *testing.F, protocol string) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		r := set[protocol].Check(ctx, check.Target{Service: "web", Host: s.Host, Port: s.Port, URI: "/match?a=b"})
-		if r.Code < 200 || http.StatusText(r.Code) == "" || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonOK) != (r.Err == nil) {
+		if r.Code < 200 || http.StatusText(r.Code) == "" || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonAnswered) != (r.Err == nil) {
 			t.Errorf("%d %s %v %.200q", r.Code, r.Reason, r.Err, r.Body)
 		}
 	})

@@ -23,8 +23,8 @@ func ParseHops(value string) uint8 {
 	return uint8(min(n, MaxHops+1))
 }
 
-// WorstHops returns the largest of the values of HopsHeader that a request has, 0 if there are none.
-func WorstHops(values []string) (hops uint8) {
+// LargestHops returns the largest of the values of HopsHeader that a request has, 0 if there are none.
+func LargestHops(values []string) (hops uint8) {
 	for _, v := range values {
 		hops = max(hops, ParseHops(v))
 	}

@@ -85,7 +85,7 @@ func (c *httpClient) get(x *exchange) Result {
 	if err != nil {
 		return x.failBody(err)
 	}
-	r = Result{Code: resp.StatusCode, Body: fit(body), ContentType: contentType(resp.Header)}
+	r = Result{Code: resp.StatusCode, Body: shrink(body), ContentType: contentType(resp.Header)}
 	if http.StatusText(r.Code) == "" {
 		// Balancers and proxies do not know such a code. The originals answered 503.
 		r.Code, r.Reason, r.Err = http.StatusServiceUnavailable, ReasonFailed, fmt.Errorf("status %d has no standard meaning", resp.StatusCode)
@@ -173,8 +173,8 @@ func (x *exchange) failBody(err error) Result {
 	return x.protocolError("The answer of %s is not valid HTTP: %s", x.addr(), excerpt(err.Error(), 200))
 }
 
-// fit returns body without spare capacity, because the cache keeps many bodies.
-func fit(body []byte) []byte {
+// shrink returns body without spare capacity, because the cache keeps many bodies.
+func shrink(body []byte) []byte {
 	if cap(body)-len(body) > len(body)/4 {
 		return bytes.Clone(body)
 	}

@@ -40,7 +40,7 @@ type httpRequest struct {
 // check makes the request.
 func (r *httpRequest) check(ctx context.Context, t Target) Result {
 	t.Host, t.Port = r.endpoint.Host, r.endpoint.Port
-	return timed(func() Result {
+	return withDuration(func() Result {
 		x := newExchange(ctx, t)
 		res := r.run(x)
 		if res.Reason == ReasonProtocol && r.quotesSecret(string(res.Body)) {

@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -37,20 +36,20 @@ var httpType = Type{
 	build: buildHTTP,
 }
 
-func buildHTTP(o *values, d Defaults) (*Configured, error) {
+func buildHTTP(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	r := &httpRequest{
 		method: strings.ToUpper(o.text("method", "GET")), userAgent: newHTTPClient(d.Options).userAgent, header: http.Header{},
-		body: o.text("body", ""), expected: o.whole("expected_code", 200, 100, 599), redirects: o.flag("allow_redirects", false),
+		body: o.text("body", ""), expected: o.integer("expected_code", 200, 100, 599), redirects: o.boolean("allow_redirects", false),
 		auth: o.pair("auth"), digest: o.pair("digest_auth"),
 	}
 	if !validName(r.method) {
-		o.unexpected("method", r.method)
+		o.addValueError("method", r.method)
 	}
 	u := o.url("url", "http", "https")
 	shown := excerpt(hideUser(o.text("url", "")), 2<<10)
 	r.proxy = o.proxy()
 	headers, params, cookies := o.fields("headers"), o.texts("params"), o.texts("cookies")
-	r.tls = tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
+	r.tls = tlsConfig(!o.boolean(noVerifyOption.Name, false), d.TLSRoots)
 	if u == nil || len(o.errs) > 0 {
 		return nil, nil // o has the errors
 	}
@@ -58,7 +57,7 @@ func buildHTTP(o *values, d Defaults) (*Configured, error) {
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		for _, value := range headers[name] {
 			if !validName(name) || !validValue(value) {
-				o.wrong("headers", "expected header lines, got one with a name or value that cannot be sent (not shown)")
+				o.addError("headers", "expected header lines, got one with a name or value that cannot be sent (not shown)")
 				return nil, nil
 			}
 			r.header.Add(name, value)
@@ -74,7 +73,7 @@ func buildHTTP(o *values, d Defaults) (*Configured, error) {
 	prefix := "http:" + shown + ":"
 	first := tcpStep(r.endpoint.Host, r.endpoint.Port)
 	first.Name = prefix + first.Name
-	return &Configured{
+	return &ConfiguredCheck{
 		Name:     "http:" + shown,
 		Steps:    []Step{first, {Name: prefix, Info: r.method + " " + shown, Run: r.check}},
 		Endpoint: r.endpoint,
@@ -134,8 +133,8 @@ func hideUser(text string) string {
 }
 
 // url returns a URL of one of the schemes with a host; nil if there is none.
-func (o *values) url(name string, schemes ...string) *url.URL {
-	if !o.given(name) {
+func (o *optionReader) url(name string, schemes ...string) *url.URL {
+	if !o.isSet(name) {
 		return nil
 	}
 	text := o.text(name, "")
@@ -144,12 +143,12 @@ func (o *values) url(name string, schemes ...string) *url.URL {
 			return u
 		}
 	}
-	o.unexpected(name, text)
+	o.addValueError(name, text)
 	return nil
 }
 
 // proxy returns the proxy that the options name, nil for none. As in conn-check, proxy_url overrides the other two.
-func (o *values) proxy() *url.URL {
+func (o *optionReader) proxy() *url.URL {
 	u := o.url("proxy_url", "http", "https")
 	host, port := o.host("proxy_host"), o.port("proxy_port", 8000)
 	if u == nil && host != "" {
@@ -158,30 +157,8 @@ func (o *values) proxy() *url.URL {
 	return u
 }
 
-// pair returns a user name and a password, nil if there is none.
-func (o *values) pair(name string) *credentials {
-	var two [2]string
-	list := o.list(name)
-	switch {
-	case list == nil:
-		return nil
-	case len(list) != len(two):
-		o.unexpected(name, list)
-		return nil
-	}
-	for i, v := range list {
-		text, ok := scalar(v)
-		if !ok || i == 0 && (text == "" || !validValue(text)) {
-			o.unexpected(name, list)
-			return nil
-		}
-		two[i] = text
-	}
-	return &credentials{two[0], Secret(two[1])}
-}
-
 // fields returns texts by name. It takes a mapping or, as conn-check does, a list of names and values in pairs.
-func (o *values) fields(name string) map[string][]string {
+func (o *optionReader) fields(name string) map[string][]string {
 	list, ok := o.spec.Options[name].([]any)
 	if !ok {
 		return o.texts(name)
@@ -190,13 +167,13 @@ func (o *values) fields(name string) map[string][]string {
 	for _, v := range list {
 		pair, _ := v.([]any)
 		if len(pair) != 2 {
-			o.unexpected(name, list)
+			o.addValueError(name, list)
 			return nil
 		}
 		key, keyOK := scalar(pair[0])
 		text, ok := scalar(pair[1])
 		if !keyOK || !ok {
-			o.unexpected(name, list)
+			o.addValueError(name, list)
 			return nil
 		}
 		all[key] = append(all[key], text)
@@ -205,7 +182,7 @@ func (o *values) fields(name string) map[string][]string {
 }
 
 // texts returns a mapping of names to texts. A name may have a list of them.
-func (o *values) texts(name string) map[string][]string {
+func (o *optionReader) texts(name string) map[string][]string {
 	all := map[string][]string{}
 	for key, value := range o.mapping(name) {
 		list, ok := value.([]any)
@@ -215,22 +192,11 @@ func (o *values) texts(name string) map[string][]string {
 		for _, v := range list {
 			text, ok := scalar(v)
 			if !ok {
-				o.unexpected(name, "")
+				o.addValueError(name, "")
 				return nil
 			}
 			all[key] = append(all[key], text)
 		}
 	}
 	return all
-}
-
-// scalar returns a text, or a number or boolean as it is written, and false for anything else.
-func scalar(v any) (string, bool) {
-	switch v := v.(type) {
-	case string:
-		return v, true
-	case int, float64, bool:
-		return fmt.Sprint(v), true
-	}
-	return "", false
 }

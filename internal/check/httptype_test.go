@@ -20,7 +20,7 @@ import (
 )
 
 // httpCheck returns a check of type http for a URL.
-func httpCheck(t testing.TB, d check.Defaults, url string, options map[string]any) *check.Configured {
+func httpCheck(t testing.TB, d check.Defaults, url string, options map[string]any) *check.ConfiguredCheck {
 	t.Helper()
 	all := map[string]any{"url": url}
 	for name, v := range options {
@@ -176,10 +176,10 @@ func TestHTTPConfiguredAnswers(t *testing.T) {
 		reason  check.Reason
 		want    string
 	}{
-		"200":             {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK", nil, 200, check.ReasonOK, "GET answered 200 in 0."},
-		"until the close": {"HTTP/1.0 200 OK\r\n\r\nOK", nil, 200, check.ReasonOK, "GET answered 200 in 0."},
+		"200":             {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK", nil, 200, check.ReasonAnswered, "GET answered 200 in 0."},
+		"until the close": {"HTTP/1.0 200 OK\r\n\r\nOK", nil, 200, check.ReasonAnswered, "GET answered 200 in 0."},
 		"another code":    {"HTTP/1.1 404 Nope\r\nContent-Length: 0\r\n\r\n", nil, 503, check.ReasonFailed, "Unexpected response code: 404 Not Found"},
-		"expected":        {"HTTP/1.1 404 Nope\r\nContent-Length: 0\r\n\r\n", map[string]any{"expected_code": 404}, 200, check.ReasonOK, "GET answered 404 in 0."},
+		"expected":        {"HTTP/1.1 404 Nope\r\nContent-Length: 0\r\n\r\n", map[string]any{"expected_code": 404}, 200, check.ReasonAnswered, "GET answered 404 in 0."},
 		"not expected":    {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", map[string]any{"expected_code": 404}, 503, check.ReasonFailed, "Unexpected response code: 200 OK"},
 		"redirect":        {"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", nil, 503, check.ReasonFailed, "Unexpected response code: 302 Found"},
 		"for ever":        {"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", map[string]any{"allow_redirects": true}, 503, check.ReasonFailed, "AT redirects more than 10 times"},

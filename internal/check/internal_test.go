@@ -52,7 +52,7 @@ func TestProtocolNames(t *testing.T) {
 
 func TestReasonNames(t *testing.T) {
 	seen := map[string]bool{}
-	for r := ReasonOK; r <= ReasonForbidden; r++ {
+	for r := ReasonAnswered; r <= ReasonForbidden; r++ {
 		name := r.String()
 		if name == "" || name == "unknown" || seen[name] {
 			t.Errorf("reason %d is called %q", r, name)

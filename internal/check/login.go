@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"strings"
-	"unicode"
 )
 
 // login holds the options that all configured checks with a login share.
@@ -25,29 +23,18 @@ func (l login) addr() string { return hostPort(l.host, l.port) }
 // ask connects to the server, over TLS if it is configured, runs talk and closes the connection.
 func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
 	t.Host, t.Port = l.host, l.port
-	return ask(ctx, t, func(x *exchange) Result {
-		if l.tls == nil {
-			return talk(x)
-		}
-		conn, r, ok := x.handshake(l.tls)
-		if !ok {
-			return r
-		}
-		if r = talk(x); r.Reason == ReasonOK {
-			_ = conn.CloseWrite() // sends close_notify, so that the server logs no lost connection
-		}
-		return r
-	})
+	if l.tls == nil {
+		return ask(ctx, t, talk)
+	}
+	return askTLS(ctx, t, l.tls, talk)
 }
 
 // newConfigured returns a check of TCP, of TLS if it is configured, and of the login. The names of its steps begin
 // with prefix; last and run are the step of the login.
-func (l login) newConfigured(name, prefix, last string, run Func) *Configured {
+func (l login) newConfigured(name, prefix, last string, run Func) *ConfiguredCheck {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
-		steps = append(steps, Step{Name: "tls:" + l.addr(), Info: l.addr(), Run: func(ctx context.Context, t Target) Result {
-			return l.ask(ctx, t, func(x *exchange) Result { return x.healthy("TLS handshake") })
-		}})
+		steps = append(steps, tlsStep(l.host, l.port, l.tls))
 	}
 	steps = append(steps, Step{Name: last, Run: run})
 	for i := range steps {
@@ -56,30 +43,7 @@ func (l login) newConfigured(name, prefix, last string, run Func) *Configured {
 	if l.username != "" && prefix == "" { // with a prefix the name itself says "connect with auth"
 		steps[len(steps)-1].Info = "user " + l.username
 	}
-	return &Configured{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
-}
-
-// healthy returns the result of a check that has passed: "Logged in and quit in 0.01s".
-func (x *exchange) healthy(what string) Result {
-	return Result{Code: 200, Body: []byte(what + " in " + x.after())}
-}
-
-// serverError is an error that a server replies with.
-type serverError struct {
-	code string // with its protocol, "MySQL error 1045"
-	text string // the server's own text
-}
-
-func (e serverError) Error() string { return e.code + ": " + e.text }
-
-// malformedError says what is wrong with an answer. It contains at most a few words of the server.
-type malformedError string
-
-func (e malformedError) Error() string { return string(e) }
-
-// malformed returns a malformedError with a formatted text.
-func malformed(format string, args ...any) error {
-	return malformedError(fmt.Sprintf(format, args...))
+	return &ConfiguredCheck{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
 }
 
 // errServerUnverified means that a server accepted the login without knowing the password.
@@ -98,15 +62,6 @@ func (x *exchange) loginError(protocol string, err error, redact func(text strin
 		return x.protocolError("The answer of %s is not %s: %s", x.addr(), protocol, wrong)
 	}
 	return x.networkError(err)
-}
-
-// send writes p. It ignores errors of the network, because the server may have sent an answer before it closed the
-// connection. It returns an error if the context has ended.
-func (x *exchange) send(p []byte) error {
-	if _, err := x.conn.Write(p); err != nil && x.ctx.Err() != nil {
-		return err
-	}
-	return nil
 }
 
 // redact returns a server's text fit to be shown. A server may repeat the password. A text that contains it, as it is
@@ -130,68 +85,13 @@ func (l login) saslPlain() string {
 // phaseLogin is a phase of several protocols, see exchange.phase.
 const phaseLogin = "logging in to"
 
-// The options of types with a login.
-var (
-	usernameOption = Option{Name: "username", Want: "a user name without control characters", Doc: "who logs in"}
-	passwordOption = Option{Name: "password", Want: "a password without a NUL byte", Secret: true, Doc: "their password"}
-)
-
-// required returns o as a required option.
-func (o Option) required() Option {
-	o.Required, o.Default = true, ""
-	return o
-}
-
-// tlsOptions returns the option use_tls with its default, and the options of TLS.
-func tlsOptions(useTLS string) []Option {
-	return []Option{
-		{Name: "use_tls", Want: "true or false", Default: useTLS, Doc: "speak TLS from the first byte on; the login runs over it"},
-		{Name: "disable_tls_verification", Want: "true or false", Default: "true, false with tls_verify: true", Doc: "accept any certificate"},
-	}
-}
-
 // login reads those of the options above that the type has. port and tlsPort are the default ports.
-func (o *values) login(d Defaults, port, tlsPort uint16) login {
+func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
 	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
-	if o.hasOption("use_tls") && o.flag("use_tls", o.option("use_tls").Default == "true") {
+	if o.hasOption("use_tls") && o.boolean("use_tls", o.option("use_tls").Default == "true") {
 		port = tlsPort
-		l.tls = tlsConfig(!o.flag("disable_tls_verification", !d.TLSVerify), d.TLSRoots)
+		l.tls = tlsConfig(!o.boolean(noVerifyOption.Name, !d.TLSVerify), d.TLSRoots)
 	}
 	l.port = o.port("port", port)
 	return l
-}
-
-// hasOption reports whether the type has an option of that name.
-func (o *values) hasOption(name string) bool {
-	for _, opt := range o.typ.Options {
-		if opt.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
-// plainText returns an option without control characters, which end a field or a line in most protocols. It returns
-// def if the type has no such option.
-func (o *values) plainText(name, def string) string {
-	if !o.hasOption(name) {
-		return def
-	}
-	s := o.text(name, def)
-	if strings.ContainsFunc(s, unicode.IsControl) {
-		o.unexpected(name, s)
-	}
-	return s
-}
-
-// password returns the option password. It rejects a NUL byte, which ends a password in most protocols.
-func (o *values) password() Secret {
-	if !o.hasOption("password") {
-		return ""
-	}
-	s := o.secret("password")
-	if strings.ContainsRune(string(s), 0) {
-		o.unexpected("password", string(s))
-	}
-	return s
 }

@@ -41,7 +41,7 @@ func lastStep(t testing.TB, typ string, options map[string]any) check.Func {
 }
 
 // buildAt returns a configured check of the server at host and port. pairs are further options.
-func buildAt(t testing.TB, d check.Defaults, typ, host string, port uint16, pairs ...any) *check.Configured {
+func buildAt(t testing.TB, d check.Defaults, typ, host string, port uint16, pairs ...any) *check.ConfiguredCheck {
 	t.Helper()
 	options := map[string]any{"host": host, "port": int(port)}
 	for i := 0; i < len(pairs); i += 2 {
@@ -55,7 +55,7 @@ func buildAt(t testing.TB, d check.Defaults, typ, host string, port uint16, pair
 }
 
 // wantSteps compares the names of the steps of c. AT in them is replaced by the host and port.
-func wantSteps(t *testing.T, c *check.Configured, names ...string) {
+func wantSteps(t *testing.T, c *check.ConfiguredCheck, names ...string) {
 	t.Helper()
 	var got []string
 	for _, s := range c.Steps {
@@ -231,7 +231,7 @@ func fuzzLastStep(f *testing.F, typ string, options map[string]any) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		r := run(ctx, check.Target{Host: s.Host, Port: s.Port})
-		if r.Code < 200 || len(r.Body) == 0 || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonOK) != (r.Err == nil) {
+		if r.Code < 200 || len(r.Body) == 0 || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonAnswered) != (r.Err == nil) {
 			t.Errorf("%d %s %v %.200q", r.Code, r.Reason, r.Err, r.Body)
 		}
 		if r.Code == 200 && typ != "memcache" && typ != "smtp" {

@@ -65,7 +65,7 @@ var memcacheType = Type{
 	Aliases: []string{"memcached"},
 	Doc:     "a memcached server tells its version",
 	Options: []Option{hostOption, portOption(11211)},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := o.login(d, 11211, 11211)
 		return l.newConfigured("memcache", "memcache:"+l.addr()+":", "connect", func(ctx context.Context, t Target) Result {
 			t.Host, t.Port = l.host, l.port

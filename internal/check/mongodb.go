@@ -38,14 +38,14 @@ var mongodbType = Type{
 		{Name: "database", Want: "a database name without control characters", Default: "test", Doc: "the database whose collections are asked for"},
 		{Name: "auth_database", Want: "a database name without control characters", Default: "admin", Doc: "the database that knows the user (authSource)"},
 	}, tlsOptions("false")...),
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		m := mongoLogin{o.login(d, 27017, 27017), o.plainText("database", "test"), o.plainText("auth_database", "admin")}
 		last := "connect"
 		if m.username != "" {
 			last = "connect with auth"
 		}
 		if (m.username == "") != (m.password == "") {
-			o.wrong("username", "a user name and a password need each other")
+			o.addError("username", "a user name and a password need each other")
 		}
 		return m.newConfigured("mongodb", "mongodb:"+m.addr()+":", last, m.check), nil
 	},

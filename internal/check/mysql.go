@@ -69,7 +69,7 @@ var mysqlType = Type{
 		passwordOption,
 		{Name: "database", Want: "a database name without control characters", Doc: "the database to log in to; without it none is opened"},
 	},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := mysqlLogin{o.login(d, 3306, 3306), o.plainText("database", "")}
 		return l.newConfigured("mysql", "", "mysql:"+l.addr(), func(ctx context.Context, t Target) Result {
 			return l.ask(ctx, t, l.check)

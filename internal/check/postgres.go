@@ -54,7 +54,7 @@ var postgresType = Type{
 	build: buildPostgres,
 }
 
-func buildPostgres(o *values, d Defaults) (*Configured, error) {
+func buildPostgres(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	p := postgresLogin{upgrade: tlsConfig(d.TLSVerify, d.TLSRoots), database: o.plainText("database", "")}
 	p.port, p.username, p.password = o.port("port", 5432), o.plainText("username", ""), o.password()
 	if dir := o.text("host", ""); strings.HasPrefix(dir, "/") {

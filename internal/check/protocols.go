@@ -45,9 +45,9 @@ type Options struct {
 	RedisUsername string
 	RedisPassword Secret
 
-	// Services are the checks configured for each service. They are for the protocol checks and for the protocols that
+	// Services are the checks configured for each service. They are for the protocol "checks" and for the protocols that
 	// take their options from them. A check that names no host was built with Defaults.Host.
-	Services map[string][]*Configured `json:"-"`
+	Services map[string][]*ConfiguredCheck `json:"-"`
 }
 
 // entry is one line of the list of protocols.
@@ -75,8 +75,8 @@ func protocols(o Options) []entry {
 		{Protocol{Name: "mysql", Check: newMySQL(o)}, &mysqlType},
 		{Protocol{Name: "redis", Check: newRedis(o)}, &redisType},
 		{Protocol{Name: "sentinel", Check: newRedis(o)}, &sentinelType},
-		{Protocol{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: reduceRedisInfo}, nil},
-		{Protocol{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: reduceRedisInfo}, nil},
+		{Protocol{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: canonicalRedisInfo}, nil},
+		{Protocol{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: canonicalRedisInfo}, nil},
 		configuredOrDefault(o, "memcached", &memcacheType),
 		configuredOnly(o, "mongodb", &mongodbType),
 		{Protocol{Name: "smtp", Check: checkSMTP}, &smtpType},

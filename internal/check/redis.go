@@ -60,20 +60,20 @@ func newRedisType(name, server string, port uint16) Type {
 		Name:    name,
 		Doc:     server + " answers PING, and takes the password if there is one",
 		Options: append([]Option{hostOption, portOption(port), usernameOption, passwordOption}, tlsOptions("false")...),
-		build: func(o *values, d Defaults) (*Configured, error) {
+		build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 			return buildRedis(o, d, port), nil
 		},
 	}
 }
 
-func buildRedis(o *values, d Defaults, port uint16) *Configured {
+func buildRedis(o *optionReader, d Defaults, port uint16) *ConfiguredCheck {
 	l := o.login(d, port, port)
 	c := &redisClient{l.username, l.password, "the password"}
 	last := "connect"
 	if l.password != "" {
 		last = "connect with auth"
 	} else if l.username != "" {
-		o.wrong("username", "needs a password")
+		o.addError("username", "needs a password")
 	}
 	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, func(ctx context.Context, t Target) Result {
 		return l.ask(ctx, t, func(x *exchange) Result {

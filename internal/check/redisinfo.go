@@ -45,8 +45,8 @@ func matchQuery(uri string) (query string, ok bool) {
 	return query, strings.Trim(path, "/") == "match"
 }
 
-// reduceRedisInfo implements Protocol.Reduce: no header reaches the server, and all URIs but /match are equivalent.
-func reduceRedisInfo(t Target) Target {
+// canonicalRedisInfo implements Protocol.Canonical: no header reaches the server, and all URIs but /match are equivalent.
+func canonicalRedisInfo(t Target) Target {
 	t.Header = nil
 	if _, ok := matchQuery(t.URI); !ok {
 		t.URI = "/"

@@ -101,5 +101,3 @@ func isSMTPReplyLine(line []byte) bool {
 	return len(line) >= 3 && '2' <= line[0] && line[0] <= '5' && isDigit(line[1]) && isDigit(line[2]) &&
 		(len(line) == 3 || line[3] == ' ' || line[3] == '-')
 }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }

@@ -85,7 +85,7 @@ func checksAtTarget(t *testing.T) check.Func {
 		if err != nil {
 			t.Error(err)
 		}
-		services := map[string][]*check.Configured{target.Service: {c}}
+		services := map[string][]*check.ConfiguredCheck{target.Service: {c}}
 		return check.All(check.Options{Services: services})["checks"].Check(ctx, target)
 	}
 }
@@ -95,7 +95,7 @@ func TestSuite(t *testing.T) {
 		Version:       "1.2.3",
 		MySQLUsername: "operator", MySQLPassword: "s3cret",
 		RedisUsername: "operator", RedisPassword: "s3cret",
-		Services: map[string][]*check.Configured{"web": {
+		Services: map[string][]*check.ConfiguredCheck{"web": {
 			build(t, check.Defaults{}, "udp", map[string]any{"host": "127.0.0.1", "port": 1, "send": "ping", "expect": "pong"}),
 			build(t, check.Defaults{}, "postgres", map[string]any{"host": "127.0.0.1", "username": "operator", "password": "s3cret"}),
 			build(t, check.Defaults{}, "mongodb", map[string]any{"host": "127.0.0.1", "username": "operator", "password": "s3cret"}),

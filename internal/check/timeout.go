@@ -11,8 +11,8 @@ import (
 //   - healthcheck_timeout, for a check that a balancer asks for. It starts before the wait for a slot of the Limiter.
 //     Package health sets it with Timeout, and lets its clients wait slightly longer, so that they get the check's own
 //     text.
-//   - Configured.Timeout, for all steps of a configured check together. Configured.Check sets it with Timeout. Package
-//     runner, which runs the steps one by one, sets the same deadline.
+//   - ConfiguredCheck.Timeout, for all steps of a configured check together. ConfiguredCheck.Check sets it with Timeout.
+//     Package runner, which runs the steps one by one, sets the same deadline.
 
 // Timeout returns a wrapper that ends a check after d: its context then ends, and the check answers 503 with
 // ReasonTimeout. Wrapped around a Limiter it also counts the wait for a slot. With d of 0 or less the context has
@@ -34,7 +34,7 @@ const (
 	maxTimeout = time.Hour
 )
 
-// configuredTimeout returns Configured.Timeout: the option timeout, else that of the Defaults, else the type's own,
+// configuredTimeout returns ConfiguredCheck.Timeout: the option timeout, else that of the Defaults, else the type's own,
 // else defaultTimeout.
 func configuredTimeout(option, defaults, ofType time.Duration) time.Duration {
 	return cmp.Or(option, defaults, ofType, defaultTimeout)

@@ -6,12 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 )
-
-// noVerifyOption is an option of all types over TLS.
-var noVerifyOption = Option{Name: "disable_tls_verification", Want: "true or false", Default: "false", Doc: "accept any certificate"}
 
 // tlsType is the check of a TLS handshake. It speaks no protocol over TLS.
 var tlsType = Type{
@@ -19,22 +17,15 @@ var tlsType = Type{
 	Aliases: []string{"ssl"},
 	Doc:     "a TLS handshake succeeds and the certificate is valid",
 	Options: []Option{hostOption, portOption(0), noVerifyOption},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
-		config := tlsConfig(!o.flag(noVerifyOption.Name, false), d.TLSRoots)
-		return &Configured{
+		config := tlsConfig(!o.boolean(noVerifyOption.Name, false), d.TLSRoots)
+		return &ConfiguredCheck{
 			Name:     "tls:" + hostPort(host, port),
 			Steps:    []Step{tlsStep(host, port, config)}, // conn-check has no step before it here
 			Endpoint: Endpoint{"tcp", host, port},
 		}, nil
 	},
-}
-
-// tlsStep returns the step of a TLS handshake, between tcpStep and the step of a protocol over TLS.
-func tlsStep(host string, port uint16, config *tls.Config) Step {
-	return stepAt("tls", host, port, func(ctx context.Context, t Target) Result {
-		return askTLS(ctx, t, config, func(x *exchange) Result { return x.healthy("TLS handshake done") })
-	})
 }
 
 // LoadRoots returns the authorities to trust instead of the system's, for Options.TLSRoots. As conn-check's
@@ -73,4 +64,63 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("load certificates: expected certificates in PEM form in %s, got none", path)
 	}
 	return pool, nil
+}
+
+// phaseHandshake is between phaseConnect and phaseWait.
+const phaseHandshake = "TLS handshake with"
+
+// askTLS is ask over TLS. After a success it sends a close_notify, without which services log a truncated connection.
+func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exchange) Result) Result {
+	return ask(ctx, t, func(x *exchange) Result {
+		conn, r, ok := x.handshake(config)
+		if !ok {
+			return r
+		}
+		if r = talk(x); r.Reason == ReasonAnswered {
+			_ = conn.CloseWrite()
+		}
+		return r
+	})
+}
+
+// tlsConfig returns the TLS configuration of a check. With roots nil it trusts the system's authorities.
+func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
+	config := &tls.Config{
+		InsecureSkipVerify: !verify, //nolint:gosec // what tls_verify and disable_tls_verification are for
+		RootCAs:            roots,
+		MinVersion:         tls.VersionTLS12,
+	}
+	if !verify {
+		config.MinVersion = tls.VersionTLS10 // old services count as up too, and without verification the version protects nothing
+	}
+	return config
+}
+
+// handshake does a TLS handshake and makes the TLS connection x.conn. If it fails, it returns a Result that says why,
+// and false.
+func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
+	x.phase = phaseHandshake
+	config = config.Clone()
+	config.ServerName = x.t.Host
+	conn := tls.Client(x.conn, config)
+	// Not HandshakeContext, which starts a goroutine: ask ends the handshake with a deadline when the context ends.
+	err := conn.Handshake()
+	if err == nil {
+		x.conn = conn
+		return conn, Result{}, true
+	}
+	var header tls.RecordHeaderError
+	var certificate *tls.CertificateVerificationError
+	var alert *net.OpError
+	switch {
+	case x.ctx.Err() != nil:
+		return nil, x.networkError(err), false
+	case errors.As(err, &header):
+		return nil, x.protocolError("%s does not speak TLS", x.addr()), false
+	case errors.As(err, &certificate):
+		return nil, x.serviceError(503, "The certificate of %s was not accepted: %s", x.addr(), excerpt(certificate.Err.Error(), 300)), false
+	case errors.As(err, &alert) && alert.Op == "remote error", !isNetwork(err):
+		return nil, x.protocolError("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
+	}
+	return nil, x.networkError(err), false
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // stepNames returns the names of a check's steps.
-func stepNames(c *check.Configured) (names []string) {
+func stepNames(c *check.ConfiguredCheck) (names []string) {
 	for _, s := range c.Steps {
 		names = append(names, s.Name)
 	}

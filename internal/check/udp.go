@@ -23,13 +23,13 @@ var udpType = Type{
 		{Name: "send", Want: "a text", Required: true, Doc: "the datagram to send"},
 		{Name: "expect", Want: "a text", Required: true, Doc: "the datagram that is the answer, from its first byte to its last"},
 	},
-	build: func(o *values, _ Defaults) (*Configured, error) {
+	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		send, expect := []byte(o.text("send", "")), []byte(o.text("expect", ""))
 		step := stepAt("udp", host, port, func(ctx context.Context, t Target) Result {
-			return timed(func() Result { return newExchange(ctx, t).askUDP(send, expect) })
+			return withDuration(func() Result { return newExchange(ctx, t).askUDP(send, expect) })
 		})
-		return &Configured{Name: step.Name, Steps: []Step{step}, Endpoint: Endpoint{"udp", host, port}}, nil
+		return &ConfiguredCheck{Name: step.Name, Steps: []Step{step}, Endpoint: Endpoint{"udp", host, port}}, nil
 	},
 }
 

@@ -18,7 +18,7 @@ func TestUDP(t *testing.T) {
 		reason check.Reason
 		want   string
 	}{
-		"answered":           {pong, 200, check.ReasonOK, "Answered as expected in 0."},
+		"answered":           {pong, 200, check.ReasonAnswered, "Answered as expected in 0."},
 		"answered otherwise": {func([]byte) []byte { return []byte("no\x1b\n") }, 503, check.ReasonFailed, `AT answered, but not as expected: "no"`},
 		"nothing there":      {nil, 503, check.ReasonRefused, "Nothing listens on UDP port AT (its machine refused the datagram)"},
 		"no answer":          {func([]byte) []byte { return nil }, 503, check.ReasonTimeout, "No answer from AT over UDP after 0.2"},

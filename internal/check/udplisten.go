@@ -21,7 +21,7 @@ var udpListenType = Type{
 		{Name: "host", Want: "an IP address or localhost", Doc: "the address it must be bound to, or to all; without it any address will do"},
 		portOption(0),
 	},
-	build: func(o *values, _ Defaults) (*Configured, error) {
+	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {
 		port := o.port("port", 0)
 		var host netip.Addr
 		name := "udp-listen:"
@@ -31,14 +31,14 @@ var udpListenType = Type{
 			if host, err = netip.ParseAddr(text); text == "localhost" {
 				host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 			} else if err != nil {
-				o.unexpected("host", text)
+				o.addValueError("host", text)
 			}
 		}
 		name += strconv.Itoa(int(port))
-		return &Configured{
+		return &ConfiguredCheck{
 			Name: name,
 			Steps: []Step{{Name: name, Run: func(ctx context.Context, _ Target) Result {
-				return timed(func() Result {
+				return withDuration(func() Result {
 					switch err := ctx.Err(); {
 					case errors.Is(err, context.Canceled):
 						return result(503, ReasonCancelled, err, "Check cancelled (%s)", excerpt(name, 300))

@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-
-	"hacheck/internal/textfmt"
 )
 
 // Parse parses args, without the command's name, into f. Options may follow positional arguments. A value may follow its
@@ -89,21 +87,19 @@ const maxName = 50
 // are not accepted, because a new option with the same beginning would change their meaning. Otherwise it names the most
 // similar option.
 func unknownLong(f *pflag.FlagSet, name string) error {
-	var full []string
-	nearest, distance := "", 3
+	var full, names []string
 	f.VisitAll(func(f *pflag.Flag) {
 		if strings.HasPrefix(f.Name, name) {
 			full = append(full, "--"+f.Name)
 		}
-		if d := textfmt.EditDistance(name[:min(len(name), maxName)], f.Name); d < distance {
-			nearest, distance = f.Name, d
-		}
+		names = append(names, f.Name)
 	})
+	closest := Closest(name[:min(len(name), maxName)], names, 2)
 	switch {
 	case len(full) > 0 && name != "":
 		return fmt.Errorf("option --%s is abbreviated, write the full name: %s", name, strings.Join(full, " or "))
-	case nearest != "":
-		return fmt.Errorf("no such option: --%s, did you mean --%s?", name, nearest)
+	case closest != "":
+		return fmt.Errorf("no such option: --%s, did you mean --%s?", name, closest)
 	}
 	return fmt.Errorf("no such option: --%s", name)
 }

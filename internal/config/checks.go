@@ -28,7 +28,7 @@ func (c Check) String() string { return "check of type " + c.Spec.Type }
 func (c Check) GoString() string { return c.String() }
 
 // Build returns the check, or Errors that name file and line.
-func (c Check) Build(d check.Defaults) (*check.Configured, error) {
+func (c Check) Build(d check.Defaults) (*check.ConfiguredCheck, error) {
 	built, err := check.Build(c.Spec, d)
 	if err == nil {
 		return built, nil
@@ -54,12 +54,12 @@ func (c Check) Build(d check.Defaults) (*check.Configured, error) {
 
 // LoadChecks reads a file that is a list of checks, as conn-check does, and builds the checks. path "-" is stdin. The
 // file may be a pipe, of at most 1 MiB. An error is of type Errors and lists everything that is wrong with the file.
-func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Configured, error) {
+func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.ConfiguredCheck, error) {
 	l, data, err := readOnce(path, stdin)
 	if err != nil {
 		return nil, err
 	}
-	var checks []*check.Configured
+	var checks []*check.ConfiguredCheck
 	// An empty document ("---") has no line number.
 	if root := l.document(data); root != nil && (!isNull(root) || root.Anchor != "") {
 		for _, c := range l.checks(root) {

@@ -6,7 +6,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"hacheck/internal/textfmt"
+	"hacheck/internal/cmdline"
 )
 
 // describe returns a description of n for a message: the value of a scalar, the kind of another node.
@@ -95,11 +95,5 @@ func nearestName(name string, names []string) string {
 		return ""
 	}
 	name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
-	best, distance := "", 1+len(name)/2
-	for _, n := range names {
-		if d := textfmt.EditDistance(name, n); d < distance {
-			best, distance = n, d
-		}
-	}
-	return best
+	return cmdline.Closest(name, names, len(name)/2)
 }

@@ -102,14 +102,14 @@ func isListener(s string) bool {
 }
 
 // checks returns the checks of the command line.
-func (o *aggregateOptions) checks() ([]*check.Configured, error) {
+func (o *aggregateOptions) checks() ([]*check.ConfiguredCheck, error) {
 	if len(o.ports)+len(o.scripts) == 0 {
 		return nil, errors.New("nothing to check: at least one --port or --script is needed")
 	}
 	if o.scriptTimeout < 1 || o.scriptTimeout > 3600 {
 		return nil, fmt.Errorf("--script-timeout must be from 1 to 3600 seconds, got %d", o.scriptTimeout)
 	}
-	var list []*check.Configured
+	var list []*check.ConfiguredCheck
 	defaults := check.Defaults{Scripts: check.NewScripts(check.DefaultScripts)}
 	add := func(flag string, s check.Spec) error {
 		c, err := check.Build(s, defaults)
@@ -148,7 +148,7 @@ func (o *aggregateOptions) commands(service string) (commands []scriptCommand) {
 	return commands
 }
 
-func (o *aggregateOptions) serve(configured []*check.Configured, version string, log *slog.Logger, sig signals) error {
+func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version string, log *slog.Logger, sig signals) error {
 	service := cmp.Or(o.service, spool.All)
 	overrides, err := openOverrides(o.spoolRoot, log)
 	if err != nil {
@@ -160,7 +160,7 @@ func (o *aggregateOptions) serve(configured []*check.Configured, version string,
 	}
 	evaluator := health.New(health.Options{
 		Overrides: overrides,
-		Checks:    check.All(check.Options{Version: version, Services: map[string][]*check.Configured{service: configured}}),
+		Checks:    check.All(check.Options{Version: version, Services: map[string][]*check.ConfiguredCheck{service: configured}}),
 		// Each request skips the cache; the evaluator applies overrides and limits, and logs.
 		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateMaxClients, Log: log, LogLimit: loglimit.New(log),
 	})

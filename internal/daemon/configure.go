@@ -80,7 +80,7 @@ func (d *daemon) checkOptions(c *config.Config) check.Options {
 		RedisUsername:     c.RedisUsername,
 		RedisPassword:     check.Secret(c.RedisPassword.Reveal()),
 	}
-	services := make(map[string][]*check.Configured, len(c.Services))
+	services := make(map[string][]*check.ConfiguredCheck, len(c.Services))
 	for _, s := range c.Services {
 		for _, spec := range s.Checks {
 			// There is no error: config built each check when it read the file.

@@ -17,8 +17,8 @@ import (
 var subcommands = map[string]func(args []string, env Env) int{
 	"aggregate": runAggregate,
 	"beacon":    runBeacon,
-	"run":       func(args []string, env Env) int { return runner.Run(args, runner.SystemEnv(env.Version)) },
-	"firewall":  func(args []string, env Env) int { return runner.Firewall(args, runner.SystemEnv(env.Version)) },
+	"run":       func(args []string, env Env) int { return runner.Run(args, runner.System(env.Version)) },
+	"firewall":  func(args []string, env Env) int { return runner.Firewall(args, runner.System(env.Version)) },
 }
 
 // parseSubcommand parses the command line of a subcommand. done means that the subcommand ends with code: the command

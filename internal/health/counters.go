@@ -58,7 +58,7 @@ func (c *Counters) countAnswer(p *protocol, v *Verdict) {
 	switch {
 	case v.Override != nil:
 		i = firstOverride + int(v.OverrideState)
-	case v.Result.Reason == check.ReasonOK && v.Result.Code != 200:
+	case v.Result.Reason == check.ReasonAnswered && v.Result.Code != 200:
 		i = statusReason
 	}
 	p.answers[i].Add(1)

@@ -23,11 +23,11 @@ const (
 	Target                  // a target is checked for the first time; any client can cause that
 	Client                  // a request of a client is refused
 	Connection              // a client connects to hacheck beacon, which prints a line for each connection
-	classes
+	numClasses
 )
 
-// limit limits the lines of a class.
-type limit struct {
+// classLimit limits the lines of a class.
+type classLimit struct {
 	perSubject  int // in a window
 	perMinute   int // for all subjects together
 	maxWindow   int // in minutes; windows grow to it while lines are left out
@@ -36,7 +36,7 @@ type limit struct {
 
 // The classes that the daemon uses get 600 lines a minute together. A client whose requests are refused again and again
 // causes one line at once, and later one line an hour.
-var limits = [classes]limit{
+var limits = [numClasses]classLimit{
 	Override:   {perSubject: 20, perMinute: 300, maxWindow: 1, forgetAfter: 1},
 	Service:    {perSubject: 30, perMinute: 180, maxWindow: 1, forgetAfter: 1},
 	Target:     {perSubject: 10, perMinute: 60, maxWindow: 1, forgetAfter: 1},
@@ -66,11 +66,12 @@ type Limiter struct {
 	seed maphash.Seed
 
 	mu      sync.Mutex
-	classes [classes]class
+	classes [numClasses]classState
 	ticking bool // a timer will call tick within a minute
 }
 
-type class struct {
+// classState holds the lines and subjects of a class.
+type classState struct {
 	written  int // in this minute
 	subjects map[string]*subject
 }
@@ -90,20 +91,20 @@ func New(log *slog.Logger) *Limiter { return &Limiter{log: log, seed: maphash.Ma
 
 // Allow reports whether the caller may log message about a subject now. If not, the Limiter counts the line. Within a
 // minute it logs how many lines about the subject were left out, and the last message. message must be a constant.
-func (l *Limiter) Allow(c Class, about, message string) bool {
-	return l == nil || l.allow(c, about, message, "", false)
+func (l *Limiter) Allow(c Class, subject, message string) bool {
+	return l == nil || l.allow(c, subject, message, "", false)
 }
 
 // AllowOnce is Allow for lines that clients repeat. It allows one line with the same message and text, until an hour
 // has passed without any. It counts the others as left out.
-func (l *Limiter) AllowOnce(c Class, about, message, text string) bool {
-	return l == nil || l.allow(c, about, message, text, true)
+func (l *Limiter) AllowOnce(c Class, subject, message, text string) bool {
+	return l == nil || l.allow(c, subject, message, text, true)
 }
 
-func (l *Limiter) allow(c Class, about, message, text string, once bool) bool {
+func (l *Limiter) allow(c Class, subject, message, text string, once bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.subject(c, about)
+	s := l.entry(c, subject)
 	var hash uint64
 	repeated := false
 	if once {
@@ -128,15 +129,15 @@ func (l *Limiter) allow(c Class, about, message, text string, once bool) bool {
 	return true
 }
 
-// subject returns the entry of a subject, which it adds if there is none. l.mu is held.
-func (l *Limiter) subject(c Class, about string) *subject {
+// entry returns the entry of a subject, which it adds if there is none. l.mu is held.
+func (l *Limiter) entry(c Class, name string) *subject {
 	all := &l.classes[c]
-	if s := all.subjects[about]; s != nil {
+	if s := all.subjects[name]; s != nil {
 		return s
 	}
 	if len(all.subjects) >= maxSubjects {
-		about = otherSubjects
-		if s := all.subjects[about]; s != nil {
+		name = otherSubjects
+		if s := all.subjects[name]; s != nil {
 			return s
 		}
 	}
@@ -144,7 +145,7 @@ func (l *Limiter) subject(c Class, about string) *subject {
 		all.subjects = map[string]*subject{}
 	}
 	s := &subject{window: 1}
-	all.subjects[strings.Clone(about)] = s
+	all.subjects[strings.Clone(name)] = s
 	if !l.ticking {
 		l.ticking = true
 		time.AfterFunc(minute, l.tick)
@@ -154,7 +155,7 @@ func (l *Limiter) subject(c Class, about string) *subject {
 
 // report is a log line about lines that were left out.
 type report struct {
-	about   string
+	subject string
 	leftOut int
 	last    string
 }
@@ -177,18 +178,18 @@ func (l *Limiter) tick() {
 	l.write(reports)
 }
 
-func (k *class) endWindows(limit limit) (reports []report) {
-	for about, s := range k.subjects {
+func (k *classState) endWindows(limit classLimit) (reports []report) {
+	for name, s := range k.subjects {
 		s.age++
 		s.idle++
 		switch {
 		case s.age < s.window:
 			continue
 		case s.leftOut > 0:
-			reports = append(reports, report{about, s.leftOut, s.last})
+			reports = append(reports, report{name, s.leftOut, s.last})
 			s.window = min(2*s.window, limit.maxWindow)
 		case s.idle > limit.forgetAfter:
-			delete(k.subjects, about)
+			delete(k.subjects, name)
 		}
 		s.age, s.written, s.leftOut = 0, 0, 0
 	}
@@ -198,12 +199,12 @@ func (k *class) endWindows(limit limit) (reports []report) {
 // largest returns the reports about the most lines, and one report about all the others.
 func largest(reports []report) []report {
 	slices.SortFunc(reports, func(a, b report) int {
-		return cmp.Or(cmp.Compare(b.leftOut, a.leftOut), cmp.Compare(a.about, b.about))
+		return cmp.Or(cmp.Compare(b.leftOut, a.leftOut), cmp.Compare(a.subject, b.subject))
 	})
 	if len(reports) <= maxReports+1 {
 		return reports
 	}
-	rest := report{about: strconv.Itoa(len(reports)-maxReports) + " more", last: reports[maxReports].last}
+	rest := report{subject: strconv.Itoa(len(reports)-maxReports) + " more", last: reports[maxReports].last}
 	for _, r := range reports[maxReports:] {
 		rest.leftOut += r.leftOut
 	}
@@ -219,9 +220,9 @@ func (l *Limiter) Flush() {
 	var reports []report
 	for c := range l.classes {
 		var list []report
-		for about, s := range l.classes[c].subjects {
+		for name, s := range l.classes[c].subjects {
 			if s.leftOut > 0 {
-				list = append(list, report{about, s.leftOut, s.last})
+				list = append(list, report{name, s.leftOut, s.last})
 				s.leftOut = 0
 			}
 		}
@@ -233,6 +234,6 @@ func (l *Limiter) Flush() {
 
 func (l *Limiter) write(reports []report) {
 	for _, r := range reports {
-		l.log.Warn("too many log lines about one subject; some were left out", "about", r.about, "left_out", r.leftOut, "last", r.last)
+		l.log.Warn("too many log lines about one subject; some were left out", "about", r.subject, "left_out", r.leftOut, "last", r.last)
 	}
 }

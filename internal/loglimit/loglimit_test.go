@@ -47,9 +47,9 @@ func start(t *testing.T, f func(l *Limiter, log *buffer)) {
 }
 
 // allowed calls Allow n times and returns how often it was true.
-func allowed(l *Limiter, c Class, about string, n int) (lines int) {
+func allowed(l *Limiter, c Class, subject string, n int) (lines int) {
 	for range n {
-		if l.Allow(c, about, "up or down") {
+		if l.Allow(c, subject, "up or down") {
 			lines++
 		}
 	}
@@ -93,8 +93,8 @@ func TestOneSubjectSilencesNoOther(t *testing.T) {
 			allowed(l, Client, fmt.Sprint("10.0.0.", i), 2)
 			allowed(l, Target, fmt.Sprint("invented", i), 2)
 		}
-		for c, about := range map[Class]string{Service: "web", Override: "web"} {
-			if n := allowed(l, c, about, 5); n != 5 {
+		for c, subject := range map[Class]string{Service: "web", Override: "web"} {
+			if n := allowed(l, c, subject, 5); n != 5 {
 				t.Errorf("class %d: %d lines of 5 under the flood", c, n)
 			}
 		}

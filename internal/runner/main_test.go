@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		servertest.Detach()
 	}
 	testscript.Main(m, map[string]func(){"hacheck": func() {
-		env := SystemEnv("1.2.3")
+		env := System("1.2.3")
 		env.Hostname = func() string { return "web1.example.com" }
 		env.Lookup = lookup
 		switch os.Args[1] {

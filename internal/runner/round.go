@@ -26,7 +26,7 @@ const (
 
 // job is a check with its selected steps.
 type job struct {
-	*check.Configured
+	*check.ConfiguredCheck
 	steps []check.Step
 }
 
@@ -110,10 +110,7 @@ func (r *round) run(ctx context.Context, i int) {
 			r.events <- event{job: i, stepResult: result}
 			continue
 		}
-		result.status, result.message, result.reason, result.err = failed, failureMessage(found), found.Reason, found.Err
-		if result.reason == check.ReasonOK { // the service answered with an unexpected code
-			result.reason = check.ReasonFailed
-		}
+		result.status, result.message, result.reason, result.err = failed, failureMessage(found), found.FailureReason(), found.Err
 		r.events <- event{job: i, stepResult: result}
 		for _, s := range j.skipFrom(n+1, result.at) {
 			r.events <- event{job: i, stepResult: s}
@@ -131,7 +128,7 @@ func isExpired(ctx context.Context) bool {
 
 // failureMessage returns one line that says why a check failed. It does not contain a page of the service.
 func failureMessage(r check.Result) string {
-	if r.Reason == check.ReasonOK {
+	if r.Reason == check.ReasonAnswered {
 		return fmt.Sprintf("Unexpected response code: %d", r.Code)
 	}
 	if text := textfmt.Excerpt(r.Body, maxMessage); text != "" {

@@ -27,7 +27,7 @@ const (
 	ExitUnknown = 3 // the command line or a file is invalid or unreadable, or the output cannot be written
 )
 
-// Env is what a command takes from its process. Every field must be set; see [SystemEnv].
+// Env is what a command takes from its process. Every field must be set; see [System].
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -36,8 +36,8 @@ type Env struct {
 	Lookup         func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// SystemEnv returns the Env of the real process.
-func SystemEnv(version string) Env {
+// System returns the Env of the real process.
+func System(version string) Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Version:  version,
@@ -137,7 +137,7 @@ func (c *command) run(args []string) int {
 }
 
 // load reads the file and builds its checks.
-func (c *command) load(o *options) ([]*check.Configured, error) {
+func (c *command) load(o *options) ([]*check.ConfiguredCheck, error) {
 	d := check.Defaults{Timeout: o.connectTimeout, Options: check.Options{Version: c.Version}}
 	if o.tlsCertsPath != "" {
 		roots, err := check.LoadRoots(o.tlsCertsPath)
@@ -150,7 +150,7 @@ func (c *command) load(o *options) ([]*check.Configured, error) {
 }
 
 // runChecks runs the checks that the options select, prints the report and returns the exit code.
-func (c *command) runChecks(o *options, checks []*check.Configured) int {
+func (c *command) runChecks(o *options, checks []*check.ConfiguredCheck) int {
 	jobs := selectJobs(checks, o)
 	if len(jobs) == 0 {
 		c.errorf("nothing to check: no check in %s has the tags and matches the patterns", o.file)

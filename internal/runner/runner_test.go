@@ -41,8 +41,8 @@ func hangs(ctx context.Context, _ check.Target) check.Result {
 }
 
 // fakeCheck returns a check with these steps, each a name and a function.
-func fakeCheck(typ string, tags []string, steps ...any) *check.Configured {
-	c := &check.Configured{Type: typ, Name: typ + ":stub", Tags: tags, Timeout: time.Minute}
+func fakeCheck(typ string, tags []string, steps ...any) *check.ConfiguredCheck {
+	c := &check.ConfiguredCheck{Type: typ, Name: typ + ":stub", Tags: tags, Timeout: time.Minute}
 	for i := 0; i < len(steps); i += 2 {
 		c.Steps = append(c.Steps, check.Step{Name: steps[i].(string), Run: asFunc(steps[i+1])})
 	}
@@ -57,8 +57,8 @@ func asFunc(f any) check.Func {
 }
 
 // fakeChecks returns a check that passes, two that fail in a later step and one with an unexpected code.
-func fakeChecks() []*check.Configured {
-	return []*check.Configured{
+func fakeChecks() []*check.ConfiguredCheck {
+	return []*check.ConfiguredCheck{
 		fakeCheck("tcp", []string{"b"}, "tcp:z:1", passes),
 		fakeCheck("postgres", []string{"a", "b"}, "tcp:db:5432", passes, "tls:db:5432", fails, "postgres:db:5432", passes, "postgres:db:query", passes),
 		fakeCheck("redis", []string{"a"}, "redis:r:6379:tcp:r:6379", passes, "redis:r:6379:connect with auth", fails),
@@ -66,10 +66,10 @@ func fakeChecks() []*check.Configured {
 	}
 }
 
-func runFakeChecks(t *testing.T, checks []*check.Configured, args ...string) (code int, stdout, stderr string) {
+func runFakeChecks(t *testing.T, checks []*check.ConfiguredCheck, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	env := SystemEnv("1.2.3")
+	env := System("1.2.3")
 	env.Stdout, env.Stderr = &out, &errs
 	c := newCommand("hacheck run", env)
 	o, _, done := c.parseOptions(append([]string{"stubs.yaml"}, args...), "", "")
@@ -106,7 +106,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestNagiosLineNamesThreeFailures(t *testing.T) {
-	var checks []*check.Configured
+	var checks []*check.ConfiguredCheck
 	for i := range 5 {
 		checks = append(checks, fakeCheck("tcp", nil, fmt.Sprintf("tcp:h:%d", i), fails))
 	}
@@ -154,7 +154,7 @@ func TestRunTakesAsLongAsTheSlowestCheck(t *testing.T) {
 	}
 	file := writeChecks(t, fmt.Sprint(timeout.Seconds()), ports...)
 	var out, errs bytes.Buffer
-	env := SystemEnv("")
+	env := System("")
 	env.Stdout, env.Stderr = &out, &errs
 	began := time.Now()
 	code := Run([]string{file}, env)
@@ -192,7 +192,7 @@ func TestConcurrencyLimit(t *testing.T) {
 		mu.Unlock()
 		return check.Result{Code: 200}
 	}
-	var checks []*check.Configured
+	var checks []*check.ConfiguredCheck
 	for i := range maxConcurrent + 50 {
 		checks = append(checks, fakeCheck("x", nil, fmt.Sprint(i), step))
 	}
@@ -240,7 +240,7 @@ func TestMaxTimeoutEndsCheckThatIgnoresItsContext(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	ignoresContext := func(context.Context, check.Target) check.Result { <-release; return check.Result{Code: 200} }
-	code, stdout, _ := runFakeChecks(t, []*check.Configured{fakeCheck("x", nil, "x:1", ignoresContext)}, "--max-timeout", "0.1")
+	code, stdout, _ := runFakeChecks(t, []*check.ConfiguredCheck{fakeCheck("x", nil, "x:1", ignoresContext)}, "--max-timeout", "0.1")
 	if code != 2 || !strings.Contains(stdout, "x:1 FAILED - not finished") {
 		t.Errorf("exit %d, stdout %q", code, stdout)
 	}
@@ -250,7 +250,7 @@ func TestMaxTimeoutEndsCheckThatIgnoresItsContext(t *testing.T) {
 func TestStepsShareOneTimeout(t *testing.T) {
 	c := fakeCheck("x", nil, "x:1", passes, "x:2", hangs)
 	c.Timeout = 100 * time.Millisecond
-	if code, stdout, _ := runFakeChecks(t, []*check.Configured{c}); code != 2 || stdout != "x:2 FAILED - Connection timed out\nx:1 OK\n" {
+	if code, stdout, _ := runFakeChecks(t, []*check.ConfiguredCheck{c}); code != 2 || stdout != "x:2 FAILED - Connection timed out\nx:1 OK\n" {
 		t.Errorf("exit %d, stdout %q", code, stdout)
 	}
 }
@@ -275,7 +275,7 @@ func TestWatch(t *testing.T) {
 		fd, n := checktest.Bound(t)
 		port := strconv.Itoa(int(n))
 		var out bytes.Buffer
-		env := SystemEnv("")
+		env := System("")
 		stderr := &onLine{text: "round 2", f: func() {
 			if err := syscall.Listen(fd, 10); err != nil {
 				t.Error(err)
@@ -310,7 +310,7 @@ func TestDocumentation(t *testing.T) {
 	_, example, _ := strings.Cut(doc, "```yaml\n")
 	example, _, _ = strings.Cut(example, "```")
 	var out, errs bytes.Buffer
-	env := SystemEnv("")
+	env := System("")
 	env.Stdin, env.Stdout, env.Stderr = strings.NewReader(example), &out, &errs
 	code := Run([]string{"--dry-run", "-"}, env)
 	want := "SKIPPED: tcp:cache1.example.com:11211\nSKIPPED: tcp:cache2.example.com:11211\nSKIPPED: tcp:localhost:80\n"
@@ -340,7 +340,7 @@ func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 func TestWriteErrorFailsTheRun(t *testing.T) {
 	for _, args := range [][]string{{}, {"-U"}, {"--output", "json"}, {"--output", "junit"}, {"--output", "nagios"}, {"--dry-run"}} {
 		var errs bytes.Buffer
-		env := SystemEnv("")
+		env := System("")
 		env.Stdout, env.Stderr = fullDisk{}, &errs
 		if code := Run(append(args, writeChecks(t, "5", openPort(t))), env); code != 3 || !strings.Contains(errs.String(), "write output") {
 			t.Errorf("%q: exit %d, stderr %q", args, code, &errs)

@@ -9,13 +9,13 @@ import (
 )
 
 // selectJobs returns the checks with the selected tags, each with the steps whose names match a pattern.
-func selectJobs(checks []*check.Configured, o *options) []*job {
+func selectJobs(checks []*check.ConfiguredCheck, o *options) []*job {
 	var jobs []*job
 	for _, c := range checks {
 		if !hasWantedTags(c.Tags, o) {
 			continue
 		}
-		j := &job{Configured: c}
+		j := &job{ConfiguredCheck: c}
 		for _, s := range c.Steps {
 			if s.Name = textfmt.Excerpt(s.Name, maxName); o.patterns.match(s.Name) {
 				j.steps = append(j.steps, s)

@@ -1,5 +1,4 @@
-// Package textfmt formats text for people: durations, counts, and texts from outside without harmful characters. It also
-// compares misspelt names.
+// Package textfmt formats text for people: durations, counts, and texts from outside without harmful characters.
 package textfmt
 
 import (
@@ -32,26 +31,4 @@ func Count(n int, thing string) string {
 		return "1 " + thing
 	}
 	return strconv.Itoa(n) + " " + thing + "s"
-}
-
-// EditDistance returns the number of bytes to insert, delete or change to turn a into b (Levenshtein). Its time is the
-// product of both lengths, so limit the length of input first.
-func EditDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -306,7 +306,7 @@ func (b *overviewBuilder) addLast(r *overviewRow) {
 	a := &overviewAnswer{Code: l.code, Ago: max(b.now.Sub(l.at), 0).Seconds(), Age: float64(l.history.age) / 1e3}
 	if l.history.last.override != spool.Ready {
 		a.By = stateWord(l.history.last.override)
-	} else if reason := l.history.last.reason; reason != check.ReasonOK {
+	} else if reason := l.history.last.reason; reason != check.ReasonAnswered {
 		a.Why = reason.String()
 	}
 	if l.history.took > 0 {

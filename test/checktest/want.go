@@ -53,16 +53,16 @@ func (row Row) runBeside(ctx context.Context, t *testing.T, host string, port ui
 	if http.StatusText(r.Code) == "" || r.Code < 200 {
 		t.Errorf("code %d is none an answer can have", r.Code)
 	}
-	if (r.Err == nil) != (r.Reason == check.ReasonOK) {
+	if (r.Err == nil) != (r.Reason == check.ReasonAnswered) {
 		t.Errorf("reason %s with error %v", r.Reason, r.Err)
 	}
-	if r.Reason != check.ReasonOK && r.Code == 200 {
+	if r.Reason != check.ReasonAnswered && r.Code == 200 {
 		t.Errorf("reason %s is healthy", r.Reason)
 	}
 	if len(r.Body) > check.MaxBody {
 		t.Errorf("a body of %d bytes", len(r.Body))
 	}
-	if r.Reason != check.ReasonOK {
+	if r.Reason != check.ReasonAnswered {
 		wantLine(t, r.Body)
 	}
 	for _, secret := range row.Secrets {
@@ -90,7 +90,7 @@ func (row Row) wantPrompt(t *testing.T, r check.Result) {
 
 func (row Row) wantHealthy(t *testing.T, r check.Result) {
 	t.Helper()
-	if r.Code != 200 || r.Reason != check.ReasonOK {
+	if r.Code != 200 || r.Reason != check.ReasonAnswered {
 		t.Errorf("not healthy: %s", show(r))
 	}
 }

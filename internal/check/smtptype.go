@@ -35,38 +35,25 @@ var smtpType = Type{
 		{Name: "subject", Want: "a text of at most 200 bytes without control characters", Doc: "the mail's subject"},
 		{Name: "helo_fallback", Want: "true or false", Default: "false", Doc: "say HELO to a server that does not take EHLO"},
 	}, tlsOptions("true")...),
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		m := smtpMail{
 			login: o.login(d, 25, 465),
 			from:  o.address("from_address"), to: o.address("to_address"),
 			subject: o.plainText("subject", ""), message: o.text("message", ""),
-			fallback: o.flag("helo_fallback", false),
-			upgrade:  tlsConfig(!o.flag("disable_tls_verification", !d.TLSVerify), d.TLSRoots),
+			fallback: o.boolean("helo_fallback", false),
+			upgrade:  tlsConfig(!o.boolean(noVerifyOption.Name, !d.TLSVerify), d.TLSRoots),
 		}
 		if len(m.subject) > 200 {
-			o.unexpected("subject", m.subject)
+			o.addValueError("subject", m.subject)
 		}
 		if m.to != "" && m.from == "" {
-			o.wrong("from_address", "is required with to_address: a mail address")
+			o.addError("from_address", "is required with to_address: a mail address")
 		}
 		if (m.username == "") != (m.password == "") {
-			o.wrong("username", "a user name and a password need each other")
+			o.addError("username", "a user name and a password need each other")
 		}
 		return m.newConfigured("smtp", "", "smtp:"+m.addr(), m.check), nil
 	},
-}
-
-// address returns a mail address, "" if there is none. It is sent unchanged, so it must not contain characters that end
-// the SMTP command. SMTPUTF8 is not supported.
-func (o *values) address(name string) string {
-	s := o.text(name, "")
-	for _, c := range []byte(s) {
-		if c <= ' ' || c >= 0x7f || c == '<' || c == '>' || len(s) > 254 {
-			o.unexpected(name, s)
-			break
-		}
-	}
-	return s
 }
 
 // smtpMail is a login and the mail to send.
@@ -87,7 +74,7 @@ func (m smtpMail) check(ctx context.Context, t Target) Result {
 		case r.Reason == ReasonFailed:
 			// It sends QUIT also after an error, so that the server does not log a lost connection.
 			_, _ = io.WriteString(x.conn, "QUIT\r\n")
-		case r.Reason == ReasonOK && upgraded && m.tls == nil:
+		case r.Reason == ReasonAnswered && upgraded && m.tls == nil:
 			_ = conn.CloseWrite()
 		}
 		return r

@@ -14,12 +14,13 @@ import (
 const DefaultScripts = 64
 
 // Scripts runs the scripts of the checks that were built with it. It limits how many run at once, and never runs one
-// command twice at a time: callers share runs. One Scripts serves a process for its whole life, across reloads.
+// command twice at a time. Callers with the same command, service and port share one run. One Scripts serves a process
+// for its whole life, across reloads.
 type Scripts struct {
 	slots *slots // divided among services
 
 	mu       sync.Mutex
-	commands map[string]*scriptCommand // those that run, by scriptRun.key
+	commands map[string]*scriptCommand // the running commands by scriptRun.key
 }
 
 // scriptCommand is a program with its arguments while it runs.
@@ -28,7 +29,7 @@ type scriptCommand struct {
 	next    []*scriptRun // the runs after it, in order of arrival; one for each service and port
 }
 
-// scriptRun is one run of a command. All callers share it that ask for the same service and port before it ends.
+// scriptRun is one run of a command. Callers with the same service and port share it until it ends.
 type scriptRun struct {
 	argv    []string
 	service string
@@ -82,11 +83,11 @@ func (s *Scripts) Stop() {
 // key returns what identifies the command. An argument cannot contain a NUL.
 func (run *scriptRun) key() string { return strings.Join(run.argv, "\x00") }
 
-// run runs a script and returns its result. If the same command already runs for the same service and port, which is
-// all that a script is told, the caller gets the result of that run. If it runs for others, the caller shares the next
-// run for its service and port. A script without a caller is killed.
+// run runs a script and returns its result. Callers with the same command, service and port share one run, because only
+// service and port are passed to a script. While the command runs for another service or port, the next run waits.
+// leave kills a script when its last caller has left.
 func (s *Scripts) run(ctx context.Context, want *scriptRun) Result {
-	return timed(func() Result { return s.wait(ctx, want) })
+	return withDuration(func() Result { return s.wait(ctx, want) })
 }
 
 // wait returns the result of a run that s.join found for want, or why there is none when ctx ends.

@@ -10,7 +10,7 @@ import (
 // Host and port come from the request.
 
 // configuredOnly returns a protocol that needs such a check and answers 500 without one.
-func configuredOnly(o Options, name string, typ *Type) entry { return fromConfig(o, name, typ, nil) }
+func configuredOnly(o Options, name string, typ *Type) entry { return typedProtocol(o, name, typ, nil) }
 
 // configuredOrDefault returns a protocol that asks with the default options if there is no such check. It then
 // verifies certificates as https does.
@@ -19,7 +19,7 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 	if _, ok := typ.option(noVerifyOption.Name); ok && !o.TLSVerify {
 		options[noVerifyOption.Name] = true
 	}
-	e := fromConfig(o, name, typ, &Configured{
+	e := typedProtocol(o, name, typ, &ConfiguredCheck{
 		typ: typ, spec: Spec{Type: typ.Name, Options: options},
 		defaults: Defaults{Timeout: maxTimeout, Options: o}, // healthcheck_timeout is shorter
 	})
@@ -32,14 +32,14 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 	return e
 }
 
-// fromConfig returns a protocol of this file. fallback is the check of services that have none; nil: there is none.
-func fromConfig(o Options, name string, typ *Type, fallback *Configured) entry {
+// typedProtocol returns a protocol of this file. fallback is the check of services that have none; nil: there is none.
+func typedProtocol(o Options, name string, typ *Type, fallback *ConfiguredCheck) entry {
 	check := func(ctx context.Context, t Target) Result {
 		c := cmp.Or(firstOfType(o.Services[t.Service], typ), fallback)
 		if c == nil {
 			return notConfigured(t.Service, "No check of type "+name+" is", typ.example(name, t.Port))
 		}
-		at, err := c.At(t.Host, t.Port)
+		at, err := c.WithAddress(t.Host, t.Port)
 		if err != nil {
 			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, excerpt(t.Service, 200), excerpt(err.Error(), 300))
 		}
@@ -47,12 +47,14 @@ func fromConfig(o Options, name string, typ *Type, fallback *Configured) entry {
 	}
 	return entry{Protocol{
 		Name: name, PerService: true, ForwardsHops: forwardsHops(typ.Name),
-		Check: func(ctx context.Context, t Target) Result { return timed(func() Result { return check(ctx, t) }) },
+		Check: func(ctx context.Context, t Target) Result {
+			return withDuration(func() Result { return check(ctx, t) })
+		},
 	}, typ}
 }
 
 // firstOfType returns the first check of a type, nil if there is none.
-func firstOfType(checks []*Configured, typ *Type) *Configured {
+func firstOfType(checks []*ConfiguredCheck, typ *Type) *ConfiguredCheck {
 	for _, c := range checks {
 		if c.Type == typ.Name {
 			return c

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -27,9 +26,9 @@ var scriptType = Type{
 	Options: []Option{
 		{Name: "command", Want: "a list of words, or a text that is split into words as a shell does", Required: true, Doc: "the program and its arguments"},
 		{Name: "timeout", Want: "a number of seconds above 0 and up to 3600", Default: "5", Doc: "when it is killed"},
-		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request the script is told, besides those of the service's other checks"},
+		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request are passed to the script, besides those of the service's other checks"},
 	},
-	build: func(o *values, d Defaults) (*Configured, error) {
+	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		argv, ports := o.command("command"), o.ports("ports")
 		if len(argv) == 0 {
 			return nil, nil // o has the error
@@ -39,45 +38,12 @@ var scriptType = Type{
 			scripts = NewScripts(1)
 		}
 		// The arguments are not part of the name, because they may contain a password.
-		c := &Configured{Name: "script:" + excerpt(argv[0], 300), Timeout: defaultScriptTimeout, ports: ports}
+		c := &ConfiguredCheck{Name: "script:" + excerpt(argv[0], 300), Timeout: defaultScriptTimeout, ports: ports}
 		c.Steps = []Step{{Name: c.Name, Run: func(ctx context.Context, t Target) Result {
 			return scripts.run(ctx, &scriptRun{argv: argv, service: t.Service, port: t.Port, timeout: c.Timeout})
 		}}}
 		return c, nil
 	},
-}
-
-// command returns the words of a command, which is given as a list or as one text.
-func (o *values) command(name string) []string {
-	v := o.spec.Options[name]
-	if text, ok := v.(string); ok {
-		words, err := SplitCommand(text)
-		if err != nil {
-			o.wrong(name, "expected "+o.option(name).Want+", got "+err.Error())
-		}
-		return words
-	}
-	list := o.list(name)
-	if list == nil {
-		return nil
-	}
-	var argv []string
-	for _, word := range list {
-		switch word := word.(type) {
-		case string:
-			argv = append(argv, word)
-		case int, float64:
-			argv = append(argv, fmt.Sprint(word))
-		default:
-			o.wrong(name, "expected a list of words, got one with something else in it")
-			return nil
-		}
-	}
-	if len(argv) == 0 || argv[0] == "" || strings.Contains(strings.Join(argv, ""), "\x00") {
-		o.wrong(name, "expected a program and its arguments, got a list without a program or with a NUL character")
-		return nil
-	}
-	return argv
 }
 
 // name returns the program, to be shown. It leaves out the arguments.
@@ -134,25 +100,25 @@ func (run *scriptRun) killed(ctx context.Context, output []byte, state string) R
 		return run.noResult(cause, run.started, "")
 	}
 	err := fmt.Errorf("script %s: %w", run.name(), cause)
-	return result(503, ReasonTimeout, err, "%s was killed after %.2fs%s%s", run.name(), time.Since(run.started).Seconds(), state, colonAnd(output))
+	return result(503, ReasonTimeout, err, "%s was killed after %.2fs%s%s", run.name(), time.Since(run.started).Seconds(), state, outputSuffix(output))
 }
 
 // exited returns the result for a script that ended by itself.
 func (run *scriptRun) exited(state *os.ProcessState, output []byte) Result {
 	after := time.Since(run.started).Seconds()
 	if state.Success() {
-		return Result{Code: 200, Body: fmt.Appendf(nil, "%s exited with 0 after %.2fs%s", run.name(), after, colonAnd(output))}
+		return Result{Code: 200, Body: fmt.Appendf(nil, "%s exited with 0 after %.2fs%s", run.name(), after, outputSuffix(output))}
 	}
 	how := fmt.Sprintf("exited with %d", state.ExitCode())
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		how = fmt.Sprintf("was ended by signal %d (%s)", int(status.Signal()), status.Signal())
 	}
 	// Err goes to the log without the output, which only the clients of the check may see.
-	return result(503, ReasonFailed, fmt.Errorf("script %s %s", run.name(), how), "%s %s after %.2fs%s", run.name(), how, after, colonAnd(output))
+	return result(503, ReasonFailed, fmt.Errorf("script %s %s", run.name(), how), "%s %s after %.2fs%s", run.name(), how, after, outputSuffix(output))
 }
 
-// colonAnd returns a script's output as the end of a sentence, "" if there is none.
-func colonAnd(output []byte) string {
+// outputSuffix returns a script's output as the end of a sentence, "" if there is none.
+func outputSuffix(output []byte) string {
 	if text := excerpt(output, maxOutput); text != "" {
 		return ": " + text
 	}

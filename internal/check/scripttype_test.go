@@ -20,7 +20,7 @@ import (
 )
 
 // shell returns a script check of a few lines of sh, whose arguments are $1 and so on.
-func shell(t testing.TB, scripts *check.Scripts, timeout float64, lines string, args ...string) *check.Configured {
+func shell(t testing.TB, scripts *check.Scripts, timeout float64, lines string, args ...string) *check.ConfiguredCheck {
 	t.Helper()
 	command := []any{"sh", "-c", lines, "script"}
 	for _, a := range args {
@@ -36,19 +36,19 @@ func TestScript(t *testing.T) {
 		reason  check.Reason
 		want    string // part of the text
 	}{
-		"healthy":             {"true", 200, check.ReasonOK, "true exited with 0 after 0."},
-		"says so":             {`sh -c "echo all is well"`, 200, check.ReasonOK, ": all is well"},
+		"healthy":             {"true", 200, check.ReasonAnswered, "true exited with 0 after 0."},
+		"says so":             {`sh -c "echo all is well"`, 200, check.ReasonAnswered, ": all is well"},
 		"not":                 {"false", 503, check.ReasonFailed, "false exited with 1 after 0."},
 		"a list":              {[]any{"sh", "-c", "exit $1", "x", 3}, 503, check.ReasonFailed, "sh exited with 3"},
 		"why, on both":        {`sh -c "echo one; echo two >&2; exit 2"`, 503, check.ReasonFailed, ": one two"},
 		"ended by a signal":   {`sh -c "kill -TERM $$"`, 503, check.ReasonFailed, "was ended by signal 15 (terminated)"},
-		"control characters":  {`printf "\033[31mred\r\nnext\0\377é\n"`, 200, check.ReasonOK, ": [31mred  next  é"},
-		"no shell":            {`echo a|cat $HOME *`, 200, check.ReasonOK, ": a|cat $HOME *"},
+		"control characters":  {`printf "\033[31mred\r\nnext\0\377é\n"`, 200, check.ReasonAnswered, ": [31mred  next  é"},
+		"no shell":            {`echo a|cat $HOME *`, 200, check.ReasonAnswered, ": a|cat $HOME *"},
 		"no such program":     {"no-such-program-here", 500, check.ReasonConfig, "Cannot start no-such-program-here: it is in no directory of PATH"},
 		"no such file":        {"/no/such/file", 500, check.ReasonConfig, "Cannot start /no/such/file: no such file, or its interpreter is missing"},
 		"not a program":       {"/dev/null", 500, check.ReasonConfig, "Cannot start /dev/null: permission denied"},
 		"arguments not shown": {"sh -c 'exit 1' --password s3cret", 503, check.ReasonFailed, "sh exited with 1"},
-		"nothing on stdin":    {"cat", 200, check.ReasonOK, "cat exited with 0"},
+		"nothing on stdin":    {"cat", 200, check.ReasonAnswered, "cat exited with 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			here := goleak.IgnoreCurrent()

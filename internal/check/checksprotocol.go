@@ -14,14 +14,14 @@ const maxParallelChecks = 64
 
 // NamedResult is what one of a service's checks found.
 type NamedResult struct {
-	Name   string // the Configured's
+	Name   string // ConfiguredCheck.Name
 	Result Result
 }
 
-// newChecks returns the protocol checks: it runs everything that is configured for a service.
+// newChecks returns the check of the protocol "checks": it runs all checks that are configured for a service.
 func newChecks(o Options) Func {
 	return func(ctx context.Context, t Target) Result {
-		return timed(func() Result {
+		return withDuration(func() Result {
 			checks := o.Services[t.Service]
 			if len(checks) == 0 {
 				return notConfigured(t.Service, "No checks are", "{type: tcp, port: 8080}")
@@ -33,7 +33,7 @@ func newChecks(o Options) Func {
 
 // runAll runs checks in parallel, at most maxParallelChecks at once, and returns their results in the order of the
 // checks. Each has its own timeout, and ctx bounds them all.
-func runAll(ctx context.Context, checks []*Configured, t Target) []NamedResult {
+func runAll(ctx context.Context, checks []*ConfiguredCheck, t Target) []NamedResult {
 	results := make([]NamedResult, len(checks))
 	slots := make(chan struct{}, maxParallelChecks)
 	var all sync.WaitGroup
@@ -61,11 +61,8 @@ func combine(results []NamedResult) Result {
 			continue
 		}
 		r.Code = 503
-		reason := part.Result.Reason
-		if reason == ReasonOK {
-			reason = ReasonFailed // the service answered, but not 200
-		}
-		if ours := reason == ReasonBusy || reason == ReasonCancelled; r.Reason == ReasonOK || !decided && !ours {
+		reason := part.Result.FailureReason()
+		if ours := reason == ReasonBusy || reason == ReasonCancelled; r.Reason == ReasonAnswered || !decided && !ours {
 			r.Reason, decided = reason, !ours
 		}
 		err := part.Result.Err
@@ -96,16 +93,16 @@ func notConfigured(service, what, example string) Result {
 	return result(500, ReasonConfig, err, "%s configured for %s; add to the configuration file: services: {%s: {checks: [%s]}}", what, service, service, example)
 }
 
-// forwarded is what the checks of a service are told of a request.
-type forwarded struct {
-	ports []uint16 // the ports that scripts are told; any other becomes 0
+// forwardedFields are the fields of a Target that are passed to the checks of a service.
+type forwardedFields struct {
+	ports []uint16 // the ports that are passed to scripts; any other becomes 0
 	hops  bool     // one of the checks forwards Target.Hops
 }
 
-// forwardedTo returns what checks are told of a request. Only scripts are told a port, as HACHECK_PORT, and only one
-// that the configuration names: as the port of another check of the service, or in the option ports. Otherwise a client
-// could start one run of a script for each of 65,536 ports.
-func forwardedTo(checks []*Configured) (f forwarded) {
+// fieldsForChecks returns the fields of a Target that are passed to checks. The port is passed to scripts only, as
+// HACHECK_PORT, and only if the configuration names it: as the port of another check of the service, or in the option
+// ports. Otherwise a client could start one run of a script for each of 65,536 ports.
+func fieldsForChecks(checks []*ConfiguredCheck) (f forwardedFields) {
 	script := false
 	for _, c := range checks {
 		f.ports = append(f.ports, c.ports...)
@@ -126,12 +123,12 @@ func forwardsHops(typ string) bool {
 	return typ == httpType.Name || typ == grpcType.Name || typ == haproxyType.Name
 }
 
-// canonicalChecks returns Protocol.Canonical of the protocol checks. The configuration names the hosts to ask, so the
+// canonicalChecks returns Protocol.Canonical of the protocol "checks". The configuration names the hosts to ask, so the
 // host of the request does not matter; its port and hops matter if they are forwarded.
 func canonicalChecks(o Options) func(Target) Target {
-	services := make(map[string]forwarded, len(o.Services))
+	services := make(map[string]forwardedFields, len(o.Services))
 	for name, checks := range o.Services {
-		services[name] = forwardedTo(checks)
+		services[name] = fieldsForChecks(checks)
 	}
 	return func(t Target) Target {
 		f := services[t.Service]

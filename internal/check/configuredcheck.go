@@ -18,17 +18,7 @@ type Type struct {
 	Doc     string // one sentence
 	Options []Option
 
-	build func(o *values, d Defaults) (*Configured, error)
-}
-
-// Option is one option of a Type.
-type Option struct {
-	Name     string
-	Want     string // the values it takes, in words: "a port from 1 to 65535"
-	Default  string // as a user would write it; "" is none
-	Required bool
-	Secret   bool // no message may show the value
-	Doc      string
+	build func(o *optionReader, d Defaults) (*ConfiguredCheck, error)
 }
 
 // option returns the description of an option, and false if the type has none of that name.
@@ -80,8 +70,8 @@ type Defaults struct {
 	Options // those of the URL protocols, for types that fall back on them
 }
 
-// Configured is a check with everything it needs to run. It is safe for concurrent use.
-type Configured struct {
+// ConfiguredCheck is a check with everything it needs to run. It is safe for concurrent use.
+type ConfiguredCheck struct {
 	Type    string // the Type's name, never an alias
 	Name    string // for people: type, host and port, or the URL; contains no secret
 	Tags    []string
@@ -91,20 +81,12 @@ type Configured struct {
 	Steps    []Step
 	Endpoint Endpoint
 
-	ports []uint16 // a script is told the port of a request if it is one of these, or one of another check's
+	ports []uint16 // the port of a request is passed to a script if it is one of these, or one of another check's
 
-	// What it was built from, for At.
+	// What it was built from, for WithAddress.
 	typ      *Type
 	spec     Spec
 	defaults Defaults
-}
-
-// Step is one part of a check that can fail on its own, as conn-check lists them: "tcp:db:5432", then
-// "postgres:db:5432". A step closes what it opens.
-type Step struct {
-	Name string
-	Info string // what conn-check prints after the name when the step begins: "user shop"; may be ""
-	Run  Func   // uses only Service, Port and Hops of its Target; the first two are for scripts
 }
 
 // Endpoint is where a check connects to, for firewall rules.
@@ -125,7 +107,7 @@ func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
 func (e *OptionError) Unwrap() error { return e.Err }
 
 // Build returns the check that s describes. Its error is an *OptionError or joins several.
-func Build(s Spec, d Defaults) (*Configured, error) {
+func Build(s Spec, d Defaults) (*ConfiguredCheck, error) {
 	t := typeNamed(s.Type)
 	if t == nil {
 		names := make([]string, len(types))
@@ -138,11 +120,11 @@ func Build(s Spec, d Defaults) (*Configured, error) {
 }
 
 // buildType returns the check that s, of type t, describes.
-func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
+func buildType(t *Type, s Spec, d Defaults) (*ConfiguredCheck, error) {
 	if host, ok := t.option("host"); ok && host.Required && d.Host != "" && s.Options["host"] == nil {
 		s = s.with(map[string]any{"host": d.Host})
 	}
-	o := &values{spec: s, typ: t}
+	o := &optionReader{spec: s, typ: t}
 	o.checkNames()
 	timeout := o.seconds("timeout", 0)
 	c, err := t.build(o, d)
@@ -158,25 +140,25 @@ func buildType(t *Type, s Spec, d Defaults) (*Configured, error) {
 	return c, nil
 }
 
-// At returns the same check with another host and port. Its error is an *OptionError or joins several: a check of a
+// WithAddress returns the same check with another host and port. Its error is an *OptionError or joins several: a check of a
 // type without these options can only be asked where its configuration says.
-func (c *Configured) At(host string, port uint16) (*Configured, error) {
+func (c *ConfiguredCheck) WithAddress(host string, port uint16) (*ConfiguredCheck, error) {
 	return buildType(c.typ, c.spec.with(map[string]any{"host": host, "port": int(port)}), c.defaults)
 }
 
 // Format writes the name alone, whatever the verb, because the options contain passwords.
-func (c Configured) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.Name) }
+func (c ConfiguredCheck) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.Name) }
 
 // Check runs the steps of c within its timeout. It returns the result of the first step that fails, or of the last.
-func (c *Configured) Check(ctx context.Context, t Target) Result { return c.run(ctx, t, c.Steps) }
+func (c *ConfiguredCheck) Check(ctx context.Context, t Target) Result { return c.run(ctx, t, c.Steps) }
 
 // checkLast runs the last step alone, so that a check URL costs one connection.
-func (c *Configured) checkLast(ctx context.Context, t Target) Result {
+func (c *ConfiguredCheck) checkLast(ctx context.Context, t Target) Result {
 	return c.run(ctx, t, c.Steps[len(c.Steps)-1:])
 }
 
-func (c *Configured) run(ctx context.Context, t Target, steps []Step) Result {
-	return timed(func() Result {
+func (c *ConfiguredCheck) run(ctx context.Context, t Target, steps []Step) Result {
+	return withDuration(func() Result {
 		return Timeout(c.Timeout)(func(ctx context.Context, t Target) (r Result) {
 			for _, s := range steps {
 				if r = s.Run(ctx, t); r.Code != 200 {

@@ -237,7 +237,7 @@ func TestScriptsLeaveNothing(t *testing.T) {
 	for w := range side {
 		// Commands of its own, so that every run is one: equal ones would share.
 		own := fmt.Sprintf(" # %d", w)
-		checks := []*check.Configured{
+		checks := []*check.ConfiguredCheck{
 			shell(t, scripts, 20, "exit 0"+own),
 			shell(t, scripts, 20, "echo no; exit 1"+own),
 			shell(t, scripts, 20, "sleep 60 & exit 0"+own),

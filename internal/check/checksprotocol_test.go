@@ -17,17 +17,17 @@ import (
 )
 
 // fixed returns a configured check with a fixed result.
-func fixed(name string, r check.Result) *check.Configured {
-	return &check.Configured{
+func fixed(name string, r check.Result) *check.ConfiguredCheck {
+	return &check.ConfiguredCheck{
 		Type: "tcp", Name: name, Timeout: 10 * time.Second,
 		Steps: []check.Step{{Name: name, Run: func(context.Context, check.Target) check.Result { return r }}},
 	}
 }
 
 // askService runs a URL protocol for the service web, with these checks configured.
-func askService(t testing.TB, protocol string, port uint16, checks ...*check.Configured) check.Result {
+func askService(t testing.TB, protocol string, port uint16, checks ...*check.ConfiguredCheck) check.Result {
 	t.Helper()
-	o := check.Options{Services: map[string][]*check.Configured{"web": checks}}
+	o := check.Options{Services: map[string][]*check.ConfiguredCheck{"web": checks}}
 	return ask(t, o, check.Target{Protocol: protocol, Service: "web", Host: "127.0.0.1", Port: port})
 }
 
@@ -37,15 +37,15 @@ func TestChecks(t *testing.T) {
 	busy := check.Result{Code: 503, Reason: check.ReasonBusy, Body: []byte("busy"), Err: errors.New("busy")}
 	left := check.Result{Code: 503, Reason: check.ReasonCancelled, Body: []byte("left"), Err: errors.New("left")}
 	away := check.Result{Code: 404, Body: []byte("away")} // as the http check passes it on
-	type checks []*check.Configured
+	type checks []*check.ConfiguredCheck
 	for name, c := range map[string]struct {
 		checks checks
 		code   int
 		reason check.Reason
 		want   string
 	}{
-		"one":                    {checks{fixed("a", up)}, 200, check.ReasonOK, "OK"},
-		"all":                    {checks{fixed("a", up), fixed("b", up)}, 200, check.ReasonOK, "OK"},
+		"one":                    {checks{fixed("a", up)}, 200, check.ReasonAnswered, "OK"},
+		"all":                    {checks{fixed("a", up), fixed("b", up)}, 200, check.ReasonAnswered, "OK"},
 		"one of them not":        {checks{fixed("a", up), fixed("b", down), fixed("c", up)}, 503, check.ReasonFailed, "b: not well"},
 		"none, in their order":   {checks{fixed("a", down), fixed("b", away)}, 503, check.ReasonFailed, "a: not well\nb: away"},
 		"not 200":                {checks{fixed("a", away)}, 503, check.ReasonFailed, "a: away"},
@@ -79,7 +79,7 @@ func TestChecks(t *testing.T) {
 // The text of many failures is cut to MaxBody.
 func TestChecksBounded(t *testing.T) {
 	long := check.Result{Code: 503, Reason: check.ReasonFailed, Body: []byte(strings.Repeat("x", 10_000)), Err: errors.New("why")}
-	var checks []*check.Configured
+	var checks []*check.ConfiguredCheck
 	for i := range 100 {
 		checks = append(checks, fixed(fmt.Sprint("c", i), long))
 	}
@@ -96,7 +96,7 @@ func TestChecksSideBySide(t *testing.T) {
 	running, most := 0, 0
 	full := make(chan struct{})
 	once := sync.Once{}
-	var checks []*check.Configured
+	var checks []*check.ConfiguredCheck
 	for i := range all {
 		name := fmt.Sprint("c", i)
 		run := func(ctx context.Context, target check.Target) check.Result {
@@ -123,7 +123,7 @@ func TestChecksSideBySide(t *testing.T) {
 				return check.Result{Code: 503, Reason: check.ReasonTimeout, Err: ctx.Err()}
 			}
 		}
-		checks = append(checks, &check.Configured{Name: name, Timeout: 10 * time.Second, Steps: []check.Step{{Name: name, Run: run}}})
+		checks = append(checks, &check.ConfiguredCheck{Name: name, Timeout: 10 * time.Second, Steps: []check.Step{{Name: name, Run: run}}})
 	}
 	if r := askService(t, "checks", 8080, checks...); r.Code != 200 || len(r.Parts) != all {
 		t.Errorf("%d, %d results, %s", r.Code, len(r.Parts), r.Body)
@@ -142,7 +142,7 @@ func TestConfiguredSteps(t *testing.T) {
 			return check.Result{Code: code, Body: []byte(name)}
 		}}
 	}
-	c := &check.Configured{Timeout: time.Second, Steps: []check.Step{step("a", 200), step("b", 503), step("c", 200)}}
+	c := &check.ConfiguredCheck{Timeout: time.Second, Steps: []check.Step{step("a", 200), step("b", 503), step("c", 200)}}
 	if r := c.Check(t.Context(), check.Target{}); r.Code != 503 || string(r.Body) != "b" || r.Took <= 0 {
 		t.Errorf("%d %s", r.Code, r.Body)
 	}
@@ -171,11 +171,11 @@ func TestDefaultHost(t *testing.T) {
 func TestAt(t *testing.T) {
 	options := map[string]any{"host": "127.0.0.1", "port": 1, "send": "a", "expect": "b", "timeout": 3}
 	c := build(t, check.Defaults{}, "udp", options)
-	at, err := c.At("::1", 2)
+	at, err := c.WithAddress("::1", 2)
 	if err != nil || at.Name != "udp:::1:2" || at.Timeout != 3*time.Second || c.Name != "udp:127.0.0.1:1" || options["port"] != 1 {
 		t.Errorf("%+v, %v, of %v", at, err, options)
 	}
-	_, err = build(t, check.Defaults{}, "script", map[string]any{"command": "true"}).At("::1", 2)
+	_, err = build(t, check.Defaults{}, "script", map[string]any{"command": "true"}).WithAddress("::1", 2)
 	var option *check.OptionError
 	if !errors.As(err, &option) {
 		t.Errorf("a type without host and port: %v", err)
@@ -214,10 +214,10 @@ func TestTypedProtocols(t *testing.T) {
 		"as https":              {check.Options{}, 200},
 		"tls_verify":            {check.Options{TLSVerify: true}, 503},
 		"tls_verify, trusted":   {check.Options{TLSVerify: true, TLSRoots: a.pool()}, 200},
-		"configured, strict":    {check.Options{Services: map[string][]*check.Configured{"web": {strict}}}, 503},
-		"configured, lax":       {check.Options{TLSVerify: true, Services: map[string][]*check.Configured{"web": {lax}}}, 200},
-		"of another service":    {check.Options{Services: map[string][]*check.Configured{"other": {strict}}}, 200},
-		"of another type, none": {check.Options{Services: map[string][]*check.Configured{"web": {right}}}, 200},
+		"configured, strict":    {check.Options{Services: map[string][]*check.ConfiguredCheck{"web": {strict}}}, 503},
+		"configured, lax":       {check.Options{TLSVerify: true, Services: map[string][]*check.ConfiguredCheck{"web": {lax}}}, 200},
+		"of another service":    {check.Options{Services: map[string][]*check.ConfiguredCheck{"other": {strict}}}, 200},
+		"of another type, none": {check.Options{Services: map[string][]*check.ConfiguredCheck{"web": {right}}}, 200},
 	} {
 		if r := ask(t, c.options, target); r.Code != c.code {
 			t.Errorf("%s: %d %s", name, r.Code, r.Body)
@@ -257,7 +257,7 @@ func TestTypes(t *testing.T) {
 // Targets have one canonical form if they differ only in what the checks of the service do not use.
 func TestCanonical(t *testing.T) {
 	script := map[string]any{"command": "true", "ports": []any{7001}}
-	services := map[string][]*check.Configured{
+	services := map[string][]*check.ConfiguredCheck{
 		"script": {build(t, check.Defaults{}, "script", map[string]any{"command": "true"})},
 		"both":   {build(t, check.Defaults{}, "script", script), build(t, check.Defaults{}, "tcp", map[string]any{"host": "127.0.0.1", "port": 80})},
 		"tcp":    {build(t, check.Defaults{}, "tcp", map[string]any{"host": "127.0.0.1", "port": 80})},
