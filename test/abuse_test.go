@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// slack is how much memory a daemon may take for whatever is done to it here. The race detector keeps records
+// memoryTolerance is how much memory a daemon may take for whatever is done to it here. The race detector keeps records
 // of every word that is touched.
-func slack() int64 {
-	if underRace {
+func memoryTolerance() int64 {
+	if raceEnabled {
 		return 300 << 20
 	}
 	return 40 << 20
@@ -99,7 +99,7 @@ func TestServiceOf10GB(t *testing.T) {
 			t.Errorf("%s: the service got rid of %d bytes", path, n)
 		}
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
@@ -121,7 +121,7 @@ func TestHeaderOf1MB(t *testing.T) {
 		"no line end at all": big,
 	} {
 		began := time.Now()
-		a, err := raw(d.addr, "GET", request)
+		a, err := exchangeRaw(d.addr, "GET", request)
 		// The connection may be reset under our writing: that is an answer too, as long as it comes at once.
 		if err == nil && a.code/100 != 4 {
 			t.Errorf("%s: got %d %.100q, want a refusal", name, a.code, a.body)
@@ -136,7 +136,7 @@ func TestHeaderOf1MB(t *testing.T) {
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("after all this: %d %s", a.code, a.body)
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
@@ -182,10 +182,10 @@ func TestManyQueries(t *testing.T) {
 	t.Parallel()
 	const limit, each = 100, 2500
 	d := startDaemon(t, fmt.Sprintf("cache_max_entries: %d\n", limit))
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	var failed atomic.Int64
 	parallel(4, func(i int) {
-		keep := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+		keep := &http.Client{Transport: &http.Transport{}, Timeout: waitLimit}
 		defer keep.CloseIdleConnections()
 		for j := range each {
 			resp, err := keep.Get(fmt.Sprintf("%s/http/name-%d-%d/%d/?%d=%d", d.url, i, j, web.port, i, j))
@@ -204,13 +204,13 @@ func TestManyQueries(t *testing.T) {
 		t.Errorf("%d of %d different checks failed", n, 4*each)
 	}
 	// Bounded, not refused: each was asked, the ones beyond the limit are just not kept.
-	if n := web.asked.Load(); n != 4*each {
+	if n := web.requests.Load(); n != 4*each {
 		t.Errorf("the service was asked %d times, want %d", n, 4*each)
 	}
 }
 
-// TestOddThingsInTheSpool: a file of 1 GB is an override like any other; what is no file is none.
-func TestOddThingsInTheSpool(t *testing.T) {
+// TestSpecialFilesInSpool: a file of 1 GB is an override like any other; what is no file is none.
+func TestSpecialFilesInSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	before := d.rss()
@@ -242,7 +242,7 @@ func TestOddThingsInTheSpool(t *testing.T) {
 			t.Errorf("%s: answered after %v", name, took)
 		}
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
@@ -253,8 +253,8 @@ func TestPortTaken(t *testing.T) {
 	d := startDaemon(t, "")
 	second := start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(d.port), "--spool-root", d.spool)
 	<-second.done
-	if code(second.err) != 1 || !strings.Contains(second.out.String(), strconv.Itoa(d.port)) || !strings.Contains(second.out.String(), "in use") {
-		t.Errorf("exit %d, %q: want 1 and a message that names the port and says it is in use", code(second.err), second.out.String())
+	if exitCode(second.err) != 1 || !strings.Contains(second.out.String(), strconv.Itoa(d.port)) || !strings.Contains(second.out.String(), "in use") {
+		t.Errorf("exit %d, %q: want 1 and a message that names the port and says it is in use", exitCode(second.err), second.out.String())
 	}
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("the first one now answers %d %s", a.code, a.body)

@@ -2,8 +2,8 @@ package test
 
 import "syscall"
 
-// dieWithUs makes the kernel kill a child when the test process ends in whatever way, a timeout's panic
+// killWithParent makes the kernel kill a child when the test process ends in whatever way, a timeout's panic
 // included: no server stays behind.
-func dieWithUs() *syscall.SysProcAttr {
+func killWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

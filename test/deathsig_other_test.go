@@ -4,5 +4,5 @@ package test
 
 import "syscall"
 
-// dieWithUs: only Linux can tie a child to its parent; elsewhere the cleanup of each test does it.
-func dieWithUs() *syscall.SysProcAttr { return nil }
+// killWithParent: only Linux can tie a child to its parent; elsewhere the cleanup of each test does it.
+func killWithParent() *syscall.SysProcAttr { return nil }

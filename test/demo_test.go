@@ -27,14 +27,14 @@ var demoBuilt struct {
 	err  error
 }
 
-// demo returns the command that plays the demo and the directory that everything of it is in.
-func demo(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
+// demoCommand returns the command that plays the demo and the directory that everything of it is in.
+func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	t.Helper()
 	commands := filepath.Dir(bin(t, "hacheck"))
 	program := filepath.Join(commands, "demo")
 	demoBuilt.once.Do(func() {
 		args := []string{"build", "-buildvcs=false", "-o", program}
-		if underRace {
+		if raceEnabled {
 			args = append(args, "-race")
 		}
 		build := exec.Command("go", append(args, "./demo")...)
@@ -57,8 +57,8 @@ func demo(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	return cmd, tmp
 }
 
-// nothingLeft fails the test if there is a file or a process of a demo that has ended.
-func nothingLeft(t *testing.T, tmp string) {
+// expectNothingLeft fails the test if there is a file or a process of a demo that has ended.
+func expectNothingLeft(t *testing.T, tmp string) {
 	t.Helper()
 	files, err := os.ReadDir(tmp)
 	if err != nil {
@@ -67,13 +67,13 @@ func nothingLeft(t *testing.T, tmp string) {
 	for _, f := range files {
 		t.Errorf("left behind: %s", filepath.Join(tmp, f.Name()))
 	}
-	for _, p := range ofDemo(t, tmp) {
+	for _, p := range demoProcesses(t, tmp) {
 		t.Errorf("still runs: %s", p)
 	}
 }
 
-// ofDemo returns the command lines of a demo's processes, all of which are told of its directory.
-func ofDemo(t *testing.T, tmp string) []string {
+// demoProcesses returns the command lines of a demo's processes, all of which are told of its directory.
+func demoProcesses(t *testing.T, tmp string) []string {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -97,14 +97,14 @@ func TestDemo(t *testing.T) {
 	if *update {
 		pace = "1"
 	}
-	cmd, tmp := demo(t, "-pace", pace)
+	cmd, tmp := demoCommand(t, "-pace", pace)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil || stderr.Len() > 0 {
 		t.Fatalf("%v, want exit 0 and nothing on stderr\n%s\n%s", err, &stderr, out)
 	}
-	nothingLeft(t, tmp)
+	expectNothingLeft(t, tmp)
 	text := string(out)
 
 	var states []string
@@ -188,8 +188,8 @@ func withoutNumbers(text string) []string {
 	return lines
 }
 
-// TestDemoRefuses: what cannot be played says why in one sentence.
-func TestDemoRefuses(t *testing.T) {
+// TestDemoRejectsInvalidUse: what cannot be played says why in one sentence.
+func TestDemoRejectsInvalidUse(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
@@ -206,12 +206,12 @@ func TestDemoRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cmd, tmp := demo(t, tt.args...)
+			cmd, tmp := demoCommand(t, tt.args...)
 			out, err := cmd.CombinedOutput()
-			if code(err) != tt.exit || string(out) != tt.want {
-				t.Errorf("exit %d, %q; want exit %d, %q", code(err), out, tt.exit, tt.want)
+			if exitCode(err) != tt.exit || string(out) != tt.want {
+				t.Errorf("exit %d, %q; want exit %d, %q", exitCode(err), out, tt.exit, tt.want)
 			}
-			nothingLeft(t, tmp)
+			expectNothingLeft(t, tmp)
 		})
 	}
 }
@@ -219,7 +219,7 @@ func TestDemoRefuses(t *testing.T) {
 // TestDemoBrokenPipe: who has seen enough ends all of it.
 func TestDemoBrokenPipe(t *testing.T) {
 	t.Parallel()
-	cmd, tmp := demo(t, "-pace", "0")
+	cmd, tmp := demoCommand(t, "-pace", "0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -231,10 +231,10 @@ func TestDemoBrokenPipe(t *testing.T) {
 		t.Error(err)
 	}
 	out.Close()
-	kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(waitLimit, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
-	if err := cmd.Wait(); code(err) != 128+int(syscall.SIGPIPE) {
+	if err := cmd.Wait(); exitCode(err) != 128+int(syscall.SIGPIPE) {
 		t.Errorf("%v, want exit 141", err)
 	}
-	nothingLeft(t, tmp)
+	expectNothingLeft(t, tmp)
 }

@@ -71,8 +71,8 @@ defaults
 	return h
 }
 
-// ask sends a command to the admin socket and returns the answer.
-func (h *haproxy) ask(command string) string {
+// adminCommand sends a command to the admin socket and returns the answer.
+func (h *haproxy) adminCommand(command string) string {
 	h.t.Helper()
 	c, err := net.Dial("unix", h.sock)
 	if err != nil {
@@ -89,20 +89,20 @@ func (h *haproxy) ask(command string) string {
 	return string(answer)
 }
 
-// servers returns the rows of "show stat" that are servers, by backend, each by column.
-func (h *haproxy) servers() map[string]map[string]string {
+// statByBackend returns the rows of "show stat" that are servers, by backend, each by column.
+func (h *haproxy) statByBackend() map[string]map[string]string {
 	h.t.Helper()
 	servers := map[string]map[string]string{}
-	for _, row := range h.rows() {
+	for _, row := range h.statByServer() {
 		servers[row["pxname"]] = row
 	}
 	return servers
 }
 
-// rows returns the rows of "show stat" that are servers, by "backend/server", each by column.
-func (h *haproxy) rows() map[string]map[string]string {
+// statByServer returns the rows of "show stat" that are servers, by "backend/server", each by column.
+func (h *haproxy) statByServer() map[string]map[string]string {
 	h.t.Helper()
-	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.ask("show stat"), "# "))).ReadAll()
+	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.adminCommand("show stat"), "# "))).ReadAll()
 	if err != nil {
 		h.t.Fatalf("read show stat: %v", err)
 	}
@@ -119,11 +119,11 @@ func (h *haproxy) rows() map[string]map[string]string {
 	return servers
 }
 
-// operState returns srv_op_state of "show servers state" by backend: "2" is running, "0" is stopped.
-func (h *haproxy) operState() map[string]string {
+// operStates returns srv_op_state of "show servers state" by backend: "2" is running, "0" is stopped.
+func (h *haproxy) operStates() map[string]string {
 	h.t.Helper()
 	states := map[string]string{}
-	for line := range strings.Lines(h.ask("show servers state")) {
+	for line := range strings.Lines(h.adminCommand("show servers state")) {
 		if f := strings.Fields(line); len(f) > 5 && !strings.HasPrefix(line, "#") {
 			states[f[1]] = f[5]
 		}
@@ -131,12 +131,12 @@ func (h *haproxy) operState() map[string]string {
 	return states
 }
 
-// want waits until every backend's server has the status and the check result given for it, such as
+// waitForChecks waits until every backend's server has the status and the check result given for it, such as
 // "UP L7OK 200", by both of HAProxy's reports.
-func (h *haproxy) want(want map[string]string) {
+func (h *haproxy) waitForChecks(want map[string]string) {
 	h.t.Helper()
 	eventually(h.t, func() error {
-		servers, oper := h.servers(), h.operState()
+		servers, oper := h.statByBackend(), h.operStates()
 		var wrong []string
 		for backend, w := range want {
 			s := servers[backend]
@@ -160,15 +160,15 @@ const (
 	down = "DOWN L7STS 503"
 )
 
-// TestHAProxyObeys is hacheck's main job: a real HAProxy, in each of the ways it can be configured to ask,
+// TestHAProxyFollowsOverrides is hacheck's main job: a real HAProxy, in each of the ways it can be configured to ask,
 // takes every server out on `hadown all` and brings it back on `haup all`.
-func TestHAProxyObeys(t *testing.T) {
+func TestHAProxyFollowsOverrides(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "cache_time: 15\n")
 	var asked sync.Map
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(r.Method+" "+r.RequestURI, true)
-		ok(w, r)
+		serveOK(w, r)
 	})
 	backends := map[string]string{
 		// name: the lines that say how to ask; PORT is the service's port
@@ -191,23 +191,23 @@ func TestHAProxyObeys(t *testing.T) {
 		}
 	}
 	h := startHAProxy(t, conf.String())
-	h.want(allUp)
+	h.waitForChecks(allUp)
 
-	d.do("hadown", "all", "-r", "kernel upgrade")
+	d.mustRun("hadown", "all", "-r", "kernel upgrade")
 	if a := d.get("/http/get/" + strconv.Itoa(web.port) + "/get"); a.code != 503 {
 		t.Errorf("the first request after hadown all: %d %s", a.code, a.body)
 	}
-	h.want(allDown)
-	d.do("haup", "all")
+	h.waitForChecks(allDown)
+	d.mustRun("haup", "all")
 	if a := d.get("/http/get/" + strconv.Itoa(web.port) + "/get"); a.code != 200 {
 		t.Errorf("the first request after haup all: %d %s", a.code, a.body)
 	}
-	h.want(allUp)
+	h.waitForChecks(allUp)
 
 	// One service alone: the others must not even flicker.
 	flaps := func() string {
 		var s []string
-		for name, row := range h.servers() {
+		for name, row := range h.statByBackend() {
 			if name != "get" {
 				s = append(s, name+" "+row["chkdown"])
 			}
@@ -216,12 +216,12 @@ func TestHAProxyObeys(t *testing.T) {
 		return strings.Join(s, ", ")
 	}
 	before := flaps()
-	d.do("hadown", "get", "-r", "one alone")
+	d.mustRun("hadown", "get", "-r", "one alone")
 	one := maps.Clone(allUp)
 	one["get"] = down
-	h.want(one)
-	d.do("haup", "get")
-	h.want(allUp)
+	h.waitForChecks(one)
+	d.mustRun("haup", "get")
+	h.waitForChecks(allUp)
 	if after := flaps(); after != before {
 		t.Errorf("times down before and after hadown of one service:\n%s\n%s", before, after)
 	}
@@ -238,15 +238,15 @@ func TestHAProxyObeys(t *testing.T) {
 	}
 }
 
-// TestHAProxyNoticesTheService: without any override the service itself decides.
-func TestHAProxyNoticesTheService(t *testing.T) {
+// TestHAProxyFollowsService: without any override the service itself decides.
+func TestHAProxyFollowsService(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "cache_time: 0\n") // HAProxy asks every 200 ms and shall hear it at once
-	var ill atomic.Bool
+	var failing atomic.Bool
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !ill.Load():
-			ok(w, r)
+		case !failing.Load():
+			serveOK(w, r)
 		case r.URL.Path == "/redirect":
 			// HAProxy takes a 3xx for healthy. The code is the service's own and is passed on; nothing is followed.
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
@@ -267,9 +267,9 @@ backend refused
     option httpchk GET /tcp/web/%[3]d
     server s1 127.0.0.1:%[1]d check port %[2]d
 `, web.port, d.port, freePort(t)))
-	h.want(map[string]string{"error": up, "redirect": up, "refused": down})
-	ill.Store(true)
-	h.want(map[string]string{"error": "DOWN L7STS 500", "redirect": "UP L7OK 302"})
-	ill.Store(false)
-	h.want(map[string]string{"error": up, "redirect": up})
+	h.waitForChecks(map[string]string{"error": up, "redirect": up, "refused": down})
+	failing.Store(true)
+	h.waitForChecks(map[string]string{"error": "DOWN L7STS 500", "redirect": "UP L7OK 302"})
+	failing.Store(false)
+	h.waitForChecks(map[string]string{"error": up, "redirect": up})
 }

@@ -27,11 +27,11 @@ import (
 	"hacheck/test/servertest"
 )
 
-// patience bounds every wait for another process. It is long because machines that test are busy; nothing
+// waitLimit bounds every wait for another process. It is long because machines that test are busy; nothing
 // that works takes it.
-const patience = 60 * time.Second
+const waitLimit = 60 * time.Second
 
-var built struct {
+var commands struct {
 	once sync.Once
 	dir  string
 	err  error
@@ -46,8 +46,8 @@ func TestMain(m *testing.M) {
 	}
 	servertest.Detach()
 	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
+	if commands.dir != "" {
+		_ = os.RemoveAll(commands.dir)
 	}
 	os.Exit(code)
 }
@@ -55,39 +55,39 @@ func TestMain(m *testing.M) {
 // bin returns the path of a command, built on the first call, the daemon under the race detector if we are.
 func bin(t testing.TB, name string) string {
 	t.Helper()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "hacheck-bin-"); built.err != nil {
+	commands.once.Do(func() {
+		if commands.dir, commands.err = os.MkdirTemp("", "hacheck-bin-"); commands.err != nil {
 			return
 		}
 		build := func(flags ...string) {
-			args := append([]string{"build", "-buildvcs=false", "-tags", buildTags(), "-ldflags", "-X main.version=1.2.3", "-o", built.dir + "/"}, flags...)
+			args := append([]string{"build", "-buildvcs=false", "-tags", buildTags(), "-ldflags", "-X main.version=1.2.3", "-o", commands.dir + "/"}, flags...)
 			cmd := exec.Command("go", args...)
 			cmd.Dir = ".."
 			if !slices.Contains(flags, "-race") {
 				cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the Makefile does
 			}
-			if out, err := cmd.CombinedOutput(); err != nil && built.err == nil {
-				built.err = fmt.Errorf("build the commands: %w\n%s", err, out)
+			if out, err := cmd.CombinedOutput(); err != nil && commands.err == nil {
+				commands.err = fmt.Errorf("build the commands: %w\n%s", err, out)
 			}
 		}
 		build("./cmd/...")
-		if underRace {
+		if raceEnabled {
 			// The daemon alone: the small commands hardly have two goroutines, and would take a second each to start.
 			build("-race", "./cmd/hacheck")
 		}
-		if built.err != nil {
+		if commands.err != nil {
 			return
 		}
 		for _, link := range []string{"halist", "hashowdowned"} {
-			if built.err = os.Symlink("hastatus", filepath.Join(built.dir, link)); built.err != nil {
+			if commands.err = os.Symlink("hastatus", filepath.Join(commands.dir, link)); commands.err != nil {
 				return
 			}
 		}
 	})
-	if built.err != nil {
-		t.Fatal(built.err)
+	if commands.err != nil {
+		t.Fatal(commands.err)
 	}
-	return filepath.Join(built.dir, name)
+	return filepath.Join(commands.dir, name)
 }
 
 // buildTags are the build tags of this test, which the commands that it builds get too: "poison" in particular.
@@ -101,9 +101,9 @@ func buildTags() string {
 	return ""
 }
 
-// tool returns the path of a server or tool that the test needs. It fails the test when there is none:
+// findTool returns the path of a server or tool that the test needs. It fails the test when there is none:
 // a test that is skipped proves nothing.
-func tool(t testing.TB, name string) string {
+func findTool(t testing.TB, name string) string {
 	t.Helper()
 	p, err := exec.LookPath(name)
 	if err != nil {
@@ -116,14 +116,14 @@ func tool(t testing.TB, name string) string {
 // states of other processes, which cannot be waited for in another way.
 func eventually(t testing.TB, cond func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitLimit)
 	for {
 		err := cond()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still not, after %v: %v", patience, err)
+			t.Fatalf("still not, after %v: %v", waitLimit, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -136,7 +136,7 @@ func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 10000 + rand.IntN(20000)
-		if _, taken := portsTaken.LoadOrStore(port, true); !taken && canListen("127.0.0.1", port) && canListen("127.0.0.2", port) {
+		if _, taken := usedPorts.LoadOrStore(port, true); !taken && canListen("127.0.0.1", port) && canListen("127.0.0.2", port) {
 			return port
 		}
 	}
@@ -144,8 +144,8 @@ func freePort(t testing.TB) int {
 	return 0
 }
 
-// portsTaken are the ports that freePort has looked at.
-var portsTaken sync.Map
+// usedPorts are the ports that freePort has looked at.
+var usedPorts sync.Map
 
 // canListen tells whether the port is free. No process is started meanwhile: until it has become another program, it
 // would hold a copy of the listener, and the port would be taken when it is to be listened on.
@@ -193,7 +193,7 @@ func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(name), cmd: exec.Command(name, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = dieWithUs()
+	p.cmd.SysProcAttr = killWithParent()
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -215,16 +215,16 @@ func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s did not end %v after SIGTERM", p.name, patience)
+		return fmt.Errorf("%s did not end %v after SIGTERM", p.name, waitLimit)
 	}
 	return p.err
 }
 
-// ready waits until the address accepts connections.
-func (p *process) ready(t testing.TB, addr string) {
+// waitReady waits until the address accepts connections.
+func (p *process) waitReady(t testing.TB, addr string) {
 	t.Helper()
 	eventually(t, func() error {
 		select {
@@ -263,7 +263,7 @@ func startDaemon(t testing.TB, config string) *daemon {
 	d.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port))
 	d.url = "http://" + d.addr
 	d.process = start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(d.port), "--spool-root", d.spool, "-c", conf)
-	d.ready(t, d.addr)
+	d.waitReady(t, d.addr)
 	t.Cleanup(func() {
 		if err := d.stop(); err != nil {
 			t.Errorf("hacheck after SIGTERM: %v, want exit 0", err)
@@ -275,18 +275,18 @@ func startDaemon(t testing.TB, config string) *daemon {
 	return d
 }
 
-// do runs one of the commands on the daemon's spool directory; it has to exit with 0. It returns what was
+// mustRun runs one of the commands on the daemon's spool directory; it has to exit with 0. It returns what was
 // printed.
-func (d *daemon) do(name string, args ...string) string {
+func (d *daemon) mustRun(name string, args ...string) string {
 	d.t.Helper()
-	out, err := d.try(name, args...)
+	out, err := d.run(name, args...)
 	if err != nil {
 		d.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return out
 }
 
-func (d *daemon) try(name string, args ...string) (string, error) {
+func (d *daemon) run(name string, args ...string) (string, error) {
 	d.t.Helper()
 	args = append(args, "--spool-root", d.spool)
 	if !slices.Contains(args, "-p") { // else the one on 3333 would be asked, if this machine has one
@@ -307,7 +307,7 @@ type answer struct {
 var client = &http.Client{
 	Transport:     &http.Transport{DisableKeepAlives: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	Timeout:       patience,
+	Timeout:       waitLimit,
 }
 
 // get asks the daemon for a path.
@@ -332,15 +332,15 @@ func get(url string) (answer, error) {
 
 // dial connects, and bounds all that is done on the connection.
 func dial(addr string) (net.Conn, error) {
-	conn, err := net.DialTimeout("tcp", addr, patience)
+	conn, err := net.DialTimeout("tcp", addr, waitLimit)
 	if err == nil {
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(waitLimit))
 	}
 	return conn, err
 }
 
-// code returns the exit code in the error of a command that has run, -1 if it was killed or never ran.
-func code(err error) int {
+// exitCode returns the exit code in the error of a command that has run, -1 if it was killed or never ran.
+func exitCode(err error) int {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -367,8 +367,8 @@ func (d *daemon) rss() int64 {
 
 // service is a toy service to be checked: an HTTP server in this process that counts what it is asked.
 type service struct {
-	port  int
-	asked atomic.Int64
+	port     int
+	requests atomic.Int64
 }
 
 // startService serves h on host until the test ends. Port 0 takes a free one.
@@ -383,9 +383,9 @@ func startService(t testing.TB, host string, port int, h http.HandlerFunc) *serv
 	}
 	s := &service{port: port}
 	srv := &http.Server{
-		ReadHeaderTimeout: patience,
+		ReadHeaderTimeout: waitLimit,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s.asked.Add(1)
+			s.requests.Add(1)
 			h(w, r)
 		}),
 	}
@@ -403,8 +403,8 @@ func startService(t testing.TB, host string, port int, h http.HandlerFunc) *serv
 	return s
 }
 
-// ok is a healthy service.
-func ok(w http.ResponseWriter, _ *http.Request) {
+// serveOK is a healthy service.
+func serveOK(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "OK")
 }
 
@@ -426,7 +426,7 @@ func (d *daemon) underLoad(n int, paths []string, f func()) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			keep := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}, Timeout: patience}
+			keep := &http.Client{Transport: &http.Transport{DisableKeepAlives: i%2 == 0}, Timeout: waitLimit}
 			defer keep.CloseIdleConnections()
 			for j := i; ctx.Err() == nil; j++ {
 				resp, err := keep.Get(d.url + paths[j%len(paths)])

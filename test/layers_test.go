@@ -109,8 +109,8 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestLayersComplain breaks each kind of rule in an invented tree: a layer test that cannot fail is none.
-func TestLayersComplain(t *testing.T) {
+// TestLayersReportsViolations breaks each kind of rule in an invented tree: a layer test that cannot fail is none.
+func TestLayersReportsViolations(t *testing.T) {
 	ours := func(name string, imports ...string) pkg {
 		for i, im := range imports {
 			if strings.HasPrefix(im, "internal/") || strings.HasPrefix(im, "test/") {
@@ -226,7 +226,7 @@ func checkLayers(packages []pkg) []string {
 				complain("%s imports %s: a command only does wiring; what it does lives below it, where it has tests", name, im)
 			}
 		}
-		for _, dep := range slices.Sorted(maps.Keys(reach(all, p.ImportPath))) {
+		for _, dep := range slices.Sorted(maps.Keys(reachable(all, p.ImportPath))) {
 			for bad, why := range never {
 				if dep == bad || strings.HasPrefix(dep, bad) && strings.ContainsAny(bad[len(bad)-1:], "/.") {
 					complain("%s: %s", chain(all, p.ImportPath, dep), why)
@@ -247,8 +247,8 @@ func checkLayers(packages []pkg) []string {
 	return complaints
 }
 
-// reach returns, for everything that from links, who imported it first: the shortest way there.
-func reach(all map[string]pkg, from string) map[string]string {
+// reachable returns, for everything that from links, who imported it first: the shortest way there.
+func reachable(all map[string]pkg, from string) map[string]string {
 	by := map[string]string{}
 	queue := []string{from}
 	for len(queue) > 0 {
@@ -266,7 +266,7 @@ func reach(all map[string]pkg, from string) map[string]string {
 
 // chain shows how from comes to link to.
 func chain(all map[string]pkg, from, to string) string {
-	by := reach(all, from)
+	by := reachable(all, from)
 	way := []string{to}
 	for p := to; p != from; {
 		p = by[p]

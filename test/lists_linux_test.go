@@ -46,26 +46,26 @@ type listTest struct {
 	last    atomic.Pointer[http.Request]
 }
 
-// from returns the status code that a client at an address gets.
-func (l *listTest) from(address, method, path string, headers ...string) int {
+// request returns the status code that a client at an address gets.
+func (l *listTest) request(address, method, path string, headers ...string) int {
 	l.Helper()
 	local := &net.TCPAddr{IP: net.ParseIP(address)}
-	c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: local}).DialContext}}
+	c := &http.Client{Timeout: waitLimit, Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: local}).DialContext}}
 	var form url.Values
 	if method == http.MethodPost {
 		form = url.Values{"status": {"up"}}
 	}
-	return ask(l.T, c, method, l.d.url+path, form, headers...).code
+	return sendRequest(l.T, c, method, l.d.url+path, form, headers...).code
 }
 
-// fromBoth returns the status codes for a stranger and for this machine.
-func (l *listTest) fromBoth(method, path string) string {
+// requestFromBoth returns the status codes for a stranger and for this machine.
+func (l *listTest) requestFromBoth(method, path string) string {
 	l.Helper()
-	return fmt.Sprintf("stranger %d, this machine %d", l.from(stranger, method, path), l.from("127.0.0.1", method, path))
+	return fmt.Sprintf("stranger %d, this machine %d", l.request(stranger, method, path), l.request("127.0.0.1", method, path))
 }
 
-// checked has the checks of web run, and returns what the service was sent.
-func (l *listTest) checked(part func(r *http.Request) string) string {
+// requestOfCheck has the checks of web run, and returns what the service was sent.
+func (l *listTest) requestOfCheck(part func(r *http.Request) string) string {
 	l.Helper()
 	if a := l.d.get("/checks/web/0/"); a.code != 200 {
 		return fmt.Sprint(a.code, a.body)
@@ -83,14 +83,14 @@ var listKeys = map[string]listKey{
 	"check_hosts_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string {
-			return fmt.Sprint(l.from("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, stranger, 0, ok).port), "X-Nerve-Check-IP: "+stranger))
+			return fmt.Sprint(l.request("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, stranger, 0, serveOK).port), "X-Nerve-Check-IP: "+stranger))
 		},
 		absent: "403", emptied: "403", null: "403", full: "200",
 	},
 	"http_headers_to_copy": {
 		file: "ENTRY\n", filled: "[X-One]",
 		observe: func(l *listTest) string {
-			l.from("127.0.0.1", "GET", fmt.Sprintf("/http/web/%d/", l.service.port), "Host: balancer.example", "X-One: 1")
+			l.request("127.0.0.1", "GET", fmt.Sprintf("/http/web/%d/", l.service.port), "Host: balancer.example", "X-One: 1")
 			r := l.last.Load()
 			return strings.ReplaceAll(r.Host, fmt.Sprint(l.service.port), "PORT") + " " + r.Header.Get("X-One")
 		},
@@ -98,16 +98,16 @@ var listKeys = map[string]listKey{
 	},
 	"remote_spool_allowed": {
 		file: "allow_remote_spool_changes: true\nENTRY\n", filled: "[192.0.2.0/24]",
-		observe: func(l *listTest) string { return l.fromBoth("POST", "/spool/web/0/") },
+		observe: func(l *listTest) string { return l.requestFromBoth("POST", "/spool/web/0/") },
 		absent:  "stranger 403, this machine 200", emptied: "stranger 403, this machine 403",
 		null: refused, full: "stranger 200, this machine 403",
 	},
 	"status_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string {
-			seen := l.fromBoth("GET", "/status")
+			seen := l.requestFromBoth("GET", "/status")
 			for _, page := range []string{"/", "/overview", "/recent", "/status/count", "/balancers", "/metrics"} {
-				if other := l.fromBoth("GET", page); other != seen {
+				if other := l.requestFromBoth("GET", page); other != seen {
 					return page + ": " + other
 				}
 			}
@@ -134,28 +134,28 @@ var listKeys = map[string]listKey{
 	"http.headers": {
 		file: httpFile, filled: "[[X-One, 1]]", empty: []string{"[]", "{}"},
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "X-One: " + r.Header.Get("X-One") })
+			return l.requestOfCheck(func(r *http.Request) string { return "X-One: " + r.Header.Get("X-One") })
 		},
 		absent: "X-One: ", emptied: "X-One: ", null: "X-One: ", full: "X-One: 1",
 	},
 	"http.params": {
 		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "?" + r.URL.RawQuery })
+			return l.requestOfCheck(func(r *http.Request) string { return "?" + r.URL.RawQuery })
 		},
 		absent: "?", emptied: "?", null: "?", full: "?a=1&a=2",
 	},
 	"http.cookies": {
 		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "Cookie: " + r.Header.Get("Cookie") })
+			return l.requestOfCheck(func(r *http.Request) string { return "Cookie: " + r.Header.Get("Cookie") })
 		},
 		absent: "Cookie: ", emptied: "Cookie: ", null: "Cookie: ", full: "Cookie: a=1; a=2",
 	},
 	"http.auth": {
 		file: httpFile, filled: "[u, p]",
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "Authorization: " + r.Header.Get("Authorization") })
+			return l.requestOfCheck(func(r *http.Request) string { return "Authorization: " + r.Header.Get("Authorization") })
 		},
 		absent: "Authorization: ", emptied: refused, null: "Authorization: ", full: "Authorization: Basic dTpw",
 	},
@@ -184,22 +184,22 @@ func TestLists(t *testing.T) {
 			}
 		}
 	}
-	inOwnNetwork(t, func(t *testing.T) {
-		ip(t, "link set lo up")
-		ip(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
+	runInNetns(t, func(t *testing.T) {
+		runIP(t, "link set lo up")
+		runIP(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
 		for key, row := range listKeys {
 			_, name, _ := cutLast(key, ".")
 			t.Run(key, func(t *testing.T) {
 				t.Parallel()
-				row.is(t, name, "", row.absent)
-				row.is(t, name, name+": null", row.null)
-				row.is(t, name, name+": "+row.filled, row.full)
+				row.expectState(t, name, "", row.absent)
+				row.expectState(t, name, name+": null", row.null)
+				row.expectState(t, name, name+": "+row.filled, row.full)
 				empty := row.empty
 				if empty == nil {
 					empty = []string{"[]"}
 				}
 				for _, value := range empty {
-					row.is(t, name, name+": "+value, row.emptied)
+					row.expectState(t, name, name+": "+value, row.emptied)
 				}
 			})
 		}
@@ -214,8 +214,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return "", s, false
 }
 
-// is starts a daemon whose file has an entry, and compares what a client sees.
-func (k listKey) is(t *testing.T, name, entry, want string) {
+// expectState starts a daemon whose file has an entry, and compares what a client sees.
+func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	t.Helper()
 	l := &listTest{T: t}
 	l.service = startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
@@ -255,7 +255,7 @@ func refusedFile(t *testing.T, file string) string {
 		return ""
 	}
 	out, err := exec.Command(bin(t, "hacheck"), "-B", "127.0.0.1", "-p", "0", "--spool-root", filepath.Join(t.TempDir(), "spool"), "-c", conf).CombinedOutput()
-	if code(err) != 2 {
+	if exitCode(err) != 2 {
 		t.Errorf("the daemon ended with %v, want 2\n%s", err, out)
 	}
 	return string(out)
@@ -287,7 +287,7 @@ func keysWithLists(t *testing.T) (keys []string) {
 	}
 	for _, typ := range check.Types() {
 		for _, o := range typ.Options {
-			if takesList(typ.Name, o.Name) {
+			if isListOption(typ.Name, o.Name) {
 				keys = append(keys, typ.Name+"."+o.Name)
 			}
 		}
@@ -295,23 +295,23 @@ func keysWithLists(t *testing.T) (keys []string) {
 	return keys
 }
 
-// takesList tries whether an option of a check may be a list, or a mapping of names to lists.
-func takesList(typ, option string) bool {
+// isListOption tries whether an option of a check may be a list, or a mapping of names to lists.
+func isListOption(typ, option string) bool {
 	words := []any{"a", "b"}
 	for _, value := range []any{words, []any{words}, map[string]any{"a": words}} {
 		options := map[string]any{"use_tls": true, option: value} // some options are read with TLS only
 		_, err := check.Build(check.Spec{Type: typ, Options: options}, check.Defaults{Host: "127.0.0.1"})
-		if !complains(err, option) {
+		if !namesOption(err, option) {
 			return true
 		}
 	}
 	return false
 }
 
-// complains reports whether an error of check.Build is about an option.
-func complains(err error, option string) bool {
+// namesOption reports whether an error of check.Build is about an option.
+func namesOption(err error, option string) bool {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return complains(err, option) })
+		return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return namesOption(err, option) })
 	}
 	var wrong *check.OptionError
 	return errors.As(err, &wrong) && wrong.Option == option

@@ -25,14 +25,14 @@ const (
 	dashboardFile = "../packaging/grafana/hacheck.json"
 )
 
-// busyDaemon is a daemon to which a bit of everything has happened.
-func busyDaemon(t *testing.T) *daemon {
+// startBusyDaemon is a daemon to which a bit of everything has happened.
+func startBusyDaemon(t *testing.T) *daemon {
 	t.Helper()
 	d := startDaemon(t, "metrics_per_service: true\nhealthcheck_timeout: 1\ncache_max_entries: 1\n")
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	sick := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-	d.do("hadown", "down-now", "-r", "why")
-	d.do("hadown", "ends", "--for", "1h", "-r", "why")
+	d.mustRun("hadown", "down-now", "-r", "why")
+	d.mustRun("hadown", "ends", "--for", "1h", "-r", "why")
 	for _, path := range []string{
 		"/spool/web/0/", "/spool/down-now/0/", "/http/web/%d/", "/http/web/%d/", "/http/web/%d/other", "/http/sick/%[2]d/",
 		"/tcp/web/%d/", fmt.Sprintf("/tcp/web/%d/", freePort(t)), "/tcp/web/0/", "/smtp/web/%d/", "/redis/web/%d/", "/mysql/web/%d/", "/checks/web/0/",
@@ -61,7 +61,7 @@ func busyDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	d.get("/spool/all/0/")
-	d.do("hadown", "all", "-r", "why")
+	d.mustRun("hadown", "all", "-r", "why")
 	eventually(t, func() error {
 		if page := d.get("/metrics").body; !strings.Contains(page, `hacheck_config_reloads_total{result="done"} 1`) {
 			return fmt.Errorf("not reloaded")
@@ -95,8 +95,8 @@ func metricsOn(page string) map[string]bool {
 	return names
 }
 
-// read returns a file of the tree.
-func read(t testing.TB, path string) string {
+// readFile returns a file of the tree.
+func readFile(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -120,7 +120,7 @@ func expressions(t *testing.T) []string {
 			Targets []target `json:"targets"`
 		} `json:"panels"`
 	}
-	if err := json.Unmarshal([]byte(read(t, dashboardFile)), &board); err != nil {
+	if err := json.Unmarshal([]byte(readFile(t, dashboardFile)), &board); err != nil {
 		t.Fatalf("%s: %v", dashboardFile, err)
 	}
 	fill := strings.NewReplacer("$job", "hacheck", "$instance", ".+", "$__rate_interval", "5m")
@@ -153,15 +153,15 @@ func expressions(t *testing.T) []string {
 // metrics that are there.
 func TestMetricsPage(t *testing.T) {
 	t.Parallel()
-	page := busyDaemon(t).get("/metrics").body
-	critic := exec.Command(tool(t, "promtool"), "check", "metrics")
+	page := startBusyDaemon(t).get("/metrics").body
+	critic := exec.Command(findTool(t, "promtool"), "check", "metrics")
 	critic.Stdin = strings.NewReader(page)
 	if out, err := critic.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 	there := metricsOn(page)
 	for _, file := range []string{rulesFile, rulesTestFile, dashboardFile, "../docs/monitoring.md", "../docs/operating.md", "../docs/security.md"} {
-		text := read(t, file)
+		text := readFile(t, file)
 		named := 0
 		for _, name := range metricName.FindAllString(text, -1) {
 			if strings.HasSuffix(name, "_") { // process_*
@@ -177,7 +177,7 @@ func TestMetricsPage(t *testing.T) {
 		}
 	}
 	listed := map[string]bool{}
-	for line := range strings.Lines(read(t, "../docs/monitoring.md")) {
+	for line := range strings.Lines(readFile(t, "../docs/monitoring.md")) {
 		if m := regexp.MustCompile("^\\| `(hacheck_[a-z_]+)").FindStringSubmatch(line); m != nil {
 			listed[m[1]] = true
 		}
@@ -193,11 +193,11 @@ func TestMetricsPage(t *testing.T) {
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}} {
-		if out, err := exec.Command(tool(t, "promtool"), args...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(findTool(t, "promtool"), args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	rules, tests := read(t, rulesFile), read(t, rulesTestFile)
+	rules, tests := readFile(t, rulesFile), readFile(t, rulesTestFile)
 	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1)
 	if n := strings.Count(rules, "summary: "); n != len(alerts) || n == 0 {
 		t.Errorf("%d alerts, %d summaries", len(alerts), n)
@@ -208,7 +208,7 @@ func TestRules(t *testing.T) {
 		if !ok || !strings.Contains(tested, "exp_labels") {
 			t.Errorf("no test has %s fire", a[1])
 		}
-		if doc := read(t, "../docs/monitoring.md"); !strings.Contains(doc, "`"+a[1]+"`") {
+		if doc := readFile(t, "../docs/monitoring.md"); !strings.Contains(doc, "`"+a[1]+"`") {
 			t.Errorf("docs/monitoring.md does not say what to do about %s", a[1])
 		}
 	}
@@ -217,18 +217,18 @@ func TestRules(t *testing.T) {
 // TestDocumentedScrape: Prometheus takes the example of docs/monitoring.md, beside a copy of the rules.
 func TestDocumentedScrape(t *testing.T) {
 	t.Parallel()
-	_, example, ok := strings.Cut(read(t, "../docs/monitoring.md"), "```yml\n")
+	_, example, ok := strings.Cut(readFile(t, "../docs/monitoring.md"), "```yml\n")
 	example, _, closed := strings.Cut(example, "```")
 	if !ok || !closed {
 		t.Fatal("docs/monitoring.md has no ```yml block")
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"prometheus.yml": example, "hacheck.rules.yml": read(t, rulesFile)} {
+	for name, text := range map[string]string{"prometheus.yml": example, "hacheck.rules.yml": readFile(t, rulesFile)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command(tool(t, "promtool"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput(); err != nil {
+	if out, err := exec.Command(findTool(t, "promtool"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput(); err != nil {
 		t.Errorf("promtool check config: %v\n%s", err, out)
 	}
 }
@@ -236,7 +236,7 @@ func TestDocumentedScrape(t *testing.T) {
 // TestPrometheus: a real one scrapes a real daemon, takes the rules, and understands every expression of the dashboard.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
-	d := busyDaemon(t)
+	d := startBusyDaemon(t)
 	dir := t.TempDir()
 	rules, err := filepath.Abs(rulesFile)
 	if err != nil {
@@ -249,9 +249,9 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := "127.0.0.1:" + strconv.Itoa(freePort(t))
-	p := start(t, tool(t, "prometheus"), "--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+	p := start(t, findTool(t, "prometheus"), "--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+addr, "--log.level=warn")
-	p.ready(t, addr)
+	p.waitReady(t, addr)
 
 	ask := func(path string, into any) error {
 		a, err := get("http://" + addr + path)
@@ -326,7 +326,7 @@ func TestPrometheus(t *testing.T) {
 				}
 			}
 		}
-		if want := strings.Count(read(t, rulesFile), "- alert: "); n != want {
+		if want := strings.Count(readFile(t, rulesFile), "- alert: "); n != want {
 			return fmt.Errorf("%d rules, want %d", n, want)
 		}
 		return nil
@@ -341,7 +341,7 @@ func TestMetricsPerServiceBounded(t *testing.T) {
 	t.Parallel()
 	const limit, asked = 10_000, 10_500
 	d := startDaemon(t, "metrics_per_service: true\n")
-	keep := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	keep := &http.Client{Transport: &http.Transport{}, Timeout: waitLimit}
 	defer keep.CloseIdleConnections()
 	for i := range asked {
 		resp, err := keep.Get(fmt.Sprintf("%s/spool/service-%d/0/", d.url, i))
@@ -362,8 +362,8 @@ func TestMetricsPerServiceBounded(t *testing.T) {
 	}
 }
 
-// figure returns a value on the daemon's page at /metrics.
-func (d *daemon) figure(name string) float64 {
+// metric returns a value on the daemon's page at /metrics.
+func (d *daemon) metric(name string) float64 {
 	d.t.Helper()
 	page := d.get("/metrics").body
 	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(page)
@@ -386,7 +386,7 @@ func TestScrapesLeaveNothing(t *testing.T) {
 	// What the first requests make for good (the runtime's own goroutines and descriptors) is there from then on.
 	for range 3 {
 		for _, name := range names {
-			before[name] = d.figure(name)
+			before[name] = d.metric(name)
 		}
 	}
 	parallel(4, func(int) {
@@ -399,7 +399,7 @@ func TestScrapesLeaveNothing(t *testing.T) {
 	})
 	for _, name := range names {
 		eventually(t, func() error {
-			if now := d.figure(name); now > before[name] {
+			if now := d.metric(name); now > before[name] {
 				return fmt.Errorf("%s was %v, and is %v after 1,000 scrapes", name, before[name], now)
 			}
 			return nil
@@ -424,7 +424,7 @@ func TestIdle(t *testing.T) {
 	// The first look is for what still goes on behind that answer.
 	for _, l := range []time.Duration{2 * time.Second, length} {
 		file := filepath.Join(t.TempDir(), "strace")
-		s := exec.Command(tool(t, "strace"), "-f", "-o", file, "-p", strconv.Itoa(d.cmd.Process.Pid))
+		s := exec.Command(findTool(t, "strace"), "-f", "-o", file, "-p", strconv.Itoa(d.cmd.Process.Pid))
 		if err := s.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -432,7 +432,7 @@ func TestIdle(t *testing.T) {
 		<-time.After(l)
 		_ = s.Process.Signal(os.Interrupt)
 		_ = s.Wait()
-		log = read(t, file)
+		log = readFile(t, file)
 	}
 	calls := 0
 	for line := range strings.Lines(log) {
@@ -451,7 +451,7 @@ func startPlainDaemon(t *testing.T) *daemon {
 	t.Helper()
 	dir := t.TempDir()
 	plain := bin(t, "hacheck")
-	if underRace {
+	if raceEnabled {
 		plain = filepath.Join(dir, "hacheck")
 		build := exec.Command("go", "build", "-buildvcs=false", "-o", plain, "./cmd/hacheck")
 		build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
@@ -463,6 +463,6 @@ func startPlainDaemon(t *testing.T) *daemon {
 	d := &daemon{t: t, port: port, spool: filepath.Join(dir, "spool"), addr: "127.0.0.1:" + strconv.Itoa(port)}
 	d.url = "http://" + d.addr
 	d.process = start(t, plain, "-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", d.spool)
-	d.ready(t, d.addr)
+	d.waitReady(t, d.addr)
 	return d
 }

@@ -23,14 +23,14 @@ const insideNetns = "HACHECK_TEST_NETNS"
 // TestNetns proves that nothing is dialled for strangers, in a network namespace in which every connection attempt
 // and every datagram is counted, and which has addresses that come and go. It needs no root where users may have
 // namespaces of their own.
-func TestNetns(t *testing.T) { inOwnNetwork(t, inNetns) }
+func TestNetns(t *testing.T) { runInNetns(t, dialNoForeignHost) }
 
-// inOwnNetwork runs f, which is all of the test t, in a child process that has a network namespace of its own.
-func inOwnNetwork(t *testing.T, f func(t *testing.T)) {
+// runInNetns runs f, which is all of the test t, in a child process that has a network namespace of its own.
+func runInNetns(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	if dir := os.Getenv(insideNetns); dir != "" {
-		built.once.Do(func() { built.dir = dir })
-		t.Cleanup(func() { built.dir = "" }) // the parent's to remove
+		commands.once.Do(func() { commands.dir = dir })
+		t.Cleanup(func() { commands.dir = "" }) // the parent's to remove
 		f(t)
 		return
 	}
@@ -53,16 +53,16 @@ func inOwnNetwork(t *testing.T, f func(t *testing.T)) {
 	}
 }
 
-// ip runs iproute2's ip.
-func ip(t *testing.T, args string) {
+// runIP runs iproute2's ip.
+func runIP(t *testing.T, args string) {
 	t.Helper()
-	if out, err := exec.Command(tool(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(findTool(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %s: %v\n%s", args, err, out)
 	}
 }
 
-// sent returns how many connections this network has begun to open, and what else it has sent or tried to.
-func sent(t *testing.T) (opens, others int) {
+// countSent returns how many connections this network has begun to open, and what else it has sent or tried to.
+func countSent(t *testing.T) (opens, others int) {
 	t.Helper()
 	add := func(name, value string) {
 		n, err := strconv.Atoi(value)
@@ -101,26 +101,26 @@ func sent(t *testing.T) (opens, others int) {
 	return opens, others
 }
 
-func inNetns(t *testing.T) {
-	ip(t, "link set lo up")
+func dialNoForeignHost(t *testing.T) {
+	runIP(t, "link set lo up")
 	// Whatever is sent to anywhere leaves, and gets lost: a machine without routes would refuse to dial by itself.
-	ip(t, "route add default dev lo")
-	ip(t, "-6 route add default dev lo")
-	const allowed, stranger = "10.9.0.7", "10.1.2.3"
+	runIP(t, "route add default dev lo")
+	runIP(t, "-6 route add default dev lo")
+	const allowed, refused = "10.9.0.7", "10.1.2.3"
 	d := startDaemon(t, "check_hosts_allowed: [10.9.0.0/16]\nhealthcheck_timeout: 0.5\ncache_time: 0\nmysql_username: u\nmysql_password: p\nallow_remote_spool_changes: true\n")
-	d.do("hadown", "-r", "by hand", "downed")
-	web := startService(t, "127.0.0.1", 0, ok)
+	d.mustRun("hadown", "-r", "by hand", "downed")
+	web := startService(t, "127.0.0.1", 0, serveOK)
 
 	// ask sends a request, and returns the answer and what was sent because of it.
 	ask := func(request string, headers ...string) (a rawAnswer, dialled, others int) {
 		t.Helper()
-		opens, others := sent(t)
+		opens, others := countSent(t)
 		method, _, _ := strings.Cut(request, " ")
-		a, err := raw(d.addr, method, strings.Join(append([]string{request + " HTTP/1.0"}, headers...), "\r\n")+"\r\n\r\n")
+		a, err := exchangeRaw(d.addr, method, strings.Join(append([]string{request + " HTTP/1.0"}, headers...), "\r\n")+"\r\n\r\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, othersAfter := sent(t)
+		after, othersAfter := countSent(t)
 		return a, after - opens - 1, othersAfter - others // one connection was ours
 	}
 	port := strconv.Itoa(web.port)
@@ -137,7 +137,7 @@ func inNetns(t *testing.T) {
 		if a, dialled, _ = ask("GET /http/web/"+port+"/", state(allowed)); a.code != 503 || dialled != 1 {
 			t.Errorf("an allowed host: %d %q, %d dials; want 503, 1", a.code, a.body, dialled)
 		}
-		_, others := sent(t)
+		_, others := countSent(t)
 		conn, err := net.Dial("udp", "10.1.2.3:53")
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +146,7 @@ func inNetns(t *testing.T) {
 		if _, err := conn.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		if _, after := sent(t); after != others+1 {
+		if _, after := countSent(t); after != others+1 {
 			t.Errorf("a datagram is counted %d times", after-others)
 		}
 	})
@@ -158,7 +158,7 @@ func inNetns(t *testing.T) {
 			if p == "spool" {
 				want = 200
 			}
-			for _, header := range []string{"X-Nerve-Check-IP: " + stranger, "X-Nerve-Check-IP: 2001:db8::7", state(stranger), state("2001:db8::7"), state("10.8.255.255"), state("::ffff:" + stranger)} {
+			for _, header := range []string{"X-Nerve-Check-IP: " + refused, "X-Nerve-Check-IP: 2001:db8::7", state(refused), state("2001:db8::7"), state("10.8.255.255"), state("::ffff:" + refused)} {
 				a, dialled, others := ask(url, header)
 				if a.code != want || dialled != 0 || others != 0 {
 					t.Errorf("%s with %s: %d %q, %d dials, %d datagrams; want %d and none", url, header, a.code, a.body, dialled, others, want)
@@ -169,14 +169,14 @@ func inNetns(t *testing.T) {
 			}
 			// Whoever is asked about, an override answers first.
 			url = fmt.Sprintf("GET /%s/downed/%s/", p, port)
-			for _, address := range []string{stranger, allowed, "2001:db8::7", "127.0.0.1"} {
+			for _, address := range []string{refused, allowed, "2001:db8::7", "127.0.0.1"} {
 				if a, dialled, others := ask(url, state(address)); a.code != 503 || !strings.Contains(a.body, "by hand") || dialled+others != 0 {
 					t.Errorf("%s at %s: %d %q, %d dials, %d datagrams; want the override and none", url, address, a.code, a.body, dialled, others)
 				}
 			}
 			// Names are not resolved, whatever they look like.
 			url = fmt.Sprintf("GET /%s/web/%s/", p, port)
-			for _, address := range []string{"www.example.com", "10.9.0.7.example", allowed + ":80", "[" + stranger + "]", "x@" + allowed, "0x0a.9.0.7", "10.9", "fe80::1%lo", "../x", allowed + "/"} {
+			for _, address := range []string{"www.example.com", "10.9.0.7.example", allowed + ":80", "[" + refused + "]", "x@" + allowed, "0x0a.9.0.7", "10.9", "fe80::1%lo", "../x", allowed + "/"} {
 				for _, header := range []string{"X-Nerve-Check-IP: " + address, state(address)} {
 					if a, dialled, others := ask(url, header); a.code != 400 || dialled+others != 0 {
 						t.Errorf("%s with %s: %d %q, %d dials, %d datagrams; want 400 and none", url, header, a.code, a.body, dialled, others)
@@ -194,7 +194,7 @@ func inNetns(t *testing.T) {
 			{"GET /tcp/web/80", "X-Haproxy-Server-State: UP; port=abc; address=" + allowed, 400},
 			{"GET /http/web/80/%zz", "X-Nerve-Check-IP: " + allowed, 400},
 			{"POST /http/web/80/", "X-Nerve-Check-IP: " + allowed, 405},
-			{"POST /spool/web/80/?status=down", "X-Nerve-Check-IP: " + stranger, 400},
+			{"POST /spool/web/80/?status=down", "X-Nerve-Check-IP: " + refused, 400},
 			{"GET /http/web/80", "X-Nerve-Check-IP: " + allowed, 404},
 			{"GET http://10.9.0.7/", "X-Nerve-Check-IP: " + allowed, 404},
 			{"OPTIONS /", state(allowed), 404},
@@ -205,19 +205,19 @@ func inNetns(t *testing.T) {
 		}
 		// The daemon writes its log behind the answers.
 		eventually(t, func() error {
-			if !strings.Contains(d.out.String(), stranger) {
-				return fmt.Errorf("the log has no line about %s", stranger)
+			if !strings.Contains(d.out.String(), refused) {
+				return fmt.Errorf("the log has no line about %s", refused)
 			}
 			return nil
 		})
-		if n := strings.Count(d.out.String(), stranger); n > 20 {
-			t.Errorf("the log has %d lines about %s", n, stranger)
+		if n := strings.Count(d.out.String(), refused); n > 20 {
+			t.Errorf("the log has %d lines about %s", n, refused)
 		}
 	})
 
 	t.Run("addresses come and go", func(t *testing.T) {
 		url := "GET /tcp/web/" + strconv.Itoa(freePort(t))
-		stranger := func(address string) error {
+		expectRefused := func(address string) error {
 			if a, dialled, _ := ask(url, "X-Nerve-Check-IP: "+address); a.code != 403 || dialled != 0 {
 				return fmt.Errorf("%s: %d %q, %d dials; want 403 and none", address, a.code, a.body, dialled)
 			}
@@ -225,10 +225,10 @@ func inNetns(t *testing.T) {
 		}
 		own := []string{"192.0.2.10", "2001:db8:5::1"}
 		for i, add := range []string{"addr add 192.0.2.10/32 dev lo", "-6 addr add 2001:db8:5::1/128 dev lo nodad"} {
-			if err := stranger(own[i]); err != nil {
+			if err := expectRefused(own[i]); err != nil {
 				t.Fatal(err)
 			}
-			ip(t, add)
+			runIP(t, add)
 			// Strangers make the daemon look again five times a second at most.
 			began := time.Now()
 			eventually(t, func() error {
@@ -242,11 +242,11 @@ func inNetns(t *testing.T) {
 				t.Errorf("%s was a stranger for %v after it had come", own[i], took)
 			}
 		}
-		ip(t, "addr del 192.0.2.10/32 dev lo")
-		ip(t, "-6 addr del 2001:db8:5::1/128 dev lo")
+		runIP(t, "addr del 192.0.2.10/32 dev lo")
+		runIP(t, "-6 addr del 2001:db8:5::1/128 dev lo")
 		began := time.Now()
 		for _, address := range own {
-			eventually(t, func() error { return stranger(address) })
+			eventually(t, func() error { return expectRefused(address) })
 		}
 		if took := time.Since(began); took > 8*time.Second {
 			t.Errorf("the addresses were still ours %v after they had gone, want 5 s at most", took)

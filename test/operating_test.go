@@ -20,8 +20,8 @@ import (
 	"hacheck/internal/balancer"
 )
 
-// logLines returns every message that the daemon's code logs, with its level.
-func logLines(t *testing.T) map[string]string {
+// logTexts returns every message that the daemon's code logs, with its level.
+func logTexts(t *testing.T) map[string]string {
 	t.Helper()
 	lines := map[string]string{}
 	err := filepath.WalkDir("../internal", func(path string, e fs.DirEntry, err error) error {
@@ -39,7 +39,7 @@ func logLines(t *testing.T) map[string]string {
 		}
 		for _, d := range file.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Body != nil {
-				logLinesOf(t, path, f, lines)
+				logTextsOf(t, path, f, lines)
 			}
 		}
 		return nil
@@ -50,9 +50,9 @@ func logLines(t *testing.T) map[string]string {
 	return lines
 }
 
-// logLinesOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
+// logTextsOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
 // told.log and told.write(log, slog.LevelWarn, "message", ...).
-func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
+func logTextsOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
 	var texts func(e ast.Expr) []string
 	texts = func(e ast.Expr) []string {
 		switch e := e.(type) {
@@ -132,13 +132,13 @@ func TestLogLines(t *testing.T) {
 	t.Parallel()
 	row := regexp.MustCompile("(?m)^\\| (DEBUG|INFO|WARN|ERROR) \\| `([^`]+)` \\|")
 	listed := map[string]string{}
-	for _, m := range row.FindAllStringSubmatch(read(t, "../docs/monitoring.md"), -1) {
+	for _, m := range row.FindAllStringSubmatch(readFile(t, "../docs/monitoring.md"), -1) {
 		if listed[m[2]] != "" {
 			t.Errorf("docs/monitoring.md has two rows for %q", m[2])
 		}
 		listed[m[2]] = m[1]
 	}
-	logged := logLines(t)
+	logged := logTexts(t)
 	if len(logged) < 30 {
 		t.Errorf("found %d messages only: this test looks for the wrong thing", len(logged))
 	}
@@ -156,9 +156,9 @@ func TestLogLines(t *testing.T) {
 // TestSettingsAreNamed: what docs/monitoring.md, docs/operating.md and docs/security.md call a setting is one.
 func TestSettingsAreNamed(t *testing.T) {
 	t.Parallel()
-	help := read(t, "../internal/config/keys.go")
+	help := readFile(t, "../internal/config/keys.go")
 	_, page := balancerRows(t)
-	page += read(t, "../docs/operating.md") + read(t, "../docs/security.md")
+	page += readFile(t, "../docs/operating.md") + readFile(t, "../docs/security.md")
 	for _, name := range regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?::[^`]*)?`").FindAllStringSubmatch(page, -1) {
 		if strings.HasPrefix(name[1], "hacheck_") || strings.HasPrefix(name[1], "process_") || strings.HasPrefix(name[1], "go_") ||
 			slices.Contains([]string{"agent_listen", "http_listen", "beacon_listen", "allow_redirects"}, name[1]) {
@@ -173,7 +173,7 @@ func TestSettingsAreNamed(t *testing.T) {
 // TestVulncheckWithoutDatabase: a machine that cannot reach the database is told what is needed, and not that all is well.
 func TestVulncheckWithoutDatabase(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command(tool(t, "make"), "-s", "vulncheck", "VULNDB=http://127.0.0.1:"+strconv.Itoa(freePort(t)))
+	cmd := exec.Command(findTool(t, "make"), "-s", "vulncheck", "VULNDB=http://127.0.0.1:"+strconv.Itoa(freePort(t)))
 	cmd.Dir = ".."
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not checked: ") || !strings.Contains(string(out), "VULNDB=file:///") {
@@ -184,7 +184,7 @@ func TestVulncheckWithoutDatabase(t *testing.T) {
 // balancerRows returns what docs/monitoring.md says of the keys of /balancers, and the rest of it.
 func balancerRows(t *testing.T) (rows, rest string) {
 	t.Helper()
-	before, rows, _ := strings.Cut(read(t, "../docs/monitoring.md"), "### What balancers think\n")
+	before, rows, _ := strings.Cut(readFile(t, "../docs/monitoring.md"), "### What balancers think\n")
 	rows, after, _ := strings.Cut(rows, "\n### ")
 	return rows, before + after
 }

@@ -58,7 +58,7 @@ func TestPackages(t *testing.T) {
 		for _, format := range []struct{ name, file string }{{"deb", "hacheck_%s-1_amd64.deb"}, {"rpm", "hacheck-%s-1.x86_64.rpm"}} {
 			t.Run(format.name, func(t *testing.T) {
 				t.Parallel()
-				packageLife(t, format.name, filepath.Join(first, fmt.Sprintf(format.file, "1.0.0")), filepath.Join(second, fmt.Sprintf(format.file, "1.0.1")))
+				installUpgradeRemove(t, format.name, filepath.Join(first, fmt.Sprintf(format.file, "1.0.0")), filepath.Join(second, fmt.Sprintf(format.file, "1.0.1")))
 			})
 		}
 	})
@@ -69,7 +69,7 @@ func packagesReproducible(t *testing.T, first string) {
 	sources := t.TempDir()
 	copyTree(t, "..", sources)
 	second := makePackages(t, sources, "v1.0.0", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8")
-	want, got := sums(t, first), sums(t, second)
+	want, got := checksums(t, first), checksums(t, second)
 	if len(want) != 6 {
 		t.Errorf("make package made %v, want a deb, an rpm and a container's root for each of two architectures", want)
 	}
@@ -112,7 +112,7 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-func sums(t *testing.T, dir string) map[string]string {
+func checksums(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -129,10 +129,10 @@ func sums(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// must runs a program of this machine and returns all that it says.
-func must(t *testing.T, name string, args ...string) string {
+// mustOutput runs a program of this machine and returns all that it says.
+func mustOutput(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), tool(t, name), args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), findTool(t, name), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
@@ -143,7 +143,7 @@ func must(t *testing.T, name string, args ...string) string {
 func debFiles(t *testing.T, deb string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	for line := range strings.Lines(must(t, "dpkg-deb", "--contents", deb)) {
+	for line := range strings.Lines(mustOutput(t, "dpkg-deb", "--contents", deb)) {
 		f := strings.Fields(line)
 		if len(f) < 6 || f[0][0] == 'd' {
 			continue
@@ -156,7 +156,7 @@ func debFiles(t *testing.T, deb string) map[string]string {
 func rpmFiles(t *testing.T, rpm string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	for line := range strings.Lines(must(t, "rpm", "--query", "--package", "--queryformat", `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILELINKTOS}\n]`, rpm)) {
+	for line := range strings.Lines(mustOutput(t, "rpm", "--query", "--package", "--queryformat", `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILELINKTOS}\n]`, rpm)) {
 		f := strings.Fields(line)
 		if len(f) > 3 {
 			f = append(f[:3], "->", f[3])
@@ -230,35 +230,35 @@ func packageContents(t *testing.T, dist string) {
 		if diff := cmp.Diff(rpmFiles(t, rpm), rpmFiles(t, pair[1])); diff != "" {
 			t.Errorf("the rpm for %s has other files:\n%s", arch, diff)
 		}
-		if got := must(t, "dpkg-deb", "--field", pair[0], "Architecture"); strings.TrimSpace(got) != arch {
+		if got := mustOutput(t, "dpkg-deb", "--field", pair[0], "Architecture"); strings.TrimSpace(got) != arch {
 			t.Errorf("the deb for %s is for %s", arch, got)
 		}
 	}
-	if got, want := must(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+	if got, want := mustOutput(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the conffiles of the deb are %q, want %q", got, want)
 	}
-	if got, want := must(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+	if got, want := mustOutput(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the configuration files of the rpm are %q, want %q", got, want)
 	}
 	// Nothing of the machine that built them is in them.
-	if got := must(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
+	if got := mustOutput(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
 		t.Errorf("the rpm was built on and at %s", got)
 	}
 	for _, name := range []string{"control", "postinst", "prerm", "postrm"} {
-		if text := must(t, "dpkg-deb", "--info", deb, name); strings.Contains(text, "/work") || strings.Contains(text, "${") && name == "control" {
+		if text := mustOutput(t, "dpkg-deb", "--info", deb, name); strings.Contains(text, "/work") || strings.Contains(text, "${") && name == "control" {
 			t.Errorf("%s has paths or variables of the build:\n%s", name, text)
 		} else if name != "control" {
 			file := filepath.Join(t.TempDir(), name)
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			must(t, "sh", "-n", file)
+			mustOutput(t, "sh", "-n", file)
 		}
 	}
 }
 
-// packageLife runs testdata/packages/<kind>.sh, which has the steps.
-func packageLife(t *testing.T, kind, v1, v2 string) {
+// installUpgradeRemove runs testdata/packages/<kind>.sh, which has the steps.
+func installUpgradeRemove(t *testing.T, kind, v1, v2 string) {
 	dir := t.TempDir()
 	for to, from := range map[string]string{"v1." + kind: v1, "v2." + kind: v2, "common.sh": "testdata/packages/common.sh"} {
 		b, err := os.ReadFile(from)
@@ -279,7 +279,7 @@ func packageLife(t *testing.T, kind, v1, v2 string) {
 	}
 	args = append(args, "bash", filepath.Join(scripts, "chroot.sh"), t.TempDir(), filepath.Join(scripts, kind+".sh"),
 		filepath.Join(dir, "v1."+kind), filepath.Join(dir, "v2."+kind), filepath.Join(dir, "common.sh"))
-	out, err := exec.CommandContext(t.Context(), tool(t, "unshare"), args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), findTool(t, "unshare"), args...).CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "DONE\n") {
 		t.Fatalf("%s.sh in a copy of this machine (needs root, or namespaces for users with uidmap): %v\n%s", kind, err, out)
 	}
@@ -368,8 +368,8 @@ var generated struct {
 	err  error
 }
 
-// texts returns where packaging/generate has written what it makes of the commands.
-func texts(t *testing.T) string {
+// documentedText returns where packaging/generate has written what it makes of the commands.
+func documentedText(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Dir(bin(t, "hacheck"))
 	generated.once.Do(func() {
@@ -434,17 +434,17 @@ func optionsIn(help string) (names []string) {
 // them and no others, and its exit codes.
 func TestManPages(t *testing.T) {
 	t.Parallel()
-	dir := texts(t)
+	dir := documentedText(t)
 	for name, help := range helpPages(t) {
 		section := "1"
 		if strings.HasPrefix(name, "hacheck") {
 			section = "8"
 		}
 		path := filepath.Join(dir, "man", "man"+section, name+"."+section)
-		if out := must(t, "groff", "-ww", "-man", "-Tutf8", "-z", path); out != "" {
+		if out := mustOutput(t, "groff", "-ww", "-man", "-Tutf8", "-z", path); out != "" {
 			t.Errorf("%s: %s", name, out)
 		}
-		text := must(t, "groff", "-man", "-Tascii", "-P-cbou", "-rLL=200n", path)
+		text := mustOutput(t, "groff", "-man", "-Tascii", "-P-cbou", "-rLL=200n", path)
 		_, options, _ := strings.Cut(text, "\nOPTIONS\n")
 		options = regexp.MustCompile(`\n[A-Z]`).Split(options, 2)[0]
 		var has []string
@@ -469,7 +469,7 @@ func TestManPages(t *testing.T) {
 			t.Errorf("the page of %s says of it no more than %q", name, brief)
 		}
 	}
-	text := must(t, "groff", "-ww", "-man", "-Tascii", "-P-cbou", filepath.Join(dir, "man/man5/hacheck.yaml.5"))
+	text := mustOutput(t, "groff", "-ww", "-man", "-Tascii", "-P-cbou", filepath.Join(dir, "man/man5/hacheck.yaml.5"))
 	source, err := os.ReadFile("../internal/config/services.go")
 	if err != nil {
 		t.Fatal(err)
@@ -493,9 +493,9 @@ func TestManPages(t *testing.T) {
 // TestCompletions asks the shells themselves what they complete, in a world with one service down.
 func TestCompletions(t *testing.T) {
 	t.Parallel()
-	dir := texts(t)
+	dir := documentedText(t)
 	root := filepath.Join(t.TempDir(), "spool")
-	must(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
+	mustOutput(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
 	// The commands of a user's PATH, for this spool.
 	path := t.TempDir()
 	for _, name := range []string{"hashowdowned", "halist"} {
@@ -506,7 +506,7 @@ func TestCompletions(t *testing.T) {
 	}
 	shell := func(name string, args ...string) []string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), tool(t, name), args...)
+		cmd := exec.CommandContext(t.Context(), findTool(t, name), args...)
 		cmd.Dir = t.TempDir() // shells complete the names of files, too
 		cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "TERM=dumb")
 		out, err := cmd.CombinedOutput()
@@ -538,7 +538,7 @@ func TestCompletions(t *testing.T) {
 			t.Parallel()
 			for page, help := range pages {
 				words := strings.Split(page, "-")
-				if diff := cmp.Diff(optionsIn(help), both(complete(append(slices.Clone(words), "-")...), complete(append(words, "--")...)), cmpopts.EquateEmpty()); diff != "" {
+				if diff := cmp.Diff(optionsIn(help), union(complete(append(slices.Clone(words), "-")...), complete(append(words, "--")...)), cmpopts.EquateEmpty()); diff != "" {
 					t.Errorf("the options of %s (-help +completion):\n%s", page, diff)
 				}
 			}
@@ -562,7 +562,7 @@ func TestCompletions(t *testing.T) {
 	t.Run("zsh", func(t *testing.T) {
 		t.Parallel()
 		script := filepath.Join(dir, "completions/zsh/_hacheck")
-		must(t, "zsh", "-n", script)
+		mustOutput(t, "zsh", "-n", script)
 		b, err := os.ReadFile(script)
 		if err != nil {
 			t.Fatal(err)
@@ -582,8 +582,8 @@ func TestCompletions(t *testing.T) {
 	})
 }
 
-// both are the words of a and b that are options, each once, sorted.
-func both(a, b []string) (all []string) {
+// union are the words of a and b that are options, each once, sorted.
+func union(a, b []string) (all []string) {
 	for _, w := range append(a, b...) {
 		if strings.HasPrefix(w, "-") {
 			all = append(all, w)
@@ -597,8 +597,8 @@ func both(a, b []string) (all []string) {
 // every key.
 func TestConfigFile(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(texts(t), "hacheck.yaml")
-	must(t, bin(t, "hacheck"), "--check-config", "-c", path)
+	path := filepath.Join(documentedText(t), "hacheck.yaml")
+	mustOutput(t, bin(t, "hacheck"), "--check-config", "-c", path)
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -632,14 +632,14 @@ func TestConfigFile(t *testing.T) {
 // TestUnits: systemd finds nothing wrong with the units and little that the daemon could do beyond its business.
 func TestUnits(t *testing.T) {
 	t.Parallel()
-	must(t, "systemd-analyze", "security", "--offline=true", "--threshold=30", "../packaging/systemd/hacheck.service")
+	mustOutput(t, "systemd-analyze", "security", "--offline=true", "--threshold=30", "../packaging/systemd/hacheck.service")
 }
 
 // TestHAProxyExample: HAProxy takes the example.
 func TestHAProxyExample(t *testing.T) {
 	t.Parallel()
-	servertest.CheckHAProxyNames(t, read(t, "../packaging/haproxy.cfg"))
-	if out := must(t, servertest.FindHAProxy(t), "-c", "-f", "../packaging/haproxy.cfg"); strings.Contains(out, "WARN") {
+	servertest.CheckHAProxyNames(t, readFile(t, "../packaging/haproxy.cfg"))
+	if out := mustOutput(t, servertest.FindHAProxy(t), "-c", "-f", "../packaging/haproxy.cfg"); strings.Contains(out, "WARN") {
 		t.Error(out)
 	}
 }

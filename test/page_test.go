@@ -35,11 +35,11 @@ type browser struct{ ctx context.Context }
 func startBrowser(t *testing.T) browser {
 	t.Helper()
 	ctx, stop := chromedp.NewExecAllocator(t.Context(),
-		chromedp.ExecPath(tool(t, "chromium")), chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(findTool(t, "chromium")), chromedp.UserDataDir(t.TempDir()),
 		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(patience),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(waitLimit),
 	)
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
@@ -72,12 +72,12 @@ func (c browser) open(t *testing.T, width, height int64, url string) *tab {
 func (b *tab) load(url string) {
 	b.t.Helper()
 	b.do(chromedp.Navigate(url))
-	b.until(`performance.getEntriesByName("shown").length > 0`)
+	b.waitFor(`performance.getEntriesByName("shown").length > 0`)
 }
 
 func (c browser) tab(t *testing.T, width, height int64) *tab {
 	t.Helper()
-	ctx, stop := context.WithTimeout(c.ctx, 3*patience)
+	ctx, stop := context.WithTimeout(c.ctx, 3*waitLimit)
 	t.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
 	t.Cleanup(stop)
@@ -119,8 +119,8 @@ func eval[T any](b *tab, js string) T {
 	return v
 }
 
-// until waits for an expression to be true.
-func (b *tab) until(js string) {
+// waitFor waits for an expression to be true.
+func (b *tab) waitFor(js string) {
 	b.t.Helper()
 	eventually(b.t, func() error {
 		v, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
@@ -137,8 +137,8 @@ func (b *tab) rows(section string) []string {
 	return eval[[]string](b, `[...document.querySelectorAll("#`+section+` tbody tr")].filter(r => !r.hidden).map(r => [...r.children].map(c => c.innerText.replace(/\s+/g, " ").trim()).join(" | "))`)
 }
 
-// askAs asks the daemon as a balancer does.
-func (d *daemon) askAs(node, server, state, path string) {
+// requestAs asks the daemon as a balancer does.
+func (d *daemon) requestAs(node, server, state, path string) {
 	d.t.Helper()
 	conn, err := dial(d.addr)
 	if err != nil {
@@ -151,8 +151,8 @@ func (d *daemon) askAs(node, server, state, path string) {
 	}
 }
 
-// put writes a spool file.
-func (d *daemon) put(name, content string) {
+// writeSpoolFile writes a spool file.
+func (d *daemon) writeSpoolFile(name, content string) {
 	d.t.Helper()
 	if err := os.WriteFile(filepath.Join(d.spool, name), []byte(content), 0o644); err != nil {
 		d.t.Fatal(err)
@@ -172,19 +172,19 @@ func TestPage(t *testing.T) {
 		d := startDaemon(t, "")
 		gone := fmt.Sprintf("/tcp/db/%d", freePort(t))
 		path := func(service, rest string) string { return fmt.Sprintf("/http/%s/%d/%s", service, web.port, rest) }
-		d.put("mail", `{"reason":"known false alarm","expiration":null,"creation":1500000000,"state":"up"}`)
-		d.put("search", `{"reason":"bob","expiration":4000000000,"creation":1500000000,"state":"drain"}`)
-		d.put("web:10.0.0.9:80", hostile)
-		d.put("web", `{"reason":"kernel upgrade (alice)","expiration":null,"creation":1500000000.5}`)
+		d.writeSpoolFile("mail", `{"reason":"known false alarm","expiration":null,"creation":1500000000,"state":"up"}`)
+		d.writeSpoolFile("search", `{"reason":"bob","expiration":4000000000,"creation":1500000000,"state":"drain"}`)
+		d.writeSpoolFile("web:10.0.0.9:80", hostile)
+		d.writeSpoolFile("web", `{"reason":"kernel upgrade (alice)","expiration":null,"creation":1500000000.5}`)
 		for range 2 {
-			d.askAs("lb1", "be/web1", "DOWN; scur=0/2; qcur=0", path("web", ""))
-			d.askAs("lb2", "be/web1", "UP 1/3; scur=14/20; qcur=2", path("web", ""))
-			d.askAs(hostileName, hostileName, "UP; scur=1/1; qcur=0", path("api", "bad"))
-			d.askAs("lb1", "be/db1", "UP; scur=3/3; qcur=0", gone)
+			d.requestAs("lb1", "be/web1", "DOWN; scur=0/2; qcur=0", path("web", ""))
+			d.requestAs("lb2", "be/web1", "UP 1/3; scur=14/20; qcur=2", path("web", ""))
+			d.requestAs(hostileName, hostileName, "UP; scur=1/1; qcur=0", path("api", "bad"))
+			d.requestAs("lb1", "be/db1", "UP; scur=3/3; qcur=0", gone)
 			for i := range 8 {
-				d.askAs(fmt.Sprintf("edge%d", i), "be/img1", "UP; scur=1/8; qcur=0", path("img", ""))
+				d.requestAs(fmt.Sprintf("edge%d", i), "be/img1", "UP; scur=1/8; qcur=0", path("img", ""))
 			}
-			d.askAs("lb1", "be/search1", "NOLB 2/2; scur=5/5; qcur=0", path("search", ""))
+			d.requestAs("lb1", "be/search1", "NOLB 2/2; scur=5/5; qcur=0", path("search", ""))
 		}
 		return d, web.port
 	}
@@ -203,7 +203,7 @@ func TestPage(t *testing.T) {
 		}
 		// What the page advises works, and ends the emptiness.
 		d.get("/tcp/web/8080")
-		b.until(`document.querySelector("#empty").hidden && !document.querySelector("#services").hidden`)
+		b.waitFor(`document.querySelector("#empty").hidden && !document.querySelector("#services").hidden`)
 	})
 
 	t.Run("five services", func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestPage(t *testing.T) {
 		}
 
 		// What strangers write is text, whatever it looks like.
-		b.until("!asking && timer !== 0") // let an image fail to load
+		b.waitFor("!asking && timer !== 0") // let an image fail to load
 		if got := eval[string](b, `JSON.stringify([window.pwned, document.scripts.length, document.images.length])`); got != "[null,1,0]" {
 			t.Errorf("strangers put elements into the page: %s", got)
 		}
@@ -266,7 +266,7 @@ func TestPage(t *testing.T) {
 		d, port := five(t)
 		b := chromium.open(t, 1280, 800, d.url)
 		b.do(chromedp.Click(chromedp.CSS("details summary")), chromedp.Focus(chromedp.ID("filter")), chromedp.KeyEvent("IMG UP"))
-		b.until(`location.hash === "#IMG%20UP"`)
+		b.waitFor(`location.hash === "#IMG%20UP"`)
 		if got := b.rows("services"); len(got) != 1 || !strings.Contains(got[0], "edge7") {
 			t.Fatalf("filtered and unfolded: %q", got)
 		}
@@ -276,10 +276,10 @@ func TestPage(t *testing.T) {
 		mark := `document.querySelector("#services tbody tr:not([hidden])").dataset.mark`
 		eval[string](b, mark+` = "same"`)
 		eval[string](b, `getSelection().selectAllChildren(document.querySelector("#services tbody tr:not([hidden]) .name")), ""`)
-		d.askAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/", port))
-		d.do("hadown", "-r", "carol", "db")
-		b.until(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
-		b.until(`document.querySelector("#services summary").textContent.endsWith(" 77 sessions")`)
+		d.requestAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/", port))
+		d.mustRun("hadown", "-r", "carol", "db")
+		b.waitFor(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
+		b.waitFor(`document.querySelector("#services summary").textContent.endsWith(" 77 sessions")`)
 		if got := eval[string](b, `[document.activeElement.id, document.activeElement.value, `+mark+`, document.querySelector("#services details").open, getSelection().toString()].join()`); got != "filter,IMG UP,same,true,img" {
 			t.Errorf("a refresh has taken away focus, filter, row, unfolding or selection: %s", got)
 		}
@@ -289,24 +289,24 @@ func TestPage(t *testing.T) {
 		if got := eval[string](b, `document.querySelector("#news").textContent`); !strings.HasSuffix(got, "  db is down: carol") {
 			t.Errorf("news: %q", got)
 		}
-		d.do("haup", "db", "web", "search", "mail")
-		b.until(`document.querySelectorAll("#overrides tbody tr").length === 1`)
+		d.mustRun("haup", "db", "web", "search", "mail")
+		b.waitFor(`document.querySelectorAll("#overrides tbody tr").length === 1`)
 		if got := eval[string](b, `document.querySelector("#news").textContent`); !strings.Contains(got, "; and 1 more change") && !strings.Contains(got, "db is") {
 			t.Errorf("news: %q", got)
 		}
 
 		b.do(chromedp.KeyEvent(kb.Escape))
-		b.until(`location.hash === ""`)
+		b.waitFor(`location.hash === ""`)
 		if n := len(b.rows("services")); n != 5 {
 			t.Errorf("%d rows without a filter", n)
 		}
 		// A row that moves takes the focus with it.
-		d.askAs("lb1", "be/home1", "UP; scur=0/0; qcur=0", fmt.Sprintf("/http/home/%d/", port))
+		d.requestAs("lb1", "be/home1", "UP; scur=0/0; qcur=0", fmt.Sprintf("/http/home/%d/", port))
 		order := `[...document.querySelectorAll("#services .name")].map(n => n.textContent).join()`
-		b.until(order + ` === "api,db,home,img,search,web"`)
+		b.waitFor(order + ` === "api,db,home,img,search,web"`)
 		b.do(chromedp.Focus(chromedp.CSS("#services summary")))
-		d.askAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/bad", port))
-		b.until(order + `=== "api,db,img,home,search,web"`)
+		d.requestAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/bad", port))
+		b.waitFor(order + `=== "api,db,img,home,search,web"`)
 		if got := eval[string](b, `document.activeElement.textContent`); !strings.HasPrefix(got, "8 balancers") {
 			t.Errorf("the focus is on %q", got)
 		}
@@ -318,7 +318,7 @@ func TestPage(t *testing.T) {
 		}
 		b.do(chromedp.Navigate("about:blank"))
 		b.load(d.url + "/#%zz")
-		b.until(`document.querySelectorAll("#services tbody tr:not([hidden])").length === 6`)
+		b.waitFor(`document.querySelectorAll("#services tbody tr:not([hidden])").length === 6`)
 	})
 
 	t.Run("paused and hidden", func(t *testing.T) {
@@ -326,17 +326,17 @@ func TestPage(t *testing.T) {
 		b := chromium.open(t, 1280, 800, d.url)
 		idle := `timer === 0 && !asking`
 		b.do(chromedp.Focus(chromedp.ID("pause")), chromedp.KeyEvent(" "))
-		b.until(idle)
+		b.waitFor(idle)
 		if got := eval[string](b, `document.querySelector("#pause").getAttribute("aria-pressed")`); got != "true" {
 			t.Errorf("aria-pressed is %s", got)
 		}
 		b.do(chromedp.KeyEvent(kb.Enter))
-		b.until("timer !== 0")
+		b.waitFor("timer !== 0")
 		eval[bool](b, `Object.defineProperty(document, "hidden", {value: true, configurable: true}), document.dispatchEvent(new Event("visibilitychange"))`)
-		b.until(idle)
-		d.do("hadown", "-r", "while hidden", "db")
+		b.waitFor(idle)
+		d.mustRun("hadown", "-r", "while hidden", "db")
 		eval[bool](b, `delete document.hidden && document.dispatchEvent(new Event("visibilitychange"))`)
-		b.until(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
+		b.waitFor(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
 	})
 
 	t.Run("the daemon stops", func(t *testing.T) {
@@ -348,15 +348,15 @@ func TestPage(t *testing.T) {
 		if err := d.stop(); err != nil {
 			t.Fatal(err)
 		}
-		b.until(`!document.querySelector("#lost").hidden`)
-		b.until(`/^as of \d+.s ago$/.test(document.querySelector("#asof").textContent)`)
+		b.waitFor(`!document.querySelector("#lost").hidden`)
+		b.waitFor(`/^as of \d+.s ago$/.test(document.querySelector("#asof").textContent)`)
 		got := eval[string](b, `document.querySelector("[role=alert]").textContent`)
 		if !strings.HasPrefix(got, "hacheck does not answer. What you see is from ") || len(b.rows("services")) != 3 {
 			t.Errorf("%q, %q", got, b.rows("services"))
 		}
 		again := start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", fmt.Sprint(d.port), "--spool-root", d.spool)
-		again.ready(t, d.addr)
-		b.until(`document.querySelector("#lost").hidden && document.querySelector("#services").hidden`)
+		again.waitReady(t, d.addr)
+		b.waitFor(`document.querySelector("#lost").hidden && document.querySelector("#services").hidden`)
 		if got := b.rows("overrides"); len(got) != 4 {
 			t.Errorf("%q", got)
 		}
@@ -364,8 +364,8 @@ func TestPage(t *testing.T) {
 
 	t.Run("narrow and dark", func(t *testing.T) {
 		d, port := five(t)
-		d.askAs(strings.Repeat("n", 250), "s", "UP; scur=1/1", fmt.Sprintf("/http/%s/%d/", strings.Repeat("w", 200), port))
-		d.put("all", `{"reason":"`+strings.Repeat("r", 2000)+`"}`)
+		d.requestAs(strings.Repeat("n", 250), "s", "UP; scur=1/1", fmt.Sprintf("/http/%s/%d/", strings.Repeat("w", 200), port))
+		d.writeSpoolFile("all", `{"reason":"`+strings.Repeat("r", 2000)+`"}`)
 		for _, scheme := range []string{"light", "dark"} {
 			for _, width := range []int64{320, 360, 900, 1280} {
 				b := chromium.open(t, width, 740, d.url)
@@ -413,7 +413,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("ways of Tab: %s", diff)
 		}
 		b.do(chromedp.KeyEvent(kb.Enter))
-		b.until(`document.querySelector("footer details").open`)
+		b.waitFor(`document.querySelector("footer details").open`)
 
 		roles := b.roles()
 		for _, role := range []string{"searchbox", "button", "link", "DisclosureTriangle", "image", "table", "heading", "rowheader", "columnheader"} {
@@ -445,13 +445,13 @@ func TestPage(t *testing.T) {
 
 	t.Run("500 services", func(t *testing.T) {
 		d := startDaemon(t, "")
-		web := startService(t, "127.0.0.1", 0, ok)
+		web := startService(t, "127.0.0.1", 0, serveOK)
 		for i := range 500 {
 			for lb := range 2 {
-				d.askAs(fmt.Sprintf("lb%d", lb), fmt.Sprintf("be/s%d", i), "UP; scur=3/9; qcur=0", fmt.Sprintf("/http/service-%03d/%d/", i, web.port))
+				d.requestAs(fmt.Sprintf("lb%d", lb), fmt.Sprintf("be/s%d", i), "UP; scur=3/9; qcur=0", fmt.Sprintf("/http/service-%03d/%d/", i, web.port))
 			}
 		}
-		d.do("hadown", "-r", "x", "service-007", "service-133")
+		d.mustRun("hadown", "-r", "x", "service-007", "service-133")
 		b := chromium.tab(t, 1440, 1000)
 		if _, err := chromedp.Call(b.ctx, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks}); err != nil {
 			t.Fatal(err)

@@ -43,7 +43,7 @@ func TestSlowReadersOfPages(t *testing.T) {
 	before := d.rss()
 
 	pages := []string{"/overview", "/balancers", "/", "/recent", "/recent?threshold=%d", "/metrics", "/status/count"}
-	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: patience}
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: waitLimit}
 	for i := range slow {
 		c, err := from.Dial("tcp", d.addr)
 		if err != nil {
@@ -58,8 +58,8 @@ func TestSlowReadersOfPages(t *testing.T) {
 		_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nUser-Agent: x\r\n\r\n", page)
 	}
 
-	stranger := caller(t, "127.0.0.3")
-	refused := ask(t, stranger, http.MethodGet, d.url+"/overview", nil)
+	stranger := clientAt(t, "127.0.0.3")
+	refused := sendRequest(t, stranger, http.MethodGet, d.url+"/overview", nil)
 	if refused.code != 503 || refused.header.Get("Retry-After") == "" || !strings.Contains(refused.body, "Too many") {
 		t.Errorf("beside %d slow readers, the same client gets %d %.100q %v, want 503 that says when to ask again", slow, refused.code, refused.body, refused.header)
 	}
@@ -68,15 +68,15 @@ func TestSlowReadersOfPages(t *testing.T) {
 			t.Errorf("beside them another client gets %d %.100q for %s", a.code, a.body, path)
 		}
 	}
-	if a := ask(t, stranger, http.MethodGet, d.url+"/spool/web/0/", nil); a.code != 200 {
+	if a := sendRequest(t, stranger, http.MethodGet, d.url+"/spool/web/0/", nil); a.code != 200 {
 		t.Errorf("a check by that client is answered %d %.100s", a.code, a.body)
 	}
 	// It holds a few pages, and whatever making each of them once has cost.
-	if grown := d.rss() - before; grown > 3*slack() {
+	if grown := d.rss() - before; grown > 3*memoryTolerance() {
 		t.Errorf("%d slow readers have the daemon grow by %d MB", slow, grown>>20)
 	}
 	eventually(t, func() error {
-		if a := ask(t, stranger, http.MethodGet, d.url+"/recent", nil); a.code != 200 {
+		if a := sendRequest(t, stranger, http.MethodGet, d.url+"/recent", nil); a.code != 200 {
 			return fmt.Errorf("the places of slow readers are not free again: %d %.100s", a.code, a.body)
 		}
 		return nil
@@ -133,7 +133,7 @@ func TestSafeBesideSlowReaders(t *testing.T) {
 	d := startDaemon(t, "")
 	d.fillTables(1500)
 	for i := range 60 {
-		from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i/6+1))}, Timeout: patience}
+		from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i/6+1))}, Timeout: waitLimit}
 		c, err := from.Dial("tcp", d.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -160,7 +160,7 @@ func TestSafeBesideSlowReaders(t *testing.T) {
 		}
 	}
 	// It has asked, and refuses because of what it was told: who asks here is no balancer.
-	if out, err := d.try("hadown", "web", "--safe", "-p", fmt.Sprint(d.port)); code(err) != 1 || !strings.Contains(out, "what it has left cannot be known") && !strings.Contains(out, "no balancer") {
+	if out, err := d.run("hadown", "web", "--safe", "-p", fmt.Sprint(d.port)); exitCode(err) != 1 || !strings.Contains(out, "what it has left cannot be known") && !strings.Contains(out, "no balancer") {
 		t.Errorf("hadown --safe: %v %s", err, out)
 	}
 }

@@ -32,8 +32,8 @@ func pythonTool(t *testing.T, root, action, name string, args ...string) string 
 	return string(out)
 }
 
-// pythonSays is what the tools of the original make of a file.
-type pythonSays struct {
+// pythonView is what the tools of the original make of a file.
+type pythonView struct {
 	Up         bool     `json:"up"`
 	Reason     string   `json:"reason"`
 	Expiration string   `json:"expiration"`
@@ -41,7 +41,7 @@ type pythonSays struct {
 	Keys       []string `json:"keys"`
 }
 
-func pythonReads(t *testing.T, root, name string) (says pythonSays) {
+func readWithPython(t *testing.T, root, name string) (says pythonView) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(pythonTool(t, root, "read", name)), &says); err != nil {
 		t.Fatal(err)
@@ -65,11 +65,11 @@ func TestPythonReadsOurs(t *testing.T) {
 		}
 	}
 	began := time.Now().Unix()
-	d.do("hadown", "-r", "kernel upgrade", "web")
-	d.do("hadown", "-r", "bücher \"50%\" <b>\nand more", "-e", "4000000000.25", "quoted")
-	d.do("hadown", "-r", "one port", "-P", "80", "web")
-	d.do("hadown", "-r", "a pod", "-P", "80", "-H", "2001:db8::1", "web")
-	d.do("hadown", "-r", "everything", "all")
+	d.mustRun("hadown", "-r", "kernel upgrade", "web")
+	d.mustRun("hadown", "-r", "bücher \"50%\" <b>\nand more", "-e", "4000000000.25", "quoted")
+	d.mustRun("hadown", "-r", "one port", "-P", "80", "web")
+	d.mustRun("hadown", "-r", "a pod", "-P", "80", "-H", "2001:db8::1", "web")
+	d.mustRun("hadown", "-r", "everything", "all")
 	post("/spool/posted/0/status", url.Values{"status": {"down"}, "reason": {"by hånd"}, "expiration": {"4000000000"}, "creation": {"1234.5"}})
 	post("/spool/posted/81/", url.Values{"status": {"down"}, "reason": {""}})
 	// Ours alone writes a state; to the tools of the original it is a key like any other, and the service is down.
@@ -87,7 +87,7 @@ func TestPythonReadsOurs(t *testing.T) {
 		{"posted:81", "", "", ""},
 		{"drained", "drain it", "4000000000.000000", "1500000000.500000"},
 	} {
-		got := pythonReads(t, d.spool, c.name)
+		got := readWithPython(t, d.spool, c.name)
 		if got.Up || got.Reason != c.reason || got.Expiration != c.expiration || c.creation != "" && got.Creation != c.creation {
 			t.Errorf("%s: Python reads %+v, want down, %q until %q since %q", c.name, got, c.reason, c.expiration, c.creation)
 		}
@@ -103,9 +103,9 @@ func TestPythonReadsOurs(t *testing.T) {
 			t.Errorf("%s: Python reads the keys %q, want %q", c.name, got.Keys, want)
 		}
 	}
-	d.do("haup", "web", "all", "posted")
+	d.mustRun("haup", "web", "all", "posted")
 	for _, name := range []string{"web", "all", "posted"} {
-		if got := pythonReads(t, d.spool, name); !got.Up {
+		if got := readWithPython(t, d.spool, name); !got.Up {
 			t.Errorf("%s after haup: Python reads %+v", name, got)
 		}
 	}
@@ -148,8 +148,8 @@ func TestPythonWritesOurs(t *testing.T) {
 		} else if !paasta.MatchString(a.body) {
 			t.Errorf("%s %s: PaaSTA cannot read %q", c.action, c.argument, a.body)
 		}
-		if out, err := d.try("hastatus", "web"); code(err) != 1 || out != c.status {
-			t.Errorf("%s %s: hastatus says %q, exit %d; want %q, exit 1", c.action, c.argument, out, code(err), c.status)
+		if out, err := d.run("hastatus", "web"); exitCode(err) != 1 || out != c.status {
+			t.Errorf("%s %s: hastatus says %q, exit %d; want %q, exit 1", c.action, c.argument, out, exitCode(err), c.status)
 		}
 		pythonTool(t, d.spool, "remove", "web")
 		if a := d.get("/spool/web/80/"); a.code != 200 || a.body != "" {
@@ -163,8 +163,8 @@ func TestPythonWritesOurs(t *testing.T) {
 		t.Errorf("expired: %d %q, want 200", a.code, a.body)
 	}
 	pythonTool(t, d.spool, "write", "web", `{"reason": "r", "expiration": 4000000000, "creation": 1500000000.5}`)
-	d.do("hadown", "-r", "r", "web")
-	if got := pythonReads(t, d.spool, "web"); got.Creation != "1500000000.500000" || got.Expiration != "" {
+	d.mustRun("hadown", "-r", "r", "web")
+	if got := readWithPython(t, d.spool, "web"); got.Creation != "1500000000.500000" || got.Expiration != "" {
 		t.Errorf("renewed by hadown: Python reads %+v, want its own creation and no expiration", got)
 	}
 

@@ -79,8 +79,8 @@ type rawAnswer struct {
 	body string
 }
 
-// raw sends bytes on a connection of its own and reads one answer. After it nothing more may come.
-func raw(addr, method, request string) (rawAnswer, error) {
+// exchangeRaw sends bytes on a connection of its own and reads one answer. After it nothing more may come.
+func exchangeRaw(addr, method, request string) (rawAnswer, error) {
 	var a rawAnswer
 	conn, err := dial(addr)
 	if err != nil {
@@ -193,7 +193,7 @@ func TestRequests(t *testing.T) {
 	}
 	for _, c := range cases {
 		method, _, _ := strings.Cut(c.give[0], " ")
-		a, err := raw(d.addr, method, strings.Join(c.give, "\r\n")+"\r\n\r\n")
+		a, err := exchangeRaw(d.addr, method, strings.Join(c.give, "\r\n")+"\r\n\r\n")
 		if err == nil {
 			err = c.check(a)
 		}
@@ -225,7 +225,7 @@ func TestOverrideFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		a, err := raw(d.addr, "GET", "GET /spool/web/80/ HTTP/1.0\r\n\r\n")
+		a, err := exchangeRaw(d.addr, "GET", "GET /spool/web/80/ HTTP/1.0\r\n\r\n")
 		if err == nil {
 			err = c.check(a)
 		}

@@ -88,14 +88,14 @@ func examplesOf(text string) ([]example, error) {
 	return examples, nil
 }
 
-// printed reports whether the lines are what an example says.
-func printed(want, got []string) bool {
+// matchesOutput reports whether the lines are what an example says.
+func matchesOutput(want, got []string) bool {
 	if len(want) == 0 {
 		return len(got) == 0
 	}
 	if want[0] == "..." {
 		for i := range len(got) + 1 {
-			if printed(want[1:], got[i:]) {
+			if matchesOutput(want[1:], got[i:]) {
 				return true
 			}
 		}
@@ -105,7 +105,7 @@ func printed(want, got []string) bool {
 		return false
 	}
 	expr := strings.ReplaceAll(regexp.QuoteMeta(want[0]), regexp.QuoteMeta("..."), ".*")
-	return regexp.MustCompile("^"+expr+"$").MatchString(got[0]) && printed(want[1:], got[1:])
+	return regexp.MustCompile("^"+expr+"$").MatchString(got[0]) && matchesOutput(want[1:], got[1:])
 }
 
 // TestExamples runs the examples of the pages.
@@ -174,14 +174,14 @@ func runExamples(t *testing.T, examples []example) {
 			d := startMakeRun(t, dir, port)
 			eventually(t, func() error {
 				got := strings.Split(strings.TrimRight(d.out.String(), "\n"), "\n")
-				if len(want) > 0 && !printed(want, got) {
+				if len(want) > 0 && !matchesOutput(want, got) {
 					return fmt.Errorf("line %d: make run printed:\n%s\nwant:\n%s", e.line, strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
 				return nil
 			})
 			continue
 		}
-		if got := s.run(command); !printed(want, got) {
+		if got := s.run(command); !matchesOutput(want, got) {
 			t.Errorf("line %d: %s\nprinted:\n%s\nwant:\n%s", e.line, command, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
@@ -192,13 +192,13 @@ func startMakeRun(t *testing.T, dir, port string) *process {
 	t.Helper()
 	args := []string{"PORT=" + port, "SPOOL=" + filepath.Join(dir, "run/spool"), "BIN=" + filepath.Join(dir, "made")}
 	// Building may take longer than any server's start.
-	build := exec.Command(tool(t, "make"), append(args, "build")...)
+	build := exec.Command(findTool(t, "make"), append(args, "build")...)
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
 	}
-	d := start(t, tool(t, "make"), append(args, "-C", "..", "run")...)
-	d.ready(t, net.JoinHostPort("127.0.0.1", port))
+	d := start(t, findTool(t, "make"), append(args, "-C", "..", "run")...)
+	d.waitReady(t, net.JoinHostPort("127.0.0.1", port))
 	return d
 }
 
@@ -216,9 +216,9 @@ type session struct {
 
 func startSession(t *testing.T, dir, bins string) *session {
 	t.Helper()
-	cmd := exec.Command(tool(t, "bash"), "--noprofile", "--norc")
+	cmd := exec.Command(findTool(t, "bash"), "--noprofile", "--norc")
 	cmd.Dir = dir
-	cmd.SysProcAttr = dieWithUs()
+	cmd.SysProcAttr = killWithParent()
 	cmd.Env = append(os.Environ(), "PATH="+bins+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME="+dir, "no_proxy=*")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -264,7 +264,7 @@ func (s *session) run(command string) []string {
 		s.t.Fatalf("%s: the shell has ended: %v", command, err)
 	}
 	var got []string
-	timeout := time.After(patience)
+	timeout := time.After(waitLimit)
 	for {
 		select {
 		case l, ok := <-s.lines:
@@ -281,7 +281,7 @@ func (s *session) run(command string) []string {
 			}
 			return got
 		case <-timeout:
-			s.t.Fatalf("%s: not done after %v, so far\n%s", command, patience, strings.Join(got, "\n"))
+			s.t.Fatalf("%s: not done after %v, so far\n%s", command, waitLimit, strings.Join(got, "\n"))
 		}
 	}
 }
@@ -335,7 +335,7 @@ text
 			t.Errorf("%q: error %v, want one with %q", bad, err, want)
 		}
 	}
-	if printed([]string{"a"}, nil) || printed(nil, []string{"a"}) || printed([]string{"a..c"}, []string{"abc"}) || !printed([]string{"a...c"}, []string{"abc"}) {
+	if matchesOutput([]string{"a"}, nil) || matchesOutput(nil, []string{"a"}) || matchesOutput([]string{"a..c"}, []string{"abc"}) || !matchesOutput([]string{"a...c"}, []string{"abc"}) {
 		t.Error("printed does not tell what was printed")
 	}
 }

@@ -101,16 +101,16 @@ func TestRecipesOf(t *testing.T) {
 	}
 }
 
-// scene is what the page speaks of: two servers with a service, hacheck and its agent.
-type scene struct {
+// recipeSetup is what the page speaks of: two servers with a service, hacheck and its agent.
+type recipeSetup struct {
 	t                     *testing.T
 	hosts                 []*host
 	service, other, front int // ports
-	words                 *strings.Replacer
+	replacer              *strings.Replacer
 }
 
-// newScene starts the hachecks with the options of a line "hacheck ..." of the page, and the services.
-func newScene(t *testing.T, line string) *scene {
+// startRecipeSetup starts the hachecks with the options of a line "hacheck ..." of the page, and the services.
+func startRecipeSetup(t *testing.T, line string) *recipeSetup {
 	t.Helper()
 	agent := freePort(t)
 	args := strings.Fields(line)
@@ -120,32 +120,32 @@ func newScene(t *testing.T, line string) *scene {
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "3334", strconv.Itoa(agent))
 	}
-	s := sceneOf(t, hosts(t, 2, "cache_time: 0\n", args[min(1, len(args)):]...), agent)
-	s.serve()
+	s := newRecipeSetup(t, startHosts(t, 2, "cache_time: 0\n", args[min(1, len(args)):]...), agent)
+	s.startServices()
 	return s
 }
 
-// serve starts the services.
-func (s *scene) serve() {
+// startServices starts the services.
+func (s *recipeSetup) startServices() {
 	s.t.Helper()
 	for i, h := range s.hosts {
-		startWork(s.t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
-		startWork(s.t, h.ip, s.other, "api")
+		startBlockingService(s.t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
+		startBlockingService(s.t, h.ip, s.other, "api")
 	}
 }
 
-// sceneOf is the scene on hosts whose hachecks run, without services.
-func sceneOf(t *testing.T, both []*host, agent int) *scene {
-	s := &scene{t: t, hosts: both, service: freePort(t), other: freePort(t), front: freePort(t)}
-	s.words = strings.NewReplacer(
+// newRecipeSetup is the scene on hosts whose hachecks run, without services.
+func newRecipeSetup(t *testing.T, both []*host, agent int) *recipeSetup {
+	s := &recipeSetup{t: t, hosts: both, service: freePort(t), other: freePort(t), front: freePort(t)}
+	s.replacer = strings.NewReplacer(
 		"10.0.0.5:", "127.0.0.1:", "10.0.0.6:", "127.0.0.2:", "8080", strconv.Itoa(s.service), "8081", strconv.Itoa(s.other),
 		"3333", strconv.Itoa(both[0].port), "3334", strconv.Itoa(agent), "inter 2s", "inter 200ms",
 	)
 	return s
 }
 
-// balance starts HAProxy with a recipe and a frontend to its first backend.
-func (s *scene) balance(r recipe, front int, lines ...string) *haproxy {
+// startHAProxy starts HAProxy with a recipe and a frontend to its first backend.
+func (s *recipeSetup) startHAProxy(r recipe, front int, lines ...string) *haproxy {
 	s.t.Helper()
 	if r.language != "haproxy" {
 		s.t.Fatalf("line %d is not HAProxy's", r.line)
@@ -165,7 +165,7 @@ frontend front
     mode %s
     bind 127.0.0.1:%d
     default_backend %s
-%s`, strings.Join(lines, "\n"), mode, front, strings.Fields(r.text)[1], s.words.Replace(r.text)))
+%s`, strings.Join(lines, "\n"), mode, front, strings.Fields(r.text)[1], s.replacer.Replace(r.text)))
 }
 
 // setups are the recipes for HAProxy: the options of hacheck and the first server of each backend.
@@ -193,15 +193,15 @@ func TestRecipes(t *testing.T) {
 		}
 	}
 	states := statesShown(t)
-	var list []scenario
+	var list []subtest
 	for name, setup := range setups {
-		list = append(list, scenario{name, func(t *testing.T) {
-			s := newScene(t, all[setup.hacheck].text)
-			lb := s.balance(all[name], s.front)
+		list = append(list, subtest{name, func(t *testing.T) {
+			s := startRecipeSetup(t, all[setup.hacheck].text)
+			lb := s.startHAProxy(all[name], s.front)
 			one := s.hosts[0]
-			lb.shows(map[string]string{setup.server: "UP"})
+			lb.waitForStates(map[string]string{setup.server: "UP"})
 			other := setup.server[:len(setup.server)-1] + "2"
-			weight := lb.rows()[setup.server]["weight"]
+			weight := lb.statByServer()[setup.server]["weight"]
 
 			// The table of what HAProxy shows, or for what it does not list the two lines that matter most.
 			rows := states[name]
@@ -211,27 +211,27 @@ func TestRecipes(t *testing.T) {
 			for _, row := range rows {
 				command := strings.Fields(row[0])
 				command[len(command)-1] = setup.service
-				one.must(command[0], command[1:]...)
-				lb.shows(map[string]string{setup.server: row[1], other: "UP"})
-				if w := lb.rows()[setup.server]["weight"]; w != weight {
+				one.mustRunCommand(command[0], command[1:]...)
+				lb.waitForStates(map[string]string{setup.server: row[1], other: "UP"})
+				if w := lb.statByServer()[setup.server]["weight"]; w != weight {
 					t.Errorf("%s: weight %s, want %s as before", row[0], w, weight)
 				}
 				// A server that is out cannot be drained, so each row begins with one that is up.
-				one.must("haup", setup.service)
-				lb.shows(map[string]string{setup.server: "UP", other: "UP"})
+				one.mustRunCommand("haup", setup.service)
+				lb.waitForStates(map[string]string{setup.server: "UP", other: "UP"})
 			}
-			one.must("hadown", "all", "-r", "the host")
-			lb.shows(map[string]string{setup.server: rows[1][1], other: "UP"})
-			one.must("haup", "all")
-			lb.shows(map[string]string{setup.server: "UP"})
+			one.mustRunCommand("hadown", "all", "-r", "the host")
+			lb.waitForStates(map[string]string{setup.server: rows[1][1], other: "UP"})
+			one.mustRunCommand("haup", "all")
+			lb.waitForStates(map[string]string{setup.server: "UP"})
 
-			b := one.balancers(setup.service).Balancers
+			b := one.balancerReport(setup.service).Balancers
 			if name != "check" && (len(b) != 1 || b[0].Server != setup.server || b[0].Sessions == nil) {
 				t.Errorf("hacheck knows %+v, want one row with the sessions of %s", b, setup.server)
 			}
 		}})
 	}
-	sideBySide(t, list)
+	runSubtests(t, list)
 }
 
 // statesShown reads the page's table of what HAProxy shows: by recipe, pairs of a command and a state.
@@ -271,31 +271,31 @@ func TestRecipeAgentListen(t *testing.T) {
 	all := recipes(t)
 	agent := freePort(t)
 	config := strings.ReplaceAll(all["agent_listen"].text, "0.0.0.0:3334", fmt.Sprintf("127.0.0.1:%d", agent))
-	one := hosts(t, 1, config)[0]
-	startWork(t, one.ip, agent+1, "web")
+	one := startHosts(t, 1, config)[0]
+	startBlockingService(t, one.ip, agent+1, "web")
 	lb := startHAProxy(t, fmt.Sprintf(`
 backend web
     server web1 127.0.0.1:%d check agent-check agent-port %d agent-inter 200ms
 `, agent+1, agent))
-	one.must("hadown", "web", "-r", "memory")
-	lb.shows(map[string]string{"web/web1": "DOWN (agent)"})
-	one.must("haup", "web")
-	lb.shows(map[string]string{"web/web1": "UP"})
+	one.mustRunCommand("hadown", "web", "-r", "memory")
+	lb.waitForStates(map[string]string{"web/web1": "DOWN (agent)"})
+	one.mustRunCommand("haup", "web")
+	lb.waitForStates(map[string]string{"web/web1": "UP"})
 }
 
 // TestRecipeInstance: an agent that is asked for an instance tells of overrides of that instance.
 func TestRecipeInstance(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
-	s := newScene(t, all["agent's hacheck"].text)
-	lb := s.balance(all["several"], s.front)
-	lb.shows(map[string]string{"web/web1": "UP", "api/api1": "UP"})
-	s.hosts[0].must("hadown", "api", "-P", strconv.Itoa(s.other), "--maint", "-r", "memory")
-	lb.shows(map[string]string{"web/web1": "UP", "api/api1": "MAINT", "api/api2": "UP"})
+	s := startRecipeSetup(t, all["agent's hacheck"].text)
+	lb := s.startHAProxy(all["several"], s.front)
+	lb.waitForStates(map[string]string{"web/web1": "UP", "api/api1": "UP"})
+	s.hosts[0].mustRunCommand("hadown", "api", "-P", strconv.Itoa(s.other), "--maint", "-r", "memory")
+	lb.waitForStates(map[string]string{"web/web1": "UP", "api/api1": "MAINT", "api/api2": "UP"})
 }
 
-// server is a real process, nginx, that is stopped and started as a host's service manager does.
-type server struct {
+// nginxServer is a real process, nginx, that is stopped and started as a host's service manager does.
+type nginxServer struct {
 	t    *testing.T
 	conf string
 	addr string
@@ -305,10 +305,10 @@ type server struct {
 	starts  int
 }
 
-func newServer(t *testing.T, ip string, port int, name string) *server {
+func newNginxServer(t *testing.T, ip string, port int, name string) *nginxServer {
 	t.Helper()
 	dir := t.TempDir()
-	s := &server{t: t, conf: filepath.Join(dir, "nginx.conf"), addr: net.JoinHostPort(ip, strconv.Itoa(port))}
+	s := &nginxServer{t: t, conf: filepath.Join(dir, "nginx.conf"), addr: net.JoinHostPort(ip, strconv.Itoa(port))}
 	if err := os.WriteFile(s.conf, []byte(fmt.Sprintf(`
 daemon off;
 worker_processes 1;
@@ -331,7 +331,7 @@ http {
 }
 
 // systemctl does to the server what the command would.
-func (s *server) systemctl(verb string) error {
+func (s *nginxServer) systemctl(verb string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch verb {
@@ -341,7 +341,7 @@ func (s *server) systemctl(verb string) error {
 		return nil
 	case "start":
 		s.starts++
-		s.process = start(s.t, tool(s.t, "nginx"), "-e", "stderr", "-c", s.conf)
+		s.process = start(s.t, findTool(s.t, "nginx"), "-e", "stderr", "-c", s.conf)
 		return nil // at once, as with most units
 	}
 	return fmt.Errorf("systemctl %s", verb)
@@ -351,10 +351,10 @@ func (s *server) systemctl(verb string) error {
 // losing one request.
 func testRolling(t *testing.T, both []*host, agent int) {
 	all := recipes(t)
-	s := sceneOf(t, []*host{both[0].in(t), both[1].in(t)}, agent)
-	var servers []*server
+	s := newRecipeSetup(t, []*host{both[0].forTest(t), both[1].forTest(t)}, agent)
+	var servers []*nginxServer
 	for i, h := range s.hosts {
-		srv := newServer(t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
+		srv := newNginxServer(t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
 		if err := srv.systemctl("start"); err != nil {
 			t.Fatal(err)
 		}
@@ -363,8 +363,8 @@ func testRolling(t *testing.T, both []*host, agent int) {
 	ports := []int{s.front, freePort(t)}
 	var lbs []*haproxy
 	for i, port := range ports {
-		lb := s.balance(all["drain"], port, "global", fmt.Sprintf("    node lb%d", i+1))
-		lb.shows(map[string]string{"web/web1": "UP", "web/web2": "UP"})
+		lb := s.startHAProxy(all["drain"], port, "global", fmt.Sprintf("    node lb%d", i+1))
+		lb.waitForStates(map[string]string{"web/web1": "UP", "web/web2": "UP"})
 		lbs = append(lbs, lb)
 	}
 
@@ -401,7 +401,7 @@ func testRolling(t *testing.T, both []*host, agent int) {
 		t.Helper()
 		cmd := exec.Command("sh", "-ec", script)
 		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "no_proxy=*")
-		cmd.SysProcAttr = dieWithUs()
+		cmd.SysProcAttr = killWithParent()
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		} else {
@@ -409,10 +409,10 @@ func testRolling(t *testing.T, both []*host, agent int) {
 		}
 	}
 
-	load := &load{t: t}
+	load := &wrkLoad{t: t}
 	for _, port := range ports {
-		load.begin(fmt.Sprintf("http://127.0.0.1:%d/", port), 1000)
-		load.begin(fmt.Sprintf("http://127.0.0.1:%d/slow", port), 10)
+		load.start(fmt.Sprintf("http://127.0.0.1:%d/", port), 1000)
+		load.start(fmt.Sprintf("http://127.0.0.1:%d/slow", port), 10)
 	}
 	script := all["rolling restart"]
 	if n := strings.Count(script.text, "\n"); n > 10 {
@@ -422,14 +422,14 @@ func testRolling(t *testing.T, both []*host, agent int) {
 	for _, task := range ansibleTasks(t, all["ansible"]) {
 		shell("ssh web1 " + quote(task))
 	}
-	load.end()
+	load.stop()
 	for i, srv := range servers {
 		if want := 3 - i; srv.starts != want {
 			t.Errorf("web%d was started %d times, want %d", i+1, srv.starts, want)
 		}
 	}
 	for _, lb := range lbs {
-		for name, row := range lb.rows() {
+		for name, row := range lb.statByServer() {
 			if lost := row["econ"] + row["eresp"] + row["wredis"]; strings.Trim(lost, "0") != "" {
 				t.Errorf("%s: %s connections not opened, %s answers broken off, %s requests sent elsewhere", name, row["econ"], row["eresp"], row["wredis"])
 			}
@@ -488,26 +488,26 @@ func testKubernetes(t *testing.T, both []*host, agent int) {
 	command[len(command)-1] = "pod"
 	r := all["drain"]
 	r.text = strings.ReplaceAll(r.text, "/http/web/", "/http/pod/") // another test is at work with web
-	s := sceneOf(t, []*host{both[0].in(t), both[1].in(t)}, agent)
-	s.serve()
-	lb := s.balance(r, s.front)
-	lb.shows(map[string]string{"web/web1": "UP", "web/web2": "UP"})
-	s.hosts[0].must(command[0], command[1:]...)
-	lb.shows(map[string]string{"web/web1": "NOLB", "web/web2": "UP"})
+	s := newRecipeSetup(t, []*host{both[0].forTest(t), both[1].forTest(t)}, agent)
+	s.startServices()
+	lb := s.startHAProxy(r, s.front)
+	lb.waitForStates(map[string]string{"web/web1": "UP", "web/web2": "UP"})
+	s.hosts[0].mustRunCommand(command[0], command[1:]...)
+	lb.waitForStates(map[string]string{"web/web1": "NOLB", "web/web2": "UP"})
 }
 
-// load is wrk.
-type load struct {
-	t     *testing.T
-	runs  []*process
-	least []int // requests of each
+// wrkLoad is wrk.
+type wrkLoad struct {
+	t           *testing.T
+	processes   []*process
+	minRequests []int // requests of each
 }
 
-// begin asks url with eight connections that are kept alive, until end, and at least that many times.
-func (l *load) begin(url string, least int) {
+// start asks url with eight connections that are kept alive, until end, and at least that many times.
+func (l *wrkLoad) start(url string, least int) {
 	l.t.Helper()
-	l.least = append(l.least, least)
-	l.runs = append(l.runs, start(l.t, tool(l.t, "wrk"), "-t", "1", "-c", "4", "-d", "120s", "--timeout", "10s", url))
+	l.minRequests = append(l.minRequests, least)
+	l.processes = append(l.processes, start(l.t, findTool(l.t, "wrk"), "-t", "1", "-c", "4", "-d", "120s", "--timeout", "10s", url))
 }
 
 var (
@@ -515,10 +515,10 @@ var (
 	wrkLost     = regexp.MustCompile(`(?m)^.*(Socket errors|Non-2xx).*$`)
 )
 
-// end stops asking. Not one request may have been lost.
-func (l *load) end() {
+// stop stops asking. Not one request may have been lost.
+func (l *wrkLoad) stop() {
 	l.t.Helper()
-	for i, p := range l.runs {
+	for i, p := range l.processes {
 		_ = p.cmd.Process.Signal(os.Interrupt) // upon which it sums up
 		<-p.done
 		out := p.out.String()
@@ -528,7 +528,7 @@ func (l *load) end() {
 			continue
 		}
 		l.t.Logf("%s requests", m[1])
-		if n, err := strconv.Atoi(m[1]); err != nil || n < l.least[i] {
+		if n, err := strconv.Atoi(m[1]); err != nil || n < l.minRequests[i] {
 			l.t.Errorf("no load:\n%s", out)
 		}
 		if lost := wrkLost.FindString(out); lost != "" {

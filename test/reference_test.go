@@ -210,8 +210,8 @@ func (c *refCase) complete() error {
 	return nil
 }
 
-// seen is what came of a step.
-type seen struct {
+// exchangeResult is what came of a step.
+type exchangeResult struct {
 	rawAnswer
 	http, closed bool
 	took         time.Duration
@@ -221,40 +221,40 @@ type seen struct {
 	serves       bool
 }
 
-func (s seen) String() string {
+func (s exchangeResult) String() string {
 	switch {
 	case s.closed:
 		return "closed"
 	case s.http:
-		return fmt.Sprintf("%d %q after %v, head %q", s.code, cut(s.body), s.took, s.head)
+		return fmt.Sprintf("%d %q after %v, head %q", s.code, truncate(s.body), s.took, s.head)
 	case s.ended:
-		return fmt.Sprintf("exit %d, out %q, err %q", s.exit, cut(s.out), cut(s.err))
+		return fmt.Sprintf("exit %d, out %q, err %q", s.exit, truncate(s.out), truncate(s.err))
 	}
 	return fmt.Sprintf("serves: %v", s.serves)
 }
 
-func cut(s string) string {
+func truncate(s string) string {
 	if len(s) > 300 {
 		return s[:300] + "..."
 	}
 	return s
 }
 
-// refWorld is where rows are replayed: a directory, toy services, perhaps a daemon.
-type refWorld struct {
+// refRun is where rows are replayed: a directory, toy services, perhaps a daemon.
+type refRun struct {
 	t       *testing.T
 	dir     string
 	spool   string
 	port    int
 	timeout time.Duration
 	d       *process
-	toys    map[string]*refToy
-	last    seen
+	toys    map[string]*refService
+	last    exchangeResult
 	beside  sync.WaitGroup // of requests that are waited for at the end of a row
 }
 
-func newWorld(t *testing.T, config string) *refWorld {
-	w := &refWorld{t: t, dir: t.TempDir(), timeout: 10 * time.Second, toys: map[string]*refToy{}}
+func newRefRun(t *testing.T, config string) *refRun {
+	w := &refRun{t: t, dir: t.TempDir(), timeout: 10 * time.Second, toys: map[string]*refService{}}
 	w.spool = filepath.Join(w.dir, "spool")
 	if m := regexp.MustCompile(`healthcheck_timeout: ([0-9.]+)`).FindStringSubmatch(config); m != nil {
 		f, err := strconv.ParseFloat(m[1], 64)
@@ -278,7 +278,7 @@ var (
 )
 
 // expand puts in the ports of toy services ({web}, {smtp-ok}), the daemon's ({port}) and repetitions ({a*300}).
-func (w *refWorld) expand(s string) string {
+func (w *refRun) expand(s string) string {
 	s = refRepeat.ReplaceAllStringFunc(s, func(m string) string {
 		g := refRepeat.FindStringSubmatch(m)
 		n, _ := strconv.Atoi(g[2])
@@ -293,13 +293,13 @@ func (w *refWorld) expand(s string) string {
 		case "version":
 			return `1\.2\.3`
 		default:
-			return strconv.Itoa(w.toy(name).port)
+			return strconv.Itoa(w.service(name).port)
 		}
 	})
 }
 
 // run replays a row and returns an error that says what is not as the table has it.
-func (c *refCase) run(w *refWorld) error {
+func (c *refCase) run(w *refRun) error {
 	if entries, err := os.ReadDir(w.spool); err == nil {
 		for _, e := range entries {
 			if err := os.RemoveAll(filepath.Join(w.spool, e.Name())); err != nil {
@@ -308,7 +308,7 @@ func (c *refCase) run(w *refWorld) error {
 		}
 	}
 	for _, toy := range w.toys {
-		toy.forget()
+		toy.reset()
 	}
 	defer w.beside.Wait()
 	for _, s := range c.steps {
@@ -325,7 +325,7 @@ func (c *refCase) run(w *refWorld) error {
 	return w.expect(c.ours)
 }
 
-func (w *refWorld) step(c *refCase, s refStep) error {
+func (w *refRun) step(c *refCase, s refStep) error {
 	switch s.what {
 	case "file":
 		if len(s.words) != 2 {
@@ -352,7 +352,7 @@ func (w *refWorld) step(c *refCase, s refStep) error {
 	return w.send(s.words)
 }
 
-func (w *refWorld) env() []string {
+func (w *refRun) env() []string {
 	var env []string
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); name != "SUDO_USER" && name != "SSH_USER" && name != "PATH" {
@@ -371,7 +371,7 @@ done
 `
 
 // command runs a line of shell, as nobody if that is its first word.
-func (w *refWorld) command(line string) error {
+func (w *refRun) command(line string) error {
 	rest, nobody := strings.CutPrefix(line, "nobody ")
 	cmd := exec.Command("sh", "-c", refCommands+rest)
 	cmd.Env, cmd.Dir = w.env(), w.dir
@@ -381,7 +381,7 @@ func (w *refWorld) command(line string) error {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
-	w.last = seen{ended: true, exit: code(err), out: stdout.String(), err: stderr.String()}
+	w.last = exchangeResult{ended: true, exit: exitCode(err), out: stdout.String(), err: stderr.String()}
 	if w.last.exit < 0 {
 		return err
 	}
@@ -389,7 +389,7 @@ func (w *refWorld) command(line string) error {
 }
 
 // start starts a daemon and waits until it answers or has ended.
-func (w *refWorld) start(c *refCase, args string) error {
+func (w *refRun) start(c *refCase, args string) error {
 	if w.port == 0 {
 		w.port = freePort(w.t)
 	}
@@ -426,15 +426,15 @@ func (w *refWorld) start(c *refCase, args string) error {
 		}
 		return nil
 	})
-	w.last = seen{serves: !ended, ended: ended, err: d.out.String(), out: d.out.String()}
+	w.last = exchangeResult{serves: !ended, ended: ended, err: d.out.String(), out: d.out.String()}
 	if ended {
-		w.last.exit = code(d.err)
+		w.last.exit = exitCode(d.err)
 	}
 	return nil
 }
 
 // signal sends one; of those that end a daemon it waits for the end.
-func (w *refWorld) signal(name string) error {
+func (w *refRun) signal(name string) error {
 	sig, ok := map[string]syscall.Signal{
 		"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT, "HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1,
 	}[name]
@@ -446,23 +446,23 @@ func (w *refWorld) signal(name string) error {
 	}
 	if sig == syscall.SIGHUP || sig == syscall.SIGUSR1 {
 		a, err := get(fmt.Sprintf("http://127.0.0.1:%d/status", w.port))
-		w.last = seen{serves: err == nil && a.code == 200, err: w.d.out.String()}
+		w.last = exchangeResult{serves: err == nil && a.code == 200, err: w.d.out.String()}
 		return err
 	}
 	began := time.Now()
 	select {
 	case <-w.d.done:
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		return errors.New("the daemon does not end")
 	}
-	w.last = seen{ended: true, exit: code(w.d.err), err: w.d.out.String(), took: time.Since(began)}
+	w.last = exchangeResult{ended: true, exit: exitCode(w.d.err), err: w.d.out.String(), took: time.Since(began)}
 	return nil
 }
 
 // send asks the daemon: `send: "GET /x HTTP/1.0" "Name: value" body "text"`; `bytes "raw"` sends just that, `times 5`
 // sends it five times at once ({n} is which), `hangup` closes the sending side at once, `beside` goes on as soon as the
 // service has been asked.
-func (w *refWorld) send(words []refWord) error {
+func (w *refRun) send(words []refWord) error {
 	var head []string
 	var rawBytes, body *string
 	times, hangup, beside := 1, false, false
@@ -502,7 +502,7 @@ func (w *refWorld) send(words []refWord) error {
 	if times < 1 {
 		return errors.New("times: want a number")
 	}
-	answers, errs := make([]seen, times), make([]error, times)
+	answers, errs := make([]exchangeResult, times), make([]error, times)
 	ask := func(i int) {
 		answers[i], errs[i] = exchange(fmt.Sprintf("127.0.0.1:%d", w.port), strings.ReplaceAll(request, "{n}", strconv.Itoa(i)), hangup)
 	}
@@ -523,7 +523,7 @@ func (w *refWorld) send(words []refWord) error {
 }
 
 // exchange sends one request and reads the answer; no answer at all is one, too.
-func exchange(addr, request string, hangup bool) (seen, error) {
+func exchange(addr, request string, hangup bool) (exchangeResult, error) {
 	began := time.Now()
 	method, _, _ := strings.Cut(request, " ")
 	var a rawAnswer
@@ -531,9 +531,9 @@ func exchange(addr, request string, hangup bool) (seen, error) {
 	if hangup {
 		a, err = rawHangup(addr, request)
 	} else {
-		a, err = raw(addr, method, request)
+		a, err = exchangeRaw(addr, method, request)
 	}
-	s := seen{rawAnswer: a, http: true, took: time.Since(began)}
+	s := exchangeResult{rawAnswer: a, http: true, took: time.Since(began)}
 	if (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) && a.head == nil {
 		s.closed = true
 		return s, nil
@@ -565,9 +565,9 @@ func rawHangup(addr, request string) (rawAnswer, error) {
 }
 
 // expect compares what was seen with what a table says.
-func (w *refWorld) expect(terms []refTerm) error {
+func (w *refRun) expect(terms []refTerm) error {
 	for _, term := range terms {
-		ok, err := w.holds(term)
+		ok, err := w.matches(term)
 		if err != nil {
 			return fmt.Errorf("%v: %w", term, err)
 		}
@@ -585,7 +585,7 @@ func (w *refWorld) expect(terms []refTerm) error {
 	return nil
 }
 
-func (w *refWorld) holds(term refTerm) (bool, error) {
+func (w *refRun) matches(term refTerm) (bool, error) {
 	s, args := &w.last, make([]string, len(term.args))
 	for i, a := range term.args {
 		args[i] = w.expand(a)
@@ -658,7 +658,7 @@ func (w *refWorld) holds(term refTerm) (bool, error) {
 }
 
 // upstream returns the requests that the toy services got in this row.
-func (w *refWorld) upstream() []string {
+func (w *refRun) upstream() []string {
 	var all []string
 	for _, toy := range w.toys {
 		toy.mu.Lock()
@@ -668,7 +668,7 @@ func (w *refWorld) upstream() []string {
 	return all
 }
 
-func (w *refWorld) list() string {
+func (w *refRun) list() string {
 	var b strings.Builder
 	entries, _ := os.ReadDir(w.spool)
 	for _, e := range entries {
@@ -713,13 +713,13 @@ func TestReference(t *testing.T) {
 		}
 	}
 	t.Logf("%d rows: %d the same, %d differ on purpose, %d not replayed", len(all), same, differ, left)
-	t.Run("migrating", func(t *testing.T) { documented(t, all) })
+	t.Run("migrating", func(t *testing.T) { checkDocumented(t, all) })
 }
 
 // replay replays the rows of a table: those that ask a daemon with one that has their configuration, those that
 // start one themselves with a directory of their own, side by side.
 func replay(t *testing.T, cases []*refCase) {
-	shared := map[string]*refWorld{}
+	shared := map[string]*refRun{}
 	for _, c := range cases {
 		if c.left != "" {
 			continue
@@ -736,13 +736,13 @@ func replay(t *testing.T, cases []*refCase) {
 		if !asks("send") && !asks("start") || asks("start") {
 			t.Run(fmt.Sprintf("line %d", c.line), func(t *testing.T) {
 				t.Parallel()
-				failed(t, c.run(newWorld(t, c.config)))
+				failed(t, c.run(newRefRun(t, c.config)))
 			})
 			continue
 		}
 		w := shared[c.config]
 		if w == nil {
-			w = newWorld(t, c.config)
+			w = newRefRun(t, c.config)
 			if err := w.start(c, ""); err != nil || !w.last.serves {
 				t.Fatalf("%s:%d: the daemon: %v, %v", c.file, c.line, err, w.last)
 			}
@@ -752,9 +752,9 @@ func replay(t *testing.T, cases []*refCase) {
 	}
 }
 
-// documented holds the table of differences in docs/migrating.md to what was replayed: every line of it is shown by
+// checkDocumented holds the table of differences in docs/migrating.md to what was replayed: every line of it is shown by
 // a row that differs, and every row that differs is in it, or says `doc: none` because no operator will notice.
-func documented(t *testing.T, cases []*refCase) {
+func checkDocumented(t *testing.T, cases []*refCase) {
 	page, err := os.ReadFile("../docs/migrating.md")
 	if err != nil {
 		t.Fatal(err)
@@ -788,8 +788,8 @@ func documented(t *testing.T, cases []*refCase) {
 	}
 }
 
-// TestReferenceComplains: a table that says the wrong thing about itself is not believed.
-func TestReferenceComplains(t *testing.T) {
+// TestReferenceRejectsInvalidFiles: a table that says the wrong thing about itself is not believed.
+func TestReferenceRejectsInvalidFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ text, says string }{
 		{"row: r\nsend: \"GET / HTTP/1.0\"\noriginal: 200\nours: 404", "does not say why"},
@@ -817,38 +817,38 @@ func TestReferenceComplains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch err := cases[0].run(newWorld(t, "")); {
+		switch err := cases[0].run(newRefRun(t, "")); {
 		case c.says == "" && err != nil, c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)):
 			t.Errorf("%q: got %v, want %q", c.text, err, c.says)
 		}
 	}
 }
 
-// refToy is a toy service that is spoken to over plain TCP, and remembers what it was told.
-type refToy struct {
+// refService is a toy service that is spoken to over plain TCP, and remembers what it was told.
+type refService struct {
 	port int
 	mu   sync.Mutex
 	got  []string
 }
 
-func (r *refToy) forget() {
+func (r *refService) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got = nil
 }
 
-func (r *refToy) note(request string) {
+func (r *refService) record(request string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got = append(r.got, request)
 }
 
-// toy returns the toy service of that name, started when it is first named.
-func (w *refWorld) toy(name string) *refToy {
+// service returns the toy service of that name, started when it is first named.
+func (w *refRun) service(name string) *refService {
 	if toy := w.toys[name]; toy != nil {
 		return toy
 	}
-	toy := &refToy{port: freePort(w.t)}
+	toy := &refService{port: freePort(w.t)}
 	w.toys[name] = toy
 	host := "127.0.0.1"
 	var speak func(net.Conn)
@@ -856,12 +856,12 @@ func (w *refWorld) toy(name string) *refToy {
 	case "closed": // nobody listens
 		return toy
 	case "hole": // a connect never completes
-		toy.port = deafPort(w.t)
+		toy.port = portWithFullBacklog(w.t)
 		return toy
 	case "web":
-		speak = func(c net.Conn) { speakHTTP(c, "one", toy.note) }
+		speak = func(c net.Conn) { speakHTTP(c, "one", toy.record) }
 	case "two":
-		host, speak = "127.0.0.2", func(c net.Conn) { speakHTTP(c, "two", toy.note) }
+		host, speak = "127.0.0.2", func(c net.Conn) { speakHTTP(c, "two", toy.record) }
 	default:
 		lines, ok := refDialogues[name]
 		if !ok {
@@ -882,7 +882,7 @@ func (w *refWorld) toy(name string) *refToy {
 			}
 			wg.Go(func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(patience))
+				_ = conn.SetDeadline(time.Now().Add(waitLimit))
 				speak(conn)
 			})
 		}
@@ -894,8 +894,8 @@ func (w *refWorld) toy(name string) *refToy {
 	return toy
 }
 
-// deafPort returns a port whose queue is full: the kernel drops every further SYN.
-func deafPort(t *testing.T) int {
+// portWithFullBacklog returns a port whose queue is full: the kernel drops every further SYN.
+func portWithFullBacklog(t *testing.T) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {

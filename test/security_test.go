@@ -28,17 +28,17 @@ import (
 // These tests show what docs/security.md says: what a stranger, a local user, a service, a spool file, a balancer and
 // a web page can do, and above all what they cannot. TestSecurityPage holds the page to them.
 
-// caller is a client with an address of its own, from 127/8; a daemon tells such addresses apart.
-func caller(t testing.TB, ip string) *http.Client {
+// clientAt is a client with an address of its own, from 127/8; a daemon tells such addresses apart.
+func clientAt(t testing.TB, ip string) *http.Client {
 	t.Helper()
-	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: patience}
+	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: waitLimit}
 	tr := &http.Transport{DialContext: d.DialContext}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: patience}
+	return &http.Client{Transport: tr, Timeout: waitLimit}
 }
 
-// ask sends a request with headers ("Name: value") and returns the answer.
-func ask(t testing.TB, c *http.Client, method, to string, form url.Values, headers ...string) answer {
+// sendRequest sends a request with headers ("Name: value") and returns the answer.
+func sendRequest(t testing.TB, c *http.Client, method, to string, form url.Values, headers ...string) answer {
 	t.Helper()
 	var body io.Reader
 	if form != nil {
@@ -69,18 +69,18 @@ func ask(t testing.TB, c *http.Client, method, to string, form url.Values, heade
 	return answer{resp.StatusCode, string(b), resp.Header}
 }
 
-// TestStrangerURLs: whoever asks for another long URL each time fills neither memory nor the log.
-func TestStrangerURLs(t *testing.T) {
+// TestLongURLsUseLittleMemory: whoever asks for another long URL each time fills neither memory nor the log.
+func TestLongURLsUseLittleMemory(t *testing.T) {
 	t.Parallel()
 	const n = 1500
 	d := startDaemon(t, "cache_max_bytes: 1000000\n")
 	before := d.rss()
-	stranger := caller(t, "127.0.0.3")
+	stranger := clientAt(t, "127.0.0.3")
 	pad := strings.Repeat("x", 60_000)
 	for i := range n {
-		ask(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/web/1/%d%s", d.url, i, pad), nil)
+		sendRequest(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/web/1/%d%s", d.url, i, pad), nil)
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("%d URLs of 60 kB have the daemon grow by %d MB", n, grown>>20)
 	}
 	log := d.out.String()
@@ -89,11 +89,11 @@ func TestStrangerURLs(t *testing.T) {
 	}
 }
 
-// TestStrangerRecursion: a URL that has hacheck ask itself, and that again, takes few slots and little time.
-func TestStrangerRecursion(t *testing.T) {
+// TestRecursiveURLUsesFewSlots: a URL that has hacheck ask itself, and that again, takes few slots and little time.
+func TestRecursiveURLUsesFewSlots(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "max_clients: 100\n")
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	deep := strings.Repeat(fmt.Sprintf("/http/a/%d", d.port), 3000) + "/status"
 	var others sync.WaitGroup
 	others.Go(func() {
@@ -112,24 +112,24 @@ func TestStrangerRecursion(t *testing.T) {
 	others.Wait()
 }
 
-// TestStrangerConnections: one address cannot hold all the descriptors, so that the others are still answered.
-func TestStrangerConnections(t *testing.T) {
+// TestConnectionsOfOneClientAreLimited: one address cannot hold all the descriptors, so that the others are still answered.
+func TestConnectionsOfOneClientAreLimited(t *testing.T) {
 	t.Parallel()
 	// On two doors, which have the same descriptors.
 	port := freePort(t)
 	d := startDaemon(t, fmt.Sprintf("rlimit_nofile: 400\nservices: {web: {http_listen: \"127.0.0.1:%d\", checks: [{type: tcp, port: %d}]}}\n", port, port))
-	doors := []string{d.addr, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
-	d.ready(t, doors[1])
+	listeners := []string{d.addr, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	d.waitReady(t, listeners[1])
 	var held []net.Conn
 	defer func() {
 		for _, c := range held {
 			c.Close()
 		}
 	}()
-	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: patience}
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: waitLimit}
 	closed := make(chan struct{}, 600)
 	for i := range 600 {
-		c, err := from.Dial("tcp", doors[i%2])
+		c, err := from.Dial("tcp", listeners[i%2])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,14 +143,14 @@ func TestStrangerConnections(t *testing.T) {
 	for range 400 {
 		select {
 		case <-closed:
-		case <-time.After(patience):
+		case <-time.After(waitLimit):
 			t.Fatal("a single address holds more than half of the descriptors")
 		}
 	}
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("others are answered %d %s", a.code, a.body)
 	}
-	if n := d.figure("process_open_fds"); n > 250 {
+	if n := d.metric("process_open_fds"); n > 250 {
 		t.Errorf("%v descriptors are open", n)
 	}
 	// The daemon writes its log behind the answers.
@@ -166,57 +166,57 @@ func TestStrangerConnections(t *testing.T) {
 	}
 }
 
-// TestStrangerFillsCache: results that find no room are still right, and overrides are obeyed at once.
-func TestStrangerFillsCache(t *testing.T) {
+// TestFullCacheAnswersRight: results that find no room are still right, and overrides are obeyed at once.
+func TestFullCacheAnswersRight(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "cache_max_entries: 50\ncache_max_bytes: 1000000\n")
 	large := strings.Repeat("x", 64<<10)
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, large) })
-	small := startService(t, "127.0.0.1", 0, ok)
-	stranger := caller(t, "127.0.0.3")
+	small := startService(t, "127.0.0.1", 0, serveOK)
+	stranger := clientAt(t, "127.0.0.3")
 	for i := range 100 {
-		ask(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, web.port, i), nil)
-		ask(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, small.port, i), nil)
+		sendRequest(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, web.port, i), nil)
+		sendRequest(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, small.port, i), nil)
 	}
-	if n, b := d.figure("hacheck_cache_entries"), d.figure("hacheck_cache_bytes"); n > 50 || b > 1_000_000 {
+	if n, b := d.metric("hacheck_cache_entries"), d.metric("hacheck_cache_bytes"); n > 50 || b > 1_000_000 {
 		t.Errorf("%v results and %v bytes are kept", n, b)
 	}
-	if d.figure("hacheck_cache_uncached_total") == 0 {
+	if d.metric("hacheck_cache_uncached_total") == 0 {
 		t.Error("nothing says that the cache is full")
 	}
 	path := fmt.Sprintf("/http/web/%d/", small.port)
 	if a := d.get(path); a.code != 200 || a.body != "OK" {
 		t.Errorf("beside it, a check answers %d %.100s", a.code, a.body)
 	}
-	d.do("hadown", "web", "-r", "why")
+	d.mustRun("hadown", "web", "-r", "why")
 	if a := d.get(path); a.code != 503 {
 		t.Errorf("an override is answered %d %.100s", a.code, a.body)
 	}
 }
 
-// TestStrangerReachesLocalPorts: what listens on this machine alone is asked for whoever asks. It is the purpose, and
+// TestClientReachesLocalPorts: what listens on this machine alone is asked for whoever asks. It is the purpose, and
 // why the port belongs behind a firewall; other hosts are not asked, which TestNetns proves.
-func TestStrangerReachesLocalPorts(t *testing.T) {
+func TestClientReachesLocalPorts(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	private := startService(t, "127.0.0.1", 0, ok)
-	stranger := caller(t, "127.0.0.3")
+	private := startService(t, "127.0.0.1", 0, serveOK)
+	stranger := clientAt(t, "127.0.0.3")
 	for path, want := range map[string]int{
 		fmt.Sprintf("/http/x/%d/admin", private.port): 200,
 		fmt.Sprintf("/tcp/x/%d/", private.port):       200,
 		fmt.Sprintf("/tcp/x/%d/", freePort(t)):        503,
 	} {
-		if a := ask(t, stranger, http.MethodGet, d.url+path, nil); a.code != want {
+		if a := sendRequest(t, stranger, http.MethodGet, d.url+path, nil); a.code != want {
 			t.Errorf("%s: %d %s, want %d", path, a.code, a.body, want)
 		}
 	}
-	if a := ask(t, stranger, http.MethodGet, d.url+"/tcp/x/80/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
+	if a := sendRequest(t, stranger, http.MethodGet, d.url+"/tcp/x/80/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
 		t.Errorf("another host: %d %s, want 403", a.code, a.body)
 	}
 }
 
-// TestStrangerNamesNoCommand: scripts are in the configuration alone; a URL picks a service, and that is all.
-func TestStrangerNamesNoCommand(t *testing.T) {
+// TestRequestNamesNoCommand: scripts are in the configuration alone; a URL picks a service, and that is all.
+func TestRequestNamesNoCommand(t *testing.T) {
 	t.Parallel()
 	trace := filepath.Join(t.TempDir(), "trace")
 	d := startDaemon(t, "services: {web: {checks: [{type: script, command: [\"sh\", \"-c\", \"echo $0 $# $HACHECK_SERVICE\"]}]}}\n")
@@ -234,8 +234,8 @@ func TestStrangerNamesNoCommand(t *testing.T) {
 	}
 }
 
-// TestStrangerSmuggles: one request is one request, for the daemon and for the service behind it.
-func TestStrangerSmuggles(t *testing.T) {
+// TestNoRequestSmuggling: one request is one request, for the daemon and for the service behind it.
+func TestNoRequestSmuggling(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "allow_remote_spool_changes: true\nremote_spool_allowed: []\n")
 	const hidden = "GET /spool/smuggled/0/ HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -325,11 +325,11 @@ func TestStrangerSmuggles(t *testing.T) {
 	}
 }
 
-// nasty is text that forges lines, talks to terminals, and turns writing round.
-const nasty = "a\ntime=2020-01-01 level=INFO msg=forged\r\x1b[2J\x1b]0;owned\x07\u009b31m\u202eback\u2028\u00ad\u061c\u200b\u200d\u200f\u2060\ufeff\U000e0041<script>alert(1)</script>\"'`"
+// controlText is text that forges lines, talks to terminals, and turns writing round.
+const controlText = "a\ntime=2020-01-01 level=INFO msg=forged\r\x1b[2J\x1b]0;owned\x07\u009b31m\u202eback\u2028\u00ad\u061c\u200b\u200d\u200f\u2060\ufeff\U000e0041<script>alert(1)</script>\"'`"
 
-// plainText fails unless s is lines of text that no terminal obeys.
-func plainText(t *testing.T, what, s string) {
+// expectPlainText fails unless s is lines of text that no terminal obeys.
+func expectPlainText(t *testing.T, what, s string) {
 	t.Helper()
 	for _, r := range s {
 		if r != '\n' && r != '\t' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
@@ -356,7 +356,7 @@ func TestForgedText(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_, _ = io.WriteString(c, strings.ReplaceAll(nasty, "\n", " ")+"\r\n"+nasty)
+				_, _ = io.WriteString(c, strings.ReplaceAll(controlText, "\n", " ")+"\r\n"+controlText)
 				c.Close()
 			}
 		}()
@@ -366,19 +366,19 @@ func TestForgedText(t *testing.T) {
 			if a.code == 200 {
 				t.Errorf("%s: %d %q", protocol, a.code, a.body)
 			}
-			plainText(t, "the answer of "+protocol, a.body)
+			expectPlainText(t, "the answer of "+protocol, a.body)
 		}
 		// A reason by HTTP, one in a file, and names of files.
-		if a := ask(t, client, http.MethodPost, d.url+"/spool/posted/0/", url.Values{"status": {"down"}, "reason": {nasty}}, "User-Agent: a\u009b\u202eb"); a.code != 200 {
+		if a := sendRequest(t, client, http.MethodPost, d.url+"/spool/posted/0/", url.Values{"status": {"down"}, "reason": {controlText}}, "User-Agent: a\u009b\u202eb"); a.code != 200 {
 			t.Fatalf("%d %s", a.code, a.body)
 		}
-		for name, content := range map[string]string{"filed": nasty, "a\nlevel=INFO msg=forged": "{}", "a\x1b[2J": "{}", "\u202eweb": "{}"} {
+		for name, content := range map[string]string{"filed": controlText, "a\nlevel=INFO msg=forged": "{}", "a\x1b[2J": "{}", "\u202eweb": "{}"} {
 			if err := os.WriteFile(filepath.Join(d.spool, name), []byte(content), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 		// A balancer with such names.
-		ask(t, client, http.MethodGet, d.url+"/spool/web/0/", nil, "X-Haproxy-Server-State: UP\u009b <b>; node=\u202e<script>; name=be/\u009bweb")
+		sendRequest(t, client, http.MethodGet, d.url+"/spool/web/0/", nil, "X-Haproxy-Server-State: UP\u009b <b>; node=\u202e<script>; name=be/\u009bweb")
 		for _, service := range []string{"posted", "filed"} {
 			a := d.get("/spool/" + service + "/0/")
 			if a.code != 503 || strings.Contains(a.body, "\n") {
@@ -400,18 +400,18 @@ func TestForgedText(t *testing.T) {
 			{"hashowdowned", "--json"},
 			{"halist", "--json", "-p", d.addr},
 		} {
-			out, _ := d.try(command[0], command[1:]...) // exit 1: they are down
+			out, _ := d.run(command[0], command[1:]...) // exit 1: they are down
 			if out == "" {
 				t.Errorf("%v says nothing", command)
 			}
-			plainText(t, command[0], out)
+			expectPlainText(t, command[0], out)
 		}
 		for _, path := range []string{"/status", "/recent", "/status/count", "/balancers", "/balancers?service=web"} {
 			a := d.get(path)
 			if !json.Valid([]byte(a.body)) || strings.ContainsAny(a.body, "<>") || !strings.HasPrefix(a.header.Get("Content-Type"), "application/json") {
 				t.Errorf("%s: %s %s", path, a.header.Get("Content-Type"), a.body)
 			}
-			plainText(t, path, a.body)
+			expectPlainText(t, path, a.body)
 		}
 		eventually(t, func() error {
 			if log := d.out.String(); strings.Count(log, "forged") < 3 {
@@ -420,7 +420,7 @@ func TestForgedText(t *testing.T) {
 			return nil
 		})
 		log := d.out.String()
-		plainText(t, "the log", log)
+		expectPlainText(t, "the log", log)
 		start := regexp.MustCompile(`^time=\S+ level=`)
 		if format == "json" {
 			start = regexp.MustCompile(`^\{"time":`)
@@ -434,7 +434,7 @@ func TestForgedText(t *testing.T) {
 }
 
 // TestServiceHTML: what a service answers is passed on as it is, scripts included, so that hacheck's origin is worth
-// nothing: no web page may change anything, which TestWebPages shows.
+// nothing: no web page may change anything, which TestCrossSiteRequests shows.
 func TestServiceHTML(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -461,12 +461,12 @@ func TestServiceHTML(t *testing.T) {
 // handler sees.
 func TestNosniff(t *testing.T) {
 	t.Parallel()
-	service := startService(t, "127.0.0.1", 0, ok)
+	service := startService(t, "127.0.0.1", 0, serveOK)
 	own, port := freePort(t), freePort(t)
 	d := startDaemon(t, fmt.Sprintf("services: {web: {checks: [{type: tcp, port: %d}], http_listen: \"127.0.0.1:%d\"}}\n", service.port, own))
 	aggregate := "127.0.0.1:" + strconv.Itoa(port)
-	start(t, bin(t, "hacheck"), "aggregate", "--listener", aggregate, "--port", strconv.Itoa(service.port), "--spool-root", d.spool).ready(t, aggregate)
-	d.do("hadown", "downed", "-r", "why")
+	start(t, bin(t, "hacheck"), "aggregate", "--listener", aggregate, "--port", strconv.Itoa(service.port), "--spool-root", d.spool).waitReady(t, aggregate)
+	d.mustRun("hadown", "downed", "-r", "why")
 
 	check := fmt.Sprintf("/http/web/%d/", service.port)
 	var requests []string
@@ -480,7 +480,7 @@ func TestNosniff(t *testing.T) {
 			method, _, _ := strings.Cut(request, " ")
 			// The first kind of head is answered on the bare descriptor where it can be, the second by net/http.
 			for _, rest := range []string{" HTTP/1.0\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n"} {
-				a, err := raw(addr, method, request+rest)
+				a, err := exchangeRaw(addr, method, request+rest)
 				if err != nil {
 					t.Errorf("%s %s: %v", addr, request, err)
 				} else if !slices.Contains(a.head, "X-Content-Type-Options: nosniff") {
@@ -511,8 +511,8 @@ func TestNosniff(t *testing.T) {
 	}
 }
 
-// TestWebPages: a page in the browser of an operator, whose address may change overrides, may not.
-func TestWebPages(t *testing.T) {
+// TestCrossSiteRequests: a page in the browser of an operator, whose address may change overrides, may not.
+func TestCrossSiteRequests(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "allow_remote_spool_changes: true\nremote_spool_token: s3cret-token\n")
 	down := url.Values{"status": {"down"}, "reason": {"r"}}
@@ -524,12 +524,12 @@ func TestWebPages(t *testing.T) {
 		"no origin, a site":   {"Sec-Fetch-Site: cross-site"},
 		"a page with a token": {"Origin: http://evil.example", "Authorization: Bearer s3cret-token"},
 	} {
-		if a := ask(t, client, http.MethodPost, d.url+"/spool/web/0/", down, headers...); a.code != 403 || !strings.Contains(a.body, "web pages") {
+		if a := sendRequest(t, client, http.MethodPost, d.url+"/spool/web/0/", down, headers...); a.code != 403 || !strings.Contains(a.body, "web pages") {
 			t.Errorf("%s: %d %s", name, a.code, a.body)
 		}
 	}
 	// A preflight is no permission, and a GET, which a page may send, changes nothing.
-	pre := ask(t, client, http.MethodOptions, d.url+"/spool/web/0/", nil, "Origin: http://evil.example", "Access-Control-Request-Method: POST")
+	pre := sendRequest(t, client, http.MethodOptions, d.url+"/spool/web/0/", nil, "Origin: http://evil.example", "Access-Control-Request-Method: POST")
 	for name := range pre.header {
 		if strings.HasPrefix(name, "Access-Control-") {
 			t.Errorf("a preflight is answered with %s", name)
@@ -539,7 +539,7 @@ func TestWebPages(t *testing.T) {
 	if list, err := os.ReadDir(d.spool); err != nil || len(list) != 0 {
 		t.Errorf("something was written: %v %v", list, err)
 	}
-	if a := ask(t, client, http.MethodPost, d.url+"/spool/web/0/", down); a.code != 200 {
+	if a := sendRequest(t, client, http.MethodPost, d.url+"/spool/web/0/", down); a.code != 200 {
 		t.Errorf("a program: %d %s", a.code, a.body)
 	}
 }
@@ -550,7 +550,7 @@ func TestRemoteChanges(t *testing.T) {
 	t.Parallel()
 	down := url.Values{"status": {"down"}, "reason": {"r"}}
 	off := startDaemon(t, "remote_spool_token: s3cret-token\n")
-	if a := ask(t, client, http.MethodPost, off.url+"/spool/web/0/", down, "Authorization: Bearer s3cret-token"); a.code != 403 {
+	if a := sendRequest(t, client, http.MethodPost, off.url+"/spool/web/0/", down, "Authorization: Bearer s3cret-token"); a.code != 403 {
 		t.Errorf("not enabled: %d %s", a.code, a.body)
 	}
 	d := startDaemon(t, "allow_remote_spool_changes: true\nremote_spool_allowed: [127.0.0.9]\nremote_spool_token: s3cret-token\n")
@@ -566,11 +566,11 @@ func TestRemoteChanges(t *testing.T) {
 		"Forwarded: for=127.0.0.9":            403,
 		"Authorization: Bearer s3cret-token":  200,
 	} {
-		if a := ask(t, caller(t, "127.0.0.3"), http.MethodPost, d.url+"/spool/web/0/", down, header); a.code != want || strings.Contains(a.body, "s3cret") {
+		if a := sendRequest(t, clientAt(t, "127.0.0.3"), http.MethodPost, d.url+"/spool/web/0/", down, header); a.code != want || strings.Contains(a.body, "s3cret") {
 			t.Errorf("%s: %d %s, want %d", header, a.code, a.body, want)
 		}
 	}
-	if a := ask(t, caller(t, "127.0.0.9"), http.MethodPost, d.url+"/spool/web/0/", url.Values{"status": {"up"}}); a.code != 200 {
+	if a := sendRequest(t, clientAt(t, "127.0.0.9"), http.MethodPost, d.url+"/spool/web/0/", url.Values{"status": {"up"}}); a.code != 200 {
 		t.Errorf("who is named: %d %s", a.code, a.body)
 	}
 }
@@ -581,8 +581,8 @@ func TestFakeBalancer(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	state := "X-Haproxy-Server-State: UP; name=be/web; node=lb1; weight=1/2; scur=%s; qcur=0"
-	ask(t, caller(t, "127.0.0.1"), http.MethodGet, d.url+"/spool/web/0/", nil, fmt.Sprintf(state, "7/7"))
-	ask(t, caller(t, "127.0.0.3"), http.MethodGet, d.url+"/spool/web/0/", nil, fmt.Sprintf(state, "0/0"))
+	sendRequest(t, clientAt(t, "127.0.0.1"), http.MethodGet, d.url+"/spool/web/0/", nil, fmt.Sprintf(state, "7/7"))
+	sendRequest(t, clientAt(t, "127.0.0.3"), http.MethodGet, d.url+"/spool/web/0/", nil, fmt.Sprintf(state, "0/0"))
 	var report struct {
 		Balancers []struct {
 			Address  string
@@ -597,8 +597,8 @@ func TestFakeBalancer(t *testing.T) {
 	}
 }
 
-// TestSpoolShowsNoOtherFile: whoever may write in the spool directory cannot have the daemon read what lies elsewhere.
-func TestSpoolShowsNoOtherFile(t *testing.T) {
+// TestSpoolReadsNoOtherFile: whoever may write in the spool directory cannot have the daemon read what lies elsewhere.
+func TestSpoolReadsNoOtherFile(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	elsewhere := t.TempDir()
@@ -630,18 +630,18 @@ func TestSpoolShowsNoOtherFile(t *testing.T) {
 			t.Errorf("%s: %d %.200q", name, a.code, a.body)
 		}
 	}
-	out, _ := d.try("hashowdowned")
+	out, _ := d.run("hashowdowned")
 	if strings.Contains(out+d.out.String(), "s3cret") {
 		t.Errorf("shown:\n%s%s", out, d.out.String())
 	}
 }
 
-// TestLocalUser: a user who is neither root nor hacheck's changes no override; a directory or a configuration that lets
+// TestLocalUserChangesNoOverride: a user who is neither root nor hacheck's changes no override; a directory or a configuration that lets
 // any user do so, or read passwords, is told of at the start.
-func TestLocalUser(t *testing.T) {
+func TestLocalUserChangesNoOverride(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	d.do("hadown", "web", "-r", "why")
+	d.mustRun("hadown", "web", "-r", "why")
 	for name, want := range map[string]os.FileMode{d.spool: 0o750, filepath.Join(d.spool, "web"): 0o644} {
 		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v, want %v", name, info.Mode(), err, want)
@@ -653,7 +653,7 @@ func TestLocalUser(t *testing.T) {
 		_ = os.Chmod(p, 0o755)
 	}
 	command := filepath.Join(dir, "haup")
-	if err := os.WriteFile(command, []byte(read(t, bin(t, "haup"))), 0o755); err != nil {
+	if err := os.WriteFile(command, []byte(readFile(t, bin(t, "haup"))), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(command, "--spool-root", d.spool, "web")
@@ -665,7 +665,7 @@ func TestLocalUser(t *testing.T) {
 		}
 		defer func() { _ = os.Chmod(d.spool, 0o750) }()
 	}
-	if out, err := cmd.CombinedOutput(); code(err) != 1 {
+	if out, err := cmd.CombinedOutput(); exitCode(err) != 1 {
 		t.Errorf("haup of another user: %v\n%s", err, out)
 	}
 	if a := d.get("/spool/web/0/"); a.code != 503 {
@@ -692,7 +692,7 @@ func TestLocalUser(t *testing.T) {
 		}
 		port := strconv.Itoa(freePort(t))
 		p := start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", port, "--spool-root", spool, "-c", conf)
-		p.ready(t, "127.0.0.1:"+port)
+		p.waitReady(t, "127.0.0.1:"+port)
 		if _, err := get("http://127.0.0.1:" + port + "/status"); err != nil { // it has started by then
 			t.Fatal(err)
 		}
@@ -734,13 +734,13 @@ services:
 		a := d.get(fmt.Sprintf(path, port))
 		fmt.Fprintln(&shown, a.code, a.header, a.body)
 	}
-	a := ask(t, client, http.MethodPost, d.url+"/spool/web/0/", url.Values{"status": {"up"}}, "Authorization: Bearer wrong")
+	a := sendRequest(t, client, http.MethodPost, d.url+"/spool/web/0/", url.Values{"status": {"up"}}, "Authorization: Bearer wrong")
 	fmt.Fprintln(&shown, a.code, a.header, a.body)
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"hastatus", "-p", d.addr}, {"halist", "-p", d.addr}} {
-		shown.WriteString(d.do(args[0], args[1:]...))
+		shown.WriteString(d.mustRun(args[0], args[1:]...))
 	}
 	for _, file := range []string{"environ", "cmdline", "status"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", d.cmd.Process.Pid, file))
@@ -761,9 +761,9 @@ services:
 	}
 }
 
-// TestPasswordGoesToThePort: a check with a login logs in wherever the URL says on this machine. It is a weakness, which
+// TestPasswordGoesToAnyLocalPort: a check with a login logs in wherever the URL says on this machine. It is a weakness, which
 // docs/security.md admits; other hosts do not get it.
-func TestPasswordGoesToThePort(t *testing.T) {
+func TestPasswordGoesToAnyLocalPort(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "redis_password: s3cret\n")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -791,7 +791,7 @@ func TestPasswordGoesToThePort(t *testing.T) {
 	if got := <-heard; !strings.Contains(got, "s3cret") {
 		t.Errorf("the port heard %q; if that is all, docs/security.md may be better than it says", got)
 	}
-	if a := ask(t, client, http.MethodGet, d.url+"/redis/web/"+port+"/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
+	if a := sendRequest(t, client, http.MethodGet, d.url+"/redis/web/"+port+"/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
 		t.Errorf("another host: %d %s", a.code, a.body)
 	}
 }
@@ -815,14 +815,14 @@ func TestSecurityPage(t *testing.T) {
 	function := regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`)
 	var ours []string
 	for _, file := range slices.Concat(files, parts, here) {
-		for _, m := range function.FindAllStringSubmatch(read(t, file), -1) {
+		for _, m := range function.FindAllStringSubmatch(readFile(t, file), -1) {
 			tests[m[1]] = true
 			if filepath.Base(file) == "security_test.go" {
 				ours = append(ours, m[1])
 			}
 		}
 	}
-	page := read(t, "../docs/security.md")
+	page := readFile(t, "../docs/security.md")
 	for _, name := range regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`).FindAllString(page, -1) {
 		if !tests[name] {
 			t.Errorf("docs/security.md names %s, and there is no such test", name)

@@ -25,9 +25,9 @@ const insideMounts = "HACHECK_TEST_MOUNTS"
 // file system is back.
 func TestUnmountedSpool(t *testing.T) {
 	if dir := os.Getenv(insideMounts); dir != "" {
-		built.once.Do(func() { built.dir = dir })
-		t.Cleanup(func() { built.dir = "" }) // the parent's to remove
-		withMounts(t)
+		commands.once.Do(func() { commands.dir = dir })
+		t.Cleanup(func() { commands.dir = "" }) // the parent's to remove
+		unmountSpool(t)
 		return
 	}
 	t.Parallel()
@@ -49,7 +49,7 @@ func TestUnmountedSpool(t *testing.T) {
 	}
 }
 
-func withMounts(t *testing.T) {
+func unmountSpool(t *testing.T) {
 	mount := func(source, target, fstype string, flags uintptr) {
 		t.Helper()
 		if err := syscall.Mount(source, target, fstype, flags, ""); err != nil {
@@ -74,7 +74,7 @@ func withMounts(t *testing.T) {
 			}
 			mount(source, point, fstype, flags)
 			d := startDaemonOn(t, spool, nil)
-			d.do("hadown", "web", "-r", "disk")
+			d.mustRun("hadown", "web", "-r", "disk")
 			if a := d.get("/spool/web/0/"); a.code != 503 {
 				t.Fatalf("before: %d %s", a.code, a.body)
 			}
@@ -97,17 +97,17 @@ func withMounts(t *testing.T) {
 			}
 			down("at once")
 			lost("1")
-			if out, err := d.try("hadown", "other", "-r", "below"); err != nil || d.get("/spool/other/0/").code != 503 || !strings.Contains(out, "mount") {
+			if out, err := d.run("hadown", "other", "-r", "below"); err != nil || d.get("/spool/other/0/").code != 503 || !strings.Contains(out, "mount") {
 				t.Errorf("hadown meanwhile: %v %s", err, out)
 			}
-			d.do("haup", "other")
+			d.mustRun("haup", "other")
 			mount(source, point, fstype, flags)
 			if how == "file system" { // which was another one, empty
 				lost("1")
 			} else {
 				lost("0")
 			}
-			d.do("haup", "web")
+			d.mustRun("haup", "web")
 			if a := d.get("/spool/web/0/"); a.code != 200 {
 				t.Errorf("lifted: %d %s", a.code, a.body)
 			}
@@ -129,7 +129,7 @@ func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 	p := &process{name: "hacheck", done: make(chan struct{})}
 	if as != nil { // who may not look into the directory of the commands
 		command = filepath.Join(filepath.Dir(spool), "hacheck")
-		if err := os.WriteFile(command, []byte(read(t, bin(t, "hacheck"))), 0o755); err != nil {
+		if err := os.WriteFile(command, []byte(readFile(t, bin(t, "hacheck"))), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,12 +151,12 @@ func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 		}
 	})
 	d.process = p
-	d.ready(t, d.addr)
+	d.waitReady(t, d.addr)
 	return d
 }
 
-// open makes a directory that every user may reach.
-func open(t *testing.T) string {
+// reachableDir makes a directory that every user may reach.
+func reachableDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for p := dir; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
@@ -167,12 +167,12 @@ func open(t *testing.T) string {
 	return dir
 }
 
-// TestNobodyReads: a command fails when the daemon that answers reads another directory or cannot read this one, and
+// TestDaemonReadsOtherSpool: a command fails when the daemon that answers reads another directory or cannot read this one, and
 // says which.
-func TestNobodyReads(t *testing.T) {
+func TestDaemonReadsOtherSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	d.do("hadown", "web", "-r", "why")
+	d.mustRun("hadown", "web", "-r", "why")
 	other := filepath.Join(t.TempDir(), "typo")
 	run := func(stdin string, args ...string) (stdout, stderr string, exit int) {
 		t.Helper()
@@ -180,7 +180,7 @@ func TestNobodyReads(t *testing.T) {
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		err := cmd.Run()
-		return out.String(), errs.String(), code(err)
+		return out.String(), errs.String(), exitCode(err)
 	}
 	port := strconv.Itoa(d.port)
 	for _, c := range []struct {
@@ -233,12 +233,12 @@ func TestNobodyReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	out, err := d.try("hadown", "db", "-r", "x")
+	out, err := d.run("hadown", "db", "-r", "x")
 	took := time.Since(began)
 	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if code(err) != 0 || !strings.Contains(out, "warning") || took < time.Second/2 || took > 20*time.Second {
+	if exitCode(err) != 0 || !strings.Contains(out, "warning") || took < time.Second/2 || took > 20*time.Second {
 		t.Errorf("beside a daemon that hangs: %v after %v: %s", err, took, out)
 	}
 }
@@ -254,7 +254,7 @@ func TestRemovedSpool(t *testing.T) {
 	}{{"parent of the daemon's user", 65534, 0}, {"parent of root", 0, 1}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			spool := filepath.Join(open(t), "spool")
+			spool := filepath.Join(reachableDir(t), "spool")
 			if err := os.Mkdir(spool, 0o750); err != nil {
 				t.Fatal(err)
 			}
@@ -270,20 +270,20 @@ func TestRemovedSpool(t *testing.T) {
 				c.exit = 0
 			}
 			d := startDaemonOn(t, spool, nobody)
-			d.do("hadown", "web", "-r", "why")
+			d.mustRun("hadown", "web", "-r", "why")
 			if a := d.get("/spool/web/0/"); a.code != 503 {
 				t.Fatalf("before: %d", a.code)
 			}
 			if err := os.RemoveAll(spool); err != nil {
 				t.Fatal(err)
 			}
-			out, err := d.try("haup", "web")
-			if a := d.get("/spool/web/0/"); code(err) != 1 || a.code != 503 || !strings.Contains(out, "cannot read "+spool) {
+			out, err := d.run("haup", "web")
+			if a := d.get("/spool/web/0/"); exitCode(err) != 1 || a.code != 503 || !strings.Contains(out, "cannot read "+spool) {
 				t.Errorf("haup without a directory: %v %s; web answers %d", err, out, a.code)
 			}
-			out, err = d.try("hadown", "db", "-r", "why")
-			if code(err) != c.exit || !strings.Contains(out, spool+" did not exist and was created") {
-				t.Errorf("hadown exits with %d, want %d: %s", code(err), c.exit, out)
+			out, err = d.run("hadown", "db", "-r", "why")
+			if exitCode(err) != c.exit || !strings.Contains(out, spool+" did not exist and was created") {
+				t.Errorf("hadown exits with %d, want %d: %s", exitCode(err), c.exit, out)
 			}
 			want := 503
 			if c.exit != 0 {

@@ -42,8 +42,8 @@ func TestSystemd(t *testing.T) {
 		}
 		paths = append(paths, path)
 	}
-	cmd := exec.CommandContext(t.Context(), tool(t, "unshare"), "--mount", "bash", paths[0], dir, paths[1], paths[2], binary)
-	cmd.SysProcAttr = dieWithUs()
+	cmd := exec.CommandContext(t.Context(), findTool(t, "unshare"), "--mount", "bash", paths[0], dir, paths[1], paths[2], binary)
+	cmd.SysProcAttr = killWithParent()
 	said, err := cmd.CombinedOutput() // systemd ends in its own way when it powers off
 	out, readErr := os.ReadFile(filepath.Join(dir, "out/out"))
 	if readErr != nil || !strings.HasSuffix(string(out), "DONE\n") {

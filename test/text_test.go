@@ -16,7 +16,7 @@ import (
 )
 
 // nastyLine is nasty without what no command line, file name or header can hold, or a check would refuse.
-var nastyLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(nasty)
+var nastyLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(controlText)
 
 // TestTextOnTheTerminal goes through the commands that repeat what a file, a service or their own command line
 // says: neither their lines nor their JSON have a character that a terminal obeys, and the JSON loses none.
@@ -31,7 +31,7 @@ func TestTextOnTheTerminal(t *testing.T) {
 		}
 		return path
 	}
-	evil := startNasty(t)
+	evil := startControlTextService(t)
 	yaml := strconv.QuoteToASCII // YAML has the same escapes
 	checks := write("checks.yaml", "- {type: redis, host: 127.0.0.1, port: "+evil+"}\n"+
 		"- {type: http, url: "+yaml("http://127.0.0.1:"+evil+"/\u202e\u009b")+", tags: ["+yaml(nastyLine)+"]}\n"+
@@ -102,15 +102,15 @@ func TestTextOnTheTerminal(t *testing.T) {
 			words = append(words, "--spool-root", spool)
 		}
 		cmd := exec.Command(bin(t, words[0]), words[1:]...)
-		cmd.SysProcAttr = dieWithUs()
+		cmd.SysProcAttr = killWithParent()
 		var stdout, stderr strings.Builder
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		_ = cmd.Run() // most of them fail, as they should
 		if stdout.Len()+stderr.Len() == 0 && !strings.HasPrefix(c.command, "hadown web -r") && !strings.HasPrefix(c.command, "haup") {
 			t.Errorf("%s says nothing", c.command)
 		}
-		plainText(t, "stdout of "+c.command, stdout.String())
-		plainText(t, "stderr of "+c.command, stderr.String())
+		expectPlainText(t, "stdout of "+c.command, stdout.String())
+		expectPlainText(t, "stderr of "+c.command, stderr.String())
 		if !utf8.ValidString(stdout.String() + stderr.String()) {
 			t.Errorf("%s prints what is no UTF-8: %q%q", c.command, stdout.String(), stderr.String())
 		}
@@ -120,8 +120,8 @@ func TestTextOnTheTerminal(t *testing.T) {
 	}
 }
 
-// startNasty serves text that no terminal should get, and returns the port.
-func startNasty(t *testing.T) string {
+// startControlTextService serves text that no terminal should get, and returns the port.
+func startControlTextService(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -134,7 +134,7 @@ func startNasty(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(c, "-"+nastyLine+"\r\n"+nasty)
+			_, _ = io.WriteString(c, "-"+nastyLine+"\r\n"+controlText)
 			c.Close()
 		}
 	}()
@@ -166,14 +166,14 @@ func TestTextOfTheDaemon(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			evil := startNasty(t)
+			evil := startControlTextService(t)
 			agent := freePort(t)
 			script := filepath.Join(t.TempDir(), "script")
-			if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s' '"+strings.ReplaceAll(nasty, "'", "")+"'; exit 1\n"), 0o700); err != nil {
+			if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s' '"+strings.ReplaceAll(controlText, "'", "")+"'; exit 1\n"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			d := startDaemon(t, fmt.Sprintf("log_format: %s\nallow_remote_spool_changes: true\nservices:\n  scripted:\n    checks: [{type: script, command: [%s]}]\n    agent_listen: 127.0.0.1:%d\n", format, script, agent))
-			for name, content := range map[string]string{"web": nasty, nastyLine: "x", "agent": `{"reason": "\u202e\u009b\u200f` + "\u061c" + `"}`, "scripted:80": `"` + nastyLine[:20] + `"`} {
+			for name, content := range map[string]string{"web": controlText, nastyLine: "x", "agent": `{"reason": "\u202e\u009b\u200f` + "\u061c" + `"}`, "scripted:80": `"` + nastyLine[:20] + `"`} {
 				if err := os.WriteFile(filepath.Join(d.spool, name), []byte(content), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -214,15 +214,15 @@ func TestTextOfTheDaemon(t *testing.T) {
 				if !strings.HasPrefix(answer, "HTTP/1.") {
 					t.Errorf("%q is answered %q", r, answer)
 				}
-				plainText(t, "the answer of "+strconv.Quote(r), strings.ReplaceAll(answer, "\r\n", "\n"))
+				expectPlainText(t, "the answer of "+strconv.Quote(r), strings.ReplaceAll(answer, "\r\n", "\n"))
 				if !utf8.ValidString(answer) {
 					t.Errorf("the answer of %q is no UTF-8: %q", r, answer)
 				}
 			}
 			for _, text := range []string{"web\n", "agent\n", "scripted:80\n", nastyLine + "\n"} {
-				plainText(t, "the agent's answer", sendAndRead(t, fmt.Sprintf("127.0.0.1:%d", agent), text))
+				expectPlainText(t, "the agent's answer", sendAndRead(t, fmt.Sprintf("127.0.0.1:%d", agent), text))
 			}
-			if a := ask(t, client, http.MethodGet, d.url+"/overview", nil, "Accept: application/json"); !json.Valid([]byte(a.body)) {
+			if a := sendRequest(t, client, http.MethodGet, d.url+"/overview", nil, "Accept: application/json"); !json.Valid([]byte(a.body)) {
 				t.Errorf("/overview is no JSON: %s", a.body)
 			}
 			for _, want := range []string{"is ignored", "names no service", "not up", "remote spool change", "override set"} {
@@ -233,7 +233,7 @@ func TestTextOfTheDaemon(t *testing.T) {
 					return nil
 				})
 			}
-			plainText(t, "the log", d.out.String())
+			expectPlainText(t, "the log", d.out.String())
 		})
 	}
 }
