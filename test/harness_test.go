@@ -250,20 +250,24 @@ type daemon struct {
 	spool string
 }
 
-// startDaemon starts hacheck with a configuration file of the given content, and waits until it answers.
-// At the end of the test it has to exit with 0 after SIGTERM, and must not have panicked.
-func startDaemon(t testing.TB, config string) *daemon {
+// newDaemon returns a daemon at ip and port that is not started yet.
+func newDaemon(t testing.TB, ip string, port int, spool string) *daemon {
+	addr := net.JoinHostPort(ip, strconv.Itoa(port))
+	return &daemon{t: t, port: port, addr: addr, url: "http://" + addr, spool: spool}
+}
+
+// launch starts the program with the address and the spool directory of the daemon, and waits until it accepts connections.
+func (d *daemon) launch(program string, args ...string) {
+	d.t.Helper()
+	ip, port, _ := net.SplitHostPort(d.addr)
+	d.process = start(d.t, program, append([]string{"-B", ip, "-p", port, "--spool-root", d.spool}, args...)...)
+	d.waitReady(d.t, d.addr)
+}
+
+// expectCleanExit stops the daemon at the end of the test t. The daemon must then exit with 0 after SIGTERM, and its
+// output must have no panic and no data race.
+func (d *daemon) expectCleanExit(t testing.TB) {
 	t.Helper()
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "hacheck.yaml")
-	if err := os.WriteFile(conf, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d := &daemon{t: t, port: freePort(t), spool: filepath.Join(dir, "spool")}
-	d.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port))
-	d.url = "http://" + d.addr
-	d.process = start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(d.port), "--spool-root", d.spool, "-c", conf)
-	d.waitReady(t, d.addr)
 	t.Cleanup(func() {
 		if err := d.stop(); err != nil {
 			t.Errorf("hacheck after SIGTERM: %v, want exit 0", err)
@@ -272,6 +276,20 @@ func startDaemon(t testing.TB, config string) *daemon {
 			t.Errorf("hacheck panicked or has a data race:\n%s", out)
 		}
 	})
+}
+
+// startDaemon starts hacheck with a configuration file of the given content, and waits until it accepts connections.
+// See expectCleanExit for its end.
+func startDaemon(t testing.TB, config string) *daemon {
+	t.Helper()
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "hacheck.yaml")
+	if err := os.WriteFile(conf, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := newDaemon(t, "127.0.0.1", freePort(t), filepath.Join(dir, "spool"))
+	d.launch(bin(t, "hacheck"), "-c", conf)
+	d.expectCleanExit(t)
 	return d
 }
 

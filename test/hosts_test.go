@@ -2,7 +2,6 @@ package test
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -15,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"hacheck/internal/balancer"
 )
 
 // host is a machine behind balancers, as far as this one can play it: an address of its own, a service, and
@@ -45,24 +42,12 @@ func startHosts(t testing.TB, n int, config string, args ...string) []*host {
 	return list
 }
 
-// startHacheck starts the host's hacheck, again if it has been stopped. It has to end with 0 after SIGTERM.
+// startHacheck starts the host's hacheck, for the first time or after a stop. See expectCleanExit for its end.
 func (h *host) startHacheck(t testing.TB, args ...string) {
 	t.Helper()
-	d := &daemon{t: t, port: h.port, spool: filepath.Join(h.dir, "spool"), addr: net.JoinHostPort(h.ip, strconv.Itoa(h.port))}
-	d.url = "http://" + d.addr
-	d.process = start(t, bin(t, "hacheck"), append([]string{
-		"-B", h.ip, "-p", strconv.Itoa(h.port), "--spool-root", d.spool, "-c", filepath.Join(h.dir, "hacheck.yaml"),
-	}, args...)...)
-	d.waitReady(t, d.addr)
-	t.Cleanup(func() {
-		if err := d.stop(); err != nil {
-			t.Errorf("hacheck after SIGTERM: %v, want exit 0", err)
-		}
-		if out := d.out.String(); strings.Contains(out, "panic") || strings.Contains(out, "DATA RACE") {
-			t.Errorf("hacheck panicked or has a data race:\n%s", out)
-		}
-	})
-	h.daemon = d
+	h.daemon = newDaemon(t, h.ip, h.port, filepath.Join(h.dir, "spool"))
+	h.launch(bin(t, "hacheck"), append([]string{"-c", filepath.Join(h.dir, "hacheck.yaml")}, args...)...)
+	h.expectCleanExit(t)
 }
 
 // forTest is the host for a test of its own that runs while it is up.
@@ -130,17 +115,6 @@ func (p *process) waitForExit(t testing.TB) int {
 		return nil
 	})
 	return exitCode(p.err)
-}
-
-// balancerReport returns what the host's hacheck knows of those who ask about the service.
-func (h *host) balancerReport(service string) balancer.Report {
-	h.t.Helper()
-	a := h.get("/balancers?service=" + service)
-	var r balancer.Report
-	if err := json.Unmarshal([]byte(a.body), &r); err != nil {
-		h.t.Fatalf("/balancers: %v\n%s", err, a.body)
-	}
-	return r
 }
 
 // serverStates returns the column status of "show stat" of every server, by "backend/server".

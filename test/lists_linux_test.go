@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"hacheck/internal/check"
@@ -171,7 +172,7 @@ var listKeys = map[string]listKey{
 // TestLists: every key of the configuration that may be a list means what its documentation says when it is absent,
 // empty, null and filled, from the file to the answer. An empty list never lets anybody in.
 func TestLists(t *testing.T) {
-	if os.Getenv(insideNetns) == "" {
+	if os.Getenv(insideNamespace) == "" {
 		keys := keysWithLists(t)
 		for _, key := range keys {
 			if _, ok := listKeys[key]; !ok {
@@ -184,7 +185,7 @@ func TestLists(t *testing.T) {
 			}
 		}
 	}
-	runInNetns(t, func(t *testing.T) {
+	runInNamespace(t, syscall.CLONE_NEWNET, func(t *testing.T) {
 		runIP(t, "link set lo up")
 		runIP(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
 		for key, row := range listKeys {

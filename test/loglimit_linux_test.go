@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -22,32 +21,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideLogNetns is set, to where the commands are, in the child that runs in a network of its own.
-const insideLogNetns = "HACHECK_TEST_LOG_NETNS"
-
-// TestLogUnderFlood: clients of one IPv6 network, a flapping service and overrides that are rewritten all the time
-// cannot fill the log, nor keep out of it what is said of anything else; and it says how much it left out. It runs
-// in a network namespace, in which every address of the network is an address of this machine.
-func TestLogUnderFlood(t *testing.T) {
-	if dir := os.Getenv(insideLogNetns); dir != "" {
-		commands.once.Do(func() { commands.dir = dir })
-		t.Cleanup(func() { commands.dir = "" }) // the parent's to remove
-		floodLog(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestLogUnderFlood$", "-test.v", "-test.timeout=5m")
-	cmd.Env = append(os.Environ(), insideLogNetns+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Geteuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("in a network namespace: %v\n%s", err, out)
-	}
-}
+// TestLogUnderFlood: clients of one IPv6 network, a flapping service and rewritten overrides cannot fill the log. They
+// do not suppress the lines about anything else, and the log counts the suppressed lines. The test runs in a network
+// namespace in which every address of the IPv6 network is local.
+func TestLogUnderFlood(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, floodLog) }
 
 func floodLog(t *testing.T) {
 	runIP(t, "link set lo up")
@@ -58,8 +35,7 @@ func floodLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	port, agent := freePort(t), freePort(t)
-	d := &daemon{t: t, port: port, spool: spool, addr: fmt.Sprintf("127.0.0.1:%d", port)}
-	d.url = "http://" + d.addr
+	d := newDaemon(t, "127.0.0.1", port, spool)
 	d.process = start(t, bin(t, "hacheck"), "-B", "::", "-p", strconv.Itoa(port), "-A", strconv.Itoa(agent), "--spool-root", spool, "-c", conf)
 	d.waitReady(t, d.addr)
 	began := time.Now()

@@ -459,10 +459,7 @@ func startPlainDaemon(t *testing.T) *daemon {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	port := freePort(t)
-	d := &daemon{t: t, port: port, spool: filepath.Join(dir, "spool"), addr: "127.0.0.1:" + strconv.Itoa(port)}
-	d.url = "http://" + d.addr
-	d.process = start(t, plain, "-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", d.spool)
-	d.waitReady(t, d.addr)
+	d := newDaemon(t, "127.0.0.1", freePort(t), filepath.Join(dir, "spool"))
+	d.launch(plain)
 	return d
 }

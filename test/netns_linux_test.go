@@ -2,12 +2,10 @@ package test
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,41 +15,9 @@ import (
 	"hacheck/internal/check"
 )
 
-// insideNetns is set, to where the commands are, in the child that runs in a network of its own.
-const insideNetns = "HACHECK_TEST_NETNS"
-
-// TestNetns proves that nothing is dialled for strangers, in a network namespace in which every connection attempt
-// and every datagram is counted, and which has addresses that come and go. It needs no root where users may have
-// namespaces of their own.
-func TestNetns(t *testing.T) { runInNetns(t, dialNoForeignHost) }
-
-// runInNetns runs f, which is all of the test t, in a child process that has a network namespace of its own.
-func runInNetns(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	if dir := os.Getenv(insideNetns); dir != "" {
-		commands.once.Do(func() { commands.dir = dir })
-		t.Cleanup(func() { commands.dir = "" }) // the parent's to remove
-		f(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), insideNetns+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Geteuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		t.Errorf("in a network namespace: %v\n%s", err, out)
-	case err != nil:
-		t.Fatalf("make a network namespace: %v; run the tests as root, or let users make namespaces (sysctl kernel.unprivileged_userns_clone=1)", err)
-	}
-}
+// TestNetns proves that a client cannot make the daemon dial a host that is not allowed. The network namespace counts
+// every connection attempt and every datagram, and has addresses that come and go.
+func TestNetns(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, dialNoForeignHost) }
 
 // runIP runs iproute2's ip.
 func runIP(t *testing.T, args string) {

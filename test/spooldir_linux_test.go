@@ -2,9 +2,7 @@ package test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,36 +16,9 @@ import (
 // These tests are about the spool directory itself: it is unmounted, removed, not readable, or another one than the
 // daemon reads. Never may a command succeed whose override nobody obeys, nor a mount bring a service up.
 
-// insideMounts is set, to where the commands are, in the child that has mounts of its own.
-const insideMounts = "HACHECK_TEST_MOUNTS"
-
-// TestUnmountedSpool: the override of a file system that is unmounted stands, the metric tells, and all heals when the
-// file system is back.
-func TestUnmountedSpool(t *testing.T) {
-	if dir := os.Getenv(insideMounts); dir != "" {
-		commands.once.Do(func() { commands.dir = dir })
-		t.Cleanup(func() { commands.dir = "" }) // the parent's to remove
-		unmountSpool(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestUnmountedSpool$", "-test.v", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), insideMounts+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Geteuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		t.Errorf("in a mount namespace: %v\n%s", err, out)
-	case err != nil:
-		t.Fatalf("make a mount namespace: %v; run the tests as root, or let users make namespaces", err)
-	}
-}
+// TestUnmountedSpool: an override stays when its file system is unmounted, and the metric hacheck_spool_lost is 1 until
+// the file system is mounted again.
+func TestUnmountedSpool(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNS, unmountSpool) }
 
 func unmountSpool(t *testing.T) {
 	mount := func(source, target, fstype string, flags uintptr) {
@@ -122,9 +93,7 @@ func unmountSpool(t *testing.T) {
 // startDaemonOn starts hacheck on a spool directory. Where somebody is given it is a user of that number.
 func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 	t.Helper()
-	d := &daemon{t: t, port: freePort(t), spool: spool}
-	d.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port))
-	d.url = "http://" + d.addr
+	d := newDaemon(t, "127.0.0.1", freePort(t), spool)
 	command := bin(t, "hacheck")
 	p := &process{name: "hacheck", done: make(chan struct{})}
 	if as != nil { // who may not look into the directory of the commands

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -163,7 +164,7 @@ func TestUnrecordedBalancer(t *testing.T) {
 // TestInventedAgents: the same by way of the agent's port.
 func TestInventedAgents(t *testing.T) {
 	t.Parallel()
-	d := startAgentDaemon(t, "-A")
+	d := startAgentDaemon(t)
 	ask := func(from string, names ...string) {
 		t.Helper()
 		for _, name := range names {
@@ -234,14 +235,12 @@ type agentDaemon struct {
 	agent string
 }
 
-// startAgentDaemon starts a daemon with an agent port at the given flag.
-func startAgentDaemon(t *testing.T, flag string) *agentDaemon {
+// startAgentDaemon starts a daemon with an agent port.
+func startAgentDaemon(t *testing.T) *agentDaemon {
 	t.Helper()
-	port, agent := freePort(t), freePort(t)
-	d := &daemon{t: t, port: port, spool: t.TempDir() + "/spool", addr: "127.0.0.1:" + strconv.Itoa(port)}
-	d.url = "http://" + d.addr
-	d.process = start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(port), flag, strconv.Itoa(agent), "--spool-root", d.spool)
-	d.waitReady(t, d.addr)
+	agent := freePort(t)
+	d := newDaemon(t, "127.0.0.1", freePort(t), filepath.Join(t.TempDir(), "spool"))
+	d.launch(bin(t, "hacheck"), "-A", strconv.Itoa(agent))
 	a := &agentDaemon{d, "127.0.0.1:" + strconv.Itoa(agent)}
 	d.waitReady(t, a.agent)
 	return a
