@@ -16,7 +16,7 @@ import (
 	"hacheck/internal/spool"
 )
 
-// setOverride writes what an operator says about a service; Ready takes it back.
+// setOverride writes an override of a service; spool.Ready removes it.
 func (d *daemon) setOverride(service string, state spool.State, reason string) {
 	d.t.Helper()
 	dir, err := spool.OpenDir(d.spool)
@@ -34,7 +34,8 @@ func (d *daemon) setOverride(service string, state spool.State, reason string) {
 	}
 }
 
-// waitForAgent waits until every backend's server has the status given for it, such as "DOWN (agent)".
+// waitForAgent waits until the server of every backend has the status of want, such as "DOWN (agent)". It returns
+// statByBackend.
 func (h *haproxy) waitForAgent(want map[string]string) map[string]map[string]string {
 	h.t.Helper()
 	var servers map[string]map[string]string
@@ -55,9 +56,9 @@ func (h *haproxy) waitForAgent(want map[string]string) map[string]map[string]str
 	return servers
 }
 
-// TestHAProxyShowsAgentState: every state that an operator can say, as HAProxy shows it; the reason on its page;
-// and weights as they were configured. The checks of "direct" go to the service itself, those of "door" through
-// hacheck, and "own" asks the service's own agent and sends nothing.
+// TestHAProxyShowsAgentState: HAProxy shows every state of an override and its reason, and keeps the configured
+// weight. The checks of backend direct go to the service itself and those of proxied through hacheck. Backend own
+// uses the agent port of the service and sends no text.
 func TestHAProxyShowsAgentState(t *testing.T) {
 	t.Parallel()
 	own, page := freePort(t), freePort(t)
@@ -108,7 +109,7 @@ backend other
 		d.setOverride("web", c.state, c.reason)
 		want := all(c.status)
 		if c.state == spool.Drain {
-			want["proxied"] = "NOLB" // the check says so too, and comes first on the page
+			want["proxied"] = "NOLB" // the check drains as well, and HAProxy shows its state first
 		}
 		servers := h.waitForAgent(want)
 		for backend := range all("") {
@@ -116,7 +117,7 @@ backend other
 				t.Errorf("%v: %s has weight %s, want it left alone", c.state, backend, w)
 			}
 			if backend != "other" {
-				eventually(t, func() error { // a question that is under way leaves the text empty
+				eventually(t, func() error { // during an agent check the text is empty
 					if got := h.statByBackend()[backend]["last_agt"]; got != c.lastAgent {
 						return fmt.Errorf("%v: %s shows %q, want %q", c.state, backend, got, c.lastAgent)
 					}
@@ -124,7 +125,7 @@ backend other
 				})
 			}
 		}
-		// HAProxy's page shows it too, in its own escapes, but for servers in maint, of which it shows no check.
+		// HAProxy's page shows the reason with HTML escapes. For servers in maint it shows no check.
 		if c.status == "DOWN (agent)" && c.reason != "" {
 			shown, _, _ := strings.Cut(c.lastAgent, " <")
 			eventually(t, func() error {
@@ -138,8 +139,8 @@ backend other
 	}
 }
 
-// TestAgentStateOutlivesDaemon: what the agent said last stands when hacheck ends, whether or not it is being
-// asked at that moment; and at its next start it says the same.
+// TestAgentStateOutlivesDaemon: HAProxy keeps the last state of the agent after hacheck has stopped, also if hacheck
+// stops during an agent check.
 func TestAgentStateOutlivesDaemon(t *testing.T) {
 	t.Parallel()
 	states := map[string]spool.State{"ready": spool.Ready, "down": spool.Down, "drain": spool.Drain, "maint": spool.Maint}
@@ -151,7 +152,7 @@ func TestAgentStateOutlivesDaemon(t *testing.T) {
 		port := freePort(t)
 		fmt.Fprintf(&config, "  %s: {agent_listen: \"127.0.0.1:%d\"}\n", service, port)
 		status := map[string]string{"ready": "UP", "down": "DOWN (agent)", "drain": "DRAIN (agent)", "maint": "MAINT"}[service]
-		// The end of a line that has none is waited for 250 ms, and the line of who sends nothing as well.
+		// hacheck waits 250 ms for the line end, and for a client that sends nothing.
 		for name, send := range map[string]string{"line": service + `\n`, "half": service, "none": ""} {
 			if send != "" {
 				send = `agent-send "` + send + `"`
@@ -181,7 +182,7 @@ func TestAgentStateOutlivesDaemon(t *testing.T) {
 	}
 	before := changes()
 	asking := true
-	eventually(t, func() error { // one of them has just connected, and is waited for
+	eventually(t, func() error { // HAProxy has just connected, and hacheck waits for the line end
 		was := asking
 		asking = strings.HasPrefix(h.statByBackend()["ready-half"]["agent_status"], "*")
 		if was || !asking {
@@ -192,7 +193,7 @@ func TestAgentStateOutlivesDaemon(t *testing.T) {
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error { // HAProxy has asked, and found nobody
+	eventually(t, func() error { // HAProxy has tried to connect
 		for backend, s := range h.statByBackend() {
 			if s["agent_status"] != "L4CON" {
 				return fmt.Errorf("%s: agent is %q", backend, s["agent_status"])
@@ -213,8 +214,8 @@ func TestAgentStateOutlivesDaemon(t *testing.T) {
 	}
 }
 
-// TestNoTrafficAfterMaintBeforeCheck: after maint has ended, a server that is not well yet gets no traffic, for which
-// HAProxy's first check would come too late; and it gets it back once a check has passed.
+// TestNoTrafficAfterMaintBeforeCheck: after maint a failing server gets no traffic before HAProxy has checked it. It
+// gets traffic once a check has passed.
 func TestNoTrafficAfterMaintBeforeCheck(t *testing.T) {
 	t.Parallel()
 	agent, front := freePort(t), freePort(t)
@@ -242,7 +243,7 @@ listen front
 `, front, web.port, d.port, agent))
 	h.waitForAgent(map[string]string{"front": "UP"})
 
-	// One client asks all the time.
+	// One client sends requests all the time.
 	var answers, refusals atomic.Int64
 	done, clientEnded := make(chan struct{}), make(chan struct{})
 	t.Cleanup(func() { <-clientEnded })

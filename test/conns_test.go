@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// These tests hold many connections open that say nothing, or half of a request, at each listener there is, in a process
-// that may have few descriptors. Neither another client nor the same one, which may be a NAT with a balancer behind it, is
-// kept waiting: answered means within answerTime, where without a bound each waits for a time limit of 8 to 10 s.
+// These tests hold many connections open at each listener. The connections send nothing or half of a request, and the
+// process has few descriptors. Another client, and the same client (it may be a NAT with a balancer behind it), must get
+// an answer within answerTime. Without the connection limits each would wait for a timeout of 8 to 10 s.
 const answerTime = 5 * time.Second
 
-// startWithFileLimit starts a command that may have that many descriptors.
+// startWithFileLimit starts a command with a limit of open descriptors.
 func startWithFileLimit(t *testing.T, descriptors int, args ...string) *process {
 	t.Helper()
 	return start(t, "/bin/sh", append([]string{"-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(descriptors)}, args...)...)
@@ -35,7 +35,8 @@ func holdConnections(t *testing.T, n int, addr, text string) {
 	}
 }
 
-// expectAnswer sends text from another address and from the one that holds the connections, and expects want in both answers.
+// expectAnswer sends text from 127.0.0.1 and from 127.0.0.3, the address of holdConnections. Both answers must
+// contain want.
 func expectAnswer(t *testing.T, addr, text, want string) {
 	t.Helper()
 	for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 3)} {
@@ -104,13 +105,13 @@ services: {web: {http_listen: "%s", beacon_listen: "%s", agent_listen: "%s", che
 	all := func(t *testing.T) {
 		t.Helper()
 		expectAnswer(t, d.addr, "GET /spool/web/0/ HTTP/1.0\r\n\r\n", "200 OK")
-		expectAnswer(t, d.addr, fmt.Sprintf("GET /http/web/%d/ HTTP/1.0\r\n\r\n", web.port), "200 OK") // by way of net/http
+		expectAnswer(t, d.addr, fmt.Sprintf("GET /http/web/%d/ HTTP/1.0\r\n\r\n", web.port), "200 OK") // through net/http
 		expectAnswer(t, listener["http_listen"], get, "200 OK")
 		expectAnswer(t, listener["beacon_listen"], "", "OK\n")
 		expectAnswer(t, listener["agent_listen"], "", "up ready")
 	}
 	all(t)
-	// They count together: what is held at one listener is missing at no other.
+	// The limit covers all listeners together: connections held at one listener block no other.
 	holdConnections(t, 400, d.addr, partialHead)
 	all(t)
 	holdConnections(t, 400, listener["http_listen"], partialHead)

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// output collects what a process prints, while it runs.
+// output collects the output of a process while it runs. It is safe for concurrent use.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -38,17 +38,17 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// process is a server that runs beside the test.
+// process is a server that the test has started.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	out  output
-	done chan struct{} // closed when it has ended; err is set then
+	done chan struct{} // closed after the process has ended and err is set
 	err  error
 }
 
-// start runs a server until the test ends, which is when it gets a SIGTERM, and a SIGKILL if that does not
-// end it. What it printed is shown when the test has failed.
+// start starts a server. At the end of the test the server gets SIGTERM, and SIGKILL if it does not end within
+// waitLimit. If the test has failed, start logs the output.
 func start(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(name), cmd: exec.Command(name, args...), done: make(chan struct{})}
@@ -70,7 +70,7 @@ func start(t testing.TB, name string, args ...string) *process {
 	return p
 }
 
-// stop ends the process and returns how it ended.
+// stop ends the process with SIGTERM and returns the error of Wait.
 func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -153,8 +153,8 @@ func startDaemon(t testing.TB, config string) *daemon {
 	return d
 }
 
-// mustRun runs one of the commands on the daemon's spool directory; it has to exit with 0. It returns what was
-// printed.
+// mustRun runs a command on the daemon's spool directory and returns its output. It fails the test unless the exit
+// code is 0.
 func (d *daemon) mustRun(name string, args ...string) string {
 	d.t.Helper()
 	out, err := d.run(name, args...)
@@ -164,17 +164,19 @@ func (d *daemon) mustRun(name string, args ...string) string {
 	return out
 }
 
+// run runs a command on the daemon's spool directory and returns its output. It adds -p if args have none, so that
+// the command does not ask a daemon at the default port.
 func (d *daemon) run(name string, args ...string) (string, error) {
 	d.t.Helper()
 	args = append(args, "--spool-root", d.spool)
-	if !slices.Contains(args, "-p") { // else the one on 3333 would be asked, if this machine has one
+	if !slices.Contains(args, "-p") {
 		args = append(args, "-p", strconv.Itoa(d.port))
 	}
 	out, err := exec.Command(bin(d.t, name), args...).CombinedOutput()
 	return string(out), err
 }
 
-// get asks the daemon for a path.
+// get sends a GET request to the daemon.
 func (d *daemon) get(path string) answer {
 	d.t.Helper()
 	a, err := get(d.url + path)
@@ -198,8 +200,8 @@ func (d *daemon) rss() int64 {
 	return resident * int64(os.Getpagesize())
 }
 
-// underLoad keeps n clients asking the daemon for paths, round about, while f runs. Each answer must be 200
-// or 503: under whatever overrides, that is all a healthy service can look like.
+// underLoad runs f while n clients request the paths in turn. Each answer must be 200 or 503: with any overrides, a
+// healthy service has no other answer.
 func (d *daemon) underLoad(n int, paths []string, f func()) {
 	d.t.Helper()
 	ctx, stop := context.WithCancel(d.t.Context())

@@ -19,7 +19,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// haproxy is a running HAProxy, asked over its admin socket.
+// haproxy is a running HAProxy with an admin socket.
 type haproxy struct {
 	*process
 	t    testing.TB
@@ -48,7 +48,7 @@ defaults
     timeout client 10s
     timeout server 10s
     timeout check 5s
-    # A check every 200 ms, and the first one decides: the tests need not wait for HAProxy's patience.
+    # A check every 200 ms, and the first one decides, so that the tests are fast.
     default-server inter 200ms fastinter 200ms downinter 200ms rise 1 fall 1
 ` + proxies
 	servertest.CheckHAProxyNames(t, text)
@@ -89,7 +89,7 @@ func (h *haproxy) adminCommand(command string) string {
 	return string(answer)
 }
 
-// statByBackend returns the rows of "show stat" that are servers, by backend, each by column.
+// statByBackend returns the servers in "show stat", by backend: column to value.
 func (h *haproxy) statByBackend() map[string]map[string]string {
 	h.t.Helper()
 	servers := map[string]map[string]string{}
@@ -99,7 +99,7 @@ func (h *haproxy) statByBackend() map[string]map[string]string {
 	return servers
 }
 
-// statByServer returns the rows of "show stat" that are servers, by "backend/server", each by column.
+// statByServer returns the servers in "show stat", by "backend/server": column to value.
 func (h *haproxy) statByServer() map[string]map[string]string {
 	h.t.Helper()
 	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.adminCommand("show stat"), "# "))).ReadAll()
@@ -131,8 +131,8 @@ func (h *haproxy) operStates() map[string]string {
 	return states
 }
 
-// waitForChecks waits until every backend's server has the status and the check result given for it, such as
-// "UP L7OK 200", by both of HAProxy's reports.
+// waitForChecks waits until the server of every backend has the status and the check result of want, such as "UP L7OK
+// 200". Both reports of HAProxy must agree.
 func (h *haproxy) waitForChecks(want map[string]string) {
 	h.t.Helper()
 	eventually(h.t, func() error {
@@ -160,8 +160,8 @@ const (
 	down = "DOWN L7STS 503"
 )
 
-// TestHAProxyFollowsOverrides is hacheck's main job: a real HAProxy, in each of the ways it can be configured to ask,
-// takes every server out on `hadown all` and brings it back on `haup all`.
+// TestHAProxyFollowsOverrides is the main job of hacheck: HAProxy takes every server out after `hadown all` and
+// brings it back after `haup all`, with each way to configure its check.
 func TestHAProxyFollowsOverrides(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "cache_time: 15\n")
@@ -171,14 +171,14 @@ func TestHAProxyFollowsOverrides(t *testing.T) {
 		serveOK(w, r)
 	})
 	backends := map[string]string{
-		// name: the lines that say how to ask; PORT is the service's port
+		// by name: the lines that configure the check; PORT is the port of the service
 		"get":       "option httpchk GET /http/get/PORT/get",
 		"options":   "option httpchk /http/options/PORT/options", // no method: HAProxy sends OPTIONS
 		"nohost":    "option httpchk GET /http/nohost/PORT/nohost HTTP/1.1",
 		"sendstate": "option httpchk GET /http/sendstate/0/sendstate\n    http-check send-state",
 		"slashes":   "option httpchk GET /http/slashes/PORT//slashes",
 		"tcp":       "mode tcp\n    option httpchk GET /tcp/tcp/PORT/status",
-		// The plain default, which asks "OPTIONS /": it names no service, so it must never be believed up.
+		// The default check is "OPTIONS /". It names no service, so the answer must never be healthy.
 		"plain": "option httpchk\n    http-check send-state",
 	}
 	var conf strings.Builder
@@ -204,7 +204,7 @@ func TestHAProxyFollowsOverrides(t *testing.T) {
 	}
 	h.waitForChecks(allUp)
 
-	// One service alone: the others must not even flicker.
+	// An override of one service: the state of the others must not change.
 	flaps := func() string {
 		var s []string
 		for name, row := range h.statByBackend() {
@@ -226,7 +226,7 @@ func TestHAProxyFollowsOverrides(t *testing.T) {
 		t.Errorf("times down before and after hadown of one service:\n%s\n%s", before, after)
 	}
 
-	// Whatever way HAProxy asks, the service is asked the same: a GET, path byte for byte.
+	// Whatever HAProxy sends, the service gets the same request: GET with an unchanged path.
 	var got []string
 	asked.Range(func(request, _ any) bool {
 		got = append(got, request.(string))
@@ -238,17 +238,17 @@ func TestHAProxyFollowsOverrides(t *testing.T) {
 	}
 }
 
-// TestHAProxyFollowsService: without any override the service itself decides.
+// TestHAProxyFollowsService: without an override, the answer of the service decides.
 func TestHAProxyFollowsService(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "cache_time: 0\n") // HAProxy asks every 200 ms and shall hear it at once
+	d := startDaemon(t, "cache_time: 0\n") // HAProxy checks every 200 ms and must see a change at once
 	var failing atomic.Bool
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !failing.Load():
 			serveOK(w, r)
 		case r.URL.Path == "/redirect":
-			// HAProxy takes a 3xx for healthy. The code is the service's own and is passed on; nothing is followed.
+			// HAProxy treats a 3xx as healthy. hacheck passes the code of the service on and follows no redirect.
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
 		case r.URL.Path == "/elsewhere":
 			t.Error("a redirect was followed")

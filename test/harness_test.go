@@ -1,5 +1,5 @@
-// Package test holds the tests that run the commands as they are, against real servers: what is asserted
-// here is what an operator and a load balancer see. What only concerns one package is tested there.
+// Package test holds the system tests. They run the real commands against real servers and assert what an operator and
+// a load balancer see. Each package has its own tests for everything else.
 package test
 
 import (
@@ -24,8 +24,8 @@ import (
 	"hacheck/test/servertest"
 )
 
-// waitLimit bounds every wait for another process. It is long because machines that test are busy; nothing
-// that works takes it.
+// waitLimit bounds every wait for another process. It is long because test machines can be slow; a working process
+// never needs it.
 const waitLimit = 60 * time.Second
 
 var commands struct {
@@ -35,9 +35,9 @@ var commands struct {
 }
 
 func TestMain(m *testing.M) {
-	// sbin is where Debian keeps servers, and not on the PATH of a user who is not root.
+	// Debian installs servers in sbin, which is not in the PATH of a user.
 	_ = os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")
-	// The tests may themselves be run by make, which leaves its flags and its jobs to the makes below it.
+	// If make runs the tests, the makes that the tests start must not inherit its flags and its job server.
 	for _, name := range []string{"MAKEFLAGS", "MAKELEVEL", "MFLAGS"} {
 		_ = os.Unsetenv(name)
 	}
@@ -49,7 +49,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// bin returns the path of a command, built on the first call, the daemon under the race detector if we are.
+// bin returns the path of a command. The first call builds all commands. If the tests run under the race detector, so
+// does the daemon.
 func bin(t testing.TB, name string) string {
 	t.Helper()
 	commands.once.Do(func() {
@@ -69,7 +70,7 @@ func bin(t testing.TB, name string) string {
 		}
 		build("./cmd/...")
 		if raceEnabled {
-			// The daemon alone: the small commands hardly have two goroutines, and would take a second each to start.
+			// Only the daemon: the small commands have hardly two goroutines, and the detector adds a second to each run.
 			build("-race", "./cmd/hacheck")
 		}
 		if commands.err != nil {
@@ -87,7 +88,7 @@ func bin(t testing.TB, name string) string {
 	return filepath.Join(commands.dir, name)
 }
 
-// buildTags are the build tags of this test, which the commands that it builds get too: "poison" in particular.
+// buildTags returns the build tags of this test binary, "poison" in particular. The built commands get the same tags.
 func buildTags() string {
 	info, _ := debug.ReadBuildInfo()
 	for _, s := range info.Settings {
@@ -98,8 +99,8 @@ func buildTags() string {
 	return ""
 }
 
-// findTool returns the path of a server or tool that the test needs. It fails the test when there is none:
-// a test that is skipped proves nothing.
+// findTool returns the path of a server or a tool. It fails the test if there is none, because a skipped test proves
+// nothing.
 func findTool(t testing.TB, name string) string {
 	t.Helper()
 	p, err := exec.LookPath(name)
@@ -109,8 +110,8 @@ func findTool(t testing.TB, name string) string {
 	return p
 }
 
-// eventually calls cond until it returns nil; the last error fails the test when patience ends. It is for
-// states of other processes, which cannot be waited for in another way.
+// eventually calls cond until it returns nil. After waitLimit it fails the test with the last error. It polls the
+// state of other processes.
 func eventually(t testing.TB, cond func() error) {
 	t.Helper()
 	deadline := time.Now().Add(waitLimit)
@@ -126,9 +127,9 @@ func eventually(t testing.TB, cond func() error) {
 	}
 }
 
-// freePort returns a TCP port that nothing listens on, neither on 127.0.0.1 nor on 127.0.0.2. It is below
-// the range from which the kernel takes ports for outgoing connections, so that no client of this or another
-// test gets it in the meantime; and no port is returned twice, since whoever has it may not listen yet.
+// freePort returns a TCP port that is free on 127.0.0.1 and on 127.0.0.2. It returns no port twice, because the
+// caller listens only later. The port is below the range that the kernel uses for outgoing connections, so no client
+// of another test can take it.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -141,11 +142,11 @@ func freePort(t testing.TB) int {
 	return 0
 }
 
-// usedPorts are the ports that freePort has looked at.
+// usedPorts holds the ports that freePort has tried.
 var usedPorts sync.Map
 
-// canListen tells whether the port is free. No process is started meanwhile: until it has become another program, it
-// would hold a copy of the listener, and the port would be taken when it is to be listened on.
+// canListen reports whether the port is free. It holds ForkLock: a child process that starts meanwhile would inherit
+// the listener and keep the port busy until its exec.
 func canListen(host string, port int) bool {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -157,14 +158,14 @@ func canListen(host string, port int) bool {
 	return true
 }
 
-// answer is what an HTTP server said.
+// answer is the answer of an HTTP server.
 type answer struct {
 	code   int
 	body   string
 	header http.Header
 }
 
-// client asks as a balancer does: a new connection each time, no redirect followed.
+// client sends requests as a balancer does: each on a new connection, without following redirects.
 var client = &http.Client{
 	Transport:     &http.Transport{DisableKeepAlives: true},
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -181,7 +182,7 @@ func get(url string) (answer, error) {
 	return answer{resp.StatusCode, string(body), resp.Header}, err
 }
 
-// dial connects, and bounds all that is done on the connection.
+// dial connects to addr. The deadline of the connection is waitLimit from now.
 func dial(addr string) (net.Conn, error) {
 	conn, err := net.DialTimeout("tcp", addr, waitLimit)
 	if err == nil {
@@ -190,7 +191,7 @@ func dial(addr string) (net.Conn, error) {
 	return conn, err
 }
 
-// exitCode returns the exit code in the error of a command that has run, -1 if it was killed or never ran.
+// exitCode returns the exit code from the error of a command: -1 if a signal killed the command or it did not start.
 func exitCode(err error) int {
 	var exit *exec.ExitError
 	switch {
@@ -202,13 +203,13 @@ func exitCode(err error) int {
 	return -1
 }
 
-// service is a toy service to be checked: an HTTP server in this process that counts what it is asked.
+// service is an HTTP server in the test process that the daemon checks. It counts its requests.
 type service struct {
 	port     int
 	requests atomic.Int64
 }
 
-// startService serves h on host until the test ends. Port 0 takes a free one.
+// startService serves h on host until the test ends. Port 0 means a free port.
 func startService(t testing.TB, host string, port int, h http.HandlerFunc) *service {
 	t.Helper()
 	if port == 0 {
@@ -240,12 +241,12 @@ func startService(t testing.TB, host string, port int, h http.HandlerFunc) *serv
 	return s
 }
 
-// serveOK is a healthy service.
+// serveOK is the handler of a healthy service.
 func serveOK(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "OK")
 }
 
-// parallel runs f n times side by side until all have returned.
+// parallel runs f n times concurrently and returns when all calls have returned.
 func parallel(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	for i := range n {

@@ -16,16 +16,15 @@ import (
 	"testing"
 )
 
-// host is a machine behind balancers, as far as this one can play it: an address of its own, a service, and
-// a hacheck beside it.
+// host stands for a machine behind balancers: it has its own address from 127/8, a service, and a hacheck.
 type host struct {
 	*daemon
 	ip  string
 	dir string // config, spool
 }
 
-// startHosts returns n hosts at 127.0.0.1, 127.0.0.2, ..., each with a hacheck at the same port. Agent ports are
-// opened at agent unless it is 0; config is the configuration of all.
+// startHosts starts n hosts at 127.0.0.1, 127.0.0.2, ..., each with a hacheck at the same port. All have the same
+// configuration and the same further arguments.
 func startHosts(t testing.TB, n int, config string, args ...string) []*host {
 	t.Helper()
 	port := freePort(t)
@@ -50,15 +49,15 @@ func (h *host) startHacheck(t testing.TB, args ...string) {
 	h.expectCleanExit(t)
 }
 
-// forTest is the host for a test of its own that runs while it is up.
+// forTest returns the host for a subtest: helpers then fail t instead of the test that started the host.
 func (h *host) forTest(t testing.TB) *host {
 	d, c := *h.daemon, *h
 	d.t, c.daemon = t, &d
 	return &c
 }
 
-// waitForUptime waits until the host's hacheck has listened for as long as it takes to know everybody who asks: before,
-// no --wait ends and no --safe agrees.
+// waitForUptime waits until the host's hacheck has listened for 10 s. Before that, it may not know all balancers: no
+// --wait ends and no --safe agrees.
 func (h *host) waitForUptime() {
 	h.t.Helper()
 	eventually(h.t, func() error {
@@ -69,17 +68,17 @@ func (h *host) waitForUptime() {
 	})
 }
 
-// options are what a command needs to act on this host.
+// options returns the options that make a command act on this host.
 func (h *host) options() []string { return []string{"--spool-root", h.spool, "-p", h.addr} }
 
-// runCommand runs one of the commands on the host to its end. It returns what was printed and the exit code.
+// runCommand runs a command on the host. It returns the output and the exit code.
 func (h *host) runCommand(name string, args ...string) (string, int) {
 	h.t.Helper()
 	out, err := exec.Command(bin(h.t, name), append(args, h.options()...)...).CombinedOutput()
 	return string(out), exitCode(err)
 }
 
-// mustRunCommand is command where exit 0 is expected.
+// mustRunCommand runs a command on the host and returns its output. It fails the test unless the exit code is 0.
 func (h *host) mustRunCommand(name string, args ...string) string {
 	h.t.Helper()
 	out, exit := h.runCommand(name, args...)
@@ -89,7 +88,7 @@ func (h *host) mustRunCommand(name string, args ...string) string {
 	return out
 }
 
-// startCommand starts one of the commands on the host.
+// startCommand starts a command on the host and does not wait for it.
 func (h *host) startCommand(name string, args ...string) *process {
 	h.t.Helper()
 	return start(h.t, bin(h.t, name), append(args, h.options()...)...)
@@ -105,7 +104,7 @@ func (p *process) hasEnded() bool {
 	}
 }
 
-// waitForExit waits for the end and returns the exit code.
+// waitForExit waits until the process has ended and returns the exit code.
 func (p *process) waitForExit(t testing.TB) int {
 	t.Helper()
 	eventually(t, func() error {
@@ -117,7 +116,7 @@ func (p *process) waitForExit(t testing.TB) int {
 	return exitCode(p.err)
 }
 
-// serverStates returns the column status of "show stat" of every server, by "backend/server".
+// serverStates returns the column status of "show stat" by "backend/server".
 func (h *haproxy) serverStates() map[string]string {
 	h.t.Helper()
 	m := map[string]string{}
@@ -127,7 +126,7 @@ func (h *haproxy) serverStates() map[string]string {
 	return m
 }
 
-// waitForStates waits until every server, "backend/server", has the status.
+// waitForStates waits until every server of want ("backend/server") has its state.
 func (h *haproxy) waitForStates(want map[string]string) {
 	h.t.Helper()
 	eventually(h.t, func() error {
@@ -141,17 +140,17 @@ func (h *haproxy) waitForStates(want map[string]string) {
 	})
 }
 
-// blockingService is a service on one host that the tests can hold up: what is asked of /long is answered when the test says
-// so, and what is no HTTP is a tunnel, which stays open until the client closes it.
+// blockingService is the service of a host. It answers a request for /long when the test calls release. A request for
+// /tunnel opens a tunnel, which stays open until the client closes it.
 type blockingService struct {
 	t    testing.TB
 	name string
 
 	mu   sync.Mutex
-	held map[string]chan struct{} // long requests by their query
+	held map[string]chan struct{} // by the query of the long request
 }
 
-// startBlockingService serves on ip, at port or a free one. It answers with its name.
+// startBlockingService serves on ip and port. Each answer is the name.
 func startBlockingService(t testing.TB, ip string, port int, name string) *blockingService {
 	t.Helper()
 	w := &blockingService{t: t, name: name, held: map[string]chan struct{}{}}
@@ -211,15 +210,15 @@ func (w *blockingService) release(query string) {
 	delete(w.held, query)
 }
 
-// isHolding reports whether the long request with that query has come here.
+// isHolding reports whether the service holds the long request with that query.
 func (w *blockingService) isHolding(query string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.held[query] != nil
 }
 
-// startLongRequest sends a long request to w through a balancer that obeys X-To, and returns when it is there. Once it is
-// released, its answer has to be w's own.
+// startLongRequest sends a long request through the balancer at addr, which must obey the header X-To. It returns
+// when the service has the request. After release, the answer must be that of this service.
 func (w *blockingService) startLongRequest(addr, query string) {
 	w.t.Helper()
 	answered := make(chan struct{})
@@ -255,14 +254,14 @@ func (w *blockingService) startLongRequest(addr, query string) {
 	})
 }
 
-// clientConn is a client's connection that stays open.
+// clientConn is a keep-alive connection of a client.
 type clientConn struct {
 	t    testing.TB
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// dialBalancer connects to a balancer.
+// dialBalancer connects to a balancer. The connection closes with the test.
 func dialBalancer(t testing.TB, addr string) *clientConn {
 	t.Helper()
 	conn, err := dial(addr)
@@ -273,7 +272,8 @@ func dialBalancer(t testing.TB, addr string) *clientConn {
 	return &clientConn{t, conn, bufio.NewReader(conn)}
 }
 
-// get sends one request with further header lines and returns the answer and its body.
+// get sends a GET request with further header lines. It returns the answer and its body; after a 101 the body is the
+// first line of the tunnel.
 func (k *clientConn) get(path string, header ...string) (*http.Response, string) {
 	k.t.Helper()
 	if _, err := fmt.Fprintf(k.conn, "GET %s HTTP/1.1\r\nHost: web\r\n%s\r\n", path, strings.Join(append(header, ""), "\r\n")); err != nil {
@@ -312,7 +312,7 @@ func openTunnel(t testing.TB, addr, name string) *clientConn {
 	return nil
 }
 
-// expectEcho sends something through a tunnel and waits for it to come back: the tunnel is alive.
+// expectEcho sends a line through a tunnel and waits for its echo: the tunnel is open.
 func (k *clientConn) expectEcho() {
 	k.t.Helper()
 	if _, err := io.WriteString(k.conn, "still there\n"); err != nil {
