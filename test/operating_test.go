@@ -50,8 +50,8 @@ func logTexts(t *testing.T) map[string]string {
 	return lines
 }
 
-// logTextsOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
-// told.log and told.write(log, slog.LevelWarn, "message", ...).
+// logTextsOf adds the messages of one function: those of log.Warn("message", ...), and those of package spool,
+// notify.log(slog.LevelWarn, "message", ...) and notify.logUnlimited.
 func logTextsOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
 	var texts func(e ast.Expr) []string
 	texts = func(e ast.Expr) []string {
@@ -104,15 +104,15 @@ func logTextsOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 				return true // the Error of an error
 			}
 			level, message = strings.ToUpper(sel.Sel.Name), call.Args[0]
-		case "log", "write":
-			if len(call.Args) < 3 {
+		case "log", "logUnlimited":
+			if len(call.Args) < 2 {
 				return true
 			}
-			l, ok := call.Args[1].(*ast.SelectorExpr)
+			l, ok := call.Args[0].(*ast.SelectorExpr)
 			if !ok {
 				return true
 			}
-			level, message = strings.ToUpper(strings.TrimPrefix(l.Sel.Name, "Level")), call.Args[2]
+			level, message = strings.ToUpper(strings.TrimPrefix(l.Sel.Name, "Level")), call.Args[1]
 		default:
 			return true
 		}
