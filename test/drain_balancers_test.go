@@ -18,7 +18,8 @@ import (
 	"hacheck/test/servertest"
 )
 
-// testBalancerDies: a balancer that dies while the command waits, out already and with nothing open, is done with.
+// testBalancerDies: hadown --wait does not wait for a balancer that dies after its server was out and had no
+// sessions.
 func testBalancerDies(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{})
 	f.services[0].startLongRequest(f.httpAddrs[0], "a")
@@ -33,7 +34,7 @@ func testBalancerDies(t *testing.T, both []*host) {
 	f.expectExit(p, 0, f.service+": out with 4 balancers")
 }
 
-// reload starts HAProxy anew with the same file, which has the old process finish what it has open. It returns
+// reload starts a new HAProxy process with the same file. The old process ends after its last session. reload returns
 // the new one.
 func (h *haproxy) reload(t testing.TB) *haproxy {
 	t.Helper()
@@ -56,8 +57,8 @@ func (h *haproxy) reload(t testing.TB) *haproxy {
 	return n
 }
 
-// testReload: a balancer that is reloaded while the command waits has to say again that the server is out. What
-// the old process still has open is in no header, as docs/haproxy.md says.
+// testReload: a balancer that reloads while the command waits must report again that the server is out. No header
+// contains the open sessions of the old process, as docs/haproxy.md says.
 func testReload(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{})
 	f.services[0].startLongRequest(f.httpAddrs[0], "old")
@@ -79,7 +80,7 @@ func testReload(t *testing.T, both []*host) {
 	old.waitForExit(t)
 }
 
-// testRestart: a balancer that is stopped and started again while the command waits is waited for.
+// testRestart: the command waits for a balancer that stops and starts again meanwhile.
 func testRestart(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{})
 	f.services[0].startLongRequest(f.httpAddrs[1], "other")
@@ -88,7 +89,7 @@ func testRestart(t *testing.T, both []*host) {
 	p := f.startHadown("--wait")
 	f.waitForStates("DOWN", "UP")
 	raw.expectEcho()
-	_ = f.balancers[0].stop() // by a signal, which it says
+	_ = f.balancers[0].stop() // it reports the signal as an error
 	f.balancers[0] = f.balancers[0].reload(t)
 	f.waitForSessions(map[string]int{"lb1 raw/web1": 0})
 	f.expectWaiting(p, "a request of the other is")
@@ -96,10 +97,9 @@ func testRestart(t *testing.T, both []*host) {
 	f.expectExit(p, 0, f.service+": out with 4 balancers")
 }
 
-// testNoSendState: a balancer that sends no state has a server out after --fall answers, and of its sessions nothing
-// is known.
+// testNoSendState: without send-state, a server is out after --fall answers, and its sessions are unknown.
 func testNoSendState(t *testing.T, both []*host) {
-	f := newFarm(t, both, farmOptions{noSendState: true, extraLines: map[int][]string{1: {"source 127.0.0.7"}}}) // or the two are one
+	f := newFarm(t, both, farmOptions{noSendState: true, extraLines: map[int][]string{1: {"source 127.0.0.7"}}}) // otherwise hacheck cannot tell the two apart
 	f.hosts[0].waitForBalancers(f.service, 4)
 	f.services[0].startLongRequest(f.httpAddrs[0], "a")
 	if out, exit := f.hosts[0].runCommand("hadown", f.service, "--safe", "-r", "new release"); exit != 1 || !strings.Contains(out, "http-check send-state") {
@@ -113,7 +113,7 @@ func testNoSendState(t *testing.T, both []*host) {
 	f.services[0].release("a")
 }
 
-// testSameNode: two balancers with the same node name are told apart by their addresses.
+// testSameNode: the addresses tell two balancers with the same node name apart.
 func testSameNode(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{node: "lb", extraLines: map[int][]string{1: {"source 127.0.0.7"}}})
 	f.services[0].startLongRequest(f.httpAddrs[1], "a")
@@ -125,17 +125,18 @@ func testSameNode(t *testing.T, both []*host) {
 	f.expectExit(p, 0, f.service+": out with 4 balancers")
 }
 
-// simulatedBalancer is a balancer as far as hacheck can tell: it sends checks with a state header every 200 ms and believes the answers.
+// simulatedBalancer is a balancer without HAProxy: it sends checks with a state header, and its state follows the
+// answers.
 type simulatedBalancer struct {
 	addr, from, node, path string
 
 	mu       sync.Mutex
 	state    string
 	sessions int
-	lastSent string // the state it sent last, and its sessions
+	lastSent string // state and sessions in the last check
 }
 
-// check sends one check from its own address.
+// check sends one check from the balancer's address.
 func (s *simulatedBalancer) check() error {
 	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(s.from)}, Timeout: waitLimit}).Dial("tcp", s.addr)
 	if err != nil {
@@ -229,9 +230,10 @@ func testHundredBalancers(t *testing.T, both []*host) {
 	out(100)
 }
 
-// testFloodOfBalancers: ten thousand names from one client, and headers of 64 KB, take no place from the real balancers.
+// testFloodOfBalancers: ten thousand node names from one client, some with headers of 60 KB, do not displace the real
+// balancers.
 func testFloodOfBalancers(t *testing.T) {
-	// A daemon of its own: what it could not keep, it tells everybody who asks.
+	// It has daemons of its own, because their report names the dropped requests to every command.
 	both := startHosts(t, 2, "cache_time: 0\n")
 	one := both[0]
 	f := newFarm(t, both, farmOptions{})
@@ -275,7 +277,7 @@ func testFloodOfBalancers(t *testing.T) {
 	p.waitForOutput(t, "lb1 (web/web1): DOWN, 0 sessions open: out", "lb2 (web/web1): DOWN, 1 session open")
 	f.services[0].release("a")
 	p.waitForOutput(t, "lb2 (web/web1): DOWN, 0 sessions open: out")
-	f.expectWaiting(p, "those of the flood are") // for all hacheck knows, they are balancers that have fallen silent
+	f.expectWaiting(p, "those of the flood are") // to hacheck they are silent balancers
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
 	f.expectExit(p, 130)
 }

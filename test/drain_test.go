@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestDrain is what hadown --wait, --safe and haup --wait are for, on two hosts behind two HAProxies.
+// TestDrain tests hadown --wait, hadown --safe and haup --wait on two hosts behind two HAProxies.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	agent := freePort(t)
@@ -21,9 +21,9 @@ func TestDrain(t *testing.T) {
 	for _, h := range both {
 		h.waitForUptime()
 	}
-	// One service each, so that all can do with the same two daemons.
+	// Each subtest has its own service, so that all share the two daemons.
 	runSubtests(t, []subtest{
-		{"Rolling", func(t *testing.T) { testRolling(t, both, agent) }}, // what takes long comes first
+		{"Rolling", func(t *testing.T) { testRolling(t, both, agent) }}, // the longest first
 		{"FloodOfBalancers", testFloodOfBalancers},
 		{"BalancerDies", func(t *testing.T) { testBalancerDies(t, both) }},
 		{"Sessions", func(t *testing.T) { testSessions(t, both) }},
@@ -44,8 +44,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// testSessions: hadown --wait returns neither before the last session has ended on both balancers, be it a
-// request, a tunnel through HTTP or one through TCP, nor later than two check intervals after.
+// testSessions: hadown --wait returns after the last session has ended on both balancers, and within two check
+// intervals. A session is a request, a tunnel through HTTP or a TCP connection.
 func testSessions(t *testing.T, both []*host) {
 	const inter = time.Second
 	f := newFarm(t, both, farmOptions{inter: inter})
@@ -62,7 +62,7 @@ func testSessions(t *testing.T, both []*host) {
 
 	p := f.startHadown("--wait")
 	f.waitForStates("DOWN", "UP")
-	// Nothing was cut, and a client that is kept alive goes on elsewhere.
+	// Open sessions continue. The next request on a keep-alive connection goes to the other server.
 	upgraded.expectEcho()
 	raw.expectEcho()
 	if _, at := idle.get("/", "X-To: web1"); at != "web2" {
@@ -83,7 +83,8 @@ func testSessions(t *testing.T, both []*host) {
 	}
 }
 
-// testDrain: --drain lets what is open go on and sends nothing new; haup --wait returns when both have it back.
+// testDrain: with --drain, open sessions continue and new ones go to the other server. haup --wait returns when both
+// balancers use the server again.
 func testDrain(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{})
 	f.services[0].startLongRequest(f.httpAddrs[1], "a")
@@ -124,7 +125,8 @@ func testDrain(t *testing.T, both []*host) {
 	}
 }
 
-// testCookie: under drain clients with a cookie still come; hadown --wait after it returns when they go elsewhere.
+// testCookie: during a drain, clients with a cookie still reach the server. A later hadown --wait returns when they
+// reach the other server.
 func testCookie(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{inter: 400 * time.Millisecond, fall: 5})
 	client := dialBalancer(t, f.httpAddrs[1])
@@ -140,14 +142,14 @@ func testCookie(t *testing.T, both []*host) {
 	at("web1")
 	f.expectExit(f.startHadown("--wait"), 0)
 	at("web2")
-	// What is down stays down when it is drained.
+	// A drain does not bring a server up that is down.
 	f.expectExit(f.startHadown("--drain", "--wait"), 0)
 	f.waitForStates("DOWN", "UP")
 	f.expectExit(f.hosts[0].startCommand("haup", f.service, "--wait"), 0)
 	at("web1")
 }
 
-// testSafe: --safe writes when every balancer has another server, and nothing at all when one has not.
+// testSafe: --safe writes the override if every balancer has another server, and nothing otherwise.
 func testSafe(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{})
 	f.hosts[1].mustRunCommand("hadown", f.service, "-r", "memory", "--wait")
@@ -157,17 +159,17 @@ func testSafe(t *testing.T, both []*host) {
 	f.hosts[1].mustRunCommand("haup", f.service, "--wait")
 	f.expectExit(f.startHadown("--safe", "--drain", "--wait"), 0)
 	f.waitForStates("NOLB", "UP")
-	// The first is out: the second is the last.
+	// The first server is out, so the second is the last one.
 	if out, exit := f.hosts[1].runCommand("hadown", f.service, "--safe", "-r", "new release"); exit != 1 {
 		t.Errorf("--safe for the last server: exit %d\n%s", exit, out)
 	}
 	f.waitForStates("NOLB", "UP")
 }
 
-// testSafeOneBalancer: one balancer without another server is enough to refuse.
+// testSafeOneBalancer: --safe refuses if one balancer has no other server.
 func testSafeOneBalancer(t *testing.T, both []*host) {
 	f := newFarm(t, both, farmOptions{})
-	// Whoever runs the second balancer has taken the other server out of one of its backends.
+	// An operator has taken the other server out of one backend of the second balancer.
 	if out := f.balancers[1].adminCommand("set server raw/web2 state maint"); strings.TrimSpace(out) != "" {
 		t.Fatal(out)
 	}
@@ -179,7 +181,7 @@ func testSafeOneBalancer(t *testing.T, both []*host) {
 	}
 }
 
-// testMaint: --maint --wait drains first, and writes maint when nothing is open any more. HAProxy's CSV shows why.
+// testMaint: --maint --wait drains first and writes maint after the last session. HAProxy's CSV has the reason.
 func testMaint(t *testing.T, both []*host, agent int) {
 	f := newFarm(t, both, farmOptions{agentPort: agent})
 	f.services[0].startLongRequest(f.httpAddrs[1], "a")
@@ -204,19 +206,20 @@ func testMaint(t *testing.T, both []*host, agent int) {
 			return nil
 		})
 	}
-	// HAProxy asks nothing under MAINT but the agent, so that this is all haup --wait has to go by at first.
+	// Under MAINT HAProxy only asks the agent, so haup --wait first depends on the agent alone.
 	f.expectExit(f.hosts[0].startCommand("haup", f.service, "--wait"), 0)
 	f.waitForStates("UP", "UP")
 }
 
-// testInterrupt: ^C ends the waiting and nothing else, and the command says so. HAProxy's page says why.
+// testInterrupt: an interrupt ends the wait, the override stays, and the command says so. HAProxy's page has the
+// reason.
 func testInterrupt(t *testing.T, both []*host, agent int) {
 	f := newFarm(t, both, farmOptions{agentPort: agent})
 	f.services[0].startLongRequest(f.httpAddrs[1], "a")
 	f.waitForSessions(map[string]int{"lb2 web/web1": 1})
 	for _, c := range []struct {
 		args []string
-		stay string // in HAProxy
+		stay string // state in HAProxy afterwards
 	}{
 		{[]string{"--maint", "--wait"}, "NOLB"}, // the drain stays
 		{[]string{"--wait"}, "DOWN (agent)"},
@@ -230,7 +233,7 @@ func testInterrupt(t *testing.T, both []*host, agent int) {
 		}
 		f.waitForStates(c.stay, "UP")
 	}
-	// Time that is up is no different.
+	// The same holds when the wait times out.
 	f.expectExit(f.startHadown("--wait=1s"), 3, "time is up after 1s", "lb2 (web/web1): DOWN, 1 session open", f.service+" is down")
 	f.waitForStates("DOWN (agent)", "UP")
 	for _, addr := range f.httpAddrs {
@@ -276,7 +279,7 @@ func testEvents(t *testing.T, both []*host) {
 	}
 }
 
-// TestDrainAfterDaemonRestart: a daemon that has just been started waits to learn who asks, and so does hadown.
+// TestDrainAfterDaemonRestart: hadown waits until a restarted daemon knows its balancers.
 func TestDrainAfterDaemonRestart(t *testing.T) {
 	t.Parallel()
 	both := startHosts(t, 2, "cache_time: 0\n")
@@ -296,7 +299,8 @@ func TestDrainAfterDaemonRestart(t *testing.T) {
 	f.expectExit(p, 0, f.service+": out with 4 balancers")
 }
 
-// testAgentStateOutlivesDaemon: what the agent has said stands when hacheck stops, and ends when it is back and says otherwise.
+// testAgentStateOutlivesDaemon: the state from the agent stays when hacheck stops, and ends when hacheck runs again
+// and sends another.
 func testAgentStateOutlivesDaemon(t *testing.T) {
 	agent := freePort(t)
 	args := []string{"-A", strconv.Itoa(agent)}

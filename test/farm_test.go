@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// farm is two HAProxy processes in front of one service on two hosts. Both balancers have a backend "web" that
-// speaks HTTP and a backend "raw" that passes TCP on, with the servers web1 and web2 of the two hosts.
+// farm is two HAProxy processes in front of one service on two hosts. Each balancer has a backend "web" for HTTP and
+// a backend "raw" for TCP, with the servers web1 and web2 of the two hosts.
 type farm struct {
 	t         testing.TB
 	service   string
@@ -24,7 +24,7 @@ type farm struct {
 	tcpAddrs  []string // and of the TCP proxies
 }
 
-// farmOptions says how a farm differs from one with send-state, disable-on-404 and a check every 200 ms.
+// farmOptions changes a farm. The zero value has send-state, disable-on-404 and a check every 200 ms.
 type farmOptions struct {
 	inter       time.Duration    // between two checks
 	noSendState bool             // no send-state
@@ -34,7 +34,8 @@ type farmOptions struct {
 	extraLines  map[int][]string // further lines of a balancer's backends
 }
 
-// newFarm builds a farm on hosts whose hachecks run.
+// newFarm starts a farm in front of hosts whose hachecks run. The name of the service is the last part of the name of
+// the test.
 func newFarm(t testing.TB, both []*host, l farmOptions) *farm {
 	t.Helper()
 	f := &farm{t: t, service: strings.ToLower(t.Name()[strings.LastIndexByte(t.Name(), '/')+1:])}
@@ -112,7 +113,7 @@ backend raw
 	return f
 }
 
-// waitForBalancers waits until n rows of balancers are known to ask about the service, each with its interval.
+// waitForBalancers waits until hacheck knows n balancers of the service, each with its check interval.
 func (h *host) waitForBalancers(service string, n int) {
 	h.t.Helper()
 	eventually(h.t, func() error {
@@ -130,7 +131,7 @@ func (h *host) waitForBalancers(service string, n int) {
 	})
 }
 
-// waitForStates waits until every balancer that runs has the servers of the two hosts in these states.
+// waitForStates waits until every running balancer has these states of the two servers.
 func (f *farm) waitForStates(web1, web2 string) {
 	f.t.Helper()
 	for _, lb := range f.balancers {
@@ -140,7 +141,8 @@ func (f *farm) waitForStates(web1, web2 string) {
 	}
 }
 
-// waitForSessions waits until the balancers have told the first host's hacheck how many sessions they have with it, by "node server".
+// waitForSessions waits until the balancers have reported these session counts to the first host's hacheck, by "node
+// server".
 func (f *farm) waitForSessions(want map[string]int) {
 	f.t.Helper()
 	eventually(f.t, func() error {
@@ -165,8 +167,8 @@ func (f *farm) startHadown(args ...string) *process {
 	return f.hosts[0].startCommand("hadown", append([]string{f.service, "-r", "new release"}, args...)...)
 }
 
-// expectWaiting fails the test if the command ends while something is open, for as long as two further checks of each
-// balancer and the command's next look at them take.
+// expectWaiting fails the test if the command ends within two check intervals and the command's own poll interval.
+// open says what is still open, for the message.
 func (f *farm) expectWaiting(p *process, open string) {
 	f.t.Helper()
 	select {
@@ -176,7 +178,7 @@ func (f *farm) expectWaiting(p *process, open string) {
 	}
 }
 
-// waitForOutput waits until the command has printed all of these.
+// waitForOutput waits until the command has printed all texts.
 func (p *process) waitForOutput(t testing.TB, texts ...string) {
 	t.Helper()
 	eventually(t, func() error {
@@ -189,7 +191,7 @@ func (p *process) waitForOutput(t testing.TB, texts ...string) {
 	})
 }
 
-// expectExit waits for the command to end with this exit code, having printed these.
+// expectExit waits for the end of the command. The exit code must be want, and the output must contain the texts.
 func (f *farm) expectExit(p *process, want int, texts ...string) {
 	f.t.Helper()
 	if exit := p.waitForExit(f.t); exit != want {
@@ -198,7 +200,7 @@ func (f *farm) expectExit(p *process, want int, texts ...string) {
 	p.waitForOutput(f.t, texts...)
 }
 
-// readOverride returns the first host's spool file about the service.
+// readOverride returns the first host's spool file of the service.
 func (f *farm) readOverride() string {
 	f.t.Helper()
 	text, err := os.ReadFile(filepath.Join(f.hosts[0].spool, f.service))
@@ -208,7 +210,7 @@ func (f *farm) readOverride() string {
 	return string(text)
 }
 
-// expectNoOverride fails the test if there is an override about the service on the first host.
+// expectNoOverride fails the test if the first host has an override of the service.
 func (f *farm) expectNoOverride() {
 	f.t.Helper()
 	if _, err := os.Stat(filepath.Join(f.hosts[0].spool, f.service)); err == nil {
@@ -216,14 +218,13 @@ func (f *farm) expectNoOverride() {
 	}
 }
 
-// subtest is a test in a test.
+// subtest is a subtest for runSubtests.
 type subtest struct {
 	name string
 	test func(t *testing.T)
 }
 
-// runSubtests runs scenarios, several at once: they wait for HAProxy more than they work, so that there is no
-// reason to have as few of them at a time as there are processors.
+// runSubtests runs six subtests at a time. They mostly wait for HAProxy, so the number of processors is no limit.
 func runSubtests(t *testing.T, scenarios []subtest) {
 	t.Helper()
 	next := make(chan subtest)

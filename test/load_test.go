@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestThousandClientsShareOneCheck: however many ask about a cold target at once, the service is asked exactly once.
+// TestThousandClientsShareOneCheck: a thousand concurrent requests without a cached result cause exactly one check.
 func TestThousandClientsShareOneCheck(t *testing.T) {
 	t.Parallel()
 	const clients = 1000
@@ -68,9 +68,8 @@ func TestThousandClientsShareOneCheck(t *testing.T) {
 	}
 }
 
-// TestNoStaleAnswer: once hadown or haup has returned, no later request sees what was before, while the daemon is
-// busy with other requests. The service gives the number of the round: an answer with an older number comes from
-// a check before the override, which must not be used after it.
+// TestNoStaleAnswer: after hadown or haup has returned, no later request gets an answer from before, under load. The
+// service answers with the number of the round, so an older number shows a check from before the override.
 func TestNoStaleAnswer(t *testing.T) {
 	t.Parallel()
 	const rounds = 150
@@ -92,7 +91,7 @@ func TestNoStaleAnswer(t *testing.T) {
 					t.Errorf("round %d: %s after hadown %s had returned: %d %s", i, path, name, a.code, a.body)
 				}
 			}
-			round.Add(1) // the service changes while nobody may ask it
+			round.Add(1) // the service changes while the override stops all checks
 			d.mustRun("haup", name)
 			if a := d.get("/spool/web/0/"); a.code != 200 {
 				stale++
@@ -107,7 +106,7 @@ func TestNoStaleAnswer(t *testing.T) {
 	t.Logf("%d stale of %d", stale, 4*rounds)
 }
 
-// TestStatusOfCommands: what the commands say is what the daemon does.
+// TestStatusOfCommands: the commands show the state that the daemon answers with.
 func TestStatusOfCommands(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")

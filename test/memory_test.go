@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// These tests ask several times on one kept connection, whose read buffer each request overwrites. What the daemon
-// remembers of an earlier request must not change with it.
+// These tests send several requests on one keep-alive connection. Each request overwrites the read buffer. What the
+// daemon stores of an earlier request must not change.
 
-// keepAliveConn is a connection that asks more than once. Its first request goes through net/http, all later ones are
-// answered by the fast path.
+// keepAliveConn is a keep-alive connection to the daemon. net/http answers its first request, and the fast path all
+// later ones.
 type keepAliveConn struct {
 	t testing.TB
 	net.Conn
@@ -65,8 +65,8 @@ func (k *keepAliveConn) get(path string) answer {
 	return k.receive()
 }
 
-// TestLaterRequestDoesNotRenamePassedCheck: the agent waits after a maintenance until a check of the service has
-// passed. The next request on the connection that ran this check must not change whose check it was.
+// TestLaterRequestDoesNotRenamePassedCheck: after maint, the agent waits until a check of the service has passed. The
+// next request on the same connection must not change the service of that check.
 func TestLaterRequestDoesNotRenamePassedCheck(t *testing.T) {
 	t.Parallel()
 	s := startService(t, "127.0.0.1", 0, serveOK)

@@ -19,7 +19,7 @@ import (
 // every connection attempt and every datagram, and has addresses that come and go.
 func TestNetns(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, dialNoForeignHost) }
 
-// runIP runs iproute2's ip.
+// runIP runs ip of iproute2.
 func runIP(t *testing.T, args string) {
 	t.Helper()
 	if out, err := exec.Command(findTool(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
@@ -27,7 +27,8 @@ func runIP(t *testing.T, args string) {
 	}
 }
 
-// countSent returns how many connections this network has begun to open, and what else it has sent or tried to.
+// countSent returns how many connections this network namespace has opened, and how many other packets it has sent or
+// tried to send.
 func countSent(t *testing.T) (opens, others int) {
 	t.Helper()
 	add := func(name, value string) {
@@ -42,7 +43,7 @@ func countSent(t *testing.T) (opens, others int) {
 			others += n
 		}
 	}
-	// In the one there are pairs of lines, the names and their values; in the other, names and values.
+	// snmp has pairs of lines, names and values. snmp6 has a name and a value on each line.
 	file, err := os.Open("/proc/self/net/snmp")
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +70,7 @@ func countSent(t *testing.T) (opens, others int) {
 
 func dialNoForeignHost(t *testing.T) {
 	runIP(t, "link set lo up")
-	// Whatever is sent to anywhere leaves, and gets lost: a machine without routes would refuse to dial by itself.
+	// Packets to any address leave and get lost. Without routes the kernel would refuse to dial.
 	runIP(t, "route add default dev lo")
 	runIP(t, "-6 route add default dev lo")
 	const allowed, refused = "10.9.0.7", "10.1.2.3"
@@ -77,7 +78,7 @@ func dialNoForeignHost(t *testing.T) {
 	d.mustRun("hadown", "-r", "by hand", "downed")
 	web := startService(t, "127.0.0.1", 0, serveOK)
 
-	// ask sends a request, and returns the answer and what was sent because of it.
+	// ask sends a request. It returns the answer and what the daemon has sent because of it.
 	ask := func(request string, headers ...string) (a rawAnswer, dialled, others int) {
 		t.Helper()
 		opens, others := countSent(t)
@@ -87,7 +88,7 @@ func dialNoForeignHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		after, othersAfter := countSent(t)
-		return a, after - opens - 1, othersAfter - others // one connection was ours
+		return a, after - opens - 1, othersAfter - others // without our own connection
 	}
 	port := strconv.Itoa(web.port)
 	state := func(address string) string {
@@ -95,7 +96,7 @@ func dialNoForeignHost(t *testing.T) {
 	}
 
 	t.Run("counters", func(t *testing.T) {
-		// What proves something below must be able to move.
+		// The counters must count, or the subtests below prove nothing.
 		a, dialled, _ := ask("GET /tcp/web/"+port, "X-Nerve-Check-IP: "+allowed)
 		if a.code != 503 || !strings.Contains(a.body, allowed) || dialled != 1 {
 			t.Errorf("an allowed host: %d %q, %d dials; want 503 with its address, 1", a.code, a.body, dialled)
@@ -133,14 +134,14 @@ func dialNoForeignHost(t *testing.T) {
 					t.Errorf("%s with %s: the refusal does not name the setting: %q", url, header, a.body)
 				}
 			}
-			// Whoever is asked about, an override answers first.
+			// An override decides first, for any host.
 			url = fmt.Sprintf("GET /%s/downed/%s/", p, port)
 			for _, address := range []string{refused, allowed, "2001:db8::7", "127.0.0.1"} {
 				if a, dialled, others := ask(url, state(address)); a.code != 503 || !strings.Contains(a.body, "by hand") || dialled+others != 0 {
 					t.Errorf("%s at %s: %d %q, %d dials, %d datagrams; want the override and none", url, address, a.code, a.body, dialled, others)
 				}
 			}
-			// Names are not resolved, whatever they look like.
+			// hacheck resolves no names.
 			url = fmt.Sprintf("GET /%s/web/%s/", p, port)
 			for _, address := range []string{"www.example.com", "10.9.0.7.example", allowed + ":80", "[" + refused + "]", "x@" + allowed, "0x0a.9.0.7", "10.9", "fe80::1%lo", "../x", allowed + "/"} {
 				for _, header := range []string{"X-Nerve-Check-IP: " + address, state(address)} {
@@ -195,7 +196,7 @@ func dialNoForeignHost(t *testing.T) {
 				t.Fatal(err)
 			}
 			runIP(t, add)
-			// Strangers make the daemon look again five times a second at most.
+			// For an unknown address the daemon reads its own addresses again, at most five times a second.
 			began := time.Now()
 			eventually(t, func() error {
 				a, dialled, _ := ask(url, "X-Nerve-Check-IP: "+own[i])

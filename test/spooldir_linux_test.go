@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// These tests are about the spool directory itself: it is unmounted, removed, not readable, or another one than the
-// daemon reads. Never may a command succeed whose override nobody obeys, nor a mount bring a service up.
+// These tests unmount or remove the spool directory, make it unreadable, or give the commands another one than the
+// daemon. A command must not succeed if no daemon obeys its override, and a mount must not bring a service up.
 
 // TestUnmountedSpool: an override stays when its file system is unmounted, and the metric hacheck_spool_lost is 1 until
 // the file system is mounted again.
@@ -49,7 +49,7 @@ func unmountSpool(t *testing.T) {
 			if a := d.get("/spool/web/0/"); a.code != 503 {
 				t.Fatalf("before: %d %s", a.code, a.body)
 			}
-			eventually(t, func() error { return syscall.Unmount(point, 0) }) // busy while somebody looks
+			eventually(t, func() error { return syscall.Unmount(point, 0) }) // EBUSY while the daemon reads it
 			down := func(when string) {
 				t.Helper()
 				if a := d.get("/spool/web/0/"); a.code != 503 || !strings.Contains(a.body, "disk") {
@@ -73,7 +73,7 @@ func unmountSpool(t *testing.T) {
 			}
 			d.mustRun("haup", "other")
 			mount(source, point, fstype, flags)
-			if how == "file system" { // which was another one, empty
+			if how == "file system" { // another, empty one
 				lost("1")
 			} else {
 				lost("0")
@@ -90,13 +90,13 @@ func unmountSpool(t *testing.T) {
 	}
 }
 
-// startDaemonOn starts hacheck on a spool directory. Where somebody is given it is a user of that number.
+// startDaemonOn starts hacheck on a spool directory. With as, it runs as that user.
 func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 	t.Helper()
 	d := newDaemon(t, "127.0.0.1", freePort(t), spool)
 	command := bin(t, "hacheck")
 	p := &process{name: "hacheck", done: make(chan struct{})}
-	if as != nil { // who may not look into the directory of the commands
+	if as != nil { // this user cannot read the directory of the commands
 		command = filepath.Join(filepath.Dir(spool), "hacheck")
 		if err := os.WriteFile(command, []byte(readFile(t, bin(t, "hacheck"))), 0o755); err != nil {
 			t.Fatal(err)
@@ -124,7 +124,7 @@ func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 	return d
 }
 
-// reachableDir makes a directory that every user may reach.
+// reachableDir returns a new directory that every user can reach.
 func reachableDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -136,8 +136,8 @@ func reachableDir(t *testing.T) string {
 	return dir
 }
 
-// TestDaemonReadsOtherSpool: a command fails when the daemon that answers reads another directory or cannot read this one, and
-// says which.
+// TestDaemonReadsOtherSpool: a command fails if the daemon reads another directory or cannot read this one. The
+// message names both directories.
 func TestDaemonReadsOtherSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -189,7 +189,7 @@ func TestDaemonReadsOtherSpool(t *testing.T) {
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("lifted: %d", a.code)
 	}
-	// No such question makes somebody who asks about a service.
+	// These requests of the commands are not recorded as requests of clients.
 	if a := d.get("/recent"); strings.Contains(a.body, `"db"`) {
 		t.Errorf("/recent: %s", a.body)
 	}
@@ -197,7 +197,7 @@ func TestDaemonReadsOtherSpool(t *testing.T) {
 		t.Errorf("/balancers: %s", a.body)
 	}
 
-	// What does not answer holds a command up for a second, and is no failure.
+	// A daemon that hangs delays a command by a second and does not make it fail.
 	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -212,8 +212,8 @@ func TestDaemonReadsOtherSpool(t *testing.T) {
 	}
 }
 
-// TestRemovedSpool: after the spool was removed, the directory that root's hadown makes is one that the daemon reads,
-// or the command fails. (Somebody who is not root has the daemon be his own, which can read what he makes.)
+// TestRemovedSpool: after the spool directory was removed, hadown of root creates one that the daemon can read, or
+// fails. Without root, the test and the daemon are the same user.
 func TestRemovedSpool(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -17,7 +17,7 @@ import (
 	"hacheck/internal/balancer"
 )
 
-// requestInventedServices asks about n services that nobody else asks about, from one address.
+// requestInventedServices sends requests for n invented services from one address.
 func (d *daemon) requestInventedServices(from, prefix string, n int) {
 	d.t.Helper()
 	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", d.addr)
@@ -47,7 +47,8 @@ func (d *daemon) requestInventedServices(from, prefix string, n int) {
 	}
 }
 
-// runBalancers has simulated balancers ask until the test ends, every 500 ms, and returns once each has asked.
+// runBalancers sends a check of each simulated balancer every 500 ms until the test ends. It returns after the first
+// check of each.
 func runBalancers(t *testing.T, lbs ...*simulatedBalancer) {
 	t.Helper()
 	stop := make(chan struct{})
@@ -77,7 +78,7 @@ func runBalancers(t *testing.T, lbs ...*simulatedBalancer) {
 	}
 }
 
-// balancerReport is the document at /balancers about a service.
+// balancerReport returns the document at /balancers about a service.
 func (d *daemon) balancerReport(service string) balancer.Report {
 	d.t.Helper()
 	var r balancer.Report
@@ -87,8 +88,8 @@ func (d *daemon) balancerReport(service string) balancer.Report {
 	return r
 }
 
-// TestInventedServices: a client that has filled the table of services before web is first asked about does not keep
-// web's balancer out. hadown --wait waits for its sessions, and ends once they are over, while the flood goes on.
+// TestInventedServices: a client that has filled the table of services does not displace a balancer that comes later.
+// hadown --wait waits for the balancer's sessions and ends after them, also during the flood.
 func TestInventedServices(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -132,8 +133,8 @@ func TestInventedServices(t *testing.T) {
 	}
 }
 
-// TestUnrecordedBalancer: where the balancer's own address has filled the table, the daemon cannot record that it asks
-// about web. It says so, and no command takes its silence for that of a service that nobody asks about.
+// TestUnrecordedBalancer: if the balancer's own address has filled the table, the daemon cannot record its requests.
+// It reports that, so that no command takes the service for one without balancers.
 func TestUnrecordedBalancer(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -149,7 +150,7 @@ func TestUnrecordedBalancer(t *testing.T) {
 		t.Errorf("unrecorded of a service that nobody asks about: %+v", r.Unrecorded)
 	}
 	port := strconv.Itoa(d.port)
-	// 12 s are more than what the commands trust a silence after.
+	// After 12 s without a request, the commands would otherwise believe that there is no balancer.
 	for _, args := range [][]string{{"hadown", "-r", "why", "--wait=12s"}, {"haup", "--wait=2s"}} {
 		out, err := d.run(args[0], append([]string{"-p", port, "web"}, args[1:]...)...)
 		if exitCode(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "block it with a firewall and run the command again") {
@@ -161,7 +162,7 @@ func TestUnrecordedBalancer(t *testing.T) {
 	}
 }
 
-// TestInventedAgents: the same by way of the agent's port.
+// TestInventedAgents: invented services on the agent port do not displace the agent connections of a balancer.
 func TestInventedAgents(t *testing.T) {
 	t.Parallel()
 	d := startAgentDaemon(t)
@@ -187,7 +188,7 @@ func TestInventedAgents(t *testing.T) {
 	ask("127.0.0.2", names...)
 	ask("127.0.0.3", "web", "web", "web")
 	ask("127.0.0.2", "api")
-	// "all" is of the connection that has waited for the port.
+	// The first row, "all", belongs to the connection of waitReady.
 	if r := d.balancerReport("web"); len(r.Agents) != 2 || r.Agents[1].Address != "127.0.0.3" || len(r.Unrecorded) != 0 {
 		t.Errorf("web: %+v, %+v", r.Agents, r.Unrecorded)
 	}
@@ -200,7 +201,7 @@ func TestInventedAgents(t *testing.T) {
 	}
 }
 
-// TestManyServicesOfOneBalancer: thousands of services that one balancer asks about each have their row.
+// TestManyServicesOfOneBalancer: thousands of services of one balancer have a row each.
 func TestManyServicesOfOneBalancer(t *testing.T) {
 	t.Parallel()
 	const services = 6_000
