@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// memoryTolerance is how much memory a daemon may take for whatever is done to it here. The race detector keeps records
-// of every word that is touched.
+// memoryTolerance is how many bytes the daemon may grow by in these tests. The race detector needs more, because it
+// records every memory access.
 func memoryTolerance() int64 {
 	if raceEnabled {
 		return 300 << 20
@@ -25,7 +25,7 @@ func memoryTolerance() int64 {
 	return 40 << 20
 }
 
-// TestServiceOfOneByteASecond: the time for a check is for all of it, not for each byte.
+// TestServiceOfOneByteASecond: the timeout covers the whole check, not each byte.
 func TestServiceOfOneByteASecond(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "healthcheck_timeout: 1\n")
@@ -63,7 +63,7 @@ func TestServiceOfOneByteASecond(t *testing.T) {
 	}
 }
 
-// TestServiceOf10GB: a body is passed on up to 64 KiB and the rest is not read.
+// TestServiceOf10GB: hacheck passes 64 KiB of a body on and does not read the rest.
 func TestServiceOf10GB(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -104,7 +104,7 @@ func TestServiceOf10GB(t *testing.T) {
 	}
 }
 
-// TestHeaderOf1MB: an answer or a closed connection at once, and no memory for it.
+// TestHeaderOf1MB: a request with a header of 1 MB gets an answer or a closed connection at once, and uses no memory.
 func TestHeaderOf1MB(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -122,7 +122,7 @@ func TestHeaderOf1MB(t *testing.T) {
 	} {
 		began := time.Now()
 		a, err := exchangeRaw(d.addr, "GET", request)
-		// The connection may be reset under our writing: that is an answer too, as long as it comes at once.
+		// A connection reset during the request is an answer as well, if it comes at once.
 		if err == nil && a.code/100 != 4 {
 			t.Errorf("%s: got %d %.100q, want a refusal", name, a.code, a.body)
 		}
@@ -141,7 +141,8 @@ func TestHeaderOf1MB(t *testing.T) {
 	}
 }
 
-// TestSlowLoris: clients that never finish a request do not keep others from being answered, and are thrown out.
+// TestSlowLoris: clients that never finish a request do not delay other clients, and the daemon closes their
+// connections.
 func TestSlowLoris(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -158,7 +159,7 @@ func TestSlowLoris(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			// Whatever the daemon says before it closes, it has to close.
+			// The daemon must close the connection, with or without an answer.
 			_, err := io.Copy(io.Discard, conn)
 			thrown <- err
 		}()
@@ -177,7 +178,7 @@ func TestSlowLoris(t *testing.T) {
 	}
 }
 
-// TestManyQueries: names and queries are the client's choice, so nothing may grow with them without a limit.
+// TestManyQueries: names and queries, which a client chooses, fill no memory without a limit.
 func TestManyQueries(t *testing.T) {
 	t.Parallel()
 	const limit, each = 100, 2500
@@ -203,13 +204,14 @@ func TestManyQueries(t *testing.T) {
 	if n := failed.Load(); n > 0 {
 		t.Errorf("%d of %d different checks failed", n, 4*each)
 	}
-	// Bounded, not refused: each was asked, the ones beyond the limit are just not kept.
+	// Each request caused a check. The cache only stores no results beyond its limit.
 	if n := web.requests.Load(); n != 4*each {
 		t.Errorf("the service was asked %d times, want %d", n, 4*each)
 	}
 }
 
-// TestSpecialFilesInSpool: a file of 1 GB is an override like any other; what is no file is none.
+// TestSpecialFilesInSpool: a file of 1 GB is an override like any other. A directory, a device or a fifo is no
+// override.
 func TestSpecialFilesInSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -247,7 +249,7 @@ func TestSpecialFilesInSpool(t *testing.T) {
 	}
 }
 
-// TestPortTaken: a second daemon on a port says so and ends; it does not share the port in silence.
+// TestPortTaken: a second daemon on the same port reports an error and exits; it does not share the port.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")

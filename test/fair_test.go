@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// These tests show that no client takes the checks of the others: not with one URL that goes round in circles, not with
-// many checks of one target, not with many ways to ask for one check.
+// These tests show that one client cannot take all checks: not with a loop of checks, not with many checks of one target,
+// and not with many different requests for one check.
 
-// TestCheckLoops: one URL has hacheck ask itself a thousand times, by way of a HAProxy, of another hacheck, and of
-// its other listener. It is answered at once, with 503, and takes a few slots at most.
+// TestCheckLoops: a URL that makes hacheck check itself a thousand times, through HAProxy, another hacheck and its
+// other listener, gets 503 at once and takes few slots.
 func TestCheckLoops(t *testing.T) {
 	t.Parallel()
 	own := freePort(t) // of http_listen
@@ -70,13 +70,13 @@ backend daemon
 	}
 	asking.Wait()
 
-	// A few steps are no circle: a balancer that asks a hacheck about a service behind another one.
+	// A few steps are no loop: a balancer may check a service behind two hachecks.
 	if a := d.get(fmt.Sprintf("/http/w/%d/http/w/%d/http/web/%d/few", other.port, front, web.port)); a.code != 200 || a.body != "OK" {
 		t.Errorf("three steps: %d %s", a.code, a.body)
 	}
 }
 
-// TestAggregateLoops: hacheck aggregate counts as well.
+// TestAggregateLoops: hacheck aggregate counts the steps of a loop as well.
 func TestAggregateLoops(t *testing.T) {
 	t.Parallel()
 	web := startService(t, "127.0.0.1", 0, serveOK)
@@ -92,8 +92,8 @@ func TestAggregateLoops(t *testing.T) {
 	}
 }
 
-// TestHopsHeader: what the header says is believed up to 4 and counted on; beyond it, and for what is no number, nothing
-// is asked. A client that sends it changes nobody else's answer, and no setting sets or removes it.
+// TestHopsHeader: a check counts X-Hacheck-Hops on, up to 4. With a larger value, or no number, hacheck runs no
+// check. The header changes no answer of another client, and no setting sets or removes it.
 func TestHopsHeader(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -137,7 +137,7 @@ services:
 		{[]string{"X-Hacheck-Hops:"}, ""},
 		{[]string{"X-Hacheck-Hops: 0", "X-Hacheck-Hops: x"}, ""},
 	} {
-		// The second time the shortcut has the answer, unless the head says Accept: then net/http reads both.
+		// The fast path answers the second request. With Accept, net/http answers both.
 		for _, more := range []string{"", "Accept: application/json\r\n"} {
 			n++
 			head := fmt.Sprintf("GET /http/web/%d/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s\r\n\r\n", web.port, n, more, strings.Join(c.headers, "\r\n"))
@@ -166,7 +166,7 @@ services:
 		}
 	}
 
-	// The answer that a stranger gets for a request that is nearly too deep stays the stranger's.
+	// Other clients do not get the answer to a request with many hops.
 	path := fmt.Sprintf("/http/a/%d/http/web/%d/mine", d.port, web.port)
 	for range 2 {
 		if a := sendRequest(t, client, http.MethodGet, d.url+path, nil, "X-Hacheck-Hops: 4"); a.code != 503 {
@@ -176,13 +176,13 @@ services:
 			t.Errorf("without hops, after it: %d %s", a.code, a.body)
 		}
 	}
-	// Nor does it share a check that is under way.
+	// They do not share its running check either.
 	if s := seen(); s != "2" {
 		t.Errorf("asked with %q, want 2", s)
 	}
 }
 
-// TestSlowTargetLeavesSlots: however many checks of one slow target are asked for, another target's check runs at once.
+// TestSlowTargetLeavesSlots: many checks of one slow target do not delay the check of another target.
 func TestSlowTargetLeavesSlots(t *testing.T) {
 	t.Parallel()
 	const slots = 20
@@ -213,8 +213,8 @@ func TestSlowTargetLeavesSlots(t *testing.T) {
 	}
 }
 
-// TestScriptRunsOnceForAllRequests: a script runs once for all who wait for it, whatever port, host, header or demand is in
-// their requests, and a HAProxy beside them sees the service up all the time.
+// TestScriptRunsOnceForAllRequests: all requests that wait for a script share one run, with any port, host, header or
+// no-cache. HAProxy sees the service up all the time.
 func TestScriptRunsOnceForAllRequests(t *testing.T) {
 	t.Parallel()
 	runs := filepath.Join(t.TempDir(), "runs")
@@ -253,7 +253,7 @@ func TestScriptRunsOnceForAllRequests(t *testing.T) {
 	}
 }
 
-// TestScriptPorts: a script is told the port of the request if the configuration has it, and no other.
+// TestScriptPorts: a script gets the port of the request only if the configuration names that port.
 func TestScriptPorts(t *testing.T) {
 	t.Parallel()
 	web := startService(t, "127.0.0.1", 0, serveOK)
@@ -265,7 +265,7 @@ func TestScriptPorts(t *testing.T) {
 	}
 }
 
-// TestScriptsOfOneService: a service with many scripts does not keep those of another waiting.
+// TestScriptsOfOneService: a service with many scripts does not delay those of another service.
 func TestScriptsOfOneService(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "fifo")
@@ -280,7 +280,7 @@ func TestScriptsOfOneService(t *testing.T) {
 	var asking sync.WaitGroup
 	asking.Go(func() { _, _ = get(d.url + "/checks/many/0/") })
 	eventually(t, func() error {
-		if n := len(children(t, d.cmd.Process.Pid)); n < 32 {
+		if n := len(childProcesses(t, d.cmd.Process.Pid)); n < 32 {
 			return fmt.Errorf("%d scripts run", n)
 		}
 		return nil
@@ -289,7 +289,7 @@ func TestScriptsOfOneService(t *testing.T) {
 	if a := d.get("/checks/one/0/"); a.code != 200 || time.Since(began) > 20*time.Second {
 		t.Errorf("the other service's script: %d %s after %v", a.code, a.body, time.Since(began))
 	}
-	// Those that wait for the fifo find its end, and those that come later a file.
+	// Scripts that read the fifo get its end. Later scripts read a file.
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -304,8 +304,8 @@ func TestScriptsOfOneService(t *testing.T) {
 	asking.Wait()
 }
 
-// children are the processes that a process has started and that run.
-func children(t testing.TB, pid int) []string {
+// childProcesses returns the running child processes of a process.
+func childProcesses(t testing.TB, pid int) []string {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
@@ -319,8 +319,8 @@ func children(t testing.TB, pid int) []string {
 	return all
 }
 
-// TestNoCacheChecksAreLimited: whoever sends Pragma: no-cache has the service asked five times a second at most,
-// with all others who do so; the rest is answered from memory.
+// TestNoCacheChecksAreLimited: requests with Pragma: no-cache cause at most five checks a second, for all clients
+// together. Other requests get cached results.
 func TestNoCacheChecksAreLimited(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -341,7 +341,7 @@ func TestNoCacheChecksAreLimited(t *testing.T) {
 			if err != nil || a.code != 200 || a.header.Get("X-Hacheck-Cache") != "bypass" || a.header.Get("Age") != "0" {
 				t.Errorf("%d %v %s", a.code, a.header, a.body)
 			}
-			// A check that was under way when the request came may answer it; an older one may not.
+			// A check that was running when the request came may answer it. An older result may not.
 			if before := asked.Sub(time.Unix(0, at)); before > 5*time.Second {
 				t.Errorf("the answer is from %v before the request", before)
 			}

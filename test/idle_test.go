@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// TestScrapesLeaveNothing: who scrapes for years leaves no goroutine and no descriptor behind.
-func TestScrapesLeaveNothing(t *testing.T) {
+// TestScrapesLeakNothing: scrapes leak no goroutine and no descriptor.
+func TestScrapesLeakNothing(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	names := []string{"go_goroutines", "process_open_fds"}
 	before := map[string]float64{}
-	// What the first requests make for good (the runtime's own goroutines and descriptors) is there from then on.
+	// The first requests create goroutines and descriptors that stay, those of the runtime.
 	for range 3 {
 		for _, name := range names {
 			before[name] = d.metric(name)
@@ -25,7 +25,7 @@ func TestScrapesLeaveNothing(t *testing.T) {
 	}
 	parallel(4, func(int) {
 		for range 250 {
-			// Four at a time are answered, a fifth one would be told to come back.
+			// The daemon answers four scrapes at a time and rejects a fifth.
 			if a, err := get(d.url + "/metrics"); err != nil || a.code != 200 {
 				t.Errorf("%v %d %.200s", err, a.code, a.body)
 			}
@@ -41,7 +41,7 @@ func TestScrapesLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestIdle: a daemon that nobody asks sleeps. HACHECK_LONG=1 watches it for a minute.
+// TestIdle: a daemon without requests sleeps. HACHECK_LONG=1 watches it for a minute.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	// Once a minute the Go runtime looks after itself, with some 20 calls. Where the machine is busy its monitor
@@ -55,14 +55,14 @@ func TestIdle(t *testing.T) {
 		t.Fatalf("got %d %s", a.code, a.body)
 	}
 	var log string
-	// The first look is for what still goes on behind that answer.
+	// The first measurement covers work that is left after that answer.
 	for _, l := range []time.Duration{2 * time.Second, length} {
 		file := filepath.Join(t.TempDir(), "strace")
 		s := exec.Command(findTool(t, "strace"), "-f", "-o", file, "-p", strconv.Itoa(d.cmd.Process.Pid))
 		if err := s.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// It is the time itself that is to pass.
+		// The test measures the system calls of this time.
 		<-time.After(l)
 		_ = s.Process.Signal(os.Interrupt)
 		_ = s.Wait()

@@ -21,8 +21,8 @@ import (
 	"hacheck/internal/config"
 )
 
-// stranger is an address that is not one of this machine's interfaces, and reaches the daemon all the same.
-const stranger = "192.0.2.7"
+// otherClient is an address that is not one of this machine's interfaces, and reaches the daemon all the same.
+const otherClient = "192.0.2.7"
 
 // listKey is a key of the configuration whose value may be a list.
 type listKey struct {
@@ -34,10 +34,10 @@ type listKey struct {
 	observe func(l *listTest) string
 
 	// What observe returns for no key, an empty list, "null" and filled. Refused is for a daemon that does not start.
-	absent, emptied, null, full string
+	absent, emptyList, null, full string
 }
 
-const refused = "the daemon exits with 2 and names the key"
+const rejected = "the daemon exits with 2 and names the key"
 
 // listTest is one daemon with one value of one key.
 type listTest struct {
@@ -62,7 +62,7 @@ func (l *listTest) request(address, method, path string, headers ...string) int 
 // requestFromBoth returns the status codes for a stranger and for this machine.
 func (l *listTest) requestFromBoth(method, path string) string {
 	l.Helper()
-	return fmt.Sprintf("stranger %d, this machine %d", l.request(stranger, method, path), l.request("127.0.0.1", method, path))
+	return fmt.Sprintf("stranger %d, this machine %d", l.request(otherClient, method, path), l.request("127.0.0.1", method, path))
 }
 
 // requestOfCheck has the checks of web run, and returns what the service was sent.
@@ -84,9 +84,9 @@ var listKeys = map[string]listKey{
 	"check_hosts_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string {
-			return fmt.Sprint(l.request("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, stranger, 0, serveOK).port), "X-Nerve-Check-IP: "+stranger))
+			return fmt.Sprint(l.request("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, otherClient, 0, serveOK).port), "X-Nerve-Check-IP: "+otherClient))
 		},
-		absent: "403", emptied: "403", null: "403", full: "200",
+		absent: "403", emptyList: "403", null: "403", full: "200",
 	},
 	"http_headers_to_copy": {
 		file: "ENTRY\n", filled: "[X-One]",
@@ -95,13 +95,13 @@ var listKeys = map[string]listKey{
 			r := l.last.Load()
 			return strings.ReplaceAll(r.Host, fmt.Sprint(l.service.port), "PORT") + " " + r.Header.Get("X-One")
 		},
-		absent: "balancer.example ", emptied: "127.0.0.1:PORT ", null: refused, full: "127.0.0.1:PORT 1",
+		absent: "balancer.example ", emptyList: "127.0.0.1:PORT ", null: rejected, full: "127.0.0.1:PORT 1",
 	},
 	"remote_spool_allowed": {
 		file: "allow_remote_spool_changes: true\nENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string { return l.requestFromBoth("POST", "/spool/web/0/") },
-		absent:  "stranger 403, this machine 200", emptied: "stranger 403, this machine 403",
-		null: refused, full: "stranger 200, this machine 403",
+		absent:  "stranger 403, this machine 200", emptyList: "stranger 403, this machine 403",
+		null: rejected, full: "stranger 200, this machine 403",
 	},
 	"status_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
@@ -114,58 +114,58 @@ var listKeys = map[string]listKey{
 			}
 			return seen
 		},
-		absent: "stranger 200, this machine 200", emptied: "stranger 403, this machine 200",
-		null: refused, full: "stranger 200, this machine 200",
+		absent: "stranger 200, this machine 200", emptyList: "stranger 403, this machine 200",
+		null: rejected, full: "stranger 200, this machine 200",
 	},
 	"services.checks": {
 		file: "services: {web: {ENTRY}}", filled: "[{type: tcp, port: PORT}]",
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
-		absent:  refused, emptied: refused, null: refused, full: "200",
+		absent:  rejected, emptyList: rejected, null: rejected, full: "200",
 	},
 	"services.checks.tags": {
 		file: "services: {web: {checks: [{type: tcp, port: PORT, ENTRY}]}}", filled: "[a]",
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
-		absent:  "200", emptied: "200", null: "200", full: "200",
+		absent:  "200", emptyList: "200", null: "200", full: "200",
 	},
 	"script.command": {
 		file: "services: {web: {checks: [{type: script, ENTRY}]}}", filled: "[/bin/sh, -c, exit 0]",
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
-		absent:  refused, emptied: refused, null: refused, full: "200",
+		absent:  rejected, emptyList: rejected, null: rejected, full: "200",
 	},
 	"http.headers": {
 		file: httpFile, filled: "[[X-One, 1]]", empty: []string{"[]", "{}"},
 		observe: func(l *listTest) string {
 			return l.requestOfCheck(func(r *http.Request) string { return "X-One: " + r.Header.Get("X-One") })
 		},
-		absent: "X-One: ", emptied: "X-One: ", null: "X-One: ", full: "X-One: 1",
+		absent: "X-One: ", emptyList: "X-One: ", null: "X-One: ", full: "X-One: 1",
 	},
 	"http.params": {
 		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
 		observe: func(l *listTest) string {
 			return l.requestOfCheck(func(r *http.Request) string { return "?" + r.URL.RawQuery })
 		},
-		absent: "?", emptied: "?", null: "?", full: "?a=1&a=2",
+		absent: "?", emptyList: "?", null: "?", full: "?a=1&a=2",
 	},
 	"http.cookies": {
 		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
 		observe: func(l *listTest) string {
 			return l.requestOfCheck(func(r *http.Request) string { return "Cookie: " + r.Header.Get("Cookie") })
 		},
-		absent: "Cookie: ", emptied: "Cookie: ", null: "Cookie: ", full: "Cookie: a=1; a=2",
+		absent: "Cookie: ", emptyList: "Cookie: ", null: "Cookie: ", full: "Cookie: a=1; a=2",
 	},
 	"http.auth": {
 		file: httpFile, filled: "[u, p]",
 		observe: func(l *listTest) string {
 			return l.requestOfCheck(func(r *http.Request) string { return "Authorization: " + r.Header.Get("Authorization") })
 		},
-		absent: "Authorization: ", emptied: refused, null: "Authorization: ", full: "Authorization: Basic dTpw",
+		absent: "Authorization: ", emptyList: rejected, null: "Authorization: ", full: "Authorization: Basic dTpw",
 	},
 	"http.digest_auth": {
 		file: digestFile, filled: "[u, p]",
 		observe: func(l *listTest) string {
 			return fmt.Sprint(l.d.get("/checks/web/0/").code)
 		},
-		absent: "503", emptied: refused, null: "503", full: "200",
+		absent: "503", emptyList: rejected, null: "503", full: "200",
 	},
 }
 
@@ -200,7 +200,7 @@ func TestLists(t *testing.T) {
 					empty = []string{"[]"}
 				}
 				for _, value := range empty {
-					row.expectState(t, name, name+": "+value, row.emptied)
+					row.expectState(t, name, name+": "+value, row.emptyList)
 				}
 			})
 		}
@@ -231,13 +231,13 @@ func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	file := strings.NewReplacer("ENTRY", entry).Replace(k.file)
 	file = strings.ReplaceAll(file, "PORT", fmt.Sprint(l.service.port))
 	var got string
-	if said := refusedFile(t, file); said == "" {
+	if message := startupError(t, file); message == "" {
 		l.d = startDaemon(t, file)
 		got = k.observe(l)
 	} else {
-		got = refused
-		if !strings.Contains(said, name) {
-			t.Errorf("%s: the error does not name %s: %s", file, name, said)
+		got = rejected
+		if !strings.Contains(message, name) {
+			t.Errorf("%s: the error does not name %s: %s", file, name, message)
 		}
 	}
 	if got != want {
@@ -245,8 +245,8 @@ func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	}
 }
 
-// refusedFile returns what a daemon says that does not start with a configuration file; "" for one that would start.
-func refusedFile(t *testing.T, file string) string {
+// startupError returns what a daemon says that does not start with a configuration file; "" for one that would start.
+func startupError(t *testing.T, file string) string {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	if err := os.WriteFile(conf, []byte(file), 0o600); err != nil {

@@ -24,7 +24,7 @@ const (
 	dashboardFile = "../packaging/grafana/hacheck.json"
 )
 
-// startBusyDaemon is a daemon to which a bit of everything has happened.
+// startBusyDaemon starts a daemon and causes one event of every kind.
 func startBusyDaemon(t *testing.T) *daemon {
 	t.Helper()
 	d := startDaemon(t, "metrics_per_service: true\nhealthcheck_timeout: 1\ncache_max_entries: 1\n")
@@ -70,10 +70,10 @@ func startBusyDaemon(t *testing.T) *daemon {
 	return d
 }
 
-// metricName is a metric of ours or of the two collectors, anywhere in a text.
+// metricName matches a metric of hacheck or of the Go and process collectors in a text.
 var metricName = regexp.MustCompile(`\b(?:hacheck|process|go|promhttp)_[a-z0-9_]+\b`)
 
-// family takes the parts of a histogram back to its name.
+// family returns the metric name of a histogram series.
 func family(name string, page map[string]bool) string {
 	for _, part := range []string{"_bucket", "_sum", "_count"} {
 		if base := strings.TrimSuffix(name, part); base != name && page[base] {
@@ -94,7 +94,7 @@ func metricsOn(page string) map[string]bool {
 	return names
 }
 
-// readFile returns a file of the tree.
+// readFile returns the content of a file.
 func readFile(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -104,7 +104,7 @@ func readFile(t testing.TB, path string) string {
 	return string(text)
 }
 
-// expressions returns every expression of the dashboard, with its variables filled in.
+// expressions returns every expression of the dashboard, with values for its variables.
 func expressions(t *testing.T) []string {
 	t.Helper()
 	type target struct {
@@ -147,9 +147,8 @@ func expressions(t *testing.T) []string {
 	return list
 }
 
-// TestMetricsPage: Prometheus' own critic has nothing to say of the page of a daemon to which a bit of everything has
-// happened; docs/monitoring.md lists each of its metrics and no other; and rules, dashboard and documents name only
-// metrics that are there.
+// TestMetricsPage: promlint finds no problem in /metrics of a busy daemon. docs/monitoring.md lists exactly its
+// metrics, and the rules, the dashboard and the documents name only metrics that exist.
 func TestMetricsPage(t *testing.T) {
 	t.Parallel()
 	page := startBusyDaemon(t).get("/metrics").body
@@ -188,7 +187,7 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// TestRules: the alerts are valid and do what their tests say, and each has a test and says what to do.
+// TestRules: the alert rules are valid and pass their tests. Each alert has a test and a text that says what to do.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}} {
@@ -213,7 +212,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestDocumentedScrape: Prometheus takes the example of docs/monitoring.md, beside a copy of the rules.
+// TestDocumentedScrape: Prometheus accepts the example of docs/monitoring.md together with the rules.
 func TestDocumentedScrape(t *testing.T) {
 	t.Parallel()
 	_, example, ok := strings.Cut(readFile(t, "../docs/monitoring.md"), "```yml\n")
@@ -232,7 +231,8 @@ func TestDocumentedScrape(t *testing.T) {
 	}
 }
 
-// TestPrometheus: a real one scrapes a real daemon, takes the rules, and understands every expression of the dashboard.
+// TestPrometheus: a real Prometheus scrapes a real daemon, loads the rules and evaluates every expression of the
+// dashboard.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
 	d := startBusyDaemon(t)
@@ -335,7 +335,8 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
-// TestMetricsPerServiceBounded: names of services are the asker's choice, so the figures for them are bounded.
+// TestMetricsPerServiceBounded: a client chooses the names of services, so the number of metrics for them has a
+// limit.
 func TestMetricsPerServiceBounded(t *testing.T) {
 	t.Parallel()
 	const limit, asked = 10_000, 10_500
@@ -361,7 +362,7 @@ func TestMetricsPerServiceBounded(t *testing.T) {
 	}
 }
 
-// metric returns a value on the daemon's page at /metrics.
+// metric returns the value of a metric at /metrics.
 func (d *daemon) metric(name string) float64 {
 	d.t.Helper()
 	page := d.get("/metrics").body

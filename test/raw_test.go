@@ -148,8 +148,8 @@ func (c rawCase) check(a rawAnswer) error {
 	return nil
 }
 
-// echo is the service of testdata/requests.txt.
-func echo(name string) http.HandlerFunc {
+// echoService is the service of testdata/requests.txt.
+func echoService(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Toy", name)
 		w.Header().Set("Set-Cookie", "a=b")
@@ -176,8 +176,8 @@ func echo(name string) http.HandlerFunc {
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	one := startService(t, "127.0.0.1", 0, echo("one"))
-	two := startService(t, "127.0.0.2", 0, echo("two"))
+	one := startService(t, "127.0.0.1", 0, echoService("one"))
+	two := startService(t, "127.0.0.2", 0, echoService("two"))
 	repeat := regexp.MustCompile(`\{(.)\*([0-9]+)\}`)
 	places := strings.NewReplacer("{web}", strconv.Itoa(one.port), "{two}", strconv.Itoa(two.port), "{closed}", strconv.Itoa(freePort(t)))
 	cases := readTable(t, "requests.txt", func(s string) string {

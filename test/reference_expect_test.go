@@ -138,7 +138,7 @@ func (w *refRun) matches(term refTerm) (bool, error) {
 // upstream returns the requests that the toy services got in this row.
 func (w *refRun) upstream() []string {
 	var all []string
-	for _, toy := range w.toys {
+	for _, toy := range w.services {
 		toy.mu.Lock()
 		all = append(all, toy.got...)
 		toy.mu.Unlock()

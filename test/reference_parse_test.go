@@ -156,7 +156,7 @@ func parseReference(file, text string) ([]*refCase, error) {
 		}
 	}
 	for _, c := range cases {
-		if err := c.complete(); err != nil {
+		if err := c.validate(); err != nil {
 			return nil, fmt.Errorf("%s:%d: %s: %w", file, c.line, c.row, err)
 		}
 	}
@@ -175,8 +175,8 @@ func testExists(name string) bool {
 	})
 }
 
-// complete says what a row lacks or has too much.
-func (c *refCase) complete() error {
+// validate says what a row lacks or has too much.
+func (c *refCase) validate() error {
 	switch {
 	case c.left != "":
 		for _, name := range refTestName.FindAllString(c.left, -1) {

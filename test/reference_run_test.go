@@ -20,19 +20,19 @@ import (
 
 // refRun is where rows are replayed: a directory, toy services, perhaps a daemon.
 type refRun struct {
-	t       *testing.T
-	dir     string
-	spool   string
-	port    int
-	timeout time.Duration
-	d       *process
-	toys    map[string]*refService
-	last    exchangeResult
-	beside  sync.WaitGroup // of requests that are waited for at the end of a row
+	t          *testing.T
+	dir        string
+	spool      string
+	port       int
+	timeout    time.Duration
+	d          *process
+	services   map[string]*refService
+	last       exchangeResult
+	background sync.WaitGroup // of requests that are waited for at the end of a row
 }
 
 func newRefRun(t *testing.T, config string) *refRun {
-	w := &refRun{t: t, dir: t.TempDir(), timeout: 10 * time.Second, toys: map[string]*refService{}}
+	w := &refRun{t: t, dir: t.TempDir(), timeout: 10 * time.Second, services: map[string]*refService{}}
 	w.spool = filepath.Join(w.dir, "spool")
 	if m := regexp.MustCompile(`healthcheck_timeout: ([0-9.]+)`).FindStringSubmatch(config); m != nil {
 		f, err := strconv.ParseFloat(m[1], 64)
@@ -85,10 +85,10 @@ func (c *refCase) run(w *refRun) error {
 			}
 		}
 	}
-	for _, toy := range w.toys {
+	for _, toy := range w.services {
 		toy.reset()
 	}
-	defer w.beside.Wait()
+	defer w.background.Wait()
 	for _, s := range c.steps {
 		if err := w.step(c, s); err != nil {
 			return fmt.Errorf("%s: %s: %w", s.what, s.text, err)
@@ -287,7 +287,7 @@ func (w *refRun) send(words []refWord) error {
 	}
 	if beside {
 		before := len(w.upstream())
-		w.beside.Go(func() { parallel(times, ask) })
+		w.background.Go(func() { parallel(times, ask) })
 		eventually(w.t, func() error {
 			if n := len(w.upstream()) - before; n < times {
 				return fmt.Errorf("%d of %d requests are with the service", n, times)

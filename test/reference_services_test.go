@@ -36,11 +36,11 @@ func (r *refService) record(request string) {
 
 // service returns the toy service of that name, started when it is first named.
 func (w *refRun) service(name string) *refService {
-	if toy := w.toys[name]; toy != nil {
+	if toy := w.services[name]; toy != nil {
 		return toy
 	}
 	toy := &refService{port: freePort(w.t)}
-	w.toys[name] = toy
+	w.services[name] = toy
 	host := "127.0.0.1"
 	var speak func(net.Conn)
 	switch name {

@@ -17,7 +17,8 @@ import (
 	"testing"
 )
 
-// TestSpoolReadsNoOtherFile: whoever may write in the spool directory cannot have the daemon read what lies elsewhere.
+// TestSpoolReadsNoOtherFile: a user who can write in the spool directory cannot make the daemon read a file
+// elsewhere.
 func TestSpoolReadsNoOtherFile(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -56,8 +57,8 @@ func TestSpoolReadsNoOtherFile(t *testing.T) {
 	}
 }
 
-// TestLocalUserChangesNoOverride: a user who is neither root nor hacheck's changes no override; a directory or a configuration that lets
-// any user do so, or read passwords, is told of at the start.
+// TestLocalUserChangesNoOverride: a user other than root and hacheck cannot change overrides. At the start the daemon
+// warns of a directory or a configuration file with permissions that allow it, or that expose passwords.
 func TestLocalUserChangesNoOverride(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -131,7 +132,7 @@ func TestLocalUserChangesNoOverride(t *testing.T) {
 	}
 }
 
-// TestSecretsAreShownNowhere: not in the log, not on a page, not by a command, not where other users of the machine look.
+// TestSecretsAreShownNowhere: the log, the pages, the commands and /proc show no secret to other users.
 func TestSecretsAreShownNowhere(t *testing.T) {
 	t.Parallel()
 	port := freePort(t)
@@ -181,8 +182,8 @@ services:
 	}
 }
 
-// TestPasswordGoesToAnyLocalPort: a check with a login logs in wherever the URL says on this machine. It is a weakness, which
-// docs/security.md admits; other hosts do not get it.
+// TestPasswordGoesToAnyLocalPort: a check with a password sends it to any port of this machine that the URL names.
+// docs/security.md admits this weakness. Other hosts do not get the password.
 func TestPasswordGoesToAnyLocalPort(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "redis_password: s3cret\n")
@@ -191,7 +192,7 @@ func TestPasswordGoesToAnyLocalPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	heard := make(chan string, 1)
+	received := make(chan string, 1)
 	go func() {
 		c, err := ln.Accept()
 		if err != nil {
@@ -202,13 +203,13 @@ func TestPasswordGoesToAnyLocalPort(t *testing.T) {
 		_, _ = c.Read(b)
 		_, _ = io.WriteString(c, "-NOAUTH Authentication required.\r\n")
 		n, _ := c.Read(b)
-		heard <- string(b[:n])
+		received <- string(b[:n])
 	}()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	if a := d.get("/redis/web/" + port + "/"); a.code == 200 || strings.Contains(a.body, "s3cret") {
 		t.Errorf("%d %s", a.code, a.body)
 	}
-	if got := <-heard; !strings.Contains(got, "s3cret") {
+	if got := <-received; !strings.Contains(got, "s3cret") {
 		t.Errorf("the port heard %q; if that is all, docs/security.md may be better than it says", got)
 	}
 	if a := sendRequest(t, client, http.MethodGet, d.url+"/redis/web/"+port+"/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
@@ -216,8 +217,8 @@ func TestPasswordGoesToAnyLocalPort(t *testing.T) {
 	}
 }
 
-// TestHeadersFollowRedirects: the configured headers of a check go along with a redirect to another host, except for
-// the login. docs/security.md says so.
+// TestHeadersFollowRedirects: a redirect to another host gets the configured headers of a check, except Authorization
+// and Cookie, as docs/security.md says.
 func TestHeadersFollowRedirects(t *testing.T) {
 	t.Parallel()
 	heard := make(chan http.Header, 1)

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// These tests show what docs/security.md says: what a stranger, a local user, a service, a spool file, a balancer and
-// a web page can do, and above all what they cannot. TestSecurityPage holds the page to them.
+// The tests in security_*_test.go show what docs/security.md says: what a client, a local user, a service, a spool file,
+// a balancer and a web page can do, and what they cannot do. TestSecurityPage compares the page with the tests.
 
 // clientAt is a client with an address of its own, from 127/8; a daemon tells such addresses apart.
 func clientAt(t testing.TB, ip string) *http.Client {
@@ -63,7 +63,7 @@ func sendRequest(t testing.TB, c *http.Client, method, to string, form url.Value
 	return answer{resp.StatusCode, string(b), resp.Header}
 }
 
-// TestLongURLsUseLittleMemory: whoever asks for another long URL each time fills neither memory nor the log.
+// TestLongURLsUseLittleMemory: a client that requests a new long URL each time fills neither the memory nor the log.
 func TestLongURLsUseLittleMemory(t *testing.T) {
 	t.Parallel()
 	const n = 1500
@@ -83,7 +83,8 @@ func TestLongURLsUseLittleMemory(t *testing.T) {
 	}
 }
 
-// TestRecursiveURLUsesFewSlots: a URL that has hacheck ask itself, and that again, takes few slots and little time.
+// TestRecursiveURLUsesFewSlots: a URL that makes hacheck check itself again and again takes few slots and little
+// time.
 func TestRecursiveURLUsesFewSlots(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "max_clients: 100\n")
@@ -106,10 +107,10 @@ func TestRecursiveURLUsesFewSlots(t *testing.T) {
 	others.Wait()
 }
 
-// TestConnectionsOfOneClientAreLimited: one address cannot hold all the descriptors, so that the others are still answered.
+// TestConnectionsOfOneClientAreLimited: one address cannot hold all descriptors, and other clients still get answers.
 func TestConnectionsOfOneClientAreLimited(t *testing.T) {
 	t.Parallel()
-	// On two doors, which have the same descriptors.
+	// Two listeners share the descriptors.
 	port := freePort(t)
 	d := startDaemon(t, fmt.Sprintf("rlimit_nofile: 400\nservices: {web: {http_listen: \"127.0.0.1:%d\", checks: [{type: tcp, port: %d}]}}\n", port, port))
 	listeners := []string{d.addr, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
@@ -147,7 +148,7 @@ func TestConnectionsOfOneClientAreLimited(t *testing.T) {
 	if n := d.metric("process_open_fds"); n > 250 {
 		t.Errorf("%v descriptors are open", n)
 	}
-	// The daemon writes its log behind the answers.
+	// The daemon writes its log after the answers.
 	about := func() int { return strings.Count(d.out.String(), "holds as many connections as it may") }
 	eventually(t, func() error {
 		if about() == 0 {
@@ -160,7 +161,7 @@ func TestConnectionsOfOneClientAreLimited(t *testing.T) {
 	}
 }
 
-// TestFullCacheAnswersRight: results that find no room are still right, and overrides are obeyed at once.
+// TestFullCacheAnswersRight: with a full cache, answers are still right and overrides act at once.
 func TestFullCacheAnswersRight(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "cache_max_entries: 50\ncache_max_bytes: 1000000\n")
@@ -188,8 +189,8 @@ func TestFullCacheAnswersRight(t *testing.T) {
 	}
 }
 
-// TestClientReachesLocalPorts: what listens on this machine alone is asked for whoever asks. It is the purpose, and
-// why the port belongs behind a firewall; other hosts are not asked, which TestNetns proves.
+// TestClientReachesLocalPorts: any client can make hacheck check a port of this machine. That is its purpose, and the
+// reason to protect its port with a firewall. TestNetns shows that hacheck dials no other host.
 func TestClientReachesLocalPorts(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -209,7 +210,7 @@ func TestClientReachesLocalPorts(t *testing.T) {
 	}
 }
 
-// TestRequestNamesNoCommand: scripts are in the configuration alone; a URL picks a service, and that is all.
+// TestRequestNamesNoCommand: only the configuration names scripts. A URL only selects a service.
 func TestRequestNamesNoCommand(t *testing.T) {
 	t.Parallel()
 	trace := filepath.Join(t.TempDir(), "trace")
@@ -253,7 +254,7 @@ func TestNoRequestSmuggling(t *testing.T) {
 		if _, err := io.WriteString(conn, request); err != nil {
 			t.Fatal(err)
 		}
-		got, _ := io.ReadAll(conn) // up to the close, which may be a reset
+		got, _ := io.ReadAll(conn) // until the connection closes or is reset
 		conn.Close()
 		if answers := bytes.Count(got, []byte("HTTP/1.1 ")); answers > 1 {
 			t.Errorf("%s: %d answers:\n%s", name, answers, got)
@@ -263,7 +264,7 @@ func TestNoRequestSmuggling(t *testing.T) {
 		t.Errorf("the request inside was answered: %s", a.body)
 	}
 
-	// The service: whatever the URL and the headers that are passed on hold, it reads one request.
+	// The service reads one request, with any URL and any forwarded headers.
 	var mu sync.Mutex
 	var heads []string
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -319,8 +320,8 @@ func TestNoRequestSmuggling(t *testing.T) {
 	}
 }
 
-// TestRemoteChanges: by HTTP nobody changes overrides unless the configuration says so, then who is named or shows the
-// token, the whole token.
+// TestRemoteChanges: HTTP requests change overrides only if the configuration allows it, for the listed clients or
+// with the complete token.
 func TestRemoteChanges(t *testing.T) {
 	t.Parallel()
 	down := url.Values{"status": {"down"}, "reason": {"r"}}
@@ -350,8 +351,8 @@ func TestRemoteChanges(t *testing.T) {
 	}
 }
 
-// TestFakeBalancer: a stranger who claims to be a balancer is another row, known by its own address; it takes none of
-// the real one's words away.
+// TestFakeBalancer: a client that pretends to be a balancer is a row of its own, under its own address. The row of
+// the real balancer does not change.
 func TestFakeBalancer(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -372,7 +373,8 @@ func TestFakeBalancer(t *testing.T) {
 	}
 }
 
-// TestSecurityPage: every test that docs/security.md names is there, and every test of the files security_*_test.go is named there.
+// TestSecurityPage: every test that docs/security.md names exists, and the page names every test of
+// security_*_test.go.
 func TestSecurityPage(t *testing.T) {
 	t.Parallel()
 	tests := map[string]bool{}

@@ -18,10 +18,10 @@ import (
 	"unicode"
 )
 
-// controlText is text that forges lines, talks to terminals, and turns writing round.
+// controlText forges log lines, has terminal control sequences and changes the direction of writing.
 const controlText = "a\ntime=2020-01-01 level=INFO msg=forged\r\x1b[2J\x1b]0;owned\x07\u009b31m\u202eback\u2028\u00ad\u061c\u200b\u200d\u200f\u2060\ufeff\U000e0041<script>alert(1)</script>\"'`"
 
-// expectPlainText fails unless s is lines of text that no terminal obeys.
+// expectPlainText fails the test if s has a character that a terminal obeys, other than a line end or a tab.
 func expectPlainText(t *testing.T, what, s string) {
 	t.Helper()
 	for _, r := range s {
@@ -32,7 +32,7 @@ func expectPlainText(t *testing.T, what, s string) {
 	}
 }
 
-// TestForgedText: what comes from elsewhere forges no line in the log and moves no cursor, whoever shows it.
+// TestForgedText: text of clients, services and files forges no log line and controls no terminal, in any output.
 func TestForgedText(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
@@ -126,8 +126,8 @@ func TestForgedText(t *testing.T) {
 	}
 }
 
-// TestServiceHTML: what a service answers is passed on as it is, scripts included, so that hacheck's origin is worth
-// nothing: no web page may change anything, which TestCrossSiteRequests shows.
+// TestServiceHTML: hacheck passes the body of a service on unchanged, with its scripts. A script in hacheck's origin
+// can change nothing, which TestCrossSiteRequests shows.
 func TestServiceHTML(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -149,9 +149,8 @@ func TestServiceHTML(t *testing.T) {
 	}
 }
 
-// TestNosniff: every answer of every HTTP listener keeps browsers from guessing what a body is, whichever way the answer
-// goes. The only answers without the header are those of net/http to what is not HTTP (a URL that it cannot parse, say), which no
-// handler sees.
+// TestNosniff: every answer of every HTTP listener has X-Content-Type-Options: nosniff. The only exceptions are
+// answers of net/http to invalid requests, which reach no handler.
 func TestNosniff(t *testing.T) {
 	t.Parallel()
 	service := startService(t, "127.0.0.1", 0, serveOK)
@@ -171,7 +170,7 @@ func TestNosniff(t *testing.T) {
 	for _, addr := range []string{d.addr, "127.0.0.1:" + strconv.Itoa(own), aggregate} {
 		for _, request := range requests {
 			method, _, _ := strings.Cut(request, " ")
-			// The first kind of head is answered on the bare descriptor where it can be, the second by net/http.
+			// The fast path answers the first kind of head if it can, and net/http the second.
 			for _, rest := range []string{" HTTP/1.0\r\n\r\n", " HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n"} {
 				a, err := exchangeRaw(addr, method, request+rest)
 				if err != nil {
@@ -182,7 +181,7 @@ func TestNosniff(t *testing.T) {
 			}
 		}
 	}
-	// On a kept connection the second request takes the shortcut, and waits for its check there.
+	// On a keep-alive connection the fast path takes the second request and waits for its check.
 	c, err := dial(d.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +203,8 @@ func TestNosniff(t *testing.T) {
 	}
 }
 
-// TestCrossSiteRequests: a page in the browser of an operator, whose address may change overrides, may not.
+// TestCrossSiteRequests: a web page in the browser of an operator cannot change overrides, although the operator's
+// address is allowed to.
 func TestCrossSiteRequests(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "allow_remote_spool_changes: true\nremote_spool_token: s3cret-token\n")
@@ -221,7 +221,7 @@ func TestCrossSiteRequests(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.code, a.body)
 		}
 	}
-	// A preflight is no permission, and a GET, which a page may send, changes nothing.
+	// A preflight gets no permission. A page can send a GET, which changes nothing.
 	pre := sendRequest(t, client, http.MethodOptions, d.url+"/spool/web/0/", nil, "Origin: http://evil.example", "Access-Control-Request-Method: POST")
 	for name := range pre.header {
 		if strings.HasPrefix(name, "Access-Control-") {

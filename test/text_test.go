@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// nastyLine is nasty without what no command line, file name or header can hold, or a check would refuse.
-var nastyLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(controlText)
+// controlLine is nasty without what no command line, file name or header can hold, or a check would refuse.
+var controlLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(controlText)
 
 // TestTextOnTheTerminal goes through the commands that repeat what a file, a service or their own command line
 // says: neither their lines nor their JSON have a character that a terminal obeys, and the JSON loses none.
@@ -34,11 +34,11 @@ func TestTextOnTheTerminal(t *testing.T) {
 	evil := startControlTextService(t)
 	yaml := strconv.QuoteToASCII // YAML has the same escapes
 	checks := write("checks.yaml", "- {type: redis, host: 127.0.0.1, port: "+evil+"}\n"+
-		"- {type: http, url: "+yaml("http://127.0.0.1:"+evil+"/\u202e\u009b")+", tags: ["+yaml(nastyLine)+"]}\n"+
+		"- {type: http, url: "+yaml("http://127.0.0.1:"+evil+"/\u202e\u009b")+", tags: ["+yaml(controlLine)+"]}\n"+
 		"- {type: memcache, host: 127.0.0.1, port: "+evil+"}\n")
-	wrong := write("wrong.yaml", yaml(nastyLine)+": 1\ncache_time: "+yaml(nastyLine)+"\nservices: {web: {checks: [{type: "+yaml(nastyLine)+"}]}}\n")
-	wrongChecks := write("wrong-checks.yaml", "- {type: "+yaml(nastyLine)+", "+yaml(nastyLine)+": 1}\n- {type: tcp, host: h, port: "+yaml(nastyLine)+"}\n")
-	nastyDir := filepath.Join(dir, nastyLine)
+	wrong := write("wrong.yaml", yaml(controlLine)+": 1\ncache_time: "+yaml(controlLine)+"\nservices: {web: {checks: [{type: "+yaml(controlLine)+"}]}}\n")
+	wrongChecks := write("wrong-checks.yaml", "- {type: "+yaml(controlLine)+", "+yaml(controlLine)+": 1}\n- {type: tcp, host: h, port: "+yaml(controlLine)+"}\n")
+	nastyDir := filepath.Join(dir, controlLine)
 
 	for _, c := range []struct {
 		command  string
@@ -96,7 +96,7 @@ func TestTextOnTheTerminal(t *testing.T) {
 	} {
 		words := strings.Fields(c.command)
 		for i := range words {
-			words[i] = strings.NewReplacer("NASTY", nastyLine, "DIR", nastyDir, "WRONGCHECKS", wrongChecks, "WRONG", wrong, "CHECKS", checks).Replace(words[i])
+			words[i] = strings.NewReplacer("NASTY", controlLine, "DIR", nastyDir, "WRONGCHECKS", wrongChecks, "WRONG", wrong, "CHECKS", checks).Replace(words[i])
 		}
 		if words[0] != "hacheck" && !strings.Contains(c.command, "--spool-root") {
 			words = append(words, "--spool-root", spool)
@@ -114,7 +114,7 @@ func TestTextOnTheTerminal(t *testing.T) {
 		if !utf8.ValidString(stdout.String() + stderr.String()) {
 			t.Errorf("%s prints what is no UTF-8: %q%q", c.command, stdout.String(), stderr.String())
 		}
-		if c.lossless && !hasString(t, stdout.String(), nastyLine) {
+		if c.lossless && !hasString(t, stdout.String(), controlLine) {
 			t.Errorf("%s: its JSON has not the text as it was given: %s", c.command, stdout.String())
 		}
 	}
@@ -134,7 +134,7 @@ func startControlTextService(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(c, "-"+nastyLine+"\r\n"+controlText)
+			_, _ = io.WriteString(c, "-"+controlLine+"\r\n"+controlText)
 			c.Close()
 		}
 	}()
@@ -166,28 +166,28 @@ func TestTextOfTheDaemon(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			evil := startControlTextService(t)
+			servicePort := startControlTextService(t)
 			agent := freePort(t)
 			script := filepath.Join(t.TempDir(), "script")
 			if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s' '"+strings.ReplaceAll(controlText, "'", "")+"'; exit 1\n"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			d := startDaemon(t, fmt.Sprintf("log_format: %s\nallow_remote_spool_changes: true\nservices:\n  scripted:\n    checks: [{type: script, command: [%s]}]\n    agent_listen: 127.0.0.1:%d\n", format, script, agent))
-			for name, content := range map[string]string{"web": controlText, nastyLine: "x", "agent": `{"reason": "\u202e\u009b\u200f` + "\u061c" + `"}`, "scripted:80": `"` + nastyLine[:20] + `"`} {
+			for name, content := range map[string]string{"web": controlText, controlLine: "x", "agent": `{"reason": "\u202e\u009b\u200f` + "\u061c" + `"}`, "scripted:80": `"` + controlLine[:20] + `"`} {
 				if err := os.WriteFile(filepath.Join(d.spool, name), []byte(content), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
 			requests := []string{
-				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; port=" + nastyLine + "; node=" + nastyLine + "; name=be/" + nastyLine + "\r\n",
-				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; address=" + nastyLine + "\r\n",
-				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: " + nastyLine + "\r\n",
+				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; port=" + controlLine + "; node=" + controlLine + "; name=be/" + controlLine + "\r\n",
+				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; address=" + controlLine + "\r\n",
+				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: " + controlLine + "\r\n",
 				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: \u202e\r\n",
 				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: \u061c1.2.3.4\xff\r\n",
 				"GET /tcp/\u202e/80 HTTP/1.0\r\n",
 				"GET /\u009b/web/80 HTTP/1.0\r\n",
-				"GET /http/web2/" + evil + "/\u202e HTTP/1.0\r\n",
-				"GET /redis/web2/" + evil + "/ HTTP/1.0\r\n",
+				"GET /http/web2/" + servicePort + "/\u202e HTTP/1.0\r\n",
+				"GET /redis/web2/" + servicePort + "/ HTTP/1.0\r\n",
 				"GET /checks/scripted/0/ HTTP/1.0\r\n",
 				"GET /checks/scripted/0/ HTTP/1.0\r\nAccept: application/json\r\n",
 				"GET /checks/scripted/80/ HTTP/1.0\r\nAccept: application/json\r\n",
@@ -219,7 +219,7 @@ func TestTextOfTheDaemon(t *testing.T) {
 					t.Errorf("the answer of %q is no UTF-8: %q", r, answer)
 				}
 			}
-			for _, text := range []string{"web\n", "agent\n", "scripted:80\n", nastyLine + "\n"} {
+			for _, text := range []string{"web\n", "agent\n", "scripted:80\n", controlLine + "\n"} {
 				expectPlainText(t, "the agent's answer", sendAndRead(t, fmt.Sprintf("127.0.0.1:%d", agent), text))
 			}
 			if a := sendRequest(t, client, http.MethodGet, d.url+"/overview", nil, "Accept: application/json"); !json.Valid([]byte(a.body)) {
