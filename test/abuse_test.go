@@ -210,8 +210,8 @@ func TestManyQueries(t *testing.T) {
 	}
 }
 
-// TestSpecialFilesInSpool: a file of 1 GB is an override like any other. A directory, a device or a fifo is no
-// override.
+// TestSpecialFilesInSpool: a file of 1 GB is an override like any other. A directory, a fifo and a symbolic link to
+// another directory are no overrides.
 func TestSpecialFilesInSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")

@@ -33,8 +33,8 @@ func startBrowser(t *testing.T) browser {
 	return browser{ctx}
 }
 
-// tab is one tab of the browser. What the page writes to the console fails the test: it is an error of its
-// script, or a violation of its policy.
+// tab is one tab of the browser. Console output fails the test: it is an error of the script, or a violation of the
+// content security policy.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -51,7 +51,7 @@ func (c browser) open(t *testing.T, width, height int64, url string) *tab {
 	return b
 }
 
-// load goes to the page, and waits until it has shown its first document.
+// load opens the address and waits until the page has shown its first document.
 func (b *tab) load(url string) {
 	b.t.Helper()
 	b.do(chromedp.Navigate(url))
@@ -102,7 +102,7 @@ func eval[T any](b *tab, js string) T {
 	return v
 }
 
-// waitFor waits for an expression to be true.
+// waitFor waits until an expression is true.
 func (b *tab) waitFor(js string) {
 	b.t.Helper()
 	eventually(b.t, func() error {
@@ -114,7 +114,7 @@ func (b *tab) waitFor(js string) {
 	})
 }
 
-// rows returns what the rows of a table read, those that are hidden left out.
+// rows returns the text of the visible rows of a table.
 func (b *tab) rows(section string) []string {
 	b.t.Helper()
 	return eval[[]string](b, `[...document.querySelectorAll("#`+section+` tbody tr")].filter(r => !r.hidden).map(r => [...r.children].map(c => c.innerText.replace(/\s+/g, " ").trim()).join(" | "))`)
@@ -137,7 +137,7 @@ const contrasts = `(() => {
   return [...found];
 })()`
 
-// roles returns the names of everything that a screen reader sees, by role.
+// roles returns the names of all elements that a screen reader reads, by role.
 func (b *tab) roles() map[string][]string {
 	b.t.Helper()
 	tree, err := chromedp.Call(b.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})

@@ -21,19 +21,20 @@ import (
 	"hacheck/internal/config"
 )
 
-// otherClient is an address that is not one of this machine's interfaces, and reaches the daemon all the same.
+// otherClient is an address that is not an address of this machine, and that can reach the daemon.
 const otherClient = "192.0.2.7"
 
-// listKey is a key of the configuration whose value may be a list.
+// listKey is a key of the configuration that takes a list.
 type listKey struct {
 	// file is the configuration file: ENTRY stands for "key: value", PORT for the port of a service that answers 200.
 	file   string
 	filled string
 	empty  []string // spellings of the empty value; nil: "[]"
-	// observe returns what a client sees of the value. last is the last request that the service has got.
+	// observe returns the effect of the value that a client sees.
 	observe func(l *listTest) string
 
-	// What observe returns for no key, an empty list, "null" and filled. Refused is for a daemon that does not start.
+	// What observe returns without the key, with an empty list, with "null" and with filled; rejected if the daemon does
+	// not start.
 	absent, emptyList, null, full string
 }
 
@@ -59,13 +60,13 @@ func (l *listTest) request(address, method, path string, headers ...string) int 
 	return sendRequest(l.T, c, method, l.d.url+path, form, headers...).code
 }
 
-// requestFromBoth returns the status codes for a stranger and for this machine.
+// requestFromBoth returns the status codes for another client and for this machine.
 func (l *listTest) requestFromBoth(method, path string) string {
 	l.Helper()
-	return fmt.Sprintf("stranger %d, this machine %d", l.request(otherClient, method, path), l.request("127.0.0.1", method, path))
+	return fmt.Sprintf("other client %d, this machine %d", l.request(otherClient, method, path), l.request("127.0.0.1", method, path))
 }
 
-// requestOfCheck has the checks of web run, and returns what the service was sent.
+// requestOfCheck runs the checks of web and returns part of the request that the service got.
 func (l *listTest) requestOfCheck(part func(r *http.Request) string) string {
 	l.Helper()
 	if a := l.d.get("/checks/web/0/"); a.code != 200 {
@@ -79,7 +80,7 @@ const (
 	digestFile = `services: {web: {checks: [{type: http, url: "http://127.0.0.1:PORT/digest", ENTRY}]}}`
 )
 
-// listKeys has a row for every key of the configuration whose value may be a list; checks are "type.option".
+// listKeys has a row for every key of the configuration that takes a list. The keys of checks are "type.option".
 var listKeys = map[string]listKey{
 	"check_hosts_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
@@ -100,8 +101,8 @@ var listKeys = map[string]listKey{
 	"remote_spool_allowed": {
 		file: "allow_remote_spool_changes: true\nENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string { return l.requestFromBoth("POST", "/spool/web/0/") },
-		absent:  "stranger 403, this machine 200", emptyList: "stranger 403, this machine 403",
-		null: rejected, full: "stranger 200, this machine 403",
+		absent:  "other client 403, this machine 200", emptyList: "other client 403, this machine 403",
+		null: rejected, full: "other client 200, this machine 403",
 	},
 	"status_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
@@ -114,8 +115,8 @@ var listKeys = map[string]listKey{
 			}
 			return seen
 		},
-		absent: "stranger 200, this machine 200", emptyList: "stranger 403, this machine 200",
-		null: rejected, full: "stranger 200, this machine 200",
+		absent: "other client 200, this machine 200", emptyList: "other client 403, this machine 200",
+		null: rejected, full: "other client 200, this machine 200",
 	},
 	"services.checks": {
 		file: "services: {web: {ENTRY}}", filled: "[{type: tcp, port: PORT}]",
@@ -169,8 +170,8 @@ var listKeys = map[string]listKey{
 	},
 }
 
-// TestLists: every key of the configuration that may be a list means what its documentation says when it is absent,
-// empty, null and filled, from the file to the answer. An empty list never lets anybody in.
+// TestLists: every key that takes a list has its documented effect when it is absent, empty, null and filled. An
+// empty list never admits a client.
 func TestLists(t *testing.T) {
 	if os.Getenv(insideNamespace) == "" {
 		keys := keysWithLists(t)
@@ -207,7 +208,7 @@ func TestLists(t *testing.T) {
 	})
 }
 
-// cutLast is strings.Cut at the last sep; without one, all is after it.
+// cutLast is strings.Cut at the last sep. Without sep, after is s.
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true
@@ -215,7 +216,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return "", s, false
 }
 
-// expectState starts a daemon whose file has an entry, and compares what a client sees.
+// expectState starts a daemon whose file has the entry, and compares the effect that a client sees with want.
 func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	t.Helper()
 	l := &listTest{T: t}
@@ -245,7 +246,7 @@ func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	}
 }
 
-// startupError returns what a daemon says that does not start with a configuration file; "" for one that would start.
+// startupError returns the error output of a daemon that does not start with this file, or "" if the file is valid.
 func startupError(t *testing.T, file string) string {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
@@ -262,7 +263,7 @@ func startupError(t *testing.T, file string) string {
 	return string(out)
 }
 
-// keysWithLists returns the keys and options of the configuration that take a list.
+// keysWithLists returns the keys of the configuration and the options of checks that take a list.
 func keysWithLists(t *testing.T) (keys []string) {
 	t.Helper()
 	for _, k := range config.Keys() {
@@ -296,7 +297,7 @@ func keysWithLists(t *testing.T) (keys []string) {
 	return keys
 }
 
-// isListOption tries whether an option of a check may be a list, or a mapping of names to lists.
+// isListOption reports whether an option of a check can be a list or a mapping of names to lists. It tries both.
 func isListOption(typ, option string) bool {
 	words := []any{"a", "b"}
 	for _, value := range []any{words, []any{words}, map[string]any{"a": words}} {

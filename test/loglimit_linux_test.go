@@ -139,8 +139,8 @@ func floodLog(t *testing.T) {
 	}
 }
 
-// sendRejectedPosts sends so many POSTs that are refused and texts to the agent that name no service, each from another
-// address of one network.
+// sendRejectedPosts sends count POSTs that hacheck rejects, and as many agent texts that name no service. Each comes
+// from another address of one network.
 func sendRejectedPosts(t *testing.T, port, agent, worker, count int) {
 	dialFrom := func(i, port int) (net.Conn, error) {
 		from := netip.MustParseAddr(fmt.Sprintf("2001:db8:1:2:%x::%x", worker+1, i+1))
@@ -169,7 +169,7 @@ func sendRejectedPosts(t *testing.T, port, agent, worker, count int) {
 	}
 }
 
-// bindAnywhere lets a socket have an address that no interface has; the route makes it local.
+// bindAnywhere lets a socket have an address that no interface has. The route makes the address local.
 func bindAnywhere(_, _ string, c syscall.RawConn) (err error) {
 	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1) }); e != nil {
 		return e

@@ -118,7 +118,7 @@ func dialNoForeignHost(t *testing.T) {
 		}
 	})
 
-	t.Run("strangers", func(t *testing.T) {
+	t.Run("hosts that are not allowed", func(t *testing.T) {
 		for p := range check.All(check.Options{}) {
 			url := fmt.Sprintf("GET /%s/web/%s/", p, port)
 			want := 403
@@ -206,7 +206,7 @@ func dialNoForeignHost(t *testing.T) {
 				return nil
 			})
 			if took := time.Since(began); took > 3*time.Second {
-				t.Errorf("%s was a stranger for %v after it had come", own[i], took)
+				t.Errorf("%s was not a local address for %v after it was added", own[i], took)
 			}
 		}
 		runIP(t, "addr del 192.0.2.10/32 dev lo")

@@ -25,7 +25,7 @@ const (
 	hostileName = `<script>pwned()</script><h1>` // without a =, which a field of the state header cannot have
 )
 
-// requestAs asks the daemon as a balancer does.
+// requestAs sends a check as a balancer does.
 func (d *daemon) requestAs(node, server, state, path string) {
 	d.t.Helper()
 	conn, err := dial(d.addr)
@@ -47,7 +47,7 @@ func (d *daemon) writeSpoolFile(name, content string) {
 	}
 }
 
-// TestPage looks at the page in a real browser.
+// TestPage tests the page in a real browser.
 func TestPage(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
@@ -89,7 +89,7 @@ func TestPage(t *testing.T) {
 		if n := eval[int](b, "document.querySelectorAll('section:not([hidden])').length"); n != 1 {
 			t.Errorf("%d sections are shown", n)
 		}
-		// What the page advises works, and ends the emptiness.
+		// The command that the empty page suggests works.
 		d.get("/tcp/web/8080")
 		b.waitFor(`document.querySelector("#empty").hidden && !document.querySelector("#services").hidden`)
 	})
@@ -143,10 +143,10 @@ func TestPage(t *testing.T) {
 			t.Errorf("%d kinds of marks", got)
 		}
 
-		// What strangers write is text, whatever it looks like.
+		// Text of clients is text, never HTML.
 		b.waitFor("!asking && timer !== 0") // let an image fail to load
 		if got := eval[string](b, `JSON.stringify([window.pwned, document.scripts.length, document.images.length])`); got != "[null,1,0]" {
-			t.Errorf("strangers put elements into the page: %s", got)
+			t.Errorf("clients put elements into the page: %s", got)
 		}
 	})
 
@@ -188,7 +188,7 @@ func TestPage(t *testing.T) {
 		if n := len(b.rows("services")); n != 5 {
 			t.Errorf("%d rows without a filter", n)
 		}
-		// A row that moves takes the focus with it.
+		// A row keeps the focus when it moves.
 		d.requestAs("lb1", "be/home1", "UP; scur=0/0; qcur=0", fmt.Sprintf("/http/home/%d/", port))
 		order := `[...document.querySelectorAll("#services .name")].map(n => n.textContent).join()`
 		b.waitFor(order + ` === "api,db,home,img,search,web"`)
@@ -198,7 +198,7 @@ func TestPage(t *testing.T) {
 		if got := eval[string](b, `document.activeElement.textContent`); !strings.HasPrefix(got, "8 balancers") {
 			t.Errorf("the focus is on %q", got)
 		}
-		// A filter is part of the address, whatever is in it.
+		// The address contains the filter, with any characters.
 		b.do(chromedp.Navigate("about:blank"))
 		b.load(d.url + "/#" + url.PathEscape(hostile))
 		if got := eval[string](b, `document.querySelector("#shown").textContent`); got != "" || len(b.rows("overrides")) != 1 || len(b.rows("services")) != 0 {
@@ -346,7 +346,7 @@ func TestPage(t *testing.T) {
 		}
 		b.load(d.url)
 		shown := time.Duration(eval[float64](b, `performance.getEntriesByName("shown")[0].startTime`) * float64(time.Millisecond))
-		// worked returns how long the tab has been on a processor.
+		// worked returns the processor time of the tab.
 		worked := func() time.Duration {
 			metrics, err := chromedp.Call(b.ctx, performance.GetMetrics, cdp.Empty{})
 			if err != nil {
@@ -362,7 +362,7 @@ func TestPage(t *testing.T) {
 		if n := len(b.rows("services")); n != 498 {
 			t.Fatalf("%d rows", n)
 		}
-		// The same tab lays out a plain table of as many rows: what that takes on this machine, with what else runs on it.
+		// The same tab lays out a plain table of as many rows, as a measure of the speed of this machine.
 		before := worked()
 		eval[int](b, `(() => {
 			const plain = document.createElement("table")

@@ -58,8 +58,8 @@ func TestSlowReadersOfPages(t *testing.T) {
 		_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nUser-Agent: x\r\n\r\n", page)
 	}
 
-	stranger := clientAt(t, "127.0.0.3")
-	refused := sendRequest(t, stranger, http.MethodGet, d.url+"/overview", nil)
+	slowClient := clientAt(t, "127.0.0.3")
+	refused := sendRequest(t, slowClient, http.MethodGet, d.url+"/overview", nil)
 	if refused.code != 503 || refused.header.Get("Retry-After") == "" || !strings.Contains(refused.body, "Too many") {
 		t.Errorf("beside %d slow readers, the same client gets %d %.100q %v, want 503 that says when to ask again", slow, refused.code, refused.body, refused.header)
 	}
@@ -68,7 +68,7 @@ func TestSlowReadersOfPages(t *testing.T) {
 			t.Errorf("beside them another client gets %d %.100q for %s", a.code, a.body, path)
 		}
 	}
-	if a := sendRequest(t, stranger, http.MethodGet, d.url+"/spool/web/0/", nil); a.code != 200 {
+	if a := sendRequest(t, slowClient, http.MethodGet, d.url+"/spool/web/0/", nil); a.code != 200 {
 		t.Errorf("a check by that client is answered %d %.100s", a.code, a.body)
 	}
 	// The daemon holds a few pages and the buffers that made them.
@@ -76,7 +76,7 @@ func TestSlowReadersOfPages(t *testing.T) {
 		t.Errorf("%d slow readers have the daemon grow by %d MB", slow, grown>>20)
 	}
 	eventually(t, func() error {
-		if a := sendRequest(t, stranger, http.MethodGet, d.url+"/recent", nil); a.code != 200 {
+		if a := sendRequest(t, slowClient, http.MethodGet, d.url+"/recent", nil); a.code != 200 {
 			return fmt.Errorf("the places of slow readers are not free again: %d %.100s", a.code, a.body)
 		}
 		return nil

@@ -13,8 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// docs/haproxy.md is tested as it stands: the blocks behind a line <!-- recipe: NAME --> are run, and no block of
-// a configuration or a script is without one. Only addresses and ports are others, and HAProxy checks ten times as often.
+// These tests run the blocks of docs/haproxy.md that follow a line <!-- recipe: NAME -->. Every block with a configuration
+// or a script must have such a line. The tests only change addresses, ports and the check interval.
 
 const haproxyPage = "../docs/haproxy.md"
 
@@ -75,7 +75,7 @@ func recipesOf(page string) (map[string]recipe, error) {
 	return found, nil
 }
 
-// TestRecipesOf tries the reader of the page.
+// TestRecipesOf tests the parser of the page.
 func TestRecipesOf(t *testing.T) {
 	t.Parallel()
 	got, err := recipesOf("a\n<!-- recipe: one -->\n```sh\nx\n  y\n```\nb\n")
@@ -94,7 +94,7 @@ func TestRecipesOf(t *testing.T) {
 	}
 }
 
-// recipeSetup is what the page speaks of: two servers with a service, hacheck and its agent.
+// recipeSetup is the setup that the page describes: two servers with a service, hacheck and its agent.
 type recipeSetup struct {
 	t                     *testing.T
 	hosts                 []*host
@@ -102,7 +102,7 @@ type recipeSetup struct {
 	replacer              *strings.Replacer
 }
 
-// startRecipeSetup starts the hachecks with the options of a line "hacheck ..." of the page, and the services.
+// startRecipeSetup starts the hachecks, with the options of a line "hacheck ..." of the page, and the services.
 func startRecipeSetup(t *testing.T, line string) *recipeSetup {
 	t.Helper()
 	agent := freePort(t)
@@ -127,7 +127,7 @@ func (s *recipeSetup) startServices() {
 	}
 }
 
-// newRecipeSetup is the scene on hosts whose hachecks run, without services.
+// newRecipeSetup returns a setup on hosts whose hachecks run, without services.
 func newRecipeSetup(t *testing.T, both []*host, agent int) *recipeSetup {
 	s := &recipeSetup{t: t, hosts: both, service: freePort(t), other: freePort(t), front: freePort(t)}
 	s.replacer = strings.NewReplacer(
@@ -161,7 +161,7 @@ frontend front
 %s`, strings.Join(lines, "\n"), mode, front, strings.Fields(r.text)[1], s.replacer.Replace(r.text)))
 }
 
-// setups are the recipes for HAProxy: the options of hacheck and the first server of each backend.
+// setups has the HAProxy recipes: the recipe with the command line of hacheck, the service, and the first server.
 var setups = map[string]struct {
 	hacheck string // the recipe with its command line
 	service string
@@ -176,7 +176,7 @@ var setups = map[string]struct {
 	"several":    {"agent's hacheck", "api", "api/api1"},
 }
 
-// TestRecipes: with each recipe HAProxy does what the page says.
+// TestRecipes: HAProxy does what the page says, with each recipe.
 func TestRecipes(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
@@ -196,7 +196,7 @@ func TestRecipes(t *testing.T) {
 			other := setup.server[:len(setup.server)-1] + "2"
 			weight := lb.statByServer()[setup.server]["weight"]
 
-			// The table of what HAProxy shows, or for what it does not list the two lines that matter most.
+			// The rows of the table of states, or up and down for a recipe without rows.
 			rows := states[name]
 			if rows == nil {
 				rows = [][2]string{{"haup web", "UP"}, {"hadown web", map[bool]string{true: "DOWN (agent)", false: "DOWN"}[setup.hacheck != ""]}, {"haup web", "UP"}}
@@ -209,7 +209,7 @@ func TestRecipes(t *testing.T) {
 				if w := lb.statByServer()[setup.server]["weight"]; w != weight {
 					t.Errorf("%s: weight %s, want %s as before", row[0], w, weight)
 				}
-				// A server that is out cannot be drained, so each row begins with one that is up.
+				// A drain needs a server that is up, so each row begins with one.
 				one.mustRunCommand("haup", setup.service)
 				lb.waitForStates(map[string]string{setup.server: "UP", other: "UP"})
 			}
@@ -227,7 +227,7 @@ func TestRecipes(t *testing.T) {
 	runSubtests(t, list)
 }
 
-// statesShown reads the page's table of what HAProxy shows: by recipe, pairs of a command and a state.
+// statesShown returns the page's table of states in HAProxy: by recipe, pairs of a command and a state.
 func statesShown(t testing.TB) map[string][][2]string {
 	t.Helper()
 	page, err := os.ReadFile(haproxyPage)
@@ -258,7 +258,7 @@ func statesShown(t testing.TB) map[string][][2]string {
 	return states
 }
 
-// TestRecipeAgentListen: the port that a service has of its own serves HAProxy without agent-send.
+// TestRecipeAgentListen: with agent_listen, HAProxy needs no agent-send.
 func TestRecipeAgentListen(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
@@ -276,7 +276,7 @@ backend web
 	lb.waitForStates(map[string]string{"web/web1": "UP"})
 }
 
-// TestRecipeInstance: an agent that is asked for an instance tells of overrides of that instance.
+// TestRecipeInstance: an agent check of an instance gets the overrides of that instance.
 func TestRecipeInstance(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
@@ -287,7 +287,7 @@ func TestRecipeInstance(t *testing.T) {
 	lb.waitForStates(map[string]string{"web/web1": "UP", "api/api1": "MAINT", "api/api2": "UP"})
 }
 
-// testKubernetes: the command of preStop drains.
+// testKubernetes: the preStop command drains the server.
 func testKubernetes(t *testing.T, both []*host, agent int) {
 	all := recipes(t)
 	var pod struct {
@@ -307,7 +307,7 @@ func testKubernetes(t *testing.T, both []*host, agent int) {
 	command := pod.Spec.Containers[0].Lifecycle.PreStop.Exec.Command
 	command[len(command)-1] = "pod"
 	r := all["drain"]
-	r.text = strings.ReplaceAll(r.text, "/http/web/", "/http/pod/") // another test is at work with web
+	r.text = strings.ReplaceAll(r.text, "/http/web/", "/http/pod/") // another test uses web
 	s := newRecipeSetup(t, []*host{both[0].forTest(t), both[1].forTest(t)}, agent)
 	s.startServices()
 	lb := s.startHAProxy(r, s.front)

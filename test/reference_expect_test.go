@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// exchangeResult is what came of a step.
+// exchangeResult is the result of a step.
 type exchangeResult struct {
 	rawAnswer
 	http, closed bool
@@ -42,7 +42,7 @@ func truncate(s string) string {
 	return s
 }
 
-// expect compares what was seen with what a table says.
+// expect compares the result with the expectations of a table.
 func (w *refRun) expect(terms []refTerm) error {
 	for _, term := range terms {
 		ok, err := w.matches(term)
@@ -103,7 +103,7 @@ func (w *refRun) matches(term refTerm) (bool, error) {
 	case "err":
 		return match(args[0], s.err)
 	case "log":
-		// The daemon writes its log behind the answer, so as never to wait for it.
+		// The daemon writes its log after the answer.
 		for end := time.Now().Add(2 * time.Second); ; {
 			ok, err := match(args[0], w.d.out.String())
 			if ok || err != nil || time.Now().After(end) {
@@ -135,7 +135,7 @@ func (w *refRun) matches(term refTerm) (bool, error) {
 	return s.http && !s.closed && s.code == n, err
 }
 
-// upstream returns the requests that the toy services got in this row.
+// upstream returns the requests that the test services got in this row.
 func (w *refRun) upstream() []string {
 	var all []string
 	for _, toy := range w.services {

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// The tables in testdata/reference hold what the original was seen to do, row by row, and what this hacheck does
-// instead where it differs on purpose. testdata/reference/README says how they are written.
+// Each row of the tables in testdata/reference has the observed behaviour of the original, and that of this hacheck if it
+// differs on purpose. testdata/reference/README describes the format.
 
 // refCase is one row.
 type refCase struct {
@@ -22,12 +22,12 @@ type refCase struct {
 	row    string
 	config string // lines of the configuration file
 	steps  []refStep
-	// original and ours are what is seen of the last step; ours is nil when it is the same.
+	// original and ours are the expected results of the last step; ours is nil if it is the same.
 	original, ours []refTerm
 	why, doc, left string
 }
 
-// refStep is something that is done: its line has words, and quoted strings.
+// refStep is one step of a row. Its line has words and quoted strings.
 type refStep struct {
 	what, text string
 	words      []refWord
@@ -38,7 +38,7 @@ type refWord struct {
 	quoted bool
 }
 
-// refTerm is one thing that is expected, such as `body "^$"`.
+// refTerm is one expectation, such as `body "^$"`.
 type refTerm struct {
 	word string
 	args []string
@@ -46,18 +46,18 @@ type refTerm struct {
 
 func (t refTerm) String() string { return strings.TrimSpace(fmt.Sprintf("%s %q", t.word, t.args)) }
 
-// refTerms are the words that expect something, and how many strings follow them. Numbers are HTTP codes.
+// refTerms has the words of expectations and the number of strings after each. Numbers are HTTP codes.
 var refTerms = map[string]int{
 	"body": 1, "header": 1, "noheader": 1, "closed": 0, // of an HTTP answer; closed: not a byte
 	"quick": 0, "late": 0, // before or after half of healthcheck_timeout
 	"exit": 1, "out": 1, "err": 1, // of a command, or of a daemon that has ended
 	"serves": 0, "log": 1, // of a daemon that runs
 	"file": 2, "nofile": 1, // in the spool directory afterwards
-	"upstream": 1, "noupstream": 0, "asked": 1, // what the service got: the last request, none, how many
-	"never": 0, // what never happens here: the original hangs, or loses something
+	"upstream": 1, "noupstream": 0, "asked": 1, // the last request to the service, no request, the number of requests
+	"never": 0, // never happens here: the original hangs or loses something
 }
 
-// refWords splits a line into words and strings as Go quotes them.
+// refWords splits a line into words and Go strings.
 func refWords(s string) ([]refWord, error) {
 	var words []refWord
 	for s = strings.TrimLeft(s, " "); s != ""; s = strings.TrimLeft(s, " ") {
@@ -165,7 +165,7 @@ func parseReference(file, text string) ([]*refCase, error) {
 
 var refTestName = regexp.MustCompile(`\bTest[A-Z]\w*`)
 
-// testExists tells whether a package has a test of that name.
+// testExists reports whether a package has a test of that name.
 func testExists(name string) bool {
 	files, _ := filepath.Glob("../*/*/*_test.go")
 	here, _ := filepath.Glob("*_test.go")
@@ -175,7 +175,7 @@ func testExists(name string) bool {
 	})
 }
 
-// validate says what a row lacks or has too much.
+// validate returns an error if a row lacks something or has too much.
 func (c *refCase) validate() error {
 	switch {
 	case c.left != "":

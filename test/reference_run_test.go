@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// refRun is where rows are replayed: a directory, toy services, perhaps a daemon.
+// refRun replays rows. It has a directory, test services and, for some tables, a daemon.
 type refRun struct {
 	t          *testing.T
 	dir        string
@@ -28,7 +28,7 @@ type refRun struct {
 	d          *process
 	services   map[string]*refService
 	last       exchangeResult
-	background sync.WaitGroup // of requests that are waited for at the end of a row
+	background sync.WaitGroup // requests that the end of the row waits for
 }
 
 func newRefRun(t *testing.T, config string) *refRun {
@@ -41,7 +41,7 @@ func newRefRun(t *testing.T, config string) *refRun {
 		}
 		w.timeout = time.Duration(f * float64(time.Second))
 	}
-	// Somebody who is nobody has to get to the commands and to the spool.
+	// User nobody must reach the commands and the spool.
 	for _, dir := range []string{filepath.Dir(bin(t, "haup")), filepath.Dir(w.dir), w.dir} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -55,7 +55,8 @@ var (
 	refPlace  = regexp.MustCompile(`\{([a-z][a-z0-9-]*)\}`)
 )
 
-// expand puts in the ports of toy services ({web}, {smtp-ok}), the daemon's ({port}) and repetitions ({a*300}).
+// expand replaces the ports of test services ({web}, {smtp-ok}), the port of the daemon ({port}) and repetitions
+// ({a*300}).
 func (w *refRun) expand(s string) string {
 	s = refRepeat.ReplaceAllStringFunc(s, func(m string) string {
 		g := refRepeat.FindStringSubmatch(m)
@@ -76,7 +77,7 @@ func (w *refRun) expand(s string) string {
 	})
 }
 
-// run replays a row and returns an error that says what is not as the table has it.
+// run replays a row. The error says what differs from the table.
 func (c *refCase) run(w *refRun) error {
 	if entries, err := os.ReadDir(w.spool); err == nil {
 		for _, e := range entries {
@@ -137,19 +138,19 @@ func (w *refRun) env() []string {
 			env = append(env, v)
 		}
 	}
-	// Under the race detector every process would wait a second before it ends.
+	// The race detector would delay the end of every process by a second.
 	return append(env, "SPOOL="+w.spool, "DIR="+w.dir, "PATH="+filepath.Dir(bin(w.t, "haup"))+":"+os.Getenv("PATH"),
 		"GORACE=atexit_sleep_ms=0", "LC_ALL=C.UTF-8")
 }
 
-// refCommands gives every command the row's spool directory, before its other arguments.
+// refCommands adds the row's spool directory to every command, before its other arguments.
 const refCommands = `for c in haup hadown hastatus hashowdowned halist; do
 
 	eval "$c() { command $c --spool-root \"\$SPOOL\" \"\$@\"; }"
 done
 `
 
-// command runs a line of shell, as nobody if that is its first word.
+// command runs a shell line, as user nobody if that is its first word.
 func (w *refRun) command(line string) error {
 	rest, nobody := strings.CutPrefix(line, "nobody ")
 	cmd := exec.Command("sh", "-c", refCommands+rest)
@@ -199,7 +200,7 @@ func (w *refRun) start(c *refCase, args string) error {
 			return nil
 		default:
 		}
-		// Asking the port would not tell it from another daemon there.
+		// A request to the port might reach another daemon.
 		if !strings.Contains(d.out.String(), `msg="hacheck answers"`) {
 			return errors.New("the daemon does not answer")
 		}
@@ -212,7 +213,7 @@ func (w *refRun) start(c *refCase, args string) error {
 	return nil
 }
 
-// signal sends one; of those that end a daemon it waits for the end.
+// signal sends a signal to the daemon. If the signal ends a daemon, it waits for the end.
 func (w *refRun) signal(name string) error {
 	sig, ok := map[string]syscall.Signal{
 		"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT, "HUP": syscall.SIGHUP, "USR1": syscall.SIGUSR1,
@@ -238,9 +239,9 @@ func (w *refRun) signal(name string) error {
 	return nil
 }
 
-// send asks the daemon: `send: "GET /x HTTP/1.0" "Name: value" body "text"`; `bytes "raw"` sends just that, `times 5`
-// sends it five times at once ({n} is which), `hangup` closes the sending side at once, `beside` goes on as soon as the
-// service has been asked.
+// send sends a request: `send: "GET /x HTTP/1.0" "Name: value" body "text"`. `bytes "raw"` sends just these bytes.
+// `times 5` sends the request five times at once; {n} is the number of each. `hangup` closes the sending side at
+// once. `beside` continues as soon as the service has the request.
 func (w *refRun) send(words []refWord) error {
 	var head []string
 	var rawBytes, body *string
@@ -301,7 +302,7 @@ func (w *refRun) send(words []refWord) error {
 	return errors.Join(errs...)
 }
 
-// exchange sends one request and reads the answer; no answer at all is one, too.
+// exchange sends one request and reads the answer, which may be empty.
 func exchange(addr, request string, hangup bool) (exchangeResult, error) {
 	began := time.Now()
 	method, _, _ := strings.Cut(request, " ")
@@ -320,7 +321,7 @@ func exchange(addr, request string, hangup bool) (exchangeResult, error) {
 	return s, err
 }
 
-// rawHangup sends a request and the end of all sending, then reads the answer.
+// rawHangup sends a request, closes the sending side and reads the answer.
 func rawHangup(addr, request string) (rawAnswer, error) {
 	conn, err := dial(addr)
 	if err != nil {

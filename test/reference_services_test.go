@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// refService is a toy service that is spoken to over plain TCP, and remembers what it was told.
+// refService is a plain TCP service that records its requests.
 type refService struct {
 	port int
 	mu   sync.Mutex
@@ -34,7 +34,7 @@ func (r *refService) record(request string) {
 	r.got = append(r.got, request)
 }
 
-// service returns the toy service of that name, started when it is first named.
+// service returns the test service of that name and starts it at the first call.
 func (w *refRun) service(name string) *refService {
 	if toy := w.services[name]; toy != nil {
 		return toy
@@ -85,7 +85,7 @@ func (w *refRun) service(name string) *refService {
 	return toy
 }
 
-// portWithFullBacklog returns a port whose queue is full: the kernel drops every further SYN.
+// portWithFullBacklog returns a port whose accept queue is full: the kernel drops every further SYN.
 func portWithFullBacklog(t *testing.T) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -113,8 +113,8 @@ func portWithFullBacklog(t *testing.T) int {
 	return 0
 }
 
-// refDialogues are what toy services say, one string at a connection's start and after each line or packet they
-// get, then they close. "..." waits until the peer has gone, "." says nothing.
+// refDialogues has the texts that test services send: the first one after the connect, and one after each line or
+// packet of the client. Then the service closes. "..." waits until the client has closed, "." sends nothing.
 var refDialogues = map[string][]string{
 	"silent":     {"..."},
 	"closes":     {},
@@ -137,7 +137,7 @@ const mysqlGreeting = "\x0a5.7.0\x00\x01\x00\x00\x00abcdefgh\x00\xff\xf7\x21\x02
 
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00ijklmnopqrst\x00mysql_native_password\x00"
 
-// packet is one of MySQL's.
+// packet returns a packet of the MySQL protocol.
 func packet(sequence byte, payload string) string {
 	return string([]byte{byte(len(payload)), 0, 0, sequence}) + payload
 }
@@ -162,7 +162,7 @@ func speakLines(c net.Conn, lines []string) {
 	}
 }
 
-// speakHTTP answers one request by its path. note gets its head.
+// speakHTTP answers one request by its path. It calls note with the request head.
 func speakHTTP(c net.Conn, name string, note func(string)) {
 	r := bufio.NewReader(c)
 	var head strings.Builder

@@ -47,8 +47,8 @@ func TestReference(t *testing.T) {
 	t.Run("migrating", func(t *testing.T) { checkDocumented(t, all) })
 }
 
-// replay replays the rows of a table: those that ask a daemon with one that has their configuration, those that
-// start one themselves with a directory of their own, side by side.
+// replay replays the rows of a table. Rows that send requests share one daemon for each configuration. Rows that
+// start a daemon have their own directory and run in parallel.
 func replay(t *testing.T, cases []*refCase) {
 	shared := map[string]*refRun{}
 	for _, c := range cases {
@@ -83,8 +83,8 @@ func replay(t *testing.T, cases []*refCase) {
 	}
 }
 
-// checkDocumented holds the table of differences in docs/migrating.md to what was replayed: every line of it is shown by
-// a row that differs, and every row that differs is in it, or says `doc: none` because no operator will notice.
+// checkDocumented compares the table of differences in docs/migrating.md with the rows. Each line of the table needs
+// a row that differs. Each such row needs a line, or `doc: none` if no operator can notice the difference.
 func checkDocumented(t *testing.T, cases []*refCase) {
 	page, err := os.ReadFile("../docs/migrating.md")
 	if err != nil {
@@ -119,7 +119,7 @@ func checkDocumented(t *testing.T, cases []*refCase) {
 	}
 }
 
-// TestReferenceRejectsInvalidFiles: a table that says the wrong thing about itself is not believed.
+// TestReferenceRejectsInvalidFiles: a table with a mistake is an error.
 func TestReferenceRejectsInvalidFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ text, says string }{

@@ -18,7 +18,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// nginxServer is a real process, nginx, that is stopped and started as a host's service manager does.
+// nginxServer is an nginx process that the test stops and starts as a service manager does.
 type nginxServer struct {
 	t    *testing.T
 	conf string
@@ -55,25 +55,25 @@ http {
 	return s
 }
 
-// systemctl does to the server what the command would.
+// systemctl does what the command does to a unit.
 func (s *nginxServer) systemctl(verb string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch verb {
 	case "stop":
-		_ = s.process.cmd.Process.Signal(os.Interrupt) // fast: what is open is cut
+		_ = s.process.cmd.Process.Signal(os.Interrupt) // a fast stop: nginx closes open connections
 		<-s.process.done
 		return nil
 	case "start":
 		s.starts++
 		s.process = start(s.t, findTool(s.t, "nginx"), "-e", "stderr", "-c", s.conf)
-		return nil // at once, as with most units
+		return nil // returns at once, as for most units
 	}
 	return fmt.Errorf("systemctl %s", verb)
 }
 
-// testRolling: the script of docs/haproxy.md, and the tasks for Ansible, restart two servers under load without
-// losing one request.
+// testRolling: the script of docs/haproxy.md and the tasks for Ansible restart two servers under load without a lost
+// request.
 func testRolling(t *testing.T, both []*host, agent int) {
 	all := recipes(t)
 	s := newRecipeSetup(t, []*host{both[0].forTest(t), both[1].forTest(t)}, agent)
@@ -93,8 +93,8 @@ func testRolling(t *testing.T, both []*host, agent int) {
 		lbs = append(lbs, lb)
 	}
 
-	// ssh goes to one of the two hosts, where the commands act on its spool and its hacheck; systemctl there
-	// asks this test, which is the parent of the servers.
+	// ssh runs a command for one of the two hosts, on its spool and its hacheck. systemctl sends a request to this test,
+	// which is the parent process of the servers.
 	manager := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := strings.Split(r.URL.Path, "/") // /web1/stop/web
 		if len(f) != 4 || f[3] != "web" {
@@ -162,10 +162,10 @@ func testRolling(t *testing.T, both []*host, agent int) {
 	}
 }
 
-// quote makes one word of text for a shell.
+// quote returns text as one shell word.
 func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
-// ansibleTasks returns what the tasks of the recipe do on a host, as lines for a shell.
+// ansibleTasks returns the tasks of the recipe as shell commands.
 func ansibleTasks(t *testing.T, r recipe) []string {
 	t.Helper()
 	var plays []struct {
@@ -192,14 +192,14 @@ func ansibleTasks(t *testing.T, r recipe) []string {
 	return lines
 }
 
-// wrkLoad is wrk.
+// wrkLoad is a set of wrk processes.
 type wrkLoad struct {
 	t           *testing.T
 	processes   []*process
 	minRequests []int // requests of each
 }
 
-// start asks url with eight connections that are kept alive, until end, and at least that many times.
+// start sends requests on four keep-alive connections until stop. There must be at least least requests.
 func (l *wrkLoad) start(url string, least int) {
 	l.t.Helper()
 	l.minRequests = append(l.minRequests, least)
@@ -211,11 +211,11 @@ var (
 	wrkLost     = regexp.MustCompile(`(?m)^.*(Socket errors|Non-2xx).*$`)
 )
 
-// stop stops asking. Not one request may have been lost.
+// stop ends the load and fails the test if a request was lost.
 func (l *wrkLoad) stop() {
 	l.t.Helper()
 	for i, p := range l.processes {
-		_ = p.cmd.Process.Signal(os.Interrupt) // upon which it sums up
+		_ = p.cmd.Process.Signal(os.Interrupt) // wrk then prints its summary
 		<-p.done
 		out := p.out.String()
 		m := wrkRequests.FindStringSubmatch(out)

@@ -69,10 +69,10 @@ func TestLongURLsUseLittleMemory(t *testing.T) {
 	const n = 1500
 	d := startDaemon(t, "cache_max_bytes: 1000000\n")
 	before := d.rss()
-	stranger := clientAt(t, "127.0.0.3")
+	attacker := clientAt(t, "127.0.0.3")
 	pad := strings.Repeat("x", 60_000)
 	for i := range n {
-		sendRequest(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/web/1/%d%s", d.url, i, pad), nil)
+		sendRequest(t, attacker, http.MethodGet, fmt.Sprintf("%s/http/web/1/%d%s", d.url, i, pad), nil)
 	}
 	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("%d URLs of 60 kB have the daemon grow by %d MB", n, grown>>20)
@@ -168,10 +168,10 @@ func TestFullCacheAnswersRight(t *testing.T) {
 	large := strings.Repeat("x", 64<<10)
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, large) })
 	small := startService(t, "127.0.0.1", 0, serveOK)
-	stranger := clientAt(t, "127.0.0.3")
+	attacker := clientAt(t, "127.0.0.3")
 	for i := range 100 {
-		sendRequest(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, web.port, i), nil)
-		sendRequest(t, stranger, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, small.port, i), nil)
+		sendRequest(t, attacker, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, web.port, i), nil)
+		sendRequest(t, attacker, http.MethodGet, fmt.Sprintf("%s/http/x/%d/?%d", d.url, small.port, i), nil)
 	}
 	if n, b := d.metric("hacheck_cache_entries"), d.metric("hacheck_cache_bytes"); n > 50 || b > 1_000_000 {
 		t.Errorf("%v results and %v bytes are kept", n, b)
@@ -195,17 +195,17 @@ func TestClientReachesLocalPorts(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	private := startService(t, "127.0.0.1", 0, serveOK)
-	stranger := clientAt(t, "127.0.0.3")
+	attacker := clientAt(t, "127.0.0.3")
 	for path, want := range map[string]int{
 		fmt.Sprintf("/http/x/%d/admin", private.port): 200,
 		fmt.Sprintf("/tcp/x/%d/", private.port):       200,
 		fmt.Sprintf("/tcp/x/%d/", freePort(t)):        503,
 	} {
-		if a := sendRequest(t, stranger, http.MethodGet, d.url+path, nil); a.code != want {
+		if a := sendRequest(t, attacker, http.MethodGet, d.url+path, nil); a.code != want {
 			t.Errorf("%s: %d %s, want %d", path, a.code, a.body, want)
 		}
 	}
-	if a := sendRequest(t, stranger, http.MethodGet, d.url+"/tcp/x/80/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
+	if a := sendRequest(t, attacker, http.MethodGet, d.url+"/tcp/x/80/", nil, "X-Nerve-Check-IP: 192.0.2.1"); a.code != 403 {
 		t.Errorf("another host: %d %s, want 403", a.code, a.body)
 	}
 }

@@ -18,8 +18,8 @@ import (
 // controlLine is nasty without what no command line, file name or header can hold, or a check would refuse.
 var controlLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(controlText)
 
-// TestTextOnTheTerminal goes through the commands that repeat what a file, a service or their own command line
-// says: neither their lines nor their JSON have a character that a terminal obeys, and the JSON loses none.
+// TestTextOnTheTerminal: commands print text of files, services and their own command line without characters that a
+// terminal obeys. Their JSON has the complete text.
 func TestTextOnTheTerminal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -120,7 +120,7 @@ func TestTextOnTheTerminal(t *testing.T) {
 	}
 }
 
-// startControlTextService serves text that no terminal should get, and returns the port.
+// startControlTextService starts a TCP service that sends control characters. It returns the port.
 func startControlTextService(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -159,8 +159,8 @@ func hasString(t *testing.T, text, want string) bool {
 	}
 }
 
-// TestTextOfTheDaemon goes through what the daemon answers and logs of texts that clients, services and operators
-// send: a terminal that shows it with curl or tail obeys none of it.
+// TestTextOfTheDaemon: the answers and the log of the daemon contain no character that a terminal obeys, with any
+// text of clients, services and operators.
 func TestTextOfTheDaemon(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
@@ -238,7 +238,7 @@ func TestTextOfTheDaemon(t *testing.T) {
 	}
 }
 
-// sendAndRead sends a text and returns all that is answered.
+// sendAndRead sends a text and returns the whole answer.
 func sendAndRead(t *testing.T, addr, text string) string {
 	t.Helper()
 	conn, err := dial(addr)
