@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pseudoTerminal returns a pseudo terminal of 60 columns and 20 rows; keyboard is the end at which somebody sits.
+// pseudoTerminal returns a pseudo terminal of 60 columns and 20 rows. keyboard is its master side.
 func pseudoTerminal(t *testing.T) (keyboard, tty *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -39,8 +39,8 @@ func pseudoTerminal(t *testing.T) (keyboard, tty *os.File) {
 	return keyboard, tty
 }
 
-// TestDemoTerminal: on a terminal the view is drawn in place, in colours unless they are not wanted, and ^C in the
-// middle of it ends all of it.
+// TestDemoTerminal: on a terminal the demo redraws its view in place, with colours unless they are disabled. ^C ends
+// all processes of the demo.
 func TestDemoTerminal(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

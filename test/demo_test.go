@@ -27,7 +27,7 @@ var demoBuilt struct {
 	err  error
 }
 
-// demoCommand returns the command that plays the demo and the directory that everything of it is in.
+// demoCommand returns the command that runs the demo, and the directory of all its files.
 func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	t.Helper()
 	commands := filepath.Dir(bin(t, "hacheck"))
@@ -46,7 +46,7 @@ func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	if demoBuilt.err != nil {
 		t.Fatal(demoBuilt.err)
 	}
-	// Not named after the test: there will be a Unix socket in it, whose path holds 107 bytes.
+	// The name of the directory is short, because the path of a Unix socket has at most 107 bytes.
 	tmp, err := os.MkdirTemp("", "demo-")
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	return cmd, tmp
 }
 
-// expectNothingLeft fails the test if there is a file or a process of a demo that has ended.
+// expectNothingLeft fails the test if a file or a process of an ended demo is left.
 func expectNothingLeft(t *testing.T, tmp string) {
 	t.Helper()
 	files, err := os.ReadDir(tmp)
@@ -72,7 +72,7 @@ func expectNothingLeft(t *testing.T, tmp string) {
 	}
 }
 
-// demoProcesses returns the command lines of a demo's processes, all of which are told of its directory.
+// demoProcesses returns the command lines of the demo's processes. All of them name its directory.
 func demoProcesses(t *testing.T, tmp string) []string {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -89,8 +89,8 @@ func demoProcesses(t *testing.T, tmp string) []string {
 	return found
 }
 
-// TestDemo plays the demo: HAProxy has to do what it is said to do, no request may be lost, nothing may stay, and
-// docs/demo.txt has to be what is printed, but for numbers. With -update it is recorded, at a pace to be watched.
+// TestDemo runs the demo. HAProxy must do what the demo says, no request may be lost, nothing may be left, and the
+// output must match docs/demo.txt except for numbers. With -update it records docs/demo.txt, at a pace for viewers.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	pace := "0"
@@ -160,8 +160,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// withoutNumbers returns the lines of a demo without what is another number each time: of a service that is asked
-// it only matters that it is, and how often hadown --wait tells how it goes depends on the moment.
+// withoutNumbers returns the lines of a demo without what differs between runs: counts of requests, and how often
+// hadown --wait reports.
 func withoutNumbers(text string) []string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -188,7 +188,7 @@ func withoutNumbers(text string) []string {
 	return lines
 }
 
-// TestDemoRejectsInvalidUse: what cannot be played says why in one sentence.
+// TestDemoRejectsInvalidUse: invalid arguments give an error of one sentence.
 func TestDemoRejectsInvalidUse(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -216,7 +216,7 @@ func TestDemoRejectsInvalidUse(t *testing.T) {
 	}
 }
 
-// TestDemoBrokenPipe: who has seen enough ends all of it.
+// TestDemoBrokenPipe: all processes of the demo end when the reader of its output does.
 func TestDemoBrokenPipe(t *testing.T) {
 	t.Parallel()
 	cmd, tmp := demoCommand(t, "-pace", "0")

@@ -20,7 +20,7 @@ import (
 	"hacheck/internal/balancer"
 )
 
-// logTexts returns every message that the daemon's code logs, with its level.
+// logTexts returns every message that the daemon logs, with its level.
 func logTexts(t *testing.T) map[string]string {
 	t.Helper()
 	lines := map[string]string{}
@@ -127,7 +127,7 @@ func logTextsOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 	})
 }
 
-// TestLogLines: docs/monitoring.md has a row for every line of the log, with its level, and for no other.
+// TestLogLines: docs/monitoring.md has a row for every log message, with its level, and no other row.
 func TestLogLines(t *testing.T) {
 	t.Parallel()
 	row := regexp.MustCompile("(?m)^\\| (DEBUG|INFO|WARN|ERROR) \\| `([^`]+)` \\|")
@@ -153,7 +153,7 @@ func TestLogLines(t *testing.T) {
 	}
 }
 
-// TestSettingsAreNamed: what docs/monitoring.md, docs/operating.md and docs/security.md call a setting is one.
+// TestSettingsAreNamed: every setting that docs/monitoring.md, docs/operating.md and docs/security.md name exists.
 func TestSettingsAreNamed(t *testing.T) {
 	t.Parallel()
 	help := readFile(t, "../internal/config/keys.go")
@@ -170,7 +170,7 @@ func TestSettingsAreNamed(t *testing.T) {
 	}
 }
 
-// TestVulncheckWithoutDatabase: a machine that cannot reach the database is told what is needed, and not that all is well.
+// TestVulncheckWithoutDatabase: if the database cannot be reached, the error says what is needed.
 func TestVulncheckWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(findTool(t, "make"), "-s", "vulncheck", "VULNDB=http://127.0.0.1:"+strconv.Itoa(freePort(t)))
@@ -181,7 +181,7 @@ func TestVulncheckWithoutDatabase(t *testing.T) {
 	}
 }
 
-// balancerRows returns what docs/monitoring.md says of the keys of /balancers, and the rest of it.
+// balancerRows returns the rows of docs/monitoring.md about the keys of /balancers, and the rest of the page.
 func balancerRows(t *testing.T) (rows, rest string) {
 	t.Helper()
 	before, rows, _ := strings.Cut(readFile(t, "../docs/monitoring.md"), "### What balancers think\n")
@@ -189,7 +189,7 @@ func balancerRows(t *testing.T) (rows, rest string) {
 	return rows, before + after
 }
 
-// TestBalancersDocumented: docs/monitoring.md names every key of /balancers, and no other.
+// TestBalancersDocumented: docs/monitoring.md names exactly the keys of /balancers.
 func TestBalancersDocumented(t *testing.T) {
 	t.Parallel()
 	rows, _ := balancerRows(t)

@@ -25,7 +25,7 @@ var generated struct {
 	err  error
 }
 
-// documentedText returns where packaging/generate has written what it makes of the commands.
+// documentedText returns the directory of the texts that packaging/generate makes from the commands.
 func documentedText(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Dir(bin(t, "hacheck"))
@@ -43,7 +43,7 @@ func documentedText(t *testing.T) string {
 	return generated.dir
 }
 
-// helpPages returns what every command and subcommand says of itself, by the name of its page.
+// helpPages returns the --help of every command and subcommand, by the name of its man page.
 func helpPages(t *testing.T) map[string]string {
 	t.Helper()
 	pages := map[string]string{}
@@ -54,7 +54,7 @@ func helpPages(t *testing.T) map[string]string {
 			t.Fatalf("%v --help: %v", words, err)
 		}
 		pages[strings.Join(words, "-")] = string(out)
-		// The subcommands are those that the program has, found by another way than the generator's.
+		// The subcommands come from the help, and not from the list that the generator uses.
 		if len(words) > 2 {
 			return
 		}
@@ -87,8 +87,8 @@ func optionsIn(help string) (names []string) {
 	return names
 }
 
-// TestManPages: every command has a page that groff finds no fault with, with the options of its --help, all of
-// them and no others, and its exit codes.
+// TestManPages: every command has a man page without groff warnings, with exactly the options of its --help, and with
+// its exit codes.
 func TestManPages(t *testing.T) {
 	t.Parallel()
 	dir := documentedText(t)
@@ -121,7 +121,7 @@ func TestManPages(t *testing.T) {
 		if !strings.Contains(text, "\nNAME\n       "+name+" - ") || strings.Contains(text, "%!") {
 			t.Errorf("the page of %s begins %q", name, text[:200])
 		}
-		// What whatis and apropos show.
+		// The line that whatis and apropos show.
 		if brief := regexp.MustCompile(`\nNAME\n.* - (.*)`).FindStringSubmatch(text); brief == nil || len(strings.Fields(brief[1])) < 5 {
 			t.Errorf("the page of %s says of it no more than %q", name, brief)
 		}
@@ -131,7 +131,7 @@ func TestManPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The keys of a service have no table, but the line that suggests the nearest one has them all.
+	// No table lists the keys of a service. The call that suggests the nearest key has all of them.
 	line := regexp.MustCompile(`l\.warnUnknown\(f\.line, f\.name, (.*)\)`).FindSubmatch(source)
 	if line == nil {
 		t.Fatal("internal/config/services.go has no call of warnUnknown that lists the keys of a service")
@@ -147,13 +147,13 @@ func TestManPages(t *testing.T) {
 	}
 }
 
-// TestCompletions asks the shells themselves what they complete, in a world with one service down.
+// TestCompletions runs the completions in real shells, with one service down.
 func TestCompletions(t *testing.T) {
 	t.Parallel()
 	dir := documentedText(t)
 	root := filepath.Join(t.TempDir(), "spool")
 	mustOutput(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
-	// The commands of a user's PATH, for this spool.
+	// Wrappers in the PATH that use this spool.
 	path := t.TempDir()
 	for _, name := range []string{"hashowdowned", "halist"} {
 		script := fmt.Sprintf("#!/bin/sh\nexec %s --spool-root %s -p 127.0.0.1:1 \"$@\"\n", bin(t, name), root)
@@ -239,7 +239,7 @@ func TestCompletions(t *testing.T) {
 	})
 }
 
-// union are the words of a and b that are options, each once, sorted.
+// union returns the options in a and b, sorted and without duplicates.
 func union(a, b []string) (all []string) {
 	for _, w := range append(a, b...) {
 		if strings.HasPrefix(w, "-") {
@@ -250,8 +250,7 @@ func union(a, b []string) (all []string) {
 	return slices.Compact(all)
 }
 
-// TestConfigFile: the configuration file of the packages is right as it comes, says what holds without it, and has
-// every key.
+// TestConfigFile: the configuration file of the packages is valid, documents the defaults, and has every key.
 func TestConfigFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(documentedText(t), "hacheck.yaml")
@@ -286,13 +285,13 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
-// TestUnits: systemd finds nothing wrong with the units and little that the daemon could do beyond its business.
+// TestUnits: systemd-analyze rates the exposure of the unit at 3.0 or less.
 func TestUnits(t *testing.T) {
 	t.Parallel()
 	mustOutput(t, "systemd-analyze", "security", "--offline=true", "--threshold=30", "../packaging/systemd/hacheck.service")
 }
 
-// TestHAProxyExample: HAProxy takes the example.
+// TestHAProxyExample: HAProxy accepts the example.
 func TestHAProxyExample(t *testing.T) {
 	t.Parallel()
 	servertest.CheckHAProxyNames(t, readFile(t, "../packaging/haproxy.cfg"))

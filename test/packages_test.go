@@ -22,14 +22,14 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// commandNames are the commands of a package.
+// commandNames lists the commands in a package.
 var commandNames = []string{"hacheck", "haup", "hadown", "hastatus", "halist", "hashowdowned"}
 
-// makePackages builds the packages of the sources in dir as `make package` does, and returns where they are.
+// makePackages runs `make package` on the sources in dir and returns the directory of the packages.
 func makePackages(t *testing.T, dir, version string, env ...string) string {
 	t.Helper()
 	dist := t.TempDir()
-	// An umask that would show in any file whose mode is not said.
+	// This umask would show in a file without an explicit mode.
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec make -s package "$@"`, "make", "DIST="+dist, "VERSION="+version)
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000", "ARCHES=amd64 arm64", "FORMATS=deb rpm root"), env...)
@@ -39,8 +39,8 @@ func makePackages(t *testing.T, dir, version string, env ...string) string {
 	return dist
 }
 
-// TestPackages builds the packages, looks into them, and installs, upgrades and removes them in a copy of this
-// machine that nothing is left of.
+// TestPackages builds the packages, checks their contents, and installs, upgrades and removes them in a temporary
+// copy of this machine.
 func TestPackages(t *testing.T) {
 	t.Parallel()
 	first := makePackages(t, "..", "v1.0.0")
@@ -59,7 +59,7 @@ func TestPackages(t *testing.T) {
 	})
 }
 
-// packagesReproducible: another directory, another day, another time zone and umask make the same bytes.
+// packagesReproducible: the packages are the same bytes with another directory, date, time zone and umask.
 func packagesReproducible(t *testing.T, first string) {
 	sources := t.TempDir()
 	copyTree(t, "..", sources)
@@ -124,7 +124,7 @@ func checksums(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// mustOutput runs a program of this machine and returns all that it says.
+// mustOutput runs a program and returns its output. It fails the test unless the exit code is 0.
 func mustOutput(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), findTool(t, name), args...).CombinedOutput()
@@ -134,7 +134,7 @@ func mustOutput(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// debFiles and rpmFiles list what a package installs: path to mode, owner, group and where a link points.
+// debFiles returns the files of a package: path to mode, owner, group and link target. rpmFiles does the same.
 func debFiles(t *testing.T, deb string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -198,7 +198,7 @@ func packageContents(t *testing.T, dist string) {
 		{"rpm", rpmFiles(t, rpm), []string{"/usr/share/licenses/hacheck/LICENSE", "/usr/share/zsh/site-functions/_hacheck"}},
 	} {
 		for path, mode := range want {
-			// A link's own mode is what a package likes.
+			// The mode of a link depends on the package format.
 			got, mode := regexp.MustCompile(`^l\S+`).ReplaceAllString(p.has[path], "l"), regexp.MustCompile(`^l\S+`).ReplaceAllString(mode, "l")
 			if got != mode {
 				t.Errorf("%s: %s is %q, want %q", p.name, path, p.has[path], mode)
@@ -235,7 +235,7 @@ func packageContents(t *testing.T, dist string) {
 	if got, want := mustOutput(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the configuration files of the rpm are %q, want %q", got, want)
 	}
-	// Nothing of the machine that built them is in them.
+	// The packages contain nothing of the build machine.
 	if got := mustOutput(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
 		t.Errorf("the rpm was built on and at %s", got)
 	}
@@ -252,7 +252,7 @@ func packageContents(t *testing.T, dist string) {
 	}
 }
 
-// installUpgradeRemove runs testdata/packages/<kind>.sh, which has the steps.
+// installUpgradeRemove runs the steps in testdata/packages/<kind>.sh.
 func installUpgradeRemove(t *testing.T, kind, v1, v2 string) {
 	dir := t.TempDir()
 	for to, from := range map[string]string{"v1." + kind: v1, "v2." + kind: v2, "common.sh": "testdata/packages/common.sh"} {
@@ -280,7 +280,7 @@ func installUpgradeRemove(t *testing.T, kind, v1, v2 string) {
 	}
 }
 
-// containerRoot checks the recipe of a container and what it copies, without a container.
+// containerRoot checks the container recipe and the files that it copies, without a container.
 func containerRoot(t *testing.T, dist string) {
 	recipe, err := os.ReadFile("../packaging/Containerfile")
 	if err != nil {

@@ -32,7 +32,7 @@ func pythonTool(t *testing.T, root, action, name string, args ...string) string 
 	return string(out)
 }
 
-// pythonView is what the tools of the original make of a file.
+// pythonView is what the Python tools read in a spool file.
 type pythonView struct {
 	Up         bool     `json:"up"`
 	Reason     string   `json:"reason"`
@@ -49,7 +49,7 @@ func readWithPython(t *testing.T, root, name string) (says pythonView) {
 	return says
 }
 
-// TestPythonReadsOurs: what hadown and POST write, the tools of the original read.
+// TestPythonReadsOurs: the Python tools read what hadown and POST write.
 func TestPythonReadsOurs(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "allow_remote_spool_changes: true\n")
@@ -72,7 +72,7 @@ func TestPythonReadsOurs(t *testing.T) {
 	d.mustRun("hadown", "-r", "everything", "all")
 	post("/spool/posted/0/status", url.Values{"status": {"down"}, "reason": {"by hånd"}, "expiration": {"4000000000"}, "creation": {"1234.5"}})
 	post("/spool/posted/81/", url.Values{"status": {"down"}, "reason": {""}})
-	// Ours alone writes a state; to the tools of the original it is a key like any other, and the service is down.
+	// Only this hacheck writes a state. The Python tools ignore that key and treat the service as down.
 	drain := `{"reason": "drain it", "expiration": 4000000000.0, "creation": 1500000000.5, "state": "drain"}`
 	if err := os.WriteFile(filepath.Join(d.spool, "drained"), []byte(drain), 0o644); err != nil {
 		t.Fatal(err)
@@ -111,8 +111,7 @@ func TestPythonReadsOurs(t *testing.T) {
 	}
 }
 
-// TestPythonWritesOurs: what the tools of the original write, the daemon obeys with the very next request, and the
-// commands show.
+// TestPythonWritesOurs: the daemon obeys a file of the Python tools with the next request, and the commands show it.
 func TestPythonWritesOurs(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -157,7 +156,7 @@ func TestPythonWritesOurs(t *testing.T) {
 		}
 	}
 
-	// An expired one is none, and a renewal keeps since when it is down.
+	// An expired override has no effect. A renewal keeps the time since when the service is down.
 	pythonTool(t, d.spool, "write", "web", `{"reason": "over", "expiration": 5, "creation": 1}`)
 	if a := d.get("/spool/web/80/"); a.code != 200 {
 		t.Errorf("expired: %d %q, want 200", a.code, a.body)
@@ -168,7 +167,7 @@ func TestPythonWritesOurs(t *testing.T) {
 		t.Errorf("renewed by hadown: Python reads %+v, want its own creation and no expiration", got)
 	}
 
-	// Written in place the file is empty for a moment. That may cost the reason, never the override.
+	// A file that is written in place is empty for a moment. The reason may be missing then, but the override holds.
 	const rewrites = 500
 	done := make(chan struct{})
 	go func() {
@@ -192,8 +191,8 @@ func TestPythonWritesOurs(t *testing.T) {
 	t.Logf("%d requests during %d rewrites", asked, rewrites)
 }
 
-// TestPaastaBounce is what the bounce of a cluster does to one machine: it downs 500 instances and asks for each, all at
-// once, as PaaSTA does it.
+// TestPaastaBounce simulates a PaaSTA bounce on one machine: it downs 500 instances and requests the state of each,
+// all at once.
 func TestPaastaBounce(t *testing.T) {
 	t.Parallel()
 	const instances = 500
@@ -229,7 +228,7 @@ func TestPaastaBounce(t *testing.T) {
 			}
 			var failed atomic.Int64
 			pair := func(i int) {
-				// As in drain_method hacheck: spool URL, status, reason, expiration.
+				// As in drain_method hacheck: spool URL, status, reason and expiration.
 				path := fmt.Sprintf("/spool/service%d.main/%d/status", i%7, 31000+i)
 				until := time.Now().Add(10 * time.Minute).Unix()
 				a, err := post(path, url.Values{"status": {"down"}, "reason": {fmt.Sprintf("Drained by Paasta %d", i)}, "expiration": {fmt.Sprint(until)}}, c.token)
@@ -267,7 +266,7 @@ func TestPaastaBounce(t *testing.T) {
 			if strings.Contains(d.out.String(), "s3cret") {
 				t.Error("the token is in the log")
 			}
-			// And the stop of the drain, after the bounce.
+			// The drain stops after the bounce.
 			parallel(50, func(i int) {
 				path := fmt.Sprintf("/spool/service%d.main/%d/status", i%7, 31000+i)
 				if a, err := post(path, url.Values{"status": {"up"}}, c.token); err != nil || a.code != 200 {

@@ -199,7 +199,7 @@ type wrkLoad struct {
 	minRequests []int // requests of each
 }
 
-// start sends requests on four keep-alive connections until stop. There must be at least least requests.
+// start sends requests on four keep-alive connections until stop. stop expects at least that many requests.
 func (l *wrkLoad) start(url string, least int) {
 	l.t.Helper()
 	l.minRequests = append(l.minRequests, least)
