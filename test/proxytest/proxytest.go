@@ -93,9 +93,9 @@ func (s *Server) Dial(t testing.TB) (net.Conn, *bufio.Reader) {
 	return c, bufio.NewReader(c)
 }
 
-// Kept opens a keep-alive connection on which net/http has answered one request, so that later requests take the fast
+// DialKeepAlive opens a keep-alive connection on which net/http has answered one request, so that later requests take the fast
 // path.
-func (s *Server) Kept(t testing.TB) (net.Conn, *bufio.Reader) {
+func (s *Server) DialKeepAlive(t testing.TB) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	c, br := s.Dial(t)
 	if _, err := io.WriteString(c, "GET /spool/first/0/ HTTP/1.1\r\n\r\n"); err != nil {

@@ -61,8 +61,8 @@ func (o *Overrides) Set(e spool.Entry) {
 	o.entries[e.Key.Name()] = e
 }
 
-// Lift removes an override.
-func (o *Overrides) Lift(name string) {
+// Remove removes an override.
+func (o *Overrides) Remove(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.entries, name)
