@@ -226,7 +226,7 @@ func TestHAProxyFollowsOverrides(t *testing.T) {
 		t.Errorf("times down before and after hadown of one service:\n%s\n%s", before, after)
 	}
 
-	// Whatever HAProxy sends, the service gets the same request: GET with an unchanged path.
+	// With any check of HAProxy, the service gets the same request: GET with an unchanged path.
 	var got []string
 	asked.Range(func(request, _ any) bool {
 		got = append(got, request.(string))

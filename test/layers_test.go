@@ -41,7 +41,7 @@ var layers = [][]string{
 // command may link them.
 var outside = []string{"test/checktest", "test/servertest", "test/proxytest", "bench", "bench/bare", "bench/empty", "bench/list", "demo", "packaging/generate", "test"}
 
-// only says who alone may import a package directly, by the prefix of its path, and why.
+// only says which packages may import a package directly, by the prefix of its path, and why.
 var only = []struct {
 	module string
 	only   []string

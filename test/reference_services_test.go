@@ -44,7 +44,7 @@ func (w *refRun) service(name string) *refService {
 	host := "127.0.0.1"
 	var speak func(net.Conn)
 	switch name {
-	case "closed": // nobody listens
+	case "closed": // no listener
 		return toy
 	case "hole": // a connect never completes
 		toy.port = portWithFullBacklog(w.t)

@@ -68,7 +68,7 @@ func TestLocalUserChangesNoOverride(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %v", name, info.Mode(), err, want)
 		}
 	}
-	// The command where anybody may run it, as somebody else; without root, as ourselves where we may not write.
+	// As root, the test runs a copy of the command as another user. Without root, it runs it without write permission.
 	dir := t.TempDir()
 	for p := dir; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
 		_ = os.Chmod(p, 0o755)
