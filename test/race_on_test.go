@@ -3,4 +3,4 @@
 package test
 
 // raceEnabled reports whether the test binary has the race detector. The daemon is then built with it as well.
-const underRace = true
+const raceEnabled = true
