@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// slack is how much memory a daemon may take for whatever is done to it here. The race detector keeps records
-// of every word that is touched.
-func slack() int64 {
-	if underRace {
+// memoryTolerance is how many bytes the daemon may grow by in these tests. The race detector needs more, because it
+// records every memory access.
+func memoryTolerance() int64 {
+	if raceEnabled {
 		return 300 << 20
 	}
 	return 40 << 20
 }
 
-// TestServiceOfOneByteASecond: the time for a check is for all of it, not for each byte.
+// TestServiceOfOneByteASecond: the timeout covers the whole check, not each byte.
 func TestServiceOfOneByteASecond(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "healthcheck_timeout: 1\n")
@@ -63,7 +63,7 @@ func TestServiceOfOneByteASecond(t *testing.T) {
 	}
 }
 
-// TestServiceOf10GB: a body is passed on up to 64 KiB and the rest is not read.
+// TestServiceOf10GB: hacheck passes 64 KiB of a body on and does not read the rest.
 func TestServiceOf10GB(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -99,12 +99,12 @@ func TestServiceOf10GB(t *testing.T) {
 			t.Errorf("%s: the service got rid of %d bytes", path, n)
 		}
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
 
-// TestHeaderOf1MB: an answer or a closed connection at once, and no memory for it.
+// TestHeaderOf1MB: a request with a header of 1 MB gets an answer or a closed connection at once, and uses no memory.
 func TestHeaderOf1MB(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -121,8 +121,8 @@ func TestHeaderOf1MB(t *testing.T) {
 		"no line end at all": big,
 	} {
 		began := time.Now()
-		a, err := raw(d.addr, "GET", request)
-		// The connection may be reset under our writing: that is an answer too, as long as it comes at once.
+		a, err := exchangeRaw(d.addr, "GET", request)
+		// A connection reset during the request is an answer as well, if it comes at once.
 		if err == nil && a.code/100 != 4 {
 			t.Errorf("%s: got %d %.100q, want a refusal", name, a.code, a.body)
 		}
@@ -136,12 +136,13 @@ func TestHeaderOf1MB(t *testing.T) {
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("after all this: %d %s", a.code, a.body)
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
 
-// TestSlowLoris: clients that never finish a request do not keep others from being answered, and are thrown out.
+// TestSlowLoris: clients that never finish a request do not delay other clients, and the daemon closes their
+// connections.
 func TestSlowLoris(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -158,7 +159,7 @@ func TestSlowLoris(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() {
-			// Whatever the daemon says before it closes, it has to close.
+			// The daemon must close the connection, with or without an answer.
 			_, err := io.Copy(io.Discard, conn)
 			thrown <- err
 		}()
@@ -177,15 +178,15 @@ func TestSlowLoris(t *testing.T) {
 	}
 }
 
-// TestManyQueries: names and queries are the client's choice, so nothing may grow with them without a limit.
+// TestManyQueries: names and queries, which a client chooses, fill no memory without a limit.
 func TestManyQueries(t *testing.T) {
 	t.Parallel()
 	const limit, each = 100, 2500
 	d := startDaemon(t, fmt.Sprintf("cache_max_entries: %d\n", limit))
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	var failed atomic.Int64
 	parallel(4, func(i int) {
-		keep := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+		keep := &http.Client{Transport: &http.Transport{}, Timeout: waitLimit}
 		defer keep.CloseIdleConnections()
 		for j := range each {
 			resp, err := keep.Get(fmt.Sprintf("%s/http/name-%d-%d/%d/?%d=%d", d.url, i, j, web.port, i, j))
@@ -203,14 +204,15 @@ func TestManyQueries(t *testing.T) {
 	if n := failed.Load(); n > 0 {
 		t.Errorf("%d of %d different checks failed", n, 4*each)
 	}
-	// Bounded, not refused: each was asked, the ones beyond the limit are just not kept.
-	if n := web.asked.Load(); n != 4*each {
+	// Each request caused a check. The cache only stores no results beyond its limit.
+	if n := web.requests.Load(); n != 4*each {
 		t.Errorf("the service was asked %d times, want %d", n, 4*each)
 	}
 }
 
-// TestOddThingsInTheSpool: a file of 1 GB is an override like any other; what is no file is none.
-func TestOddThingsInTheSpool(t *testing.T) {
+// TestSpecialFilesInSpool: a file of 1 GB is an override like any other. A directory, a fifo and a symbolic link to
+// another directory are no overrides.
+func TestSpecialFilesInSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	before := d.rss()
@@ -242,19 +244,19 @@ func TestOddThingsInTheSpool(t *testing.T) {
 			t.Errorf("%s: answered after %v", name, took)
 		}
 	}
-	if grown := d.rss() - before; grown > slack() {
+	if grown := d.rss() - before; grown > memoryTolerance() {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 }
 
-// TestPortTaken: a second daemon on a port says so and ends; it does not share the port in silence.
+// TestPortTaken: a second daemon on the same port reports an error and exits; it does not share the port.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	second := start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(d.port), "--spool-root", d.spool)
 	<-second.done
-	if code(second.err) != 1 || !strings.Contains(second.out.String(), strconv.Itoa(d.port)) || !strings.Contains(second.out.String(), "in use") {
-		t.Errorf("exit %d, %q: want 1 and a message that names the port and says it is in use", code(second.err), second.out.String())
+	if exitCode(second.err) != 1 || !strings.Contains(second.out.String(), strconv.Itoa(d.port)) || !strings.Contains(second.out.String(), "in use") {
+		t.Errorf("exit %d, %q: want 1 and a message that names the port and says it is in use", exitCode(second.err), second.out.String())
 	}
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("the first one now answers %d %s", a.code, a.body)

@@ -16,8 +16,8 @@ import (
 	"hacheck/internal/spool"
 )
 
-// say writes what an operator says about a service; Ready takes it back.
-func (d *daemon) say(service string, state spool.State, reason string) {
+// setOverride writes an override of a service; spool.Ready removes it.
+func (d *daemon) setOverride(service string, state spool.State, reason string) {
 	d.t.Helper()
 	dir, err := spool.OpenDir(d.spool)
 	if err != nil {
@@ -34,12 +34,13 @@ func (d *daemon) say(service string, state spool.State, reason string) {
 	}
 }
 
-// wantAgent waits until every backend's server has the status given for it, such as "DOWN (agent)".
-func (h *haproxy) wantAgent(want map[string]string) map[string]map[string]string {
+// waitForAgent waits until the server of every backend has the status of want, such as "DOWN (agent)". It returns
+// statByBackend.
+func (h *haproxy) waitForAgent(want map[string]string) map[string]map[string]string {
 	h.t.Helper()
 	var servers map[string]map[string]string
 	eventually(h.t, func() error {
-		servers = h.servers()
+		servers = h.statByBackend()
 		var wrong []string
 		for _, backend := range slices.Sorted(maps.Keys(want)) {
 			s := servers[backend]
@@ -55,14 +56,14 @@ func (h *haproxy) wantAgent(want map[string]string) map[string]map[string]string
 	return servers
 }
 
-// TestHAProxyHearsTheAgent: every state that an operator can say, as HAProxy shows it; the reason on its page;
-// and weights as they were configured. The checks of "direct" go to the service itself, those of "door" through
-// hacheck, and "own" asks the service's own agent and sends nothing.
-func TestHAProxyHearsTheAgent(t *testing.T) {
+// TestHAProxyShowsAgentState: HAProxy shows every state of an override and its reason, and keeps the configured
+// weight. The checks of backend direct go to the service itself and those of proxied through hacheck. Backend own
+// uses the agent port of the service and sends no text.
+func TestHAProxyShowsAgentState(t *testing.T) {
 	t.Parallel()
 	own, page := freePort(t), freePort(t)
 	d := startDaemon(t, fmt.Sprintf("cache_time: 0\nservices: {web: {agent_listen: \"127.0.0.1:%d\"}, other: {agent_listen: \"127.0.0.1:%d\"}}\n", own, freePort(t)))
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	h := startHAProxy(t, fmt.Sprintf(`
 listen page
     bind 127.0.0.1:%[4]d
@@ -71,7 +72,7 @@ listen page
 backend direct
     option httpchk GET /
     server s1 127.0.0.1:%[1]d weight 50 check agent-check agent-port %[3]d agent-inter 200ms agent-send "web\n"
-backend door
+backend proxied
     option httpchk GET /http/web/%[1]d/
     http-check disable-on-404
     server s1 127.0.0.1:%[1]d weight 50 check port %[2]d agent-check agent-port %[3]d agent-inter 200ms agent-send "web:%[1]d\n"
@@ -83,14 +84,14 @@ backend other
     server s1 127.0.0.1:%[1]d weight 50 check agent-check agent-port %[3]d agent-inter 200ms agent-send "other\r\n"
 `, web.port, d.port, own, page))
 	all := func(status string) map[string]string {
-		return map[string]string{"direct": status, "door": status, "own": status, "other": "UP"}
+		return map[string]string{"direct": status, "proxied": status, "own": status, "other": "UP"}
 	}
-	h.wantAgent(all("UP"))
+	h.waitForAgent(all("UP"))
 	for _, c := range []struct {
-		state  spool.State
-		reason string
-		status string
-		shows  string
+		state     spool.State
+		reason    string
+		status    string
+		lastAgent string
 	}{
 		{spool.Down, "kernel #2, see <wiki> & größe", "DOWN (agent)", "via agent : down (kernel #2, see <wiki> & größe)"},
 		{spool.Ready, "", "UP", "via agent : up"},
@@ -105,28 +106,28 @@ backend other
 		{spool.Ready, "", "UP", "via agent : up"},
 	} {
 		t.Logf("%v %s", c.state, c.reason)
-		d.say("web", c.state, c.reason)
+		d.setOverride("web", c.state, c.reason)
 		want := all(c.status)
 		if c.state == spool.Drain {
-			want["door"] = "NOLB" // the check says so too, and comes first on the page
+			want["proxied"] = "NOLB" // the check drains as well, and HAProxy shows its state first
 		}
-		servers := h.wantAgent(want)
+		servers := h.waitForAgent(want)
 		for backend := range all("") {
 			if w := servers[backend]["weight"]; w != "50" {
 				t.Errorf("%v: %s has weight %s, want it left alone", c.state, backend, w)
 			}
 			if backend != "other" {
-				eventually(t, func() error { // a question that is under way leaves the text empty
-					if got := h.servers()[backend]["last_agt"]; got != c.shows {
-						return fmt.Errorf("%v: %s shows %q, want %q", c.state, backend, got, c.shows)
+				eventually(t, func() error { // during an agent check the text is empty
+					if got := h.statByBackend()[backend]["last_agt"]; got != c.lastAgent {
+						return fmt.Errorf("%v: %s shows %q, want %q", c.state, backend, got, c.lastAgent)
 					}
 					return nil
 				})
 			}
 		}
-		// HAProxy's page shows it too, in its own escapes, but for servers in maint, of which it shows no check.
+		// HAProxy's page shows the reason with HTML escapes. For servers in maint it shows no check.
 		if c.status == "DOWN (agent)" && c.reason != "" {
-			shown, _, _ := strings.Cut(c.shows, " <")
+			shown, _, _ := strings.Cut(c.lastAgent, " <")
 			eventually(t, func() error {
 				a, err := get("http://127.0.0.1:" + strconv.Itoa(page) + "/")
 				if err == nil && !strings.Contains(a.body, shown) {
@@ -138,20 +139,20 @@ backend other
 	}
 }
 
-// TestStoppingChangesNothing: what the agent said last stands when hacheck ends, whether or not it is being
-// asked at that moment; and at its next start it says the same.
-func TestStoppingChangesNothing(t *testing.T) {
+// TestAgentStateOutlivesDaemon: HAProxy keeps the last state of the agent after hacheck has stopped, also if hacheck
+// stops during an agent check.
+func TestAgentStateOutlivesDaemon(t *testing.T) {
 	t.Parallel()
 	states := map[string]spool.State{"ready": spool.Ready, "down": spool.Down, "drain": spool.Drain, "maint": spool.Maint}
 	var config, conf strings.Builder
 	config.WriteString("services:\n")
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	want := map[string]string{}
 	for service := range states {
 		port := freePort(t)
 		fmt.Fprintf(&config, "  %s: {agent_listen: \"127.0.0.1:%d\"}\n", service, port)
 		status := map[string]string{"ready": "UP", "down": "DOWN (agent)", "drain": "DRAIN (agent)", "maint": "MAINT"}[service]
-		// The end of a line that has none is waited for 250 ms, and the line of who sends nothing as well.
+		// hacheck waits 250 ms for the line end, and for a client that sends nothing.
 		for name, send := range map[string]string{"line": service + `\n`, "half": service, "none": ""} {
 			if send != "" {
 				send = `agent-send "` + send + `"`
@@ -164,13 +165,13 @@ func TestStoppingChangesNothing(t *testing.T) {
 	d := startDaemon(t, config.String())
 	for service, state := range states {
 		if state != spool.Ready {
-			d.say(service, state, "why")
+			d.setOverride(service, state, "why")
 		}
 	}
 	h := startHAProxy(t, conf.String())
-	h.wantAgent(want)
+	h.waitForAgent(want)
 	changes := func() (n int) {
-		for _, s := range h.servers() {
+		for _, s := range h.statByBackend() {
 			down, err := strconv.Atoi(s["chkdown"])
 			if err != nil {
 				t.Fatal(err)
@@ -181,9 +182,9 @@ func TestStoppingChangesNothing(t *testing.T) {
 	}
 	before := changes()
 	asking := true
-	eventually(t, func() error { // one of them has just connected, and is waited for
+	eventually(t, func() error { // HAProxy has just connected, and hacheck waits for the line end
 		was := asking
-		asking = strings.HasPrefix(h.servers()["ready-half"]["agent_status"], "*")
+		asking = strings.HasPrefix(h.statByBackend()["ready-half"]["agent_status"], "*")
 		if was || !asking {
 			return fmt.Errorf("the agent is not being asked now: %v, before: %v", asking, was)
 		}
@@ -192,15 +193,15 @@ func TestStoppingChangesNothing(t *testing.T) {
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error { // HAProxy has asked, and found nobody
-		for backend, s := range h.servers() {
+	eventually(t, func() error { // HAProxy has tried to connect
+		for backend, s := range h.statByBackend() {
 			if s["agent_status"] != "L4CON" {
 				return fmt.Errorf("%s: agent is %q", backend, s["agent_status"])
 			}
 		}
 		return nil
 	})
-	for backend, s := range h.servers() {
+	for backend, s := range h.statByBackend() {
 		if s["status"] != want[backend] {
 			t.Errorf("%s is %q after hacheck has ended, want %q", backend, s["status"], want[backend])
 		}
@@ -213,22 +214,22 @@ func TestStoppingChangesNothing(t *testing.T) {
 	}
 }
 
-// TestNoTrafficBeforeACheck: after maint has ended, a server that is not well yet gets no traffic, for which
-// HAProxy's first check would come too late; and it gets it back once a check has passed.
-func TestNoTrafficBeforeACheck(t *testing.T) {
+// TestNoTrafficAfterMaintBeforeCheck: after maint a failing server gets no traffic before HAProxy has checked it. It
+// gets traffic once a check has passed.
+func TestNoTrafficAfterMaintBeforeCheck(t *testing.T) {
 	t.Parallel()
 	agent, front := freePort(t), freePort(t)
 	d := startDaemon(t, fmt.Sprintf("cache_time: 0\nservices: {web: {agent_listen: \"127.0.0.1:%d\"}}\n", agent))
-	var sick atomic.Bool
+	var failing atomic.Bool
 	var checks, early atomic.Int64
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/health":
 			checks.Add(1)
-		case sick.Load():
+		case failing.Load():
 			early.Add(1)
 		}
-		if sick.Load() {
+		if failing.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 		_, _ = io.WriteString(w, "OK")
@@ -240,15 +241,15 @@ listen front
     option httpchk GET /http/web/%[2]d/health
     server s1 127.0.0.1:%[2]d check port %[3]d inter 1s fastinter 1s downinter 1s agent-check agent-port %[4]d agent-inter 100ms agent-send "web\n"
 `, front, web.port, d.port, agent))
-	h.wantAgent(map[string]string{"front": "UP"})
+	h.waitForAgent(map[string]string{"front": "UP"})
 
-	// One client asks all the time.
+	// One client sends requests all the time.
 	var answers, refusals atomic.Int64
-	done, gone := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { <-gone })
+	done, clientEnded := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { <-clientEnded })
 	t.Cleanup(func() { close(done) })
 	go func() {
-		defer close(gone)
+		defer close(clientEnded)
 		for {
 			select {
 			case <-done:
@@ -266,7 +267,7 @@ listen front
 			}
 		}
 	}()
-	more := func(what string, n *atomic.Int64, by int64) {
+	waitForMore := func(what string, n *atomic.Int64, by int64) {
 		t.Helper()
 		from := n.Load()
 		eventually(t, func() error {
@@ -276,21 +277,21 @@ listen front
 			return nil
 		})
 	}
-	more("answers", &answers, 10)
+	waitForMore("answers", &answers, 10)
 	for range 3 {
-		d.say("web", spool.Maint, "disk")
-		h.wantAgent(map[string]string{"front": "MAINT"})
-		more("refusals", &refusals, 2)
-		sick.Store(true)
+		d.setOverride("web", spool.Maint, "disk")
+		h.waitForAgent(map[string]string{"front": "MAINT"})
+		waitForMore("refusals", &refusals, 2)
+		failing.Store(true)
 		before := checks.Load()
-		d.say("web", spool.Ready, "")
-		more("checks", &checks, 2)
+		d.setOverride("web", spool.Ready, "")
+		waitForMore("checks", &checks, 2)
 		if n := early.Load(); n > 0 {
 			t.Fatalf("%d requests reached a server that was not well, %d checks after maint", n, checks.Load()-before)
 		}
 		began := time.Now()
-		sick.Store(false)
-		more("answers", &answers, 10)
+		failing.Store(false)
+		waitForMore("answers", &answers, 10)
 		if took := time.Since(began); took > 8*time.Second {
 			t.Errorf("traffic came back after %v: it has waited for more than a check", took)
 		}

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// These tests hold many connections open that say nothing, or half of a request, at each listener there is, in a process
-// that may have few descriptors. Neither another client nor the same one, which may be a NAT with a balancer behind it, is
-// kept waiting: answered means within answerTime, where without a bound each waits for a time limit of 8 to 10 s.
+// These tests hold many connections open at each listener. The connections send nothing or half of a request, and the
+// process has few descriptors. Another client, and the same client (it may be a NAT with a balancer behind it), must get
+// an answer within answerTime. Without the connection limits each would wait for a timeout of 8 to 10 s.
 const answerTime = 5 * time.Second
 
-// startLimited starts a command that may have that many descriptors.
-func startLimited(t *testing.T, descriptors int, args ...string) *process {
+// startWithFileLimit starts a command with a limit of open descriptors.
+func startWithFileLimit(t *testing.T, descriptors int, args ...string) *process {
 	t.Helper()
 	return start(t, "/bin/sh", append([]string{"-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(descriptors)}, args...)...)
 }
 
-// hold opens n connections from 127.0.0.3 and sends text on each.
-func hold(t *testing.T, n int, addr, text string) {
+// holdConnections opens n connections from 127.0.0.3 and sends text on each.
+func holdConnections(t *testing.T, n int, addr, text string) {
 	t.Helper()
-	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: patience}
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: waitLimit}
 	for range n {
 		c, err := from.Dial("tcp", addr)
 		if err != nil {
@@ -35,8 +35,9 @@ func hold(t *testing.T, n int, addr, text string) {
 	}
 }
 
-// answered sends text from another address and from the one that holds the connections, and expects want in both answers.
-func answered(t *testing.T, addr, text, want string) {
+// expectAnswer sends text from 127.0.0.1 and from 127.0.0.3, the address of holdConnections. Both answers must
+// contain want.
+func expectAnswer(t *testing.T, addr, text, want string) {
 	t.Helper()
 	for _, ip := range []net.IP{net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 3)} {
 		began := time.Now()
@@ -56,16 +57,16 @@ func answered(t *testing.T, addr, text, want string) {
 	}
 }
 
-const halfHead = "GET / HTTP/1.1\r\nX-Never: "
+const partialHead = "GET / HTTP/1.1\r\nX-Never: "
 
-func TestAggregateBesideHalfHeads(t *testing.T) {
+func TestAggregateBesidePartialRequests(t *testing.T) {
 	t.Parallel()
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
-	p := startLimited(t, 300, bin(t, "hacheck"), "aggregate", "--listener", addr, "--port", strconv.Itoa(web.port), "--spool-root", t.TempDir())
-	p.ready(t, addr)
-	hold(t, 500, addr, halfHead)
-	answered(t, addr, "GET / HTTP/1.0\r\n\r\n", "200 OK")
+	p := startWithFileLimit(t, 300, bin(t, "hacheck"), "aggregate", "--listener", addr, "--port", strconv.Itoa(web.port), "--spool-root", t.TempDir())
+	p.waitReady(t, addr)
+	holdConnections(t, 500, addr, partialHead)
+	expectAnswer(t, addr, "GET / HTTP/1.0\r\n\r\n", "200 OK")
 	if n := strings.Count(p.out.String(), "holds as many connections as it may"); n != 1 {
 		t.Errorf("%d lines about it, want 1", n)
 	}
@@ -81,15 +82,15 @@ func TestBeaconBesideSilentClients(t *testing.T) {
 	_, udpPort, _ := net.SplitHostPort(udp.LocalAddr().String())
 	port := strconv.Itoa(freePort(t))
 	addr := net.JoinHostPort("127.0.0.1", port)
-	p := startLimited(t, 1500, bin(t, "hacheck"), "beacon", "--spool-root", t.TempDir(), udpPort, port)
-	p.ready(t, addr)
-	hold(t, 3000, addr, "")
-	answered(t, addr, "", "OK\n")
+	p := startWithFileLimit(t, 1500, bin(t, "hacheck"), "beacon", "--spool-root", t.TempDir(), udpPort, port)
+	p.waitReady(t, addr)
+	holdConnections(t, 3000, addr, "")
+	expectAnswer(t, addr, "", "OK\n")
 }
 
 func TestListenersBesideSilentClients(t *testing.T) {
 	t.Parallel()
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	listener := map[string]string{}
 	for _, name := range []string{"http_listen", "beacon_listen", "agent_listen"} {
 		listener[name] = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t)))
@@ -98,28 +99,28 @@ func TestListenersBesideSilentClients(t *testing.T) {
 services: {web: {http_listen: "%s", beacon_listen: "%s", agent_listen: "%s", checks: [{type: tcp, port: %d}]}}
 `, listener["http_listen"], listener["beacon_listen"], listener["agent_listen"], web.port))
 	for _, addr := range listener {
-		d.ready(t, addr)
+		d.waitReady(t, addr)
 	}
 	const get = "GET / HTTP/1.0\r\n\r\n"
 	all := func(t *testing.T) {
 		t.Helper()
-		answered(t, d.addr, "GET /spool/web/0/ HTTP/1.0\r\n\r\n", "200 OK")
-		answered(t, d.addr, fmt.Sprintf("GET /http/web/%d/ HTTP/1.0\r\n\r\n", web.port), "200 OK") // by way of net/http
-		answered(t, listener["http_listen"], get, "200 OK")
-		answered(t, listener["beacon_listen"], "", "OK\n")
-		answered(t, listener["agent_listen"], "", "up ready")
+		expectAnswer(t, d.addr, "GET /spool/web/0/ HTTP/1.0\r\n\r\n", "200 OK")
+		expectAnswer(t, d.addr, fmt.Sprintf("GET /http/web/%d/ HTTP/1.0\r\n\r\n", web.port), "200 OK") // through net/http
+		expectAnswer(t, listener["http_listen"], get, "200 OK")
+		expectAnswer(t, listener["beacon_listen"], "", "OK\n")
+		expectAnswer(t, listener["agent_listen"], "", "up ready")
 	}
 	all(t)
-	// They count together: what is held at one listener is missing at no other.
-	hold(t, 400, d.addr, halfHead)
+	// The limit covers all listeners together: connections held at one listener block no other.
+	holdConnections(t, 400, d.addr, partialHead)
 	all(t)
-	hold(t, 400, listener["http_listen"], halfHead)
+	holdConnections(t, 400, listener["http_listen"], partialHead)
 	all(t)
-	hold(t, 1800, listener["beacon_listen"], "")
-	answered(t, listener["beacon_listen"], "", "OK\n")
-	hold(t, 400, listener["agent_listen"], "")
+	holdConnections(t, 1800, listener["beacon_listen"], "")
+	expectAnswer(t, listener["beacon_listen"], "", "OK\n")
+	holdConnections(t, 400, listener["agent_listen"], "")
 	all(t)
-	if n := d.figure("process_open_fds"); n > 500 {
+	if n := d.metric("process_open_fds"); n > 500 {
 		t.Errorf("%v descriptors are open", n)
 	}
 }

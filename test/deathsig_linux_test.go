@@ -2,8 +2,8 @@ package test
 
 import "syscall"
 
-// dieWithUs makes the kernel kill a child when the test process ends in whatever way, a timeout's panic
-// included: no server stays behind.
-func dieWithUs() *syscall.SysProcAttr {
+// killWithParent makes the kernel kill a child when the test process ends, also by the panic of a test timeout. No
+// server stays behind.
+func killWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

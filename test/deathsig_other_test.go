@@ -4,5 +4,5 @@ package test
 
 import "syscall"
 
-// dieWithUs: only Linux can tie a child to its parent; elsewhere the cleanup of each test does it.
-func dieWithUs() *syscall.SysProcAttr { return nil }
+// killWithParent returns nil: only Linux can tie a child to its parent. Elsewhere the cleanup of each test stops it.
+func killWithParent() *syscall.SysProcAttr { return nil }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pseudoTerminal returns a pseudo terminal of 60 columns and 20 rows; keyboard is the end at which somebody sits.
+// pseudoTerminal returns a pseudo terminal of 60 columns and 20 rows. keyboard is its master side.
 func pseudoTerminal(t *testing.T) (keyboard, tty *os.File) {
 	t.Helper()
 	keyboard, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -39,8 +39,8 @@ func pseudoTerminal(t *testing.T) (keyboard, tty *os.File) {
 	return keyboard, tty
 }
 
-// TestDemoTerminal: on a terminal the view is drawn in place, in colours unless they are not wanted, and ^C in the
-// middle of it ends all of it.
+// TestDemoTerminal: on a terminal the demo redraws its view in place, with colours unless they are disabled. ^C ends
+// all processes of the demo.
 func TestDemoTerminal(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -53,7 +53,7 @@ func TestDemoTerminal(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cmd, tmp := demo(t, "-pace", "0")
+			cmd, tmp := demoCommand(t, "-pace", "0")
 			keyboard, tty := pseudoTerminal(t)
 			cmd.Env = append(cmd.Env, tt.env)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
@@ -62,7 +62,7 @@ func TestDemoTerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = tty.Close() // so that the keyboard's end reads an error when the demo has ended
-			kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			kill := time.AfterFunc(waitLimit, func() { _ = cmd.Process.Kill() })
 			defer kill.Stop()
 			var out bytes.Buffer
 			for typed := false; ; {
@@ -74,7 +74,7 @@ func TestDemoTerminal(t *testing.T) {
 				}
 				if !typed && strings.Contains(out.String(), "web1 NOLB") {
 					typed = true
-					if len(ofDemo(t, tmp)) < 3 {
+					if len(demoProcesses(t, tmp)) < 3 {
 						t.Error("not even hacheck, HAProxy and hadown --wait run")
 					}
 					if _, err := keyboard.WriteString("\x03"); err != nil {
@@ -82,10 +82,10 @@ func TestDemoTerminal(t *testing.T) {
 					}
 				}
 			}
-			if err := cmd.Wait(); code(err) != 130 {
+			if err := cmd.Wait(); exitCode(err) != 130 {
 				t.Errorf("%v, want exit 130", err)
 			}
-			nothingLeft(t, tmp)
+			expectNothingLeft(t, tmp)
 			text := out.String()
 			if !strings.HasSuffix(text, "demo: interrupt, all is cleaned up\r\n") {
 				t.Errorf("ends with %q", text[max(0, len(text)-200):])

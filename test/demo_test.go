@@ -27,14 +27,14 @@ var demoBuilt struct {
 	err  error
 }
 
-// demo returns the command that plays the demo and the directory that everything of it is in.
-func demo(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
+// demoCommand returns the command that runs the demo, and the directory of all its files.
+func demoCommand(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	t.Helper()
 	commands := filepath.Dir(bin(t, "hacheck"))
 	program := filepath.Join(commands, "demo")
 	demoBuilt.once.Do(func() {
 		args := []string{"build", "-buildvcs=false", "-o", program}
-		if underRace {
+		if raceEnabled {
 			args = append(args, "-race")
 		}
 		build := exec.Command("go", append(args, "./demo")...)
@@ -46,7 +46,7 @@ func demo(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	if demoBuilt.err != nil {
 		t.Fatal(demoBuilt.err)
 	}
-	// Not named after the test: there will be a Unix socket in it, whose path holds 107 bytes.
+	// The name of the directory is short, because the path of a Unix socket has at most 107 bytes.
 	tmp, err := os.MkdirTemp("", "demo-")
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +57,8 @@ func demo(t *testing.T, args ...string) (cmd *exec.Cmd, tmp string) {
 	return cmd, tmp
 }
 
-// nothingLeft fails the test if there is a file or a process of a demo that has ended.
-func nothingLeft(t *testing.T, tmp string) {
+// expectNothingLeft fails the test if a file or a process of an ended demo is left.
+func expectNothingLeft(t *testing.T, tmp string) {
 	t.Helper()
 	files, err := os.ReadDir(tmp)
 	if err != nil {
@@ -67,13 +67,13 @@ func nothingLeft(t *testing.T, tmp string) {
 	for _, f := range files {
 		t.Errorf("left behind: %s", filepath.Join(tmp, f.Name()))
 	}
-	for _, p := range ofDemo(t, tmp) {
+	for _, p := range demoProcesses(t, tmp) {
 		t.Errorf("still runs: %s", p)
 	}
 }
 
-// ofDemo returns the command lines of a demo's processes, all of which are told of its directory.
-func ofDemo(t *testing.T, tmp string) []string {
+// demoProcesses returns the command lines of the demo's processes. All of them name its directory.
+func demoProcesses(t *testing.T, tmp string) []string {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -89,22 +89,22 @@ func ofDemo(t *testing.T, tmp string) []string {
 	return found
 }
 
-// TestDemo plays the demo: HAProxy has to do what it is said to do, no request may be lost, nothing may stay, and
-// docs/demo.txt has to be what is printed, but for numbers. With -update it is recorded, at a pace to be watched.
+// TestDemo runs the demo. HAProxy must do what the demo says, no request may be lost, nothing may be left, and the
+// output must match docs/demo.txt except for numbers. With -update it records docs/demo.txt, at a pace for viewers.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	pace := "0"
 	if *update {
 		pace = "1"
 	}
-	cmd, tmp := demo(t, "-pace", pace)
+	cmd, tmp := demoCommand(t, "-pace", pace)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil || stderr.Len() > 0 {
 		t.Fatalf("%v, want exit 0 and nothing on stderr\n%s\n%s", err, &stderr, out)
 	}
-	nothingLeft(t, tmp)
+	expectNothingLeft(t, tmp)
 	text := string(out)
 
 	var states []string
@@ -160,8 +160,8 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// withoutNumbers returns the lines of a demo without what is another number each time: of a service that is asked
-// it only matters that it is, and how often hadown --wait tells how it goes depends on the moment.
+// withoutNumbers returns the lines of a demo without what differs between runs: counts of requests, and how often
+// hadown --wait reports.
 func withoutNumbers(text string) []string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -188,8 +188,8 @@ func withoutNumbers(text string) []string {
 	return lines
 }
 
-// TestDemoRefuses: what cannot be played says why in one sentence.
-func TestDemoRefuses(t *testing.T) {
+// TestDemoRejectsInvalidUse: invalid arguments give an error of one sentence.
+func TestDemoRejectsInvalidUse(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
@@ -206,20 +206,20 @@ func TestDemoRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cmd, tmp := demo(t, tt.args...)
+			cmd, tmp := demoCommand(t, tt.args...)
 			out, err := cmd.CombinedOutput()
-			if code(err) != tt.exit || string(out) != tt.want {
-				t.Errorf("exit %d, %q; want exit %d, %q", code(err), out, tt.exit, tt.want)
+			if exitCode(err) != tt.exit || string(out) != tt.want {
+				t.Errorf("exit %d, %q; want exit %d, %q", exitCode(err), out, tt.exit, tt.want)
 			}
-			nothingLeft(t, tmp)
+			expectNothingLeft(t, tmp)
 		})
 	}
 }
 
-// TestDemoBrokenPipe: who has seen enough ends all of it.
+// TestDemoBrokenPipe: all processes of the demo end when the reader of its output does.
 func TestDemoBrokenPipe(t *testing.T) {
 	t.Parallel()
-	cmd, tmp := demo(t, "-pace", "0")
+	cmd, tmp := demoCommand(t, "-pace", "0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -231,10 +231,10 @@ func TestDemoBrokenPipe(t *testing.T) {
 		t.Error(err)
 	}
 	out.Close()
-	kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(waitLimit, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
-	if err := cmd.Wait(); code(err) != 128+int(syscall.SIGPIPE) {
+	if err := cmd.Wait(); exitCode(err) != 128+int(syscall.SIGPIPE) {
 		t.Errorf("%v, want exit 141", err)
 	}
-	nothingLeft(t, tmp)
+	expectNothingLeft(t, tmp)
 }

@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// These tests show that no client takes the checks of the others: not with one URL that goes round in circles, not with
-// many checks of one target, not with many ways to ask for one check.
+// These tests show that one client cannot take all checks: not with a loop of checks, not with many checks of one target,
+// and not with many different requests for one check.
 
-// TestStrangerLoops: one URL has hacheck ask itself a thousand times, by way of a HAProxy, of another hacheck, and of
-// its other listener. It is answered at once, with 503, and takes a few slots at most.
-func TestStrangerLoops(t *testing.T) {
+// TestCheckLoops: a URL that makes hacheck check itself a thousand times, through HAProxy, another hacheck and its
+// other listener, gets 503 at once and takes few slots.
+func TestCheckLoops(t *testing.T) {
 	t.Parallel()
 	own := freePort(t) // of http_listen
 	d := startDaemon(t, fmt.Sprintf("services: {circle: {http_listen: \"127.0.0.1:%d\", checks: [{type: http, url: \"http://127.0.0.1:%d/\"}]}}\n", own, own))
@@ -33,7 +33,7 @@ frontend through
 backend daemon
     server s1 127.0.0.1:%d
 `, front, d.port))
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 
 	circles := map[string]string{
 		"itself":          strings.Repeat(fmt.Sprintf("/http/w/%d", d.port), 1000) + "/status",
@@ -70,30 +70,30 @@ backend daemon
 	}
 	asking.Wait()
 
-	// A few steps are no circle: a balancer that asks a hacheck about a service behind another one.
+	// A few steps are no loop: a balancer may check a service behind two hachecks.
 	if a := d.get(fmt.Sprintf("/http/w/%d/http/w/%d/http/web/%d/few", other.port, front, web.port)); a.code != 200 || a.body != "OK" {
 		t.Errorf("three steps: %d %s", a.code, a.body)
 	}
 }
 
-// TestAggregateLoops: hacheck aggregate counts as well.
+// TestAggregateLoops: hacheck aggregate counts the steps of a loop as well.
 func TestAggregateLoops(t *testing.T) {
 	t.Parallel()
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	port := freePort(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	p := start(t, bin(t, "hacheck"), "aggregate", "--listener", addr, "--port", strconv.Itoa(web.port))
-	p.ready(t, addr)
+	p.waitReady(t, addr)
 	for hops, want := range map[string]int{"0": 200, "4": 200, "5": 504, "": 504, "x": 504} {
-		a := ask(t, client, http.MethodGet, "http://"+addr+"/", nil, "X-Hacheck-Hops: "+hops)
+		a := sendRequest(t, client, http.MethodGet, "http://"+addr+"/", nil, "X-Hacheck-Hops: "+hops)
 		if a.code != want || want != 200 && !strings.Contains(a.body, "X-Hacheck-Hops") {
 			t.Errorf("%q: %d %s, want %d", hops, a.code, a.body, want)
 		}
 	}
 }
 
-// TestHopsHeader: what the header says is believed up to 4 and counted on; beyond it, and for what is no number, nothing
-// is asked. A client that sends it changes nobody else's answer, and no setting sets or removes it.
+// TestHopsHeader: a check counts X-Hacheck-Hops on, up to 4. With a larger value, or no number, hacheck runs no
+// check. The header changes no answer of another client, and no setting sets or removes it.
 func TestHopsHeader(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -137,7 +137,7 @@ services:
 		{[]string{"X-Hacheck-Hops:"}, ""},
 		{[]string{"X-Hacheck-Hops: 0", "X-Hacheck-Hops: x"}, ""},
 	} {
-		// The second time the shortcut has the answer, unless the head says Accept: then net/http reads both.
+		// The fast path answers the second request. With Accept, net/http answers both.
 		for _, more := range []string{"", "Accept: application/json\r\n"} {
 			n++
 			head := fmt.Sprintf("GET /http/web/%d/%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s\r\n\r\n", web.port, n, more, strings.Join(c.headers, "\r\n"))
@@ -145,7 +145,7 @@ services:
 				head = strings.TrimSuffix(head, "\r\n")
 			}
 			for range 2 {
-				a, err := raw(d.addr, "GET", head)
+				a, err := exchangeRaw(d.addr, "GET", head)
 				if code := map[bool]int{true: 200, false: 503}[c.want != ""]; err != nil || a.code != code {
 					t.Errorf("%q: %v %d %s, want %d", c.headers, err, a.code, a.body, code)
 				}
@@ -160,36 +160,36 @@ services:
 		if a := d.get("/checks/" + service + "/0/"); a.code != 200 {
 			t.Errorf("%s: %d %s", service, a.code, a.body)
 		}
-		ask(t, client, http.MethodGet, d.url+"/checks/"+service+"/0/", nil, "X-Hacheck-Hops: 2")
+		sendRequest(t, client, http.MethodGet, d.url+"/checks/"+service+"/0/", nil, "X-Hacheck-Hops: 2")
 		if s := seen(); s != "1 3" {
 			t.Errorf("%s: asked with %q, want 1, then 3", service, s)
 		}
 	}
 
-	// The answer that a stranger gets for a request that is nearly too deep stays the stranger's.
+	// Other clients do not get the answer to a request with many hops.
 	path := fmt.Sprintf("/http/a/%d/http/web/%d/mine", d.port, web.port)
 	for range 2 {
-		if a := ask(t, client, http.MethodGet, d.url+path, nil, "X-Hacheck-Hops: 4"); a.code != 503 {
+		if a := sendRequest(t, client, http.MethodGet, d.url+path, nil, "X-Hacheck-Hops: 4"); a.code != 503 {
 			t.Errorf("with 4 hops: %d %s", a.code, a.body)
 		}
 		if a := d.get(path); a.code != 200 {
 			t.Errorf("without hops, after it: %d %s", a.code, a.body)
 		}
 	}
-	// Nor does it share a check that is under way.
+	// They do not share its running check either.
 	if s := seen(); s != "2" {
 		t.Errorf("asked with %q, want 2", s)
 	}
 }
 
-// TestStrangerTakesSlots: however many checks of one slow target are asked for, another target's check runs at once.
-func TestStrangerTakesSlots(t *testing.T) {
+// TestSlowTargetLeavesSlots: many checks of one slow target do not delay the check of another target.
+func TestSlowTargetLeavesSlots(t *testing.T) {
 	t.Parallel()
 	const slots = 20
 	d := startDaemon(t, fmt.Sprintf("max_clients: %d\ncache_time: 0\n", slots))
 	hold := make(chan struct{})
 	slow := startService(t, "127.0.0.1", 0, func(http.ResponseWriter, *http.Request) { <-hold })
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer close(hold)
@@ -197,7 +197,7 @@ func TestStrangerTakesSlots(t *testing.T) {
 		asking.Go(func() { _, _ = get(fmt.Sprintf("%s/http/slow/%d/?%d", d.url, slow.port, i)) })
 	}
 	eventually(t, func() error {
-		if n := d.figure("hacheck_checks_waiting"); n < 4*slots {
+		if n := d.metric("hacheck_checks_waiting"); n < 4*slots {
 			return fmt.Errorf("%v wait", n)
 		}
 		return nil
@@ -208,19 +208,19 @@ func TestStrangerTakesSlots(t *testing.T) {
 			t.Errorf("beside it, a check answers %d %s after %v", a.code, a.body, time.Since(began))
 		}
 	}
-	if n := d.figure("hacheck_checks_in_flight"); n > slots/2 {
+	if n := d.metric("hacheck_checks_in_flight"); n > slots/2 {
 		t.Errorf("%v checks run, which leaves less than half of %d slots", n, slots)
 	}
 }
 
-// TestStrangerAsksInManyWays: a script runs once for all who wait for it, whatever port, host, header or demand is in
-// their requests, and a HAProxy beside them sees the service up all the time.
-func TestStrangerAsksInManyWays(t *testing.T) {
+// TestScriptRunsOnceForAllRequests: all requests that wait for a script share one run, with any port, host, header or
+// no-cache. HAProxy sees the service up all the time.
+func TestScriptRunsOnceForAllRequests(t *testing.T) {
 	t.Parallel()
 	runs := filepath.Join(t.TempDir(), "runs")
 	d := startDaemon(t, fmt.Sprintf("cache_time: 0\nservices: {web: {checks: [{type: script, timeout: 3, command: [sh, -c, 'echo $HACHECK_PORT >>%s; sleep 0.3']}]}}\n", runs))
 	h := startHAProxy(t, fmt.Sprintf("backend web\n    option httpchk GET /checks/web/8080\n    timeout check 4s\n    server s1 127.0.0.1:%d check addr 127.0.0.1 port %d\n", freePort(t), d.port))
-	h.want(map[string]string{"web": up})
+	h.waitForChecks(map[string]string{"web": up})
 
 	ctx, stop := context.WithTimeout(t.Context(), 6*time.Second)
 	defer stop()
@@ -229,7 +229,7 @@ func TestStrangerAsksInManyWays(t *testing.T) {
 	parallel(60, func(i int) {
 		for ctx.Err() == nil {
 			n := port.Add(1)
-			a := ask(t, client, http.MethodGet, fmt.Sprintf("%s/checks/web/%d/x?%d", d.url, n%65535, n), nil,
+			a := sendRequest(t, client, http.MethodGet, fmt.Sprintf("%s/checks/web/%d/x?%d", d.url, n%65535, n), nil,
 				fmt.Sprintf("X-Nerve-Check-IP: 127.0.%d.%d", n/250%250, n%250+1),
 				[]string{"Cache-Control: no-cache", "X-Hacheck-Hops: " + strconv.Itoa(int(n%5))}[n%2])
 			if a.code != 200 {
@@ -248,15 +248,15 @@ func TestStrangerAsksInManyWays(t *testing.T) {
 	if failed.Load() > 0 {
 		t.Errorf("%d of %d requests failed", failed.Load(), port.Load())
 	}
-	if s := h.servers()["web"]; s["chkfail"] != "0" || s["status"] != "UP" {
+	if s := h.statByBackend()["web"]; s["chkfail"] != "0" || s["status"] != "UP" {
 		t.Errorf("HAProxy saw %s checks fail, and the service is %s (%s)", s["chkfail"], s["status"], s["last_chk"])
 	}
 }
 
-// TestScriptPorts: a script is told the port of the request if the configuration has it, and no other.
+// TestScriptPorts: a script gets the port of the request only if the configuration names that port.
 func TestScriptPorts(t *testing.T) {
 	t.Parallel()
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	d := startDaemon(t, fmt.Sprintf(`services: {web: {checks: [{type: tcp, port: %d}, {type: script, ports: [7001], command: [sh, -c, 'echo port $HACHECK_PORT; exit 1']}]}}`, web.port))
 	for port, want := range map[int]int{0: 0, 7001: 7001, web.port: web.port, 7002: 0, 65535: 0} {
 		if a := d.get(fmt.Sprintf("/checks/web/%d/", port)); a.code != 503 || !strings.HasSuffix(a.body, fmt.Sprintf(": port %d", want)) {
@@ -265,7 +265,7 @@ func TestScriptPorts(t *testing.T) {
 	}
 }
 
-// TestScriptsOfOneService: a service with many scripts does not keep those of another waiting.
+// TestScriptsOfOneService: a service with many scripts does not delay those of another service.
 func TestScriptsOfOneService(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "fifo")
@@ -280,7 +280,7 @@ func TestScriptsOfOneService(t *testing.T) {
 	var asking sync.WaitGroup
 	asking.Go(func() { _, _ = get(d.url + "/checks/many/0/") })
 	eventually(t, func() error {
-		if n := len(children(t, d.cmd.Process.Pid)); n < 32 {
+		if n := len(childProcesses(t, d.cmd.Process.Pid)); n < 32 {
 			return fmt.Errorf("%d scripts run", n)
 		}
 		return nil
@@ -289,7 +289,7 @@ func TestScriptsOfOneService(t *testing.T) {
 	if a := d.get("/checks/one/0/"); a.code != 200 || time.Since(began) > 20*time.Second {
 		t.Errorf("the other service's script: %d %s after %v", a.code, a.body, time.Since(began))
 	}
-	// Those that wait for the fifo find its end, and those that come later a file.
+	// Scripts that read the fifo get its end. Later scripts read a file.
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -304,8 +304,8 @@ func TestScriptsOfOneService(t *testing.T) {
 	asking.Wait()
 }
 
-// children are the processes that a process has started and that run.
-func children(t testing.TB, pid int) []string {
+// childProcesses returns the running child processes of a process.
+func childProcesses(t testing.TB, pid int) []string {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
@@ -319,9 +319,9 @@ func children(t testing.TB, pid int) []string {
 	return all
 }
 
-// TestStrangerDemandsFreshAnswers: whoever sends Pragma: no-cache has the service asked five times a second at most,
-// with all others who do so; the rest is answered from memory.
-func TestStrangerDemandsFreshAnswers(t *testing.T) {
+// TestNoCacheChecksAreLimited: requests with Pragma: no-cache cause at most five checks a second, for all clients
+// together. Other requests get cached results.
+func TestNoCacheChecksAreLimited(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) {
@@ -335,20 +335,20 @@ func TestStrangerDemandsFreshAnswers(t *testing.T) {
 	parallel(20, func(i int) {
 		for ctx.Err() == nil {
 			asked := time.Now()
-			a := ask(t, client, http.MethodGet, path, nil, []string{"Pragma: no-cache", "Cache-Control: no-cache"}[i%2])
+			a := sendRequest(t, client, http.MethodGet, path, nil, []string{"Pragma: no-cache", "Cache-Control: no-cache"}[i%2])
 			demands.Add(1)
 			at, err := strconv.ParseInt(a.body, 10, 64)
 			if err != nil || a.code != 200 || a.header.Get("X-Hacheck-Cache") != "bypass" || a.header.Get("Age") != "0" {
 				t.Errorf("%d %v %s", a.code, a.header, a.body)
 			}
-			// A check that was under way when the request came may answer it; an older one may not.
+			// A check that was running when the request came may answer it. An older result may not.
 			if before := asked.Sub(time.Unix(0, at)); before > 5*time.Second {
 				t.Errorf("the answer is from %v before the request", before)
 			}
 		}
 	})
 	most := int64(time.Since(began)/(200*time.Millisecond)) + 2
-	if n := web.asked.Load(); n > most {
+	if n := web.requests.Load(); n > most {
 		t.Errorf("%d demands in %v had the service asked %d times, want at most %d", demands.Load(), time.Since(began), n, most)
 	}
 	if a, err := get(path); err != nil || a.header.Get("X-Hacheck-Cache") != "hit" {

@@ -19,7 +19,7 @@ import (
 	"hacheck/test/servertest"
 )
 
-// haproxy is a running HAProxy, asked over its admin socket.
+// haproxy is a running HAProxy with an admin socket.
 type haproxy struct {
 	*process
 	t    testing.TB
@@ -48,7 +48,7 @@ defaults
     timeout client 10s
     timeout server 10s
     timeout check 5s
-    # A check every 200 ms, and the first one decides: the tests need not wait for HAProxy's patience.
+    # A check every 200 ms, and the first one decides, so that the tests are fast.
     default-server inter 200ms fastinter 200ms downinter 200ms rise 1 fall 1
 ` + proxies
 	servertest.CheckHAProxyNames(t, text)
@@ -71,8 +71,8 @@ defaults
 	return h
 }
 
-// ask sends a command to the admin socket and returns the answer.
-func (h *haproxy) ask(command string) string {
+// adminCommand sends a command to the admin socket and returns the answer.
+func (h *haproxy) adminCommand(command string) string {
 	h.t.Helper()
 	c, err := net.Dial("unix", h.sock)
 	if err != nil {
@@ -89,20 +89,20 @@ func (h *haproxy) ask(command string) string {
 	return string(answer)
 }
 
-// servers returns the rows of "show stat" that are servers, by backend, each by column.
-func (h *haproxy) servers() map[string]map[string]string {
+// statByBackend returns the servers in "show stat", by backend: column to value.
+func (h *haproxy) statByBackend() map[string]map[string]string {
 	h.t.Helper()
 	servers := map[string]map[string]string{}
-	for _, row := range h.rows() {
+	for _, row := range h.statByServer() {
 		servers[row["pxname"]] = row
 	}
 	return servers
 }
 
-// rows returns the rows of "show stat" that are servers, by "backend/server", each by column.
-func (h *haproxy) rows() map[string]map[string]string {
+// statByServer returns the servers in "show stat", by "backend/server": column to value.
+func (h *haproxy) statByServer() map[string]map[string]string {
 	h.t.Helper()
-	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.ask("show stat"), "# "))).ReadAll()
+	rows, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(h.adminCommand("show stat"), "# "))).ReadAll()
 	if err != nil {
 		h.t.Fatalf("read show stat: %v", err)
 	}
@@ -119,11 +119,11 @@ func (h *haproxy) rows() map[string]map[string]string {
 	return servers
 }
 
-// operState returns srv_op_state of "show servers state" by backend: "2" is running, "0" is stopped.
-func (h *haproxy) operState() map[string]string {
+// operStates returns srv_op_state of "show servers state" by backend: "2" is running, "0" is stopped.
+func (h *haproxy) operStates() map[string]string {
 	h.t.Helper()
 	states := map[string]string{}
-	for line := range strings.Lines(h.ask("show servers state")) {
+	for line := range strings.Lines(h.adminCommand("show servers state")) {
 		if f := strings.Fields(line); len(f) > 5 && !strings.HasPrefix(line, "#") {
 			states[f[1]] = f[5]
 		}
@@ -131,12 +131,12 @@ func (h *haproxy) operState() map[string]string {
 	return states
 }
 
-// want waits until every backend's server has the status and the check result given for it, such as
-// "UP L7OK 200", by both of HAProxy's reports.
-func (h *haproxy) want(want map[string]string) {
+// waitForChecks waits until the server of every backend has the status and the check result of want, such as "UP L7OK
+// 200". Both reports of HAProxy must agree.
+func (h *haproxy) waitForChecks(want map[string]string) {
 	h.t.Helper()
 	eventually(h.t, func() error {
-		servers, oper := h.servers(), h.operState()
+		servers, oper := h.statByBackend(), h.operStates()
 		var wrong []string
 		for backend, w := range want {
 			s := servers[backend]
@@ -160,25 +160,25 @@ const (
 	down = "DOWN L7STS 503"
 )
 
-// TestHAProxyObeys is hacheck's main job: a real HAProxy, in each of the ways it can be configured to ask,
-// takes every server out on `hadown all` and brings it back on `haup all`.
-func TestHAProxyObeys(t *testing.T) {
+// TestHAProxyFollowsOverrides is the main job of hacheck: HAProxy takes every server out after `hadown all` and
+// brings it back after `haup all`, with each way to configure its check.
+func TestHAProxyFollowsOverrides(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "cache_time: 15\n")
 	var asked sync.Map
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		asked.Store(r.Method+" "+r.RequestURI, true)
-		ok(w, r)
+		serveOK(w, r)
 	})
 	backends := map[string]string{
-		// name: the lines that say how to ask; PORT is the service's port
+		// by name: the lines that configure the check; PORT is the port of the service
 		"get":       "option httpchk GET /http/get/PORT/get",
 		"options":   "option httpchk /http/options/PORT/options", // no method: HAProxy sends OPTIONS
 		"nohost":    "option httpchk GET /http/nohost/PORT/nohost HTTP/1.1",
 		"sendstate": "option httpchk GET /http/sendstate/0/sendstate\n    http-check send-state",
 		"slashes":   "option httpchk GET /http/slashes/PORT//slashes",
 		"tcp":       "mode tcp\n    option httpchk GET /tcp/tcp/PORT/status",
-		// The plain default, which asks "OPTIONS /": it names no service, so it must never be believed up.
+		// The default check is "OPTIONS /". It names no service, so the answer must never be healthy.
 		"plain": "option httpchk\n    http-check send-state",
 	}
 	var conf strings.Builder
@@ -191,23 +191,23 @@ func TestHAProxyObeys(t *testing.T) {
 		}
 	}
 	h := startHAProxy(t, conf.String())
-	h.want(allUp)
+	h.waitForChecks(allUp)
 
-	d.do("hadown", "all", "-r", "kernel upgrade")
+	d.mustRun("hadown", "all", "-r", "kernel upgrade")
 	if a := d.get("/http/get/" + strconv.Itoa(web.port) + "/get"); a.code != 503 {
 		t.Errorf("the first request after hadown all: %d %s", a.code, a.body)
 	}
-	h.want(allDown)
-	d.do("haup", "all")
+	h.waitForChecks(allDown)
+	d.mustRun("haup", "all")
 	if a := d.get("/http/get/" + strconv.Itoa(web.port) + "/get"); a.code != 200 {
 		t.Errorf("the first request after haup all: %d %s", a.code, a.body)
 	}
-	h.want(allUp)
+	h.waitForChecks(allUp)
 
-	// One service alone: the others must not even flicker.
+	// An override of one service: the state of the others must not change.
 	flaps := func() string {
 		var s []string
-		for name, row := range h.servers() {
+		for name, row := range h.statByBackend() {
 			if name != "get" {
 				s = append(s, name+" "+row["chkdown"])
 			}
@@ -216,17 +216,17 @@ func TestHAProxyObeys(t *testing.T) {
 		return strings.Join(s, ", ")
 	}
 	before := flaps()
-	d.do("hadown", "get", "-r", "one alone")
+	d.mustRun("hadown", "get", "-r", "one alone")
 	one := maps.Clone(allUp)
 	one["get"] = down
-	h.want(one)
-	d.do("haup", "get")
-	h.want(allUp)
+	h.waitForChecks(one)
+	d.mustRun("haup", "get")
+	h.waitForChecks(allUp)
 	if after := flaps(); after != before {
 		t.Errorf("times down before and after hadown of one service:\n%s\n%s", before, after)
 	}
 
-	// Whatever way HAProxy asks, the service is asked the same: a GET, path byte for byte.
+	// With any check of HAProxy, the service gets the same request: GET with an unchanged path.
 	var got []string
 	asked.Range(func(request, _ any) bool {
 		got = append(got, request.(string))
@@ -238,17 +238,17 @@ func TestHAProxyObeys(t *testing.T) {
 	}
 }
 
-// TestHAProxyNoticesTheService: without any override the service itself decides.
-func TestHAProxyNoticesTheService(t *testing.T) {
+// TestHAProxyFollowsService: without an override, the answer of the service decides.
+func TestHAProxyFollowsService(t *testing.T) {
 	t.Parallel()
-	d := startDaemon(t, "cache_time: 0\n") // HAProxy asks every 200 ms and shall hear it at once
-	var ill atomic.Bool
+	d := startDaemon(t, "cache_time: 0\n") // HAProxy checks every 200 ms and must see a change at once
+	var failing atomic.Bool
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case !ill.Load():
-			ok(w, r)
+		case !failing.Load():
+			serveOK(w, r)
 		case r.URL.Path == "/redirect":
-			// HAProxy takes a 3xx for healthy. The code is the service's own and is passed on; nothing is followed.
+			// HAProxy treats a 3xx as healthy. hacheck passes the code of the service on and follows no redirect.
 			http.Redirect(w, r, "/elsewhere", http.StatusFound)
 		case r.URL.Path == "/elsewhere":
 			t.Error("a redirect was followed")
@@ -267,9 +267,9 @@ backend refused
     option httpchk GET /tcp/web/%[3]d
     server s1 127.0.0.1:%[1]d check port %[2]d
 `, web.port, d.port, freePort(t)))
-	h.want(map[string]string{"error": up, "redirect": up, "refused": down})
-	ill.Store(true)
-	h.want(map[string]string{"error": "DOWN L7STS 500", "redirect": "UP L7OK 302"})
-	ill.Store(false)
-	h.want(map[string]string{"error": up, "redirect": up})
+	h.waitForChecks(map[string]string{"error": up, "redirect": up, "refused": down})
+	failing.Store(true)
+	h.waitForChecks(map[string]string{"error": "DOWN L7STS 500", "redirect": "UP L7OK 302"})
+	failing.Store(false)
+	h.waitForChecks(map[string]string{"error": up, "redirect": up})
 }

@@ -2,7 +2,6 @@ package test
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -15,21 +14,18 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"hacheck/internal/balancer"
 )
 
-// host is a machine behind balancers, as far as this one can play it: an address of its own, a service, and
-// a hacheck beside it.
+// host stands for a machine behind balancers: it has its own address from 127/8, a service, and a hacheck.
 type host struct {
 	*daemon
 	ip  string
 	dir string // config, spool
 }
 
-// hosts returns n hosts at 127.0.0.1, 127.0.0.2, ..., each with a hacheck at the same port. Agent ports are
-// opened at agent unless it is 0; config is the configuration of all.
-func hosts(t testing.TB, n int, config string, args ...string) []*host {
+// startHosts starts n hosts at 127.0.0.1, 127.0.0.2, ..., each with a hacheck at the same port. All have the same
+// configuration and the same further arguments.
+func startHosts(t testing.TB, n int, config string, args ...string) []*host {
 	t.Helper()
 	port := freePort(t)
 	var list []*host
@@ -39,79 +35,67 @@ func hosts(t testing.TB, n int, config string, args ...string) []*host {
 		if err := os.WriteFile(filepath.Join(h.dir, "hacheck.yaml"), []byte(config), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		h.boot(t, args...)
+		h.startHacheck(t, args...)
 		list = append(list, h)
 	}
 	return list
 }
 
-// boot starts the host's hacheck, again if it has been stopped. It has to end with 0 after SIGTERM.
-func (h *host) boot(t testing.TB, args ...string) {
+// startHacheck starts the host's hacheck, for the first time or after a stop. See expectCleanExit for its end.
+func (h *host) startHacheck(t testing.TB, args ...string) {
 	t.Helper()
-	d := &daemon{t: t, port: h.port, spool: filepath.Join(h.dir, "spool"), addr: net.JoinHostPort(h.ip, strconv.Itoa(h.port))}
-	d.url = "http://" + d.addr
-	d.process = start(t, bin(t, "hacheck"), append([]string{
-		"-B", h.ip, "-p", strconv.Itoa(h.port), "--spool-root", d.spool, "-c", filepath.Join(h.dir, "hacheck.yaml"),
-	}, args...)...)
-	d.ready(t, d.addr)
-	t.Cleanup(func() {
-		if err := d.stop(); err != nil {
-			t.Errorf("hacheck after SIGTERM: %v, want exit 0", err)
-		}
-		if out := d.out.String(); strings.Contains(out, "panic") || strings.Contains(out, "DATA RACE") {
-			t.Errorf("hacheck panicked or has a data race:\n%s", out)
-		}
-	})
-	h.daemon = d
+	h.daemon = newDaemon(t, h.ip, h.port, filepath.Join(h.dir, "spool"))
+	h.launch(bin(t, "hacheck"), append([]string{"-c", filepath.Join(h.dir, "hacheck.yaml")}, args...)...)
+	h.expectCleanExit(t)
 }
 
-// in is the host for a test of its own that runs while it is up.
-func (h *host) in(t testing.TB) *host {
+// forTest returns the host for a subtest: helpers then fail t instead of the test that started the host.
+func (h *host) forTest(t testing.TB) *host {
 	d, c := *h.daemon, *h
 	d.t, c.daemon = t, &d
 	return &c
 }
 
-// settled waits until the host's hacheck has listened for as long as it takes to know everybody who asks: before,
-// no --wait ends and no --safe agrees.
-func (h *host) settled() {
+// waitForUptime waits until the host's hacheck has listened for 10 s. Before that, it may not know all balancers: no
+// --wait ends and no --safe agrees.
+func (h *host) waitForUptime() {
 	h.t.Helper()
 	eventually(h.t, func() error {
-		if up := h.balancers("none").Uptime; up < 10 {
+		if up := h.balancerReport("none").Uptime; up < 10 {
 			return fmt.Errorf("hacheck on %s has listened for %v s", h.ip, up)
 		}
 		return nil
 	})
 }
 
-// options are what a command needs to act on this host.
+// options returns the options that make a command act on this host.
 func (h *host) options() []string { return []string{"--spool-root", h.spool, "-p", h.addr} }
 
-// command runs one of the commands on the host to its end. It returns what was printed and the exit code.
-func (h *host) command(name string, args ...string) (string, int) {
+// runCommand runs a command on the host. It returns the output and the exit code.
+func (h *host) runCommand(name string, args ...string) (string, int) {
 	h.t.Helper()
 	out, err := exec.Command(bin(h.t, name), append(args, h.options()...)...).CombinedOutput()
-	return string(out), code(err)
+	return string(out), exitCode(err)
 }
 
-// must is command where exit 0 is expected.
-func (h *host) must(name string, args ...string) string {
+// mustRunCommand runs a command on the host and returns its output. It fails the test unless the exit code is 0.
+func (h *host) mustRunCommand(name string, args ...string) string {
 	h.t.Helper()
-	out, exit := h.command(name, args...)
+	out, exit := h.runCommand(name, args...)
 	if exit != 0 {
 		h.t.Fatalf("%s %s on %s: exit %d\n%s", name, strings.Join(args, " "), h.ip, exit, out)
 	}
 	return out
 }
 
-// begin starts one of the commands on the host.
-func (h *host) begin(name string, args ...string) *process {
+// startCommand starts a command on the host and does not wait for it.
+func (h *host) startCommand(name string, args ...string) *process {
 	h.t.Helper()
 	return start(h.t, bin(h.t, name), append(args, h.options()...)...)
 }
 
-// ended reports whether the process has ended.
-func (p *process) ended() bool {
+// hasEnded reports whether the process has ended.
+func (p *process) hasEnded() bool {
 	select {
 	case <-p.done:
 		return true
@@ -120,44 +104,33 @@ func (p *process) ended() bool {
 	}
 }
 
-// exit waits for the end and returns the exit code.
-func (p *process) exit(t testing.TB) int {
+// waitForExit waits until the process has ended and returns the exit code.
+func (p *process) waitForExit(t testing.TB) int {
 	t.Helper()
 	eventually(t, func() error {
-		if !p.ended() {
+		if !p.hasEnded() {
 			return fmt.Errorf("%s still runs after printing:\n%s", p.name, p.out.String())
 		}
 		return nil
 	})
-	return code(p.err)
+	return exitCode(p.err)
 }
 
-// balancers returns what the host's hacheck knows of those who ask about the service.
-func (h *host) balancers(service string) balancer.Report {
-	h.t.Helper()
-	a := h.get("/balancers?service=" + service)
-	var r balancer.Report
-	if err := json.Unmarshal([]byte(a.body), &r); err != nil {
-		h.t.Fatalf("/balancers: %v\n%s", err, a.body)
-	}
-	return r
-}
-
-// status returns the column status of "show stat" of every server, by "backend/server".
-func (h *haproxy) status() map[string]string {
+// serverStates returns the column status of "show stat" by "backend/server".
+func (h *haproxy) serverStates() map[string]string {
 	h.t.Helper()
 	m := map[string]string{}
-	for name, row := range h.rows() {
+	for name, row := range h.statByServer() {
 		m[name] = row["status"]
 	}
 	return m
 }
 
-// shows waits until every server, "backend/server", has the status.
-func (h *haproxy) shows(want map[string]string) {
+// waitForStates waits until every server of want ("backend/server") has its state.
+func (h *haproxy) waitForStates(want map[string]string) {
 	h.t.Helper()
 	eventually(h.t, func() error {
-		got := h.status()
+		got := h.serverStates()
 		for server, w := range want {
 			if got[server] != w {
 				return fmt.Errorf("%s is %q, want %q", server, got[server], w)
@@ -167,20 +140,20 @@ func (h *haproxy) shows(want map[string]string) {
 	})
 }
 
-// work is a service on one host that the tests can hold up: what is asked of /long is answered when the test says
-// so, and what is no HTTP is a tunnel, which stays open until the client closes it.
-type work struct {
+// blockingService is the service of a host. It answers a request for /long when the test calls release. A request for
+// /tunnel opens a tunnel, which stays open until the client closes it.
+type blockingService struct {
 	t    testing.TB
 	name string
 
 	mu   sync.Mutex
-	held map[string]chan struct{} // long requests by their query
+	held map[string]chan struct{} // by the query of the long request
 }
 
-// startWork serves on ip, at port or a free one. It answers with its name.
-func startWork(t testing.TB, ip string, port int, name string) *work {
+// startBlockingService serves on ip and port. Each answer is the name.
+func startBlockingService(t testing.TB, ip string, port int, name string) *blockingService {
 	t.Helper()
-	w := &work{t: t, name: name, held: map[string]chan struct{}{}}
+	w := &blockingService{t: t, name: name, held: map[string]chan struct{}{}}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(w.serve))
 	ln, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 	if err != nil {
@@ -202,7 +175,7 @@ func startWork(t testing.TB, ip string, port int, name string) *work {
 	return w
 }
 
-func (w *work) serve(rw http.ResponseWriter, r *http.Request) {
+func (w *blockingService) serve(rw http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/long":
 		c := make(chan struct{})
@@ -225,7 +198,7 @@ func (w *work) serve(rw http.ResponseWriter, r *http.Request) {
 }
 
 // release answers the long request with that query.
-func (w *work) release(query string) {
+func (w *blockingService) release(query string) {
 	w.t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -237,16 +210,16 @@ func (w *work) release(query string) {
 	delete(w.held, query)
 }
 
-// holds reports whether the long request with that query has come here.
-func (w *work) holds(query string) bool {
+// isHolding reports whether the service holds the long request with that query.
+func (w *blockingService) isHolding(query string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.held[query] != nil
 }
 
-// long sends a long request to w through a balancer that obeys X-To, and returns when it is there. Once it is
-// released, its answer has to be w's own.
-func (w *work) long(addr, query string) {
+// startLongRequest sends a long request through the balancer at addr, which must obey the header X-To. It returns
+// when the service has the request. After release, the answer must be that of this service.
+func (w *blockingService) startLongRequest(addr, query string) {
 	w.t.Helper()
 	answered := make(chan struct{})
 	go func() {
@@ -268,39 +241,40 @@ func (w *work) long(addr, query string) {
 		}
 	}()
 	eventually(w.t, func() error {
-		if !w.holds(query) {
+		if !w.isHolding(query) {
 			return fmt.Errorf("the long request %s has not come to %s", query, w.name)
 		}
 		return nil
 	})
 	w.t.Cleanup(func() {
-		if w.holds(query) { // the test has failed
+		if w.isHolding(query) { // the test has failed
 			w.release(query)
 		}
 		<-answered
 	})
 }
 
-// keptAlive is a client's connection that stays open.
-type keptAlive struct {
+// clientConn is a keep-alive connection of a client.
+type clientConn struct {
 	t    testing.TB
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// keep connects to a balancer.
-func keep(t testing.TB, addr string) *keptAlive {
+// dialBalancer connects to a balancer. The connection closes with the test.
+func dialBalancer(t testing.TB, addr string) *clientConn {
 	t.Helper()
 	conn, err := dial(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &keptAlive{t, conn, bufio.NewReader(conn)}
+	return &clientConn{t, conn, bufio.NewReader(conn)}
 }
 
-// ask sends one request with further header lines and returns the answer and its body.
-func (k *keptAlive) ask(path string, header ...string) (*http.Response, string) {
+// get sends a GET request with further header lines. It returns the answer and its body; after a 101 the body is the
+// first line of the tunnel.
+func (k *clientConn) get(path string, header ...string) (*http.Response, string) {
 	k.t.Helper()
 	if _, err := fmt.Fprintf(k.conn, "GET %s HTTP/1.1\r\nHost: web\r\n%s\r\n", path, strings.Join(append(header, ""), "\r\n")); err != nil {
 		k.t.Fatal(err)
@@ -324,12 +298,12 @@ func (k *keptAlive) ask(path string, header ...string) (*http.Response, string) 
 	return resp, string(body)
 }
 
-// tunnel opens a tunnel through a balancer's HTTP or TCP proxy to the server of that name.
-func tunnel(t testing.TB, addr, name string) *keptAlive {
+// openTunnel opens a tunnel through a balancer's HTTP or TCP proxy to the server of that name.
+func openTunnel(t testing.TB, addr, name string) *clientConn {
 	t.Helper()
 	for range 100 {
-		k := keep(t, addr)
-		if _, at := k.ask("/tunnel", "Connection: upgrade", "Upgrade: echo"); at == name {
+		k := dialBalancer(t, addr)
+		if _, at := k.get("/tunnel", "Connection: upgrade", "Upgrade: echo"); at == name {
 			return k
 		}
 		k.conn.Close()
@@ -338,8 +312,8 @@ func tunnel(t testing.TB, addr, name string) *keptAlive {
 	return nil
 }
 
-// echoes sends something through a tunnel and waits for it to come back: the tunnel is alive.
-func (k *keptAlive) echoes() {
+// expectEcho sends a line through a tunnel and waits for its echo: the tunnel is open.
+func (k *clientConn) expectEcho() {
 	k.t.Helper()
 	if _, err := io.WriteString(k.conn, "still there\n"); err != nil {
 		k.t.Fatal(err)

@@ -37,11 +37,11 @@ var layers = [][]string{
 	{"cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"},
 }
 
-// outside are packages that no command may link, in no layer: they serve tests, benchmarks and packages, and
-// may import what they like.
+// outside lists the packages for tests, benchmarks and packaging. They have no layer and may import any package. No
+// command may link them.
 var outside = []string{"test/checktest", "test/servertest", "test/proxytest", "bench", "bench/bare", "bench/empty", "bench/list", "demo", "packaging/generate", "test"}
 
-// only says who alone may import a package directly, by the prefix of its path, and why.
+// only says which packages may import a package directly, by the prefix of its path, and why.
 var only = []struct {
 	module string
 	only   []string
@@ -62,11 +62,11 @@ var only = []struct {
 	{"hacheck/internal/config", []string{"internal/daemon", "internal/runner"}, "the other packages take options, so that they can be used and tested without a file; the runner is handed nothing but files"},
 }
 
-// small are the commands an operator types, thousands of times a second in a loop over hosts: every
-// package they link is start time and memory.
+// small lists the commands that an operator runs, possibly in a loop over thousands of hosts. Every package that they
+// link costs start time and memory.
 var small = []string{"cmd/haup", "cmd/hadown", "cmd/hastatus"}
 
-// smallModules are the modules they may link; a driver is not among them.
+// smallModules lists the modules that the small commands may link. No driver is among them.
 var smallModules = []string{"hacheck", "github.com/spf13/pflag", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}
 
 // smallNever are packages of the standard library that they do without: asking the daemon for a JSON page
@@ -96,7 +96,7 @@ type pkg struct {
 	Module     *struct{ Path string }
 }
 
-// TestLayers holds the packages to the design's page "Layout", on every system they are built for.
+// TestLayers checks the imports of all packages against the layers, on every system that hacheck is built for.
 func TestLayers(t *testing.T) {
 	t.Parallel()
 	for _, goos := range []string{"linux", "darwin", "freebsd"} {
@@ -109,8 +109,8 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// TestLayersComplain breaks each kind of rule in an invented tree: a layer test that cannot fail is none.
-func TestLayersComplain(t *testing.T) {
+// TestLayersReportsViolations: checkLayers reports each kind of violation in an invented tree.
+func TestLayersReportsViolations(t *testing.T) {
 	ours := func(name string, imports ...string) pkg {
 		for i, im := range imports {
 			if strings.HasPrefix(im, "internal/") || strings.HasPrefix(im, "test/") {
@@ -164,7 +164,7 @@ func TestLayersComplain(t *testing.T) {
 	}
 }
 
-// checkLayers returns what is wrong with the tree, one sentence each, with the reason.
+// checkLayers returns the violations in the tree, one sentence each, with the reason of the rule.
 func checkLayers(packages []pkg) []string {
 	var complaints []string
 	complain := func(format string, args ...any) {
@@ -226,7 +226,7 @@ func checkLayers(packages []pkg) []string {
 				complain("%s imports %s: a command only does wiring; what it does lives below it, where it has tests", name, im)
 			}
 		}
-		for _, dep := range slices.Sorted(maps.Keys(reach(all, p.ImportPath))) {
+		for _, dep := range slices.Sorted(maps.Keys(reachable(all, p.ImportPath))) {
 			for bad, why := range never {
 				if dep == bad || strings.HasPrefix(dep, bad) && strings.ContainsAny(bad[len(bad)-1:], "/.") {
 					complain("%s: %s", chain(all, p.ImportPath, dep), why)
@@ -247,8 +247,8 @@ func checkLayers(packages []pkg) []string {
 	return complaints
 }
 
-// reach returns, for everything that from links, who imported it first: the shortest way there.
-func reach(all map[string]pkg, from string) map[string]string {
+// reachable returns every package that from links, with the importer on the shortest path.
+func reachable(all map[string]pkg, from string) map[string]string {
 	by := map[string]string{}
 	queue := []string{from}
 	for len(queue) > 0 {
@@ -264,9 +264,9 @@ func reach(all map[string]pkg, from string) map[string]string {
 	return by
 }
 
-// chain shows how from comes to link to.
+// chain returns the import path by which from links to.
 func chain(all map[string]pkg, from, to string) string {
-	by := reach(all, from)
+	by := reachable(all, from)
 	way := []string{to}
 	for p := to; p != from; {
 		p = by[p]

@@ -14,29 +14,31 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"hacheck/internal/check"
 	"hacheck/internal/config"
 )
 
-// stranger is an address that is not one of this machine's interfaces, and reaches the daemon all the same.
-const stranger = "192.0.2.7"
+// otherClient is an address that is not an address of this machine, and that can reach the daemon.
+const otherClient = "192.0.2.7"
 
-// listKey is a key of the configuration whose value may be a list.
+// listKey is a key of the configuration that takes a list.
 type listKey struct {
 	// file is the configuration file: ENTRY stands for "key: value", PORT for the port of a service that answers 200.
 	file   string
 	filled string
 	empty  []string // spellings of the empty value; nil: "[]"
-	// observe returns what a client sees of the value. last is the last request that the service has got.
+	// observe returns the effect of the value that a client sees.
 	observe func(l *listTest) string
 
-	// What observe returns for no key, an empty list, "null" and filled. Refused is for a daemon that does not start.
-	absent, emptied, null, full string
+	// What observe returns without the key, with an empty list, with "null" and with filled; rejected if the daemon does
+	// not start.
+	absent, emptyList, null, full string
 }
 
-const refused = "the daemon exits with 2 and names the key"
+const rejected = "the daemon exits with 2 and names the key"
 
 // listTest is one daemon with one value of one key.
 type listTest struct {
@@ -46,26 +48,26 @@ type listTest struct {
 	last    atomic.Pointer[http.Request]
 }
 
-// from returns the status code that a client at an address gets.
-func (l *listTest) from(address, method, path string, headers ...string) int {
+// request returns the status code that a client at an address gets.
+func (l *listTest) request(address, method, path string, headers ...string) int {
 	l.Helper()
 	local := &net.TCPAddr{IP: net.ParseIP(address)}
-	c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: local}).DialContext}}
+	c := &http.Client{Timeout: waitLimit, Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: local}).DialContext}}
 	var form url.Values
 	if method == http.MethodPost {
 		form = url.Values{"status": {"up"}}
 	}
-	return ask(l.T, c, method, l.d.url+path, form, headers...).code
+	return sendRequest(l.T, c, method, l.d.url+path, form, headers...).code
 }
 
-// fromBoth returns the status codes for a stranger and for this machine.
-func (l *listTest) fromBoth(method, path string) string {
+// requestFromBoth returns the status codes for another client and for this machine.
+func (l *listTest) requestFromBoth(method, path string) string {
 	l.Helper()
-	return fmt.Sprintf("stranger %d, this machine %d", l.from(stranger, method, path), l.from("127.0.0.1", method, path))
+	return fmt.Sprintf("other client %d, this machine %d", l.request(otherClient, method, path), l.request("127.0.0.1", method, path))
 }
 
-// checked has the checks of web run, and returns what the service was sent.
-func (l *listTest) checked(part func(r *http.Request) string) string {
+// requestOfCheck runs the checks of web and returns part of the request that the service got.
+func (l *listTest) requestOfCheck(part func(r *http.Request) string) string {
 	l.Helper()
 	if a := l.d.get("/checks/web/0/"); a.code != 200 {
 		return fmt.Sprint(a.code, a.body)
@@ -78,100 +80,100 @@ const (
 	digestFile = `services: {web: {checks: [{type: http, url: "http://127.0.0.1:PORT/digest", ENTRY}]}}`
 )
 
-// listKeys has a row for every key of the configuration whose value may be a list; checks are "type.option".
+// listKeys has a row for every key of the configuration that takes a list. The keys of checks are "type.option".
 var listKeys = map[string]listKey{
 	"check_hosts_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string {
-			return fmt.Sprint(l.from("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, stranger, 0, ok).port), "X-Nerve-Check-IP: "+stranger))
+			return fmt.Sprint(l.request("127.0.0.1", "GET", fmt.Sprintf("/tcp/web/%d", startService(l.T, otherClient, 0, serveOK).port), "X-Nerve-Check-IP: "+otherClient))
 		},
-		absent: "403", emptied: "403", null: "403", full: "200",
+		absent: "403", emptyList: "403", null: "403", full: "200",
 	},
 	"http_headers_to_copy": {
 		file: "ENTRY\n", filled: "[X-One]",
 		observe: func(l *listTest) string {
-			l.from("127.0.0.1", "GET", fmt.Sprintf("/http/web/%d/", l.service.port), "Host: balancer.example", "X-One: 1")
+			l.request("127.0.0.1", "GET", fmt.Sprintf("/http/web/%d/", l.service.port), "Host: balancer.example", "X-One: 1")
 			r := l.last.Load()
 			return strings.ReplaceAll(r.Host, fmt.Sprint(l.service.port), "PORT") + " " + r.Header.Get("X-One")
 		},
-		absent: "balancer.example ", emptied: "127.0.0.1:PORT ", null: refused, full: "127.0.0.1:PORT 1",
+		absent: "balancer.example ", emptyList: "127.0.0.1:PORT ", null: rejected, full: "127.0.0.1:PORT 1",
 	},
 	"remote_spool_allowed": {
 		file: "allow_remote_spool_changes: true\nENTRY\n", filled: "[192.0.2.0/24]",
-		observe: func(l *listTest) string { return l.fromBoth("POST", "/spool/web/0/") },
-		absent:  "stranger 403, this machine 200", emptied: "stranger 403, this machine 403",
-		null: refused, full: "stranger 200, this machine 403",
+		observe: func(l *listTest) string { return l.requestFromBoth("POST", "/spool/web/0/") },
+		absent:  "other client 403, this machine 200", emptyList: "other client 403, this machine 403",
+		null: rejected, full: "other client 200, this machine 403",
 	},
 	"status_allowed": {
 		file: "ENTRY\n", filled: "[192.0.2.0/24]",
 		observe: func(l *listTest) string {
-			seen := l.fromBoth("GET", "/status")
+			seen := l.requestFromBoth("GET", "/status")
 			for _, page := range []string{"/", "/overview", "/recent", "/status/count", "/balancers", "/metrics"} {
-				if other := l.fromBoth("GET", page); other != seen {
+				if other := l.requestFromBoth("GET", page); other != seen {
 					return page + ": " + other
 				}
 			}
 			return seen
 		},
-		absent: "stranger 200, this machine 200", emptied: "stranger 403, this machine 200",
-		null: refused, full: "stranger 200, this machine 200",
+		absent: "other client 200, this machine 200", emptyList: "other client 403, this machine 200",
+		null: rejected, full: "other client 200, this machine 200",
 	},
 	"services.checks": {
 		file: "services: {web: {ENTRY}}", filled: "[{type: tcp, port: PORT}]",
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
-		absent:  refused, emptied: refused, null: refused, full: "200",
+		absent:  rejected, emptyList: rejected, null: rejected, full: "200",
 	},
 	"services.checks.tags": {
 		file: "services: {web: {checks: [{type: tcp, port: PORT, ENTRY}]}}", filled: "[a]",
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
-		absent:  "200", emptied: "200", null: "200", full: "200",
+		absent:  "200", emptyList: "200", null: "200", full: "200",
 	},
 	"script.command": {
 		file: "services: {web: {checks: [{type: script, ENTRY}]}}", filled: "[/bin/sh, -c, exit 0]",
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
-		absent:  refused, emptied: refused, null: refused, full: "200",
+		absent:  rejected, emptyList: rejected, null: rejected, full: "200",
 	},
 	"http.headers": {
 		file: httpFile, filled: "[[X-One, 1]]", empty: []string{"[]", "{}"},
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "X-One: " + r.Header.Get("X-One") })
+			return l.requestOfCheck(func(r *http.Request) string { return "X-One: " + r.Header.Get("X-One") })
 		},
-		absent: "X-One: ", emptied: "X-One: ", null: "X-One: ", full: "X-One: 1",
+		absent: "X-One: ", emptyList: "X-One: ", null: "X-One: ", full: "X-One: 1",
 	},
 	"http.params": {
 		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "?" + r.URL.RawQuery })
+			return l.requestOfCheck(func(r *http.Request) string { return "?" + r.URL.RawQuery })
 		},
-		absent: "?", emptied: "?", null: "?", full: "?a=1&a=2",
+		absent: "?", emptyList: "?", null: "?", full: "?a=1&a=2",
 	},
 	"http.cookies": {
 		file: httpFile, filled: "{a: [1, 2]}", empty: []string{"{}", "{a: []}"},
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "Cookie: " + r.Header.Get("Cookie") })
+			return l.requestOfCheck(func(r *http.Request) string { return "Cookie: " + r.Header.Get("Cookie") })
 		},
-		absent: "Cookie: ", emptied: "Cookie: ", null: "Cookie: ", full: "Cookie: a=1; a=2",
+		absent: "Cookie: ", emptyList: "Cookie: ", null: "Cookie: ", full: "Cookie: a=1; a=2",
 	},
 	"http.auth": {
 		file: httpFile, filled: "[u, p]",
 		observe: func(l *listTest) string {
-			return l.checked(func(r *http.Request) string { return "Authorization: " + r.Header.Get("Authorization") })
+			return l.requestOfCheck(func(r *http.Request) string { return "Authorization: " + r.Header.Get("Authorization") })
 		},
-		absent: "Authorization: ", emptied: refused, null: "Authorization: ", full: "Authorization: Basic dTpw",
+		absent: "Authorization: ", emptyList: rejected, null: "Authorization: ", full: "Authorization: Basic dTpw",
 	},
 	"http.digest_auth": {
 		file: digestFile, filled: "[u, p]",
 		observe: func(l *listTest) string {
 			return fmt.Sprint(l.d.get("/checks/web/0/").code)
 		},
-		absent: "503", emptied: refused, null: "503", full: "200",
+		absent: "503", emptyList: rejected, null: "503", full: "200",
 	},
 }
 
-// TestLists: every key of the configuration that may be a list means what its documentation says when it is absent,
-// empty, null and filled, from the file to the answer. An empty list never lets anybody in.
+// TestLists: every key that takes a list has its documented effect when it is absent, empty, null and filled. An
+// empty list never admits a client.
 func TestLists(t *testing.T) {
-	if os.Getenv(insideNetns) == "" {
+	if os.Getenv(insideNamespace) == "" {
 		keys := keysWithLists(t)
 		for _, key := range keys {
 			if _, ok := listKeys[key]; !ok {
@@ -184,29 +186,29 @@ func TestLists(t *testing.T) {
 			}
 		}
 	}
-	inOwnNetwork(t, func(t *testing.T) {
-		ip(t, "link set lo up")
-		ip(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
+	runInNamespace(t, syscall.CLONE_NEWNET, func(t *testing.T) {
+		runIP(t, "link set lo up")
+		runIP(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
 		for key, row := range listKeys {
 			_, name, _ := cutLast(key, ".")
 			t.Run(key, func(t *testing.T) {
 				t.Parallel()
-				row.is(t, name, "", row.absent)
-				row.is(t, name, name+": null", row.null)
-				row.is(t, name, name+": "+row.filled, row.full)
+				row.expectState(t, name, "", row.absent)
+				row.expectState(t, name, name+": null", row.null)
+				row.expectState(t, name, name+": "+row.filled, row.full)
 				empty := row.empty
 				if empty == nil {
 					empty = []string{"[]"}
 				}
 				for _, value := range empty {
-					row.is(t, name, name+": "+value, row.emptied)
+					row.expectState(t, name, name+": "+value, row.emptyList)
 				}
 			})
 		}
 	})
 }
 
-// cutLast is strings.Cut at the last sep; without one, all is after it.
+// cutLast is strings.Cut at the last sep. Without sep, after is s.
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true
@@ -214,8 +216,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return "", s, false
 }
 
-// is starts a daemon whose file has an entry, and compares what a client sees.
-func (k listKey) is(t *testing.T, name, entry, want string) {
+// expectState starts a daemon whose file has the entry, and compares the effect that a client sees with want.
+func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	t.Helper()
 	l := &listTest{T: t}
 	l.service = startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
@@ -230,13 +232,13 @@ func (k listKey) is(t *testing.T, name, entry, want string) {
 	file := strings.NewReplacer("ENTRY", entry).Replace(k.file)
 	file = strings.ReplaceAll(file, "PORT", fmt.Sprint(l.service.port))
 	var got string
-	if said := refusedFile(t, file); said == "" {
+	if message := startupError(t, file); message == "" {
 		l.d = startDaemon(t, file)
 		got = k.observe(l)
 	} else {
-		got = refused
-		if !strings.Contains(said, name) {
-			t.Errorf("%s: the error does not name %s: %s", file, name, said)
+		got = rejected
+		if !strings.Contains(message, name) {
+			t.Errorf("%s: the error does not name %s: %s", file, name, message)
 		}
 	}
 	if got != want {
@@ -244,8 +246,8 @@ func (k listKey) is(t *testing.T, name, entry, want string) {
 	}
 }
 
-// refusedFile returns what a daemon says that does not start with a configuration file; "" for one that would start.
-func refusedFile(t *testing.T, file string) string {
+// startupError returns the error output of a daemon that does not start with this file, or "" if the file is valid.
+func startupError(t *testing.T, file string) string {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	if err := os.WriteFile(conf, []byte(file), 0o600); err != nil {
@@ -255,13 +257,13 @@ func refusedFile(t *testing.T, file string) string {
 		return ""
 	}
 	out, err := exec.Command(bin(t, "hacheck"), "-B", "127.0.0.1", "-p", "0", "--spool-root", filepath.Join(t.TempDir(), "spool"), "-c", conf).CombinedOutput()
-	if code(err) != 2 {
+	if exitCode(err) != 2 {
 		t.Errorf("the daemon ended with %v, want 2\n%s", err, out)
 	}
 	return string(out)
 }
 
-// keysWithLists returns the keys and options of the configuration that take a list.
+// keysWithLists returns the keys of the configuration and the options of checks that take a list.
 func keysWithLists(t *testing.T) (keys []string) {
 	t.Helper()
 	for _, k := range config.Keys() {
@@ -287,7 +289,7 @@ func keysWithLists(t *testing.T) (keys []string) {
 	}
 	for _, typ := range check.Types() {
 		for _, o := range typ.Options {
-			if takesList(typ.Name, o.Name) {
+			if isListOption(typ.Name, o.Name) {
 				keys = append(keys, typ.Name+"."+o.Name)
 			}
 		}
@@ -295,23 +297,23 @@ func keysWithLists(t *testing.T) (keys []string) {
 	return keys
 }
 
-// takesList tries whether an option of a check may be a list, or a mapping of names to lists.
-func takesList(typ, option string) bool {
+// isListOption reports whether an option of a check can be a list or a mapping of names to lists. It tries both.
+func isListOption(typ, option string) bool {
 	words := []any{"a", "b"}
 	for _, value := range []any{words, []any{words}, map[string]any{"a": words}} {
 		options := map[string]any{"use_tls": true, option: value} // some options are read with TLS only
 		_, err := check.Build(check.Spec{Type: typ, Options: options}, check.Defaults{Host: "127.0.0.1"})
-		if !complains(err, option) {
+		if !namesOption(err, option) {
 			return true
 		}
 	}
 	return false
 }
 
-// complains reports whether an error of check.Build is about an option.
-func complains(err error, option string) bool {
+// namesOption reports whether an error of check.Build is about an option.
+func namesOption(err error, option string) bool {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return complains(err, option) })
+		return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return namesOption(err, option) })
 	}
 	var wrong *check.OptionError
 	return errors.As(err, &wrong) && wrong.Option == option

@@ -11,25 +11,25 @@ import (
 	"testing"
 )
 
-// TestThousandAskers: however many ask about a cold target at once, the service is asked exactly once.
-func TestThousandAskers(t *testing.T) {
+// TestThousandClientsShareOneCheck: a thousand concurrent requests without a cached result cause exactly one check.
+func TestThousandClientsShareOneCheck(t *testing.T) {
 	t.Parallel()
-	const askers = 1000
+	const clients = 1000
 	d := startDaemon(t, "")
 	release := make(chan struct{})
 	web := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, r *http.Request) {
 		<-release
-		ok(w, r)
+		serveOK(w, r)
 	})
 	var mu sync.Mutex
 	outcomes := map[string]int{}
 	var written sync.WaitGroup // every asker has sent its request, or failed to
-	written.Add(askers)
+	written.Add(clients)
 	go func() {
 		written.Wait()
 		close(release)
 	}()
-	parallel(askers, func(int) {
+	parallel(clients, func(int) {
 		outcome, err := func() (string, error) {
 			conn, err := dial(d.addr)
 			if err != nil {
@@ -60,18 +60,17 @@ func TestThousandAskers(t *testing.T) {
 		outcomes[outcome]++
 		mu.Unlock()
 	})
-	if n := web.asked.Load(); n != 1 {
-		t.Errorf("%d askers, %d checks at the service, want exactly 1", askers, n)
+	if n := web.requests.Load(); n != 1 {
+		t.Errorf("%d askers, %d checks at the service, want exactly 1", clients, n)
 	}
-	if outcomes["miss"] != 1 || outcomes["shared"] == 0 || outcomes["miss"]+outcomes["shared"]+outcomes["hit"] != askers {
+	if outcomes["miss"] != 1 || outcomes["shared"] == 0 || outcomes["miss"]+outcomes["shared"]+outcomes["hit"] != clients {
 		t.Errorf("how the askers were answered: %v, want 1 miss, and the others shared or a hit", outcomes)
 	}
 }
 
-// TestNeverStale: once hadown or haup has returned, no later request sees what was before, while the daemon is
-// busy with other requests. The service gives the number of the round: an answer with an older number comes from
-// a check before the override, which must not be used after it.
-func TestNeverStale(t *testing.T) {
+// TestNoStaleAnswer: after hadown or haup has returned, no later request gets an answer from before, under load. The
+// service answers with the number of the round, so an older number shows a check from before the override.
+func TestNoStaleAnswer(t *testing.T) {
 	t.Parallel()
 	const rounds = 150
 	d := startDaemon(t, "")
@@ -85,15 +84,15 @@ func TestNeverStale(t *testing.T) {
 	d.underLoad(8, load, func() {
 		for i := range rounds {
 			name := []string{"web", "all"}[i%2] // both cover the service
-			d.do("hadown", name, "-r", "round "+strconv.Itoa(i))
+			d.mustRun("hadown", name, "-r", "round "+strconv.Itoa(i))
 			for _, path := range []string{check, "/spool/web/0/"} {
 				if a := d.get(path); a.code != 503 || !strings.Contains(a.body, ": round "+strconv.Itoa(i)) {
 					stale++
 					t.Errorf("round %d: %s after hadown %s had returned: %d %s", i, path, name, a.code, a.body)
 				}
 			}
-			round.Add(1) // the service changes while nobody may ask it
-			d.do("haup", name)
+			round.Add(1) // the service changes while the override stops all checks
+			d.mustRun("haup", name)
 			if a := d.get("/spool/web/0/"); a.code != 200 {
 				stale++
 				t.Errorf("round %d: /spool/web/0/ after haup %s had returned: %d %s", i, name, a.code, a.body)
@@ -107,28 +106,28 @@ func TestNeverStale(t *testing.T) {
 	t.Logf("%d stale of %d", stale, 4*rounds)
 }
 
-// TestStatusOfCommands: what the commands say is what the daemon does.
+// TestStatusOfCommands: the commands show the state that the daemon answers with.
 func TestStatusOfCommands(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	d.get("/spool/web/0/")
-	if out := d.do("halist", "-p", strconv.Itoa(d.port)); !strings.HasPrefix(out, `web last_response={"code":`) {
+	if out := d.mustRun("halist", "-p", strconv.Itoa(d.port)); !strings.HasPrefix(out, `web last_response={"code":`) {
 		t.Errorf("halist printed %q", out)
 	}
-	if out := d.do("hadown", "web", "-r", "kernel upgrade"); out != "" {
+	if out := d.mustRun("hadown", "web", "-r", "kernel upgrade"); out != "" {
 		t.Errorf("hadown printed %q, want nothing", out)
 	}
-	out, err := d.try("hastatus", "web")
-	if code(err) != 1 || out != "DOWN\tinf\tweb\tkernel upgrade\n" {
-		t.Errorf("hastatus web: exit %d, %q", code(err), out)
+	out, err := d.run("hastatus", "web")
+	if exitCode(err) != 1 || out != "DOWN\tinf\tweb\tkernel upgrade\n" {
+		t.Errorf("hastatus web: exit %d, %q", exitCode(err), out)
 	}
-	if out := d.do("hashowdowned"); out != "DOWN\tinf\tweb\tkernel upgrade\n" {
+	if out := d.mustRun("hashowdowned"); out != "DOWN\tinf\tweb\tkernel upgrade\n" {
 		t.Errorf("hashowdowned printed %q", out)
 	}
-	if out := d.do("haup", "web"); out != "" {
+	if out := d.mustRun("haup", "web"); out != "" {
 		t.Errorf("haup printed %q, want nothing", out)
 	}
-	if out := d.do("hastatus", "web"); out != "UP\tweb\n" {
+	if out := d.mustRun("hastatus", "web"); out != "UP\tweb\n" {
 		t.Errorf("hastatus web printed %q", out)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -22,46 +21,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideLogNetns is set, to where the commands are, in the child that runs in a network of its own.
-const insideLogNetns = "HACHECK_TEST_LOG_NETNS"
+// TestLogUnderFlood: clients of one IPv6 network, a flapping service and rewritten overrides cannot fill the log. They
+// do not suppress the lines about anything else, and the log counts the suppressed lines. The test runs in a network
+// namespace in which every address of the IPv6 network is local.
+func TestLogUnderFlood(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, floodLog) }
 
-// TestLogUnderFlood: clients of one IPv6 network, a flapping service and overrides that are rewritten all the time
-// cannot fill the log, nor keep out of it what is said of anything else; and it says how much it left out. It runs
-// in a network namespace, in which every address of the network is an address of this machine.
-func TestLogUnderFlood(t *testing.T) {
-	if dir := os.Getenv(insideLogNetns); dir != "" {
-		built.once.Do(func() { built.dir = dir })
-		t.Cleanup(func() { built.dir = "" }) // the parent's to remove
-		logUnderFlood(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestLogUnderFlood$", "-test.v", "-test.timeout=5m")
-	cmd.Env = append(os.Environ(), insideLogNetns+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Geteuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("in a network namespace: %v\n%s", err, out)
-	}
-}
-
-func logUnderFlood(t *testing.T) {
-	ip(t, "link set lo up")
-	ip(t, "-6 route add local 2001:db8:1:2::/64 dev lo")
+func floodLog(t *testing.T) {
+	runIP(t, "link set lo up")
+	runIP(t, "-6 route add local 2001:db8:1:2::/64 dev lo")
 	dir := t.TempDir()
 	conf, spool, log := filepath.Join(dir, "hacheck.yaml"), filepath.Join(dir, "spool"), filepath.Join(dir, "log")
 	if err := os.WriteFile(conf, []byte("log_path: "+log+"\nallow_remote_spool_changes: true\nremote_spool_allowed: [127.0.0.1/32]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	port, agent := freePort(t), freePort(t)
-	d := &daemon{t: t, port: port, spool: spool, addr: fmt.Sprintf("127.0.0.1:%d", port)}
-	d.url = "http://" + d.addr
+	d := newDaemon(t, "127.0.0.1", port, spool)
 	d.process = start(t, bin(t, "hacheck"), "-B", "::", "-p", strconv.Itoa(port), "-A", strconv.Itoa(agent), "--spool-root", spool, "-c", conf)
-	d.ready(t, d.addr)
+	d.waitReady(t, d.addr)
 	began := time.Now()
 
 	var flapping, quiet atomic.Bool
@@ -74,19 +50,19 @@ func logUnderFlood(t *testing.T) {
 		})
 	}
 	fresh := func(name string, s *service) {
-		ask(t, client, http.MethodGet, fmt.Sprintf("%s/http/%s/%d/", d.url, name, s.port), nil, "Pragma: no-cache")
+		sendRequest(t, client, http.MethodGet, fmt.Sprintf("%s/http/%s/%d/", d.url, name, s.port), nil, "Pragma: no-cache")
 	}
 	flappingService, quietService := toggled(&flapping), toggled(&quiet)
 	fresh("flapping", flappingService)
 	fresh("quiet", quietService)
 
 	posts := 20_000
-	if underRace {
+	if raceEnabled {
 		posts = 4000
 	}
 	const changes, others = 500, 1000
 	floods := []func(){
-		func() { parallel(8, func(n int) { refusedPosts(t, port, agent, n, posts/8) }) },
+		func() { parallel(8, func(n int) { sendRejectedPosts(t, port, agent, n, posts/8) }) },
 		func() {
 			reason := bytes.Repeat([]byte("long "), 13_000)
 			for i := range changes {
@@ -98,7 +74,7 @@ func logUnderFlood(t *testing.T) {
 		func() {
 			for i := range changes {
 				status := []string{"up", "down"}[i%2]
-				if a := ask(t, client, http.MethodPost, d.url+"/spool/posted/0/?status="+status+"&reason="+strings.Repeat("x", 2000), nil); a.code != 200 {
+				if a := sendRequest(t, client, http.MethodPost, d.url+"/spool/posted/0/?status="+status+"&reason="+strings.Repeat("x", 2000), nil); a.code != 200 {
 					t.Errorf("%d %s", a.code, a.body)
 				}
 			}
@@ -114,7 +90,7 @@ func logUnderFlood(t *testing.T) {
 				if a := d.get(fmt.Sprintf("/tcp/invented%d/1", i)); a.code != 503 {
 					t.Errorf("%d %s", a.code, a.body)
 				}
-				ask(t, client, http.MethodGet, fmt.Sprintf("%s/tcp/refused/%d", d.url, i+1), nil, fmt.Sprintf("X-Nerve-Check-IP: 10.0.%d.%d", i/250, i%250))
+				sendRequest(t, client, http.MethodGet, fmt.Sprintf("%s/tcp/refused/%d", d.url, i+1), nil, fmt.Sprintf("X-Nerve-Check-IP: 10.0.%d.%d", i/250, i%250))
 			}
 		},
 	}
@@ -122,7 +98,7 @@ func logUnderFlood(t *testing.T) {
 
 	quiet.Store(false)
 	fresh("quiet", quietService)
-	d.do("hadown", "operated", "-r", "by hand")
+	d.mustRun("hadown", "operated", "-r", "by hand")
 	took := time.Since(began)
 	if err := d.stop(); err != nil {
 		t.Errorf("hacheck after SIGTERM: %v", err)
@@ -163,12 +139,12 @@ func logUnderFlood(t *testing.T) {
 	}
 }
 
-// refusedPosts sends so many POSTs that are refused and texts to the agent that name no service, each from another
-// address of one network.
-func refusedPosts(t *testing.T, port, agent, worker, count int) {
+// sendRejectedPosts sends count POSTs that hacheck rejects, and as many agent texts that name no service. Each comes
+// from another address of one network.
+func sendRejectedPosts(t *testing.T, port, agent, worker, count int) {
 	dialFrom := func(i, port int) (net.Conn, error) {
 		from := netip.MustParseAddr(fmt.Sprintf("2001:db8:1:2:%x::%x", worker+1, i+1))
-		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: patience, Control: bindAnywhere}
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: waitLimit, Control: bindAnywhere}
 		return dialer.DialContext(context.Background(), "tcp", fmt.Sprintf("[2001:db8:1:2::1]:%d", port))
 	}
 	say := func(i, port int, text, want string) bool {
@@ -178,7 +154,7 @@ func refusedPosts(t *testing.T, port, agent, worker, count int) {
 			return false
 		}
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(waitLimit))
 		_, _ = io.WriteString(conn, text)
 		if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), want) {
 			t.Errorf("%q is answered %q, %v", text, answer, err)
@@ -193,7 +169,7 @@ func refusedPosts(t *testing.T, port, agent, worker, count int) {
 	}
 }
 
-// bindAnywhere lets a socket have an address that no interface has; the route makes it local.
+// bindAnywhere lets a socket have an address that no interface has. The route makes the address local.
 func bindAnywhere(_, _ string, c syscall.RawConn) (err error) {
 	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1) }); e != nil {
 		return e

@@ -11,25 +11,25 @@ import (
 	"testing"
 )
 
-// These tests ask several times on one kept connection, whose read buffer each request overwrites. What the daemon
-// remembers of an earlier request must not change with it.
+// These tests send several requests on one keep-alive connection. Each request overwrites the read buffer. What the
+// daemon stores of an earlier request must not change.
 
-// keptConn is a connection that asks more than once. Its first request goes through net/http, all later ones are
-// answered by the fast path.
-type keptConn struct {
+// keepAliveConn is a keep-alive connection to the daemon. net/http answers its first request, and the fast path all
+// later ones.
+type keepAliveConn struct {
 	t testing.TB
 	net.Conn
 	r *bufio.Reader
 }
 
-func keepConn(t testing.TB, d *daemon) *keptConn {
+func dialDaemon(t testing.TB, d *daemon) *keepAliveConn {
 	t.Helper()
 	c, err := dial(d.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	k := &keptConn{t, c, bufio.NewReader(c)}
+	k := &keepAliveConn{t, c, bufio.NewReader(c)}
 	if got := k.get("/spool/first/0"); got.code != 200 {
 		t.Fatalf("the first request: %+v", got)
 	}
@@ -37,7 +37,7 @@ func keepConn(t testing.TB, d *daemon) *keptConn {
 }
 
 // send writes a request without waiting for its answer.
-func (k *keptConn) send(path string) {
+func (k *keepAliveConn) send(path string) {
 	k.t.Helper()
 	if _, err := fmt.Fprintf(k, "GET %s HTTP/1.1\r\nHost: balancer\r\n\r\n", path); err != nil {
 		k.t.Fatal(err)
@@ -45,7 +45,7 @@ func (k *keptConn) send(path string) {
 }
 
 // receive reads the next answer.
-func (k *keptConn) receive() answer {
+func (k *keepAliveConn) receive() answer {
 	k.t.Helper()
 	resp, err := http.ReadResponse(k.r, nil)
 	if err != nil {
@@ -59,17 +59,17 @@ func (k *keptConn) receive() answer {
 	return answer{resp.StatusCode, string(body), resp.Header}
 }
 
-func (k *keptConn) get(path string) answer {
+func (k *keepAliveConn) get(path string) answer {
 	k.t.Helper()
 	k.send(path)
 	return k.receive()
 }
 
-// TestLaterRequestDoesNotRenamePassedCheck: the agent waits after a maintenance until a check of the service has
-// passed. The next request on the connection that ran this check must not change whose check it was.
+// TestLaterRequestDoesNotRenamePassedCheck: after maint, the agent waits until a check of the service has passed. The
+// next request on the same connection must not change the service of that check.
 func TestLaterRequestDoesNotRenamePassedCheck(t *testing.T) {
 	t.Parallel()
-	s := startService(t, "127.0.0.1", 0, ok)
+	s := startService(t, "127.0.0.1", 0, serveOK)
 	agent := freePort(t)
 	d := startDaemon(t, fmt.Sprintf("services: {web: {agent_listen: '127.0.0.1:%d'}}\n", agent))
 	askAgent := func() string {
@@ -85,12 +85,12 @@ func TestLaterRequestDoesNotRenamePassedCheck(t *testing.T) {
 		}
 		return strings.TrimSpace(string(line))
 	}
-	k := keepConn(t, d)
-	d.do("hadown", "--maint", "-r", "disk", "web")
+	k := dialDaemon(t, d)
+	d.mustRun("hadown", "--maint", "-r", "disk", "web")
 	if got, want := askAgent(), "maint down #disk"; got != want {
 		t.Fatalf("in maint the agent says %q, want %q", got, want)
 	}
-	d.do("haup", "web")
+	d.mustRun("haup", "web")
 	if got, want := askAgent(), "ready down #coming back"; got != want {
 		t.Fatalf("after maint the agent says %q, want %q", got, want)
 	}

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 const (
@@ -25,14 +24,14 @@ const (
 	dashboardFile = "../packaging/grafana/hacheck.json"
 )
 
-// busyDaemon is a daemon to which a bit of everything has happened.
-func busyDaemon(t *testing.T) *daemon {
+// startBusyDaemon starts a daemon and causes one event of every kind.
+func startBusyDaemon(t *testing.T) *daemon {
 	t.Helper()
 	d := startDaemon(t, "metrics_per_service: true\nhealthcheck_timeout: 1\ncache_max_entries: 1\n")
-	web := startService(t, "127.0.0.1", 0, ok)
+	web := startService(t, "127.0.0.1", 0, serveOK)
 	sick := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-	d.do("hadown", "down-now", "-r", "why")
-	d.do("hadown", "ends", "--for", "1h", "-r", "why")
+	d.mustRun("hadown", "down-now", "-r", "why")
+	d.mustRun("hadown", "ends", "--for", "1h", "-r", "why")
 	for _, path := range []string{
 		"/spool/web/0/", "/spool/down-now/0/", "/http/web/%d/", "/http/web/%d/", "/http/web/%d/other", "/http/sick/%[2]d/",
 		"/tcp/web/%d/", fmt.Sprintf("/tcp/web/%d/", freePort(t)), "/tcp/web/0/", "/smtp/web/%d/", "/redis/web/%d/", "/mysql/web/%d/", "/checks/web/0/",
@@ -61,7 +60,7 @@ func busyDaemon(t *testing.T) *daemon {
 		t.Fatal(err)
 	}
 	d.get("/spool/all/0/")
-	d.do("hadown", "all", "-r", "why")
+	d.mustRun("hadown", "all", "-r", "why")
 	eventually(t, func() error {
 		if page := d.get("/metrics").body; !strings.Contains(page, `hacheck_config_reloads_total{result="done"} 1`) {
 			return fmt.Errorf("not reloaded")
@@ -71,10 +70,10 @@ func busyDaemon(t *testing.T) *daemon {
 	return d
 }
 
-// metricName is a metric of ours or of the two collectors, anywhere in a text.
+// metricName matches a metric of hacheck or of the Go and process collectors in a text.
 var metricName = regexp.MustCompile(`\b(?:hacheck|process|go|promhttp)_[a-z0-9_]+\b`)
 
-// family takes the parts of a histogram back to its name.
+// family returns the metric name of a histogram series.
 func family(name string, page map[string]bool) string {
 	for _, part := range []string{"_bucket", "_sum", "_count"} {
 		if base := strings.TrimSuffix(name, part); base != name && page[base] {
@@ -95,8 +94,8 @@ func metricsOn(page string) map[string]bool {
 	return names
 }
 
-// read returns a file of the tree.
-func read(t testing.TB, path string) string {
+// readFile returns the content of a file.
+func readFile(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -105,7 +104,7 @@ func read(t testing.TB, path string) string {
 	return string(text)
 }
 
-// expressions returns every expression of the dashboard, with its variables filled in.
+// expressions returns every expression of the dashboard, with values for its variables.
 func expressions(t *testing.T) []string {
 	t.Helper()
 	type target struct {
@@ -120,7 +119,7 @@ func expressions(t *testing.T) []string {
 			Targets []target `json:"targets"`
 		} `json:"panels"`
 	}
-	if err := json.Unmarshal([]byte(read(t, dashboardFile)), &board); err != nil {
+	if err := json.Unmarshal([]byte(readFile(t, dashboardFile)), &board); err != nil {
 		t.Fatalf("%s: %v", dashboardFile, err)
 	}
 	fill := strings.NewReplacer("$job", "hacheck", "$instance", ".+", "$__rate_interval", "5m")
@@ -148,20 +147,19 @@ func expressions(t *testing.T) []string {
 	return list
 }
 
-// TestMetricsPage: Prometheus' own critic has nothing to say of the page of a daemon to which a bit of everything has
-// happened; docs/monitoring.md lists each of its metrics and no other; and rules, dashboard and documents name only
-// metrics that are there.
+// TestMetricsPage: promlint finds no problem in /metrics of a busy daemon. docs/monitoring.md lists exactly its
+// metrics, and the rules, the dashboard and the documents name only metrics that exist.
 func TestMetricsPage(t *testing.T) {
 	t.Parallel()
-	page := busyDaemon(t).get("/metrics").body
-	critic := exec.Command(tool(t, "promtool"), "check", "metrics")
+	page := startBusyDaemon(t).get("/metrics").body
+	critic := exec.Command(findTool(t, "promtool"), "check", "metrics")
 	critic.Stdin = strings.NewReader(page)
 	if out, err := critic.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 	there := metricsOn(page)
 	for _, file := range []string{rulesFile, rulesTestFile, dashboardFile, "../docs/monitoring.md", "../docs/operating.md", "../docs/security.md"} {
-		text := read(t, file)
+		text := readFile(t, file)
 		named := 0
 		for _, name := range metricName.FindAllString(text, -1) {
 			if strings.HasSuffix(name, "_") { // process_*
@@ -177,7 +175,7 @@ func TestMetricsPage(t *testing.T) {
 		}
 	}
 	listed := map[string]bool{}
-	for line := range strings.Lines(read(t, "../docs/monitoring.md")) {
+	for line := range strings.Lines(readFile(t, "../docs/monitoring.md")) {
 		if m := regexp.MustCompile("^\\| `(hacheck_[a-z_]+)").FindStringSubmatch(line); m != nil {
 			listed[m[1]] = true
 		}
@@ -189,15 +187,15 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-// TestRules: the alerts are valid and do what their tests say, and each has a test and says what to do.
+// TestRules: the alert rules are valid and pass their tests. Each alert has a test and a text that says what to do.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}} {
-		if out, err := exec.Command(tool(t, "promtool"), args...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(findTool(t, "promtool"), args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
-	rules, tests := read(t, rulesFile), read(t, rulesTestFile)
+	rules, tests := readFile(t, rulesFile), readFile(t, rulesTestFile)
 	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(rules, -1)
 	if n := strings.Count(rules, "summary: "); n != len(alerts) || n == 0 {
 		t.Errorf("%d alerts, %d summaries", len(alerts), n)
@@ -208,35 +206,36 @@ func TestRules(t *testing.T) {
 		if !ok || !strings.Contains(tested, "exp_labels") {
 			t.Errorf("no test has %s fire", a[1])
 		}
-		if doc := read(t, "../docs/monitoring.md"); !strings.Contains(doc, "`"+a[1]+"`") {
+		if doc := readFile(t, "../docs/monitoring.md"); !strings.Contains(doc, "`"+a[1]+"`") {
 			t.Errorf("docs/monitoring.md does not say what to do about %s", a[1])
 		}
 	}
 }
 
-// TestDocumentedScrape: Prometheus takes the example of docs/monitoring.md, beside a copy of the rules.
+// TestDocumentedScrape: Prometheus accepts the example of docs/monitoring.md together with the rules.
 func TestDocumentedScrape(t *testing.T) {
 	t.Parallel()
-	_, example, ok := strings.Cut(read(t, "../docs/monitoring.md"), "```yml\n")
+	_, example, ok := strings.Cut(readFile(t, "../docs/monitoring.md"), "```yml\n")
 	example, _, closed := strings.Cut(example, "```")
 	if !ok || !closed {
 		t.Fatal("docs/monitoring.md has no ```yml block")
 	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"prometheus.yml": example, "hacheck.rules.yml": read(t, rulesFile)} {
+	for name, text := range map[string]string{"prometheus.yml": example, "hacheck.rules.yml": readFile(t, rulesFile)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command(tool(t, "promtool"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput(); err != nil {
+	if out, err := exec.Command(findTool(t, "promtool"), "check", "config", filepath.Join(dir, "prometheus.yml")).CombinedOutput(); err != nil {
 		t.Errorf("promtool check config: %v\n%s", err, out)
 	}
 }
 
-// TestPrometheus: a real one scrapes a real daemon, takes the rules, and understands every expression of the dashboard.
+// TestPrometheus: a real Prometheus scrapes a real daemon, loads the rules and evaluates every expression of the
+// dashboard.
 func TestPrometheus(t *testing.T) {
 	t.Parallel()
-	d := busyDaemon(t)
+	d := startBusyDaemon(t)
 	dir := t.TempDir()
 	rules, err := filepath.Abs(rulesFile)
 	if err != nil {
@@ -249,9 +248,9 @@ func TestPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := "127.0.0.1:" + strconv.Itoa(freePort(t))
-	p := start(t, tool(t, "prometheus"), "--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+	p := start(t, findTool(t, "prometheus"), "--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+addr, "--log.level=warn")
-	p.ready(t, addr)
+	p.waitReady(t, addr)
 
 	ask := func(path string, into any) error {
 		a, err := get("http://" + addr + path)
@@ -326,7 +325,7 @@ func TestPrometheus(t *testing.T) {
 				}
 			}
 		}
-		if want := strings.Count(read(t, rulesFile), "- alert: "); n != want {
+		if want := strings.Count(readFile(t, rulesFile), "- alert: "); n != want {
 			return fmt.Errorf("%d rules, want %d", n, want)
 		}
 		return nil
@@ -336,12 +335,13 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
-// TestMetricsPerServiceBounded: names of services are the asker's choice, so the figures for them are bounded.
+// TestMetricsPerServiceBounded: a client chooses the names of services, so the number of metrics for them has a
+// limit.
 func TestMetricsPerServiceBounded(t *testing.T) {
 	t.Parallel()
 	const limit, asked = 10_000, 10_500
 	d := startDaemon(t, "metrics_per_service: true\n")
-	keep := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	keep := &http.Client{Transport: &http.Transport{}, Timeout: waitLimit}
 	defer keep.CloseIdleConnections()
 	for i := range asked {
 		resp, err := keep.Get(fmt.Sprintf("%s/spool/service-%d/0/", d.url, i))
@@ -362,8 +362,8 @@ func TestMetricsPerServiceBounded(t *testing.T) {
 	}
 }
 
-// figure returns a value on the daemon's page at /metrics.
-func (d *daemon) figure(name string) float64 {
+// metric returns the value of a metric at /metrics.
+func (d *daemon) metric(name string) float64 {
 	d.t.Helper()
 	page := d.get("/metrics").body
 	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(page)
@@ -375,94 +375,4 @@ func (d *daemon) figure(name string) float64 {
 		d.t.Fatal(err)
 	}
 	return v
-}
-
-// TestScrapesLeaveNothing: who scrapes for years leaves no goroutine and no descriptor behind.
-func TestScrapesLeaveNothing(t *testing.T) {
-	t.Parallel()
-	d := startDaemon(t, "")
-	names := []string{"go_goroutines", "process_open_fds"}
-	before := map[string]float64{}
-	// What the first requests make for good (the runtime's own goroutines and descriptors) is there from then on.
-	for range 3 {
-		for _, name := range names {
-			before[name] = d.figure(name)
-		}
-	}
-	parallel(4, func(int) {
-		for range 250 {
-			// Four at a time are answered, a fifth one would be told to come back.
-			if a, err := get(d.url + "/metrics"); err != nil || a.code != 200 {
-				t.Errorf("%v %d %.200s", err, a.code, a.body)
-			}
-		}
-	})
-	for _, name := range names {
-		eventually(t, func() error {
-			if now := d.figure(name); now > before[name] {
-				return fmt.Errorf("%s was %v, and is %v after 1,000 scrapes", name, before[name], now)
-			}
-			return nil
-		})
-	}
-}
-
-// TestIdle: a daemon that nobody asks sleeps. HACHECK_LONG=1 watches it for a minute.
-func TestIdle(t *testing.T) {
-	t.Parallel()
-	// Once a minute the Go runtime looks after itself, with some 20 calls. Where the machine is busy its monitor
-	// takes some naps of 20 µs besides until all is quiet again, as many as that takes: the short look counts none.
-	length, most, naps := 10*time.Second, 30, "nanosleep("
-	if os.Getenv("HACHECK_LONG") != "" {
-		length, most, naps = time.Minute, 60, "no naps"
-	}
-	d := startPlainDaemon(t)
-	if a := d.get("/spool/web/0/"); a.code != 200 {
-		t.Fatalf("got %d %s", a.code, a.body)
-	}
-	var log string
-	// The first look is for what still goes on behind that answer.
-	for _, l := range []time.Duration{2 * time.Second, length} {
-		file := filepath.Join(t.TempDir(), "strace")
-		s := exec.Command(tool(t, "strace"), "-f", "-o", file, "-p", strconv.Itoa(d.cmd.Process.Pid))
-		if err := s.Start(); err != nil {
-			t.Fatal(err)
-		}
-		// It is the time itself that is to pass.
-		<-time.After(l)
-		_ = s.Process.Signal(os.Interrupt)
-		_ = s.Wait()
-		log = read(t, file)
-	}
-	calls := 0
-	for line := range strings.Lines(log) {
-		if !strings.Contains(line, "resumed>") && !strings.Contains(line, "<detached") && !strings.Contains(line, "restart_syscall(") && !strings.Contains(line, naps) {
-			calls++
-		}
-	}
-	t.Logf("%d calls in %v", calls, length)
-	if log == "" || calls >= most {
-		t.Errorf("%d calls in %v, want fewer than %d:\n%s", calls, length, most, log)
-	}
-}
-
-// startPlainDaemon starts a daemon without the race detector, which has threads of its own.
-func startPlainDaemon(t *testing.T) *daemon {
-	t.Helper()
-	dir := t.TempDir()
-	plain := bin(t, "hacheck")
-	if underRace {
-		plain = filepath.Join(dir, "hacheck")
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", plain, "./cmd/hacheck")
-		build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
-	port := freePort(t)
-	d := &daemon{t: t, port: port, spool: filepath.Join(dir, "spool"), addr: "127.0.0.1:" + strconv.Itoa(port)}
-	d.url = "http://" + d.addr
-	d.process = start(t, plain, "-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", d.spool)
-	d.ready(t, d.addr)
-	return d
 }

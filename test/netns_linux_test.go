@@ -2,12 +2,10 @@ package test
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,52 +15,21 @@ import (
 	"hacheck/internal/check"
 )
 
-// insideNetns is set, to where the commands are, in the child that runs in a network of its own.
-const insideNetns = "HACHECK_TEST_NETNS"
+// TestNetns proves that a client cannot make the daemon dial a host that is not allowed. The network namespace counts
+// every connection attempt and every datagram, and has addresses that come and go.
+func TestNetns(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, dialNoForeignHost) }
 
-// TestNetns proves that nothing is dialled for strangers, in a network namespace in which every connection attempt
-// and every datagram is counted, and which has addresses that come and go. It needs no root where users may have
-// namespaces of their own.
-func TestNetns(t *testing.T) { inOwnNetwork(t, inNetns) }
-
-// inOwnNetwork runs f, which is all of the test t, in a child process that has a network namespace of its own.
-func inOwnNetwork(t *testing.T, f func(t *testing.T)) {
+// runIP runs ip of iproute2.
+func runIP(t *testing.T, args string) {
 	t.Helper()
-	if dir := os.Getenv(insideNetns); dir != "" {
-		built.once.Do(func() { built.dir = dir })
-		t.Cleanup(func() { built.dir = "" }) // the parent's to remove
-		f(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), insideNetns+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Geteuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		t.Errorf("in a network namespace: %v\n%s", err, out)
-	case err != nil:
-		t.Fatalf("make a network namespace: %v; run the tests as root, or let users make namespaces (sysctl kernel.unprivileged_userns_clone=1)", err)
-	}
-}
-
-// ip runs iproute2's ip.
-func ip(t *testing.T, args string) {
-	t.Helper()
-	if out, err := exec.Command(tool(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(findTool(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
 		t.Fatalf("ip %s: %v\n%s", args, err, out)
 	}
 }
 
-// sent returns how many connections this network has begun to open, and what else it has sent or tried to.
-func sent(t *testing.T) (opens, others int) {
+// countSent returns how many connections this network namespace has opened, and how many other packets it has sent or
+// tried to send.
+func countSent(t *testing.T) (opens, others int) {
 	t.Helper()
 	add := func(name, value string) {
 		n, err := strconv.Atoi(value)
@@ -76,7 +43,7 @@ func sent(t *testing.T) (opens, others int) {
 			others += n
 		}
 	}
-	// In the one there are pairs of lines, the names and their values; in the other, names and values.
+	// snmp has pairs of lines, names and values. snmp6 has a name and a value on each line.
 	file, err := os.Open("/proc/self/net/snmp")
 	if err != nil {
 		t.Fatal(err)
@@ -101,27 +68,27 @@ func sent(t *testing.T) (opens, others int) {
 	return opens, others
 }
 
-func inNetns(t *testing.T) {
-	ip(t, "link set lo up")
-	// Whatever is sent to anywhere leaves, and gets lost: a machine without routes would refuse to dial by itself.
-	ip(t, "route add default dev lo")
-	ip(t, "-6 route add default dev lo")
-	const allowed, stranger = "10.9.0.7", "10.1.2.3"
+func dialNoForeignHost(t *testing.T) {
+	runIP(t, "link set lo up")
+	// Packets to any address leave and get lost. Without routes the kernel would refuse to dial.
+	runIP(t, "route add default dev lo")
+	runIP(t, "-6 route add default dev lo")
+	const allowed, refused = "10.9.0.7", "10.1.2.3"
 	d := startDaemon(t, "check_hosts_allowed: [10.9.0.0/16]\nhealthcheck_timeout: 0.5\ncache_time: 0\nmysql_username: u\nmysql_password: p\nallow_remote_spool_changes: true\n")
-	d.do("hadown", "-r", "by hand", "downed")
-	web := startService(t, "127.0.0.1", 0, ok)
+	d.mustRun("hadown", "-r", "by hand", "downed")
+	web := startService(t, "127.0.0.1", 0, serveOK)
 
-	// ask sends a request, and returns the answer and what was sent because of it.
+	// ask sends a request. It returns the answer and what the daemon has sent because of it.
 	ask := func(request string, headers ...string) (a rawAnswer, dialled, others int) {
 		t.Helper()
-		opens, others := sent(t)
+		opens, others := countSent(t)
 		method, _, _ := strings.Cut(request, " ")
-		a, err := raw(d.addr, method, strings.Join(append([]string{request + " HTTP/1.0"}, headers...), "\r\n")+"\r\n\r\n")
+		a, err := exchangeRaw(d.addr, method, strings.Join(append([]string{request + " HTTP/1.0"}, headers...), "\r\n")+"\r\n\r\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		after, othersAfter := sent(t)
-		return a, after - opens - 1, othersAfter - others // one connection was ours
+		after, othersAfter := countSent(t)
+		return a, after - opens - 1, othersAfter - others // without our own connection
 	}
 	port := strconv.Itoa(web.port)
 	state := func(address string) string {
@@ -129,7 +96,7 @@ func inNetns(t *testing.T) {
 	}
 
 	t.Run("counters", func(t *testing.T) {
-		// What proves something below must be able to move.
+		// The counters must count, or the subtests below prove nothing.
 		a, dialled, _ := ask("GET /tcp/web/"+port, "X-Nerve-Check-IP: "+allowed)
 		if a.code != 503 || !strings.Contains(a.body, allowed) || dialled != 1 {
 			t.Errorf("an allowed host: %d %q, %d dials; want 503 with its address, 1", a.code, a.body, dialled)
@@ -137,7 +104,7 @@ func inNetns(t *testing.T) {
 		if a, dialled, _ = ask("GET /http/web/"+port+"/", state(allowed)); a.code != 503 || dialled != 1 {
 			t.Errorf("an allowed host: %d %q, %d dials; want 503, 1", a.code, a.body, dialled)
 		}
-		_, others := sent(t)
+		_, others := countSent(t)
 		conn, err := net.Dial("udp", "10.1.2.3:53")
 		if err != nil {
 			t.Fatal(err)
@@ -146,19 +113,19 @@ func inNetns(t *testing.T) {
 		if _, err := conn.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		if _, after := sent(t); after != others+1 {
+		if _, after := countSent(t); after != others+1 {
 			t.Errorf("a datagram is counted %d times", after-others)
 		}
 	})
 
-	t.Run("strangers", func(t *testing.T) {
+	t.Run("hosts that are not allowed", func(t *testing.T) {
 		for p := range check.All(check.Options{}) {
 			url := fmt.Sprintf("GET /%s/web/%s/", p, port)
 			want := 403
 			if p == "spool" {
 				want = 200
 			}
-			for _, header := range []string{"X-Nerve-Check-IP: " + stranger, "X-Nerve-Check-IP: 2001:db8::7", state(stranger), state("2001:db8::7"), state("10.8.255.255"), state("::ffff:" + stranger)} {
+			for _, header := range []string{"X-Nerve-Check-IP: " + refused, "X-Nerve-Check-IP: 2001:db8::7", state(refused), state("2001:db8::7"), state("10.8.255.255"), state("::ffff:" + refused)} {
 				a, dialled, others := ask(url, header)
 				if a.code != want || dialled != 0 || others != 0 {
 					t.Errorf("%s with %s: %d %q, %d dials, %d datagrams; want %d and none", url, header, a.code, a.body, dialled, others, want)
@@ -167,16 +134,16 @@ func inNetns(t *testing.T) {
 					t.Errorf("%s with %s: the refusal does not name the setting: %q", url, header, a.body)
 				}
 			}
-			// Whoever is asked about, an override answers first.
+			// An override decides first, for any host.
 			url = fmt.Sprintf("GET /%s/downed/%s/", p, port)
-			for _, address := range []string{stranger, allowed, "2001:db8::7", "127.0.0.1"} {
+			for _, address := range []string{refused, allowed, "2001:db8::7", "127.0.0.1"} {
 				if a, dialled, others := ask(url, state(address)); a.code != 503 || !strings.Contains(a.body, "by hand") || dialled+others != 0 {
 					t.Errorf("%s at %s: %d %q, %d dials, %d datagrams; want the override and none", url, address, a.code, a.body, dialled, others)
 				}
 			}
-			// Names are not resolved, whatever they look like.
+			// hacheck resolves no names.
 			url = fmt.Sprintf("GET /%s/web/%s/", p, port)
-			for _, address := range []string{"www.example.com", "10.9.0.7.example", allowed + ":80", "[" + stranger + "]", "x@" + allowed, "0x0a.9.0.7", "10.9", "fe80::1%lo", "../x", allowed + "/"} {
+			for _, address := range []string{"www.example.com", "10.9.0.7.example", allowed + ":80", "[" + refused + "]", "x@" + allowed, "0x0a.9.0.7", "10.9", "fe80::1%lo", "../x", allowed + "/"} {
 				for _, header := range []string{"X-Nerve-Check-IP: " + address, state(address)} {
 					if a, dialled, others := ask(url, header); a.code != 400 || dialled+others != 0 {
 						t.Errorf("%s with %s: %d %q, %d dials, %d datagrams; want 400 and none", url, header, a.code, a.body, dialled, others)
@@ -194,7 +161,7 @@ func inNetns(t *testing.T) {
 			{"GET /tcp/web/80", "X-Haproxy-Server-State: UP; port=abc; address=" + allowed, 400},
 			{"GET /http/web/80/%zz", "X-Nerve-Check-IP: " + allowed, 400},
 			{"POST /http/web/80/", "X-Nerve-Check-IP: " + allowed, 405},
-			{"POST /spool/web/80/?status=down", "X-Nerve-Check-IP: " + stranger, 400},
+			{"POST /spool/web/80/?status=down", "X-Nerve-Check-IP: " + refused, 400},
 			{"GET /http/web/80", "X-Nerve-Check-IP: " + allowed, 404},
 			{"GET http://10.9.0.7/", "X-Nerve-Check-IP: " + allowed, 404},
 			{"OPTIONS /", state(allowed), 404},
@@ -205,19 +172,19 @@ func inNetns(t *testing.T) {
 		}
 		// The daemon writes its log behind the answers.
 		eventually(t, func() error {
-			if !strings.Contains(d.out.String(), stranger) {
-				return fmt.Errorf("the log has no line about %s", stranger)
+			if !strings.Contains(d.out.String(), refused) {
+				return fmt.Errorf("the log has no line about %s", refused)
 			}
 			return nil
 		})
-		if n := strings.Count(d.out.String(), stranger); n > 20 {
-			t.Errorf("the log has %d lines about %s", n, stranger)
+		if n := strings.Count(d.out.String(), refused); n > 20 {
+			t.Errorf("the log has %d lines about %s", n, refused)
 		}
 	})
 
 	t.Run("addresses come and go", func(t *testing.T) {
 		url := "GET /tcp/web/" + strconv.Itoa(freePort(t))
-		stranger := func(address string) error {
+		expectRefused := func(address string) error {
 			if a, dialled, _ := ask(url, "X-Nerve-Check-IP: "+address); a.code != 403 || dialled != 0 {
 				return fmt.Errorf("%s: %d %q, %d dials; want 403 and none", address, a.code, a.body, dialled)
 			}
@@ -225,11 +192,11 @@ func inNetns(t *testing.T) {
 		}
 		own := []string{"192.0.2.10", "2001:db8:5::1"}
 		for i, add := range []string{"addr add 192.0.2.10/32 dev lo", "-6 addr add 2001:db8:5::1/128 dev lo nodad"} {
-			if err := stranger(own[i]); err != nil {
+			if err := expectRefused(own[i]); err != nil {
 				t.Fatal(err)
 			}
-			ip(t, add)
-			// Strangers make the daemon look again five times a second at most.
+			runIP(t, add)
+			// For an unknown address the daemon reads its own addresses again, at most five times a second.
 			began := time.Now()
 			eventually(t, func() error {
 				a, dialled, _ := ask(url, "X-Nerve-Check-IP: "+own[i])
@@ -239,14 +206,14 @@ func inNetns(t *testing.T) {
 				return nil
 			})
 			if took := time.Since(began); took > 3*time.Second {
-				t.Errorf("%s was a stranger for %v after it had come", own[i], took)
+				t.Errorf("%s was not a local address for %v after it was added", own[i], took)
 			}
 		}
-		ip(t, "addr del 192.0.2.10/32 dev lo")
-		ip(t, "-6 addr del 2001:db8:5::1/128 dev lo")
+		runIP(t, "addr del 192.0.2.10/32 dev lo")
+		runIP(t, "-6 addr del 2001:db8:5::1/128 dev lo")
 		began := time.Now()
 		for _, address := range own {
-			eventually(t, func() error { return stranger(address) })
+			eventually(t, func() error { return expectRefused(address) })
 		}
 		if took := time.Since(began); took > 8*time.Second {
 			t.Errorf("the addresses were still ours %v after they had gone, want 5 s at most", took)

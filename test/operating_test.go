@@ -20,8 +20,8 @@ import (
 	"hacheck/internal/balancer"
 )
 
-// logLines returns every message that the daemon's code logs, with its level.
-func logLines(t *testing.T) map[string]string {
+// logTexts returns every message that the daemon logs, with its level.
+func logTexts(t *testing.T) map[string]string {
 	t.Helper()
 	lines := map[string]string{}
 	err := filepath.WalkDir("../internal", func(path string, e fs.DirEntry, err error) error {
@@ -39,7 +39,7 @@ func logLines(t *testing.T) map[string]string {
 		}
 		for _, d := range file.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Body != nil {
-				logLinesOf(t, path, f, lines)
+				logTextsOf(t, path, f, lines)
 			}
 		}
 		return nil
@@ -50,9 +50,9 @@ func logLines(t *testing.T) map[string]string {
 	return lines
 }
 
-// logLinesOf adds the messages of one function: log.Warn("message", ...), and those of package spool,
-// notify.log(slog.LevelWarn, "message", ...).
-func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
+// logTextsOf adds the messages of one function: those of log.Warn("message", ...), and those of package spool,
+// notify.log(slog.LevelWarn, "message", ...) and notify.logUnlimited.
+func logTextsOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]string) {
 	var texts func(e ast.Expr) []string
 	texts = func(e ast.Expr) []string {
 		switch e := e.(type) {
@@ -105,12 +105,14 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 			}
 			level, message = strings.ToUpper(sel.Sel.Name), call.Args[0]
 		case "log", "logUnlimited":
-			at := slices.IndexFunc(call.Args, isLogLevel)
-			if at < 0 || at+1 == len(call.Args) {
+			if len(call.Args) < 2 {
 				return true
 			}
-			level = strings.ToUpper(strings.TrimPrefix(call.Args[at].(*ast.SelectorExpr).Sel.Name, "Level"))
-			message = call.Args[at+1]
+			l, ok := call.Args[0].(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			level, message = strings.ToUpper(strings.TrimPrefix(l.Sel.Name, "Level")), call.Args[1]
 		default:
 			return true
 		}
@@ -125,28 +127,18 @@ func logLinesOf(t *testing.T, path string, f *ast.FuncDecl, lines map[string]str
 	})
 }
 
-// isLogLevel reports whether an argument is slog.LevelWarn or another level.
-func isLogLevel(e ast.Expr) bool {
-	sel, ok := e.(*ast.SelectorExpr)
-	if !ok {
-		return false
-	}
-	pkg, ok := sel.X.(*ast.Ident)
-	return ok && pkg.Name == "slog" && strings.HasPrefix(sel.Sel.Name, "Level")
-}
-
-// TestLogLines: docs/monitoring.md has a row for every line of the log, with its level, and for no other.
+// TestLogLines: docs/monitoring.md has a row for every log message, with its level, and no other row.
 func TestLogLines(t *testing.T) {
 	t.Parallel()
 	row := regexp.MustCompile("(?m)^\\| (DEBUG|INFO|WARN|ERROR) \\| `([^`]+)` \\|")
 	listed := map[string]string{}
-	for _, m := range row.FindAllStringSubmatch(read(t, "../docs/monitoring.md"), -1) {
+	for _, m := range row.FindAllStringSubmatch(readFile(t, "../docs/monitoring.md"), -1) {
 		if listed[m[2]] != "" {
 			t.Errorf("docs/monitoring.md has two rows for %q", m[2])
 		}
 		listed[m[2]] = m[1]
 	}
-	logged := logLines(t)
+	logged := logTexts(t)
 	if len(logged) < 30 {
 		t.Errorf("found %d messages only: this test looks for the wrong thing", len(logged))
 	}
@@ -161,12 +153,12 @@ func TestLogLines(t *testing.T) {
 	}
 }
 
-// TestSettingsAreNamed: what docs/monitoring.md, docs/operating.md and docs/security.md call a setting is one.
+// TestSettingsAreNamed: every setting that docs/monitoring.md, docs/operating.md and docs/security.md name exists.
 func TestSettingsAreNamed(t *testing.T) {
 	t.Parallel()
-	help := read(t, "../internal/config/keys.go")
+	help := readFile(t, "../internal/config/keys.go")
 	_, page := balancerRows(t)
-	page += read(t, "../docs/operating.md") + read(t, "../docs/security.md")
+	page += readFile(t, "../docs/operating.md") + readFile(t, "../docs/security.md")
 	for _, name := range regexp.MustCompile("`([a-z]+(?:_[a-z]+)+)(?::[^`]*)?`").FindAllStringSubmatch(page, -1) {
 		if strings.HasPrefix(name[1], "hacheck_") || strings.HasPrefix(name[1], "process_") || strings.HasPrefix(name[1], "go_") ||
 			slices.Contains([]string{"agent_listen", "http_listen", "beacon_listen", "allow_redirects"}, name[1]) {
@@ -178,10 +170,10 @@ func TestSettingsAreNamed(t *testing.T) {
 	}
 }
 
-// TestVulncheckWithoutDatabase: a machine that cannot reach the database is told what is needed, and not that all is well.
+// TestVulncheckWithoutDatabase: if the database cannot be reached, the error says what is needed.
 func TestVulncheckWithoutDatabase(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command(tool(t, "make"), "-s", "vulncheck", "VULNDB=http://127.0.0.1:"+strconv.Itoa(freePort(t)))
+	cmd := exec.Command(findTool(t, "make"), "-s", "vulncheck", "VULNDB=http://127.0.0.1:"+strconv.Itoa(freePort(t)))
 	cmd.Dir = ".."
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not checked: ") || !strings.Contains(string(out), "VULNDB=file:///") {
@@ -189,15 +181,15 @@ func TestVulncheckWithoutDatabase(t *testing.T) {
 	}
 }
 
-// balancerRows returns what docs/monitoring.md says of the keys of /balancers, and the rest of it.
+// balancerRows returns the rows of docs/monitoring.md about the keys of /balancers, and the rest of the page.
 func balancerRows(t *testing.T) (rows, rest string) {
 	t.Helper()
-	before, rows, _ := strings.Cut(read(t, "../docs/monitoring.md"), "### What balancers think\n")
+	before, rows, _ := strings.Cut(readFile(t, "../docs/monitoring.md"), "### What balancers think\n")
 	rows, after, _ := strings.Cut(rows, "\n### ")
 	return rows, before + after
 }
 
-// TestBalancersDocumented: docs/monitoring.md names every key of /balancers, and no other.
+// TestBalancersDocumented: docs/monitoring.md names exactly the keys of /balancers.
 func TestBalancersDocumented(t *testing.T) {
 	t.Parallel()
 	rows, _ := balancerRows(t)

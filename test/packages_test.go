@@ -13,28 +13,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"hacheck/internal/config"
-	"hacheck/test/servertest"
 )
 
-// commandNames are the commands of a package.
+// commandNames lists the commands in a package.
 var commandNames = []string{"hacheck", "haup", "hadown", "hastatus", "halist", "hashowdowned"}
 
-// makePackages builds the packages of the sources in dir as `make package` does, and returns where they are.
+// makePackages runs `make package` on the sources in dir and returns the directory of the packages.
 func makePackages(t *testing.T, dir, version string, env ...string) string {
 	t.Helper()
 	dist := t.TempDir()
-	// An umask that would show in any file whose mode is not said.
+	// This umask would show in a file without an explicit mode.
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `umask 077; exec make -s package "$@"`, "make", "DIST="+dist, "VERSION="+version)
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000", "ARCHES=amd64 arm64", "FORMATS=deb rpm root"), env...)
@@ -44,8 +39,8 @@ func makePackages(t *testing.T, dir, version string, env ...string) string {
 	return dist
 }
 
-// TestPackages builds the packages, looks into them, and installs, upgrades and removes them in a copy of this
-// machine that nothing is left of.
+// TestPackages builds the packages, checks their contents, and installs, upgrades and removes them in a temporary
+// copy of this machine.
 func TestPackages(t *testing.T) {
 	t.Parallel()
 	first := makePackages(t, "..", "v1.0.0")
@@ -58,18 +53,18 @@ func TestPackages(t *testing.T) {
 		for _, format := range []struct{ name, file string }{{"deb", "hacheck_%s-1_amd64.deb"}, {"rpm", "hacheck-%s-1.x86_64.rpm"}} {
 			t.Run(format.name, func(t *testing.T) {
 				t.Parallel()
-				packageLife(t, format.name, filepath.Join(first, fmt.Sprintf(format.file, "1.0.0")), filepath.Join(second, fmt.Sprintf(format.file, "1.0.1")))
+				installUpgradeRemove(t, format.name, filepath.Join(first, fmt.Sprintf(format.file, "1.0.0")), filepath.Join(second, fmt.Sprintf(format.file, "1.0.1")))
 			})
 		}
 	})
 }
 
-// packagesReproducible: another directory, another day, another time zone and umask make the same bytes.
+// packagesReproducible: the packages are the same bytes with another directory, date, time zone and umask.
 func packagesReproducible(t *testing.T, first string) {
 	sources := t.TempDir()
 	copyTree(t, "..", sources)
 	second := makePackages(t, sources, "v1.0.0", "TZ=Asia/Tokyo", "LC_ALL=C.UTF-8")
-	want, got := sums(t, first), sums(t, second)
+	want, got := checksums(t, first), checksums(t, second)
 	if len(want) != 6 {
 		t.Errorf("make package made %v, want a deb, an rpm and a container's root for each of two architectures", want)
 	}
@@ -112,7 +107,7 @@ func copyTree(t *testing.T, from, to string) {
 	}
 }
 
-func sums(t *testing.T, dir string) map[string]string {
+func checksums(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -129,21 +124,21 @@ func sums(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// must runs a program of this machine and returns all that it says.
-func must(t *testing.T, name string, args ...string) string {
+// mustOutput runs a program and returns its output. It fails the test unless the exit code is 0.
+func mustOutput(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), tool(t, name), args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), findTool(t, name), args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
 
-// debFiles and rpmFiles list what a package installs: path to mode, owner, group and where a link points.
+// debFiles returns the files of a package: path to mode, owner, group and link target. rpmFiles does the same.
 func debFiles(t *testing.T, deb string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	for line := range strings.Lines(must(t, "dpkg-deb", "--contents", deb)) {
+	for line := range strings.Lines(mustOutput(t, "dpkg-deb", "--contents", deb)) {
 		f := strings.Fields(line)
 		if len(f) < 6 || f[0][0] == 'd' {
 			continue
@@ -156,7 +151,7 @@ func debFiles(t *testing.T, deb string) map[string]string {
 func rpmFiles(t *testing.T, rpm string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
-	for line := range strings.Lines(must(t, "rpm", "--query", "--package", "--queryformat", `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILELINKTOS}\n]`, rpm)) {
+	for line := range strings.Lines(mustOutput(t, "rpm", "--query", "--package", "--queryformat", `[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}/%{FILEGROUPNAME} %{FILELINKTOS}\n]`, rpm)) {
 		f := strings.Fields(line)
 		if len(f) > 3 {
 			f = append(f[:3], "->", f[3])
@@ -203,7 +198,7 @@ func packageContents(t *testing.T, dist string) {
 		{"rpm", rpmFiles(t, rpm), []string{"/usr/share/licenses/hacheck/LICENSE", "/usr/share/zsh/site-functions/_hacheck"}},
 	} {
 		for path, mode := range want {
-			// A link's own mode is what a package likes.
+			// The mode of a link depends on the package format.
 			got, mode := regexp.MustCompile(`^l\S+`).ReplaceAllString(p.has[path], "l"), regexp.MustCompile(`^l\S+`).ReplaceAllString(mode, "l")
 			if got != mode {
 				t.Errorf("%s: %s is %q, want %q", p.name, path, p.has[path], mode)
@@ -230,35 +225,35 @@ func packageContents(t *testing.T, dist string) {
 		if diff := cmp.Diff(rpmFiles(t, rpm), rpmFiles(t, pair[1])); diff != "" {
 			t.Errorf("the rpm for %s has other files:\n%s", arch, diff)
 		}
-		if got := must(t, "dpkg-deb", "--field", pair[0], "Architecture"); strings.TrimSpace(got) != arch {
+		if got := mustOutput(t, "dpkg-deb", "--field", pair[0], "Architecture"); strings.TrimSpace(got) != arch {
 			t.Errorf("the deb for %s is for %s", arch, got)
 		}
 	}
-	if got, want := must(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+	if got, want := mustOutput(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the conffiles of the deb are %q, want %q", got, want)
 	}
-	if got, want := must(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+	if got, want := mustOutput(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the configuration files of the rpm are %q, want %q", got, want)
 	}
-	// Nothing of the machine that built them is in them.
-	if got := must(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
+	// The packages contain nothing of the build machine.
+	if got := mustOutput(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
 		t.Errorf("the rpm was built on and at %s", got)
 	}
 	for _, name := range []string{"control", "postinst", "prerm", "postrm"} {
-		if text := must(t, "dpkg-deb", "--info", deb, name); strings.Contains(text, "/work") || strings.Contains(text, "${") && name == "control" {
+		if text := mustOutput(t, "dpkg-deb", "--info", deb, name); strings.Contains(text, "/work") || strings.Contains(text, "${") && name == "control" {
 			t.Errorf("%s has paths or variables of the build:\n%s", name, text)
 		} else if name != "control" {
 			file := filepath.Join(t.TempDir(), name)
 			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			must(t, "sh", "-n", file)
+			mustOutput(t, "sh", "-n", file)
 		}
 	}
 }
 
-// packageLife runs testdata/packages/<kind>.sh, which has the steps.
-func packageLife(t *testing.T, kind, v1, v2 string) {
+// installUpgradeRemove runs the steps in testdata/packages/<kind>.sh.
+func installUpgradeRemove(t *testing.T, kind, v1, v2 string) {
 	dir := t.TempDir()
 	for to, from := range map[string]string{"v1." + kind: v1, "v2." + kind: v2, "common.sh": "testdata/packages/common.sh"} {
 		b, err := os.ReadFile(from)
@@ -279,13 +274,13 @@ func packageLife(t *testing.T, kind, v1, v2 string) {
 	}
 	args = append(args, "bash", filepath.Join(scripts, "chroot.sh"), t.TempDir(), filepath.Join(scripts, kind+".sh"),
 		filepath.Join(dir, "v1."+kind), filepath.Join(dir, "v2."+kind), filepath.Join(dir, "common.sh"))
-	out, err := exec.CommandContext(t.Context(), tool(t, "unshare"), args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), findTool(t, "unshare"), args...).CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "DONE\n") {
 		t.Fatalf("%s.sh in a copy of this machine (needs root, or namespaces for users with uidmap): %v\n%s", kind, err, out)
 	}
 }
 
-// containerRoot checks the recipe of a container and what it copies, without a container.
+// containerRoot checks the container recipe and the files that it copies, without a container.
 func containerRoot(t *testing.T, dist string) {
 	recipe, err := os.ReadFile("../packaging/Containerfile")
 	if err != nil {
@@ -359,287 +354,5 @@ func containerRoot(t *testing.T, dist string) {
 		if diff := cmp.Diff(want, has, ignore); diff != "" {
 			t.Errorf("%s: (-want +has)\n%s", name, diff)
 		}
-	}
-}
-
-var generated struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-// texts returns where packaging/generate has written what it makes of the commands.
-func texts(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Dir(bin(t, "hacheck"))
-	generated.once.Do(func() {
-		generated.dir = filepath.Join(bin, "texts") // removed with it
-		cmd := exec.Command("go", "run", "-buildvcs=false", "./packaging/generate", "-bin", bin, "-out", generated.dir, "-version", "1.2.3", "-date", "2026-01-31")
-		cmd.Dir = ".."
-		if out, err := cmd.CombinedOutput(); err != nil {
-			generated.err = fmt.Errorf("%w\n%s", err, out)
-		}
-	})
-	if generated.err != nil {
-		t.Fatal(generated.err)
-	}
-	return generated.dir
-}
-
-// helpPages returns what every command and subcommand says of itself, by the name of its page.
-func helpPages(t *testing.T) map[string]string {
-	t.Helper()
-	pages := map[string]string{}
-	var ask func(words ...string)
-	ask = func(words ...string) {
-		out, err := exec.CommandContext(t.Context(), bin(t, words[0]), append(words[1:], "--help")...).Output()
-		if err != nil {
-			t.Fatalf("%v --help: %v", words, err)
-		}
-		pages[strings.Join(words, "-")] = string(out)
-		// The subcommands are those that the program has, found by another way than the generator's.
-		if len(words) > 2 {
-			return
-		}
-		for _, sub := range []string{"aggregate", "beacon", "run", "firewall", "export", "convert"} {
-			if m, _ := regexp.MatchString(`(?m)^(Usage:| +) *`+strings.Join(words, " ")+` (\w+\|)*`+sub+`\b`, string(out)); m {
-				ask(append(slices.Clone(words), sub)...)
-			}
-		}
-	}
-	for _, name := range commandNames {
-		ask(name)
-	}
-	if len(pages) != len(commandNames)+6 {
-		t.Errorf("there are pages for %d commands", len(pages))
-	}
-	return pages
-}
-
-var helpOption = regexp.MustCompile(`(?m)^  (?:-(\S), |    )--([a-z-]+)`)
-
-// optionsIn returns the options in a --help, long and short, sorted.
-func optionsIn(help string) (names []string) {
-	for _, m := range helpOption.FindAllStringSubmatch(help, -1) {
-		names = append(names, "--"+m[2])
-		if m[1] != "" {
-			names = append(names, "-"+m[1])
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// TestManPages: every command has a page that groff finds no fault with, with the options of its --help, all of
-// them and no others, and its exit codes.
-func TestManPages(t *testing.T) {
-	t.Parallel()
-	dir := texts(t)
-	for name, help := range helpPages(t) {
-		section := "1"
-		if strings.HasPrefix(name, "hacheck") {
-			section = "8"
-		}
-		path := filepath.Join(dir, "man", "man"+section, name+"."+section)
-		if out := must(t, "groff", "-ww", "-man", "-Tutf8", "-z", path); out != "" {
-			t.Errorf("%s: %s", name, out)
-		}
-		text := must(t, "groff", "-man", "-Tascii", "-P-cbou", "-rLL=200n", path)
-		_, options, _ := strings.Cut(text, "\nOPTIONS\n")
-		options = regexp.MustCompile(`\n[A-Z]`).Split(options, 2)[0]
-		var has []string
-		for _, m := range regexp.MustCompile(`(?m)^ {7}(?:-(\S)(?: \S+)?, )?--([a-z-]+)`).FindAllStringSubmatch(options, -1) {
-			has = append(has, "--"+m[2])
-			if m[1] != "" {
-				has = append(has, "-"+m[1])
-			}
-		}
-		slices.Sort(has)
-		if diff := cmp.Diff(optionsIn(help), has); diff != "" {
-			t.Errorf("the options of %s (-help +page):\n%s", name, diff)
-		}
-		if strings.Contains(help, "Exit status:") != strings.Contains(text, "\nEXIT STATUS\n") {
-			t.Errorf("the page of %s and its --help do not agree whether there is an exit status", name)
-		}
-		if !strings.Contains(text, "\nNAME\n       "+name+" - ") || strings.Contains(text, "%!") {
-			t.Errorf("the page of %s begins %q", name, text[:200])
-		}
-		// What whatis and apropos show.
-		if brief := regexp.MustCompile(`\nNAME\n.* - (.*)`).FindStringSubmatch(text); brief == nil || len(strings.Fields(brief[1])) < 5 {
-			t.Errorf("the page of %s says of it no more than %q", name, brief)
-		}
-	}
-	text := must(t, "groff", "-ww", "-man", "-Tascii", "-P-cbou", filepath.Join(dir, "man/man5/hacheck.yaml.5"))
-	source, err := os.ReadFile("../internal/config/services.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The keys of a service have no table, but the line that suggests the nearest one has them all.
-	line := regexp.MustCompile(`l\.warnUnknown\(f\.line, f\.name, (.*)\)`).FindSubmatch(source)
-	if line == nil {
-		t.Fatal("internal/config/services.go says no more which keys a service has")
-	}
-	keys := regexp.MustCompile(`[a-z_]+`).FindAllString(string(line[1]), -1)
-	for _, k := range config.Keys() {
-		keys = append(keys, k.Name)
-	}
-	for _, k := range keys {
-		if !strings.Contains(text, "\n       "+k) {
-			t.Errorf("hacheck.yaml(5) says nothing of %s", k)
-		}
-	}
-}
-
-// TestCompletions asks the shells themselves what they complete, in a world with one service down.
-func TestCompletions(t *testing.T) {
-	t.Parallel()
-	dir := texts(t)
-	root := filepath.Join(t.TempDir(), "spool")
-	must(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
-	// The commands of a user's PATH, for this spool.
-	path := t.TempDir()
-	for _, name := range []string{"hashowdowned", "halist"} {
-		script := fmt.Sprintf("#!/bin/sh\nexec %s --spool-root %s -p 127.0.0.1:1 \"$@\"\n", bin(t, name), root)
-		if err := os.WriteFile(filepath.Join(path, name), []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	shell := func(name string, args ...string) []string {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), tool(t, name), args...)
-		cmd.Dir = t.TempDir() // shells complete the names of files, too
-		cmd.Env = append(os.Environ(), "PATH="+path+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "TERM=dumb")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-		words := []string{}
-		for line := range strings.Lines(string(out)) {
-			w, _, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t")
-			words = append(words, w)
-		}
-		slices.Sort(words)
-		return slices.Compact(words)
-	}
-	complete := map[string]func(words ...string) []string{
-		"bash": func(words ...string) []string {
-			return shell("bash", append([]string{
-				"-c", `source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _hacheck; [ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"`,
-				filepath.Join(dir, "completions/bash/hacheck"),
-			}, words...)...)
-		},
-		"fish": func(words ...string) []string {
-			return shell("fish", "--no-config", "-c", fmt.Sprintf("source %s; complete -C '%s'", filepath.Join(dir, "completions/fish", words[0]+".fish"), strings.Join(words, " ")))
-		},
-	}
-	pages := helpPages(t)
-	for name, complete := range complete {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for page, help := range pages {
-				words := strings.Split(page, "-")
-				if diff := cmp.Diff(optionsIn(help), both(complete(append(slices.Clone(words), "-")...), complete(append(words, "--")...)), cmpopts.EquateEmpty()); diff != "" {
-					t.Errorf("the options of %s (-help +completion):\n%s", page, diff)
-				}
-			}
-			for _, test := range []struct {
-				words []string
-				want  []string
-			}{
-				{[]string{"haup", ""}, []string{"all", "web.example"}},
-				{[]string{"hadown", "w"}, []string{"web.example"}},
-				{[]string{"hastatus", "--action", "status"}, []string{"status", "status_downed"}},
-				{[]string{"hacheck", "fire"}, []string{"firewall"}},
-				{[]string{"hacheck", "firewall", "c"}, []string{"convert"}},
-				{[]string{"hacheck", "run", "--output", "j"}, []string{"json", "junit"}},
-			} {
-				if diff := cmp.Diff(test.want, complete(test.words...)); diff != "" {
-					t.Errorf("%q (-want +got):\n%s", test.words, diff)
-				}
-			}
-		})
-	}
-	t.Run("zsh", func(t *testing.T) {
-		t.Parallel()
-		script := filepath.Join(dir, "completions/zsh/_hacheck")
-		must(t, "zsh", "-n", script)
-		b, err := os.ReadFile(script)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for page, help := range pages {
-			_, function, _ := strings.Cut(string(b), "\n_hacheck_"+strings.ReplaceAll(page, "-", "_")+"() {\n")
-			function, _, _ = strings.Cut(function, "\n}\n")
-			var has []string
-			for _, m := range regexp.MustCompile(`(?m)^\t\t'\*?(--?[A-Za-z-]+?)[+=]?-?\[`).FindAllStringSubmatch(function, -1) {
-				has = append(has, m[1])
-			}
-			slices.Sort(has)
-			if diff := cmp.Diff(optionsIn(help), has, cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("the options of %s (-help +completion):\n%s", page, diff)
-			}
-		}
-	})
-}
-
-// both are the words of a and b that are options, each once, sorted.
-func both(a, b []string) (all []string) {
-	for _, w := range append(a, b...) {
-		if strings.HasPrefix(w, "-") {
-			all = append(all, w)
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-// TestConfigFile: the configuration file of the packages is right as it comes, says what holds without it, and has
-// every key.
-func TestConfigFile(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(texts(t), "hacheck.yaml")
-	must(t, bin(t, "hacheck"), "--check-config", "-c", path)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	load := func(comment string) *config.Config {
-		t.Helper()
-		file := filepath.Join(t.TempDir(), "hacheck.yaml")
-		if err := os.WriteFile(file, regexp.MustCompile(comment).ReplaceAll(b, []byte("$1")), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		c, warnings, err := config.Load(file)
-		if err != nil || len(warnings) > 0 {
-			t.Fatalf("%v, %v", warnings, err)
-		}
-		return c
-	}
-	equal := cmp.Exporter(func(reflect.Type) bool { return true })
-	if diff := cmp.Diff(config.Default(), load(`(?m)^#([a-z])`), equal); diff != "" {
-		t.Errorf("the commented values are not the defaults (-default +file):\n%s", diff)
-	}
-	if services := load(`(?m)^#([a-z]|  )`).Services; len(services) != 1 || len(services[0].Checks) != 2 {
-		t.Errorf("the example of a service is %+v", services)
-	}
-	for _, k := range config.Keys() {
-		if !strings.Contains(string(b), "\n#"+k.Name+":") {
-			t.Errorf("it has no %s", k.Name)
-		}
-	}
-}
-
-// TestUnits: systemd finds nothing wrong with the units and little that the daemon could do beyond its business.
-func TestUnits(t *testing.T) {
-	t.Parallel()
-	must(t, "systemd-analyze", "security", "--offline=true", "--threshold=30", "../packaging/systemd/hacheck.service")
-}
-
-// TestHAProxyExample: HAProxy takes the example.
-func TestHAProxyExample(t *testing.T) {
-	t.Parallel()
-	servertest.CheckHAProxyNames(t, read(t, "../packaging/haproxy.cfg"))
-	if out := must(t, servertest.FindHAProxy(t), "-c", "-f", "../packaging/haproxy.cfg"); strings.Contains(out, "WARN") {
-		t.Error(out)
 	}
 }

@@ -1,7 +1,6 @@
 package test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,11 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/performance"
@@ -28,117 +25,8 @@ const (
 	hostileName = `<script>pwned()</script><h1>` // without a =, which a field of the state header cannot have
 )
 
-// browser is a running Chromium.
-type browser struct{ ctx context.Context }
-
-// startBrowser starts a Chromium that ends with the test.
-func startBrowser(t *testing.T) browser {
-	t.Helper()
-	ctx, stop := chromedp.NewExecAllocator(t.Context(),
-		chromedp.ExecPath(tool(t, "chromium")), chromedp.UserDataDir(t.TempDir()),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(patience),
-	)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx)
-	t.Cleanup(stop)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start chromium: %v", err)
-	}
-	return browser{ctx}
-}
-
-// tab is one tab of the browser. What the page writes to the console fails the test: it is an error of its
-// script, or a violation of its policy.
-type tab struct {
-	t   *testing.T
-	ctx context.Context
-
-	mu      sync.Mutex
-	expects bool // errors of loading, for a daemon that is not there
-}
-
-// open opens a tab of that size, in CSS pixels, and loads the page there.
-func (c browser) open(t *testing.T, width, height int64, url string) *tab {
-	t.Helper()
-	b := c.tab(t, width, height)
-	b.load(url)
-	return b
-}
-
-// load goes to the page, and waits until it has shown its first document.
-func (b *tab) load(url string) {
-	b.t.Helper()
-	b.do(chromedp.Navigate(url))
-	b.until(`performance.getEntriesByName("shown").length > 0`)
-}
-
-func (c browser) tab(t *testing.T, width, height int64) *tab {
-	t.Helper()
-	ctx, stop := context.WithTimeout(c.ctx, 3*patience)
-	t.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx)
-	t.Cleanup(stop)
-	b := &tab{t: t, ctx: ctx}
-	b.do(chromedp.EmulateViewport(width, height))
-	said := make(chan struct{})
-	console := chromedp.Console(ctx)
-	go func() {
-		defer close(said)
-		for m, err := range console {
-			if err != nil {
-				return
-			}
-			b.mu.Lock()
-			if !b.expects || m.Source != "network" {
-				t.Errorf("the page says %v (%s)", m, m.Source)
-			}
-			b.mu.Unlock()
-		}
-	}()
-	t.Cleanup(func() { stop(); <-said })
-	return b
-}
-
-func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
-	b.t.Helper()
-	if err := chromedp.Do(b.ctx, steps...); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-// eval returns the value of an expression in the page.
-func eval[T any](b *tab, js string) T {
-	b.t.Helper()
-	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](js))
-	if err != nil {
-		b.t.Fatalf("%s: %v", js, err)
-	}
-	return v
-}
-
-// until waits for an expression to be true.
-func (b *tab) until(js string) {
-	b.t.Helper()
-	eventually(b.t, func() error {
-		v, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](js))
-		if err == nil && !v {
-			err = fmt.Errorf("%s is false; the page reads:\n%s", js, eval[string](b, "document.body.innerText"))
-		}
-		return err
-	})
-}
-
-// rows returns what the rows of a table read, those that are hidden left out.
-func (b *tab) rows(section string) []string {
-	b.t.Helper()
-	return eval[[]string](b, `[...document.querySelectorAll("#`+section+` tbody tr")].filter(r => !r.hidden).map(r => [...r.children].map(c => c.innerText.replace(/\s+/g, " ").trim()).join(" | "))`)
-}
-
-// askAs asks the daemon as a balancer does.
-func (d *daemon) askAs(node, server, state, path string) {
+// requestAs sends a check as a balancer does.
+func (d *daemon) requestAs(node, server, state, path string) {
 	d.t.Helper()
 	conn, err := dial(d.addr)
 	if err != nil {
@@ -151,15 +39,15 @@ func (d *daemon) askAs(node, server, state, path string) {
 	}
 }
 
-// put writes a spool file.
-func (d *daemon) put(name, content string) {
+// writeSpoolFile writes a spool file.
+func (d *daemon) writeSpoolFile(name, content string) {
 	d.t.Helper()
 	if err := os.WriteFile(filepath.Join(d.spool, name), []byte(content), 0o644); err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-// TestPage looks at the page in a real browser.
+// TestPage tests the page in a real browser.
 func TestPage(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
@@ -172,19 +60,19 @@ func TestPage(t *testing.T) {
 		d := startDaemon(t, "")
 		gone := fmt.Sprintf("/tcp/db/%d", freePort(t))
 		path := func(service, rest string) string { return fmt.Sprintf("/http/%s/%d/%s", service, web.port, rest) }
-		d.put("mail", `{"reason":"known false alarm","expiration":null,"creation":1500000000,"state":"up"}`)
-		d.put("search", `{"reason":"bob","expiration":4000000000,"creation":1500000000,"state":"drain"}`)
-		d.put("web:10.0.0.9:80", hostile)
-		d.put("web", `{"reason":"kernel upgrade (alice)","expiration":null,"creation":1500000000.5}`)
+		d.writeSpoolFile("mail", `{"reason":"known false alarm","expiration":null,"creation":1500000000,"state":"up"}`)
+		d.writeSpoolFile("search", `{"reason":"bob","expiration":4000000000,"creation":1500000000,"state":"drain"}`)
+		d.writeSpoolFile("web:10.0.0.9:80", hostile)
+		d.writeSpoolFile("web", `{"reason":"kernel upgrade (alice)","expiration":null,"creation":1500000000.5}`)
 		for range 2 {
-			d.askAs("lb1", "be/web1", "DOWN; scur=0/2; qcur=0", path("web", ""))
-			d.askAs("lb2", "be/web1", "UP 1/3; scur=14/20; qcur=2", path("web", ""))
-			d.askAs(hostileName, hostileName, "UP; scur=1/1; qcur=0", path("api", "bad"))
-			d.askAs("lb1", "be/db1", "UP; scur=3/3; qcur=0", gone)
+			d.requestAs("lb1", "be/web1", "DOWN; scur=0/2; qcur=0", path("web", ""))
+			d.requestAs("lb2", "be/web1", "UP 1/3; scur=14/20; qcur=2", path("web", ""))
+			d.requestAs(hostileName, hostileName, "UP; scur=1/1; qcur=0", path("api", "bad"))
+			d.requestAs("lb1", "be/db1", "UP; scur=3/3; qcur=0", gone)
 			for i := range 8 {
-				d.askAs(fmt.Sprintf("edge%d", i), "be/img1", "UP; scur=1/8; qcur=0", path("img", ""))
+				d.requestAs(fmt.Sprintf("edge%d", i), "be/img1", "UP; scur=1/8; qcur=0", path("img", ""))
 			}
-			d.askAs("lb1", "be/search1", "NOLB 2/2; scur=5/5; qcur=0", path("search", ""))
+			d.requestAs("lb1", "be/search1", "NOLB 2/2; scur=5/5; qcur=0", path("search", ""))
 		}
 		return d, web.port
 	}
@@ -201,9 +89,9 @@ func TestPage(t *testing.T) {
 		if n := eval[int](b, "document.querySelectorAll('section:not([hidden])').length"); n != 1 {
 			t.Errorf("%d sections are shown", n)
 		}
-		// What the page advises works, and ends the emptiness.
+		// The command that the empty page suggests works.
 		d.get("/tcp/web/8080")
-		b.until(`document.querySelector("#empty").hidden && !document.querySelector("#services").hidden`)
+		b.waitFor(`document.querySelector("#empty").hidden && !document.querySelector("#services").hidden`)
 	})
 
 	t.Run("five services", func(t *testing.T) {
@@ -255,10 +143,10 @@ func TestPage(t *testing.T) {
 			t.Errorf("%d kinds of marks", got)
 		}
 
-		// What strangers write is text, whatever it looks like.
-		b.until("!asking && timer !== 0") // let an image fail to load
+		// Text of clients is text, never HTML.
+		b.waitFor("!asking && timer !== 0") // let an image fail to load
 		if got := eval[string](b, `JSON.stringify([window.pwned, document.scripts.length, document.images.length])`); got != "[null,1,0]" {
-			t.Errorf("strangers put elements into the page: %s", got)
+			t.Errorf("clients put elements into the page: %s", got)
 		}
 	})
 
@@ -266,7 +154,7 @@ func TestPage(t *testing.T) {
 		d, port := five(t)
 		b := chromium.open(t, 1280, 800, d.url)
 		b.do(chromedp.Click(chromedp.CSS("details summary")), chromedp.Focus(chromedp.ID("filter")), chromedp.KeyEvent("IMG UP"))
-		b.until(`location.hash === "#IMG%20UP"`)
+		b.waitFor(`location.hash === "#IMG%20UP"`)
 		if got := b.rows("services"); len(got) != 1 || !strings.Contains(got[0], "edge7") {
 			t.Fatalf("filtered and unfolded: %q", got)
 		}
@@ -276,10 +164,10 @@ func TestPage(t *testing.T) {
 		mark := `document.querySelector("#services tbody tr:not([hidden])").dataset.mark`
 		eval[string](b, mark+` = "same"`)
 		eval[string](b, `getSelection().selectAllChildren(document.querySelector("#services tbody tr:not([hidden]) .name")), ""`)
-		d.askAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/", port))
-		d.do("hadown", "-r", "carol", "db")
-		b.until(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
-		b.until(`document.querySelector("#services summary").textContent.endsWith(" 77 sessions")`)
+		d.requestAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/", port))
+		d.mustRun("hadown", "-r", "carol", "db")
+		b.waitFor(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
+		b.waitFor(`document.querySelector("#services summary").textContent.endsWith(" 77 sessions")`)
 		if got := eval[string](b, `[document.activeElement.id, document.activeElement.value, `+mark+`, document.querySelector("#services details").open, getSelection().toString()].join()`); got != "filter,IMG UP,same,true,img" {
 			t.Errorf("a refresh has taken away focus, filter, row, unfolding or selection: %s", got)
 		}
@@ -289,28 +177,28 @@ func TestPage(t *testing.T) {
 		if got := eval[string](b, `document.querySelector("#news").textContent`); !strings.HasSuffix(got, "  db is down: carol") {
 			t.Errorf("news: %q", got)
 		}
-		d.do("haup", "db", "web", "search", "mail")
-		b.until(`document.querySelectorAll("#overrides tbody tr").length === 1`)
+		d.mustRun("haup", "db", "web", "search", "mail")
+		b.waitFor(`document.querySelectorAll("#overrides tbody tr").length === 1`)
 		if got := eval[string](b, `document.querySelector("#news").textContent`); !strings.Contains(got, "; and 1 more change") && !strings.Contains(got, "db is") {
 			t.Errorf("news: %q", got)
 		}
 
 		b.do(chromedp.KeyEvent(kb.Escape))
-		b.until(`location.hash === ""`)
+		b.waitFor(`location.hash === ""`)
 		if n := len(b.rows("services")); n != 5 {
 			t.Errorf("%d rows without a filter", n)
 		}
-		// A row that moves takes the focus with it.
-		d.askAs("lb1", "be/home1", "UP; scur=0/0; qcur=0", fmt.Sprintf("/http/home/%d/", port))
+		// A row keeps the focus when it moves.
+		d.requestAs("lb1", "be/home1", "UP; scur=0/0; qcur=0", fmt.Sprintf("/http/home/%d/", port))
 		order := `[...document.querySelectorAll("#services .name")].map(n => n.textContent).join()`
-		b.until(order + ` === "api,db,home,img,search,web"`)
+		b.waitFor(order + ` === "api,db,home,img,search,web"`)
 		b.do(chromedp.Focus(chromedp.CSS("#services summary")))
-		d.askAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/bad", port))
-		b.until(order + `=== "api,db,img,home,search,web"`)
+		d.requestAs("edge3", "be/img1", "UP; scur=70/77; qcur=0", fmt.Sprintf("/http/img/%d/bad", port))
+		b.waitFor(order + `=== "api,db,img,home,search,web"`)
 		if got := eval[string](b, `document.activeElement.textContent`); !strings.HasPrefix(got, "8 balancers") {
 			t.Errorf("the focus is on %q", got)
 		}
-		// A filter is part of the address, whatever is in it.
+		// The address contains the filter, with any characters.
 		b.do(chromedp.Navigate("about:blank"))
 		b.load(d.url + "/#" + url.PathEscape(hostile))
 		if got := eval[string](b, `document.querySelector("#shown").textContent`); got != "" || len(b.rows("overrides")) != 1 || len(b.rows("services")) != 0 {
@@ -318,7 +206,7 @@ func TestPage(t *testing.T) {
 		}
 		b.do(chromedp.Navigate("about:blank"))
 		b.load(d.url + "/#%zz")
-		b.until(`document.querySelectorAll("#services tbody tr:not([hidden])").length === 6`)
+		b.waitFor(`document.querySelectorAll("#services tbody tr:not([hidden])").length === 6`)
 	})
 
 	t.Run("paused and hidden", func(t *testing.T) {
@@ -326,17 +214,17 @@ func TestPage(t *testing.T) {
 		b := chromium.open(t, 1280, 800, d.url)
 		idle := `timer === 0 && !asking`
 		b.do(chromedp.Focus(chromedp.ID("pause")), chromedp.KeyEvent(" "))
-		b.until(idle)
+		b.waitFor(idle)
 		if got := eval[string](b, `document.querySelector("#pause").getAttribute("aria-pressed")`); got != "true" {
 			t.Errorf("aria-pressed is %s", got)
 		}
 		b.do(chromedp.KeyEvent(kb.Enter))
-		b.until("timer !== 0")
+		b.waitFor("timer !== 0")
 		eval[bool](b, `Object.defineProperty(document, "hidden", {value: true, configurable: true}), document.dispatchEvent(new Event("visibilitychange"))`)
-		b.until(idle)
-		d.do("hadown", "-r", "while hidden", "db")
+		b.waitFor(idle)
+		d.mustRun("hadown", "-r", "while hidden", "db")
 		eval[bool](b, `delete document.hidden && document.dispatchEvent(new Event("visibilitychange"))`)
-		b.until(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
+		b.waitFor(`[...document.querySelectorAll("#overrides .name")].some(n => n.textContent === "db")`)
 	})
 
 	t.Run("the daemon stops", func(t *testing.T) {
@@ -348,15 +236,15 @@ func TestPage(t *testing.T) {
 		if err := d.stop(); err != nil {
 			t.Fatal(err)
 		}
-		b.until(`!document.querySelector("#lost").hidden`)
-		b.until(`/^as of \d+.s ago$/.test(document.querySelector("#asof").textContent)`)
+		b.waitFor(`!document.querySelector("#lost").hidden`)
+		b.waitFor(`/^as of \d+.s ago$/.test(document.querySelector("#asof").textContent)`)
 		got := eval[string](b, `document.querySelector("[role=alert]").textContent`)
 		if !strings.HasPrefix(got, "hacheck does not answer. What you see is from ") || len(b.rows("services")) != 3 {
 			t.Errorf("%q, %q", got, b.rows("services"))
 		}
 		again := start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", fmt.Sprint(d.port), "--spool-root", d.spool)
-		again.ready(t, d.addr)
-		b.until(`document.querySelector("#lost").hidden && document.querySelector("#services").hidden`)
+		again.waitReady(t, d.addr)
+		b.waitFor(`document.querySelector("#lost").hidden && document.querySelector("#services").hidden`)
 		if got := b.rows("overrides"); len(got) != 4 {
 			t.Errorf("%q", got)
 		}
@@ -364,8 +252,8 @@ func TestPage(t *testing.T) {
 
 	t.Run("narrow and dark", func(t *testing.T) {
 		d, port := five(t)
-		d.askAs(strings.Repeat("n", 250), "s", "UP; scur=1/1", fmt.Sprintf("/http/%s/%d/", strings.Repeat("w", 200), port))
-		d.put("all", `{"reason":"`+strings.Repeat("r", 2000)+`"}`)
+		d.requestAs(strings.Repeat("n", 250), "s", "UP; scur=1/1", fmt.Sprintf("/http/%s/%d/", strings.Repeat("w", 200), port))
+		d.writeSpoolFile("all", `{"reason":"`+strings.Repeat("r", 2000)+`"}`)
 		for _, scheme := range []string{"light", "dark"} {
 			for _, width := range []int64{320, 360, 900, 1280} {
 				b := chromium.open(t, width, 740, d.url)
@@ -413,7 +301,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("ways of Tab: %s", diff)
 		}
 		b.do(chromedp.KeyEvent(kb.Enter))
-		b.until(`document.querySelector("footer details").open`)
+		b.waitFor(`document.querySelector("footer details").open`)
 
 		roles := b.roles()
 		for _, role := range []string{"searchbox", "button", "link", "DisclosureTriangle", "image", "table", "heading", "rowheader", "columnheader"} {
@@ -445,20 +333,20 @@ func TestPage(t *testing.T) {
 
 	t.Run("500 services", func(t *testing.T) {
 		d := startDaemon(t, "")
-		web := startService(t, "127.0.0.1", 0, ok)
+		web := startService(t, "127.0.0.1", 0, serveOK)
 		for i := range 500 {
 			for lb := range 2 {
-				d.askAs(fmt.Sprintf("lb%d", lb), fmt.Sprintf("be/s%d", i), "UP; scur=3/9; qcur=0", fmt.Sprintf("/http/service-%03d/%d/", i, web.port))
+				d.requestAs(fmt.Sprintf("lb%d", lb), fmt.Sprintf("be/s%d", i), "UP; scur=3/9; qcur=0", fmt.Sprintf("/http/service-%03d/%d/", i, web.port))
 			}
 		}
-		d.do("hadown", "-r", "x", "service-007", "service-133")
+		d.mustRun("hadown", "-r", "x", "service-007", "service-133")
 		b := chromium.tab(t, 1440, 1000)
 		if _, err := chromedp.Call(b.ctx, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks}); err != nil {
 			t.Fatal(err)
 		}
 		b.load(d.url)
 		shown := time.Duration(eval[float64](b, `performance.getEntriesByName("shown")[0].startTime`) * float64(time.Millisecond))
-		// worked returns how long the tab has been on a processor.
+		// worked returns the processor time of the tab.
 		worked := func() time.Duration {
 			metrics, err := chromedp.Call(b.ctx, performance.GetMetrics, cdp.Empty{})
 			if err != nil {
@@ -474,7 +362,7 @@ func TestPage(t *testing.T) {
 		if n := len(b.rows("services")); n != 498 {
 			t.Fatalf("%d rows", n)
 		}
-		// The same tab lays out a plain table of as many rows: what that takes on this machine, with what else runs on it.
+		// The same tab lays out a plain table of as many rows, as a measure of the speed of this machine.
 		before := worked()
 		eval[int](b, `(() => {
 			const plain = document.createElement("table")
@@ -490,43 +378,4 @@ func TestPage(t *testing.T) {
 			t.Errorf("for 500 services the page has worked %v, a plain table of as many rows takes %v; want six times that at most", busy, plain)
 		}
 	})
-}
-
-// contrasts returns the texts whose colour is not told from what is behind them as WCAG AA asks.
-const contrasts = `(() => {
-  const light = (c) => c.slice(0, 3).map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4).reduce((a, v, i) => a + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const parse = (s) => s.match(/[\d.]+/g).map(Number);
-  const found = new Set();
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let n; (n = walker.nextNode());) {
-    const e = n.parentElement;
-    if (!n.data.trim() || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(e.tagName) || !e.getClientRects().length) continue;
-    let behind = e, bg;
-    while (behind && (bg = parse(getComputedStyle(behind).backgroundColor)).length === 4 && bg[3] === 0) behind = behind.parentElement;
-    const [a, b] = [light(parse(getComputedStyle(e).color)), light(bg)].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) found.add(n.data.trim().slice(0, 30) + ": contrast " + ((a + 0.05) / (b + 0.05)).toFixed(2));
-  }
-  return [...found];
-})()`
-
-// roles returns the names of everything that a screen reader sees, by role.
-func (b *tab) roles() map[string][]string {
-	b.t.Helper()
-	tree, err := chromedp.Call(b.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	roles := map[string][]string{}
-	text := func(v *accessibility.Value) string {
-		if v == nil {
-			return ""
-		}
-		return strings.Trim(string(v.Value), `"`)
-	}
-	for _, n := range tree.Nodes {
-		if !n.Ignored {
-			roles[text(n.Role)] = append(roles[text(n.Role)], text(n.Name))
-		}
-	}
-	return roles
 }

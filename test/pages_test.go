@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// fillTables has the daemon asked about n services by a balancer, so that its pages are long.
+// fillTables sends requests for n services from a balancer, so that the daemon's pages are long.
 func (d *daemon) fillTables(n int) {
 	d.t.Helper()
 	c, err := dial(d.addr)
@@ -33,8 +33,8 @@ func (d *daemon) fillTables(n int) {
 	}
 }
 
-// TestSlowReadersOfPages: clients that ask for long pages and do not read them cost no memory, are refused beyond a few,
-// and give up their places.
+// TestSlowReadersOfPages: clients that request long pages and do not read them use little memory. hacheck rejects
+// further requests and frees their places in time.
 func TestSlowReadersOfPages(t *testing.T) {
 	t.Parallel()
 	const services, slow = 3000, 500
@@ -43,7 +43,7 @@ func TestSlowReadersOfPages(t *testing.T) {
 	before := d.rss()
 
 	pages := []string{"/overview", "/balancers", "/", "/recent", "/recent?threshold=%d", "/metrics", "/status/count"}
-	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: patience}
+	from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 3)}, Timeout: waitLimit}
 	for i := range slow {
 		c, err := from.Dial("tcp", d.addr)
 		if err != nil {
@@ -58,8 +58,8 @@ func TestSlowReadersOfPages(t *testing.T) {
 		_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nUser-Agent: x\r\n\r\n", page)
 	}
 
-	stranger := caller(t, "127.0.0.3")
-	refused := ask(t, stranger, http.MethodGet, d.url+"/overview", nil)
+	slowClient := clientAt(t, "127.0.0.3")
+	refused := sendRequest(t, slowClient, http.MethodGet, d.url+"/overview", nil)
 	if refused.code != 503 || refused.header.Get("Retry-After") == "" || !strings.Contains(refused.body, "Too many") {
 		t.Errorf("beside %d slow readers, the same client gets %d %.100q %v, want 503 that says when to ask again", slow, refused.code, refused.body, refused.header)
 	}
@@ -68,23 +68,23 @@ func TestSlowReadersOfPages(t *testing.T) {
 			t.Errorf("beside them another client gets %d %.100q for %s", a.code, a.body, path)
 		}
 	}
-	if a := ask(t, stranger, http.MethodGet, d.url+"/spool/web/0/", nil); a.code != 200 {
+	if a := sendRequest(t, slowClient, http.MethodGet, d.url+"/spool/web/0/", nil); a.code != 200 {
 		t.Errorf("a check by that client is answered %d %.100s", a.code, a.body)
 	}
-	// It holds a few pages, and whatever making each of them once has cost.
-	if grown := d.rss() - before; grown > 3*slack() {
+	// The daemon holds a few pages and the buffers that made them.
+	if grown := d.rss() - before; grown > 3*memoryTolerance() {
 		t.Errorf("%d slow readers have the daemon grow by %d MB", slow, grown>>20)
 	}
 	eventually(t, func() error {
-		if a := ask(t, stranger, http.MethodGet, d.url+"/recent", nil); a.code != 200 {
+		if a := sendRequest(t, slowClient, http.MethodGet, d.url+"/recent", nil); a.code != 200 {
 			return fmt.Errorf("the places of slow readers are not free again: %d %.100s", a.code, a.body)
 		}
 		return nil
 	})
 }
 
-// TestPagesAreShared: many clients that ask for a page get the same bytes, made once a second at most, which are never
-// older than the question.
+// TestPagesAreShared: concurrent requests for a page get the same bytes. hacheck makes a page at most once a second,
+// and it is never older than the request.
 func TestPagesAreShared(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -126,14 +126,13 @@ func TestPagesAreShared(t *testing.T) {
 	}
 }
 
-// TestSafeBesideSlowReaders: whoever reads pages slowly, from however many addresses, does not keep an operator of this
-// machine from asking what balancers think.
+// TestSafeBesideSlowReaders: slow readers from many addresses do not keep local commands from reading /balancers.
 func TestSafeBesideSlowReaders(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
 	d.fillTables(1500)
 	for i := range 60 {
-		from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i/6+1))}, Timeout: patience}
+		from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i/6+1))}, Timeout: waitLimit}
 		c, err := from.Dial("tcp", d.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -159,8 +158,8 @@ func TestSafeBesideSlowReaders(t *testing.T) {
 			t.Errorf("%+v, want web, asked about %v ago at most", s, time.Since(sent))
 		}
 	}
-	// It has asked, and refuses because of what it was told: who asks here is no balancer.
-	if out, err := d.try("hadown", "web", "--safe", "-p", fmt.Sprint(d.port)); code(err) != 1 || !strings.Contains(out, "what it has left cannot be known") && !strings.Contains(out, "no balancer") {
+	// It got the report and refuses because of it: the only client is no balancer.
+	if out, err := d.run("hadown", "web", "--safe", "-p", fmt.Sprint(d.port)); exitCode(err) != 1 || !strings.Contains(out, "what it has left cannot be known") && !strings.Contains(out, "no balancer") {
 		t.Errorf("hadown --safe: %v %s", err, out)
 	}
 }

@@ -32,8 +32,8 @@ func pythonTool(t *testing.T, root, action, name string, args ...string) string 
 	return string(out)
 }
 
-// pythonSays is what the tools of the original make of a file.
-type pythonSays struct {
+// pythonView is what the Python tools read in a spool file.
+type pythonView struct {
 	Up         bool     `json:"up"`
 	Reason     string   `json:"reason"`
 	Expiration string   `json:"expiration"`
@@ -41,7 +41,7 @@ type pythonSays struct {
 	Keys       []string `json:"keys"`
 }
 
-func pythonReads(t *testing.T, root, name string) (says pythonSays) {
+func readWithPython(t *testing.T, root, name string) (says pythonView) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(pythonTool(t, root, "read", name)), &says); err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func pythonReads(t *testing.T, root, name string) (says pythonSays) {
 	return says
 }
 
-// TestPythonReadsOurs: what hadown and POST write, the tools of the original read.
+// TestPythonReadsOurs: the Python tools read what hadown and POST write.
 func TestPythonReadsOurs(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "allow_remote_spool_changes: true\n")
@@ -65,14 +65,14 @@ func TestPythonReadsOurs(t *testing.T) {
 		}
 	}
 	began := time.Now().Unix()
-	d.do("hadown", "-r", "kernel upgrade", "web")
-	d.do("hadown", "-r", "bücher \"50%\" <b>\nand more", "-e", "4000000000.25", "quoted")
-	d.do("hadown", "-r", "one port", "-P", "80", "web")
-	d.do("hadown", "-r", "a pod", "-P", "80", "-H", "2001:db8::1", "web")
-	d.do("hadown", "-r", "everything", "all")
+	d.mustRun("hadown", "-r", "kernel upgrade", "web")
+	d.mustRun("hadown", "-r", "bücher \"50%\" <b>\nand more", "-e", "4000000000.25", "quoted")
+	d.mustRun("hadown", "-r", "one port", "-P", "80", "web")
+	d.mustRun("hadown", "-r", "a pod", "-P", "80", "-H", "2001:db8::1", "web")
+	d.mustRun("hadown", "-r", "everything", "all")
 	post("/spool/posted/0/status", url.Values{"status": {"down"}, "reason": {"by hånd"}, "expiration": {"4000000000"}, "creation": {"1234.5"}})
 	post("/spool/posted/81/", url.Values{"status": {"down"}, "reason": {""}})
-	// Ours alone writes a state; to the tools of the original it is a key like any other, and the service is down.
+	// Only this hacheck writes a state. The Python tools ignore that key and treat the service as down.
 	drain := `{"reason": "drain it", "expiration": 4000000000.0, "creation": 1500000000.5, "state": "drain"}`
 	if err := os.WriteFile(filepath.Join(d.spool, "drained"), []byte(drain), 0o644); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestPythonReadsOurs(t *testing.T) {
 		{"posted:81", "", "", ""},
 		{"drained", "drain it", "4000000000.000000", "1500000000.500000"},
 	} {
-		got := pythonReads(t, d.spool, c.name)
+		got := readWithPython(t, d.spool, c.name)
 		if got.Up || got.Reason != c.reason || got.Expiration != c.expiration || c.creation != "" && got.Creation != c.creation {
 			t.Errorf("%s: Python reads %+v, want down, %q until %q since %q", c.name, got, c.reason, c.expiration, c.creation)
 		}
@@ -103,16 +103,15 @@ func TestPythonReadsOurs(t *testing.T) {
 			t.Errorf("%s: Python reads the keys %q, want %q", c.name, got.Keys, want)
 		}
 	}
-	d.do("haup", "web", "all", "posted")
+	d.mustRun("haup", "web", "all", "posted")
 	for _, name := range []string{"web", "all", "posted"} {
-		if got := pythonReads(t, d.spool, name); !got.Up {
+		if got := readWithPython(t, d.spool, name); !got.Up {
 			t.Errorf("%s after haup: Python reads %+v", name, got)
 		}
 	}
 }
 
-// TestPythonWritesOurs: what the tools of the original write, the daemon obeys with the very next request, and the
-// commands show.
+// TestPythonWritesOurs: the daemon obeys a file of the Python tools with the next request, and the commands show it.
 func TestPythonWritesOurs(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -148,8 +147,8 @@ func TestPythonWritesOurs(t *testing.T) {
 		} else if !paasta.MatchString(a.body) {
 			t.Errorf("%s %s: PaaSTA cannot read %q", c.action, c.argument, a.body)
 		}
-		if out, err := d.try("hastatus", "web"); code(err) != 1 || out != c.status {
-			t.Errorf("%s %s: hastatus says %q, exit %d; want %q, exit 1", c.action, c.argument, out, code(err), c.status)
+		if out, err := d.run("hastatus", "web"); exitCode(err) != 1 || out != c.status {
+			t.Errorf("%s %s: hastatus says %q, exit %d; want %q, exit 1", c.action, c.argument, out, exitCode(err), c.status)
 		}
 		pythonTool(t, d.spool, "remove", "web")
 		if a := d.get("/spool/web/80/"); a.code != 200 || a.body != "" {
@@ -157,18 +156,18 @@ func TestPythonWritesOurs(t *testing.T) {
 		}
 	}
 
-	// An expired one is none, and a renewal keeps since when it is down.
+	// An expired override has no effect. A renewal keeps the time since when the service is down.
 	pythonTool(t, d.spool, "write", "web", `{"reason": "over", "expiration": 5, "creation": 1}`)
 	if a := d.get("/spool/web/80/"); a.code != 200 {
 		t.Errorf("expired: %d %q, want 200", a.code, a.body)
 	}
 	pythonTool(t, d.spool, "write", "web", `{"reason": "r", "expiration": 4000000000, "creation": 1500000000.5}`)
-	d.do("hadown", "-r", "r", "web")
-	if got := pythonReads(t, d.spool, "web"); got.Creation != "1500000000.500000" || got.Expiration != "" {
+	d.mustRun("hadown", "-r", "r", "web")
+	if got := readWithPython(t, d.spool, "web"); got.Creation != "1500000000.500000" || got.Expiration != "" {
 		t.Errorf("renewed by hadown: Python reads %+v, want its own creation and no expiration", got)
 	}
 
-	// Written in place the file is empty for a moment. That may cost the reason, never the override.
+	// A file that is written in place is empty for a moment. The reason may be missing then, but the override holds.
 	const rewrites = 500
 	done := make(chan struct{})
 	go func() {
@@ -192,8 +191,8 @@ func TestPythonWritesOurs(t *testing.T) {
 	t.Logf("%d requests during %d rewrites", asked, rewrites)
 }
 
-// TestPaastaBounce is what the bounce of a cluster does to one machine: it downs 500 instances and asks for each, all at
-// once, as PaaSTA does it.
+// TestPaastaBounce simulates a PaaSTA bounce on one machine: it downs 500 instances and requests the state of each,
+// all at once.
 func TestPaastaBounce(t *testing.T) {
 	t.Parallel()
 	const instances = 500
@@ -229,7 +228,7 @@ func TestPaastaBounce(t *testing.T) {
 			}
 			var failed atomic.Int64
 			pair := func(i int) {
-				// As in drain_method hacheck: spool URL, status, reason, expiration.
+				// As in drain_method hacheck: spool URL, status, reason and expiration.
 				path := fmt.Sprintf("/spool/service%d.main/%d/status", i%7, 31000+i)
 				until := time.Now().Add(10 * time.Minute).Unix()
 				a, err := post(path, url.Values{"status": {"down"}, "reason": {fmt.Sprintf("Drained by Paasta %d", i)}, "expiration": {fmt.Sprint(until)}}, c.token)
@@ -267,7 +266,7 @@ func TestPaastaBounce(t *testing.T) {
 			if strings.Contains(d.out.String(), "s3cret") {
 				t.Error("the token is in the log")
 			}
-			// And the stop of the drain, after the bounce.
+			// The drain stops after the bounce.
 			parallel(50, func(i int) {
 				path := fmt.Sprintf("/spool/service%d.main/%d/status", i%7, 31000+i)
 				if a, err := post(path, url.Values{"status": {"up"}}, c.token); err != nil || a.code != 200 {

@@ -2,4 +2,4 @@
 
 package test
 
-const underRace = false
+const raceEnabled = false

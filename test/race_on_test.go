@@ -2,5 +2,5 @@
 
 package test
 
-// underRace: the test binary has the race detector, so the commands it builds get it too.
-const underRace = true
+// raceEnabled reports whether the test binary has the race detector. The daemon is then built with it as well.
+const raceEnabled = true

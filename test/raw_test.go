@@ -23,7 +23,7 @@ type rawCase struct {
 	wants []string
 }
 
-// readTable reads a table of testdata: quoted strings, "=>", a code and more quoted strings, as Go quotes them.
+// readTable reads a table of testdata. A line has Go strings, "=>", a code and further Go strings.
 func readTable(t *testing.T, file string, expand func(string) string) []rawCase {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", file))
@@ -72,22 +72,22 @@ func readTable(t *testing.T, file string, expand func(string) string) []rawCase 
 	return cases
 }
 
-// rawAnswer is an answer as it came over the connection.
+// rawAnswer is an HTTP answer, read without net/http.
 type rawAnswer struct {
 	code int
 	head []string
 	body string
 }
 
-// raw sends bytes on a connection of its own and reads one answer. After it nothing more may come.
-func raw(addr, method, request string) (rawAnswer, error) {
+// exchangeRaw sends bytes on a new connection and reads one answer. Further bytes are an error.
+func exchangeRaw(addr, method, request string) (rawAnswer, error) {
 	var a rawAnswer
 	conn, err := dial(addr)
 	if err != nil {
 		return a, err
 	}
 	defer conn.Close()
-	// A server may answer before it has read all, and close: what it said counts.
+	// A server may answer and close before it has read the whole request. The answer counts.
 	_, writeErr := io.WriteString(conn, request)
 	var head strings.Builder
 	r := bufio.NewReader(conn)
@@ -113,7 +113,7 @@ func raw(addr, method, request string) (rawAnswer, error) {
 		return a, fmt.Errorf("read the body: %w", err)
 	}
 	a.code, a.body = resp.StatusCode, string(body)
-	// A body where none belongs would be taken for the next answer on a kept connection.
+	// On a keep-alive connection, a client would read an unexpected body as the next answer.
 	if c, ok := conn.(*net.TCPConn); ok {
 		_ = c.CloseWrite()
 	}
@@ -148,8 +148,8 @@ func (c rawCase) check(a rawAnswer) error {
 	return nil
 }
 
-// echo is the service of testdata/requests.txt.
-func echo(name string) http.HandlerFunc {
+// echoService is the service of testdata/requests.txt.
+func echoService(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Toy", name)
 		w.Header().Set("Set-Cookie", "a=b")
@@ -172,12 +172,13 @@ func echo(name string) http.HandlerFunc {
 	}
 }
 
-// TestRequests replays testdata/requests.txt: what the original answered, and what the contract changes in it.
+// TestRequests replays testdata/requests.txt: the answers of the original, with the differences that the contract
+// allows.
 func TestRequests(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	one := startService(t, "127.0.0.1", 0, echo("one"))
-	two := startService(t, "127.0.0.2", 0, echo("two"))
+	one := startService(t, "127.0.0.1", 0, echoService("one"))
+	two := startService(t, "127.0.0.2", 0, echoService("two"))
 	repeat := regexp.MustCompile(`\{(.)\*([0-9]+)\}`)
 	places := strings.NewReplacer("{web}", strconv.Itoa(one.port), "{two}", strconv.Itoa(two.port), "{closed}", strconv.Itoa(freePort(t)))
 	cases := readTable(t, "requests.txt", func(s string) string {
@@ -193,15 +194,15 @@ func TestRequests(t *testing.T) {
 	}
 	for _, c := range cases {
 		method, _, _ := strings.Cut(c.give[0], " ")
-		a, err := raw(d.addr, method, strings.Join(c.give, "\r\n")+"\r\n\r\n")
+		a, err := exchangeRaw(d.addr, method, strings.Join(c.give, "\r\n")+"\r\n\r\n")
 		if err == nil {
 			err = c.check(a)
 		}
 		if err != nil {
 			t.Errorf("requests.txt:%d: %.300q: %v", c.line, c.give, err)
 		}
-		// HAProxy takes every 2xx and 3xx for healthy, so none may be of our making; one that the service
-		// itself gave is in its case.
+		// HAProxy treats every 2xx and 3xx as healthy, so hacheck may send none of its own. A case lists those of the
+		// service.
 		if a.code/100 == 3 && c.code/100 != 3 {
 			t.Errorf("requests.txt:%d: answered %d, which balancers take for healthy", c.line, a.code)
 		}
@@ -211,8 +212,8 @@ func TestRequests(t *testing.T) {
 // paasta is how PaaSTA reads the answer of a service that is down; a body that does not match crashes it.
 var paasta = regexp.MustCompile(`^Service (?P<service>.+) in (?P<state>.+) state(?: since (?P<since>[0-9.]+))?(?: until (?P<until>[0-9.]+))?(?:: (?P<reason>.*))?$`)
 
-// TestOverrideFiles lays the files of testdata/overrides.txt into the spool directory, as anything may: the very
-// next request shows it, and whatever is in a file, the answer is one that the readers of the original can parse.
+// TestOverrideFiles writes the files of testdata/overrides.txt into the spool directory. The next request shows each
+// override, and the readers of the original can parse the answer to any file.
 func TestOverrideFiles(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
@@ -225,7 +226,7 @@ func TestOverrideFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		a, err := raw(d.addr, "GET", "GET /spool/web/80/ HTTP/1.0\r\n\r\n")
+		a, err := exchangeRaw(d.addr, "GET", "GET /spool/web/80/ HTTP/1.0\r\n\r\n")
 		if err == nil {
 			err = c.check(a)
 		}

@@ -19,8 +19,8 @@ import (
 	"hacheck/test/checktest"
 )
 
-// The examples in README.md and docs/*.md are run as they stand. A block is run when the line before its fence
-// is the comment <!-- test -->:
+// These tests run the examples in README.md and docs/*.md. They run a block if the line before its fence is the comment
+// <!-- test -->:
 //
 //	<!-- test -->
 //	```console
@@ -29,18 +29,17 @@ import (
 //	Service web in down state since ...: kernel upgrade
 //	```
 //
-// A line that begins with "$ " is given to a shell, one that begins with "> " continues it; what follows is what the
-// command has to print, stdout and stderr together, where "..." stands for anything on one line and a line "..." alone
-// for any lines. All blocks of a page are one session in one shell, in an empty directory in which bin/ has the
-// commands, which are on the PATH too. The last command's exit code is in $?, as in any shell.
+// A line that begins with "$ " is a command for a shell, and a line that begins with "> " continues it. The lines after
+// it are the expected output, stdout and stderr together. "..." matches any text in a line, and a line "..." matches any
+// lines. All blocks of a page are one session in one shell. It starts in an empty directory; bin/ has the commands and is
+// in the PATH. $? has the exit code of the last command.
 //
-// "make run" starts the daemon by that very target and leaves it running until the session ends, in the background
-// whether or not there is an & behind it; what it has to print, it has to print within a minute. So that a page can be
-// tested beside a daemon that runs on this machine, 3333 is another port during the test, in commands, in what they print
-// and where the commands look for a daemon when they are not told; and run/spool is below the empty directory. On 8099 nothing
-// listens: it is another port too, which refuses connections until the session ends.
+// "make run" starts the daemon with that target of the Makefile, in the background with or without an &, until the session
+// ends. Its expected output must come within a minute. The tests replace port 3333 by a free port, in commands, in output
+// and as the default of the commands, so that another daemon can run on this machine. run/spool is below the empty
+// directory. The tests replace 8099 by a port that refuses connections until the session ends.
 
-// example is one command of a page and what it has to print.
+// example is one command of a page and its expected output.
 type example struct {
 	line    int
 	command string
@@ -88,14 +87,14 @@ func examplesOf(text string) ([]example, error) {
 	return examples, nil
 }
 
-// printed reports whether the lines are what an example says.
-func printed(want, got []string) bool {
+// matchesOutput reports whether the printed lines match the expected output of an example.
+func matchesOutput(want, got []string) bool {
 	if len(want) == 0 {
 		return len(got) == 0
 	}
 	if want[0] == "..." {
 		for i := range len(got) + 1 {
-			if printed(want[1:], got[i:]) {
+			if matchesOutput(want[1:], got[i:]) {
 				return true
 			}
 		}
@@ -105,7 +104,7 @@ func printed(want, got []string) bool {
 		return false
 	}
 	expr := strings.ReplaceAll(regexp.QuoteMeta(want[0]), regexp.QuoteMeta("..."), ".*")
-	return regexp.MustCompile("^"+expr+"$").MatchString(got[0]) && printed(want[1:], got[1:])
+	return regexp.MustCompile("^"+expr+"$").MatchString(got[0]) && matchesOutput(want[1:], got[1:])
 }
 
 // TestExamples runs the examples of the pages.
@@ -148,8 +147,8 @@ func runExamples(t *testing.T, examples []example) {
 	if err := os.Mkdir(bins, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// The commands, with the test's port where they would look at the standard one. The last -p counts, so a
-	// page may still name another.
+	// Wrappers of the commands with the port of the test as the default. The last -p counts, so a page can still name
+	// another port.
 	for _, name := range []string{"haup", "hadown", "hastatus", "halist", "hashowdowned"} {
 		script := fmt.Sprintf("#!/bin/sh\nexec %s -p %s \"$@\"\n", bin(t, name), port)
 		if err := os.WriteFile(filepath.Join(bins, name), []byte(script), 0o755); err != nil {
@@ -166,7 +165,7 @@ func runExamples(t *testing.T, examples []example) {
 		for i := range want {
 			want[i] = ports.Replace(e.want[i])
 		}
-		// Blank lines at the end of a block are there for the reader.
+		// Blank lines at the end of a block are not output.
 		for len(want) > 0 && want[len(want)-1] == "" {
 			want = want[:len(want)-1]
 		}
@@ -174,40 +173,40 @@ func runExamples(t *testing.T, examples []example) {
 			d := startMakeRun(t, dir, port)
 			eventually(t, func() error {
 				got := strings.Split(strings.TrimRight(d.out.String(), "\n"), "\n")
-				if len(want) > 0 && !printed(want, got) {
+				if len(want) > 0 && !matchesOutput(want, got) {
 					return fmt.Errorf("line %d: make run printed:\n%s\nwant:\n%s", e.line, strings.Join(got, "\n"), strings.Join(want, "\n"))
 				}
 				return nil
 			})
 			continue
 		}
-		if got := s.run(command); !printed(want, got) {
+		if got := s.run(command); !matchesOutput(want, got) {
 			t.Errorf("line %d: %s\nprinted:\n%s\nwant:\n%s", e.line, command, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 }
 
-// startMakeRun starts the daemon by the Makefile, with the port and the directories of the session.
+// startMakeRun starts the daemon with make run, with the port and the directories of the session.
 func startMakeRun(t *testing.T, dir, port string) *process {
 	t.Helper()
 	args := []string{"PORT=" + port, "SPOOL=" + filepath.Join(dir, "run/spool"), "BIN=" + filepath.Join(dir, "made")}
-	// Building may take longer than any server's start.
-	build := exec.Command(tool(t, "make"), append(args, "build")...)
+	// The build takes longer than the start of a server.
+	build := exec.Command(findTool(t, "make"), append(args, "build")...)
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
 	}
-	d := start(t, tool(t, "make"), append(args, "-C", "..", "run")...)
-	d.ready(t, net.JoinHostPort("127.0.0.1", port))
+	d := start(t, findTool(t, "make"), append(args, "-C", "..", "run")...)
+	d.waitReady(t, net.JoinHostPort("127.0.0.1", port))
 	return d
 }
 
-// makeRun reports whether the command starts the daemon.
+// makeRun reports whether the command is make run.
 func makeRun(command string) bool {
 	return strings.TrimRight(command, " &") == "make run"
 }
 
-// session is a shell that runs one command after the other, in one environment.
+// session is a shell that runs one command after the other in one environment.
 type session struct {
 	t     *testing.T
 	stdin io.Writer
@@ -216,9 +215,9 @@ type session struct {
 
 func startSession(t *testing.T, dir, bins string) *session {
 	t.Helper()
-	cmd := exec.Command(tool(t, "bash"), "--noprofile", "--norc")
+	cmd := exec.Command(findTool(t, "bash"), "--noprofile", "--norc")
 	cmd.Dir = dir
-	cmd.SysProcAttr = dieWithUs()
+	cmd.SysProcAttr = killWithParent()
 	cmd.Env = append(os.Environ(), "PATH="+bins+":"+os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME="+dir, "no_proxy=*")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -254,17 +253,17 @@ func startSession(t *testing.T, dir, bins string) *session {
 	return s
 }
 
-// run gives the shell a command and returns the lines it prints, up to a line of our own behind it. The exit code
-// goes round that line, so that the next command finds it in $?.
+// run sends a command to the shell and returns the lines that it prints, up to an end line of the test. The next
+// command still finds the exit code in $?.
 func (s *session) run(command string) []string {
 	s.t.Helper()
 	const end = "-- end of command --"
-	// The command has no stdin: one that reads would eat the commands after it.
+	// The command has no stdin: otherwise it could read the commands after it.
 	if _, err := fmt.Fprintf(s.stdin, "{ %s\n} </dev/null; code=$?; printf '\\n%s\\n'; (exit $code)\n", command, end); err != nil {
 		s.t.Fatalf("%s: the shell has ended: %v", command, err)
 	}
 	var got []string
-	timeout := time.After(patience)
+	timeout := time.After(waitLimit)
 	for {
 		select {
 		case l, ok := <-s.lines:
@@ -281,12 +280,12 @@ func (s *session) run(command string) []string {
 			}
 			return got
 		case <-timeout:
-			s.t.Fatalf("%s: not done after %v, so far\n%s", command, patience, strings.Join(got, "\n"))
+			s.t.Fatalf("%s: not done after %v, so far\n%s", command, waitLimit, strings.Join(got, "\n"))
 		}
 	}
 }
 
-// TestExamplesOf tries the test of the examples on a page of its own.
+// TestExamplesOf tests the parser of the examples.
 func TestExamplesOf(t *testing.T) {
 	page := strings.ReplaceAll(`
 '''console
@@ -335,7 +334,7 @@ text
 			t.Errorf("%q: error %v, want one with %q", bad, err, want)
 		}
 	}
-	if printed([]string{"a"}, nil) || printed(nil, []string{"a"}) || printed([]string{"a..c"}, []string{"abc"}) || !printed([]string{"a...c"}, []string{"abc"}) {
+	if matchesOutput([]string{"a"}, nil) || matchesOutput(nil, []string{"a"}) || matchesOutput([]string{"a..c"}, []string{"abc"}) || !matchesOutput([]string{"a...c"}, []string{"abc"}) {
 		t.Error("printed does not tell what was printed")
 	}
 }

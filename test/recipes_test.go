@@ -4,24 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// docs/haproxy.md is tested as it stands: the blocks behind a line <!-- recipe: NAME --> are run, and no block of
-// a configuration or a script is without one. Only addresses and ports are others, and HAProxy checks ten times as often.
+// These tests run the blocks of docs/haproxy.md that follow a line <!-- recipe: NAME -->. Every block with a configuration
+// or a script must have such a line. The tests only change addresses, ports and the check interval.
 
 const haproxyPage = "../docs/haproxy.md"
 
@@ -82,7 +75,7 @@ func recipesOf(page string) (map[string]recipe, error) {
 	return found, nil
 }
 
-// TestRecipesOf tries the reader of the page.
+// TestRecipesOf tests the parser of the page.
 func TestRecipesOf(t *testing.T) {
 	t.Parallel()
 	got, err := recipesOf("a\n<!-- recipe: one -->\n```sh\nx\n  y\n```\nb\n")
@@ -101,16 +94,16 @@ func TestRecipesOf(t *testing.T) {
 	}
 }
 
-// scene is what the page speaks of: two servers with a service, hacheck and its agent.
-type scene struct {
+// recipeSetup is the setup that the page describes: two servers with a service, hacheck and its agent.
+type recipeSetup struct {
 	t                     *testing.T
 	hosts                 []*host
 	service, other, front int // ports
-	words                 *strings.Replacer
+	replacer              *strings.Replacer
 }
 
-// newScene starts the hachecks with the options of a line "hacheck ..." of the page, and the services.
-func newScene(t *testing.T, line string) *scene {
+// startRecipeSetup starts the hachecks, with the options of a line "hacheck ..." of the page, and the services.
+func startRecipeSetup(t *testing.T, line string) *recipeSetup {
 	t.Helper()
 	agent := freePort(t)
 	args := strings.Fields(line)
@@ -120,32 +113,32 @@ func newScene(t *testing.T, line string) *scene {
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "3334", strconv.Itoa(agent))
 	}
-	s := sceneOf(t, hosts(t, 2, "cache_time: 0\n", args[min(1, len(args)):]...), agent)
-	s.serve()
+	s := newRecipeSetup(t, startHosts(t, 2, "cache_time: 0\n", args[min(1, len(args)):]...), agent)
+	s.startServices()
 	return s
 }
 
-// serve starts the services.
-func (s *scene) serve() {
+// startServices starts the services.
+func (s *recipeSetup) startServices() {
 	s.t.Helper()
 	for i, h := range s.hosts {
-		startWork(s.t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
-		startWork(s.t, h.ip, s.other, "api")
+		startBlockingService(s.t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
+		startBlockingService(s.t, h.ip, s.other, "api")
 	}
 }
 
-// sceneOf is the scene on hosts whose hachecks run, without services.
-func sceneOf(t *testing.T, both []*host, agent int) *scene {
-	s := &scene{t: t, hosts: both, service: freePort(t), other: freePort(t), front: freePort(t)}
-	s.words = strings.NewReplacer(
+// newRecipeSetup returns a setup on hosts whose hachecks run, without services.
+func newRecipeSetup(t *testing.T, both []*host, agent int) *recipeSetup {
+	s := &recipeSetup{t: t, hosts: both, service: freePort(t), other: freePort(t), front: freePort(t)}
+	s.replacer = strings.NewReplacer(
 		"10.0.0.5:", "127.0.0.1:", "10.0.0.6:", "127.0.0.2:", "8080", strconv.Itoa(s.service), "8081", strconv.Itoa(s.other),
 		"3333", strconv.Itoa(both[0].port), "3334", strconv.Itoa(agent), "inter 2s", "inter 200ms",
 	)
 	return s
 }
 
-// balance starts HAProxy with a recipe and a frontend to its first backend.
-func (s *scene) balance(r recipe, front int, lines ...string) *haproxy {
+// startHAProxy starts HAProxy with a recipe and a frontend to its first backend.
+func (s *recipeSetup) startHAProxy(r recipe, front int, lines ...string) *haproxy {
 	s.t.Helper()
 	if r.language != "haproxy" {
 		s.t.Fatalf("line %d is not HAProxy's", r.line)
@@ -165,10 +158,10 @@ frontend front
     mode %s
     bind 127.0.0.1:%d
     default_backend %s
-%s`, strings.Join(lines, "\n"), mode, front, strings.Fields(r.text)[1], s.words.Replace(r.text)))
+%s`, strings.Join(lines, "\n"), mode, front, strings.Fields(r.text)[1], s.replacer.Replace(r.text)))
 }
 
-// setups are the recipes for HAProxy: the options of hacheck and the first server of each backend.
+// setups has the HAProxy recipes: the recipe with the command line of hacheck, the service, and the first server.
 var setups = map[string]struct {
 	hacheck string // the recipe with its command line
 	service string
@@ -183,7 +176,7 @@ var setups = map[string]struct {
 	"several":    {"agent's hacheck", "api", "api/api1"},
 }
 
-// TestRecipes: with each recipe HAProxy does what the page says.
+// TestRecipes: HAProxy does what the page says, with each recipe.
 func TestRecipes(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
@@ -193,17 +186,17 @@ func TestRecipes(t *testing.T) {
 		}
 	}
 	states := statesShown(t)
-	var list []scenario
+	var list []subtest
 	for name, setup := range setups {
-		list = append(list, scenario{name, func(t *testing.T) {
-			s := newScene(t, all[setup.hacheck].text)
-			lb := s.balance(all[name], s.front)
+		list = append(list, subtest{name, func(t *testing.T) {
+			s := startRecipeSetup(t, all[setup.hacheck].text)
+			lb := s.startHAProxy(all[name], s.front)
 			one := s.hosts[0]
-			lb.shows(map[string]string{setup.server: "UP"})
+			lb.waitForStates(map[string]string{setup.server: "UP"})
 			other := setup.server[:len(setup.server)-1] + "2"
-			weight := lb.rows()[setup.server]["weight"]
+			weight := lb.statByServer()[setup.server]["weight"]
 
-			// The table of what HAProxy shows, or for what it does not list the two lines that matter most.
+			// The rows of the table of states, or up and down for a recipe without rows.
 			rows := states[name]
 			if rows == nil {
 				rows = [][2]string{{"haup web", "UP"}, {"hadown web", map[bool]string{true: "DOWN (agent)", false: "DOWN"}[setup.hacheck != ""]}, {"haup web", "UP"}}
@@ -211,30 +204,30 @@ func TestRecipes(t *testing.T) {
 			for _, row := range rows {
 				command := strings.Fields(row[0])
 				command[len(command)-1] = setup.service
-				one.must(command[0], command[1:]...)
-				lb.shows(map[string]string{setup.server: row[1], other: "UP"})
-				if w := lb.rows()[setup.server]["weight"]; w != weight {
+				one.mustRunCommand(command[0], command[1:]...)
+				lb.waitForStates(map[string]string{setup.server: row[1], other: "UP"})
+				if w := lb.statByServer()[setup.server]["weight"]; w != weight {
 					t.Errorf("%s: weight %s, want %s as before", row[0], w, weight)
 				}
-				// A server that is out cannot be drained, so each row begins with one that is up.
-				one.must("haup", setup.service)
-				lb.shows(map[string]string{setup.server: "UP", other: "UP"})
+				// A drain needs a server that is up, so each row begins with one.
+				one.mustRunCommand("haup", setup.service)
+				lb.waitForStates(map[string]string{setup.server: "UP", other: "UP"})
 			}
-			one.must("hadown", "all", "-r", "the host")
-			lb.shows(map[string]string{setup.server: rows[1][1], other: "UP"})
-			one.must("haup", "all")
-			lb.shows(map[string]string{setup.server: "UP"})
+			one.mustRunCommand("hadown", "all", "-r", "the host")
+			lb.waitForStates(map[string]string{setup.server: rows[1][1], other: "UP"})
+			one.mustRunCommand("haup", "all")
+			lb.waitForStates(map[string]string{setup.server: "UP"})
 
-			b := one.balancers(setup.service).Balancers
+			b := one.balancerReport(setup.service).Balancers
 			if name != "check" && (len(b) != 1 || b[0].Server != setup.server || b[0].Sessions == nil) {
 				t.Errorf("hacheck knows %+v, want one row with the sessions of %s", b, setup.server)
 			}
 		}})
 	}
-	sideBySide(t, list)
+	runSubtests(t, list)
 }
 
-// statesShown reads the page's table of what HAProxy shows: by recipe, pairs of a command and a state.
+// statesShown returns the page's table of states in HAProxy: by recipe, pairs of a command and a state.
 func statesShown(t testing.TB) map[string][][2]string {
 	t.Helper()
 	page, err := os.ReadFile(haproxyPage)
@@ -265,209 +258,36 @@ func statesShown(t testing.TB) map[string][][2]string {
 	return states
 }
 
-// TestRecipeAgentListen: the port that a service has of its own serves HAProxy without agent-send.
+// TestRecipeAgentListen: with agent_listen, HAProxy needs no agent-send.
 func TestRecipeAgentListen(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
 	agent := freePort(t)
 	config := strings.ReplaceAll(all["agent_listen"].text, "0.0.0.0:3334", fmt.Sprintf("127.0.0.1:%d", agent))
-	one := hosts(t, 1, config)[0]
-	startWork(t, one.ip, agent+1, "web")
+	one := startHosts(t, 1, config)[0]
+	startBlockingService(t, one.ip, agent+1, "web")
 	lb := startHAProxy(t, fmt.Sprintf(`
 backend web
     server web1 127.0.0.1:%d check agent-check agent-port %d agent-inter 200ms
 `, agent+1, agent))
-	one.must("hadown", "web", "-r", "memory")
-	lb.shows(map[string]string{"web/web1": "DOWN (agent)"})
-	one.must("haup", "web")
-	lb.shows(map[string]string{"web/web1": "UP"})
+	one.mustRunCommand("hadown", "web", "-r", "memory")
+	lb.waitForStates(map[string]string{"web/web1": "DOWN (agent)"})
+	one.mustRunCommand("haup", "web")
+	lb.waitForStates(map[string]string{"web/web1": "UP"})
 }
 
-// TestRecipeInstance: an agent that is asked for an instance tells of overrides of that instance.
+// TestRecipeInstance: an agent check of an instance gets the overrides of that instance.
 func TestRecipeInstance(t *testing.T) {
 	t.Parallel()
 	all := recipes(t)
-	s := newScene(t, all["agent's hacheck"].text)
-	lb := s.balance(all["several"], s.front)
-	lb.shows(map[string]string{"web/web1": "UP", "api/api1": "UP"})
-	s.hosts[0].must("hadown", "api", "-P", strconv.Itoa(s.other), "--maint", "-r", "memory")
-	lb.shows(map[string]string{"web/web1": "UP", "api/api1": "MAINT", "api/api2": "UP"})
+	s := startRecipeSetup(t, all["agent's hacheck"].text)
+	lb := s.startHAProxy(all["several"], s.front)
+	lb.waitForStates(map[string]string{"web/web1": "UP", "api/api1": "UP"})
+	s.hosts[0].mustRunCommand("hadown", "api", "-P", strconv.Itoa(s.other), "--maint", "-r", "memory")
+	lb.waitForStates(map[string]string{"web/web1": "UP", "api/api1": "MAINT", "api/api2": "UP"})
 }
 
-// server is a real process, nginx, that is stopped and started as a host's service manager does.
-type server struct {
-	t    *testing.T
-	conf string
-	addr string
-
-	mu      sync.Mutex
-	process *process
-	starts  int
-}
-
-func newServer(t *testing.T, ip string, port int, name string) *server {
-	t.Helper()
-	dir := t.TempDir()
-	s := &server{t: t, conf: filepath.Join(dir, "nginx.conf"), addr: net.JoinHostPort(ip, strconv.Itoa(port))}
-	if err := os.WriteFile(s.conf, []byte(fmt.Sprintf(`
-daemon off;
-worker_processes 1;
-pid %[1]s/pid;
-error_log %[1]s/error.log;
-events { worker_connections 512; }
-http {
-    access_log off;
-    client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
-    server {
-        listen %[2]s;
-        location / { return 200 "%[3]s"; }
-        location /slow { limit_rate 1k; return 200 "%[4]s"; } # a second or two
-    }
-}
-`, dir, s.addr, name, strings.Repeat("slow ", 300))), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// systemctl does to the server what the command would.
-func (s *server) systemctl(verb string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch verb {
-	case "stop":
-		_ = s.process.cmd.Process.Signal(os.Interrupt) // fast: what is open is cut
-		<-s.process.done
-		return nil
-	case "start":
-		s.starts++
-		s.process = start(s.t, tool(s.t, "nginx"), "-e", "stderr", "-c", s.conf)
-		return nil // at once, as with most units
-	}
-	return fmt.Errorf("systemctl %s", verb)
-}
-
-// testRolling: the script of docs/haproxy.md, and the tasks for Ansible, restart two servers under load without
-// losing one request.
-func testRolling(t *testing.T, both []*host, agent int) {
-	all := recipes(t)
-	s := sceneOf(t, []*host{both[0].in(t), both[1].in(t)}, agent)
-	var servers []*server
-	for i, h := range s.hosts {
-		srv := newServer(t, h.ip, s.service, fmt.Sprintf("web%d", i+1))
-		if err := srv.systemctl("start"); err != nil {
-			t.Fatal(err)
-		}
-		servers = append(servers, srv)
-	}
-	ports := []int{s.front, freePort(t)}
-	var lbs []*haproxy
-	for i, port := range ports {
-		lb := s.balance(all["drain"], port, "global", fmt.Sprintf("    node lb%d", i+1))
-		lb.shows(map[string]string{"web/web1": "UP", "web/web2": "UP"})
-		lbs = append(lbs, lb)
-	}
-
-	// ssh goes to one of the two hosts, where the commands act on its spool and its hacheck; systemctl there
-	// asks this test, which is the parent of the servers.
-	manager := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f := strings.Split(r.URL.Path, "/") // /web1/stop/web
-		if len(f) != 4 || f[3] != "web" {
-			http.Error(w, "no such unit", http.StatusNotFound)
-			return
-		}
-		if err := servers[slices.Index([]string{"web1", "web2"}, f[1])].systemctl(f[2]); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-		}
-	}))
-	defer manager.Close()
-	dir := t.TempDir()
-	program := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"haup", "hadown"} {
-		program(name, `exec `+bin(t, name)+` --spool-root "$SPOOL" -p "$DAEMON" "$@"`)
-	}
-	program("systemctl", `exec curl -sSf -X POST "`+manager.URL+`/$HOST/$1/$2"`)
-	var cases strings.Builder
-	for i, h := range s.hosts {
-		fmt.Fprintf(&cases, "web%d) SPOOL=%s DAEMON=%s;;\n", i+1, h.spool, h.addr)
-	}
-	program("ssh", "HOST=$1\ncase $HOST in\n"+cases.String()+"*) echo no such host; exit 255;;\nesac\nexport HOST SPOOL DAEMON\nexec sh -c \"$2\"")
-	shell := func(script string) {
-		t.Helper()
-		cmd := exec.Command("sh", "-ec", script)
-		cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "no_proxy=*")
-		cmd.SysProcAttr = dieWithUs()
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		} else {
-			t.Logf("%s", out)
-		}
-	}
-
-	load := &load{t: t}
-	for _, port := range ports {
-		load.begin(fmt.Sprintf("http://127.0.0.1:%d/", port), 1000)
-		load.begin(fmt.Sprintf("http://127.0.0.1:%d/slow", port), 10)
-	}
-	script := all["rolling restart"]
-	if n := strings.Count(script.text, "\n"); n > 10 {
-		t.Errorf("the script of ten lines has %d", n)
-	}
-	shell(script.text)
-	for _, task := range ansibleTasks(t, all["ansible"]) {
-		shell("ssh web1 " + quote(task))
-	}
-	load.end()
-	for i, srv := range servers {
-		if want := 3 - i; srv.starts != want {
-			t.Errorf("web%d was started %d times, want %d", i+1, srv.starts, want)
-		}
-	}
-	for _, lb := range lbs {
-		for name, row := range lb.rows() {
-			if lost := row["econ"] + row["eresp"] + row["wredis"]; strings.Trim(lost, "0") != "" {
-				t.Errorf("%s: %s connections not opened, %s answers broken off, %s requests sent elsewhere", name, row["econ"], row["eresp"], row["wredis"])
-			}
-		}
-	}
-}
-
-// quote makes one word of text for a shell.
-func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
-
-// ansibleTasks returns what the tasks of the recipe do on a host, as lines for a shell.
-func ansibleTasks(t *testing.T, r recipe) []string {
-	t.Helper()
-	var plays []struct {
-		Serial int
-		Tasks  []struct {
-			Command string                       `yaml:"ansible.builtin.command"`
-			Unit    struct{ Name, State string } `yaml:"ansible.builtin.systemd_service"`
-		}
-	}
-	if err := yaml.Unmarshal([]byte(r.text), &plays); err != nil {
-		t.Fatalf("line %d: %v", r.line, err)
-	}
-	if len(plays) != 1 || plays[0].Serial != 1 || len(plays[0].Tasks) != 4 {
-		t.Fatalf("line %d: not one play with four tasks, for one host at a time: %+v", r.line, plays)
-	}
-	var lines []string
-	for _, task := range plays[0].Tasks {
-		if task.Unit.State == "restarted" {
-			lines = append(lines, "systemctl stop "+task.Unit.Name+" && systemctl start "+task.Unit.Name)
-		} else {
-			lines = append(lines, task.Command)
-		}
-	}
-	return lines
-}
-
-// testKubernetes: the command of preStop drains.
+// testKubernetes: the preStop command drains the server.
 func testKubernetes(t *testing.T, both []*host, agent int) {
 	all := recipes(t)
 	var pod struct {
@@ -487,52 +307,11 @@ func testKubernetes(t *testing.T, both []*host, agent int) {
 	command := pod.Spec.Containers[0].Lifecycle.PreStop.Exec.Command
 	command[len(command)-1] = "pod"
 	r := all["drain"]
-	r.text = strings.ReplaceAll(r.text, "/http/web/", "/http/pod/") // another test is at work with web
-	s := sceneOf(t, []*host{both[0].in(t), both[1].in(t)}, agent)
-	s.serve()
-	lb := s.balance(r, s.front)
-	lb.shows(map[string]string{"web/web1": "UP", "web/web2": "UP"})
-	s.hosts[0].must(command[0], command[1:]...)
-	lb.shows(map[string]string{"web/web1": "NOLB", "web/web2": "UP"})
-}
-
-// load is wrk.
-type load struct {
-	t     *testing.T
-	runs  []*process
-	least []int // requests of each
-}
-
-// begin asks url with eight connections that are kept alive, until end, and at least that many times.
-func (l *load) begin(url string, least int) {
-	l.t.Helper()
-	l.least = append(l.least, least)
-	l.runs = append(l.runs, start(l.t, tool(l.t, "wrk"), "-t", "1", "-c", "4", "-d", "120s", "--timeout", "10s", url))
-}
-
-var (
-	wrkRequests = regexp.MustCompile(`(\d+) requests in`)
-	wrkLost     = regexp.MustCompile(`(?m)^.*(Socket errors|Non-2xx).*$`)
-)
-
-// end stops asking. Not one request may have been lost.
-func (l *load) end() {
-	l.t.Helper()
-	for i, p := range l.runs {
-		_ = p.cmd.Process.Signal(os.Interrupt) // upon which it sums up
-		<-p.done
-		out := p.out.String()
-		m := wrkRequests.FindStringSubmatch(out)
-		if m == nil {
-			l.t.Errorf("wrk:\n%s", out)
-			continue
-		}
-		l.t.Logf("%s requests", m[1])
-		if n, err := strconv.Atoi(m[1]); err != nil || n < l.least[i] {
-			l.t.Errorf("no load:\n%s", out)
-		}
-		if lost := wrkLost.FindString(out); lost != "" {
-			l.t.Errorf("requests were lost:%s\n%s", lost, out)
-		}
-	}
+	r.text = strings.ReplaceAll(r.text, "/http/web/", "/http/pod/") // another test uses web
+	s := newRecipeSetup(t, []*host{both[0].forTest(t), both[1].forTest(t)}, agent)
+	s.startServices()
+	lb := s.startHAProxy(r, s.front)
+	lb.waitForStates(map[string]string{"web/web1": "UP", "web/web2": "UP"})
+	s.hosts[0].mustRunCommand(command[0], command[1:]...)
+	lb.waitForStates(map[string]string{"web/web1": "NOLB", "web/web2": "UP"})
 }

@@ -2,9 +2,7 @@ package test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,41 +13,14 @@ import (
 	"time"
 )
 
-// These tests are about the spool directory itself: it is unmounted, removed, not readable, or another one than the
-// daemon reads. Never may a command succeed whose override nobody obeys, nor a mount bring a service up.
+// These tests unmount or remove the spool directory, make it unreadable, or give the commands another one than the
+// daemon. A command must not succeed if no daemon obeys its override, and a mount must not bring a service up.
 
-// insideMounts is set, to where the commands are, in the child that has mounts of its own.
-const insideMounts = "HACHECK_TEST_MOUNTS"
+// TestUnmountedSpool: an override stays when its file system is unmounted, and the metric hacheck_spool_lost is 1 until
+// the file system is mounted again.
+func TestUnmountedSpool(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNS, unmountSpool) }
 
-// TestUnmountedSpool: the override of a file system that is unmounted stands, the metric tells, and all heals when the
-// file system is back.
-func TestUnmountedSpool(t *testing.T) {
-	if dir := os.Getenv(insideMounts); dir != "" {
-		built.once.Do(func() { built.dir = dir })
-		t.Cleanup(func() { built.dir = "" }) // the parent's to remove
-		withMounts(t)
-		return
-	}
-	t.Parallel()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestUnmountedSpool$", "-test.v", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), insideMounts+"="+filepath.Dir(bin(t, "hacheck")), "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if uid := os.Geteuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		t.Errorf("in a mount namespace: %v\n%s", err, out)
-	case err != nil:
-		t.Fatalf("make a mount namespace: %v; run the tests as root, or let users make namespaces", err)
-	}
-}
-
-func withMounts(t *testing.T) {
+func unmountSpool(t *testing.T) {
 	mount := func(source, target, fstype string, flags uintptr) {
 		t.Helper()
 		if err := syscall.Mount(source, target, fstype, flags, ""); err != nil {
@@ -74,11 +45,11 @@ func withMounts(t *testing.T) {
 			}
 			mount(source, point, fstype, flags)
 			d := startDaemonOn(t, spool, nil)
-			d.do("hadown", "web", "-r", "disk")
+			d.mustRun("hadown", "web", "-r", "disk")
 			if a := d.get("/spool/web/0/"); a.code != 503 {
 				t.Fatalf("before: %d %s", a.code, a.body)
 			}
-			eventually(t, func() error { return syscall.Unmount(point, 0) }) // busy while somebody looks
+			eventually(t, func() error { return syscall.Unmount(point, 0) }) // EBUSY while the daemon reads it
 			down := func(when string) {
 				t.Helper()
 				if a := d.get("/spool/web/0/"); a.code != 503 || !strings.Contains(a.body, "disk") {
@@ -97,17 +68,17 @@ func withMounts(t *testing.T) {
 			}
 			down("at once")
 			lost("1")
-			if out, err := d.try("hadown", "other", "-r", "below"); err != nil || d.get("/spool/other/0/").code != 503 || !strings.Contains(out, "mount") {
+			if out, err := d.run("hadown", "other", "-r", "below"); err != nil || d.get("/spool/other/0/").code != 503 || !strings.Contains(out, "mount") {
 				t.Errorf("hadown meanwhile: %v %s", err, out)
 			}
-			d.do("haup", "other")
+			d.mustRun("haup", "other")
 			mount(source, point, fstype, flags)
-			if how == "file system" { // which was another one, empty
+			if how == "file system" { // another, empty one
 				lost("1")
 			} else {
 				lost("0")
 			}
-			d.do("haup", "web")
+			d.mustRun("haup", "web")
 			if a := d.get("/spool/web/0/"); a.code != 200 {
 				t.Errorf("lifted: %d %s", a.code, a.body)
 			}
@@ -119,17 +90,15 @@ func withMounts(t *testing.T) {
 	}
 }
 
-// startDaemonOn starts hacheck on a spool directory. Where somebody is given it is a user of that number.
+// startDaemonOn starts hacheck on a spool directory. With as, it runs as that user.
 func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 	t.Helper()
-	d := &daemon{t: t, port: freePort(t), spool: spool}
-	d.addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(d.port))
-	d.url = "http://" + d.addr
+	d := newDaemon(t, "127.0.0.1", freePort(t), spool)
 	command := bin(t, "hacheck")
 	p := &process{name: "hacheck", done: make(chan struct{})}
-	if as != nil { // who may not look into the directory of the commands
+	if as != nil { // this user cannot read the directory of the commands
 		command = filepath.Join(filepath.Dir(spool), "hacheck")
-		if err := os.WriteFile(command, []byte(read(t, bin(t, "hacheck"))), 0o755); err != nil {
+		if err := os.WriteFile(command, []byte(readFile(t, bin(t, "hacheck"))), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,12 +120,12 @@ func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 		}
 	})
 	d.process = p
-	d.ready(t, d.addr)
+	d.waitReady(t, d.addr)
 	return d
 }
 
-// open makes a directory that every user may reach.
-func open(t *testing.T) string {
+// reachableDir returns a new directory that every user can reach.
+func reachableDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for p := dir; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
@@ -167,12 +136,12 @@ func open(t *testing.T) string {
 	return dir
 }
 
-// TestNobodyReads: a command fails when the daemon that answers reads another directory or cannot read this one, and
-// says which.
-func TestNobodyReads(t *testing.T) {
+// TestDaemonReadsOtherSpool: a command fails if the daemon reads another directory or cannot read this one. The
+// message names both directories.
+func TestDaemonReadsOtherSpool(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	d.do("hadown", "web", "-r", "why")
+	d.mustRun("hadown", "web", "-r", "why")
 	other := filepath.Join(t.TempDir(), "typo")
 	run := func(stdin string, args ...string) (stdout, stderr string, exit int) {
 		t.Helper()
@@ -180,7 +149,7 @@ func TestNobodyReads(t *testing.T) {
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		err := cmd.Run()
-		return out.String(), errs.String(), code(err)
+		return out.String(), errs.String(), exitCode(err)
 	}
 	port := strconv.Itoa(d.port)
 	for _, c := range []struct {
@@ -220,7 +189,7 @@ func TestNobodyReads(t *testing.T) {
 	if a := d.get("/spool/web/0/"); a.code != 200 {
 		t.Errorf("lifted: %d", a.code)
 	}
-	// No such question makes somebody who asks about a service.
+	// These requests of the commands are not recorded as requests of clients.
 	if a := d.get("/recent"); strings.Contains(a.body, `"db"`) {
 		t.Errorf("/recent: %s", a.body)
 	}
@@ -228,23 +197,23 @@ func TestNobodyReads(t *testing.T) {
 		t.Errorf("/balancers: %s", a.body)
 	}
 
-	// What does not answer holds a command up for a second, and is no failure.
+	// A daemon that hangs delays a command by a second and does not make it fail.
 	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	out, err := d.try("hadown", "db", "-r", "x")
+	out, err := d.run("hadown", "db", "-r", "x")
 	took := time.Since(began)
 	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if code(err) != 0 || !strings.Contains(out, "warning") || took < time.Second/2 || took > 20*time.Second {
+	if exitCode(err) != 0 || !strings.Contains(out, "warning") || took < time.Second/2 || took > 20*time.Second {
 		t.Errorf("beside a daemon that hangs: %v after %v: %s", err, took, out)
 	}
 }
 
-// TestRemovedSpool: after the spool was removed, the directory that root's hadown makes is one that the daemon reads,
-// or the command fails. (Somebody who is not root has the daemon be his own, which can read what he makes.)
+// TestRemovedSpool: after the spool directory was removed, hadown of root creates one that the daemon can read, or
+// fails. Without root, the test and the daemon are the same user.
 func TestRemovedSpool(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -254,7 +223,7 @@ func TestRemovedSpool(t *testing.T) {
 	}{{"parent of the daemon's user", 65534, 0}, {"parent of root", 0, 1}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			spool := filepath.Join(open(t), "spool")
+			spool := filepath.Join(reachableDir(t), "spool")
 			if err := os.Mkdir(spool, 0o750); err != nil {
 				t.Fatal(err)
 			}
@@ -270,20 +239,20 @@ func TestRemovedSpool(t *testing.T) {
 				c.exit = 0
 			}
 			d := startDaemonOn(t, spool, nobody)
-			d.do("hadown", "web", "-r", "why")
+			d.mustRun("hadown", "web", "-r", "why")
 			if a := d.get("/spool/web/0/"); a.code != 503 {
 				t.Fatalf("before: %d", a.code)
 			}
 			if err := os.RemoveAll(spool); err != nil {
 				t.Fatal(err)
 			}
-			out, err := d.try("haup", "web")
-			if a := d.get("/spool/web/0/"); code(err) != 1 || a.code != 503 || !strings.Contains(out, "cannot read "+spool) {
+			out, err := d.run("haup", "web")
+			if a := d.get("/spool/web/0/"); exitCode(err) != 1 || a.code != 503 || !strings.Contains(out, "cannot read "+spool) {
 				t.Errorf("haup without a directory: %v %s; web answers %d", err, out, a.code)
 			}
-			out, err = d.try("hadown", "db", "-r", "why")
-			if code(err) != c.exit || !strings.Contains(out, spool+" did not exist and was created") {
-				t.Errorf("hadown exits with %d, want %d: %s", code(err), c.exit, out)
+			out, err = d.run("hadown", "db", "-r", "why")
+			if exitCode(err) != c.exit || !strings.Contains(out, spool+" did not exist and was created") {
+				t.Errorf("hadown exits with %d, want %d: %s", exitCode(err), c.exit, out)
 			}
 			want := 503
 			if c.exit != 0 {

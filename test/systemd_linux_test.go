@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// TestSystemd has a real systemd run the units: testdata/systemd/life.sh crashes the daemon, breaks its configuration and
-// its socket, and says what must come of it. systemd is process 1 of namespaces of its own (testdata/systemd/boot.sh).
+// TestSystemd runs the units in a real systemd. testdata/systemd/life.sh crashes the daemon, breaks its configuration and
+// its socket, and checks the results. systemd is process 1 of its own namespaces (testdata/systemd/boot.sh).
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	// The daemon, which also crashes on SIGUSR1.
+	// This daemon also crashes on SIGUSR1.
 	sources, err := filepath.Abs("../cmd/hacheck")
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +42,8 @@ func TestSystemd(t *testing.T) {
 		}
 		paths = append(paths, path)
 	}
-	cmd := exec.CommandContext(t.Context(), tool(t, "unshare"), "--mount", "bash", paths[0], dir, paths[1], paths[2], binary)
-	cmd.SysProcAttr = dieWithUs()
+	cmd := exec.CommandContext(t.Context(), findTool(t, "unshare"), "--mount", "bash", paths[0], dir, paths[1], paths[2], binary)
+	cmd.SysProcAttr = killWithParent()
 	said, err := cmd.CombinedOutput() // systemd ends in its own way when it powers off
 	out, readErr := os.ReadFile(filepath.Join(dir, "out/out"))
 	if readErr != nil || !strings.HasSuffix(string(out), "DONE\n") {

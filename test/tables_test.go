@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,8 +17,8 @@ import (
 	"hacheck/internal/balancer"
 )
 
-// invent asks about n services that nobody else asks about, from one address.
-func (d *daemon) invent(from, prefix string, n int) {
+// requestInventedServices sends requests for n invented services from one address.
+func (d *daemon) requestInventedServices(from, prefix string, n int) {
 	d.t.Helper()
 	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", d.addr)
 	if err != nil {
@@ -27,7 +28,7 @@ func (d *daemon) invent(from, prefix string, n int) {
 	r := bufio.NewReader(conn)
 	const atOnce = 50
 	for i := 0; i < n; i += atOnce {
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(waitLimit))
 		var heads strings.Builder
 		for j := i; j < min(i+atOnce, n); j++ {
 			fmt.Fprintf(&heads, "GET /spool/%s%d/0/ HTTP/1.1\r\nHost: x\r\n\r\n", prefix, j)
@@ -46,8 +47,9 @@ func (d *daemon) invent(from, prefix string, n int) {
 	}
 }
 
-// balance has simulated balancers ask until the test ends, every 500 ms, and returns once each has asked.
-func balance(t *testing.T, lbs ...*simulated) {
+// runBalancers sends a check of each simulated balancer every 500 ms until the test ends. It returns after the first
+// check of each.
+func runBalancers(t *testing.T, lbs ...*simulatedBalancer) {
 	t.Helper()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -76,8 +78,8 @@ func balance(t *testing.T, lbs ...*simulated) {
 	}
 }
 
-// report is the document at /balancers about a service.
-func (d *daemon) report(service string) balancer.Report {
+// balancerReport returns the document at /balancers about a service.
+func (d *daemon) balancerReport(service string) balancer.Report {
 	d.t.Helper()
 	var r balancer.Report
 	if a := d.get("/balancers?service=" + service); json.Unmarshal([]byte(a.body), &r) != nil {
@@ -86,19 +88,19 @@ func (d *daemon) report(service string) balancer.Report {
 	return r
 }
 
-// TestInventedServices: a client that has filled the table of services before web is first asked about does not keep
-// web's balancer out. hadown --wait waits for its sessions, and ends once they are over, while the flood goes on.
+// TestInventedServices: a client that has filled the table of services does not displace a balancer that comes later.
+// hadown --wait waits for the balancer's sessions and ends after them, also during the flood.
 func TestInventedServices(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	d.invent("127.0.0.2", "invented-", 10_000)
-	lb := &simulated{addr: d.addr, from: "127.0.0.3", node: "lb1", path: "/spool/web/0/", state: "UP", sessions: 1}
-	balance(t, lb)
-	if r := d.report("web"); len(r.Services) != 1 || len(r.Balancers) != 1 || r.Balancers[0].Node != "lb1" {
+	d.requestInventedServices("127.0.0.2", "invented-", 10_000)
+	lb := &simulatedBalancer{addr: d.addr, from: "127.0.0.3", node: "lb1", path: "/spool/web/0/", state: "UP", sessions: 1}
+	runBalancers(t, lb)
+	if r := d.balancerReport("web"); len(r.Services) != 1 || len(r.Balancers) != 1 || r.Balancers[0].Node != "lb1" {
 		t.Fatalf("web's balancer is not known: %+v", r)
 	}
-	out, err := d.try("hadown", "-p", strconv.Itoa(d.port), "web", "-r", "why", "--wait=3s")
-	if code(err) != 3 || !strings.Contains(out, "lb1 (be/srv): DOWN, 1 session open") {
+	out, err := d.run("hadown", "-p", strconv.Itoa(d.port), "web", "-r", "why", "--wait=3s")
+	if exitCode(err) != 3 || !strings.Contains(out, "lb1 (be/srv): DOWN, 1 session open") {
 		t.Errorf("hadown with a session open: %v\n%s", err, out)
 	}
 	stop := make(chan struct{})
@@ -109,7 +111,7 @@ func TestInventedServices(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				d.invent("127.0.0.2", fmt.Sprintf("more-%d-", round), 1_000)
+				d.requestInventedServices("127.0.0.2", fmt.Sprintf("more-%d-", round), 1_000)
 			}
 		}
 	})
@@ -118,12 +120,12 @@ func TestInventedServices(t *testing.T) {
 	lb.mu.Lock()
 	lb.sessions = 0
 	lb.mu.Unlock()
-	out, err = d.try("hadown", "-p", strconv.Itoa(d.port), "web", "-r", "why", "--wait=60s")
-	if code(err) != 0 || !strings.Contains(out, "web: out with 1 balancer") {
+	out, err = d.run("hadown", "-p", strconv.Itoa(d.port), "web", "-r", "why", "--wait=60s")
+	if exitCode(err) != 0 || !strings.Contains(out, "web: out with 1 balancer") {
 		t.Errorf("hadown when all sessions are over: %v\n%s", err, out)
 	}
-	out, err = d.try("haup", "-p", strconv.Itoa(d.port), "web", "--wait=60s")
-	if code(err) != 0 || !strings.Contains(out, "web: up with 1 balancer") {
+	out, err = d.run("haup", "-p", strconv.Itoa(d.port), "web", "--wait=60s")
+	if exitCode(err) != 0 || !strings.Contains(out, "web: up with 1 balancer") {
 		t.Errorf("haup: %v\n%s", err, out)
 	}
 	if n := strings.Count(d.out.String(), "a table of clients is full"); n < 1 || n > 3 || !strings.Contains(d.out.String(), "client=127.0.0.2") {
@@ -131,39 +133,39 @@ func TestInventedServices(t *testing.T) {
 	}
 }
 
-// TestUnrecordedBalancer: where the balancer's own address has filled the table, the daemon cannot record that it asks
-// about web. It says so, and no command takes its silence for that of a service that nobody asks about.
+// TestUnrecordedBalancer: if the balancer's own address has filled the table, the daemon cannot record its requests.
+// It reports that, so that no command takes the service for one without balancers.
 func TestUnrecordedBalancer(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, "")
-	lb := &simulated{addr: d.addr, from: "127.0.0.2", node: "lb1", path: "/spool/web/0/", state: "UP", sessions: 1}
-	d.invent(lb.from, "invented-", 10_000)
+	lb := &simulatedBalancer{addr: d.addr, from: "127.0.0.2", node: "lb1", path: "/spool/web/0/", state: "UP", sessions: 1}
+	d.requestInventedServices(lb.from, "invented-", 10_000)
 	if err := lb.check(); err != nil {
 		t.Fatal(err)
 	}
-	if r := d.report("web"); len(r.Unrecorded) != 1 || r.Unrecorded[0].Service != "web" || r.Unrecorded[0].Client != lb.from {
+	if r := d.balancerReport("web"); len(r.Unrecorded) != 1 || r.Unrecorded[0].Service != "web" || r.Unrecorded[0].Client != lb.from {
 		t.Errorf("unrecorded: %+v", r.Unrecorded)
 	}
-	if r := d.report("other"); len(r.Unrecorded) != 0 {
+	if r := d.balancerReport("other"); len(r.Unrecorded) != 0 {
 		t.Errorf("unrecorded of a service that nobody asks about: %+v", r.Unrecorded)
 	}
 	port := strconv.Itoa(d.port)
-	// 12 s are more than what the commands trust a silence after.
+	// After 12 s without a request, the commands would otherwise believe that there is no balancer.
 	for _, args := range [][]string{{"hadown", "-r", "why", "--wait=12s"}, {"haup", "--wait=2s"}} {
-		out, err := d.try(args[0], append([]string{"-p", port, "web"}, args[1:]...)...)
-		if code(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "block it with a firewall and run the command again") {
+		out, err := d.run(args[0], append([]string{"-p", port, "web"}, args[1:]...)...)
+		if exitCode(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about web") || !strings.Contains(out, "block it with a firewall and run the command again") {
 			t.Errorf("%s: %v\n%s", args, err, out)
 		}
 	}
-	if out, err := d.try("hadown", "-p", port, "web", "-r", "why", "--safe"); code(err) != 1 {
+	if out, err := d.run("hadown", "-p", port, "web", "-r", "why", "--safe"); exitCode(err) != 1 {
 		t.Errorf("hadown --safe: %v\n%s", err, out)
 	}
 }
 
-// TestInventedAgents: the same by way of the agent's port.
+// TestInventedAgents: invented services on the agent port do not displace the agent connections of a balancer.
 func TestInventedAgents(t *testing.T) {
 	t.Parallel()
-	d := startDaemonWith(t, "-A")
+	d := startAgentDaemon(t)
 	ask := func(from string, names ...string) {
 		t.Helper()
 		for _, name := range names {
@@ -171,7 +173,7 @@ func TestInventedAgents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = conn.SetDeadline(time.Now().Add(patience))
+			_ = conn.SetDeadline(time.Now().Add(waitLimit))
 			_, _ = io.WriteString(conn, name+"\n")
 			if _, err := io.ReadAll(conn); err != nil {
 				t.Fatal(err)
@@ -186,20 +188,20 @@ func TestInventedAgents(t *testing.T) {
 	ask("127.0.0.2", names...)
 	ask("127.0.0.3", "web", "web", "web")
 	ask("127.0.0.2", "api")
-	// "all" is of the connection that has waited for the port.
-	if r := d.report("web"); len(r.Agents) != 2 || r.Agents[1].Address != "127.0.0.3" || len(r.Unrecorded) != 0 {
+	// The first row, "all", belongs to the connection of waitReady.
+	if r := d.balancerReport("web"); len(r.Agents) != 2 || r.Agents[1].Address != "127.0.0.3" || len(r.Unrecorded) != 0 {
 		t.Errorf("web: %+v, %+v", r.Agents, r.Unrecorded)
 	}
-	if r := d.report("api"); len(r.Agents) != 1 || len(r.Unrecorded) != 1 || r.Unrecorded[0].Client != "127.0.0.2" {
+	if r := d.balancerReport("api"); len(r.Agents) != 1 || len(r.Unrecorded) != 1 || r.Unrecorded[0].Client != "127.0.0.2" {
 		t.Errorf("api: %+v, %+v", r.Agents, r.Unrecorded)
 	}
-	out, err := d.try("hadown", "-p", strconv.Itoa(d.port), "api", "-r", "why", "--wait=1s")
-	if code(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about api") {
+	out, err := d.run("hadown", "-p", strconv.Itoa(d.port), "api", "-r", "why", "--wait=1s")
+	if exitCode(err) != 3 || !strings.Contains(out, "127.0.0.2 asked about api") {
 		t.Errorf("hadown: %v\n%s", err, out)
 	}
 }
 
-// TestManyServicesOfOneBalancer: thousands of services that one balancer asks about each have their row.
+// TestManyServicesOfOneBalancer: thousands of services of one balancer have a row each.
 func TestManyServicesOfOneBalancer(t *testing.T) {
 	t.Parallel()
 	const services = 6_000
@@ -234,15 +236,13 @@ type agentDaemon struct {
 	agent string
 }
 
-// startDaemonWith starts a daemon with an agent port at the given flag.
-func startDaemonWith(t *testing.T, flag string) *agentDaemon {
+// startAgentDaemon starts a daemon with an agent port.
+func startAgentDaemon(t *testing.T) *agentDaemon {
 	t.Helper()
-	port, agent := freePort(t), freePort(t)
-	d := &daemon{t: t, port: port, spool: t.TempDir() + "/spool", addr: "127.0.0.1:" + strconv.Itoa(port)}
-	d.url = "http://" + d.addr
-	d.process = start(t, bin(t, "hacheck"), "-B", "127.0.0.1", "-p", strconv.Itoa(port), flag, strconv.Itoa(agent), "--spool-root", d.spool)
-	d.ready(t, d.addr)
+	agent := freePort(t)
+	d := newDaemon(t, "127.0.0.1", freePort(t), filepath.Join(t.TempDir(), "spool"))
+	d.launch(bin(t, "hacheck"), "-A", strconv.Itoa(agent))
 	a := &agentDaemon{d, "127.0.0.1:" + strconv.Itoa(agent)}
-	d.ready(t, a.agent)
+	d.waitReady(t, a.agent)
 	return a
 }

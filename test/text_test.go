@@ -15,11 +15,11 @@ import (
 	"unicode/utf8"
 )
 
-// nastyLine is nasty without what no command line, file name or header can hold, or a check would refuse.
-var nastyLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(nasty)
+// controlLine is nasty without what no command line, file name or header can hold, or a check would refuse.
+var controlLine = strings.NewReplacer("\n", " ", "\r", " ", "/", "_").Replace(controlText)
 
-// TestTextOnTheTerminal goes through the commands that repeat what a file, a service or their own command line
-// says: neither their lines nor their JSON have a character that a terminal obeys, and the JSON loses none.
+// TestTextOnTheTerminal: commands print text of files, services and their own command line without characters that a
+// terminal obeys. Their JSON has the complete text.
 func TestTextOnTheTerminal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -31,14 +31,14 @@ func TestTextOnTheTerminal(t *testing.T) {
 		}
 		return path
 	}
-	evil := startNasty(t)
+	evil := startControlTextService(t)
 	yaml := strconv.QuoteToASCII // YAML has the same escapes
 	checks := write("checks.yaml", "- {type: redis, host: 127.0.0.1, port: "+evil+"}\n"+
-		"- {type: http, url: "+yaml("http://127.0.0.1:"+evil+"/\u202e\u009b")+", tags: ["+yaml(nastyLine)+"]}\n"+
+		"- {type: http, url: "+yaml("http://127.0.0.1:"+evil+"/\u202e\u009b")+", tags: ["+yaml(controlLine)+"]}\n"+
 		"- {type: memcache, host: 127.0.0.1, port: "+evil+"}\n")
-	wrong := write("wrong.yaml", yaml(nastyLine)+": 1\ncache_time: "+yaml(nastyLine)+"\nservices: {web: {checks: [{type: "+yaml(nastyLine)+"}]}}\n")
-	wrongChecks := write("wrong-checks.yaml", "- {type: "+yaml(nastyLine)+", "+yaml(nastyLine)+": 1}\n- {type: tcp, host: h, port: "+yaml(nastyLine)+"}\n")
-	nastyDir := filepath.Join(dir, nastyLine)
+	wrong := write("wrong.yaml", yaml(controlLine)+": 1\ncache_time: "+yaml(controlLine)+"\nservices: {web: {checks: [{type: "+yaml(controlLine)+"}]}}\n")
+	wrongChecks := write("wrong-checks.yaml", "- {type: "+yaml(controlLine)+", "+yaml(controlLine)+": 1}\n- {type: tcp, host: h, port: "+yaml(controlLine)+"}\n")
+	nastyDir := filepath.Join(dir, controlLine)
 
 	for _, c := range []struct {
 		command  string
@@ -96,32 +96,32 @@ func TestTextOnTheTerminal(t *testing.T) {
 	} {
 		words := strings.Fields(c.command)
 		for i := range words {
-			words[i] = strings.NewReplacer("NASTY", nastyLine, "DIR", nastyDir, "WRONGCHECKS", wrongChecks, "WRONG", wrong, "CHECKS", checks).Replace(words[i])
+			words[i] = strings.NewReplacer("NASTY", controlLine, "DIR", nastyDir, "WRONGCHECKS", wrongChecks, "WRONG", wrong, "CHECKS", checks).Replace(words[i])
 		}
 		if words[0] != "hacheck" && !strings.Contains(c.command, "--spool-root") {
 			words = append(words, "--spool-root", spool)
 		}
 		cmd := exec.Command(bin(t, words[0]), words[1:]...)
-		cmd.SysProcAttr = dieWithUs()
+		cmd.SysProcAttr = killWithParent()
 		var stdout, stderr strings.Builder
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		_ = cmd.Run() // most of them fail, as they should
 		if stdout.Len()+stderr.Len() == 0 && !strings.HasPrefix(c.command, "hadown web -r") && !strings.HasPrefix(c.command, "haup") {
 			t.Errorf("%s says nothing", c.command)
 		}
-		plainText(t, "stdout of "+c.command, stdout.String())
-		plainText(t, "stderr of "+c.command, stderr.String())
+		expectPlainText(t, "stdout of "+c.command, stdout.String())
+		expectPlainText(t, "stderr of "+c.command, stderr.String())
 		if !utf8.ValidString(stdout.String() + stderr.String()) {
 			t.Errorf("%s prints what is no UTF-8: %q%q", c.command, stdout.String(), stderr.String())
 		}
-		if c.lossless && !hasString(t, stdout.String(), nastyLine) {
+		if c.lossless && !hasString(t, stdout.String(), controlLine) {
 			t.Errorf("%s: its JSON has not the text as it was given: %s", c.command, stdout.String())
 		}
 	}
 }
 
-// startNasty serves text that no terminal should get, and returns the port.
-func startNasty(t *testing.T) string {
+// startControlTextService starts a TCP service that sends control characters. It returns the port.
+func startControlTextService(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -134,7 +134,7 @@ func startNasty(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(c, "-"+nastyLine+"\r\n"+nasty)
+			_, _ = io.WriteString(c, "-"+controlLine+"\r\n"+controlText)
 			c.Close()
 		}
 	}()
@@ -159,35 +159,35 @@ func hasString(t *testing.T, text, want string) bool {
 	}
 }
 
-// TestTextOfTheDaemon goes through what the daemon answers and logs of texts that clients, services and operators
-// send: a terminal that shows it with curl or tail obeys none of it.
+// TestTextOfTheDaemon: the answers and the log of the daemon contain no character that a terminal obeys, with any
+// text of clients, services and operators.
 func TestTextOfTheDaemon(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			evil := startNasty(t)
+			servicePort := startControlTextService(t)
 			agent := freePort(t)
 			script := filepath.Join(t.TempDir(), "script")
-			if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s' '"+strings.ReplaceAll(nasty, "'", "")+"'; exit 1\n"), 0o700); err != nil {
+			if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s' '"+strings.ReplaceAll(controlText, "'", "")+"'; exit 1\n"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			d := startDaemon(t, fmt.Sprintf("log_format: %s\nallow_remote_spool_changes: true\nservices:\n  scripted:\n    checks: [{type: script, command: [%s]}]\n    agent_listen: 127.0.0.1:%d\n", format, script, agent))
-			for name, content := range map[string]string{"web": nasty, nastyLine: "x", "agent": `{"reason": "\u202e\u009b\u200f` + "\u061c" + `"}`, "scripted:80": `"` + nastyLine[:20] + `"`} {
+			for name, content := range map[string]string{"web": controlText, controlLine: "x", "agent": `{"reason": "\u202e\u009b\u200f` + "\u061c" + `"}`, "scripted:80": `"` + controlLine[:20] + `"`} {
 				if err := os.WriteFile(filepath.Join(d.spool, name), []byte(content), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
 			requests := []string{
-				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; port=" + nastyLine + "; node=" + nastyLine + "; name=be/" + nastyLine + "\r\n",
-				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; address=" + nastyLine + "\r\n",
-				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: " + nastyLine + "\r\n",
+				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; port=" + controlLine + "; node=" + controlLine + "; name=be/" + controlLine + "\r\n",
+				"GET /tcp/web2/80 HTTP/1.0\r\nX-Haproxy-Server-State: UP; address=" + controlLine + "\r\n",
+				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: " + controlLine + "\r\n",
 				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: \u202e\r\n",
 				"GET /tcp/web2/80 HTTP/1.0\r\nX-Nerve-Check-IP: \u061c1.2.3.4\xff\r\n",
 				"GET /tcp/\u202e/80 HTTP/1.0\r\n",
 				"GET /\u009b/web/80 HTTP/1.0\r\n",
-				"GET /http/web2/" + evil + "/\u202e HTTP/1.0\r\n",
-				"GET /redis/web2/" + evil + "/ HTTP/1.0\r\n",
+				"GET /http/web2/" + servicePort + "/\u202e HTTP/1.0\r\n",
+				"GET /redis/web2/" + servicePort + "/ HTTP/1.0\r\n",
 				"GET /checks/scripted/0/ HTTP/1.0\r\n",
 				"GET /checks/scripted/0/ HTTP/1.0\r\nAccept: application/json\r\n",
 				"GET /checks/scripted/80/ HTTP/1.0\r\nAccept: application/json\r\n",
@@ -214,15 +214,15 @@ func TestTextOfTheDaemon(t *testing.T) {
 				if !strings.HasPrefix(answer, "HTTP/1.") {
 					t.Errorf("%q is answered %q", r, answer)
 				}
-				plainText(t, "the answer of "+strconv.Quote(r), strings.ReplaceAll(answer, "\r\n", "\n"))
+				expectPlainText(t, "the answer of "+strconv.Quote(r), strings.ReplaceAll(answer, "\r\n", "\n"))
 				if !utf8.ValidString(answer) {
 					t.Errorf("the answer of %q is no UTF-8: %q", r, answer)
 				}
 			}
-			for _, text := range []string{"web\n", "agent\n", "scripted:80\n", nastyLine + "\n"} {
-				plainText(t, "the agent's answer", sendAndRead(t, fmt.Sprintf("127.0.0.1:%d", agent), text))
+			for _, text := range []string{"web\n", "agent\n", "scripted:80\n", controlLine + "\n"} {
+				expectPlainText(t, "the agent's answer", sendAndRead(t, fmt.Sprintf("127.0.0.1:%d", agent), text))
 			}
-			if a := ask(t, client, http.MethodGet, d.url+"/overview", nil, "Accept: application/json"); !json.Valid([]byte(a.body)) {
+			if a := sendRequest(t, client, http.MethodGet, d.url+"/overview", nil, "Accept: application/json"); !json.Valid([]byte(a.body)) {
 				t.Errorf("/overview is no JSON: %s", a.body)
 			}
 			for _, want := range []string{"is ignored", "names no service", "not up", "remote spool change", "override set"} {
@@ -233,12 +233,12 @@ func TestTextOfTheDaemon(t *testing.T) {
 					return nil
 				})
 			}
-			plainText(t, "the log", d.out.String())
+			expectPlainText(t, "the log", d.out.String())
 		})
 	}
 }
 
-// sendAndRead sends a text and returns all that is answered.
+// sendAndRead sends a text and returns the whole answer.
 func sendAndRead(t *testing.T, addr, text string) string {
 	t.Helper()
 	conn, err := dial(addr)

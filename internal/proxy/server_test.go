@@ -269,7 +269,7 @@ func TestKeptConnection(t *testing.T) {
 func TestClientHangsUp(t *testing.T) {
 	for name, connect := range map[string]func(*testing.T, *proxytest.Server) net.Conn{
 		"the fast path": func(t *testing.T, d *proxytest.Server) net.Conn {
-			c, _ := d.Kept(t)
+			c, _ := d.DialKeepAlive(t)
 			return c
 		},
 		"net/http": func(t *testing.T, d *proxytest.Server) net.Conn {

@@ -136,7 +136,7 @@ func scene(t *testing.T) *proxytest.Server {
 	created := time.UnixMicro(1_500_000_000_250_000)
 	d.Overrides.Set(spool.Entry{Key: spool.Key{Service: "lifted"}, State: spool.Down})
 	d.Get(t, "/http/lifted/PORT/")
-	d.Overrides.Lift("lifted")
+	d.Overrides.Remove("lifted")
 	d.Overrides.Set(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Down, Reason: "<script>alert(1)</script>\x1b[2J\nrm \u202e", Created: created, Expires: time.Unix(1<<40, 0)})
 	d.Get(t, "/http/web/PORT/", state("lb1", "be/web1", "UP; scur=7/7; qcur=0"))
 	d.Overrides.Set(spool.Entry{Key: spool.Key{Service: "forced"}, State: spool.ForceUp})

@@ -22,7 +22,7 @@ import (
 	"hacheck/internal/web"
 )
 
-// Server is a running endpoint.
+// Server is a running HTTP endpoint.
 type Server struct {
 	*proxy.Server
 	Web       *web.Server
@@ -37,13 +37,13 @@ type Server struct {
 	Log       *slog.Logger
 }
 
-// Start starts an endpoint that stops with the test. At level debug nothing takes the fast path.
+// Start starts an endpoint that stops at the end of the test. At level debug, no request takes the fast path.
 func Start(t testing.TB, level slog.Level) *Server {
 	t.Helper()
 	return StartWith(t, level, check.All(check.Options{Version: "test"}), 5*time.Second)
 }
 
-// StartWith is Start with these checks, which may take that long.
+// StartWith is Start with other checks and another timeout of a check.
 func StartWith(t testing.TB, level slog.Level, checks check.Set, timeout time.Duration) *Server {
 	t.Helper()
 	s := &Server{Overrides: NewOverrides(), Service: NewService(t), Table: balancer.New()}
@@ -72,7 +72,7 @@ func StartWith(t testing.TB, level slog.Level, checks check.Set, timeout time.Du
 	return s
 }
 
-// Reply is an answer without what changes from one second to the next.
+// Reply is an answer without the Date header.
 type Reply struct {
 	Code   int
 	Proto  string
@@ -81,7 +81,7 @@ type Reply struct {
 	Close  bool
 }
 
-// Dial opens a connection that ends with the test.
+// Dial opens a connection that closes at the end of the test. Its deadline is 20 s from now.
 func (s *Server) Dial(t testing.TB) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Addr)
@@ -93,8 +93,9 @@ func (s *Server) Dial(t testing.TB) (net.Conn, *bufio.Reader) {
 	return c, bufio.NewReader(c)
 }
 
-// Kept opens a connection on which net/http has answered once, so that the fast path takes what follows.
-func (s *Server) Kept(t testing.TB) (net.Conn, *bufio.Reader) {
+// DialKeepAlive opens a keep-alive connection on which net/http has answered one request, so that later requests take the fast
+// path.
+func (s *Server) DialKeepAlive(t testing.TB) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	c, br := s.Dial(t)
 	if _, err := io.WriteString(c, "GET /spool/first/0/ HTTP/1.1\r\n\r\n"); err != nil {
@@ -106,7 +107,7 @@ func (s *Server) Kept(t testing.TB) (net.Conn, *bufio.Reader) {
 	return c, br
 }
 
-// Send writes raw bytes on a new connection and reads one answer to a request of that method.
+// Send writes raw bytes on a new connection and reads the answer to a request of that method.
 func (s *Server) Send(t testing.TB, method, raw string) Reply {
 	t.Helper()
 	c, br := s.Dial(t)
@@ -117,7 +118,7 @@ func (s *Server) Send(t testing.TB, method, raw string) Reply {
 	return ReadReply(t, br, method)
 }
 
-// ReadReply reads one answer to a request of that method.
+// ReadReply reads the answer to a request of that method.
 func ReadReply(t testing.TB, br *bufio.Reader, method string) Reply {
 	t.Helper()
 	resp, err := http.ReadResponse(br, &http.Request{Method: method})
@@ -137,14 +138,14 @@ func ReadReply(t testing.TB, br *bufio.Reader, method string) Reply {
 	return Reply{resp.StatusCode, resp.Proto, string(body), resp.Header, resp.Close}
 }
 
-// Get requests a path; PORT in it and in the headers stands for the port of the service.
+// Get requests a path. PORT in the path and in the headers is replaced by the port of the service.
 func (s *Server) Get(t testing.TB, path string, headers ...string) Reply {
 	t.Helper()
 	head := "GET " + path + " HTTP/1.1\r\n" + strings.Join(append(headers, "Connection: close"), "\r\n") + "\r\n\r\n"
 	return s.Send(t, "GET", strings.ReplaceAll(head, "PORT", fmt.Sprint(s.Service.Port)))
 }
 
-// Balancers returns what the table has recorded, without what changes with time.
+// Balancers returns the rows of the table without their ages.
 func (s *Server) Balancers() []balancer.Balancer {
 	list := s.Table.Report("").Balancers
 	for i := range list {

@@ -16,7 +16,7 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Overrides is a spool in memory. Overrides of "all" and of services decide; overrides of instances are only listed.
+// Overrides is a spool in memory. Overrides of "all" and of services decide. Overrides of instances are only listed.
 type Overrides struct {
 	mu      sync.Mutex
 	entries map[string]spool.Entry // by name
@@ -61,8 +61,8 @@ func (o *Overrides) Set(e spool.Entry) {
 	o.entries[e.Key.Name()] = e
 }
 
-// Lift lifts an override.
-func (o *Overrides) Lift(name string) {
+// Remove removes an override.
+func (o *Overrides) Remove(name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.entries, name)
@@ -73,7 +73,7 @@ type Service struct {
 	Port     int
 	HTTP     *http.Server
 	Requests atomic.Int64
-	Hold     chan struct{} // if it is not nil, each answer waits until it has received from it twice
+	Hold     chan struct{} // if not nil, each answer waits for two receives from it
 
 	mu   sync.Mutex
 	last string
@@ -86,7 +86,7 @@ func (s *Service) LastRequest() string {
 	return s.last
 }
 
-// NewService starts a service that stops with the test.
+// NewService starts a service that stops at the end of the test.
 func NewService(t testing.TB) *Service {
 	t.Helper()
 	s := new(Service)
@@ -102,7 +102,7 @@ func NewService(t testing.TB) *Service {
 	return s
 }
 
-// serve answers by the path: /empty, /large, /type, /code/N, and anything else with itself.
+// serve answers by the path: /empty, /large, /type and /code/N. Any other answer contains the path.
 func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 	s.Requests.Add(1)
 	s.mu.Lock()

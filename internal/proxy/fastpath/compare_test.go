@@ -126,7 +126,7 @@ func TestFastPathRunsChecks(t *testing.T) {
 		"GET /http/web/0/", "GET /mysql/web/PORT/",
 	}
 	ask := func(d *proxytest.Server) (replies []proxytest.Reply) {
-		c, br := d.Kept(t)
+		c, br := d.DialKeepAlive(t)
 		before := d.ByHTTP.Load()
 		for _, q := range questions {
 			q = strings.ReplaceAll(q, "PORT", fmt.Sprint(fast.Service.Port))
@@ -157,7 +157,7 @@ func TestFastPathRunsChecks(t *testing.T) {
 // closes it when the server stops. The client still gets the answer.
 func TestCloseWaitsForTheAnswer(t *testing.T) {
 	d := proxytest.Start(t, slog.LevelInfo)
-	c, br := d.Kept(t)
+	c, br := d.DialKeepAlive(t)
 	d.Service.Hold = make(chan struct{})
 	fmt.Fprintf(c, "GET /http/web/%d/held HTTP/1.1\r\n\r\n", d.Service.Port)
 	d.Service.Hold <- struct{}{}       // its check is under way
@@ -176,7 +176,7 @@ func TestCloseWaitsForTheAnswer(t *testing.T) {
 func TestRememberedHead(t *testing.T) {
 	t.Parallel()
 	d := proxytest.Start(t, slog.LevelInfo)
-	c, br := d.Kept(t)
+	c, br := d.DialKeepAlive(t)
 	ask := func(head, body string) {
 		t.Helper()
 		before := d.ByHTTP.Load()
