@@ -31,7 +31,7 @@ type daemonAddr struct {
 // defaultDaemon is the address of the daemon without --port.
 var defaultDaemon = daemonAddr{host: "127.0.0.1", port: 3333}
 
-// isNone reports whether no daemon is asked, because of -p ”.
+// isNone reports whether no daemon is asked, because the value of -p is empty.
 func (d daemonAddr) isNone() bool { return d.port == 0 }
 
 func (d daemonAddr) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }

@@ -41,7 +41,7 @@ func (d daemonAddr) balancers(service string) (*balancer.Report, error) {
 	}
 	var page struct {
 		balancer.Report
-		Balancers *[]balancer.Balancer    `json:"balancers"`
+		Balancers *[]balancer.ServerView  `json:"balancers"`
 		Services  *[]balancer.LastRequest `json:"services"`
 		Uptime    *float64                `json:"uptime"`
 	}

@@ -37,6 +37,21 @@ func (s State) String() string {
 	return ""
 }
 
+// TakesOut reports whether an override of that state takes its target out of service.
+func (s State) TakesOut() bool { return s >= Drain && s <= Maint }
+
+// Word returns the word of the commands and pages. It differs from String for Ready ("up") and ForceUp ("force-up").
+func (s State) Word() string {
+	switch s {
+	case Ready:
+		return "up"
+	case ForceUp:
+		return "force-up"
+	default:
+		return s.String()
+	}
+}
+
 // Entry is one override: the content of one spool file.
 type Entry struct {
 	Key     Key
@@ -75,7 +90,7 @@ func (e Entry) Line() string {
 			return
 		}
 		out = append(out, word...)
-		out = strconv.AppendFloat(out, unixSeconds(t), 'f', 6, 64)
+		out = strconv.AppendFloat(out, UnixSeconds(t), 'f', 6, 64)
 	}
 	since(" since ", e.Created)
 	since(" until ", e.Expires)
@@ -104,8 +119,8 @@ func escapeState(tail string) string {
 	return string(out)
 }
 
-// unixSeconds is the inverse of unixTime. It is exact for every time that a float of unix seconds can hold.
-func unixSeconds(t time.Time) float64 {
+// UnixSeconds is the inverse of unixTime. It is exact for every time that a float of unix seconds can hold.
+func UnixSeconds(t time.Time) float64 {
 	return float64(t.Unix()) + float64(t.Nanosecond())/1e9
 }
 
@@ -131,7 +146,7 @@ func appendPythonTime(out []byte, t time.Time) []byte {
 	if t.IsZero() {
 		return append(out, "null"...)
 	}
-	f := unixSeconds(t)
+	f := UnixSeconds(t)
 	if math.Abs(f) >= 1e16 { // from here on Python's repr has an exponent
 		return strconv.AppendFloat(out, f, 'e', -1, 64)
 	}

@@ -61,7 +61,7 @@ func (c *caller) count() uint64 {
 type serviceRow struct {
 	name      string
 	since     time.Time // when the row was made
-	balancers *balancer.Service
+	balancers *balancer.ServiceRecord
 
 	mu       sync.Mutex
 	answered bool
@@ -151,17 +151,17 @@ func (t *recentTable) remove(service string) {
 	delete(t.rows, service)
 }
 
-// row returns the row of a service about which the client at addr asks now. It returns nil if the table has no room.
-func (t *recentTable) row(service, addr string, now time.Time) *serviceRow {
+// getOrCreate returns the row of a service about which the client at addr asks now. It returns nil if the table has no room.
+func (t *recentTable) getOrCreate(service, addr string, now time.Time) *serviceRow {
 	if row := t.get(service); row != nil {
 		return row
 	}
-	return t.enter(service, addr, now)
+	return t.addCaller(service, addr, now)
 }
 
-// enter returns the row of a service after it has added addr to its callers, if there is room for that. It returns nil
+// addCaller returns the row of a service after it has added addr to its callers, if there is room for that. It returns nil
 // if there is no row and no room for one.
-func (t *recentTable) enter(service, addr string, now time.Time) *serviceRow {
+func (t *recentTable) addCaller(service, addr string, now time.Time) *serviceRow {
 	client := clients.NetworkOf(addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -188,7 +188,7 @@ func (t *recentTable) enter(service, addr string, now time.Time) *serviceRow {
 		c := &caller{row: row, addr: strings.Clone(addr)}
 		c.place = t.callers.Add(client, c)
 		row.add(c)
-		t.balancers.ForgetMissed(row.name, client)
+		t.balancers.ExpireUnrecorded(row.name, client)
 	}
 	return row
 }
@@ -214,7 +214,7 @@ func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	s.mu.Unlock()
 	if last {
 		t.remove(s.name)
-		t.balancers.RecordMissed(s.name, c.addr, at)
+		t.balancers.RecordEvicted(s.name, c.addr, at)
 	}
 	return true
 }
@@ -236,13 +236,13 @@ func (t *recentTable) sweep(now time.Time) {
 }
 
 // record records the answer v to the request r about a service.
-func (t *recentTable) record(service string, r *balancer.Request, v *health.Verdict) {
-	row := t.row(service, r.Peer, r.Answered)
+func (t *recentTable) record(service string, r *balancer.AnsweredRequest, v *health.Verdict) {
+	row := t.getOrCreate(service, r.Peer, r.Answered)
 	if row != nil {
 		row = t.count(row, r, v)
 	}
 	if row == nil {
-		t.balancers.RecordDropped(service, r.Peer)
+		t.balancers.RecordUnrecorded(service, r.Peer)
 		return
 	}
 	row.balancers.Record(r)
@@ -250,7 +250,7 @@ func (t *recentTable) record(service string, r *balancer.Request, v *health.Verd
 
 // count counts an answer in row s, or in the row that has replaced it, and returns that row. It returns nil if there is
 // none and no room for one.
-func (t *recentTable) count(s *serviceRow, r *balancer.Request, v *health.Verdict) *serviceRow {
+func (t *recentTable) count(s *serviceRow, r *balancer.AnsweredRequest, v *health.Verdict) *serviceRow {
 	s.mu.Lock()
 	if s.removed || s.caller == nil || s.addr != r.Peer {
 		if c := s.find(r.Peer); c != nil && !s.removed {
@@ -258,7 +258,7 @@ func (t *recentTable) count(s *serviceRow, r *balancer.Request, v *health.Verdic
 		} else {
 			name := s.name
 			s.mu.Unlock()
-			if s = t.enter(name, r.Peer, r.Answered); s == nil {
+			if s = t.addCaller(name, r.Peer, r.Answered); s == nil {
 				return nil
 			}
 			s.mu.Lock()

@@ -90,23 +90,23 @@ func (d *recentDoc) appendSince(parts [][]byte, then time.Time) [][]byte {
 	return parts
 }
 
-// Seen is a service with a request in the last ten minutes.
-type Seen struct {
+// ServiceCount is a service with a request in the last ten minutes.
+type ServiceCount struct {
 	Service string
 	Code    int    // of the last answer
 	Answers uint64 // since the first request
 }
 
-// Seen returns the services with an answer in the last ten minutes, by name.
-func (s *Server) Seen() []Seen {
+// ServiceCounts returns the services with an answer in the last ten minutes, by name.
+func (s *Server) ServiceCounts() []ServiceCount {
 	then := time.Now().Add(-recentFor)
-	var list []Seen
+	var list []ServiceCount
 	for _, row := range s.recent.all() {
 		row.mu.Lock()
 		if row.answered && !row.at.Before(then) {
 			n := row.past // those to callers that lost their place
 			row.each(func(c *caller) { n += c.n })
-			list = append(list, Seen{Service: row.name, Code: row.code, Answers: n})
+			list = append(list, ServiceCount{Service: row.name, Code: row.code, Answers: n})
 		}
 		row.mu.Unlock()
 	}

@@ -19,11 +19,11 @@ import (
 //     in /balancers are seconds before the answer, and hadown --wait and --safe conclude from them what has happened
 //     since they began; and an answer that a balancer has got is on the page that is requested next. The price is up to
 //     a second of waiting for a client that asks again within the second.
-//   - A readerLimit bounds how many clients wait for a page or read one, and a client must read a page within
+//   - A pageLimiter bounds how many clients wait for a page or read one, and a client must read a page within
 //     pageReadTime.
 //
 // The report about one service, which hadown requests four times a second, is small. It is made for each request and has
-// a readerLimit of its own, so that no reader of pages keeps an operator from taking a service out.
+// a pageLimiter of its own, so that no reader of pages keeps an operator from taking a service out.
 const (
 	pageInterval = time.Second      // between two beginnings of the same page, at least
 	pageShare    = 20               // a cheap page takes at most a twentieth of the time
@@ -33,16 +33,16 @@ const (
 // sharedPage makes one document for all clients that request it at the same time. It is safe for concurrent use. It owns
 // one goroutine while it makes a document and one while clients wait for the next.
 type sharedPage[T any] struct {
-	build func() (T, error) // nothing changes its result afterwards
-	turn  chanMutex         // held while any page is made
-	// cheap begins a document sooner than pageInterval after the last one if that took less than a pageShare of it. It is
+	build     func() (T, error) // nothing changes its result afterwards
+	buildLock chanMutex         // held while any page is made
+	// shortInterval begins a document sooner than pageInterval after the last one if that took less than a pageShare of it. It is
 	// for /metrics, which scripts request for one figure after the other.
-	cheap bool
+	shortInterval bool
 
 	mu   sync.Mutex
 	next *pageCall[T] // not begun yet; nil if no client waits
 
-	running   chanMutex // held from the wait for the interval to the end of the making
+	runLock   chanMutex // held from the wait for the interval to the end of the making
 	notBefore time.Time // when a document may be begun; guarded by running
 }
 
@@ -62,7 +62,7 @@ type pageCall[T any] struct {
 
 // newSharedPage returns the page of s at path.
 func newSharedPage[T any](s *Server, path string, turn chanMutex, build func() (T, error)) *sharedPage[T] {
-	return &sharedPage[T]{build: guarded(s, path, build), turn: turn, running: newChanMutex()}
+	return &sharedPage[T]{build: recoverPanics(s, path, build), buildLock: turn, runLock: newChanMutex()}
 }
 
 // get returns a document that was begun after the call, or an error if it cannot be made or ctx ends.
@@ -85,19 +85,19 @@ func (p *sharedPage[T]) get(ctx context.Context) (doc T, err error) {
 
 // run makes the document of call when its time has come. Clients join call until the document is begun.
 func (p *sharedPage[T]) run(call *pageCall[T]) {
-	p.running.lock()
-	defer p.running.unlock()
+	p.runLock.lock()
+	defer p.runLock.unlock()
 	defer close(call.done)
 	time.Sleep(time.Until(p.notBefore))
-	p.turn.lock()
-	defer p.turn.unlock()
+	p.buildLock.lock()
+	defer p.buildLock.unlock()
 	p.mu.Lock()
 	p.next = nil
 	p.mu.Unlock()
 	begun := time.Now()
 	call.doc, call.err = p.build()
 	rest := pageInterval
-	if p.cheap {
+	if p.shortInterval {
 		rest = min(rest, pageShare*time.Since(begun))
 	}
 	p.notBefore = begun.Add(rest)
@@ -106,8 +106,8 @@ func (p *sharedPage[T]) run(call *pageCall[T]) {
 // errInternal is the error of a page whose making has panicked.
 var errInternal = errors.New("internal error; the log says where")
 
-// guarded returns build with its panics logged and returned as errInternal. path is that of the page.
-func guarded[T any](s *Server, path string, build func() (T, error)) func() (T, error) {
+// recoverPanics returns build with its panics logged and returned as errInternal. path is that of the page.
+func recoverPanics[T any](s *Server, path string, build func() (T, error)) func() (T, error) {
 	return func() (doc T, err error) {
 		defer func() {
 			if fault := recover(); fault != nil {

@@ -63,9 +63,9 @@ type Server struct {
 	routes    *chi.Mux
 
 	pages         pages
-	readers       readerLimit // of pages
-	reportReaders readerLimit // of the report about one service
-	reportTurn    sync.Mutex  // held while a report about one service is made
+	readers       pageLimiter // of pages
+	reportReaders pageLimiter // of the report about one service
+	reportLock    sync.Mutex  // held while a report about one service is made
 }
 
 // New returns a Server with these settings.
@@ -143,21 +143,21 @@ func (s *Server) statusAllowed(client string) bool {
 
 // RecordRequest records that a client asks about a service, before a check runs for the answer.
 func (s *Server) RecordRequest(service, client string, at time.Time) {
-	s.recent.row(service, client, at)
+	s.recent.getOrCreate(service, client, at)
 }
 
 // RecordAnswer records a request and its answer. It keeps none of the memory of r and v.
-func (s *Server) RecordAnswer(service string, r balancer.Request, v health.Verdict) {
+func (s *Server) RecordAnswer(service string, r balancer.AnsweredRequest, v health.Verdict) {
 	s.recent.record(service, &r, &v)
 }
 
-// RecordHTTPAnswer records an answer of another endpoint. url identifies the question among others about the service.
-func (s *Server) RecordHTTPAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
+// RecordEndpointAnswer records an answer of another endpoint. url identifies the question among others about the service.
+func (s *Server) RecordEndpointAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
 	var state balancer.SentState
 	for _, header := range r.Header[balancer.StateHeader] {
 		state.Add(header)
 	}
-	s.recent.record(service, &balancer.Request{
+	s.recent.record(service, &balancer.AnsweredRequest{
 		Peer: clients.HostOf(r.RemoteAddr), HasState: state.Sent, State: state.Header, Node: state.Node, Name: state.Name,
 		URL: url, Host: "127.0.0.1", Local: true, Code: code, Override: v.State, Answered: time.Now(),
 	}, v)

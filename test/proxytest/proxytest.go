@@ -145,7 +145,7 @@ func (s *Server) Get(t testing.TB, path string, headers ...string) Reply {
 }
 
 // Balancers returns what the table has recorded, without what changes with time.
-func (s *Server) Balancers() []balancer.Balancer {
+func (s *Server) Balancers() []balancer.ServerView {
 	list := s.Table.Report("").Balancers
 	for i := range list {
 		b := &list[i]

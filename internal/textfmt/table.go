@@ -1,4 +1,4 @@
-package admin
+package textfmt
 
 import (
 	"strings"
@@ -9,8 +9,9 @@ import (
 // push the other rows off the screen.
 const maxPadding = 40
 
-// formatTable returns rows as lines with aligned columns and two spaces between them. It does not pad the last column.
-func formatTable(rows [][]string) string {
+// Table returns rows as lines with aligned columns and two spaces between them. It does not pad the last column. below
+// has further lines for each row, which follow it indented; it may be shorter than rows.
+func Table(rows [][]string, below ...[]string) string {
 	var width []int
 	for _, row := range rows {
 		for i, cell := range row[:len(row)-1] {
@@ -23,7 +24,7 @@ func formatTable(rows [][]string) string {
 		}
 	}
 	var b strings.Builder
-	for _, row := range rows {
+	for n, row := range rows {
 		line := ""
 		for i, cell := range row {
 			line += cell
@@ -33,6 +34,11 @@ func formatTable(rows [][]string) string {
 		}
 		b.WriteString(strings.TrimRight(line, " "))
 		b.WriteByte('\n')
+		if n < len(below) {
+			for _, line := range below[n] {
+				b.WriteString("        " + line + "\n")
+			}
+		}
 	}
 	return b.String()
 }
