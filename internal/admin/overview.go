@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -50,16 +49,7 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 		c.errorf("%s", c.explainSpoolError(err))
 	}
 	// Overrides of all come first, because they cover the whole host.
-	slices.SortStableFunc(list, func(a, b spool.Entry) int {
-		isA, isB := a.Key.Service == spool.All, b.Key.Service == spool.All
-		switch {
-		case isA == isB:
-			return 0
-		case isA:
-			return -1
-		}
-		return 1
-	})
+	textfmt.MoveToFront(list, func(e spool.Entry) bool { return e.Key.Service == spool.All })
 	if !c.opt.json {
 		if err == nil {
 			c.warnMissing(o)
@@ -132,7 +122,7 @@ func (c *command) printDaemonView(d daemonView) {
 	c.printf("\n")
 	switch {
 	case d.err != nil:
-		c.printf("What was asked about lately is not known: %s\n", c.unreachableText(d.err))
+		c.printf("Cannot read which services were requested lately: %s\n", c.unreachableText(d.err))
 	case len(d.services) == 0:
 		c.printf("The daemon on %s has not been asked about any service lately.\n", c.opt.daemon)
 	default:
@@ -150,13 +140,13 @@ func (c *command) printDaemonView(d daemonView) {
 		c.printf("%s", textfmt.Table(rows))
 	}
 	if d.reportErr != nil {
-		c.printf("\nWhat balancers think is not known: %s\n", textfmt.OneLine(d.reportErr.Error()))
+		c.printf("\nCannot read the balancers' server states: %s\n", textfmt.OneLine(d.reportErr.Error()))
 	}
 	if d.report != nil {
 		c.printBalancers(d.report.Balancers)
 		c.printAgents(d.report.Agents)
 		if len(d.report.Unrecorded) > 0 {
-			c.printf("\nNot every balancer is known: %s\n", wait.UnrecordedText(d.report.Unrecorded[0]))
+			c.printf("\nThe list of balancers is incomplete: %s\n", wait.UnrecordedText(d.report.Unrecorded[0]))
 		}
 	}
 }

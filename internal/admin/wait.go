@@ -167,7 +167,7 @@ func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 		w.tracker.Observe(p.report, p.requested, p.received)
 		w.progress.update()
 	case !w.hasAnswered || errors.Is(p.err, errNoBalancers) || w.elapsed()-w.lastAnswer >= maxDaemonAway:
-		return w.failed("not known", ExitDaemonUnavailable, "what balancers think is not known: "+w.unreachableText(p.err)), true
+		return w.failed("not known", ExitDaemonUnavailable, "cannot read the balancers' server states: "+w.unreachableText(p.err)), true
 	default:
 		w.progress.daemonAway(p.err)
 	}

@@ -161,7 +161,7 @@ func TestDaemonAway(t *testing.T) {
 		if took := time.Since(began); took < maxDaemonAway {
 			t.Errorf("it gave up after %v", took)
 		}
-		if !strings.Contains(out.String(), "what balancers think is not known: the daemon on "+s.addr) || !strings.Contains(out.String(), "web is down now: why") {
+		if !strings.Contains(out.String(), "cannot read the balancers' server states: the daemon on "+s.addr) || !strings.Contains(out.String(), "web is down now: why") {
 			t.Errorf("it said:\n%s", out)
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf16"
 
 	"hacheck/internal/textfmt"
 )
@@ -128,7 +127,7 @@ func UnixSeconds(t time.Time) float64 {
 // tools read it too. They do not know the field "state", so that for them every override is down.
 func (e Entry) Marshal() []byte {
 	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
-	out = appendPythonString(out, truncateReason(e.Reason))
+	out = textfmt.AppendPythonString(out, truncateReason(e.Reason))
 	out = append(out, `, "expiration": `...)
 	out = appendPythonTime(out, e.Expires)
 	out = append(out, `, "creation": `...)
@@ -156,31 +155,4 @@ func appendPythonTime(out []byte, t time.Time) []byte {
 		out = append(out, ".0"...)
 	}
 	return out
-}
-
-// appendPythonString appends s as json.dumps writes it, in ASCII. Invalid UTF-8 becomes U+FFFD: Python's own way, a
-// lone surrogate, makes its hastatus and its daemon fail.
-func appendPythonString(out []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	u := func(r rune) {
-		out = append(out, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
-	}
-	out = append(out, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			out = append(out, '\\', byte(r))
-		case strings.ContainsRune("\n\r\t\b\f", r):
-			out = append(out, '\\', "nrtbf"[strings.IndexRune("\n\r\t\b\f", r)])
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			u(high)
-			u(low)
-		case r < ' ' || r >= 0x7f:
-			u(r)
-		default:
-			out = append(out, byte(r))
-		}
-	}
-	return append(out, '"')
 }

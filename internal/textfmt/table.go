@@ -1,6 +1,7 @@
 package textfmt
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -41,4 +42,17 @@ func Table(rows [][]string, below ...[]string) string {
 		}
 	}
 	return b.String()
+}
+
+// MoveToFront moves the rows of a table for which isFirst returns true to the front. Otherwise it keeps their order.
+func MoveToFront[Row any](rows []Row, isFirst func(Row) bool) {
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		switch {
+		case isFirst(a) == isFirst(b):
+			return 0
+		case isFirst(a):
+			return -1
+		}
+		return 1
+	})
 }

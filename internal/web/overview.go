@@ -95,7 +95,7 @@ type overviewAgent struct {
 }
 
 const (
-	// oldAnswer is the age from which an answer to a client that is no balancer says nothing about the present.
+	// oldAnswer is the largest age of an answer that decides the state of a service without balancers.
 	oldAnswer = time.Minute
 	// maxShown bounds what the page shows of a reason, or of any text from elsewhere, in bytes; hastatus shows all of it.
 	maxShown = 500
@@ -120,22 +120,9 @@ func (s *Server) buildOverview() *overview {
 	for i := range overrides {
 		doc.Overrides[i] = b.override(&overrides[i])
 	}
-	moveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
-	moveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
+	textfmt.MoveToFront(doc.Overrides, func(r overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
+	textfmt.MoveToFront(doc.Services, func(r overviewRow) bool { return r.State == stateFailing })
 	return doc
-}
-
-// moveToFront moves the rows that are first to the front. Otherwise it keeps their order.
-func moveToFront(rows []overviewRow, first func(r *overviewRow) bool) {
-	slices.SortStableFunc(rows, func(x, y overviewRow) int {
-		switch {
-		case first(&x) == first(&y):
-			return 0
-		case first(&x):
-			return -1
-		}
-		return 1
-	})
 }
 
 // writeJSON writes the document row by row. There may be 10,000 rows, and encoding/json would hold their text twice.
@@ -180,7 +167,7 @@ type overviewBuilder struct {
 	instances map[string]*spool.Entry // the strongest override of an instance
 }
 
-// newOverviewBuilder returns a builder without seen.
+// newOverviewBuilder returns a builder without recent.
 func newOverviewBuilder(now time.Time, report *balancer.Report, overrides []spool.Entry) *overviewBuilder {
 	b := &overviewBuilder{
 		now: now, views: map[string][]balancer.ServerView{}, agents: map[string][]balancer.Agent{},

@@ -22,7 +22,7 @@ func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services) == 0 }
 // appendFirstSteps appends the first steps with a new daemon. host is its host and port.
 func appendFirstSteps(b []byte, host string) []byte {
 	return fmt.Appendf(b, `
-Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
+No client has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
   curl http://%s/tcp/web/8080
       asks whether something listens on port 8080, as the service web
   option httpchk GET /http/web/8080/status

@@ -11,22 +11,20 @@ import (
 	"hacheck/internal/loglimit"
 )
 
-// The pages list tables that clients fill. With 10,000 services a page takes a tenth of a second and several megabytes
-// to make. Two things bound that, whatever the number of clients and however slowly they read:
+// The pages list tables that clients fill. With 10,000 services the daemon needs a tenth of a second and several megabytes
+// to make a page. Two bounds hold for any number of clients, also slow ones:
 //
-//   - A sharedPage makes its document at most once a second, one page at a time, and all clients that wait for it get
-//     the same bytes. It never returns an older copy: a document is begun after the request for it has arrived. The ages
-//     in /balancers are seconds before the answer, and hadown --wait and --safe conclude from them what has happened
-//     since they began; and an answer that a balancer has got is on the page that is requested next. The price is up to
-//     a second of waiting for a client that asks again within the second.
-//   - A pageLimiter bounds how many clients wait for a page or read one, and a client must read a page within
-//     pageReadTime.
+//   - A sharedPage makes its document at most once a second, and the daemon makes one page at a time. All clients that
+//     wait for a document get the same bytes. A client never gets an older copy: the document is begun after its request
+//     has arrived. hadown --wait and --safe rely on that, because the ages in /balancers are seconds before the answer.
+//     A client that requests a page twice within a second waits for up to a second.
+//   - A pageLimiter bounds how many clients wait for a page or read one. A client must read a page within pageReadTime.
 //
-// The report about one service, which hadown requests four times a second, is small. It is made for each request and has
-// a pageLimiter of its own, so that no reader of pages keeps an operator from taking a service out.
+// hadown requests the report about one service four times a second. That report is small, so the daemon makes one for
+// each request. It has a pageLimiter of its own, so readers of pages cannot keep an operator from taking a service out.
 const (
 	pageInterval = time.Second      // between two beginnings of the same page, at least
-	pageShare    = 20               // a cheap page takes at most a twentieth of the time
+	pageShare    = 20               // with shortInterval, making the page takes at most 1/pageShare of the time
 	pageReadTime = 10 * time.Second // for a client to read a whole page
 )
 
@@ -35,8 +33,8 @@ const (
 type sharedPage[T any] struct {
 	build     func() (T, error) // nothing changes its result afterwards
 	buildLock chanMutex         // held while any page is made
-	// shortInterval begins a document sooner than pageInterval after the last one if that took less than a pageShare of it. It is
-	// for /metrics, which scripts request for one figure after the other.
+	// shortInterval allows less than pageInterval between two documents, if the last one was made quickly. It is for
+	// /metrics, because scripts request it again for each figure.
 	shortInterval bool
 
 	mu   sync.Mutex

@@ -140,9 +140,9 @@ func (t *Tracker) agentsOf(row balancer.ServerView) []*agentView {
 	return list
 }
 
-// agentsOutAt returns when the last of a server's agent connections that ask about a target read that it is out, nil
-// while one has not. If none asks about a target itself, only about something wider, it is when the first of those
-// read it.
+// agentsOutAt returns when the agent connections of a server had read that it is out, nil if they have not. The
+// connections that ask about a target decide: the last of them must have read it. If all connections of the server ask
+// about wider keys only, the first that has read it decides.
 func (t *Tracker) agentsOutAt(row *balancer.ServerView) *time.Duration {
 	var first, last *time.Duration
 	for _, a := range t.agentsOf(*row) {

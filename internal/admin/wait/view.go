@@ -137,10 +137,11 @@ func (t *Tracker) isUp(v *view) bool {
 	return isStateUp(row.State)
 }
 
-// hasStateOfAnswer reports whether a balancer has the state that its latest answer leads to: NOLB for a drain, DOWN for
-// the rest. Clients with a cookie still reach a server at NOLB. A drained server that is answered down becomes DOWN
-// after fall answers, HAProxy's own number if the state has it ("NOLB 2/5"). A balancer that stays at NOLB for longer
-// has no other state.
+// hasStateOfAnswer reports whether a balancer has the server in the state that its latest answer leads to. A drain leads
+// to NOLB or DOWN, every other override to DOWN, because clients with a cookie still reach a server at NOLB.
+//
+// A server at NOLB becomes DOWN after fall such answers. The fall of HAProxy counts if it is larger and the state has it,
+// as in "NOLB 2/5". A balancer that still reports NOLB after more answers will not report DOWN, so NOLB counts.
 func (t *Tracker) hasStateOfAnswer(row *balancer.ServerView) bool {
 	word, fraction, _ := strings.Cut(row.State, " ")
 	if word != "NOLB" || row.Last.Override == "drain" {
