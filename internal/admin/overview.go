@@ -49,7 +49,7 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 		c.errorf("%s", c.explainSpoolError(err))
 	}
 	// Overrides of all come first, because they cover the whole host.
-	textfmt.MoveToFront(list, func(e spool.Entry) bool { return e.Key.Service == spool.All })
+	textfmt.MoveToFront(list, func(e *spool.Entry) bool { return e.Key.Service == spool.All })
 	if !c.opt.json {
 		if err == nil {
 			c.warnMissing(o)

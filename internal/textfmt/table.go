@@ -1,7 +1,6 @@
 package textfmt
 
 import (
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -45,14 +44,16 @@ func Table(rows [][]string, below ...[]string) string {
 }
 
 // MoveToFront moves the rows of a table for which isFirst returns true to the front. Otherwise it keeps their order.
-func MoveToFront[Row any](rows []Row, isFirst func(Row) bool) {
-	slices.SortStableFunc(rows, func(a, b Row) int {
-		switch {
-		case isFirst(a) == isFirst(b):
-			return 0
-		case isFirst(a):
-			return -1
+func MoveToFront[Row any](rows []Row, isFirst func(*Row) bool) {
+	var rest []Row
+	n := 0
+	for i := range rows {
+		if isFirst(&rows[i]) {
+			rows[n] = rows[i]
+			n++
+		} else {
+			rest = append(rest, rows[i])
 		}
-		return 1
-	})
+	}
+	copy(rows[n:], rest)
 }

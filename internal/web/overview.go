@@ -120,8 +120,8 @@ func (s *Server) buildOverview() *overview {
 	for i := range overrides {
 		doc.Overrides[i] = b.override(&overrides[i])
 	}
-	textfmt.MoveToFront(doc.Overrides, func(r overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
-	textfmt.MoveToFront(doc.Services, func(r overviewRow) bool { return r.State == stateFailing })
+	textfmt.MoveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
+	textfmt.MoveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
 	return doc
 }
 

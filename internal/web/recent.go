@@ -194,8 +194,8 @@ func (t *recentTable) addCaller(service, addr string, now time.Time) *serviceRow
 	return row
 }
 
-// makeRoom removes old rows, or else one caller of the client that has the most callers. It returns false if that is
-// client itself. t.mu is held.
+// makeRoom removes old rows, or else one caller of the client that has the most callers. It returns false if
+// client itself would have to lose a caller. t.mu is held.
 func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	if now.Sub(t.swept) >= time.Second {
 		t.swept = now

@@ -31,7 +31,7 @@ const (
 // sharedPage makes one document for all clients that request it at the same time. It is safe for concurrent use. It owns
 // one goroutine while it makes a document and one while clients wait for the next.
 type sharedPage[T any] struct {
-	build     func() (T, error) // nothing changes its result afterwards
+	build     func() (T, error) // its result is never changed
 	buildLock chanMutex         // held while any page is made
 	// shortInterval allows less than pageInterval between two documents, if the last one was made quickly. It is for
 	// /metrics, because scripts request it again for each figure.
@@ -41,7 +41,7 @@ type sharedPage[T any] struct {
 	next *pageCall[T] // not begun yet; nil if no client waits
 
 	runLock   chanMutex // held from the wait for the interval to the end of the making
-	notBefore time.Time // when a document may be begun; guarded by running
+	notBefore time.Time // when a document may be begun; guarded by runLock
 }
 
 // chanMutex is a mutex that testing/synctest can wait for.
@@ -51,7 +51,7 @@ func newChanMutex() chanMutex { return make(chanMutex, 1) }
 func (m chanMutex) lock()     { m <- struct{}{} }
 func (m chanMutex) unlock()   { <-m }
 
-// pageCall is one making of a document.
+// pageCall makes one document.
 type pageCall[T any] struct {
 	done chan struct{} // closed when doc and err are set
 	doc  T
