@@ -267,8 +267,8 @@ func testFloodOfBalancers(t *testing.T) {
 		}
 	})
 	r := one.balancerReport(f.service)
-	if n := len(r.Balancers); n > 200 || r.DroppedRequests < 9_000 {
-		t.Errorf("of ten thousand names %d are remembered, and %d were not", n, r.DroppedRequests)
+	if n := len(r.Balancers); n > 200 || r.UnrecordedRequests < 9_000 {
+		t.Errorf("of ten thousand names %d are remembered, and %d were not", n, r.UnrecordedRequests)
 	}
 	if grown := one.rss() - before; grown > 64<<20 {
 		t.Errorf("the daemon has grown by %d bytes", grown)

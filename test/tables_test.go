@@ -225,7 +225,7 @@ func TestManyServicesOfOneBalancer(t *testing.T) {
 	if a := d.get("/balancers"); json.Unmarshal([]byte(a.body), &all) != nil {
 		t.Fatalf("not a report: %.200s", a.body)
 	}
-	if len(all.Balancers) != services || len(all.Services) != services || len(all.Unrecorded) != 0 || all.DroppedRequests != 0 {
+	if len(all.Balancers) != services || len(all.Services) != services || len(all.Unrecorded) != 0 || all.UnrecordedRequests != 0 {
 		t.Errorf("%d balancers, %d services, unrecorded %v", len(all.Balancers), len(all.Services), all.Unrecorded)
 	}
 }

@@ -13,12 +13,12 @@ import (
 
 // The exit codes of every command.
 const (
-	ExitOK        = 0   // done; hastatus: every named service is up
-	ExitFailed    = 1   // refused or failed; hastatus: a named service is down
-	ExitUsage     = 2   // wrong command line; nothing was changed
-	ExitStillOpen = 3   // --wait: done, but not every balancer has followed in time
-	ExitNotAsked  = 4   // the daemon cannot be asked about balancers; --wait: done; --safe: nothing was changed
-	exitSignal    = 128 // --wait: done, and a signal ended the wait; its number is added
+	ExitOK                = 0   // done; hastatus: every named service is up
+	ExitFailed            = 1   // refused or failed; hastatus: a named service is down
+	ExitUsage             = 2   // wrong command line; nothing was changed
+	ExitWaitIncomplete    = 3   // --wait: done, but not every balancer has followed in time
+	ExitDaemonUnavailable = 4   // the daemon cannot be asked about balancers; --wait: done; --safe: nothing was changed
+	exitSignal            = 128 // --wait: done, and a signal ended the wait; its number is added
 )
 
 // DefaultSpoolRoot is the directory of the overrides without --spool-root.
@@ -109,7 +109,7 @@ func (c *command) run(args []string) int {
 	c.opt = opt
 	switch {
 	case opt.help:
-		c.printf("%s", helpText(c.name))
+		c.printf("%s", formatHelp(c.name))
 		return ExitOK
 	case opt.version:
 		c.printf("%s %s\n", c.name, c.Version)

@@ -120,7 +120,7 @@ func (o overrides) stateText(t target) string {
 	case e.State == spool.Ready:
 		return t.label + " is up now"
 	case e.Reason == "":
-		return fmt.Sprintf("%s is %s now", t.label, stateWord(e.State))
+		return fmt.Sprintf("%s is %s now", t.label, e.State.Word())
 	}
-	return fmt.Sprintf("%s is %s now: %s", t.label, stateWord(e.State), textfmt.OneLine(e.Reason))
+	return fmt.Sprintf("%s is %s now: %s", t.label, e.State.Word(), textfmt.OneLine(e.Reason))
 }

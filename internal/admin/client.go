@@ -31,7 +31,7 @@ type daemonAddr struct {
 // defaultDaemon is the address of the daemon without --port.
 var defaultDaemon = daemonAddr{host: "127.0.0.1", port: 3333}
 
-// isNone reports whether no daemon is asked, because of -p ”.
+// isNone reports whether no daemon is asked, because the value of -p is empty.
 func (d daemonAddr) isNone() bool { return d.port == 0 }
 
 func (d daemonAddr) String() string { return net.JoinHostPort(d.host, strconv.Itoa(int(d.port))) }
@@ -91,46 +91,54 @@ func (d daemonAddr) getWithTimeout(path string, timeout time.Duration) (_ []byte
 
 var errNotHTTP = errors.New("the answer is not HTTP")
 
-// readAnswer reads an HTTP/1.x answer to an HTTP/1.0 request: up to its Content-Length, else to the end.
-func readAnswer(r io.Reader) ([]byte, error) {
-	head := bufio.NewReader(io.LimitReader(r, maxHead))
-	line, err := head.ReadString('\n')
+// readHead reads the status line and the headers of an HTTP/1.x answer. status is the code and the reason phrase, length
+// the Content-Length, -1 without one.
+func readHead(r *bufio.Reader) (status string, length int64, err error) {
+	line, err := r.ReadString('\n')
 	if err != nil {
-		return nil, explainReadError(err)
+		return "", 0, explainReadError(err)
 	}
-	proto, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
-	code, _, _ := strings.Cut(rest, " ")
+	proto, status, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
 	if !strings.HasPrefix(proto, "HTTP/1.") {
-		return nil, errNotHTTP
+		return "", 0, errNotHTTP
 	}
-	length := int64(-1)
+	length = -1
 	for {
-		line, err := head.ReadString('\n')
+		line, err := r.ReadString('\n')
 		if err != nil {
-			return nil, explainReadError(err)
+			return "", 0, explainReadError(err)
 		}
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" {
-			break
+			return status, length, nil
 		}
 		name, value, found := strings.Cut(line, ":")
 		if !found {
-			return nil, errNotHTTP
+			return "", 0, errNotHTTP
 		}
 		value = strings.TrimSpace(value)
 		switch strings.ToLower(name) {
 		case "content-length":
 			n, err := strconv.ParseUint(value, 10, 62)
 			if err != nil {
-				return nil, errNotHTTP
+				return "", 0, errNotHTTP
 			}
 			length = int64(n)
 		case "transfer-encoding":
-			return nil, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", textfmt.OneLine(value))
+			return "", 0, fmt.Errorf("it answers HTTP/1.0 with Transfer-Encoding: %s", textfmt.OneLine(value))
 		}
 	}
-	if code != "200" {
-		return nil, &statusError{code, rest}
+}
+
+// readAnswer reads an HTTP/1.x answer to an HTTP/1.0 request: up to its Content-Length, else to the end.
+func readAnswer(r io.Reader) ([]byte, error) {
+	head := bufio.NewReader(io.LimitReader(r, maxHead))
+	status, length, err := readHead(head)
+	if err != nil {
+		return nil, err
+	}
+	if code, _, _ := strings.Cut(status, " "); code != "200" {
+		return nil, &statusError{code, status}
 	}
 	if length > maxAnswer {
 		return nil, fmt.Errorf("its answer of %d bytes is too long", length)

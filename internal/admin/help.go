@@ -2,8 +2,8 @@ package admin
 
 import "strings"
 
-// page is the part of a help text that differs between the commands.
-type page struct {
+// helpText is the part of a help text that differs between the commands.
+type helpText struct {
 	synopsis string
 	about    string
 	examples string
@@ -11,12 +11,12 @@ type page struct {
 }
 
 // synopsis returns the usage line of a command.
-func synopsis(name string) string { return name + " " + pages[commands[name]].synopsis }
+func synopsis(name string) string { return name + " " + helpTexts[commands[name]].synopsis }
 
-// helpText returns what --help prints.
-func helpText(name string) string {
+// formatHelp returns what --help prints.
+func formatHelp(name string) string {
 	var o options
-	p := pages[commands[name]]
+	p := helpTexts[commands[name]]
 	return "Usage: " + synopsis(name) + "\n\n" + p.about +
 		"\nOptions:\n" + flagSet(&o).FlagUsages() +
 		"\nExamples:\n" + strings.ReplaceAll(p.examples, "@", name) + "\nExit status:\n" + p.status
@@ -36,7 +36,7 @@ const waitStatus = `  0      done; with --wait, every balancer has followed
   128+N  --wait: done, but signal N has ended the wait
 `
 
-var pages = map[action]page{
+var helpTexts = map[action]helpText{
 	actUp: {
 		synopsis: "[options] SERVICE...",
 		about: `Lift the override of each SERVICE that hadown or --force-up has set, so that its own check decides

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -133,33 +132,6 @@ func (o overrides) list() ([]spool.Entry, error) {
 		return nil, nil
 	}
 	return o.dir.List()
-}
-
-// isDown reports whether an override takes its target out of service.
-func isDown(s spool.State) bool { return s == spool.Drain || s == spool.Down || s == spool.Maint }
-
-// stateWord returns the word for a state in output. It differs from the spool file, where "up" means force-up.
-func stateWord(s spool.State) string {
-	switch s {
-	case spool.Ready:
-		return "up"
-	case spool.ForceUp:
-		return "force-up"
-	case spool.Drain:
-		return "drain"
-	case spool.Maint:
-		return "maint"
-	default:
-		return "down"
-	}
-}
-
-// keyLabel returns a key as hastatus prints it. An instance without a host has an empty host field.
-func keyLabel(k spool.Key) string {
-	if k.Port == 0 {
-		return textfmt.OneLine(k.Service)
-	}
-	return textfmt.OneLine(fmt.Sprintf("%s:%s:%d", k.Service, k.Host, k.Port))
 }
 
 // explainSpoolError says what went wrong in the spool directory and what the operator can do.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// errNoDaemon says that -p ” excludes a daemon.
+// errNoDaemon says that no daemon is asked, because the value of -p is empty.
 var errNoDaemon = errors.New("-p '' asks no daemon")
 
 // overview is hastatus without names: what an operator who has just logged in wants to know. It returns ExitFailed
@@ -50,16 +49,7 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 		c.errorf("%s", c.explainSpoolError(err))
 	}
 	// Overrides of all come first, because they cover the whole host.
-	slices.SortStableFunc(list, func(a, b spool.Entry) int {
-		isA, isB := a.Key.Service == spool.All, b.Key.Service == spool.All
-		switch {
-		case isA == isB:
-			return 0
-		case isA:
-			return -1
-		}
-		return 1
-	})
+	textfmt.MoveToFront(list, func(e *spool.Entry) bool { return e.Key.Service == spool.All })
 	if !c.opt.json {
 		if err == nil {
 			c.warnMissing(o)
@@ -102,9 +92,9 @@ type overviewDocument struct {
 	DaemonErr  string          `json:"daemon_error,omitempty"`
 	Services   []recentService `json:"services"`
 	// As the daemon sent them; absent if it did not.
-	Balancers    []balancer.Balancer `json:"balancers,omitzero"`
-	Agents       []balancer.Agent    `json:"agents,omitzero"`
-	BalancersErr string              `json:"balancers_error,omitempty"`
+	Balancers    []balancer.ServerView `json:"balancers,omitzero"`
+	Agents       []balancer.Agent      `json:"agents,omitzero"`
+	BalancersErr string                `json:"balancers_error,omitempty"`
 }
 
 func (c *command) overviewDocument(list []spool.Entry, spoolErr error, d daemonView) overviewDocument {
@@ -132,7 +122,7 @@ func (c *command) printDaemonView(d daemonView) {
 	c.printf("\n")
 	switch {
 	case d.err != nil:
-		c.printf("What was asked about lately is not known: %s\n", c.unreachableText(d.err))
+		c.printf("Cannot read which services were requested lately: %s\n", c.unreachableText(d.err))
 	case len(d.services) == 0:
 		c.printf("The daemon on %s has not been asked about any service lately.\n", c.opt.daemon)
 	default:
@@ -147,22 +137,22 @@ func (c *command) printDaemonView(d daemonView) {
 			}
 			rows = append(rows, row)
 		}
-		c.printf("%s", formatTable(rows))
+		c.printf("%s", textfmt.Table(rows))
 	}
 	if d.reportErr != nil {
-		c.printf("\nWhat balancers think is not known: %s\n", textfmt.OneLine(d.reportErr.Error()))
+		c.printf("\nCannot read the balancers' server states: %s\n", textfmt.OneLine(d.reportErr.Error()))
 	}
 	if d.report != nil {
 		c.printBalancers(d.report.Balancers)
 		c.printAgents(d.report.Agents)
 		if len(d.report.Unrecorded) > 0 {
-			c.printf("\nNot every balancer is known: %s\n", wait.UnrecordedText(d.report.Unrecorded[0]))
+			c.printf("\nThe list of balancers is incomplete: %s\n", wait.UnrecordedText(d.report.Unrecorded[0]))
 		}
 	}
 }
 
 // printBalancers prints the state that each balancer reported for each server.
-func (c *command) printBalancers(list []balancer.Balancer) {
+func (c *command) printBalancers(list []balancer.ServerView) {
 	if len(list) == 0 {
 		return
 	}
@@ -190,7 +180,7 @@ func (c *command) printBalancers(list []balancer.Balancer) {
 		}
 		rows = append(rows, []string{textfmt.OneLine(b.Service), name, state, open, wait.AnswerText(b.Last), asked})
 	}
-	c.printf("%s", formatTable(rows))
+	c.printf("%s", textfmt.Table(rows))
 }
 
 // printAgents prints the last answer of the agent to each address.
@@ -206,7 +196,7 @@ func (c *command) printAgents(list []balancer.Agent) {
 			textfmt.Duration(balancer.Duration(a.SameFor)), textfmt.Duration(balancer.Duration(a.Age)) + " ago",
 		})
 	}
-	c.printf("%s", formatTable(rows))
+	c.printf("%s", textfmt.Table(rows))
 }
 
 // printOverrides prints all overrides as a table.
@@ -219,7 +209,7 @@ func (c *command) printOverrides(list []spool.Entry) {
 	c.printf("Overrides in %s:\n", textfmt.OneLine(c.opt.spoolRoot))
 	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}
 	for _, e := range list {
-		row := []string{stateWord(e.State), keyLabel(e.Key), "-", "lifted", textfmt.OneLine(e.Reason)}
+		row := []string{e.State.Word(), textfmt.OneLine(e.Key.Label()), "-", "lifted", textfmt.OneLine(e.Reason)}
 		if !e.Created.IsZero() {
 			row[2] = textfmt.Duration(now.Sub(e.Created)) + " ago"
 		}
@@ -228,7 +218,7 @@ func (c *command) printOverrides(list []spool.Entry) {
 		}
 		rows = append(rows, row)
 	}
-	c.printf("%s", formatTable(rows))
+	c.printf("%s", textfmt.Table(rows))
 }
 
 // localTime returns t in local time: the day and the time, or the date if t is far away.
@@ -242,6 +232,6 @@ func localTime(t, now time.Time) string {
 
 // ago returns how long before now the moment at, in unix seconds, was. at may be any number.
 func ago(now time.Time, at float64) string {
-	seconds := min(max(unixSeconds(now)-at, 0), math.MaxInt32)
+	seconds := min(max(spool.UnixSeconds(now)-at, 0), math.MaxInt32)
 	return textfmt.Duration(time.Duration(seconds)*time.Second) + " ago"
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"hacheck/internal/admin/wait"
+	"hacheck/internal/balancer"
 	"hacheck/internal/terminal"
 	"hacheck/internal/textfmt"
 )
@@ -104,7 +105,7 @@ func (p *progress) update() {
 		p.printChanges()
 		if p.elapsed() >= p.nextReminder {
 			p.nextReminder += reminderInterval
-			p.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(p.elapsed()), p.tracker.Open()))
+			p.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(p.elapsed()), p.tracker.PendingText()))
 		}
 	}
 	p.draw()
@@ -166,7 +167,7 @@ func (p *progress) draw() {
 	if p.daemonTrouble != "" {
 		head += "; " + p.daemonTrouble
 	}
-	lines := append([]string{head}, strings.Split(strings.TrimSuffix(formatTable(rows), "\n"), "\n")...)
+	lines := append([]string{head}, strings.Split(strings.TrimSuffix(textfmt.Table(rows), "\n"), "\n")...)
 	if room := p.screen.Rows(); len(lines) > room && room > 2 {
 		lines = append(lines[:room-1], fmt.Sprintf("  and %d more", len(lines)-room+1))
 	}
@@ -197,7 +198,7 @@ func (p *progress) succeed(targets []target) int {
 	p.printFinal()
 	var texts []string
 	for _, t := range waitTargets(targets) {
-		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.Label, textfmt.Duration(wait.KnownAfter))
+		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.Label, textfmt.Duration(balancer.LearnTime))
 		if n := p.tracker.CountDone(t); n > 0 {
 			text = fmt.Sprintf("%s: %s with %s after %s", t.Label, p.goal, textfmt.Count(n, "balancer"), textfmt.Duration(p.elapsed()-p.written))
 		}

@@ -9,7 +9,7 @@ import (
 	"hacheck/internal/spool"
 )
 
-var errNotHacheck = errors.New("what answers there is not hacheck, its /recent is not the JSON expected")
+var errNotHacheck = errors.New("the server there is not hacheck: its /recent is not the expected JSON")
 
 // recentService is one service that the daemon was asked about lately.
 type recentService struct {
@@ -41,7 +41,7 @@ func (d daemonAddr) balancers(service string) (*balancer.Report, error) {
 	}
 	var page struct {
 		balancer.Report
-		Balancers *[]balancer.Balancer    `json:"balancers"`
+		Balancers *[]balancer.ServerView  `json:"balancers"`
 		Services  *[]balancer.LastRequest `json:"services"`
 		Uptime    *float64                `json:"uptime"`
 	}
@@ -54,8 +54,8 @@ func (d daemonAddr) balancers(service string) (*balancer.Report, error) {
 }
 
 var (
-	errNoBalancers  = errors.New("what answers there knows nothing of balancers, it is older than this command or not hacheck")
-	errNotBalancers = errors.New("what answers there is not hacheck, its /balancers is not the JSON expected")
+	errNoBalancers  = errors.New("the server there has no /balancers: it is older than this command, or not hacheck")
+	errNotBalancers = errors.New("the server there is not hacheck: its /balancers is not the expected JSON")
 )
 
 // recent returns the services that the daemon was asked about lately, sorted by name. Another program may answer on that

@@ -15,12 +15,12 @@ func (c *command) checkSafe(targets []target) int {
 	defer tick.Stop()
 	for hasAnswered := false; ; <-tick.C {
 		p := c.poll(targets, start)
-		isOver := time.Since(start) >= wait.SafeWithin
+		isOver := time.Since(start) >= wait.SafeTimeout
 		if p.err != nil {
 			if hasAnswered && !isOver && !errors.Is(p.err, errNoBalancers) {
 				continue // the daemon may be restarting
 			}
-			return c.refuseUnsafe("not known", ExitNotAsked, c.unreachableText(p.err), start)
+			return c.refuseUnsafe("not known", ExitDaemonUnavailable, c.unreachableText(p.err), start)
 		}
 		hasAnswered = true
 		result := wait.CheckSafe(waitTargets(targets), p.report, p.requested)

@@ -23,16 +23,16 @@ import (
 type simulation struct {
 	dir *spool.Dir
 
-	mu       sync.Mutex
-	table    *balancer.Table
-	age      float64 // added to the uptime of the table
-	addr     string
-	server   *http.Server
-	service  map[string]*simService
-	balancer []*simBalancer
-	notKept  uint64 // of an older daemon, which does not report unrecorded clients
-	missing  []balancer.UnrecordedClient
-	reports  int // answers of /balancers
+	mu         sync.Mutex
+	table      *balancer.Table
+	age        float64 // added to the uptime of the table
+	addr       string
+	server     *http.Server
+	service    map[string]*simService
+	balancer   []*simBalancer
+	unrecorded uint64 // of an older daemon, which does not report unrecorded clients
+	missing    []balancer.UnrecordedClient
+	reports    int // answers of /balancers
 
 	stop chan struct{}
 	wg   sync.WaitGroup
@@ -40,7 +40,7 @@ type simulation struct {
 
 // simService is a service with requests.
 type simService struct {
-	*balancer.Service
+	*balancer.ServiceRecord
 	at time.Time
 }
 
@@ -107,7 +107,7 @@ func newSim(dir *spool.Dir, specs []string) (*simulation, error) {
 				b.interval = d
 			case "nobody":
 			case "notkept":
-				s.notKept = 7
+				s.unrecorded = 7
 			case "unrecorded":
 				s.missing = append(s.missing, balancer.UnrecordedClient{Service: value, Client: "10.0.0.7", Age: 3})
 			case "young":
@@ -146,8 +146,8 @@ func (s *simulation) answer(w http.ResponseWriter, r *http.Request) {
 	service := r.URL.Query().Get("service")
 	report := s.table.Report(service)
 	report.Uptime += s.age
-	if report.Unrecorded = append(report.Unrecorded, s.missing...); s.notKept > 0 {
-		report.DroppedRequests, report.Unrecorded = s.notKept, nil
+	if report.Unrecorded = append(report.Unrecorded, s.missing...); s.unrecorded > 0 {
+		report.UnrecordedRequests, report.Unrecorded = s.unrecorded, nil
 	}
 	for name, asked := range s.service {
 		if (service == "" || name == service) && !asked.at.IsZero() {
@@ -227,7 +227,7 @@ func (s *simulation) ask(b *simBalancer) {
 	}
 	asked := s.service[b.service]
 	if asked == nil {
-		asked = &simService{Service: s.table.Service(b.service)}
+		asked = &simService{ServiceRecord: s.table.Service(b.service)}
 		s.service[b.service] = asked
 	}
 	if b.silent {
@@ -261,7 +261,7 @@ func (s *simulation) ask(b *simBalancer) {
 }
 
 // request returns a request with the state before its answer.
-func (b *simBalancer) request(code int, override spool.State) *balancer.Request {
+func (b *simBalancer) request(code int, override spool.State) *balancer.AnsweredRequest {
 	state := "UP"
 	switch {
 	case b.level == 0:
@@ -273,7 +273,7 @@ func (b *simBalancer) request(code int, override spool.State) *balancer.Request 
 	case b.level < simRise+simFall-1:
 		state = fmt.Sprintf("UP %d/%d", b.level-simRise+1, simFall)
 	}
-	r := &balancer.Request{
+	r := &balancer.AnsweredRequest{
 		Peer: "127.0.0.1", URL: fmt.Sprintf("/http/%s/%d/", b.service, b.port), Host: "127.0.0.1", Port: b.port, Local: true,
 		Code: code, Override: override, Answered: time.Now(),
 	}

@@ -22,13 +22,13 @@ type override struct {
 }
 
 func newOverride(e spool.Entry) override {
-	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: stateWord(e.State), Reason: e.Reason}
+	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: e.State.Word(), Reason: e.Reason}
 	if !e.Created.IsZero() {
-		at := unixSeconds(e.Created)
+		at := spool.UnixSeconds(e.Created)
 		d.Creation = &at
 	}
 	if !e.Expires.IsZero() {
-		at := unixSeconds(e.Expires)
+		at := spool.UnixSeconds(e.Expires)
 		d.Expiration = &at
 	}
 	return d
@@ -60,13 +60,13 @@ func (c *command) printJSON(v any) {
 
 // printLine prints one service as the original tools do, with tabs between the fields and the reason on one line.
 func (c *command) printLine(label string, e spool.Entry) {
-	if !isDown(e.State) {
+	if !e.State.TakesOut() {
 		c.printf("UP\t%s\n", textfmt.OneLine(e.Key.Service))
 		return
 	}
 	until := "inf"
 	if !e.Expires.IsZero() {
-		until = strconv.FormatFloat(unixSeconds(e.Expires), 'f', 6, 64)
+		until = strconv.FormatFloat(spool.UnixSeconds(e.Expires), 'f', 6, 64)
 	}
 	c.printf("DOWN\t%s\t%s\t%s\n", until, label, textfmt.OneLine(e.Reason))
 }
@@ -94,7 +94,7 @@ func (c *command) status(targets []target) int {
 		case !c.opt.json:
 			c.printLine(t.label, e)
 		}
-		if isDown(e.State) {
+		if e.State.TakesOut() {
 			code = ExitFailed
 		}
 		results = append(results, result)
@@ -132,7 +132,7 @@ func (c *command) printCovering(o overrides, targets []target) []override {
 			c.errorf("%s: %s", k.Service, c.explainSpoolError(err))
 			continue
 		}
-		if !isDown(e.State) {
+		if !e.State.TakesOut() {
 			continue
 		}
 		covering = append(covering, newOverride(e))
@@ -144,7 +144,7 @@ func (c *command) printCovering(o overrides, targets []target) []override {
 		if reason != "" {
 			reason = ": " + reason
 		}
-		c.errorf("%s is %s, and with it %s%s", k.Service, stateWord(e.State), covers, reason)
+		c.errorf("%s is %s, and with it %s%s", k.Service, e.State.Word(), covers, reason)
 	}
 	return covering
 }
@@ -171,12 +171,12 @@ func (c *command) showDowned() int {
 		c.errorf("%s", c.explainSpoolError(err))
 		return ExitFailed
 	}
-	list = slices.DeleteFunc(list, func(e spool.Entry) bool { return !isDown(e.State) })
+	list = slices.DeleteFunc(list, func(e spool.Entry) bool { return !e.State.TakesOut() })
 	if c.opt.json {
 		c.printJSON(map[string]any{"overrides": newOverrides(list)})
 	} else {
 		for _, e := range list {
-			c.printLine(keyLabel(e.Key), e)
+			c.printLine(textfmt.OneLine(e.Key.Label()), e)
 		}
 	}
 	_ = c.out.Flush() // the writer keeps an error, see printf

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hacheck/internal/spool"
 )
 
 // validate checks the command line and returns its targets in the order given. It checks every name before the command
@@ -47,7 +49,7 @@ func (o *options) validate(now time.Time) ([]target, error) {
 		if o.hasExpiration && o.hasDuration {
 			return nil, errors.New("-e and --for both say when it ends, give one of them")
 		}
-		if o.hasExpiration && o.expiration <= unixSeconds(now) {
+		if o.hasExpiration && o.expiration <= spool.UnixSeconds(now) {
 			return nil, fmt.Errorf("option -e, --expiration: %s is in the past; to end in half an hour write --for 30m",
 				strconv.FormatFloat(o.expiration, 'f', -1, 64))
 		}

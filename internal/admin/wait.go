@@ -146,7 +146,7 @@ func (w *waitRun) wait() int {
 		case sig := <-w.signals:
 			return w.interrupted(sig)
 		case <-limit.C:
-			return w.failed("time is up", ExitStillOpen, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.tracker.Open()))
+			return w.failed("time is up", ExitWaitIncomplete, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.tracker.PendingText()))
 		case p := <-results:
 			isPolling = false
 			if code, isOver := w.handle(p); isOver {
@@ -167,7 +167,7 @@ func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 		w.tracker.Observe(p.report, p.requested, p.received)
 		w.progress.update()
 	case !w.hasAnswered || errors.Is(p.err, errNoBalancers) || w.elapsed()-w.lastAnswer >= maxDaemonAway:
-		return w.failed("not known", ExitNotAsked, "what balancers think is not known: "+w.unreachableText(p.err)), true
+		return w.failed("not known", ExitDaemonUnavailable, "cannot read the balancers' server states: "+w.unreachableText(p.err)), true
 	default:
 		w.progress.daemonAway(p.err)
 	}
@@ -175,7 +175,7 @@ func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 	case wait.Done:
 		return w.finish(), true
 	case wait.Lost:
-		return w.failed("lost", ExitStillOpen, "a balancer is silent for too long"+w.tracker.Open()), true
+		return w.failed("lost", ExitWaitIncomplete, "a balancer is silent for too long"+w.tracker.PendingText()), true
 	case wait.Waiting, wait.Silent:
 	}
 	if w.polls++; w.polls%pollsPerRecheck == 0 {
@@ -203,7 +203,7 @@ func (w *waitRun) interrupted(sig os.Signal) int {
 	if n, ok := sig.(syscall.Signal); ok {
 		code = exitSignal + int(n)
 	}
-	return w.failed("interrupted", code, name+w.tracker.Open())
+	return w.failed("interrupted", code, name+w.tracker.PendingText())
 }
 
 // failed ends the wait. It prints why and the state of each target.
@@ -229,14 +229,14 @@ func (w *waitRun) superseded() string {
 		}
 		isUp := w.opt.action == actUp
 		switch {
-		case !isUp && !isDown(e.State):
+		case !isUp && !e.State.TakesOut():
 			return t.label + " was lifted meanwhile, or its time is over"
-		case isUp && isDown(e.State):
+		case isUp && e.State.TakesOut():
 			return t.label + " was taken down again meanwhile"
 		case isUp:
 			for _, k := range t.key.Above() {
-				if e, err := w.overrides.read(target{key: k}); err == nil && isDown(e.State) {
-					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, stateWord(e.State), t.label, k.Service)
+				if e, err := w.overrides.read(target{key: k}); err == nil && e.State.TakesOut() {
+					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, e.State.Word(), t.label, k.Service)
 				}
 			}
 		}

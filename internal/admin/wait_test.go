@@ -157,11 +157,11 @@ func TestDaemonAway(t *testing.T) {
 		out, code := run(s, root, System("1"), "hadown web -r why --wait=1m")
 		out.waitFor(t, "lb1")
 		s.server.Close()
-		wantExit(t, out, code, ExitNotAsked)
+		wantExit(t, out, code, ExitDaemonUnavailable)
 		if took := time.Since(began); took < maxDaemonAway {
 			t.Errorf("it gave up after %v", took)
 		}
-		if !strings.Contains(out.String(), "what balancers think is not known: the daemon on "+s.addr) || !strings.Contains(out.String(), "web is down now: why") {
+		if !strings.Contains(out.String(), "cannot read the balancers' server states: the daemon on "+s.addr) || !strings.Contains(out.String(), "web is down now: why") {
 			t.Errorf("it said:\n%s", out)
 		}
 	})
@@ -179,7 +179,7 @@ func TestDaemonAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		wantExit(t, out, code, ExitStillOpen)
+		wantExit(t, out, code, ExitWaitIncomplete)
 		if !strings.Contains(out.String(), "time is up after 2s: lb1 (be/lb1): ") {
 			t.Errorf("it said:\n%s", out)
 		}

@@ -42,8 +42,8 @@ func (t *Table) RecordAgent(peer, service, answer string) {
 	a := t.agents[agentKey{peer, service}]
 	if a == nil {
 		if a = t.addAgent(peer, service, now); a == nil {
-			t.dropped.add(t.uptime(now))
-			t.recordMissedAgent(service, clients.NetworkOf(peer), now, now)
+			t.unrecorded.add(t.uptime(now))
+			t.recordUnrecordedAgent(service, clients.NetworkOf(peer), now, now)
 			return
 		}
 	}
@@ -71,21 +71,21 @@ func (t *Table) addAgent(peer, service string, now time.Time) *agentRow {
 		}
 		delete(t.agents, old.key)
 		if now.Sub(old.answered) <= old.silentAfter() {
-			t.recordMissedAgent(old.key.service, clients.NetworkOf(old.key.peer), old.answered, now)
+			t.recordUnrecordedAgent(old.key.service, clients.NetworkOf(old.key.peer), old.answered, now)
 		}
 	}
 	a := &agentRow{key: agentKey{strings.Clone(peer), strings.Clone(service)}, sameSince: now}
 	t.agents[a.key] = a
 	a.place = t.agentRows.Add(client, a)
 	name, _, _ := strings.Cut(service, ":")
-	t.missedAgents.expireSoon(name, client, now)
+	t.unrecordedAgents.expireSoon(name, client, now)
 	return a
 }
 
-// recordMissedAgent remembers that client asked the agent about service, a service or an instance, and has no row.
-func (t *Table) recordMissedAgent(service string, client netip.Prefix, at, now time.Time) {
+// recordUnrecordedAgent remembers that client asked the agent about service, a service or an instance, and has no row.
+func (t *Table) recordUnrecordedAgent(service string, client netip.Prefix, at, now time.Time) {
 	name, _, _ := strings.Cut(service, ":")
-	t.missedAgents.add(name, client, at, now)
+	t.unrecordedAgents.add(name, client, at, now)
 }
 
 // answerWords returns the two words of an answer, without the reason.

@@ -18,7 +18,7 @@ type rowKey struct {
 
 // row is one balancer's view of one server.
 type row struct {
-	service *Service
+	service *ServiceRecord
 	client  netip.Prefix
 	place   *share.Entry[*row]
 
@@ -46,7 +46,7 @@ type answer struct {
 }
 
 // record records a request. service.mu is held.
-func (w *row) record(r *Request) {
+func (w *row) record(r *AnsweredRequest) {
 	if w.requests > 0 {
 		w.intervals.add(w.requests, r.Answered.Sub(w.last.at))
 	}
@@ -70,15 +70,12 @@ func (w *row) record(r *Request) {
 		w.sameSince, w.sameAnswers = r.Answered, 0
 	}
 	w.sameAnswers++
-	if takesOut(r.Override) {
+	if r.Override.TakesOut() {
 		w.outAnswers++
 	} else {
 		w.outAnswers = 0
 	}
 }
-
-// takesOut reports whether an override of that state takes a server out of service.
-func takesOut(s spool.State) bool { return s == spool.Drain || s == spool.Down || s == spool.Maint }
 
 // interval returns the usual time between two requests, 0 after the first. It is the median of the latest intervals,
 // because a balancer asks faster or slower while a server is about to go up or down.

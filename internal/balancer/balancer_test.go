@@ -19,7 +19,7 @@ import (
 type tableOnTestClock struct {
 	*Table
 	at  time.Time
-	web *Service
+	web *ServiceRecord
 }
 
 func newTableOnTestClock() *tableOnTestClock {
@@ -30,7 +30,7 @@ func newTableOnTestClock() *tableOnTestClock {
 }
 
 // ask moves the clock and records a request.
-func (w *tableOnTestClock) ask(after time.Duration, r Request) {
+func (w *tableOnTestClock) ask(after time.Duration, r AnsweredRequest) {
 	w.at = w.at.Add(after)
 	r.Answered = w.at
 	if r.Peer == "" {
@@ -47,18 +47,18 @@ func n(i int) *int { return &i }
 func TestReportOfBalancerWithState(t *testing.T) {
 	t.Parallel()
 	w := newTableOnTestClock()
-	r := Request{
+	r := AnsweredRequest{
 		HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/8080/status", Host: "127.0.0.1", Port: 8080, Local: true,
 		State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1; throttle=40%",
 	}
 	w.ask(0, r)
-	want := Balancer{
+	want := ServerView{
 		Service: "web", Host: "127.0.0.1", Port: 8080, Local: true, URL: "/http/web/8080/status",
 		Address: "10.0.0.1", Node: "lb1", Server: "be/web1",
 		State: "UP", Sessions: n(13), Queued: n(1), Weight: n(1), TotalWeight: n(2), Throttle: "40%",
 		Last: Answer{Code: 200}, SameAnswers: 1,
 	}
-	if d := cmp.Diff([]Balancer{want}, w.Report("web").Balancers); d != "" {
+	if d := cmp.Diff([]ServerView{want}, w.Report("web").Balancers); d != "" {
 		t.Fatal(d)
 	}
 	w.ask(2*time.Second, r)
@@ -73,7 +73,7 @@ func TestReportOfBalancerWithState(t *testing.T) {
 	want.Interval, want.OutAnswers, want.SameAnswers, want.SameFor = 2, 2, 2, 2.5
 	want.Last = Answer{Age: 0.5, Code: 404, Override: "drain"}
 	want.Previous = &Answer{Age: 2.5, Code: 404, Override: "drain"}
-	if d := cmp.Diff([]Balancer{want}, w.Report("").Balancers); d != "" {
+	if d := cmp.Diff([]ServerView{want}, w.Report("").Balancers); d != "" {
 		t.Error(d)
 	}
 	if got := w.Report("other").Balancers; len(got) != 0 {
@@ -119,7 +119,7 @@ func TestServerStateOfSeveralHeaders(t *testing.T) {
 // TestStateInReport has every form of the header that HAProxy sends, and forms that no client should send.
 func TestStateInReport(t *testing.T) {
 	t.Parallel()
-	for header, want := range map[string]Balancer{
+	for header, want := range map[string]ServerView{
 		"UP":       {State: "UP"},
 		"UP 1/3":   {State: "UP 1/3"},
 		"DOWN":     {State: "DOWN"},
@@ -134,7 +134,7 @@ func TestStateInReport(t *testing.T) {
 		"\x00\xff\n<b>; scur=4": {State: "???<b>", Sessions: n(4)},
 		strings.Repeat("U", 99): {State: strings.Repeat("U", maxStateWords)},
 	} {
-		var b Balancer
+		var b ServerView
 		b.setState(header)
 		if d := cmp.Diff(want, b); d != "" {
 			t.Errorf("%q: %s", header, d)
@@ -147,7 +147,7 @@ func FuzzServerState(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		var b Balancer
+		var b ServerView
 		b.setState(header)
 		if len(b.State) > maxStateWords || len(b.Throttle) > maxStateWords {
 			t.Fatalf("%q: too long: %+v", header, b)
@@ -166,19 +166,19 @@ func FuzzServerState(f *testing.F) {
 // TestRowIdentity: which requests belong to one row.
 func TestRowIdentity(t *testing.T) {
 	t.Parallel()
-	base := Request{HasState: true, State: "UP", Peer: "10.0.0.1", Node: "lb1", Name: "be/web1", URL: "/tcp/web/1"}
+	base := AnsweredRequest{HasState: true, State: "UP", Peer: "10.0.0.1", Node: "lb1", Name: "be/web1", URL: "/tcp/web/1"}
 	for name, c := range map[string]struct {
-		change func(*Request)
+		change func(*AnsweredRequest)
 		rows   int
 	}{
-		"the same":            {func(*Request) {}, 1},
-		"another state":       {func(r *Request) { r.State = "DOWN" }, 1},
-		"another URL":         {func(r *Request) { r.URL = "/tcp/web/2" }, 1},
-		"same node elsewhere": {func(r *Request) { r.Peer = "10.0.0.2" }, 2},
-		"another node":        {func(r *Request) { r.Node = "lb2" }, 2},
-		"another server":      {func(r *Request) { r.Name = "be/web2" }, 2},
-		"no names":            {func(r *Request) { r.Node, r.Name = "", "" }, 2},
-		"a name that is cut":  {func(r *Request) { r.Name = strings.Repeat("x", 70_000) }, 2},
+		"the same":            {func(*AnsweredRequest) {}, 1},
+		"another state":       {func(r *AnsweredRequest) { r.State = "DOWN" }, 1},
+		"another URL":         {func(r *AnsweredRequest) { r.URL = "/tcp/web/2" }, 1},
+		"same node elsewhere": {func(r *AnsweredRequest) { r.Peer = "10.0.0.2" }, 2},
+		"another node":        {func(r *AnsweredRequest) { r.Node = "lb2" }, 2},
+		"another server":      {func(r *AnsweredRequest) { r.Name = "be/web2" }, 2},
+		"no names":            {func(r *AnsweredRequest) { r.Node, r.Name = "", "" }, 2},
+		"a name that is cut":  {func(r *AnsweredRequest) { r.Name = strings.Repeat("x", 70_000) }, 2},
 	} {
 		w := newTableOnTestClock()
 		w.ask(0, base)
@@ -195,7 +195,7 @@ func TestRowIdentity(t *testing.T) {
 // A client that sends no state is a balancer from its third request at a steady interval until it has missed three.
 func TestClientWithoutState(t *testing.T) {
 	t.Parallel()
-	r := Request{URL: "/http/web/80/"}
+	r := AnsweredRequest{URL: "/http/web/80/"}
 	for name, c := range map[string]struct {
 		gaps []time.Duration
 		want int
@@ -238,8 +238,8 @@ func TestClientWithoutState(t *testing.T) {
 	// Two clients that take turns are two balancers, each with a steady interval.
 	w = newTableOnTestClock()
 	for range 6 {
-		w.ask(300*time.Millisecond, Request{URL: r.URL, Peer: "10.0.0.1"})
-		w.ask(1700*time.Millisecond, Request{URL: r.URL, Peer: "10.0.0.2"})
+		w.ask(300*time.Millisecond, AnsweredRequest{URL: r.URL, Peer: "10.0.0.1"})
+		w.ask(1700*time.Millisecond, AnsweredRequest{URL: r.URL, Peer: "10.0.0.2"})
 	}
 	if got := w.Report("").Balancers; len(got) != 2 || got[0].Interval != 2 || got[1].Interval != 2 {
 		t.Errorf("two in turns: %+v", got)
@@ -249,7 +249,7 @@ func TestClientWithoutState(t *testing.T) {
 // A balancer is silent after three usual intervals, at least 5 s, and later if its interval is not known.
 func TestSilent(t *testing.T) {
 	t.Parallel()
-	r := Request{HasState: true, Node: "lb1", Name: "be/s"}
+	r := AnsweredRequest{HasState: true, Node: "lb1", Name: "be/s"}
 	for _, c := range []struct {
 		interval, silent time.Duration
 		asked            int
@@ -290,7 +290,7 @@ func TestExpiry(t *testing.T) {
 	t.Parallel()
 	w := newTableOnTestClock()
 	for i := range 50 {
-		w.ask(0, Request{HasState: true, Node: fmt.Sprint(i), Name: "be/s"})
+		w.ask(0, AnsweredRequest{HasState: true, Node: fmt.Sprint(i), Name: "be/s"})
 	}
 	w.at = w.at.Add(rowTTL)
 	if got := len(w.Report("").Balancers); got != 50 {
@@ -301,7 +301,7 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("%d balancers, %d rows, %d services are left", got, w.rows.Len(), len(w.services))
 	}
 	// A balancer that comes back gets a new row.
-	w.ask(0, Request{HasState: true, Node: "1", Name: "be/s"})
+	w.ask(0, AnsweredRequest{HasState: true, Node: "1", Name: "be/s"})
 	if got := w.Report("").Balancers; len(got) != 1 || got[0].Previous != nil {
 		t.Errorf("after it came back: %+v", got)
 	}
@@ -311,15 +311,15 @@ func TestExpiry(t *testing.T) {
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	w := newTableOnTestClock()
-	w.ask(0, Request{HasState: true, Node: "lb1", Name: "be/s"})
+	w.ask(0, AnsweredRequest{HasState: true, Node: "lb1", Name: "be/s"})
 	for i := range 10_000 {
-		w.ask(0, Request{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprintf("node-%d", i), Name: "be/s", State: strings.Repeat("U", 64<<10)})
+		w.ask(0, AnsweredRequest{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprintf("node-%d", i), Name: "be/s", State: strings.Repeat("U", 64<<10)})
 	}
 	r := w.Report("")
-	if len(r.Balancers) != 1+maxRowsOfClient || r.DroppedRequests != 10_000-maxRowsOfClient {
-		t.Errorf("%d balancers and %d not kept after ten thousand names of one client", len(r.Balancers), r.DroppedRequests)
+	if len(r.Balancers) != 1+maxRowsOfClient || r.UnrecordedRequests != 10_000-maxRowsOfClient {
+		t.Errorf("%d balancers and %d unrecorded after ten thousand names of one client", len(r.Balancers), r.UnrecordedRequests)
 	}
-	w.ask(2*time.Second, Request{HasState: true, Node: "lb1", Name: "be/s"})
+	w.ask(2*time.Second, AnsweredRequest{HasState: true, Node: "lb1", Name: "be/s"})
 	if b := w.Report("").Balancers; b[0].Node != "lb1" || b[0].Interval != 2 {
 		t.Errorf("the first one: %+v", b[0])
 	}
@@ -328,7 +328,7 @@ func TestBounds(t *testing.T) {
 	}
 	for s := range 1000 {
 		for i := range 30 {
-			w.Service(fmt.Sprintf("svc-%d", s)).Record(&Request{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprint(i), Name: "be/s", Answered: w.at})
+			w.Service(fmt.Sprintf("svc-%d", s)).Record(&AnsweredRequest{Peer: "10.6.6.6", HasState: true, Node: fmt.Sprint(i), Name: "be/s", Answered: w.at})
 		}
 	}
 	if got := w.rows.Len(); got != maxRows {
@@ -336,7 +336,7 @@ func TestBounds(t *testing.T) {
 	}
 	// The client that fills the table gets no more rows. Other clients get rows from it and none from each other.
 	for i := range 3_000 {
-		w.Service(fmt.Sprintf("svc-%d", i%500)).Record(&Request{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), HasState: true, Node: "n", Name: "be/s", Answered: w.at})
+		w.Service(fmt.Sprintf("svc-%d", i%500)).Record(&AnsweredRequest{Peer: fmt.Sprintf("10.7.%d.%d", i>>8, i&255), HasState: true, Node: "n", Name: "be/s", Answered: w.at})
 	}
 	others := 0
 	for _, b := range w.Report("").Balancers {
@@ -350,22 +350,22 @@ func TestBounds(t *testing.T) {
 	if b := w.Report("web").Balancers; b[0].Node != "lb1" {
 		t.Errorf("the first one is gone: %+v", b[0])
 	}
-	// Dropped requests count for their service and for all services.
-	if own, all := w.Report("web").DroppedRequests, w.Report("").DroppedRequests; own != 10_000-maxRowsOfClient || all <= own {
-		t.Errorf("not kept: %d of web, %d of all", own, all)
+	// Unrecorded requests count for their service and for all services.
+	if own, all := w.Report("web").UnrecordedRequests, w.Report("").UnrecordedRequests; own != 10_000-maxRowsOfClient || all <= own {
+		t.Errorf("unrecorded: %d of web, %d of all", own, all)
 	}
 	// After the flood has expired, a new balancer gets a row.
 	w.at = w.at.Add(rowTTL + time.Minute)
-	w.ask(0, Request{Peer: "10.0.0.9", HasState: true, Node: "new", Name: "be/s"})
+	w.ask(0, AnsweredRequest{Peer: "10.0.0.9", HasState: true, Node: "new", Name: "be/s"})
 	if got := w.Report("web"); len(got.Balancers) != 1 || got.Balancers[0].Node != "new" || len(got.Unrecorded) != 0 {
 		t.Errorf("after the flood: %+v", got)
 	}
 	w.at = w.at.Add(rowTTL + time.Second)
-	if r := w.Report(""); r.DroppedRequests != 0 || len(w.services) != 0 {
-		t.Errorf("%d not kept and %d services long after the flood", r.DroppedRequests, len(w.services))
+	if r := w.Report(""); r.UnrecordedRequests != 0 || len(w.services) != 0 {
+		t.Errorf("%d unrecorded and %d services long after the flood", r.UnrecordedRequests, len(w.services))
 	}
 	// RequestAge counts from the request, not from its answer.
-	w.ask(0, Request{HasState: true, Node: "slow", Name: "be/s", Received: w.at.Add(-3 * time.Second)})
+	w.ask(0, AnsweredRequest{HasState: true, Node: "slow", Name: "be/s", Received: w.at.Add(-3 * time.Second)})
 	if b := w.Report("web").Balancers[0]; b.RequestAge != 3 || b.Last.Age != 0 {
 		t.Errorf("a slow answer: %+v", b)
 	}
@@ -380,7 +380,7 @@ func TestManyRows(t *testing.T) {
 	for range 5_000 {
 		peer := fmt.Sprintf("10.0.0.%d", r.IntN(100))
 		count[peer]++
-		w.ask(10*time.Millisecond, Request{Peer: peer, HasState: true, Node: "lb", Name: "be/s", Code: 503, Override: spool.Down})
+		w.ask(10*time.Millisecond, AnsweredRequest{Peer: peer, HasState: true, Node: "lb", Name: "be/s", Code: 503, Override: spool.Down})
 	}
 	got := w.Report("").Balancers
 	if len(got) != 100 {
@@ -460,7 +460,7 @@ func TestAgents(t *testing.T) {
 
 // BenchmarkRecord measures what Record adds to every check.
 func BenchmarkRecord(b *testing.B) {
-	for name, r := range map[string]Request{
+	for name, r := range map[string]AnsweredRequest{
 		"state":    {Peer: "10.0.0.1", HasState: true, Node: "lb1", Name: "be/web1", URL: "/http/web/80/", State: "UP; address=127.0.0.1; port=8080; name=be/web1; node=lb1; weight=1/2; scur=13/22; qcur=1"},
 		"no state": {Peer: "10.0.0.1", URL: "/http/web/80/"},
 	} {
@@ -481,9 +481,9 @@ func TestCandidates(t *testing.T) {
 	t.Parallel()
 	w := newTableOnTestClock()
 	for round := range 3 {
-		w.ask(2*time.Second, Request{Peer: "10.0.0.1", URL: "/http/web/80/"})
+		w.ask(2*time.Second, AnsweredRequest{Peer: "10.0.0.1", URL: "/http/web/80/"})
 		for i := range 100 {
-			w.ask(0, Request{Peer: "10.6.6.6", URL: fmt.Sprintf("/http/web/80/%d-%d", round, i)})
+			w.ask(0, AnsweredRequest{Peer: "10.6.6.6", URL: fmt.Sprintf("/http/web/80/%d-%d", round, i)})
 		}
 	}
 	if got := w.Report("web").Balancers; len(got) != 1 || got[0].Address != "10.0.0.1" {
@@ -496,9 +496,9 @@ func TestCandidates(t *testing.T) {
 func TestUnrecorded(t *testing.T) {
 	t.Parallel()
 	w := newTableOnTestClock()
-	w.RecordDropped("web", "10.0.0.1")
-	w.RecordMissed("api", "2001:db8::1", w.at.Add(-5*time.Second))
-	w.RecordMissed("old", "10.0.0.1", w.at.Add(-3*time.Minute))
+	w.RecordUnrecorded("web", "10.0.0.1")
+	w.RecordEvicted("api", "2001:db8::1", w.at.Add(-5*time.Second))
+	w.RecordEvicted("old", "10.0.0.1", w.at.Add(-3*time.Minute))
 	want := []UnrecordedClient{{Service: "web", Client: "10.0.0.1"}, {Service: "api", Client: "2001:db8::/64", Age: 5}}
 	if d := cmp.Diff(want, w.Report("").Unrecorded); d != "" {
 		t.Error(d)
@@ -507,8 +507,8 @@ func TestUnrecorded(t *testing.T) {
 		t.Error(d)
 	}
 	w.at = w.at.Add(time.Minute)
-	w.ForgetMissed("web", clients.NetworkOf("10.0.0.1"))
-	w.at = w.at.Add(relearnTime)
+	w.ExpireUnrecorded("web", clients.NetworkOf("10.0.0.1"))
+	w.at = w.at.Add(LearnTime)
 	if got := w.Report("web").Unrecorded; len(got) != 1 {
 		t.Errorf("not long enough after it is recorded: %+v", got)
 	}
@@ -520,36 +520,36 @@ func TestUnrecorded(t *testing.T) {
 	if got := w.Report("").Unrecorded; len(got) != 0 {
 		t.Errorf("after minutes of silence: %+v", got)
 	}
-	if got := w.UnnamedMissed(time.Time{}); len(got) != 0 {
+	if got := w.UnrecordedOverflow(time.Time{}); len(got) != 0 {
 		t.Errorf("all were remembered by name, and yet: %+v", got)
 	}
 
-	for i := range 2 * maxMissedOfClient {
-		w.RecordDropped(fmt.Sprintf("invented-%d", i), "10.6.6.6")
+	for i := range 2 * maxUnrecordedOfClient {
+		w.RecordUnrecorded(fmt.Sprintf("invented-%d", i), "10.6.6.6")
 	}
-	w.RecordDropped("web", "10.0.0.1")
+	w.RecordUnrecorded("web", "10.0.0.1")
 	if got := w.Report("web").Unrecorded; len(got) != 1 || got[0].Client != "10.0.0.1" {
 		t.Errorf("the names of one client leave no room for another: %+v", got)
 	}
-	if got := len(w.Report("").Unrecorded); got != maxMissedOfClient+1 {
-		t.Errorf("%d are remembered, want %d", got, maxMissedOfClient+1)
+	if got := len(w.Report("").Unrecorded); got != maxUnrecordedOfClient+1 {
+		t.Errorf("%d are remembered, want %d", got, maxUnrecordedOfClient+1)
 	}
-	if got := w.UnnamedMissed(w.at.Add(-time.Minute)); len(got) != 0 {
+	if got := w.UnrecordedOverflow(w.at.Add(-time.Minute)); len(got) != 0 {
 		t.Errorf("a service that has had a row for a minute: %+v", got)
 	}
 	for _, since := range []time.Time{{}, w.at.Add(-time.Second), w.at.Add(time.Second)} {
-		if got := w.UnnamedMissed(since); len(got) != 1 || got[0].Client != "10.6.6.6" || got[0].Service != "" {
+		if got := w.UnrecordedOverflow(since); len(got) != 1 || got[0].Client != "10.6.6.6" || got[0].Service != "" {
 			t.Errorf("row since %v: %+v", since, got)
 		}
 	}
 	for i := range 100_000 {
-		w.RecordDropped(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
+		w.RecordUnrecorded(fmt.Sprintf("invented-%d", i), fmt.Sprintf("10.7.%d.%d", i>>8&255, i&255))
 	}
-	if got := len(w.Report("").Unrecorded); got != maxMissed {
-		t.Errorf("%d are remembered, want %d", got, maxMissed)
+	if got := len(w.Report("").Unrecorded); got != maxUnrecorded {
+		t.Errorf("%d are remembered, want %d", got, maxUnrecorded)
 	}
-	w.at = w.at.Add(relearnTime + time.Second)
-	if got := w.UnnamedMissed(time.Time{}); len(got) != 0 {
+	w.at = w.at.Add(LearnTime + time.Second)
+	if got := w.UnrecordedOverflow(time.Time{}); len(got) != 0 {
 		t.Errorf("long after: %+v", got)
 	}
 }

@@ -18,7 +18,7 @@ type candidate struct {
 
 // steadyInterval records r, which has no state, with its candidate. It returns the interval if r is the third request
 // at a steady one, else 0. s.mu is held.
-func (s *Service) steadyInterval(r *Request) time.Duration {
+func (s *ServiceRecord) steadyInterval(r *AnsweredRequest) time.Duration {
 	var h maphash.Hash
 	h.SetSeed(s.t.seed)
 	_, _ = h.WriteString(r.Peer) // never fails
@@ -41,7 +41,7 @@ func (s *Service) steadyInterval(r *Request) time.Duration {
 
 // candidateToReplace returns the index of the candidate that makes room for a new one of client: the oldest of the
 // client that has the most, or of client itself if no other has more.
-func (s *Service) candidateToReplace(client uint64) int {
+func (s *ServiceRecord) candidateToReplace(client uint64) int {
 	count := map[uint64]int{}
 	for _, c := range s.candidates {
 		count[c.client]++

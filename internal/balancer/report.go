@@ -15,11 +15,11 @@ type Report struct {
 	// AgentOnly is -S: HTTP checks get the service's own answer, and overrides reach balancers through the agent only.
 	AgentOnly bool          `json:"agent_only"`
 	Services  []LastRequest `json:"services"`  // that any client asked about lately, by name
-	Balancers []Balancer    `json:"balancers"` // by service, balancer, server
+	Balancers []ServerView  `json:"balancers"` // by service, balancer, server
 	Agents    []Agent       `json:"agents"`    // by service, address
-	// DroppedRequests counts the requests whose balancer got no row because a table was full. It includes requests about
+	// UnrecordedRequests counts the requests whose balancer got no row because a table was full. It includes requests about
 	// services without a row. It starts again from zero after ten minutes without one.
-	DroppedRequests uint64 `json:"not_kept"`
+	UnrecordedRequests uint64 `json:"not_kept"`
 	// Unrecorded lists clients that asked lately and got no row because a table was full, the newest first. As long as
 	// a service has any, the report of its balancers is incomplete.
 	Unrecorded []UnrecordedClient `json:"unrecorded"`
@@ -38,9 +38,9 @@ type LastRequest struct {
 	Age     float64 `json:"ago"`
 }
 
-// Balancer is one balancer's view of one server of this host. Its identity is the remote address with node and name of
+// ServerView is one balancer's view of one server of this host. Its identity is the remote address with node and name of
 // the X-Haproxy-Server-State header, or the remote address and the URL without that header.
-type Balancer struct {
+type ServerView struct {
 	Service string `json:"service"`
 	Host    string `json:"host"` // that is checked
 	Port    uint16 `json:"port"` // that is checked; 0 for none
@@ -103,11 +103,11 @@ type Agent struct {
 func (t *Table) Report(service string) Report {
 	now := t.now()
 	r := Report{
-		Uptime: now.Sub(t.started).Seconds(), DroppedRequests: t.dropped.count(t.uptime(now)),
-		Services: []LastRequest{}, Balancers: []Balancer{}, Agents: t.reportAgents(service, now), Unrecorded: []UnrecordedClient{},
+		Uptime: now.Sub(t.started).Seconds(), UnrecordedRequests: t.unrecorded.count(t.uptime(now)),
+		Services: []LastRequest{}, Balancers: []ServerView{}, Agents: t.reportAgents(service, now), Unrecorded: []UnrecordedClient{},
 	}
 	for _, s := range t.collect(service, now, &r) {
-		r.DroppedRequests += s.dropped.count(t.uptime(now))
+		r.UnrecordedRequests += s.unrecorded.count(t.uptime(now))
 		s.mu.Lock()
 		for _, w := range s.rows {
 			r.Balancers = append(r.Balancers, w.report(s.name, now))
@@ -117,7 +117,7 @@ func (t *Table) Report(service string) Report {
 	slices.SortFunc(r.Unrecorded, func(a, b UnrecordedClient) int {
 		return cmp.Or(cmp.Compare(a.Age, b.Age), strings.Compare(a.Service, b.Service), strings.Compare(a.Client, b.Client))
 	})
-	slices.SortFunc(r.Balancers, func(a, b Balancer) int {
+	slices.SortFunc(r.Balancers, func(a, b ServerView) int {
 		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Node, b.Node),
 			strings.Compare(a.Address, b.Address), strings.Compare(a.Server, b.Server), strings.Compare(a.URL, b.URL))
 	})
@@ -125,30 +125,30 @@ func (t *Table) Report(service string) Report {
 }
 
 // collect returns the record of service, for the service "" all records. It appends to r the clients without a row.
-func (t *Table) collect(service string, now time.Time, r *Report) []*Service {
+func (t *Table) collect(service string, now time.Time, r *Report) []*ServiceRecord {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r.Unrecorded = t.missedServices.appendTo(r.Unrecorded, service, now)
-	r.Unrecorded = t.missedAgents.appendTo(r.Unrecorded, service, now)
-	r.Unrecorded = append(r.Unrecorded, t.missedAgents.unnamed(time.Time{}, now)...)
-	services := []*Service{t.services[service]}
+	r.Unrecorded = t.unrecordedChecks.appendTo(r.Unrecorded, service, now)
+	r.Unrecorded = t.unrecordedAgents.appendTo(r.Unrecorded, service, now)
+	r.Unrecorded = append(r.Unrecorded, t.unrecordedAgents.overflow(time.Time{}, now)...)
+	services := []*ServiceRecord{t.services[service]}
 	if service == "" {
-		services = slices.AppendSeq(make([]*Service, 0, len(t.services)), maps.Values(t.services))
-		r.Balancers = make([]Balancer, 0, t.rows.Len())
+		services = slices.AppendSeq(make([]*ServiceRecord, 0, len(t.services)), maps.Values(t.services))
+		r.Balancers = make([]ServerView, 0, t.rows.Len())
 	} else if services[0] == nil {
 		return nil
 	}
 	for _, s := range services {
-		if t.removeExpired(s, now); now.Sub(s.missedAt) <= unrecordedTTL {
-			r.Unrecorded = append(r.Unrecorded, UnrecordedClient{Service: s.name, Client: clientName(s.missedBy), Age: secondsSince(now, s.missedAt)})
+		if t.removeExpired(s, now); now.Sub(s.unrecordedAt) <= unrecordedTTL {
+			r.Unrecorded = append(r.Unrecorded, UnrecordedClient{Service: s.name, Client: clientName(s.unrecordedClient), Age: secondsSince(now, s.unrecordedAt)})
 		}
 	}
 	return services
 }
 
 // report returns w as a report shows it. w.service.mu is held.
-func (w *row) report(service string, now time.Time) Balancer {
-	b := Balancer{
+func (w *row) report(service string, now time.Time) ServerView {
+	b := ServerView{
 		Service: service, Host: w.host, Port: w.port, Local: w.local, URL: printable(w.url, maxName),
 		Address: w.key.peer, Node: printable(w.key.node, maxName), Server: printable(w.key.name, maxName),
 		Interval:    w.interval().Seconds(),

@@ -9,8 +9,8 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Request is one check request and its answer. Record keeps none of its memory.
-type Request struct {
+// AnsweredRequest is one check request and its answer. Record keeps none of its memory.
+type AnsweredRequest struct {
 	Peer     string // the remote address
 	HasState bool   // the request had an X-Haproxy-Server-State header
 	// State is the last such header as the client sent it. Node and Name are fields of it.
@@ -25,15 +25,15 @@ type Request struct {
 	Answered          time.Time
 }
 
-// Service records the requests about one service. It is safe for concurrent use.
-type Service struct {
+// ServiceRecord records the requests about one service. It is safe for concurrent use.
+type ServiceRecord struct {
 	t    *Table
 	name string
 
-	dropped recentCount
-	// missedAt is the time of the last request that has no row now, and missedBy is its client. Table.mu guards both.
-	missedAt time.Time
-	missedBy netip.Prefix
+	unrecorded recentCount
+	// unrecordedAt is the time of the last request that has no row now, and unrecordedClient is its client. Table.mu guards both.
+	unrecordedAt     time.Time
+	unrecordedClient netip.Prefix
 
 	mu         sync.Mutex
 	rows       []*row
@@ -45,18 +45,18 @@ type Service struct {
 const linearRows = 8
 
 // Record records one request. Every check calls it, so it takes a fraction of a microsecond.
-func (s *Service) Record(r *Request) {
+func (s *ServiceRecord) Record(r *AnsweredRequest) {
 	key := rowKey{peer: r.Peer, node: truncate(r.Node, maxName), name: truncate(r.Name, maxName)}
 	if !r.HasState || r.Name == "" {
 		key.url = truncate(r.URL, maxName)
 	}
 	if !s.record(&key, r) {
-		s.t.recordDropped(s, clients.NetworkOf(r.Peer), r.Answered)
+		s.t.countUnrecorded(s, clients.NetworkOf(r.Peer), r.Answered)
 	}
 }
 
 // record records r in its row. It returns false if r needs a row and there is no room for one.
-func (s *Service) record(key *rowKey, r *Request) bool {
+func (s *ServiceRecord) record(key *rowKey, r *AnsweredRequest) bool {
 	s.mu.Lock()
 	if w := s.findRow(key); w != nil {
 		w.record(r)
@@ -76,7 +76,7 @@ func (s *Service) record(key *rowKey, r *Request) bool {
 
 func truncate(s string, n int) string { return s[:min(len(s), n)] }
 
-func (s *Service) findRow(key *rowKey) *row {
+func (s *ServiceRecord) findRow(key *rowKey) *row {
 	if s.index != nil {
 		return s.index[*key]
 	}
@@ -89,7 +89,7 @@ func (s *Service) findRow(key *rowKey) *row {
 }
 
 // countRows returns how many rows of s a client has.
-func (s *Service) countRows(client netip.Prefix) (n int) {
+func (s *ServiceRecord) countRows(client netip.Prefix) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, w := range s.rows {
@@ -101,7 +101,7 @@ func (s *Service) countRows(client netip.Prefix) (n int) {
 }
 
 // insertRow adds a row. s.mu is held.
-func (s *Service) insertRow(w *row) {
+func (s *ServiceRecord) insertRow(w *row) {
 	s.rows = append(s.rows, w)
 	if s.index != nil {
 		s.index[w.key] = w
@@ -113,9 +113,9 @@ func (s *Service) insertRow(w *row) {
 	}
 }
 
-// recordMissed remembers that client sent a request at that time and has no row for it. Table.mu is held.
-func (s *Service) recordMissed(client netip.Prefix, at time.Time) {
-	if at.After(s.missedAt) {
-		s.missedAt, s.missedBy = at, client
+// setUnrecorded remembers that client sent a request at that time and has no row for it. Table.mu is held.
+func (s *ServiceRecord) setUnrecorded(client netip.Prefix, at time.Time) {
+	if at.After(s.unrecordedAt) {
+		s.unrecordedAt, s.unrecordedClient = at, client
 	}
 }

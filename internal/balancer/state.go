@@ -88,7 +88,7 @@ func (s *ServerState) field(name string) *string {
 }
 
 // setState fills in what a header says. A report shows it everywhere, so text is shortened and printable.
-func (b *Balancer) setState(header string) {
+func (b *ServerView) setState(header string) {
 	s := ParseServerState(header)
 	b.State, b.Throttle = printable(s.State, maxStateWords), printable(s.Throttle, maxStateWords)
 	b.Sessions, _ = counts(s.Sessions)

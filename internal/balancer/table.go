@@ -1,7 +1,7 @@
 // Package balancer records which load balancers ask about the services of this host: how often, which answers they
 // got, and which state they report for each server.
 //
-// The HTTP endpoint calls [Service.Record] for every check request, and the agent endpoint calls [Table.RecordAgent]
+// The HTTP endpoint calls [ServiceRecord.Record] for every check request, and the agent endpoint calls [Table.RecordAgent]
 // for every answer. [Table.Report] returns what is known. The package decides nothing: the commands decide from the
 // report when a server is out of service.
 package balancer
@@ -54,25 +54,25 @@ const (
 
 // Table holds all that is known of balancers. It is safe for concurrent use and owns no goroutine.
 type Table struct {
-	now     func() time.Time
-	started time.Time
-	seed    maphash.Seed
-	dropped recentCount // requests about services without a record, and agent requests
+	now        func() time.Time
+	started    time.Time
+	seed       maphash.Seed
+	unrecorded recentCount // requests about services without a record, and agent requests
 
 	log        *slog.Logger
 	fullLogged map[string]*atomic.Int64 // by table name: uptime at which it was last logged as full, 0 for never
 
-	// mu guards the fields below and which rows exist. It is locked before Service.mu.
+	// mu guards the fields below and which rows exist. It is locked before ServiceRecord.mu.
 	mu        sync.Mutex
 	rows      *share.Shares[*row]
-	services  map[string]*Service
+	services  map[string]*ServiceRecord
 	expiredAt time.Time // when removeExpired last ran for all services
 
 	agents          map[agentKey]*agentRow
 	agentRows       *share.Shares[*agentRow]
 	agentsExpiredAt time.Time
 
-	missedServices, missedAgents missedRequests
+	unrecordedChecks, unrecordedAgents unrecordedClients
 }
 
 // New returns an empty table.
@@ -82,7 +82,7 @@ func newTable(now func() time.Time) *Table {
 	return &Table{
 		now: now, started: now(), seed: maphash.MakeSeed(), log: slog.New(slog.DiscardHandler),
 		fullLogged: map[string]*atomic.Int64{"services": {}, "balancers": {}, "agents": {}},
-		rows:       share.New((*row).requestCount), services: map[string]*Service{},
+		rows:       share.New((*row).requestCount), services: map[string]*ServiceRecord{},
 		agents: map[agentKey]*agentRow{}, agentRows: share.New(func(a *agentRow) uint64 { return uint64(a.requests) }),
 	}
 }
@@ -102,13 +102,13 @@ func (t *Table) LogFull(table string, largest netip.Prefix, rows int) {
 }
 
 // Service returns the record of the service with that name.
-func (t *Table) Service(name string) *Service {
+func (t *Table) Service(name string) *ServiceRecord {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.services[name]; s != nil {
 		return s
 	}
-	return &Service{t: t, name: name}
+	return &ServiceRecord{t: t, name: name}
 }
 
 // uptime returns how long the table has existed. It is monotonic.
@@ -134,7 +134,7 @@ func (c *recentCount) count(uptime time.Duration) uint64 {
 
 // addRow makes a row of s and records r in it. It returns false if there is no room. interval is what steadyInterval
 // returned.
-func (t *Table) addRow(s *Service, key *rowKey, interval time.Duration, r *Request) bool {
+func (t *Table) addRow(s *ServiceRecord, key *rowKey, interval time.Duration, r *AnsweredRequest) bool {
 	client := clients.NetworkOf(key.peer)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -189,30 +189,32 @@ func (t *Table) makeRoom(client netip.Prefix) bool {
 	s.rows = slices.DeleteFunc(s.rows, func(other *row) bool { return other == w })
 	delete(s.index, w.key)
 	if now.Sub(w.last.at) <= w.silentAfter() {
-		s.recordMissed(w.client, w.last.at)
+		s.setUnrecorded(w.client, w.last.at)
 	}
 	return true
 }
 
-// recordDropped counts a request about s for which there is no row.
-func (t *Table) recordDropped(s *Service, client netip.Prefix, at time.Time) {
-	s.dropped.add(t.uptime(at))
+// countUnrecorded counts a request about s for which there is no row.
+func (t *Table) countUnrecorded(s *ServiceRecord, client netip.Prefix, at time.Time) {
+	s.unrecorded.add(t.uptime(at))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known := t.services[s.name]; known != nil {
-		known.recordMissed(client, at)
+		known.setUnrecorded(client, at)
 		return
 	}
 	if len(t.services) >= maxServices {
-		t.missedAgents.unnamedAt, t.missedAgents.unnamedBy = at, client
+		// This is not an overflow of unrecordedChecks: UnrecordedOverflow ignores requests that came after the HTTP server
+		// made its row for the reported service. Here it has a row of s, so the report about s would ignore this request.
+		t.unrecordedAgents.overflowAt, t.unrecordedAgents.overflowClient = at, client
 		return
 	}
 	t.services[s.name] = s
-	s.recordMissed(client, at)
+	s.setUnrecorded(client, at)
 }
 
 // removeExpired removes the expired rows of s, and s itself when nothing is left. t.mu is held.
-func (t *Table) removeExpired(s *Service, now time.Time) {
+func (t *Table) removeExpired(s *ServiceRecord, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rows = slices.DeleteFunc(s.rows, func(w *row) bool {
@@ -223,7 +225,7 @@ func (t *Table) removeExpired(s *Service, now time.Time) {
 		t.rows.Remove(w.place)
 		return true
 	})
-	if len(s.rows) == 0 && s.dropped.count(t.uptime(now)) == 0 && now.Sub(s.missedAt) > unrecordedTTL {
+	if len(s.rows) == 0 && s.unrecorded.count(t.uptime(now)) == 0 && now.Sub(s.unrecordedAt) > unrecordedTTL {
 		delete(t.services, s.name)
 	}
 }

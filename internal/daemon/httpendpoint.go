@@ -30,7 +30,7 @@ func (s *serviceEndpoints) serveHTTP(addr string, settings endpointSettings, ln 
 		},
 		FailureCode: func() int { return e.settings.Load().failureCode },
 		OnAnswer: func(r *http.Request, v *health.Verdict, code int) {
-			s.web.RecordHTTPAnswer(e.settings.Load().service, "http://"+addr+r.RequestURI, r, v, code)
+			s.web.RecordEndpointAnswer(e.settings.Load().service, "http://"+addr+r.RequestURI, r, v, code)
 		},
 		Log: s.log,
 	}

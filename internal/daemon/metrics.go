@@ -29,7 +29,7 @@ func (d *daemon) metrics() http.Handler {
 				return nil
 			}
 			var list []metrics.Service
-			for _, s := range d.web.Seen() {
+			for _, s := range d.web.ServiceCounts() {
 				list = append(list, metrics.Service{Name: s.Service, Up: s.Code == http.StatusOK, Answers: s.Answers})
 			}
 			return list

@@ -156,7 +156,7 @@ func (c *collector) balancers(counter countFunc, gauge gaugeFunc) {
 	}
 	gauge(balancers, float64(asking), "false")
 	gauge(balancers, float64(silent), "true")
-	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.DroppedRequests)
+	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.UnrecordedRequests)
 }
 
 func (c *collector) answers(counter countFunc, gauge gaugeFunc) {

@@ -57,7 +57,7 @@ func scrape(t *testing.T, services func() []Service) string {
 			}
 		},
 		Balancers: func() balancer.Report {
-			return balancer.Report{Balancers: []balancer.Balancer{{Silent: true}, {}, {}}, DroppedRequests: 9}
+			return balancer.Report{Balancers: []balancer.ServerView{{Silent: true}, {}, {}}, UnrecordedRequests: 9}
 		},
 		Refused:  func() uint64 { return 5 },
 		Reloads:  func() Reloads { return Reloads{Done: 3, Failed: 1, Last: 1795215735.5} },

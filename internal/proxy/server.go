@@ -37,7 +37,7 @@ type Recorder interface {
 	// RecordRequest records that a client asks about a service, before a check runs for the answer.
 	RecordRequest(service, client string, at time.Time)
 	// RecordAnswer records a request and its answer.
-	RecordAnswer(service string, r balancer.Request, v health.Verdict)
+	RecordAnswer(service string, r balancer.AnsweredRequest, v health.Verdict)
 }
 
 // Options are what a Server keeps for life.

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf16"
 
 	"hacheck/internal/textfmt"
 )
@@ -35,6 +34,21 @@ func (s State) String() string {
 		return words[s]
 	}
 	return ""
+}
+
+// TakesOut reports whether an override of that state takes its target out of service.
+func (s State) TakesOut() bool { return s >= Drain && s <= Maint }
+
+// Word returns the word of the commands and pages. It differs from String for Ready ("up") and ForceUp ("force-up").
+func (s State) Word() string {
+	switch s {
+	case Ready:
+		return "up"
+	case ForceUp:
+		return "force-up"
+	default:
+		return s.String()
+	}
 }
 
 // Entry is one override: the content of one spool file.
@@ -75,7 +89,7 @@ func (e Entry) Line() string {
 			return
 		}
 		out = append(out, word...)
-		out = strconv.AppendFloat(out, unixSeconds(t), 'f', 6, 64)
+		out = strconv.AppendFloat(out, UnixSeconds(t), 'f', 6, 64)
 	}
 	since(" since ", e.Created)
 	since(" until ", e.Expires)
@@ -104,8 +118,8 @@ func escapeState(tail string) string {
 	return string(out)
 }
 
-// unixSeconds is the inverse of unixTime. It is exact for every time that a float of unix seconds can hold.
-func unixSeconds(t time.Time) float64 {
+// UnixSeconds is the inverse of unixTime. It is exact for every time that a float of unix seconds can hold.
+func UnixSeconds(t time.Time) float64 {
 	return float64(t.Unix()) + float64(t.Nanosecond())/1e9
 }
 
@@ -113,7 +127,7 @@ func unixSeconds(t time.Time) float64 {
 // tools read it too. They do not know the field "state", so that for them every override is down.
 func (e Entry) Marshal() []byte {
 	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
-	out = appendPythonString(out, truncateReason(e.Reason))
+	out = textfmt.AppendPythonString(out, truncateReason(e.Reason))
 	out = append(out, `, "expiration": `...)
 	out = appendPythonTime(out, e.Expires)
 	out = append(out, `, "creation": `...)
@@ -131,7 +145,7 @@ func appendPythonTime(out []byte, t time.Time) []byte {
 	if t.IsZero() {
 		return append(out, "null"...)
 	}
-	f := unixSeconds(t)
+	f := UnixSeconds(t)
 	if math.Abs(f) >= 1e16 { // from here on Python's repr has an exponent
 		return strconv.AppendFloat(out, f, 'e', -1, 64)
 	}
@@ -141,31 +155,4 @@ func appendPythonTime(out []byte, t time.Time) []byte {
 		out = append(out, ".0"...)
 	}
 	return out
-}
-
-// appendPythonString appends s as json.dumps writes it, in ASCII. Invalid UTF-8 becomes U+FFFD: Python's own way, a
-// lone surrogate, makes its hastatus and its daemon fail.
-func appendPythonString(out []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	u := func(r rune) {
-		out = append(out, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
-	}
-	out = append(out, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			out = append(out, '\\', byte(r))
-		case strings.ContainsRune("\n\r\t\b\f", r):
-			out = append(out, '\\', "nrtbf"[strings.IndexRune("\n\r\t\b\f", r)])
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			u(high)
-			u(low)
-		case r < ' ' || r >= 0x7f:
-			u(r)
-		default:
-			out = append(out, byte(r))
-		}
-	}
-	return append(out, '"')
 }

@@ -216,7 +216,7 @@ func checkLine(t *testing.T, e Entry) {
 		if x.IsZero() || x.Unix() < 0 {
 			return ""
 		}
-		return fmt.Sprintf("%f", unixSeconds(x))
+		return fmt.Sprintf("%f", UnixSeconds(x))
 	}
 	state := e.State.String()
 	if e.State == Maint {

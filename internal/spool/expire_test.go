@@ -18,7 +18,7 @@ import (
 
 // expiring is the content of an override that ends at a time.
 func expiring(reason string, at time.Time) string {
-	return fmt.Sprintf(`{"reason": %q, "expiration": %f, "creation": 1}`, reason, unixSeconds(at))
+	return fmt.Sprintf(`{"reason": %q, "expiration": %f, "creation": 1}`, reason, UnixSeconds(at))
 }
 
 // TestExpires: an override ends by itself at the next lookup, its file goes, and setting the clock back
@@ -53,7 +53,7 @@ func TestExpiresWhileLockIsHeld(t *testing.T) {
 	r.put("web", expiring("web", r.clock.in(time.Hour)))
 	r.put("all", expiring("all", r.clock.in(2*time.Hour)))
 	r.put("web:80", `{"state": "up"}`)
-	r.put("db", fmt.Sprintf(`{"reason": "db", "state": "maint", "expiration": %f}`, unixSeconds(r.clock.in(time.Hour))))
+	r.put("db", fmt.Sprintf(`{"reason": "db", "state": "maint", "expiration": %f}`, UnixSeconds(r.clock.in(time.Hour))))
 	r.want("web", "down all")
 	r.want("db", "maint db")
 	before := r.x.Lookup("web", "", 80, true)

@@ -115,6 +115,14 @@ func (k Key) Name() string {
 	return k.Service + ":" + CanonicalHost(k.Host) + ":" + port
 }
 
+// Label returns k as hastatus prints it. An instance without a host has an empty host field.
+func (k Key) Label() string {
+	if k.Port == 0 {
+		return k.Service
+	}
+	return k.Service + ":" + k.Host + ":" + strconv.FormatUint(uint64(k.Port), 10)
+}
+
 // Check returns an error if no command may write k: the service name or the IP address is invalid, a host has no port,
 // the name is longer than MaxName bytes, or, checked last, k is an instance of All (ErrAllInstance).
 func (k Key) Check() error {

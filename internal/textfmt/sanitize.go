@@ -143,3 +143,20 @@ func appendEscape(out []byte, r rune) []byte {
 	}
 	return append(out, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 }
+
+// AppendPythonString appends s as Python's json.dumps writes it, in ASCII. Invalid UTF-8 becomes U+FFFD: Python's own
+// way, a lone surrogate, makes the original hastatus and daemon fail.
+func AppendPythonString(out []byte, s string) []byte {
+	out = append(out, '"')
+	for _, r := range s {
+		switch i := strings.IndexRune("\"\\\n\r\t\b\f", r); {
+		case i >= 0:
+			out = append(out, '\\', "\"\\nrtbf"[i])
+		case r < ' ' || r >= 0x7f:
+			out = appendEscape(out, r)
+		default:
+			out = append(out, byte(r))
+		}
+	}
+	return append(out, '"')
+}

@@ -54,19 +54,19 @@ func TestBalancers(t *testing.T) {
 			for range 2 { // a check, and one from the cache
 				ask(t, d, head)
 			}
-			want := balancer.Balancer{
+			want := balancer.ServerView{
 				Service: "web", Host: "127.0.0.1", Port: uint16(d.Service.Port), Local: true, URL: "/http/web/0/status",
 				Address: "127.0.0.1", Node: "lb1", Server: "be/s1",
 				State: "UP", Sessions: &two, Queued: &zero, Weight: &one, TotalWeight: &two,
 				Last: balancer.Answer{Code: 200}, Previous: &balancer.Answer{Code: 200}, SameAnswers: 2,
 			}
-			if diff := cmp.Diff([]balancer.Balancer{want}, d.Balancers()); diff != "" {
+			if diff := cmp.Diff([]balancer.ServerView{want}, d.Balancers()); diff != "" {
 				t.Fatal(diff)
 			}
 			d.Overrides.Set(spool.Entry{Key: spool.Key{Service: "web"}, State: spool.Drain})
 			ask(t, d, strings.ReplaceAll(head, "scur=2/9", "scur=0/9"))
 			want.Sessions, want.OutAnswers, want.SameAnswers, want.Last = &zero, 1, 1, balancer.Answer{Code: 404, Override: "drain"}
-			if diff := cmp.Diff([]balancer.Balancer{want}, d.Balancers()); diff != "" {
+			if diff := cmp.Diff([]balancer.ServerView{want}, d.Balancers()); diff != "" {
 				t.Fatal(diff)
 			}
 

@@ -196,7 +196,7 @@ func TestOverview(t *testing.T) {
 	doc := overviewDoc(t, d)
 	want := &web.Overview{
 		Overrides: []web.OverviewRow{
-			{Service: "forced", State: "force-up", Last: &web.OverviewAnswer{Code: 200, By: "force-up"}, Answers: "f"},
+			{Service: "forced", State: "force-up", Last: &web.OverviewAnswer{Code: 200, Override: "force-up"}, Answers: "f"},
 			{Service: "typo", State: "drain", Reason: strings.Repeat("ä", 250) + "…"},
 			{
 				Service: "up", Port: 8080, State: "maint", Reason: "instance",
@@ -207,7 +207,7 @@ func TestOverview(t *testing.T) {
 			},
 			{
 				Service: "web", State: "down", Reason: "<script>alert(1)</script> [2J rm  ", Since: f(1_500_000_000.25), Until: f(1 << 40),
-				Last: &web.OverviewAnswer{Code: 503, By: "down"}, Answers: "o",
+				Last: &web.OverviewAnswer{Code: 503, Override: "down"}, Answers: "o",
 				Balancers: []web.OverviewView{{Name: "lb1", Server: "be/web1", State: "UP", Sessions: n(7), Code: 503}},
 			},
 		},
@@ -223,7 +223,7 @@ func TestOverview(t *testing.T) {
 				Service: "refused", State: "failing", Last: &web.OverviewAnswer{Code: 503, Why: "refused", Took: took}, Answers: "x",
 				Balancers: []web.OverviewView{{Name: "<b>lb</b>", Server: "be/<script>", State: "DOWN", Sessions: n(0), Code: 503}},
 			},
-			{Service: "lifted", State: "unasked", Last: &web.OverviewAnswer{Code: 503, By: "down"}, Answers: "o"},
+			{Service: "lifted", State: "unasked", Last: &web.OverviewAnswer{Code: 503, Override: "down"}, Answers: "o"},
 			{
 				Service: "up", State: "up", Last: &web.OverviewAnswer{Code: 200, Took: took}, Answers: "u",
 				Balancers: []web.OverviewView{
@@ -252,7 +252,7 @@ func TestOverview(t *testing.T) {
 		t.Errorf("%+v", doc.Overrides)
 	}
 	for _, r := range doc.Services {
-		if r.State != "maint" || r.By != spool.All {
+		if r.State != "maint" || r.Covering != spool.All {
 			t.Errorf("under all: %+v", r)
 		}
 	}

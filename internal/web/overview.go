@@ -40,8 +40,8 @@ type overviewRow struct {
 	Host    string `json:"host,omitempty"` // of an override of one instance
 	Port    uint16 `json:"port,omitempty"`
 
-	State string `json:"state"`
-	By    string `json:"by,omitempty"` // the name of an override in another row that decides State
+	State    string `json:"state"`
+	Covering string `json:"by,omitempty"` // the name of an override in another row that decides State
 
 	Reason string   `json:"reason,omitempty"` // also names the operator if hadown has written it
 	Since  *float64 `json:"since,omitempty"`  // unix seconds; absent if it is not known
@@ -60,17 +60,17 @@ const (
 	stateUp      = "up"
 	stateFailing = "failing"
 	stateReady   = "ready"   // only agent checks ask, and they get overrides only
-	stateUnasked = "unasked" // no request lately, or none since an override ended
+	stateIdle    = "unasked" // no request lately, or none since an override ended
 )
 
 // overviewAnswer is the last answer about a service.
 type overviewAnswer struct {
-	Code int      `json:"code"`
-	Why  string   `json:"why,omitempty"` // of an answer that is not the service's: "refused", "timeout"…
-	Ago  float64  `json:"ago"`
-	By   string   `json:"by,omitempty"` // the state of the override that answered
-	Age  float64  `json:"age"`          // of the check's result at that time
-	Took *float64 `json:"took"`         // by the check, in seconds; nil when none was needed
+	Code     int      `json:"code"`
+	Why      string   `json:"why,omitempty"` // of an answer that is not the service's: "refused", "timeout"…
+	Ago      float64  `json:"ago"`
+	Override string   `json:"by,omitempty"` // the state of the override that answered
+	Age      float64  `json:"age"`          // of the check's result at that time
+	Took     *float64 `json:"took"`         // by the check, in seconds; nil when none was needed
 }
 
 // overviewView is how a balancer sees one server.
@@ -95,19 +95,19 @@ type overviewAgent struct {
 }
 
 const (
-	// oldAnswer is the age from which an answer to a client that is no balancer says nothing about the present.
+	// oldAnswer is the largest age of an answer that decides the state of a service without balancers.
 	oldAnswer = time.Minute
 	// maxShown bounds what the page shows of a reason, or of any text from elsewhere, in bytes; hastatus shows all of it.
 	maxShown = 500
 )
 
-// overview returns the document as of now.
-func (s *Server) overview() *overview {
+// buildOverview returns the document as of now.
+func (s *Server) buildOverview() *overview {
 	report := s.balancers("")
 	overrides := s.overrides.List()
 	now := time.Now()
 	b := newOverviewBuilder(now, &report, overrides)
-	b.seen = s.recent.latest(now.Add(-recentFor), now)
+	b.recent = s.recent.latest(now.Add(-recentFor), now)
 	doc := &overview{
 		overviewHead: overviewHead{
 			Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: report.AgentOnly,
@@ -120,22 +120,9 @@ func (s *Server) overview() *overview {
 	for i := range overrides {
 		doc.Overrides[i] = b.override(&overrides[i])
 	}
-	moveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
-	moveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
+	textfmt.MoveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
+	textfmt.MoveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
 	return doc
-}
-
-// moveToFront moves the rows that are first to the front. Otherwise it keeps their order.
-func moveToFront(rows []overviewRow, first func(r *overviewRow) bool) {
-	slices.SortStableFunc(rows, func(x, y overviewRow) int {
-		switch {
-		case first(&x) == first(&y):
-			return 0
-		case first(&x):
-			return -1
-		}
-		return 1
-	})
 }
 
 // writeJSON writes the document row by row. There may be 10,000 rows, and encoding/json would hold their text twice.
@@ -173,17 +160,17 @@ func (o *overview) writeJSON(w io.Writer) error {
 // overviewBuilder has what is known about services, by name.
 type overviewBuilder struct {
 	now       time.Time
-	seen      map[string]*latest
-	views     map[string][]balancer.Balancer
+	recent    map[string]*latest
+	views     map[string][]balancer.ServerView
 	agents    map[string][]balancer.Agent
 	own       map[string]*spool.Entry // the override of a service as a whole, or of all
 	instances map[string]*spool.Entry // the strongest override of an instance
 }
 
-// newOverviewBuilder returns a builder without seen.
+// newOverviewBuilder returns a builder without recent.
 func newOverviewBuilder(now time.Time, report *balancer.Report, overrides []spool.Entry) *overviewBuilder {
 	b := &overviewBuilder{
-		now: now, views: map[string][]balancer.Balancer{}, agents: map[string][]balancer.Agent{},
+		now: now, views: map[string][]balancer.ServerView{}, agents: map[string][]balancer.Agent{},
 		own: map[string]*spool.Entry{}, instances: map[string]*spool.Entry{},
 	}
 	for from, to := 0, 0; from < len(report.Balancers); from = to { // they are sorted by service
@@ -209,7 +196,7 @@ func newOverviewBuilder(now time.Time, report *balancer.Report, overrides []spoo
 // services returns the rows of the services without an override of their own, by name.
 func (b *overviewBuilder) services() []overviewRow {
 	names := map[string]bool{}
-	for name := range b.seen {
+	for name := range b.recent {
 		names[name] = b.own[name] == nil
 	}
 	for name := range b.agents {
@@ -230,7 +217,7 @@ func (b *overviewBuilder) services() []overviewRow {
 func (b *overviewBuilder) override(e *spool.Entry) overviewRow {
 	r := overviewRow{
 		Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port,
-		State: stateWord(e.State), Reason: oneLine(e.Reason),
+		State: e.State.Word(), Reason: oneLine(e.Reason),
 	}
 	if !e.Created.IsZero() {
 		at := unixSeconds(e.Created)
@@ -255,9 +242,9 @@ func (b *overviewBuilder) service(name string) overviewRow {
 	r.Balancers = b.viewsOf(spool.Key{Service: name})
 	r.Agents = b.agentsOf(name)
 	if all := b.own[spool.All]; all != nil {
-		r.State, r.By = stateWord(all.State), spool.All
+		r.State, r.Covering = all.State.Word(), spool.All
 	} else {
-		r.State, r.By = b.serviceState(&r)
+		r.State, r.Covering = b.serviceState(&r)
 	}
 	return r
 }
@@ -280,7 +267,7 @@ func (b *overviewBuilder) serviceState(r *overviewRow) (state, by string) {
 		}
 	}
 	if l := r.Last; !asked && l != nil && l.Ago <= oldAnswer.Seconds() {
-		count(l.Code, l.By)
+		count(l.Code, l.Override)
 	}
 	instance := b.instances[r.Service]
 	switch {
@@ -289,23 +276,23 @@ func (b *overviewBuilder) serviceState(r *overviewRow) (state, by string) {
 	case up:
 		return stateUp, ""
 	case overridden && instance != nil:
-		return stateWord(instance.State), instance.Key.Name()
+		return instance.State.Word(), instance.Key.Name()
 	case !asked && slices.ContainsFunc(r.Agents, func(a overviewAgent) bool { return a.Ago <= oldAnswer.Seconds() }):
 		return stateReady, ""
 	}
-	return stateUnasked, ""
+	return stateIdle, ""
 }
 
 // addLast adds the last answer about the service of r, and those before it.
 func (b *overviewBuilder) addLast(r *overviewRow) {
-	l := b.seen[r.Service]
+	l := b.recent[r.Service]
 	if l == nil || !l.answered {
 		return
 	}
 	r.Answers, r.Took = marksText(&l.marks)
 	a := &overviewAnswer{Code: l.code, Ago: max(b.now.Sub(l.at), 0).Seconds(), Age: float64(l.history.age) / 1e3}
 	if l.history.last.override != spool.Ready {
-		a.By = stateWord(l.history.last.override)
+		a.Override = l.history.last.override.Word()
 	} else if reason := l.history.last.reason; reason != check.ReasonAnswered {
 		a.Why = reason.String()
 	}
@@ -343,14 +330,7 @@ func (b *overviewBuilder) agentsOf(name string) []overviewAgent {
 	return list
 }
 
-// stateWord returns the word of the commands for a state: "up" in a spool file forces a service up.
-func stateWord(s spool.State) string {
-	if s == spool.ForceUp {
-		return "force-up"
-	}
-	return s.String()
-}
-
+// unixSeconds returns t in microseconds, which is enough for a page and short.
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
 // oneLine returns what a page shows of a text from elsewhere.

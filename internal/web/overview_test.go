@@ -20,8 +20,8 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestServiceState(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	view := func(code int, override string, silent bool) balancer.Balancer {
-		return balancer.Balancer{Silent: silent, Last: balancer.Answer{Code: code, Override: override}}
+	view := func(code int, override string, silent bool) balancer.ServerView {
+		return balancer.ServerView{Silent: silent, Last: balancer.Answer{Code: code, Override: override}}
 	}
 	answered := func(code int, ago time.Duration) *latest {
 		return &latest{at: now.Add(-ago), answered: true, code: code}
@@ -31,7 +31,7 @@ func TestServiceState(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		last     *latest
-		views    []balancer.Balancer
+		views    []balancer.ServerView
 		agents   []balancer.Agent
 		instance *spool.Entry
 		want, by string
@@ -39,22 +39,22 @@ func TestServiceState(t *testing.T) {
 		"one asks":                {answered(200, time.Second), nil, nil, nil, "up", ""},
 		"one asked long ago":      {answered(200, 2*time.Minute), nil, nil, nil, "unasked", ""},
 		"not answered yet":        {&latest{at: now}, nil, nil, nil, "unasked", ""},
-		"balancers know more":     {answered(200, time.Second), []balancer.Balancer{view(200, "", false), view(500, "", false)}, nil, nil, "failing", ""},
-		"silent ones know less":   {answered(200, time.Second), []balancer.Balancer{view(200, "", false), view(500, "", true)}, nil, nil, "up", ""},
-		"all silent":              {answered(200, 2*time.Minute), []balancer.Balancer{view(200, "", true)}, nil, nil, "unasked", ""},
-		"one instance down":       {answered(503, time.Second), []balancer.Balancer{view(200, "", false), view(503, "down", false)}, nil, said(spool.Down, 80), "up", ""},
-		"every instance down":     {answered(503, time.Second), []balancer.Balancer{view(503, "down", false)}, nil, said(spool.Down, 80), "down", "web:80"},
-		"no instance down now":    {answered(503, time.Second), []balancer.Balancer{view(503, "down", false)}, nil, nil, "unasked", ""},
+		"balancers know more":     {answered(200, time.Second), []balancer.ServerView{view(200, "", false), view(500, "", false)}, nil, nil, "failing", ""},
+		"silent ones know less":   {answered(200, time.Second), []balancer.ServerView{view(200, "", false), view(500, "", true)}, nil, nil, "up", ""},
+		"all silent":              {answered(200, 2*time.Minute), []balancer.ServerView{view(200, "", true)}, nil, nil, "unasked", ""},
+		"one instance down":       {answered(503, time.Second), []balancer.ServerView{view(200, "", false), view(503, "down", false)}, nil, said(spool.Down, 80), "up", ""},
+		"every instance down":     {answered(503, time.Second), []balancer.ServerView{view(503, "down", false)}, nil, said(spool.Down, 80), "down", "web:80"},
+		"no instance down now":    {answered(503, time.Second), []balancer.ServerView{view(503, "down", false)}, nil, nil, "unasked", ""},
 		"an agent":                {nil, nil, []balancer.Agent{{Age: 1}}, nil, "ready", ""},
 		"an agent once":           {nil, nil, []balancer.Agent{{Age: 100}}, nil, "unasked", ""},
 		"an agent, and a failure": {answered(500, time.Second), nil, []balancer.Agent{{Age: 1}}, nil, "failing", ""},
 	} {
 		b := overviewBuilder{
-			now: now, seen: map[string]*latest{"web": c.last}, views: map[string][]balancer.Balancer{"web": c.views},
+			now: now, recent: map[string]*latest{"web": c.last}, views: map[string][]balancer.ServerView{"web": c.views},
 			agents: map[string][]balancer.Agent{"web": c.agents}, instances: map[string]*spool.Entry{"web": c.instance},
 		}
-		if r := b.service("web"); r.State != c.want || r.By != c.by {
-			t.Errorf("%s: %q by %q, want %q by %q", name, r.State, r.By, c.want, c.by)
+		if r := b.service("web"); r.State != c.want || r.Covering != c.by {
+			t.Errorf("%s: %q by %q, want %q by %q", name, r.State, r.Covering, c.want, c.by)
 		}
 	}
 }
@@ -62,7 +62,7 @@ func TestServiceState(t *testing.T) {
 // TestInstanceViews: an override of one instance shows the balancers of that instance.
 func TestInstanceViews(t *testing.T) {
 	t.Parallel()
-	b := overviewBuilder{views: map[string][]balancer.Balancer{"web": {
+	b := overviewBuilder{views: map[string][]balancer.ServerView{"web": {
 		{Node: "here 80", Host: "127.0.0.1", Port: 80, Local: true},
 		{Node: "here 81", Host: "127.0.0.1", Port: 81, Local: true},
 		{Node: "own 80", Host: "10.0.0.5", Port: 80, Local: true},
@@ -106,7 +106,7 @@ func TestOverviewText(t *testing.T) {
 			},
 			Services: []overviewRow{
 				{Service: "api", State: "failing", Last: &overviewAnswer{Code: 503, Why: "refused", Ago: 1, Took: f(0.000_061_4)}, Balancers: []overviewView{{Name: "10.0.0.1", Server: "/tcp/api/80", Code: 503}}},
-				{Service: strings.Repeat("long-", 10), State: "drain", By: "all", Last: &overviewAnswer{Code: 404, By: "drain"}},
+				{Service: strings.Repeat("long-", 10), State: "drain", Covering: "all", Last: &overviewAnswer{Code: 404, Override: "drain"}},
 				{Service: "mail", State: "ready", Agents: []overviewAgent{{"10.0.0.1", "up ready", 1}}},
 				{Service: "ok", State: "up", Last: &overviewAnswer{Code: 200, Ago: 1, Took: f(1.25)}, Balancers: []overviewView{{Name: "lb1", State: "UP", Sessions: n(1)}}},
 			},

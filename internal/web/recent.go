@@ -25,8 +25,8 @@ const (
 // recentTable has for each service the last answer, the number of requests of each client, and the balancers among
 // them.
 //
-// A row of a service belongs to the clients that have asked about the service, and leaves the table with the last of
-// them. So a client that asks about ever new services loses those that it alone asks about.
+// The table removes the row of a service with its last caller. A client that invents services evicts its own callers,
+// and so the rows of services that no other client asks about.
 type recentTable struct {
 	balancers *balancer.Table
 
@@ -61,7 +61,7 @@ func (c *caller) count() uint64 {
 type serviceRow struct {
 	name      string
 	since     time.Time // when the row was made
-	balancers *balancer.Service
+	balancers *balancer.ServiceRecord
 
 	mu       sync.Mutex
 	answered bool
@@ -70,7 +70,7 @@ type serviceRow struct {
 	at       time.Time
 	addr     string  // of the client that got the last answer
 	caller   *caller // the same; in no table if there was no room
-	past     uint64  // answers to callers that lost their place
+	past     uint64  // answers to callers that were removed
 
 	history history
 
@@ -105,7 +105,8 @@ func (s *serviceRow) add(c *caller) {
 	s.others[c.addr] = c
 }
 
-// remove removes a caller. last reports whether it was the last one, which removes the row. s.mu is held.
+// remove removes a caller. It reports whether it was the last one; the caller of remove then removes the row from the
+// table. s.mu is held.
 func (s *serviceRow) remove(c *caller) (last bool) {
 	s.past += c.n
 	if s.caller == c {
@@ -151,17 +152,17 @@ func (t *recentTable) remove(service string) {
 	delete(t.rows, service)
 }
 
-// row returns the row of a service about which the client at addr asks now. It returns nil if the table has no room.
-func (t *recentTable) row(service, addr string, now time.Time) *serviceRow {
+// getOrCreate returns the row of a service about which the client at addr asks now. It returns nil if the table has no room.
+func (t *recentTable) getOrCreate(service, addr string, now time.Time) *serviceRow {
 	if row := t.get(service); row != nil {
 		return row
 	}
-	return t.enter(service, addr, now)
+	return t.addCaller(service, addr, now)
 }
 
-// enter returns the row of a service after it has added addr to its callers, if there is room for that. It returns nil
-// if there is no row and no room for one.
-func (t *recentTable) enter(service, addr string, now time.Time) *serviceRow {
+// addCaller adds addr to the callers of a service, if there is room for it, and returns the row of the service. It makes a
+// missing row, or returns nil if there is no room for one.
+func (t *recentTable) addCaller(service, addr string, now time.Time) *serviceRow {
 	client := clients.NetworkOf(addr)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -188,13 +189,13 @@ func (t *recentTable) enter(service, addr string, now time.Time) *serviceRow {
 		c := &caller{row: row, addr: strings.Clone(addr)}
 		c.place = t.callers.Add(client, c)
 		row.add(c)
-		t.balancers.ForgetMissed(row.name, client)
+		t.balancers.ExpireUnrecorded(row.name, client)
 	}
 	return row
 }
 
-// makeRoom removes old rows, or else one caller of the client that has the most. It returns false if client has no right
-// to more room. t.mu is held.
+// makeRoom removes old rows, or else one caller of the client that has the most callers. It returns false if
+// client itself would have to lose a caller. t.mu is held.
 func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	if now.Sub(t.swept) >= time.Second {
 		t.swept = now
@@ -214,7 +215,7 @@ func (t *recentTable) makeRoom(client netip.Prefix, now time.Time) bool {
 	s.mu.Unlock()
 	if last {
 		t.remove(s.name)
-		t.balancers.RecordMissed(s.name, c.addr, at)
+		t.balancers.RecordEvicted(s.name, c.addr, at)
 	}
 	return true
 }
@@ -236,21 +237,21 @@ func (t *recentTable) sweep(now time.Time) {
 }
 
 // record records the answer v to the request r about a service.
-func (t *recentTable) record(service string, r *balancer.Request, v *health.Verdict) {
-	row := t.row(service, r.Peer, r.Answered)
+func (t *recentTable) record(service string, r *balancer.AnsweredRequest, v *health.Verdict) {
+	row := t.getOrCreate(service, r.Peer, r.Answered)
 	if row != nil {
 		row = t.count(row, r, v)
 	}
 	if row == nil {
-		t.balancers.RecordDropped(service, r.Peer)
+		t.balancers.RecordUnrecorded(service, r.Peer)
 		return
 	}
 	row.balancers.Record(r)
 }
 
-// count counts an answer in row s, or in the row that has replaced it, and returns that row. It returns nil if there is
-// none and no room for one.
-func (t *recentTable) count(s *serviceRow, r *balancer.Request, v *health.Verdict) *serviceRow {
+// count counts an answer in the row s and returns s. If s was removed from the table, it uses the new row of the
+// service. It returns nil if there is no room for a new row.
+func (t *recentTable) count(s *serviceRow, r *balancer.AnsweredRequest, v *health.Verdict) *serviceRow {
 	s.mu.Lock()
 	if s.removed || s.caller == nil || s.addr != r.Peer {
 		if c := s.find(r.Peer); c != nil && !s.removed {
@@ -258,7 +259,7 @@ func (t *recentTable) count(s *serviceRow, r *balancer.Request, v *health.Verdic
 		} else {
 			name := s.name
 			s.mu.Unlock()
-			if s = t.enter(name, r.Peer, r.Answered); s == nil {
+			if s = t.addCaller(name, r.Peer, r.Answered); s == nil {
 				return nil
 			}
 			s.mu.Lock()

@@ -48,10 +48,10 @@ type recentDoc struct {
 	rows []recentText
 }
 
-// recentText is one row in the text of a recentDoc.
+// recentText says where a row ends in the text of a recentDoc.
 type recentText struct {
 	at  time.Time
-	end int // of its text, which begins with a comma where the row before ends
+	end int // in text; the row begins with a comma, at the end of the row before
 }
 
 // doc returns the rows of all services in the table.
@@ -69,9 +69,10 @@ func (t *recentTable) doc() (recentDoc, error) {
 	return d, nil
 }
 
-// appendSince appends the text of the rows that are not older than then, without the comma of the first.
+// appendSince appends the text of the rows since then to parts. It leaves out the comma of the first row. Adjacent rows
+// are one part.
 func (d *recentDoc) appendSince(parts [][]byte, then time.Time) [][]byte {
-	begin, comma := 0, 1 // begin is that of the adjacent rows that are taken
+	begin, comma := 0, 1 // begin is the start of the next part
 	take := func(end int) {
 		if begin < end {
 			parts = append(parts, d.text[begin+comma:end])
@@ -90,23 +91,23 @@ func (d *recentDoc) appendSince(parts [][]byte, then time.Time) [][]byte {
 	return parts
 }
 
-// Seen is a service with a request in the last ten minutes.
-type Seen struct {
+// ServiceCount is a service with a request in the last ten minutes.
+type ServiceCount struct {
 	Service string
 	Code    int    // of the last answer
 	Answers uint64 // since the first request
 }
 
-// Seen returns the services with an answer in the last ten minutes, by name.
-func (s *Server) Seen() []Seen {
+// ServiceCounts returns the services with an answer in the last ten minutes, by name.
+func (s *Server) ServiceCounts() []ServiceCount {
 	then := time.Now().Add(-recentFor)
-	var list []Seen
+	var list []ServiceCount
 	for _, row := range s.recent.all() {
 		row.mu.Lock()
 		if row.answered && !row.at.Before(then) {
-			n := row.past // those to callers that lost their place
+			n := row.past
 			row.each(func(c *caller) { n += c.n })
-			list = append(list, Seen{Service: row.name, Code: row.code, Answers: n})
+			list = append(list, ServiceCount{Service: row.name, Code: row.code, Answers: n})
 		}
 		row.mu.Unlock()
 	}

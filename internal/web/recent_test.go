@@ -16,7 +16,7 @@ func TestTablesAreBounded(t *testing.T) {
 	tab := newRecentTable(balancer.New())
 	now := time.Now()
 	ask := func(service, peer string) {
-		tab.record(service, &balancer.Request{Peer: peer, Code: 200, Answered: now}, &health.Verdict{})
+		tab.record(service, &balancer.AnsweredRequest{Peer: peer, Code: 200, Answered: now}, &health.Verdict{})
 	}
 	ask("web", "10.0.0.1")
 	ask("svc7", "10.0.0.1") // the flood asks about this one as well
@@ -70,12 +70,12 @@ func TestTwoClientsTogether(t *testing.T) {
 	now := time.Now()
 	for i := range maxServices {
 		for _, peer := range []string{"10.6.6.6", "10.6.6.7"} {
-			tab.row(fmt.Sprintf("svc%d", i), peer, now)
-			tab.enter(fmt.Sprintf("svc%d", i), peer, now)
+			tab.getOrCreate(fmt.Sprintf("svc%d", i), peer, now)
+			tab.addCaller(fmt.Sprintf("svc%d", i), peer, now)
 		}
 	}
 	for _, name := range []string{"web", "api"} {
-		if tab.row(name, "10.0.0.1", now) == nil {
+		if tab.getOrCreate(name, "10.0.0.1", now) == nil {
 			t.Errorf("no row for %s", name)
 		}
 	}
@@ -92,7 +92,7 @@ func TestTableUnderLoad(t *testing.T) {
 		wg.Go(func() {
 			for i := range 4 * maxServices {
 				peer, service := fmt.Sprintf("10.0.%d.%d", worker, i%7), fmt.Sprintf("svc%d", i%(maxServices/2+worker*3000))
-				tab.record(service, &balancer.Request{
+				tab.record(service, &balancer.AnsweredRequest{
 					Peer: peer, HasState: true, Node: "n", Name: "be/s", Code: 200, Answered: time.Now(),
 				}, &health.Verdict{})
 			}

@@ -11,39 +11,37 @@ import (
 	"hacheck/internal/loglimit"
 )
 
-// The pages list tables that clients fill. With 10,000 services a page takes a tenth of a second and several megabytes
-// to make. Two things bound that, whatever the number of clients and however slowly they read:
+// The pages list tables that clients fill. With 10,000 services the daemon needs a tenth of a second and several megabytes
+// to make a page. Two bounds hold for any number of clients, also slow ones:
 //
-//   - A sharedPage makes its document at most once a second, one page at a time, and all clients that wait for it get
-//     the same bytes. It never returns an older copy: a document is begun after the request for it has arrived. The ages
-//     in /balancers are seconds before the answer, and hadown --wait and --safe conclude from them what has happened
-//     since they began; and an answer that a balancer has got is on the page that is requested next. The price is up to
-//     a second of waiting for a client that asks again within the second.
-//   - A readerLimit bounds how many clients wait for a page or read one, and a client must read a page within
-//     pageReadTime.
+//   - A sharedPage makes its document at most once a second, and the daemon makes one page at a time. All clients that
+//     wait for a document get the same bytes. A client never gets an older copy: the document is begun after its request
+//     has arrived. hadown --wait and --safe rely on that, because the ages in /balancers are seconds before the answer.
+//     A client that requests a page twice within a second waits for up to a second.
+//   - A pageLimiter bounds how many clients wait for a page or read one. A client must read a page within pageReadTime.
 //
-// The report about one service, which hadown requests four times a second, is small. It is made for each request and has
-// a readerLimit of its own, so that no reader of pages keeps an operator from taking a service out.
+// hadown requests the report about one service four times a second. That report is small, so the daemon makes one for
+// each request. It has a pageLimiter of its own, so readers of pages cannot keep an operator from taking a service out.
 const (
 	pageInterval = time.Second      // between two beginnings of the same page, at least
-	pageShare    = 20               // a cheap page takes at most a twentieth of the time
+	pageShare    = 20               // with shortInterval, making the page takes at most 1/pageShare of the time
 	pageReadTime = 10 * time.Second // for a client to read a whole page
 )
 
 // sharedPage makes one document for all clients that request it at the same time. It is safe for concurrent use. It owns
 // one goroutine while it makes a document and one while clients wait for the next.
 type sharedPage[T any] struct {
-	build func() (T, error) // nothing changes its result afterwards
-	turn  chanMutex         // held while any page is made
-	// cheap begins a document sooner than pageInterval after the last one if that took less than a pageShare of it. It is
-	// for /metrics, which scripts request for one figure after the other.
-	cheap bool
+	build     func() (T, error) // its result is never changed
+	buildLock chanMutex         // held while any page is made
+	// shortInterval allows less than pageInterval between two documents, if the last one was made quickly. It is for
+	// /metrics, because scripts request it again for each figure.
+	shortInterval bool
 
 	mu   sync.Mutex
 	next *pageCall[T] // not begun yet; nil if no client waits
 
-	running   chanMutex // held from the wait for the interval to the end of the making
-	notBefore time.Time // when a document may be begun; guarded by running
+	runLock   chanMutex // held from the wait for the interval to the end of the making
+	notBefore time.Time // when a document may be begun; guarded by runLock
 }
 
 // chanMutex is a mutex that testing/synctest can wait for.
@@ -53,7 +51,7 @@ func newChanMutex() chanMutex { return make(chanMutex, 1) }
 func (m chanMutex) lock()     { m <- struct{}{} }
 func (m chanMutex) unlock()   { <-m }
 
-// pageCall is one making of a document.
+// pageCall makes one document.
 type pageCall[T any] struct {
 	done chan struct{} // closed when doc and err are set
 	doc  T
@@ -62,7 +60,7 @@ type pageCall[T any] struct {
 
 // newSharedPage returns the page of s at path.
 func newSharedPage[T any](s *Server, path string, turn chanMutex, build func() (T, error)) *sharedPage[T] {
-	return &sharedPage[T]{build: guarded(s, path, build), turn: turn, running: newChanMutex()}
+	return &sharedPage[T]{build: recoverPanics(s, path, build), buildLock: turn, runLock: newChanMutex()}
 }
 
 // get returns a document that was begun after the call, or an error if it cannot be made or ctx ends.
@@ -85,19 +83,19 @@ func (p *sharedPage[T]) get(ctx context.Context) (doc T, err error) {
 
 // run makes the document of call when its time has come. Clients join call until the document is begun.
 func (p *sharedPage[T]) run(call *pageCall[T]) {
-	p.running.lock()
-	defer p.running.unlock()
+	p.runLock.lock()
+	defer p.runLock.unlock()
 	defer close(call.done)
 	time.Sleep(time.Until(p.notBefore))
-	p.turn.lock()
-	defer p.turn.unlock()
+	p.buildLock.lock()
+	defer p.buildLock.unlock()
 	p.mu.Lock()
 	p.next = nil
 	p.mu.Unlock()
 	begun := time.Now()
 	call.doc, call.err = p.build()
 	rest := pageInterval
-	if p.cheap {
+	if p.shortInterval {
 		rest = min(rest, pageShare*time.Since(begun))
 	}
 	p.notBefore = begun.Add(rest)
@@ -106,8 +104,8 @@ func (p *sharedPage[T]) run(call *pageCall[T]) {
 // errInternal is the error of a page whose making has panicked.
 var errInternal = errors.New("internal error; the log says where")
 
-// guarded returns build with its panics logged and returned as errInternal. path is that of the page.
-func guarded[T any](s *Server, path string, build func() (T, error)) func() (T, error) {
+// recoverPanics returns build with its panics logged and returned as errInternal. path is that of the page.
+func recoverPanics[T any](s *Server, path string, build func() (T, error)) func() (T, error) {
 	return func() (doc T, err error) {
 		defer func() {
 			if fault := recover(); fault != nil {

@@ -43,7 +43,7 @@ func TestSharedPage(t *testing.T) {
 					time.Sleep(c.takes)
 					return begun, nil
 				})
-				p.cheap = c.cheap
+				p.shortInterval = c.cheap
 				end := time.Now().Add(10 * time.Second)
 				var all sync.WaitGroup
 				for i := range 5 {
@@ -146,7 +146,7 @@ func TestPanicInAPage(t *testing.T) {
 
 func TestReaders(t *testing.T) {
 	t.Parallel()
-	var r readerLimit
+	var r pageLimiter
 	client := func(i int) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32) }
 	enter := func(from netip.Prefix, times int) (entered int) {
 		for range times {

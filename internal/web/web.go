@@ -24,7 +24,7 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// Overrides returns what operators have said; *spool.Index does.
+// Overrides returns the overrides in force. *spool.Index implements it.
 type Overrides interface {
 	List() []spool.Entry // in force now, by name
 	Stats() spool.Stats
@@ -36,11 +36,11 @@ type Settings struct {
 	Evaluator *health.Evaluator // for its statistics
 	// StatusAllowed are the clients that may read the pages, besides this machine. Nil allows no other client.
 	StatusAllowed []netip.Prefix
-	// AgentOnly says that Evaluator ignores overrides (-S); /balancers tells hadown --wait so.
+	// AgentOnly says that Evaluator ignores overrides (-S). /balancers reports it to hadown --wait.
 	AgentOnly bool
 }
 
-// Options are what a Server keeps for life.
+// Options are the parts of a Server that a reload does not change.
 type Options struct {
 	Log       *slog.Logger
 	Balancers *balancer.Table // gets every recorded request
@@ -63,9 +63,9 @@ type Server struct {
 	routes    *chi.Mux
 
 	pages         pages
-	readers       readerLimit // of pages
-	reportReaders readerLimit // of the report about one service
-	reportTurn    sync.Mutex  // held while a report about one service is made
+	readers       pageLimiter // of pages
+	reportReaders pageLimiter // of the report about one service
+	reportLock    sync.Mutex  // held while a report about one service is made
 }
 
 // New returns a Server with these settings.
@@ -90,7 +90,7 @@ func (s *Server) newRoutes() *chi.Mux {
 		"/overview":     s.overviewPage,
 		"/status":       s.status,
 		"/status/count": s.statusCount,
-		"/status/spool": s.statusSpool,
+		"/status/spool": s.localOnly(s.statusSpool),
 		"/recent":       s.recentPage,
 		"/balancers":    s.balancersPage,
 		"/metrics":      s.metricsPage,
@@ -120,44 +120,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.routes.ServeHTTP(w, r)
 }
 
-// statusOnly returns page for the clients that status_allowed names, and for no balancer. A request with
-// X-Haproxy-Server-State is a balancer with a wrong check URL: it gets 404, so that no page counts as healthy.
-func (s *Server) statusOnly(page http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header[balancer.StateHeader] != nil {
-			notFound(w)
-			return
-		}
-		if client := clients.HostPart(r.RemoteAddr); !s.statusAllowed(client) {
-			writeText(w, http.StatusForbidden, client+" may not see this: add it to status_allowed in hacheck's configuration")
-			return
-		}
-		page(w, r)
-	}
-}
-
-func (s *Server) statusAllowed(client string) bool {
-	a := clients.AddrOrZero(client)
-	return clients.Contains(s.settings.Load().StatusAllowed, a) || s.local.Contains(a)
-}
-
 // RecordRequest records that a client asks about a service, before a check runs for the answer.
 func (s *Server) RecordRequest(service, client string, at time.Time) {
-	s.recent.row(service, client, at)
+	s.recent.getOrCreate(service, client, at)
 }
 
 // RecordAnswer records a request and its answer. It keeps none of the memory of r and v.
-func (s *Server) RecordAnswer(service string, r balancer.Request, v health.Verdict) {
+func (s *Server) RecordAnswer(service string, r balancer.AnsweredRequest, v health.Verdict) {
 	s.recent.record(service, &r, &v)
 }
 
-// RecordHTTPAnswer records an answer of another endpoint. url identifies the question among others about the service.
-func (s *Server) RecordHTTPAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
+// RecordEndpointAnswer records an answer of another endpoint. url identifies the question among others about the service.
+func (s *Server) RecordEndpointAnswer(service, url string, r *http.Request, v *health.Verdict, code int) {
 	var state balancer.SentState
 	for _, header := range r.Header[balancer.StateHeader] {
 		state.Add(header)
 	}
-	s.recent.record(service, &balancer.Request{
+	s.recent.record(service, &balancer.AnsweredRequest{
 		Peer: clients.HostPart(r.RemoteAddr), HasState: state.Sent, State: state.Header, Node: state.Node, Name: state.Name,
 		URL: url, Host: "127.0.0.1", Local: true, Code: code, Override: v.OverrideState, Answered: time.Now(),
 	}, v)

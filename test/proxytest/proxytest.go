@@ -146,7 +146,7 @@ func (s *Server) Get(t testing.TB, path string, headers ...string) Reply {
 }
 
 // Balancers returns the rows of the table without their ages.
-func (s *Server) Balancers() []balancer.Balancer {
+func (s *Server) Balancers() []balancer.ServerView {
 	list := s.Table.Report("").Balancers
 	for i := range list {
 		b := &list[i]

@@ -72,7 +72,7 @@ func countAgentConnections(r *balancer.Report) map[agentKey]int {
 	if !r.AgentOnly {
 		return nil
 	}
-	rows := map[string][]balancer.Balancer{}
+	rows := map[string][]balancer.ServerView{}
 	for _, row := range r.Balancers {
 		if !row.Silent {
 			rows[row.Address] = append(rows[row.Address], row)
@@ -114,7 +114,7 @@ func (t *Tracker) observeAgentsWithoutChecks() {
 		if a.Silent {
 			status = Silent
 		}
-		row := balancer.Balancer{
+		row := balancer.ServerView{
 			Service: agent.key.Service, Port: agent.key.Port, Address: a.Address, Last: balancer.Answer{Age: a.Age}, Silent: a.Silent,
 		}
 		if v := t.setRow(id, row, status); v != nil {
@@ -130,7 +130,7 @@ func (t *Tracker) sendsChecks(address string, key spool.Key) bool {
 
 // agentsOf returns the agent connections of a row's server: from the same address, about its service, its instance or
 // all.
-func (t *Tracker) agentsOf(row balancer.Balancer) []*agentView {
+func (t *Tracker) agentsOf(row balancer.ServerView) []*agentView {
 	var list []*agentView
 	for _, a := range t.agents[row.Address] {
 		if coversRow(a.key, row) {
@@ -140,10 +140,10 @@ func (t *Tracker) agentsOf(row balancer.Balancer) []*agentView {
 	return list
 }
 
-// agentsOutAt returns when the last of a server's agent connections that ask about a target read that it is out, nil
-// while one has not. If none asks about a target itself, only about something wider, it is when the first of those
-// read it.
-func (t *Tracker) agentsOutAt(row *balancer.Balancer) *time.Duration {
+// agentsOutAt returns when the agent connections of a server had read that it is out, nil if they have not. The
+// connections that ask about a target decide: the last of them must have read it. If all connections of the server ask
+// about wider keys only, the first that has read it decides.
+func (t *Tracker) agentsOutAt(row *balancer.ServerView) *time.Duration {
 	var first, last *time.Duration
 	for _, a := range t.agentsOf(*row) {
 		isTarget := coversAgent(t.targets, a.key)

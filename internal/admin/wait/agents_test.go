@@ -12,7 +12,7 @@ func TestAgentOnly(t *testing.T) {
 	s.agentOnly = true
 	s.lastRequest["web"] = 0
 	s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "up ready", Age: 0.8}}
-	s.rows = []balancer.Balancer{row("lb1", "UP", 4, answer(0.5, "ok"), noAnswer)}
+	s.rows = []balancer.ServerView{row("lb1", "UP", 4, answer(0.5, "ok"), noAnswer)}
 	s.observe(0.9)
 	s.write()
 	s.observe(1.1)
@@ -54,10 +54,10 @@ func TestAgentOnly(t *testing.T) {
 // and key differ only in their number.
 func TestAgentOnlyEveryConnection(t *testing.T) {
 	t.Parallel()
-	two := func(at float64) []balancer.Balancer {
-		return []balancer.Balancer{
+	two := func(at float64) []balancer.ServerView {
+		return []balancer.ServerView{
 			row("lb1", "UP", 0, answer(at, "ok"), answer(at-2, "ok")),
-			with(row("lb1", "UP", 0, answer(at, "ok"), answer(at-2, "ok")), func(b *balancer.Balancer) { b.Server = "tls/web1" }),
+			with(row("lb1", "UP", 0, answer(at, "ok"), answer(at-2, "ok")), func(b *balancer.ServerView) { b.Server = "tls/web1" }),
 		}
 	}
 	agent := func(service, answer string, at float64, alike int) balancer.Agent {
@@ -136,7 +136,7 @@ func TestAgentOfOtherServer(t *testing.T) {
 		s.agentOnly = true
 		s.write()
 		s.agents = []balancer.Agent{a}
-		s.rows = []balancer.Balancer{row("lb1", "UP", 0, answer(6, "ok"), answer(4, "ok"))}
+		s.rows = []balancer.ServerView{row("lb1", "UP", 0, answer(6, "ok"), answer(4, "ok"))}
 		s.observe(6.1)
 		s.wantDecision(Waiting)
 		if s.tracker.views[0].status != Waiting {
@@ -150,7 +150,7 @@ func TestAgentOfOtherServer(t *testing.T) {
 		s.write()
 		s.agents = []balancer.Agent{{Service: service, Address: "10.0.0.1", Answer: "up drain", Age: 3}}
 		s.observe(3.1)
-		s.rows = []balancer.Balancer{row("lb1", "UP", 0, answer(6, "ok"), answer(4, "ok"))}
+		s.rows = []balancer.ServerView{row("lb1", "UP", 0, answer(6, "ok"), answer(4, "ok"))}
 		s.observe(6.1)
 		s.wantDecision(Done)
 	}
@@ -173,7 +173,7 @@ func TestAgentWithoutChecks(t *testing.T) {
 	s.agents[0].Age = 3.5
 	other := row("lb1", "DOWN", 0, answer(3.4, "down"), answer(3.2, "down"))
 	other.Port = 81
-	s.rows = []balancer.Balancer{other}
+	s.rows = []balancer.ServerView{other}
 	s.observe(3.6)
 	s.wantDecision(Done)
 	if len(s.tracker.views) != 2 {
@@ -181,7 +181,7 @@ func TestAgentWithoutChecks(t *testing.T) {
 	}
 	s.forget(1)
 	// Checks of the target do.
-	s.rows = []balancer.Balancer{row("lb1", "UP", 2, answer(4, "down"), noAnswer)}
+	s.rows = []balancer.ServerView{row("lb1", "UP", 2, answer(4, "down"), noAnswer)}
 	s.observe(4.1)
 	s.wantDecision(Waiting)
 	s.wantText("UP, 2 sessions open")

@@ -11,8 +11,8 @@ import (
 	"hacheck/internal/textfmt"
 )
 
-// SafeWithin is how long a caller of CheckSafe gives every balancer to ask.
-const SafeWithin = 10 * time.Second
+// SafeTimeout is how long a caller of CheckSafe gives every balancer to ask.
+const SafeTimeout = 10 * time.Second
 
 // Safety is whether targets can be taken out of service.
 type Safety int
@@ -30,11 +30,11 @@ type SafeResult struct {
 	Reason string
 }
 
-func unsafe(format string, args ...any) SafeResult {
+func unsafeResult(format string, args ...any) SafeResult {
 	return SafeResult{Unsafe, fmt.Sprintf(format, args...)}
 }
 
-func undecided(format string, args ...any) SafeResult {
+func undecidedResult(format string, args ...any) SafeResult {
 	return SafeResult{Undecided, fmt.Sprintf(format, args...)}
 }
 
@@ -48,7 +48,7 @@ const addSendState = `add "http-check send-state" to its backend`
 // requested is when the caller requested the report, since its command began. Only requests of balancers since then
 // count.
 func CheckSafe(targets []Target, r *balancer.Report, requested time.Duration) SafeResult {
-	var rows []balancer.Balancer
+	var rows []balancer.ServerView
 	for _, row := range r.Balancers {
 		if !row.Silent && slices.ContainsFunc(targets, func(t Target) bool { return coversRow(t.Key, row) }) {
 			rows = append(rows, row)
@@ -60,31 +60,31 @@ func CheckSafe(targets []Target, r *balancer.Report, requested time.Duration) Sa
 	}
 	agent := agentWithoutChecks(targets, r)
 	if agent != nil && agent.Confirmed {
-		return unsafe("%s", agentText(agent))
+		return unsafeResult("%s", agentText(agent))
 	}
 	for _, b := range backends {
 		if b.total <= b.weight {
-			return unsafe("%s: no other server would be left, weight %d of %d", strings.Join(b.names, " and "), b.weight, b.total)
+			return unsafeResult("%s: no other server would be left, weight %d of %d", strings.Join(b.names, " and "), b.weight, b.total)
 		}
 	}
 	switch {
 	case agent != nil:
-		return undecided("%s", agentText(agent))
+		return undecidedResult("%s", agentText(agent))
 	case len(late) > 0:
-		return undecided("%s: has not asked within %s, so it is not known which servers it has left", strings.Join(late, ", "), textfmt.Duration(SafeWithin))
+		return undecidedResult("%s: has not asked within %s, so it is not known which servers it has left", strings.Join(late, ", "), textfmt.Duration(SafeTimeout))
 	case len(rows) == 0:
 		return undecidedWithoutRows(targets, r)
 	}
 	for _, t := range targets {
-		if !slices.ContainsFunc(rows, func(row balancer.Balancer) bool { return coversRow(t.Key, row) }) {
-			return undecided("%s: no balancer has asked about it within %s, so it is not known which servers they have left", t.Label, textfmt.Duration(SafeWithin))
+		if !slices.ContainsFunc(rows, func(row balancer.ServerView) bool { return coversRow(t.Key, row) }) {
+			return undecidedResult("%s: no balancer has asked about it within %s, so it is not known which servers they have left", t.Label, textfmt.Duration(SafeTimeout))
 		}
 	}
 	if list := unrecorded(targets, r); len(list) > 0 {
-		return undecided("%s", UnrecordedText(list[0]))
+		return undecidedResult("%s", UnrecordedText(list[0]))
 	}
-	if balancer.Duration(r.Uptime) < KnownAfter {
-		return undecided("the daemon has not listened long enough to know every balancer")
+	if balancer.Duration(r.Uptime) < balancer.LearnTime {
+		return undecidedResult("the daemon has not listened long enough to know every balancer")
 	}
 	return SafeResult{Safety: Safe}
 }
@@ -97,7 +97,7 @@ type backend struct {
 
 // sumWeights adds up what the rows weigh in each backend. late are the names of balancers that have not asked since the
 // command began. The result is Unsafe if a balancer does not report enough.
-func sumWeights(rows []balancer.Balancer, requested time.Duration) (backends []*backend, late []string, result SafeResult) {
+func sumWeights(rows []balancer.ServerView, requested time.Duration) (backends []*backend, late []string, result SafeResult) {
 	type key struct{ address, node, backend string }
 	index := map[key]*backend{}
 	for i, name := range Names(rows) {
@@ -105,12 +105,12 @@ func sumWeights(rows []balancer.Balancer, requested time.Duration) (backends []*
 		name = textfmt.OneLine(row.Service) + ": " + name
 		switch {
 		case row.State == "":
-			return nil, nil, unsafe("%s sends no state, so it cannot be known which servers it has left; %s", name, addSendState)
+			return nil, nil, unsafeResult("%s sends no state, so it cannot be known which servers it has left; %s", name, addSendState)
 		case balancer.Duration(row.RequestAge) > requested:
 			late = append(late, name)
 		case isStateOut(row.State):
 		case !isStateUp(row.State) || row.Weight == nil || row.TotalWeight == nil:
-			return nil, nil, unsafe("%s sends the state %q and no weights, so it cannot be known which servers it has left", name, textfmt.OneLine(row.State))
+			return nil, nil, unsafeResult("%s sends the state %q and no weights, so it cannot be known which servers it has left", name, textfmt.OneLine(row.State))
 		default:
 			in, _, _ := strings.Cut(row.Server, "/")
 			k := key{row.Address, row.Node, in}
@@ -130,17 +130,17 @@ func sumWeights(rows []balancer.Balancer, requested time.Duration) (backends []*
 // undecidedWithoutRows is the result when no balancer asks about a target.
 func undecidedWithoutRows(targets []Target, r *balancer.Report) SafeResult {
 	for _, t := range targets {
-		if age, _ := requestAge(t, r); age < KnownAfter {
-			return undecided("no balancer that asks sends a state, so it cannot be known which servers they have left; %s", strings.Replace(addSendState, "its", "the", 1))
+		if age, _ := requestAge(t, r); age < balancer.LearnTime {
+			return undecidedResult("no balancer that asks sends a state, so it cannot be known which servers they have left; %s", strings.Replace(addSendState, "its", "the", 1))
 		}
 	}
-	return undecided("no balancer has asked within %s, so it is not known which servers they have left", textfmt.Duration(SafeWithin))
+	return undecidedResult("no balancer has asked within %s, so it is not known which servers they have left", textfmt.Duration(SafeTimeout))
 }
 
 // agentWithoutChecks returns an agent connection about a target whose address sends no checks of it, nil if there is
 // none. Such a balancer reports nothing. One that is not Confirmed is returned only if no other is.
 func agentWithoutChecks(targets []Target, r *balancer.Report) *balancer.Agent {
-	rows := map[string][]balancer.Balancer{}
+	rows := map[string][]balancer.ServerView{}
 	for _, row := range r.Balancers {
 		rows[row.Address] = append(rows[row.Address], row)
 	}
@@ -150,7 +150,7 @@ func agentWithoutChecks(targets []Target, r *balancer.Report) *balancer.Agent {
 		if err != nil || a.Silent || !coversAgent(targets, key) {
 			continue
 		}
-		if slices.ContainsFunc(rows[a.Address], func(row balancer.Balancer) bool { return coversRow(key, row) }) {
+		if slices.ContainsFunc(rows[a.Address], func(row balancer.ServerView) bool { return coversRow(key, row) }) {
 			continue
 		}
 		if found = &r.Agents[i]; a.Confirmed {

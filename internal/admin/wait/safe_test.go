@@ -27,7 +27,7 @@ func wantSafety(t *testing.T, targets []string, r *balancer.Report, want Safety,
 }
 
 // weighedRow is a row of a balancer that has web UP with that weight.
-func weighedRow(node string, weight, total int) balancer.Balancer {
+func weighedRow(node string, weight, total int) balancer.ServerView {
 	b := row(node, "UP", 5, answer(1, "ok"), noAnswer)
 	b.Weight, b.TotalWeight = &weight, &total
 	return b
@@ -35,38 +35,38 @@ func weighedRow(node string, weight, total int) balancer.Balancer {
 
 func TestCheckSafe(t *testing.T) {
 	t.Parallel()
-	silent := func(b *balancer.Balancer) { b.Silent = true }
-	late := func(b *balancer.Balancer) { b.Last.Age = 9 }
-	api := func(b *balancer.Balancer) { b.Service, b.Server = "api", "be/web2" }
+	silent := func(b *balancer.ServerView) { b.Silent = true }
+	late := func(b *balancer.ServerView) { b.Last.Age = 9 }
+	api := func(b *balancer.ServerView) { b.Service, b.Server = "api", "be/web2" }
 	for _, test := range []struct {
 		name    string
 		targets []string
-		rows    []balancer.Balancer
+		rows    []balancer.ServerView
 		want    Safety
 		reason  string
 	}{
-		{"one more", nil, []balancer.Balancer{weighedRow("lb1", 1, 2)}, Safe, ""},
-		{"on its way down", nil, []balancer.Balancer{with(weighedRow("lb1", 1, 2), func(b *balancer.Balancer) { b.State = "UP 1/3" })}, Safe, ""},
-		{"the last one", nil, []balancer.Balancer{weighedRow("lb1", 1, 1)}, Unsafe, "web: lb1 (be/web1): no other server would be left, weight 1 of 1"},
-		{"the last one for one of two", nil, []balancer.Balancer{weighedRow("lb1", 1, 2), weighedRow("lb2", 100, 100)}, Unsafe, "web: lb2 (be/web1): no other server"},
-		{"out already", nil, []balancer.Balancer{row("lb1", "DOWN", 0, answer(1, "fail"), noAnswer), row("lb2", "NOLB", 0, answer(1, "drain"), noAnswer)}, Safe, ""},
-		{"the last one, asked long ago", nil, []balancer.Balancer{with(weighedRow("lb1", 1, 1), late)}, Undecided, "web: lb1 (be/web1): has not asked within 10s"},
-		{"one asked long ago", nil, []balancer.Balancer{weighedRow("lb1", 1, 2), with(weighedRow("lb2", 1, 2), late)}, Undecided, "web: lb2 (be/web1): has not asked within 10s"},
-		{"one is gone", nil, []balancer.Balancer{weighedRow("lb1", 1, 2), with(weighedRow("lb2", 1, 1), silent)}, Safe, ""},
-		{"all are gone", nil, []balancer.Balancer{with(weighedRow("lb2", 1, 2), silent)}, Undecided, "no balancer that asks sends a state, so it cannot be known which servers they have left; add \"http-check send-state\""},
-		{"no state", nil, []balancer.Balancer{weighedRow("lb1", 1, 2), row("", "", 0, answer(1, "ok"), noAnswer)}, Unsafe, "web: 10.0.0.1 (/http/web/0/) sends no state, so it cannot be known which servers it has left; add \"http-check send-state\" to its backend"},
-		{"no weight", nil, []balancer.Balancer{row("lb1", "UP", 0, answer(1, "ok"), noAnswer)}, Unsafe, `sends the state "UP" and no weights`},
-		{"odd state", nil, []balancer.Balancer{with(weighedRow("lb1", 1, 2), func(b *balancer.Balancer) { b.State = "MAINT" })}, Unsafe, `sends the state "MAINT"`},
-		{"no balancer", []string{"api"}, []balancer.Balancer{weighedRow("lb1", 1, 2)}, Undecided, "no balancer has asked within 10s"},
-		{"no balancer of one of two", []string{"web", "api"}, []balancer.Balancer{weighedRow("lb1", 1, 2)}, Undecided, "api: no balancer has asked about it within 10s"},
+		{"one more", nil, []balancer.ServerView{weighedRow("lb1", 1, 2)}, Safe, ""},
+		{"on its way down", nil, []balancer.ServerView{with(weighedRow("lb1", 1, 2), func(b *balancer.ServerView) { b.State = "UP 1/3" })}, Safe, ""},
+		{"the last one", nil, []balancer.ServerView{weighedRow("lb1", 1, 1)}, Unsafe, "web: lb1 (be/web1): no other server would be left, weight 1 of 1"},
+		{"the last one for one of two", nil, []balancer.ServerView{weighedRow("lb1", 1, 2), weighedRow("lb2", 100, 100)}, Unsafe, "web: lb2 (be/web1): no other server"},
+		{"out already", nil, []balancer.ServerView{row("lb1", "DOWN", 0, answer(1, "fail"), noAnswer), row("lb2", "NOLB", 0, answer(1, "drain"), noAnswer)}, Safe, ""},
+		{"the last one, asked long ago", nil, []balancer.ServerView{with(weighedRow("lb1", 1, 1), late)}, Undecided, "web: lb1 (be/web1): has not asked within 10s"},
+		{"one asked long ago", nil, []balancer.ServerView{weighedRow("lb1", 1, 2), with(weighedRow("lb2", 1, 2), late)}, Undecided, "web: lb2 (be/web1): has not asked within 10s"},
+		{"one is gone", nil, []balancer.ServerView{weighedRow("lb1", 1, 2), with(weighedRow("lb2", 1, 1), silent)}, Safe, ""},
+		{"all are gone", nil, []balancer.ServerView{with(weighedRow("lb2", 1, 2), silent)}, Undecided, "no balancer that asks sends a state, so it cannot be known which servers they have left; add \"http-check send-state\""},
+		{"no state", nil, []balancer.ServerView{weighedRow("lb1", 1, 2), row("", "", 0, answer(1, "ok"), noAnswer)}, Unsafe, "web: 10.0.0.1 (/http/web/0/) sends no state, so it cannot be known which servers it has left; add \"http-check send-state\" to its backend"},
+		{"no weight", nil, []balancer.ServerView{row("lb1", "UP", 0, answer(1, "ok"), noAnswer)}, Unsafe, `sends the state "UP" and no weights`},
+		{"odd state", nil, []balancer.ServerView{with(weighedRow("lb1", 1, 2), func(b *balancer.ServerView) { b.State = "MAINT" })}, Unsafe, `sends the state "MAINT"`},
+		{"no balancer", []string{"api"}, []balancer.ServerView{weighedRow("lb1", 1, 2)}, Undecided, "no balancer has asked within 10s"},
+		{"no balancer of one of two", []string{"web", "api"}, []balancer.ServerView{weighedRow("lb1", 1, 2)}, Undecided, "api: no balancer has asked about it within 10s"},
 		// Two servers of one backend go down together, so their weights add up.
-		{"two of two", []string{"web", "api"}, []balancer.Balancer{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), api)}, Unsafe, "web: lb1 (be/web1) and api: lb1 (be/web2): no other server would be left, weight 2 of 2"},
-		{"two of three", []string{"web", "api"}, []balancer.Balancer{weighedRow("lb1", 1, 3), with(weighedRow("lb1", 1, 3), api)}, Safe, ""},
-		{"two of all", []string{"all"}, []balancer.Balancer{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), api)}, Unsafe, "weight 2 of 2"},
-		{"two of three, of which one has gone meanwhile", []string{"web", "api"}, []balancer.Balancer{weighedRow("lb1", 1, 3), with(weighedRow("lb1", 1, 2), api)}, Unsafe, "weight 2 of 2"},
-		{"two backends", []string{"web", "api"}, []balancer.Balancer{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), func(b *balancer.Balancer) { b.Service, b.Server = "api", "other/web2" })}, Safe, ""},
-		{"two balancers of one name", nil, []balancer.Balancer{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), func(b *balancer.Balancer) { b.Address = "10.0.0.2" })}, Safe, ""},
-		{"two balancers", nil, []balancer.Balancer{weighedRow("lb1", 1, 2), weighedRow("lb2", 1, 2)}, Safe, ""},
+		{"two of two", []string{"web", "api"}, []balancer.ServerView{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), api)}, Unsafe, "web: lb1 (be/web1) and api: lb1 (be/web2): no other server would be left, weight 2 of 2"},
+		{"two of three", []string{"web", "api"}, []balancer.ServerView{weighedRow("lb1", 1, 3), with(weighedRow("lb1", 1, 3), api)}, Safe, ""},
+		{"two of all", []string{"all"}, []balancer.ServerView{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), api)}, Unsafe, "weight 2 of 2"},
+		{"two of three, of which one has gone meanwhile", []string{"web", "api"}, []balancer.ServerView{weighedRow("lb1", 1, 3), with(weighedRow("lb1", 1, 2), api)}, Unsafe, "weight 2 of 2"},
+		{"two backends", []string{"web", "api"}, []balancer.ServerView{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), func(b *balancer.ServerView) { b.Service, b.Server = "api", "other/web2" })}, Safe, ""},
+		{"two balancers of one name", nil, []balancer.ServerView{weighedRow("lb1", 1, 2), with(weighedRow("lb1", 1, 2), func(b *balancer.ServerView) { b.Address = "10.0.0.2" })}, Safe, ""},
+		{"two balancers", nil, []balancer.ServerView{weighedRow("lb1", 1, 2), weighedRow("lb2", 1, 2)}, Safe, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -103,7 +103,7 @@ func TestCheckSafeOfAgentWithoutChecks(t *testing.T) {
 	} {
 		t.Run(test.agent.Service+" from "+test.agent.Address, func(t *testing.T) {
 			t.Parallel()
-			r := &balancer.Report{Uptime: 100, Balancers: []balancer.Balancer{weighedRow("lb1", 1, 2)}, Agents: []balancer.Agent{test.agent}}
+			r := &balancer.Report{Uptime: 100, Balancers: []balancer.ServerView{weighedRow("lb1", 1, 2)}, Agents: []balancer.Agent{test.agent}}
 			wantSafety(t, []string{"web"}, r, test.want, test.reason)
 		})
 	}
@@ -118,15 +118,15 @@ func TestCheckSafeOfIncompleteReport(t *testing.T) {
 		reason string
 	}{
 		"daemon that has just started":        {balancer.Report{Uptime: 9}, Undecided, "not listened long enough"},
-		"client without a row, older daemon":  {balancer.Report{Uptime: 100, DroppedRequests: 1}, Undecided, "the daemon could not record it"},
+		"client without a row, older daemon":  {balancer.Report{Uptime: 100, UnrecordedRequests: 1}, Undecided, "the daemon could not record it"},
 		"client without a row, web":           {balancer.Report{Uptime: 100, Unrecorded: []balancer.UnrecordedClient{{Service: "web", Client: "10.0.0.7"}}}, Undecided, "10.0.0.7 asked about web"},
 		"client without a row, all":           {balancer.Report{Uptime: 100, Unrecorded: []balancer.UnrecordedClient{{Service: "all", Client: "10.0.0.7"}}}, Undecided, "the daemon could not record it"},
 		"client without a row, any service":   {balancer.Report{Uptime: 100, Unrecorded: []balancer.UnrecordedClient{{Client: "10.0.0.7"}}}, Undecided, "the daemon could not record it"},
-		"client without a row, other service": {balancer.Report{Uptime: 100, DroppedRequests: 1, Unrecorded: []balancer.UnrecordedClient{{Service: "api"}}}, Safe, ""},
+		"client without a row, other service": {balancer.Report{Uptime: 100, UnrecordedRequests: 1, Unrecorded: []balancer.UnrecordedClient{{Service: "api"}}}, Safe, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test.report.Balancers = []balancer.Balancer{weighedRow("lb1", 1, 2)}
+			test.report.Balancers = []balancer.ServerView{weighedRow("lb1", 1, 2)}
 			wantSafety(t, []string{"web"}, &test.report, test.want, test.reason)
 		})
 	}

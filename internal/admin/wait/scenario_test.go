@@ -18,7 +18,7 @@ type scenario struct {
 	tracker     *Tracker
 	uptime      float64            // of the daemon at moment 0
 	lastRequest map[string]float64 // moment by service
-	rows        []balancer.Balancer
+	rows        []balancer.ServerView
 	agents      []balancer.Agent
 	agentOnly   bool
 }
@@ -92,8 +92,8 @@ func (s *scenario) forget(i int) {
 }
 
 // row returns a balancer's view of web on port 80 of this host.
-func row(node, state string, open int, last, previous balancer.Answer) balancer.Balancer {
-	b := balancer.Balancer{
+func row(node, state string, open int, last, previous balancer.Answer) balancer.ServerView {
+	b := balancer.ServerView{
 		Service: "web", Host: "127.0.0.1", Port: 80, Local: true, URL: "/http/web/0/",
 		Address: "10.0.0.1", Node: node, Server: "be/web1", State: state, Interval: 2, Last: last,
 	}
@@ -110,7 +110,7 @@ func row(node, state string, open int, last, previous balancer.Answer) balancer.
 }
 
 // with returns b after a change.
-func with(b balancer.Balancer, change func(*balancer.Balancer)) balancer.Balancer {
+func with(b balancer.ServerView, change func(*balancer.ServerView)) balancer.ServerView {
 	change(&b)
 	return b
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // silent is b of a balancer that has stopped asking.
-func silent(b balancer.Balancer) balancer.Balancer {
+func silent(b balancer.ServerView) balancer.ServerView {
 	b.Silent = true
 	return b
 }
@@ -18,7 +18,7 @@ func TestSilentBeforeTheCommand(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.lastRequest["web"] = -20
-	s.rows = []balancer.Balancer{silent(row("lb1", "UP", 5, answer(-20, "ok"), noAnswer))}
+	s.rows = []balancer.ServerView{silent(row("lb1", "UP", 5, answer(-20, "ok"), noAnswer))}
 	s.observe(0.5)
 	s.write()
 	s.observe(1.5)
@@ -33,7 +33,7 @@ func TestSilentBeforeTheCommand(t *testing.T) {
 func TestFallsSilentAfterDrained(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(0, "fail"), noAnswer)}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(0, "fail"), noAnswer)}
 	s.observe(0.5)
 	s.write()
 	s.observe(1.5)
@@ -49,7 +49,7 @@ func TestFallsSilentWithSessions(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	lb2 := row("lb2", "UP", 1, answer(4, "down"), answer(2, "down"))
-	s.rows = []balancer.Balancer{row("lb1", "UP", 5, answer(2, "down"), noAnswer), lb2}
+	s.rows = []balancer.ServerView{row("lb1", "UP", 5, answer(2, "down"), noAnswer), lb2}
 	s.observe(2.5)
 	s.write()
 	s.rows[0] = silent(s.rows[0])
@@ -81,18 +81,18 @@ func TestFallsSilentAfterDone(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		goal Goal
-		row  balancer.Balancer
+		row  balancer.ServerView
 	}{
 		{"out", Out, row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))},
 		{"out, no state", Out, stateless},
 		{"up", Up, row("lb1", "UP", 1, answer(6, "ok"), noAnswer)},
 	} {
-		for name, rows := range map[string][]balancer.Balancer{"silent": {silent(test.row)}, "expired": nil} {
+		for name, rows := range map[string][]balancer.ServerView{"silent": {silent(test.row)}, "expired": nil} {
 			t.Run(test.name+", "+name, func(t *testing.T) {
 				t.Parallel()
 				s := newScenario(t, test.goal, "web")
 				s.write()
-				s.rows = []balancer.Balancer{test.row}
+				s.rows = []balancer.ServerView{test.row}
 				s.observe(6.1)
 				s.wantDecision(Done)
 				s.rows = rows
@@ -108,7 +108,7 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.lastRequest["web"] = 0
-	s.rows = []balancer.Balancer{
+	s.rows = []balancer.ServerView{
 		row("lb1", "UP", 5, answer(2, "down"), answer(0, "ok")),
 		row("lb2", "DOWN", 0, answer(4, "down"), answer(2, "down")),
 	}
@@ -132,15 +132,15 @@ func TestRestart(t *testing.T) {
 	s.observe(35.6)
 	s.wantDecision(Lost)
 	// lb1 is known again, with new rows. lb2 was out before.
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(36, "down"), noAnswer)}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(36, "down"), noAnswer)}
 	s.observe(36.1)
 	s.wantDecision(Waiting)
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(38, "down"), answer(36, "down"))}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(38, "down"), answer(36, "down"))}
 	s.observe(38.1)
 	s.wantDecision(Done)
 }
 
-// A restart before any balancer was known does not make the tracker wait for KnownAfter again.
+// A restart before any balancer was known does not make the tracker wait for LearnTime again.
 func TestRestartWithoutBalancers(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
@@ -149,23 +149,23 @@ func TestRestartWithoutBalancers(t *testing.T) {
 	s.uptime = -2
 	s.observe(3)
 	s.wantDecision(Waiting)
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))}
 	s.observe(6.1)
 	s.wantDecision(Done)
 }
 
-// A daemon that started just before the command may not know every balancer for KnownAfter.
+// A daemon that started just before the command may not know every balancer for LearnTime.
 func TestRestartJustBeforeTheCommand(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
 	s.uptime = 0
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(3, "down"), answer(2, "down"))}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(3, "down"), answer(2, "down"))}
 	s.write()
 	s.observe(3.1)
 	s.wantDecision(Waiting)
 	s.observe(9.9)
 	s.wantDecision(Waiting)
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(10, "down"), answer(9, "down"))}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(10, "down"), answer(9, "down"))}
 	s.observe(10.1)
 	s.wantDecision(Done)
 }
@@ -176,7 +176,7 @@ func TestRestartWithSlowBalancer(t *testing.T) {
 	s := newScenario(t, Out, "web")
 	slow := row("lb1", "UP", 5, answer(2, "down"), answer(0, "ok"))
 	slow.Interval = 60
-	s.rows = []balancer.Balancer{slow}
+	s.rows = []balancer.ServerView{slow}
 	s.write()
 	s.observe(2.1)
 	s.uptime = -5
@@ -188,7 +188,7 @@ func TestRestartWithSlowBalancer(t *testing.T) {
 	s.wantDecision(Lost)
 }
 
-// Without a request for KnownAfter there is no balancer to wait for.
+// Without a request for LearnTime there is no balancer to wait for.
 func TestNoBalancer(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
@@ -214,7 +214,7 @@ func TestNoBalancerNeedsReportAfterWrite(t *testing.T) {
 	s.wantDecision(Done)
 }
 
-// A request of a client that is not a known balancer delays the decision for KnownAfter, if it is about a target.
+// A request of a client that is not a known balancer delays the decision for LearnTime, if it is about a target.
 func TestRequestsOfOtherClients(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web")
@@ -241,7 +241,7 @@ func TestEveryTargetIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web", "api")
 	s.write()
-	s.rows = []balancer.Balancer{row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))}
+	s.rows = []balancer.ServerView{row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))}
 	s.lastRequest["web"], s.lastRequest["api"] = 6, 5
 	s.observe(6.1)
 	s.wantDecision(Waiting)
@@ -255,7 +255,7 @@ func TestRequestsAboutOtherInstance(t *testing.T) {
 	t.Parallel()
 	s := newScenario(t, Out, "web:81")
 	s.write()
-	s.rows = []balancer.Balancer{row("lb1", "UP", 7, answer(6, "ok"), answer(4, "ok"))}
+	s.rows = []balancer.ServerView{row("lb1", "UP", 7, answer(6, "ok"), answer(4, "ok"))}
 	s.lastRequest["web"] = 6
 	s.observe(6.1)
 	s.wantDecision(Done)

@@ -17,7 +17,7 @@ type Target struct {
 }
 
 // coversRow reports whether an override of k decides the answers to the balancer of a row.
-func coversRow(k spool.Key, row balancer.Balancer) bool {
+func coversRow(k spool.Key, row balancer.ServerView) bool {
 	return k.Covers(spool.Key{Service: row.Service, Host: row.Host, Port: row.Port}, row.Local)
 }
 
@@ -42,14 +42,14 @@ func requestAge(t Target, r *balancer.Report) (age time.Duration, hasRequest boo
 // isAboutOtherInstance reports whether the last request about a service was about another instance than t. A report has
 // one age for all instances, so a row of another instance must have had a request at that time.
 func isAboutOtherInstance(t Target, s balancer.LastRequest, r *balancer.Report) bool {
-	return t.Key.Port != 0 && slices.ContainsFunc(r.Balancers, func(row balancer.Balancer) bool {
+	return t.Key.Port != 0 && slices.ContainsFunc(r.Balancers, func(row balancer.ServerView) bool {
 		return row.Service == s.Service && !coversRow(t.Key, row) && balancer.Duration(row.Last.Age) <= balancer.Duration(s.Age)+time.Second
 	})
 }
 
 // unrecorded returns the clients without a row in the report that asked about a target, or may have.
 func unrecorded(targets []Target, r *balancer.Report) []balancer.UnrecordedClient {
-	if r.Unrecorded == nil && r.DroppedRequests > 0 { // an older daemon reports only their number
+	if r.Unrecorded == nil && r.UnrecordedRequests > 0 { // an older daemon reports only their number
 		return []balancer.UnrecordedClient{{}}
 	}
 	var list []balancer.UnrecordedClient

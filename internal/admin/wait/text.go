@@ -12,9 +12,9 @@ import (
 // View is one balancer's view of one server, as a caller shows it.
 type View struct {
 	ID       ViewID
-	Service  string            // of an agent connection: the key that it asks about
-	Name     string            // of the balancer and the server: "lb1 (be/web1)"
-	Row      balancer.Balancer // the latest
+	Service  string              // of an agent connection: the key that it asks about
+	Name     string              // of the balancer and the server: "lb1 (be/web1)"
+	Row      balancer.ServerView // the latest
 	Status   Status
 	Since    time.Duration // when Status began, SetWritten at the earliest
 	IsSilent bool          // the balancer sends no requests now
@@ -39,7 +39,7 @@ func (t *Tracker) Views() []View {
 }
 
 // Names returns a name of the balancer and the server of each row: "lb1 (be/web1)".
-func Names(rows []balancer.Balancer) []string {
+func Names(rows []balancer.ServerView) []string {
 	ids := make([]ViewID, len(rows))
 	for i, row := range rows {
 		ids[i] = rowID(row)
@@ -133,7 +133,7 @@ func AnswerText(a balancer.Answer) string {
 }
 
 // sessionsText returns how many sessions a balancer has open on a server.
-func sessionsText(row *balancer.Balancer) string {
+func sessionsText(row *balancer.ServerView) string {
 	text := "open sessions unknown"
 	if row.Sessions != nil {
 		text = textfmt.Count(*row.Sessions, "session") + " open"
@@ -144,12 +144,12 @@ func sessionsText(row *balancer.Balancer) string {
 	return text
 }
 
-// maxOpen is how many balancers Open lists.
-const maxOpen = 10
+// maxPending is how many balancers Open lists.
+const maxPending = 10
 
-// Open returns what the command still waits for, as the end of a sentence that begins with a colon. It returns "" if
+// PendingText returns what the command still waits for, as the end of a sentence that begins with a colon. It returns "" if
 // that is nothing.
-func (t *Tracker) Open() string {
+func (t *Tracker) PendingText() string {
 	var list []string
 	for _, v := range t.Views() {
 		if v.Status == Waiting || v.Status == Lost {
@@ -168,8 +168,8 @@ func (t *Tracker) Open() string {
 			list = append(list, text)
 		}
 	}
-	if n := len(list) - maxOpen; n > 0 {
-		list = append(list[:maxOpen], fmt.Sprintf("and %d more", n))
+	if n := len(list) - maxPending; n > 0 {
+		list = append(list[:maxPending], fmt.Sprintf("and %d more", n))
 	}
 	if text := t.Unrecorded(); text != "" {
 		list = append(list, text)

@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// KnownAfter is how long a daemon must have listened until its report has every balancer that asks. A service
-	// that got no request for as long has no balancer to wait for.
-	KnownAfter = 10 * time.Second
 	// lostAfter is how long a balancer may be silent while the command waits for it.
 	lostAfter = 30 * time.Second
 	// relearnIntervals is how many of its intervals a balancer needs until a restarted daemon knows it again: one that
@@ -73,7 +70,7 @@ type Tracker struct {
 
 	daemonStarted time.Duration // at the latest
 	restarts      int           // of the daemon, since the first report
-	isLearned     bool          // the daemon has listened for KnownAfter
+	isLearned     bool          // the daemon has listened for LearnTime
 	hasOverflow   bool          // there are more than maxViews views
 }
 
@@ -102,7 +99,7 @@ func (t *Tracker) Observe(r *balancer.Report, requested, received time.Duration)
 		t.restarts++
 	}
 	t.report, t.requested, t.received, t.daemonStarted = r, requested, received, received-uptime
-	t.isLearned = t.isLearned || uptime >= KnownAfter
+	t.isLearned = t.isLearned || uptime >= balancer.LearnTime
 	t.observeAgents()
 
 	for _, v := range t.views {
@@ -134,7 +131,7 @@ func (t *Tracker) Observe(r *balancer.Report, requested, received time.Duration)
 }
 
 // observeRow takes in one row of a report.
-func (t *Tracker) observeRow(row balancer.Balancer) {
+func (t *Tracker) observeRow(row balancer.ServerView) {
 	status := Waiting
 	// A server in maintenance gets no checks. Its balancer is silent until the agent has read that maintenance is over.
 	if row.Silent && (t.goal == Out || len(t.agentsOf(row)) == 0) {
@@ -145,7 +142,7 @@ func (t *Tracker) observeRow(row balancer.Balancer) {
 
 // setRow makes row the latest of a view and returns the view. A new view begins with status. It returns nil if there
 // is no room for a new one.
-func (t *Tracker) setRow(id ViewID, row balancer.Balancer, status Status) *view {
+func (t *Tracker) setRow(id ViewID, row balancer.ServerView, status Status) *view {
 	v := t.index[id]
 	if v == nil {
 		if len(t.views) >= maxViews {
@@ -176,7 +173,7 @@ func (t *Tracker) Decide() Status {
 		}
 	}
 	for _, target := range t.targets {
-		if age, _ := requestAge(target, t.report); !t.hasBalancer(target) && age < KnownAfter {
+		if age, _ := requestAge(target, t.report); !t.hasBalancer(target) && age < balancer.LearnTime {
 			return Waiting
 		}
 	}

@@ -14,14 +14,14 @@ func TestOut(t *testing.T) {
 	queued.Queued = &two
 	unknown := row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))
 	unknown.Sessions, unknown.Queued = nil, nil
-	stateless := func(out int, last balancer.Answer) balancer.Balancer {
+	stateless := func(out int, last balancer.Answer) balancer.ServerView {
 		b := row("", "", 0, last, noAnswer)
 		b.OutAnswers = out
 		return b
 	}
 	for _, test := range []struct {
 		name string
-		row  balancer.Balancer
+		row  balancer.ServerView
 		want Status
 		text string
 	}{
@@ -31,9 +31,9 @@ func TestOut(t *testing.T) {
 		{"drained, still open", row("lb1", "NOLB", 1, answer(6, "drain"), answer(4, "drain")), Waiting, "NOLB, 1 session open"},
 		// Clients with a cookie reach the server until it is DOWN.
 		{"down after a drain", row("lb1", "NOLB 2/3", 0, answer(6, "down"), answer(4, "down")), Waiting, "NOLB 2/3, 0 sessions open, not down yet"},
-		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 4 }), Done, "NOLB, 0 sessions open: out"},
-		{"a balancer that counts further", with(row("lb1", "NOLB 2/5", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 5 }), Waiting, "not down yet"},
-		{"down not yet for as many", with(row("lb1", "NOLB", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.Balancer) { b.SameAnswers = 3 }), Waiting, "not down yet"},
+		{"down for as many answers as HAProxy counts, and NOLB still", with(row("lb1", "NOLB", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.ServerView) { b.SameAnswers = 4 }), Done, "NOLB, 0 sessions open: out"},
+		{"a balancer that counts further", with(row("lb1", "NOLB 2/5", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.ServerView) { b.SameAnswers = 5 }), Waiting, "not down yet"},
+		{"down not yet for as many", with(row("lb1", "NOLB", 0, answer(6, "down"), answer(4, "down")), func(b *balancer.ServerView) { b.SameAnswers = 3 }), Waiting, "not down yet"},
 		{"maint after a drain", row("lb1", "NOLB 1/3", 0, answer(6, "maint"), answer(4, "down")), Waiting, "NOLB 1/3, 0 sessions open, not down yet"},
 		{"still up", row("lb1", "UP 1/3", 14, answer(6, "down"), answer(4, "down")), Waiting, "UP 1/3, 14 sessions open"},
 		{"up and empty", row("lb1", "UP 1/3", 0, answer(6, "down"), answer(4, "down")), Waiting, "UP 1/3, 0 sessions open"},
@@ -54,7 +54,7 @@ func TestOut(t *testing.T) {
 			t.Parallel()
 			s := newScenario(t, Out, "web")
 			s.lastRequest["web"] = 6
-			s.rows = []balancer.Balancer{test.row}
+			s.rows = []balancer.ServerView{test.row}
 			s.rows[0].Last.Age = 0.5
 			if test.row.Previous != nil {
 				s.rows[0].Previous = nil
@@ -75,31 +75,31 @@ func TestOut(t *testing.T) {
 func TestBalancersThatAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	outNow := row("lb1", "DOWN", 0, answer(6, "down"), answer(4, "down"))
-	up := func(change func(*balancer.Balancer)) balancer.Balancer {
+	up := func(change func(*balancer.ServerView)) balancer.ServerView {
 		b := row("lb2", "UP", 3, answer(6, "down"), answer(4, "down"))
 		change(&b)
 		return b
 	}
 	for _, test := range []struct {
 		name, target string
-		other        balancer.Balancer
+		other        balancer.ServerView
 		want         Status
 	}{
-		{"another node", "web", up(func(*balancer.Balancer) {}), Waiting},
-		{"the same node name elsewhere", "web", up(func(b *balancer.Balancer) { b.Node, b.Address = "lb1", "10.0.0.2" }), Waiting},
-		{"another server", "web", up(func(b *balancer.Balancer) { b.Node, b.Server = "lb1", "be/web2" }), Waiting},
-		{"another host of the service", "web", up(func(b *balancer.Balancer) { b.Host, b.Local = "10.0.0.9", false }), Waiting},
-		{"no state, another URL", "web", func() balancer.Balancer {
+		{"another node", "web", up(func(*balancer.ServerView) {}), Waiting},
+		{"the same node name elsewhere", "web", up(func(b *balancer.ServerView) { b.Node, b.Address = "lb1", "10.0.0.2" }), Waiting},
+		{"another server", "web", up(func(b *balancer.ServerView) { b.Node, b.Server = "lb1", "be/web2" }), Waiting},
+		{"another host of the service", "web", up(func(b *balancer.ServerView) { b.Host, b.Local = "10.0.0.9", false }), Waiting},
+		{"no state, another URL", "web", func() balancer.ServerView {
 			b := row("", "", 0, answer(6, "down"), noAnswer)
 			b.URL = "/tcp/web/80"
 			return b
 		}(), Waiting},
-		{"another service", "web", up(func(b *balancer.Balancer) { b.Service = "api" }), Done},
-		{"all is every service", "all", up(func(b *balancer.Balancer) { b.Service = "api" }), Waiting},
-		{"another port", "web:80", up(func(b *balancer.Balancer) { b.Port = 81 }), Done},
-		{"the port elsewhere", "web:80", up(func(b *balancer.Balancer) { b.Host, b.Local = "10.0.0.9", false }), Done},
-		{"the port by another address of this host", "web:80", up(func(b *balancer.Balancer) { b.Host = "10.0.0.7" }), Waiting},
-		{"the host by another spelling", "web:2001:db8::1:80", up(func(b *balancer.Balancer) { b.Host, b.Local = "2001:DB8:0::1", false }), Waiting},
+		{"another service", "web", up(func(b *balancer.ServerView) { b.Service = "api" }), Done},
+		{"all is every service", "all", up(func(b *balancer.ServerView) { b.Service = "api" }), Waiting},
+		{"another port", "web:80", up(func(b *balancer.ServerView) { b.Port = 81 }), Done},
+		{"the port elsewhere", "web:80", up(func(b *balancer.ServerView) { b.Host, b.Local = "10.0.0.9", false }), Done},
+		{"the port by another address of this host", "web:80", up(func(b *balancer.ServerView) { b.Host = "10.0.0.7" }), Waiting},
+		{"the host by another spelling", "web:2001:db8::1:80", up(func(b *balancer.ServerView) { b.Host, b.Local = "2001:DB8:0::1", false }), Waiting},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -108,7 +108,7 @@ func TestBalancersThatAreWaitedFor(t *testing.T) {
 			s.write()
 			quiet := row("", "", 0, answer(6, "down"), noAnswer)
 			quiet.OutAnswers = 3
-			s.rows = []balancer.Balancer{outNow, test.other, quiet}
+			s.rows = []balancer.ServerView{outNow, test.other, quiet}
 			s.observe(6.1)
 			s.wantDecision(test.want)
 		})
@@ -119,7 +119,7 @@ func TestUp(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
-		row   balancer.Balancer
+		row   balancer.ServerView
 		agent string
 		want  Status
 		text  string
@@ -145,7 +145,7 @@ func TestUp(t *testing.T) {
 			t.Parallel()
 			s := newScenario(t, Up, "web")
 			s.write()
-			s.rows = []balancer.Balancer{test.row}
+			s.rows = []balancer.ServerView{test.row}
 			if test.agent != "" {
 				s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: test.agent, Age: 6}}
 			}
@@ -159,7 +159,7 @@ func TestUp(t *testing.T) {
 	s := newScenario(t, Up, "web")
 	b := row("lb1", "UP", 0, answer(-100, "ok"), noAnswer)
 	b.Silent = true
-	s.rows = []balancer.Balancer{b}
+	s.rows = []balancer.ServerView{b}
 	s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "maint down #x", Age: 0.5}}
 	s.observe(0.6)
 	s.write()
@@ -173,7 +173,7 @@ func TestUp(t *testing.T) {
 	s.wantDecision(Done)
 	// Without an agent connection it is not waited for.
 	s = newScenario(t, Up, "web")
-	s.rows = []balancer.Balancer{b}
+	s.rows = []balancer.ServerView{b}
 	s.observe(0.6)
 	s.write()
 	s.observe(1.5)

@@ -17,7 +17,7 @@ type ViewID struct {
 }
 
 // rowID returns the identity of a row.
-func rowID(row balancer.Balancer) ViewID {
+func rowID(row balancer.ServerView) ViewID {
 	id := ViewID{service: row.Service, address: row.Address, node: row.Node, server: row.Server}
 	if row.Server == "" {
 		id.url = row.URL
@@ -28,8 +28,8 @@ func rowID(row balancer.Balancer) ViewID {
 // view is one balancer's view of one server and how far it has followed.
 type view struct {
 	id          ViewID
-	key         spool.Key         // what an agent connection without checks asks about
-	row         balancer.Balancer // the latest
+	key         spool.Key           // what an agent connection without checks asks about
+	row         balancer.ServerView // the latest
 	status      Status
 	since       time.Duration // when status began
 	inReport    bool          // the latest report has it
@@ -112,7 +112,7 @@ func (t *Tracker) isOut(v *view) bool {
 }
 
 // hasOverride reports whether a balancer got an answer with the override before its latest request.
-func (t *Tracker) hasOverride(row *balancer.Balancer) bool {
+func (t *Tracker) hasOverride(row *balancer.ServerView) bool {
 	return row.Previous != nil && takesOut(*row.Previous) && t.isAfterWrite(row.Previous.Age)
 }
 
@@ -137,11 +137,12 @@ func (t *Tracker) isUp(v *view) bool {
 	return isStateUp(row.State)
 }
 
-// hasStateOfAnswer reports whether a balancer has the state that its latest answer leads to: NOLB for a drain, DOWN for
-// the rest. Clients with a cookie still reach a server at NOLB. A drained server that is answered down becomes DOWN
-// after fall answers, HAProxy's own number if the state has it ("NOLB 2/5"). A balancer that stays at NOLB for longer
-// has no other state.
-func (t *Tracker) hasStateOfAnswer(row *balancer.Balancer) bool {
+// hasStateOfAnswer reports whether a balancer has the server in the state that its latest answer leads to. A drain leads
+// to NOLB or DOWN, every other override to DOWN, because clients with a cookie still reach a server at NOLB.
+//
+// A server at NOLB becomes DOWN after fall such answers. The fall of HAProxy counts if it is larger and the state has it,
+// as in "NOLB 2/5". A balancer that still reports NOLB after more answers will not report DOWN, so NOLB counts.
+func (t *Tracker) hasStateOfAnswer(row *balancer.ServerView) bool {
 	word, fraction, _ := strings.Cut(row.State, " ")
 	if word != "NOLB" || row.Last.Override == "drain" {
 		return isStateOut(row.State)
@@ -156,7 +157,7 @@ func (t *Tracker) hasStateOfAnswer(row *balancer.Balancer) bool {
 }
 
 // wasDrained reports whether a balancer that is silent now had the server out and no session open on it.
-func wasDrained(row *balancer.Balancer) bool {
+func wasDrained(row *balancer.ServerView) bool {
 	return isStateOut(row.State) && row.Sessions != nil && hasNoSessions(row)
 }
 
@@ -174,7 +175,7 @@ func isStateUp(state string) bool {
 
 // hasNoSessions reports whether a balancer has no session open on a server and none queued for it. A number that it
 // does not send counts as zero.
-func hasNoSessions(row *balancer.Balancer) bool {
+func hasNoSessions(row *balancer.ServerView) bool {
 	isZero := func(n *int) bool { return n == nil || *n == 0 }
 	return isZero(row.Sessions) && isZero(row.Queued)
 }
@@ -189,4 +190,4 @@ func isHealthy(a balancer.Answer) bool { return a.Code >= 200 && a.Code < 400 &&
 
 // IsStillUp reports whether a balancer has a server up although its last answer was decided by an override that takes
 // the server out.
-func IsStillUp(row balancer.Balancer) bool { return takesOut(row.Last) && isStateUp(row.State) }
+func IsStillUp(row balancer.ServerView) bool { return takesOut(row.Last) && isStateUp(row.State) }

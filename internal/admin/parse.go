@@ -63,6 +63,3 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	return time.Duration(seconds * float64(time.Second)), nil
 }
-
-// unixSeconds returns t as spool files and /recent have it, with the same last digit.
-func unixSeconds(t time.Time) float64 { return float64(t.Unix()) + float64(t.Nanosecond())/1e9 }

@@ -16,15 +16,15 @@ const (
 	reservedReaders = maxReadersPerClient
 )
 
-// readerLimit bounds how many requests wait for a page or read one, for each client (see clients.Network) and in total.
-type readerLimit struct {
+// pageLimiter bounds how many requests wait for a page or read one, for each client (see clients.Network) and in total.
+type pageLimiter struct {
 	mu       sync.Mutex
 	n        int
 	byClient map[netip.Prefix]int
 }
 
 // acquire counts a reader, or returns false if there are too many.
-func (l *readerLimit) acquire(client netip.Prefix) bool {
+func (l *pageLimiter) acquire(client netip.Prefix) bool {
 	limit := maxReaders - reservedReaders
 	if client.Addr().IsLoopback() {
 		limit = maxReaders
@@ -43,7 +43,7 @@ func (l *readerLimit) acquire(client netip.Prefix) bool {
 }
 
 // release ends what acquire began.
-func (l *readerLimit) release(client netip.Prefix) {
+func (l *pageLimiter) release(client netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.n--
@@ -53,7 +53,7 @@ func (l *readerLimit) release(client netip.Prefix) {
 }
 
 // serve calls page, or refuses the request if there are too many readers.
-func (l *readerLimit) serve(w http.ResponseWriter, r *http.Request, page func()) {
+func (l *pageLimiter) serve(w http.ResponseWriter, r *http.Request, page func()) {
 	client := clients.NetworkOf(clients.HostPart(r.RemoteAddr))
 	if !l.acquire(client) {
 		w.Header()["Retry-After"] = []string{"2"}
