@@ -130,7 +130,7 @@ func (d *demo) run(ctx context.Context) error {
 			command:     "haup web1", web1: up, pause: 3,
 		},
 		{
-			explanation: "Somebody has begun a large download from web1. A drain lets it go on and nothing new in (NOLB, HAProxy says); " +
+			explanation: "A client has begun a large download from web1. A drain lets it go on and nothing new in (NOLB, HAProxy says); " +
 				"--wait returns when nothing is open any more. Then web1 can go down.",
 			before: d.startDownload, command: "hadown web1 --drain --wait -r 'version 2' && hadown web1 -r 'version 2'",
 			during: d.watchDrain, web1: down, pause: 2,

@@ -45,7 +45,7 @@ func TestScrapesLeakNothing(t *testing.T) {
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	// Once a minute the Go runtime looks after itself, with some 20 calls. Where the machine is busy its monitor
-	// takes some naps of 20 µs besides until all is quiet again, as many as that takes: the short look counts none.
+	// takes some naps of 20 µs more until all is quiet again, as many as that takes: the short look counts none.
 	length, most, naps := 10*time.Second, 30, "nanosleep("
 	if os.Getenv("HACHECK_LONG") != "" {
 		length, most, naps = time.Minute, 60, "no naps"

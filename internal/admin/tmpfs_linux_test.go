@@ -25,7 +25,7 @@ func runOnTmpfs() {
 		runToEnd(cmd)
 	}
 	for _, err := range []error{
-		syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""), // nobody outside sees the next one
+		syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""), // other namespaces do not see the next one
 		syscall.Mount("tmpfs", os.Args[1], "tmpfs", 0, "mode=0755,size="+os.Args[2]),
 	} {
 		if err != nil {

@@ -46,7 +46,7 @@ const (
 	Closed                    // the port is closed, because the state is no longer healthy
 	Connection                // a client has connected; the address is the client's
 	BindFailed                // the port could not be opened; the next check tries again
-	AcceptFailed              // a connection could not be accepted, for want of descriptors for example
+	AcceptFailed              // a connection could not be accepted, for example without a free descriptor
 )
 
 // DefaultInterval is the default of Options.Interval.

@@ -196,7 +196,7 @@ func TestALookThatNobodyWaitsFor(t *testing.T) {
 	release <- false
 }
 
-// TestEvents: each change is told once, in this order, and a look that changes nothing tells nothing.
+// TestEvents: each change is observed once, in this order. A check that changes nothing is not observed.
 func TestEvents(t *testing.T) {
 	r := start(t, time.Hour, nil)
 	look := func(healthy bool, until string, ok func() bool) {

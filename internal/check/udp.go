@@ -34,7 +34,7 @@ var udpType = Type{
 }
 
 // askUDP sends one datagram and waits for one. It sends no second one, so that callers who count failures see each of
-// them. Besides the right answer there are three results: another answer; a refusal (ICMP says that nothing listens);
+// them. There are three results apart from the right answer: another answer; a refusal (ICMP says that nothing listens);
 // and a timeout, after which the service may be down, may have ignored the datagram, or the network may have lost it.
 func (x *exchange) askUDP(send, expect []byte) Result {
 	if err := x.ctx.Err(); err != nil {

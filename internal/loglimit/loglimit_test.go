@@ -137,7 +137,7 @@ func TestTotalOfAMinute(t *testing.T) {
 	})
 }
 
-// TestAllowOnce: the same line once, other lines of the same client besides, and ever fewer reports while the client
+// TestAllowOnce: the same line once, other lines of the same client too, and ever fewer reports while the client
 // goes on.
 func TestAllowOnce(t *testing.T) {
 	start(t, func(l *Limiter, log *buffer) {

@@ -120,7 +120,7 @@ func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 		if e.Key == (spool.Key{Service: spool.All}) {
 			ofAll = e.State
 		}
-		// One that ends by itself cannot be forgotten, and of one without a creation nobody knows the age.
+		// An override that ends by itself cannot be forgotten. One without a creation time has no known age.
 		if old, ok := oldest[e.State]; e.Expires.IsZero() && !e.Created.IsZero() && (!ok || e.Created.Before(old)) {
 			oldest[e.State] = e.Created
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// background updates an Index when nobody asks, so that changes are logged and notified when they happen.
+// background updates an Index without a request, so that changes are logged and notified when they happen.
 //
 // There are two inotify watchers on the directory. fsnotify's wakes this goroutine. It cannot serve lookups: it hides
 // its descriptor and takes events off the queue early, and a lookup has to ask the queue itself (see the package

@@ -15,7 +15,7 @@ import (
 )
 
 // abandonedAfter is the age at which the daemon removes a temporary file of a writer that was killed. A live writer
-// needs milliseconds, and holds a lock besides.
+// needs milliseconds, and holds a lock meanwhile.
 const abandonedAfter = time.Minute
 
 // Write puts e into force. It is atomic: a reader sees the old override or the new one, and so does the next start

@@ -9,7 +9,7 @@
 // memory. A request in between would be answered from the past; under load that was seen with one request of seven
 // after a real command. So every Lookup asks the kernel itself, in this order:
 //
-//  1. FIONREAD on our own inotify descriptor: are there events that nobody has read?
+//  1. FIONREAD on our own inotify descriptor: are there unread events?
 //  2. The attention flags: were events read that are not yet in memory?
 //  3. The snapshot.
 //
@@ -36,13 +36,13 @@
 //     A Lookup verifies the directory if the last verification is more than 4 s old.
 //   - A directory that was mounted, unmounted or mounted over: no override ends by that, see mount.go.
 //   - No inotify instance left: every Lookup compares the time stamps of the directory and reads the files of its target.
-//   - A network or FUSE file system, also one that is mounted later: the directory is read every 2 s besides. While the
+//   - A network or FUSE file system, also one that is mounted later: the directory is also read every 2 s. While the
 //     file server hangs the last known overrides stand, and expire at their time.
 //   - Links into subdirectories: every Lookup of their target reads them.
 //   - A change through a hard link in another directory or through a shared memory mapping is not noticed. It shows with
 //     the next event of the file.
 //
-// Besides, an fsnotify watcher wakes a goroutine when nobody asks, so that changes are logged and notified when they
+// An fsnotify watcher also wakes a goroutine without a request, so that changes are logged and notified when they
 // happen. No answer depends on how soon that is.
 //
 // # What counts as an override

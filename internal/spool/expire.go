@@ -62,7 +62,7 @@ func (u *update) expire(q *query, todo uint32) {
 //     the name by then.
 //  3. It waits for asideGrace. A writer may have opened the old file before the rename, and fill it only now, as the
 //     original tools do. It then writes to the new name, inotify reports that, and the Index restores the file.
-//  4. It removes the file if that still has expired and, as far as the kernel can tell, nobody has it open.
+//  4. It removes the file if that still has expired and, as far as the kernel can tell, no process has it open.
 //
 // All of it happens under the lock that lookups with news wait for. The next listing finds what a crash has left aside.
 

@@ -222,8 +222,8 @@ func renewAgainAndAgain(t *testing.T, r *testSpool, rounds int, renew func(r *te
 	}
 }
 
-// TestLateWriter: whoever opened the file before it expired, and writes after it was moved aside, has
-// renewed it; at the latest when the grace ends.
+// TestLateWriter: a writer that opened the file before it expired and writes after it was set aside has renewed the
+// override, at the end of the grace period at most.
 func TestLateWriter(t *testing.T) {
 	t.Parallel()
 	t.Run("kernel cannot tell other openers", func(t *testing.T) {

@@ -268,7 +268,7 @@ func TestNoDescriptors(t *testing.T) {
 				}
 				taken = append(taken, f)
 			}
-			// Whoever writes has descriptors; here he takes one of ours, and gives it back.
+			// A real writer has descriptors of its own; this one borrows a descriptor of the test.
 			write := func(name, text string) {
 				t.Helper()
 				must(t, spare.Close())
@@ -481,7 +481,7 @@ func TestLiftedOverrideStaysLifted(t *testing.T) {
 }
 
 // TestNewDirectoryIsFollowed: also when it was made at once, and has the inode number of the old one, and
-// when nobody asks.
+// without a request.
 func TestNewDirectoryIsFollowed(t *testing.T) {
 	r := openSpool(t)
 	for n := range 5 {
@@ -521,7 +521,7 @@ func TestInotifyFails(t *testing.T) {
 	}
 }
 
-// TestLease: while we look whether somebody has a file open, an opener waits and nothing worse happens; the
+// TestLease: while the index looks whether a process has a file open, an opener waits and nothing worse happens; the
 // kernel sends a signal then that ends a process that does not expect it.
 func TestLease(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
@@ -570,7 +570,7 @@ func TestRemovedWhileReading(t *testing.T) {
 	r.want("web", "down a")
 }
 
-// TestDirectoryHeldOpen: somebody works in the directory that is removed, and keeps the kernel from
+// TestDirectoryHeldOpen: a process works in the directory that is removed, and keeps the kernel from
 // telling that it is gone.
 func TestDirectoryHeldOpen(t *testing.T) {
 	t.Parallel()

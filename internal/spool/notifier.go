@@ -20,7 +20,7 @@ type notification struct {
 }
 
 // notifier delivers changes and log lines from a goroutine of its own, outside Index.mu: OnChange may call the Index,
-// and the log may be a pipe that nobody reads.
+// and the log may be a pipe without a reader.
 type notifier struct {
 	onChange func(Change) // may be nil
 	logger   *slog.Logger

@@ -118,7 +118,7 @@ func (u *update) reloadUnwatched(q *query, todo uint32) {
 			u.reload(name)
 		}
 	}
-	// If the directory cannot be listed, for want of descriptors, each key's file is asked for by name.
+	// If the directory cannot be listed, because the process has no descriptor left, each key's file is asked for by name.
 	cannotList := u.index.needScan || u.index.watch == nil && !u.dir.stampReliable
 	if q == nil || !cannotList && u.index.watch != nil && len(u.files.alwaysReload) == 0 {
 		return

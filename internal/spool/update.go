@@ -32,7 +32,7 @@ func (x *Index) newUpdate() *update {
 	}
 }
 
-// update brings x up to date for q, or as a whole when q is nil. todo are attention flags to handle besides those that
+// update brings x up to date for q, or as a whole when q is nil. todo are attention flags to handle in addition to those that
 // are set. x.mu is held.
 func (x *Index) update(q *query, todo uint32) {
 	if x.closed {

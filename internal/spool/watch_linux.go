@@ -14,7 +14,7 @@ import (
 const watchMask = unix.IN_CREATE | unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM |
 	unix.IN_DELETE | unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-// rawWatch is an inotify descriptor besides that of fsnotify: a lookup can ask this one whether there are events that
+// rawWatch is a second inotify descriptor, next to that of fsnotify: a lookup can ask this one whether there are events that
 // were not read yet. See the package comment.
 type rawWatch struct {
 	fd, wd int

@@ -55,7 +55,7 @@ type overviewRow struct {
 	Agents    []overviewAgent `json:"agents,omitempty"`
 }
 
-// The states of a row besides those of an override, which have the words of the commands.
+// The states of a row without an override. The states of overrides have the words of the commands.
 const (
 	stateUp      = "up"
 	stateFailing = "failing"

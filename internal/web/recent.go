@@ -35,7 +35,7 @@ type recentTable struct {
 	callers *share.Shares[*caller]
 	swept   time.Time
 
-	rowsMu sync.RWMutex // guards rows, besides mu
+	rowsMu sync.RWMutex // guards rows, together with mu
 	rows   map[string]*serviceRow
 }
 

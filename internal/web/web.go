@@ -34,7 +34,7 @@ type Overrides interface {
 // Settings are what a reload of the configuration may change.
 type Settings struct {
 	Evaluator *health.Evaluator // for its statistics
-	// StatusAllowed are the clients that may read the pages, besides this machine. Nil allows no other client.
+	// StatusAllowed are the clients that may read the pages. This machine always may; nil allows no other client.
 	StatusAllowed []netip.Prefix
 	// AgentOnly says that Evaluator ignores overrides (-S). /balancers reports it to hadown --wait.
 	AgentOnly bool

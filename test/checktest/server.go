@@ -159,7 +159,7 @@ func Bound(t testing.TB) (fd int, port uint16) {
 }
 
 // BlackHole returns a port of 127.0.0.1 to which connections never complete, until the end of the test. Its accept
-// queue is full and nobody accepts, so the kernel drops connection requests.
+// queue is full and no connection is accepted, so the kernel drops connection requests.
 func BlackHole(t testing.TB) uint16 {
 	t.Helper()
 	fd, port := Bound(t)

@@ -57,7 +57,7 @@ type Spec struct {
 	Args func(port uint16, dir string) ([]string, error)
 	// User is the user that runs the program when the tests run as root, "" for root. The user need not own dir.
 	User string
-	// Env is the environment of the program besides PATH, HOME (its directory), TMPDIR, LC_ALL and TZ. The program
+	// Env is the environment of the program in addition to PATH, HOME (its directory), TMPDIR, LC_ALL and TZ. The program
 	// inherits nothing, because clients and servers read many variables (MYSQL_HOST, PGOPTIONS, ERL_FLAGS).
 	Env []string
 	// Ready returns nil when the server is ready. By default a server is ready when its port accepts connections.

@@ -68,7 +68,7 @@ type Tracker struct {
 	// made between the two.
 	requested, received time.Duration
 
-	daemonStarted time.Duration // at the latest
+	daemonStarted time.Duration // the latest possible time
 	restarts      int           // of the daemon, since the first report
 	isLearned     bool          // the daemon has listened for LearnTime
 	hasOverflow   bool          // there are more than maxViews views

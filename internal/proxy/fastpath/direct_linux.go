@@ -22,11 +22,11 @@ import (
 // deferSeconds is how long the kernel waits for a request before it delivers a silent connection.
 const deferSeconds = 1
 
-// acceptRetry is the pause after a failed accept, for want of descriptors for example.
+// acceptRetry is the pause after a failed accept, for example without a free descriptor.
 const acceptRetry = 20 * time.Millisecond
 
 // handTimeout is how long after Close a connection waits for Accept. http.Server calls Accept again within
-// microseconds; without http.Server nobody may ever call it.
+// microseconds; without http.Server it may never be called.
 const handTimeout = time.Second
 
 type directListener struct {
@@ -105,7 +105,7 @@ func (l *directListener) Accept() (net.Conn, error) {
 	}
 }
 
-// deliver passes r to Accept. After Close it drops r if nobody calls Accept any more.
+// deliver passes r to Accept. After Close it drops r if Accept is not called any more.
 func (l *directListener) deliver(r acceptResult) {
 	select {
 	case l.accepted <- r:
