@@ -307,7 +307,7 @@ func (b *overviewBuilder) addLast(r *overviewRow) {
 func (b *overviewBuilder) viewsOf(k spool.Key) []overviewView {
 	var list []overviewView
 	for _, v := range b.views[k.Service] {
-		if k.Port != 0 && (v.Port != k.Port || v.Host != k.Host && (k.Host != "" || !v.Local)) {
+		if !k.Covers(spool.Key{Service: k.Service, Host: v.Host, Port: v.Port}, v.Local) {
 			continue
 		}
 		w := overviewView{
