@@ -41,7 +41,11 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 			writeText(w, err.code, err.text)
 			return
 		}
-		v, at, _ := s.answer(c, true)
+		v, at, ok := s.answer(c, true)
+		if !ok { // the settings in force no longer have the protocol of the route
+			writeText(w, http.StatusNotFound, notFound)
+			return
+		}
 		w.Header()["Date"] = s.date.Value(at)
 		if p.Name == "checks" && acceptsJSON(c.fields) {
 			v.Result.Body, v.Result.ContentType = v.JSON(), "application/json; charset=utf-8"
