@@ -235,6 +235,29 @@ func TestUnreadable(t *testing.T) {
 	r.wantSoon("known", "down edited")
 }
 
+// poll calls ok until it returns true, for 10 s.
+func poll(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("%s: waited in vain", what)
+		}
+	}
+}
+
+// countInotify returns how many inotify descriptors this process has.
+func countInotify(t *testing.T) (n int) {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, f := range list {
+		if target, _ := os.Readlink("/proc/self/fd/" + f.Name()); target == "anon_inode:inotify" {
+			n++
+		}
+	}
+	return n
+}
+
 // TestNoDescriptors: a process that can open nothing keeps what it knows, and what is new counts as down.
 func TestNoDescriptors(t *testing.T) {
 	for _, mode := range []string{"inotify", "poll"} {
@@ -248,10 +271,22 @@ func TestNoDescriptors(t *testing.T) {
 			}
 			r := openSpool(t, sys...)
 			defer r.close()
+			// The background goroutine would take the descriptor that the test frees, and keep it.
+			poll(t, "the background goroutine's watcher", func() bool {
+				return countInotify(t) == map[string]int{"inotify": 2, "poll": 1}[mode]
+			})
 			r.put("known", `{"state": "drain", "reason": "known"}`)
 			r.want("known", "drain known")
 			r.put("ends", "")
 			r.want("ends", "down")
+			if mode == "poll" { // then the next change has to show in the time stamp alone
+				poll(t, "a listing whose time stamp is reliable", func() bool {
+					r.look("known")
+					r.x.mu.Lock()
+					defer r.x.mu.Unlock()
+					return r.x.dir.stampReliable
+				})
+			}
 			var limit unix.Rlimit
 			must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 			spare, err := os.Open("/")

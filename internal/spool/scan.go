@@ -150,8 +150,9 @@ func (u *update) poll() {
 	case stamp == u.dir.stamp && u.dir.stampReliable:
 		return
 	}
+	u.dir.stampReliable = false // until the directory is listed; without a descriptor it cannot be
 	if !u.openDir() || !u.handle.hasDescriptor() {
-		return // the stamp stays unreliable
+		return
 	}
 	if stamp != u.dir.stamp {
 		u.pub.nextBuilder().outdateAll() // an override may have come and gone
