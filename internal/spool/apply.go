@@ -197,9 +197,18 @@ func (u *update) newFile(l *loadedFile, old *spoolFile) *spoolFile {
 	return f
 }
 
-// resolve brings k's slot up to date with the files about k.
+// resolve brings k's slot up to date with the files and the overrides of the fleet about k.
 func (u *update) resolve(k Key) {
-	if u.pub.set(k, u.files.slot(k), u.now) {
+	var s keyRecord
+	for _, f := range u.files.of(k) {
+		if f.entry != nil {
+			s.add(f.entry, f.expired)
+		}
+	}
+	for _, o := range u.fleet.byKey[k] {
+		s.add(o.entry, o.expired)
+	}
+	if u.pub.set(k, s, u.now) {
 		u.changes++
 	}
 }

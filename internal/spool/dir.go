@@ -140,11 +140,14 @@ func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	return best, nil
 }
 
-// isStronger reports whether a takes precedence over b, an override of the same key: the larger State wins, and of
-// equal states the later expiry.
+// isStronger reports whether a takes precedence over b, an override of the same key: the larger State wins. Of equal
+// states the wider scope wins, of several groups the first by name, and of two files the later expiry.
 func isStronger(a, b *Entry) bool {
-	if a.State != b.State {
+	switch {
+	case a.State != b.State:
 		return a.State > b.State
+	case a.Scope != b.Scope: // all, group:NAME, host:NAME: their order is that of the alphabet
+		return b.Scope == "" || a.Scope != "" && a.Scope < b.Scope
 	}
 	return !b.Expires.IsZero() && (a.Expires.IsZero() || a.Expires.After(b.Expires))
 }
@@ -192,5 +195,5 @@ func (d *Dir) List() ([]Entry, error) {
 }
 
 func sortByName(list []Entry) {
-	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
+	slices.SortStableFunc(list, func(a, b Entry) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
 }

@@ -29,6 +29,18 @@
 // writes in order: an operator who downs web and then lifts all never makes a Lookup find neither. For the same reason
 // a snapshot is immutable and behind one pointer.
 //
+// # Overrides of the fleet
+//
+// Index.SetFleet adds overrides that have no file. They are in the same snapshot as the files, so that a Lookup does
+// nothing more for them. SetFleet publishes its snapshot under the lock before it returns. A Lookup that begins after
+// that either reads this snapshot or a later one, or it takes the lock and publishes a later one itself. Every later
+// snapshot is made from the last one and from the table of the fleet, which only SetFleet replaces.
+//
+// The rest follows from the snapshot. The end of an override of the fleet outdates results as the end of a file does.
+// An override that has expired is skipped by the clock of the Lookup, before any update: the snapshot also holds the
+// weaker overrides of the key, and the strongest one of these decides. What happens to the directory, lost or mounted
+// over, only changes the table of files.
+//
 // # What the kernel does not report
 //
 //   - Dropped events: the kernel reports that it dropped some, and the next Lookup reads the whole directory.

@@ -51,13 +51,57 @@ func (s State) Word() string {
 	}
 }
 
-// Entry is one override: the content of one spool file.
+// MaxBy is the longest Entry.By in bytes.
+const MaxBy = 128
+
+// Entry is one override: the content of one spool file, or an override of the fleet.
 type Entry struct {
 	Key     Key
 	State   State
 	Reason  string    // may hold control characters; "" when not known
+	By      string    // who has set it; "" when not known. Printable, at most MaxBy bytes
+	Scope   string    // "" for a file; all, group:NAME or host:NAME for an override of the fleet
 	Created time.Time // zero when not known
 	Expires time.Time // zero: never
+	Lost    bool      // of an override of the fleet: its key is gone from etcd, and the host keeps the override
+}
+
+// isValidBy reports whether by can be Entry.By. Anything else counts as not known.
+func isValidBy(by string) bool {
+	return len(by) <= MaxBy && textfmt.OneLine(by) == by
+}
+
+// ScopeText returns for whom e was set, as people read it: "fleet", "group rack7" or "host web17", with ", lost in etcd"
+// if it is. It returns "" for a file.
+func (e Entry) ScopeText() string {
+	if e.Scope == "" {
+		return ""
+	}
+	kind, name, named := strings.Cut(e.Scope, ":")
+	text := "fleet"
+	switch {
+	case named:
+		text = kind + " " + name
+	case kind != All:
+		text = kind
+	}
+	if e.Lost {
+		text += ", lost in etcd"
+	}
+	return textfmt.OneLine(text)
+}
+
+// ReasonText returns the reason as a line, after the scope of an override of the fleet: "[group rack7] new kernel".
+func (e Entry) ReasonText() string {
+	reason, scope := textfmt.OneLine(e.Reason), e.ScopeText()
+	switch {
+	case scope == "":
+		return reason
+	case reason == "":
+		return "[" + scope + "]"
+	default:
+		return "[" + scope + "] " + reason
+	}
 }
 
 // Expired reports whether e has expired. Only the wall clock counts, because the file has unix time.
@@ -68,6 +112,8 @@ func (e Entry) Expired(now time.Time) bool {
 // Line returns the one line that a check answers when e decides, without a newline:
 //
 //	Service web in down state since 1500000000.500000 until 4000000000.000000: kernel upgrade
+//
+// The reason of an override of the fleet begins with its scope: "[group rack7] kernel upgrade".
 //
 // Each of since, until and the reason appears only when known. PaaSTA parses the line with a regular expression. Line
 // leaves out or rewrites what would break that: times before 1970, control characters, and " state" inside the reason
@@ -93,7 +139,7 @@ func (e Entry) Line() string {
 	}
 	since(" since ", e.Created)
 	since(" until ", e.Expires)
-	if reason := textfmt.OneLine(e.Reason); reason != "" {
+	if reason := e.ReasonText(); reason != "" {
 		out = append(out, escapeState(": "+reason)...)
 	}
 	return string(out)
@@ -124,7 +170,8 @@ func UnixSeconds(t time.Time) float64 {
 }
 
 // Marshal returns the content of e's spool file: one line of JSON as Python's json.dumps would write it. The original
-// tools read it too. They do not know the field "state", so that for them every override is down.
+// tools read it too. They do not know the fields "state" and "by", so that for them every override is down. Scope and
+// Lost are not in it.
 func (e Entry) Marshal() []byte {
 	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
 	out = textfmt.AppendPythonString(out, truncateReason(e.Reason))
@@ -136,6 +183,10 @@ func (e Entry) Marshal() []byte {
 		out = append(out, `, "state": "`...)
 		out = append(out, e.State.String()...)
 		out = append(out, '"')
+	}
+	if e.By != "" && isValidBy(e.By) {
+		out = append(out, `, "by": `...)
+		out = textfmt.AppendPythonString(out, e.By)
 	}
 	return append(out, '}')
 }

@@ -56,6 +56,17 @@ func TestParseEntry(t *testing.T) {
 		{`{"expiration": 5.0}`, Entry{State: Down, Expires: at(5)}},
 		{`{"expiration": 0}`, Entry{State: Down, Expires: at(0)}},
 		{`{"expiration": -1e300}`, Entry{State: Down, Expires: at(earliest)}},
+		// Who has set it. Anything odd counts as not known.
+		{`{"reason": "r", "expiration": null, "creation": 1.5, "by": "alice"}`, Entry{State: Down, Reason: "r", Created: at(1.5), By: "alice"}},
+		{`{"by": "remote 10.0.0.1", "state": "up"}`, Entry{State: ForceUp, By: "remote 10.0.0.1"}},
+		{`{"by": "Zo\u00eb"}`, Entry{State: Down, By: "Zoë"}},
+		{`{"by": ["alice"], "state": "drain"}`, Entry{State: Drain}},
+		{`{"by": 17}`, Entry{State: Down}},
+		{`{"by": null}`, Entry{State: Down}},
+		{`{"by": "a\nb"}`, Entry{State: Down}},
+		{`{"by": "a\u202eb"}`, Entry{State: Down}},
+		{`{"by": "` + strings.Repeat("a", MaxBy) + `"}`, Entry{State: Down, By: strings.Repeat("a", MaxBy)}},
+		{`{"by": "` + strings.Repeat("a", MaxBy+1) + `"}`, Entry{State: Down}},
 		// Wrong types count as not given.
 		{`{"reason": null, "expiration": "soon", "creation": [1], "state": 7}`, Entry{State: Down}},
 		{`{"reason": "r", "expiration": "4000000000", "state": "up"}`, Entry{State: Down, Reason: "r"}},
@@ -136,6 +147,10 @@ func TestMarshal(t *testing.T) {
 		{Entry{State: ForceUp}, `{"reason": "", "expiration": null, "creation": null, "state": "up"}`},
 		{Entry{State: Down, Reason: "a\"\\/\n\r\t\b\f\x01\x7fé😀\xff<&>\u2028"}, `{"reason": "a\"\\/\n\r\t\b\f\u0001\u007f\u00e9\ud83d\ude00\ufffd<&>\u2028", "expiration": null, "creation": null}`},
 		{Entry{State: Down, Expires: at(1e17)}, `{"reason": "", "expiration": 1e+17, "creation": null}`},
+		{Entry{State: Down, By: "Zoë"}, `{"reason": "", "expiration": null, "creation": null, "by": "Zo\u00eb"}`},
+		{Entry{State: Drain, By: "alice", Scope: "all", Lost: true}, `{"reason": "", "expiration": null, "creation": null, "state": "drain", "by": "alice"}`},
+		{Entry{State: Down, By: strings.Repeat("a", MaxBy+1)}, `{"reason": "", "expiration": null, "creation": null}`},
+		{Entry{State: Down, By: "a\nb"}, `{"reason": "", "expiration": null, "creation": null}`},
 	} {
 		if got := string(tt.entry.Marshal()); got != tt.want {
 			t.Errorf("Marshal\n got %s\nwant %s", got, tt.want)
@@ -153,7 +168,7 @@ func TestPythonAgrees(t *testing.T) {
 		{Key: web, State: Down, Reason: "plain", Created: at(1795215735.7852721)},
 		{Key: web, State: Down, Reason: "a\"\\/\n\r\t\b\f\x01\x7fé😀<&>\u2028", Created: at(1500000000), Expires: at(4e9)},
 		{Key: web, State: Maint, Reason: "r", Created: at(0.25), Expires: at(1e17)},
-		{Key: web, State: ForceUp},
+		{Key: web, State: ForceUp, By: "uid 1000"},
 	} {
 		written := e.Marshal()
 		cmd := exec.Command(python, "-c", "import json, sys; sys.stdout.write(json.dumps(json.loads(sys.stdin.read())))")
@@ -189,6 +204,12 @@ func TestLine(t *testing.T) {
 		{Entry{Key: web, State: Down, Reason: "a\r\nb\tc\x00d\x7fe\u0085f\u2028g\xffh"}, "Service web in down state: a  b c d e f g\ufffdh"},
 		{Entry{Key: web, State: Down, Created: at(-5), Expires: at(-1)}, "Service web in down state"},
 		{Entry{Key: web, State: Down, Created: at(1e17), Reason: "x"}, "Service web in down state since 100000000000000000.000000: x"},
+		// Of the fleet.
+		{Entry{Key: web, State: Down, Created: at(1), Scope: "group:rack7", Reason: "new kernel", By: "alice"}, "Service web in down state since 1.000000: [group rack7] new kernel"},
+		{Entry{Key: web, State: Drain, Expires: at(4e9), Scope: "all"}, "Service web in drain state until 4000000000.000000: [fleet]"},
+		{Entry{Key: web, State: Down, Scope: "host:web17", Lost: true, Reason: "x"}, "Service web in down state: [host web17, lost in etcd] x"},
+		{Entry{Key: web, State: Down, Created: at(1), Scope: "group:state", Reason: "bad state"}, "Service web in down state since 1.000000: [group state] bad State"},
+		{Entry{Key: web, State: Down, Created: at(1), Scope: "odd state", Reason: "a"}, "Service web in down state since 1.000000: [odd state] a"},
 		// A greedy expression would take these for more of the state, and lose since.
 		{Entry{Key: web, State: Down, Created: at(1), Reason: "fix bad state"}, "Service web in down state since 1.000000: fix bad State"},
 		{Entry{Key: web, State: Down, Created: at(1), Reason: "state: x state since 5"}, "Service web in down state since 1.000000: State: x State since 5"},
@@ -228,7 +249,7 @@ func checkLine(t *testing.T, e Entry) {
 			t.Fatalf("PaaSTA reads %q from %q, want %q", m[1:], line, want[1:])
 		}
 	}
-	if reason := textfmt.OneLine(e.Reason); !strings.EqualFold(m[5], reason) {
+	if reason := e.ReasonText(); !strings.EqualFold(m[5], reason) {
 		t.Fatalf("PaaSTA reads the reason %q from %q, want %q", m[5], line, reason)
 	}
 }
@@ -239,6 +260,7 @@ func FuzzParseEntry(f *testing.F) {
 		`{"reason": "NaN", "expiration": Infinity, "creation": -Infinity}`,
 		`{"reason": "x in down state since 5: y state"}`, `"x"`, "legacy\n", "", "\xff", `{"reason": "\ud800"}`, `{"expiration": -1e308}`,
 		`{"creation": 9.3e18, "expiration": 1e16}`, `{"expiration": 4.611686018427388e18}`,
+		`{"reason": "r", "expiration": null, "creation": 1.5, "by": "alice"}`, `{"by": "\u009b"}`, `{"by": {"by": "x"}, "state": "up"}`, `{"by": "\ud800"}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -249,6 +271,12 @@ func FuzzParseEntry(f *testing.F) {
 		}
 		if len(e.Reason) > MaxReason {
 			t.Fatalf("reason of %d bytes", len(e.Reason))
+		}
+		if len(e.By) > MaxBy || textfmt.OneLine(e.By) != e.By {
+			t.Fatalf("set by %q", e.By)
+		}
+		if e.Scope != "" || e.Lost {
+			t.Fatalf("a file is no override of the fleet: %+v", e)
 		}
 		if fast, ok := parsePlainObject(content); ok {
 			slow, ok := parseObject(content)

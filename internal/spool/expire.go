@@ -28,6 +28,7 @@ func (u *update) expire(q *query, todo uint32) {
 			for _, f := range u.files.of(k) {
 				consider(f)
 			}
+			u.expireFleet(k)
 		}
 	}
 	if todo&attExpiry != 0 {
@@ -37,6 +38,10 @@ func (u *update) expire(q *query, todo uint32) {
 			if f.isInForce() && !f.entry.Expired(u.now) {
 				u.files.lowerNextExpiry(f.entry.Expires)
 			}
+		}
+		u.fleet.nextExpiry = time.Time{}
+		for k := range u.fleet.byKey {
+			u.expireFleet(k)
 		}
 	}
 	for _, f := range changed {

@@ -74,9 +74,7 @@ func (t *fileTable) add(f *spoolFile) {
 
 // lowerNextExpiry lowers nextExpiry to expires, unless that is zero.
 func (t *fileTable) lowerNextExpiry(expires time.Time) {
-	if !expires.IsZero() && (t.nextExpiry.IsZero() || expires.Before(t.nextExpiry)) {
-		t.nextExpiry = expires
-	}
+	t.nextExpiry = earlier(t.nextExpiry, expires)
 }
 
 // remove takes f out of the table.
@@ -112,22 +110,6 @@ func (t *fileTable) of(k Key) []*spoolFile {
 		list = append(list, t.byName[name])
 	}
 	return list
-}
-
-// slot returns what the files about k say together. endedAt is zero.
-func (t *fileTable) slot(k Key) (s keyRecord) {
-	for _, f := range t.of(k) {
-		switch {
-		case f.entry == nil:
-		case f.expired:
-			if s.expired == nil || f.entry.Expires.After(s.expired.Expires) {
-				s.expired = f.entry
-			}
-		case s.entry == nil || isStronger(f.entry, s.entry):
-			s.entry = f.entry
-		}
-	}
-	return s
 }
 
 // postpone leaves f as it is and has the next lookup read it.

@@ -90,6 +90,7 @@ type Index struct {
 	watch    *rawWatch // nil: no inotify
 	dir      watchedDir
 	files    fileTable
+	fleet    fleetTable
 	aside    asideFiles
 	needScan bool            // the whole directory has to be listed
 	ignored  map[string]bool // names in the log as ignored
@@ -221,7 +222,12 @@ func (x *Index) Lookup(service, host string, port uint16, local bool) View {
 func (x *Index) recordMaintEnds(q query) {
 	s := x.pub.snapshot.Load()
 	for _, k := range q.keys() {
-		if e := s.slot(k).entry; e != nil && e.State == Maint && e.Expired(x.system.now()) {
+		slot := s.slot(k)
+		e := slot.entry
+		if e == nil || e.State != Maint || !e.Expired(x.system.now()) {
+			continue
+		}
+		if left, _ := slot.at(x.system.now); left == nil || left.State != Maint {
 			x.pub.maints.record(e.Key, time.Now()) // not k: its strings belong to the caller of Lookup
 		}
 	}
@@ -267,7 +273,8 @@ func (x *Index) addUnloaded(q query, v *View, now time.Time) {
 	}
 }
 
-// List returns every override in force now, sorted by name.
+// List returns every override in force now, sorted by name: of each key the file and one override for each scope of the
+// fleet. The first one of a key decides for that key.
 func (x *Index) List() []Entry {
 	locked := x.mu.TryLock()
 	if fd := x.fd.Load(); !locked && (fd < 0 || hasUnreadEvents(fd) || x.attention.Load() != 0) {
@@ -278,10 +285,10 @@ func (x *Index) List() []Entry {
 		x.update(nil, attVerify|attExpiry)
 		x.mu.Unlock()
 	}
-	s := x.pub.snapshot.Load()
+	s, now := x.pub.snapshot.Load(), x.system.now()
 	var list []Entry
 	add := func(sl *keyRecord) {
-		if e, _ := sl.at(x.system.now); e != nil {
+		for e := range sl.inForce(now) {
 			list = append(list, *e)
 		}
 	}

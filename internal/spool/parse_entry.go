@@ -46,6 +46,9 @@ func ParseEntry(k Key, content []byte) Entry {
 	case "maint":
 		e.State = Maint
 	}
+	if by, _ := jsonString(fields["by"]); isValidBy(by) {
+		e.By = by
+	}
 	e.Created = unixTime(fields["creation"])
 	e.Expires = unixTime(fields["expiration"])
 	if e.State == ForceUp && !isTimeOrNull(fields["expiration"]) {
@@ -77,7 +80,7 @@ func parseObject(content []byte) (fields map[string]json.RawMessage, ok bool) {
 // parsePlainObject is parseObject for the content of nearly every file: an object of ASCII strings without escapes,
 // null and numbers without exponents. With it a start with 10,000 files spends a fifth of the time on parsing.
 func parsePlainObject(b []byte) (fields map[string]json.RawMessage, ok bool) {
-	fields = make(map[string]json.RawMessage, 4)
+	fields = make(map[string]json.RawMessage, 5)
 	if b, ok = skipByte(b, '{'); !ok {
 		return nil, false
 	}

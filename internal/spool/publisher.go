@@ -37,7 +37,7 @@ func (p *publisher) slot(k Key) keyRecord {
 func (p *publisher) set(k Key, s keyRecord, now time.Time) bool {
 	old := p.slot(k)
 	s.endedAt = old.endedAt
-	if s == old {
+	if s.equal(&old) {
 		return false
 	}
 	if old.entry != nil && old.entry.State == Maint && (s.entry == nil || s.entry.State != Maint) {

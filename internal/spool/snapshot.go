@@ -3,7 +3,9 @@
 package spool
 
 import (
+	"iter"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -13,9 +15,41 @@ const shardCount = 256
 
 // keyRecord is what a snapshot holds about one key.
 type keyRecord struct {
-	entry   *Entry // in force; nil: none
-	expired *Entry // expired, but its file is still there: in force again if the clock is set back
-	endedAt uint64 // the generation at which an override of the key last ended; 0: never
+	entry   *Entry   // in force; nil: none
+	weaker  []*Entry // in force besides entry, of other scopes, the strongest first: one decides once entry has expired
+	expired *Entry   // expired, but it is still there: in force again if the clock is set back
+	endedAt uint64   // the generation at which an override of the key last ended; 0: never
+}
+
+// add adds an override of the key. Of two overrides of one scope the stronger one counts.
+func (s *keyRecord) add(e *Entry, expired bool) {
+	if expired {
+		if s.expired == nil || e.Expires.After(s.expired.Expires) {
+			s.expired = e
+		}
+		return
+	}
+	if s.entry == nil {
+		s.entry = e
+		return
+	}
+	list := append([]*Entry{s.entry}, s.weaker...)
+	if i := slices.IndexFunc(list, func(other *Entry) bool { return other.Scope == e.Scope }); i >= 0 {
+		if !isStronger(e, list[i]) {
+			return
+		}
+		list = slices.Delete(list, i, i+1)
+	}
+	i := 0
+	for i < len(list) && !isStronger(e, list[i]) {
+		i++
+	}
+	list = slices.Insert(list, i, e)
+	s.entry, s.weaker = list[0], list[1:]
+}
+
+func (s *keyRecord) equal(o *keyRecord) bool {
+	return s.entry == o.entry && s.expired == o.expired && s.endedAt == o.endedAt && slices.Equal(s.weaker, o.weaker)
 }
 
 // snapshot holds all overrides at one instant. It never changes once it is published, so that no lookup sees half of
@@ -155,6 +189,12 @@ func (s *keyRecord) at(now func() time.Time) (entry *Entry, outdated bool) {
 	entry = s.entry
 	if entry != nil && !entry.Expires.IsZero() && entry.Expired(now()) {
 		entry, outdated = nil, true
+		for _, e := range s.weaker {
+			if !e.Expired(now()) {
+				entry = e
+				break
+			}
+		}
 	}
 	if s.expired != nil && !s.expired.Expired(now()) {
 		outdated = true
@@ -163,6 +203,21 @@ func (s *keyRecord) at(now func() time.Time) (entry *Entry, outdated bool) {
 		}
 	}
 	return entry, outdated
+}
+
+// inForce yields the overrides in force now, the one that decides first.
+func (s *keyRecord) inForce(now time.Time) iter.Seq[*Entry] {
+	return func(yield func(*Entry) bool) {
+		strongest, _ := s.at(func() time.Time { return now })
+		if strongest == nil || !yield(strongest) {
+			return
+		}
+		for _, e := range append([]*Entry{s.entry}, s.weaker...) {
+			if e != nil && e.Scope != strongest.Scope && !e.Expired(now) && !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // maxEndedSlots bounds the keys that are kept only because an override of them has ended. One more outdates every

@@ -10,8 +10,9 @@ import (
 // update is one pass that brings an Index up to date. Index.mu is held from newUpdate to finish.
 type update struct {
 	index *Index
-	dir   *watchedDir // of index, as the next three
+	dir   *watchedDir // of index, as the next four
 	files *fileTable
+	fleet *fleetTable
 	aside asideFiles
 	pub   *publisher
 
@@ -27,7 +28,7 @@ type update struct {
 
 func (x *Index) newUpdate() *update {
 	return &update{
-		index: x, dir: &x.dir, files: &x.files, aside: x.aside, pub: &x.pub,
+		index: x, dir: &x.dir, files: &x.files, fleet: &x.fleet, aside: x.aside, pub: &x.pub,
 		now: x.system.now(), mono: time.Now(),
 	}
 }
@@ -161,9 +162,9 @@ func (u *update) setAttention() {
 
 // setTimer starts expiryTimer for the next override that expires and the next file or directory that is to be checked.
 func (u *update) setTimer() {
-	wait := maxTimer
-	if !u.files.nextExpiry.IsZero() {
-		wait = min(wait, u.files.nextExpiry.Sub(u.now))
+	wait, expiry := maxTimer, earlier(u.files.nextExpiry, u.fleet.nextExpiry)
+	if !expiry.IsZero() {
+		wait = min(wait, expiry.Sub(u.now))
 	}
 	if !u.dir.lost { // otherwise nothing can be done for files set aside until the directory is back
 		for _, f := range u.aside {
@@ -173,7 +174,7 @@ func (u *update) setTimer() {
 	if !u.dir.deletionCheck.IsZero() {
 		wait = min(wait, u.dir.deletionCheck.Sub(u.mono))
 	}
-	if wait < maxTimer || !u.files.nextExpiry.IsZero() {
+	if wait < maxTimer || !expiry.IsZero() {
 		u.index.expiryTimer.Reset(max(wait, time.Millisecond))
 	} else {
 		u.index.expiryTimer.Stop()
