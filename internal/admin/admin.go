@@ -30,6 +30,7 @@ type Env struct {
 	Getenv         func(string) string
 	Version        string           // of the build, for --version
 	UID            int              // effective user id
+	LoginUID       int              // of the user who has logged in, also under sudo; the real user id without a login
 	Passwd         string           // path of the user database in passwd(5) format
 	Nonhumans      string           // path of the list of shared accounts, one a line, # for comments
 	daemon         daemonAddr       // without -p, --port
@@ -44,6 +45,7 @@ func System(version string) Env {
 		Stderr:    os.Stderr,
 		Getenv:    os.Getenv,
 		UID:       os.Geteuid(),
+		LoginUID:  loginUID(loginUIDFile),
 		Passwd:    "/etc/passwd",
 		daemon:    defaultDaemon,
 		Nonhumans: "/etc/nonhumans",

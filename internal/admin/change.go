@@ -18,6 +18,9 @@ type serviceResult struct {
 // because an operator who empties a host wants the others out all the same.
 func (c *command) change(targets []target) int {
 	entry := spool.Entry{State: c.opt.state(), Reason: c.opt.reason, Expires: c.opt.expiresAt(c.Now())}
+	if c.opt.writesOverride() {
+		entry.By = c.by()
+	}
 	switch {
 	case c.opt.forceUp:
 		entry.Reason, entry.Expires = c.userName(), time.Time{}

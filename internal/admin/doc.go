@@ -8,8 +8,8 @@
 // instead of services.
 //
 // --json prints one document on one line. O stands for an object of "service", "host" and "port" (of an instance),
-// "state" (up, force-up, drain, down, maint, unknown), "reason", "creation" and "expiration" (unix seconds). A field
-// without a value is left out.
+// "state" (up, force-up, drain, down, maint, unknown), "reason", "by" (who has set it), "scope" (of an override of the
+// fleet), "creation" and "expiration" (unix seconds). A field without a value is left out.
 //
 //	haup, hadown  {"action": "down", "services": [O...]}            O of a failed one also has "error";
 //	              if --safe refuses, "services" is empty and "error" has the reason

@@ -49,6 +49,10 @@ func scriptEnv() Env {
 	if uid, err := strconv.Atoi(os.Getenv("TEST_UID")); err == nil {
 		env.UID = uid
 	}
+	env.LoginUID = 1001
+	if uid, err := strconv.Atoi(os.Getenv("TEST_LOGINUID")); err == nil {
+		env.LoginUID = uid
+	}
 	if now, err := strconv.ParseInt(os.Getenv("TEST_NOW"), 10, 64); err == nil {
 		env.Now = func() time.Time { return time.Unix(now, 0) }
 	}

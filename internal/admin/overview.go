@@ -207,9 +207,12 @@ func (c *command) printOverrides(list []spool.Entry) {
 		return
 	}
 	c.printf("Overrides in %s:\n", textfmt.OneLine(c.opt.spoolRoot))
-	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}
+	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "BY", "REASON"}}
 	for _, e := range list {
-		row := []string{e.State.Word(), textfmt.OneLine(e.Key.Label()), "-", "lifted", textfmt.OneLine(e.Reason)}
+		row := []string{e.State.Word(), textfmt.OneLine(e.Key.Label()), "-", "lifted", "-", e.ReasonText()}
+		if e.By != "" {
+			row[4] = textfmt.OneLine(e.By)
+		}
 		if !e.Created.IsZero() {
 			row[2] = textfmt.Duration(now.Sub(e.Created)) + " ago"
 		}

@@ -48,6 +48,31 @@ func (c *command) userName() string {
 	return uid
 }
 
+// loginUIDFile has the user id of the login session to which this process belongs. sudo and su do not change it.
+const loginUIDFile = "/proc/self/loginuid"
+
+// loginUID returns the user id in file, or the real user id if there is none: a service has no login session.
+func loginUID(file string) int {
+	const unset = 1<<32 - 1
+	text, err := os.ReadFile(file)
+	if err == nil {
+		if uid, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil && uid != unset {
+			return int(uid)
+		}
+	}
+	return os.Getuid()
+}
+
+// by returns who runs the command, for the override that it writes: the name of Env.LoginUID, or "uid N" without one.
+// No environment variable counts, unlike in userName.
+func (c *command) by() string {
+	uid := strconv.Itoa(c.LoginUID)
+	if user := c.passwdEntry(func(field []string) bool { return field[2] == uid && field[0] != "" }); user != nil {
+		return user[0]
+	}
+	return "uid " + uid
+}
+
 // passwdEntry returns the fields of the first user (name:password:uid:gid:...) for which match returns true. It returns
 // nil if there is none or the user database cannot be read.
 func (c *command) passwdEntry(match func(field []string) bool) (found []string) {

@@ -17,12 +17,14 @@ type override struct {
 	Port       uint16   `json:"port,omitempty"`
 	State      string   `json:"state"` // up, force-up, drain, down, maint; unknown if it cannot be read
 	Reason     string   `json:"reason,omitempty"`
+	By         string   `json:"by,omitempty"`         // who has set it
+	Scope      string   `json:"scope,omitempty"`      // of an override of the fleet: all, group:NAME or host:NAME
 	Creation   *float64 `json:"creation,omitempty"`   // unix seconds; absent if not known
 	Expiration *float64 `json:"expiration,omitempty"` // unix seconds; absent if it does not end by itself
 }
 
 func newOverride(e spool.Entry) override {
-	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: e.State.Word(), Reason: e.Reason}
+	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: e.State.Word(), Reason: e.Reason, By: e.By, Scope: e.Scope}
 	if !e.Created.IsZero() {
 		at := spool.UnixSeconds(e.Created)
 		d.Creation = &at
@@ -140,7 +142,7 @@ func (c *command) printCovering(o overrides, targets []target) []override {
 		if k.Service != spool.All {
 			covers = "every instance of it"
 		}
-		reason := textfmt.OneLine(e.Reason)
+		reason := e.ReasonText()
 		if reason != "" {
 			reason = ": " + reason
 		}

@@ -80,10 +80,10 @@ func (a *Agent) line(k spool.Key) string {
 	case spool.Drain:
 		return "up drain"
 	case spool.Down:
-		return withReason("ready down", o.Reason)
+		return withReason("ready down", o.ReasonText())
 	case spool.Maint:
 		a.o.PassedChecks.recordFor(maintRecordTime)
-		return withReason("maint down", o.Reason)
+		return withReason("maint down", o.ReasonText())
 	default: // ForceUp; an override is never Ready
 		return "up ready"
 	}

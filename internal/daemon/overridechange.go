@@ -11,8 +11,8 @@ import (
 // maxLoggedReason is how much of a reason a log line shows, in bytes; hastatus shows all of it.
 const maxLoggedReason = 300
 
-// overrideChanged passes a change of an override on to the endpoints and logs it. The reason names the operator:
-// hadown puts the user's name there.
+// overrideChanged passes a change of an override on to the endpoints and logs it. by and scope are of the override that
+// the line is about: who has lifted it is not known here.
 func (d *daemon) overrideChanged(c spool.Change) {
 	if s := d.services.Load(); s != nil {
 		s.triggerBeacons()
@@ -38,6 +38,15 @@ func (d *daemon) overrideChanged(c spool.Change) {
 	}
 	if !override.Expires.IsZero() {
 		args = append(args, "until", override.Expires.Format(time.RFC3339))
+	}
+	if override.By != "" {
+		args = append(args, "by", override.By)
+	}
+	if override.Scope != "" {
+		args = append(args, "scope", override.Scope)
+	}
+	if override.Lost {
+		args = append(args, "lost_in_etcd", true)
 	}
 	d.log.Info(message, args...)
 }

@@ -118,7 +118,7 @@ func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 	for _, e := range c.s.Overrides() {
 		states[e.State.String()]++
 		if e.Key == (spool.Key{Service: spool.All}) {
-			ofAll = e.State
+			ofAll = max(ofAll, e.State)
 		}
 		// An override that ends by itself cannot be forgotten. One without a creation time has no known age.
 		if old, ok := oldest[e.State]; e.Expires.IsZero() && !e.Created.IsZero() && (!ok || e.Created.Before(old)) {

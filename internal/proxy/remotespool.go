@@ -137,7 +137,7 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 	default:
 		return e, false, badRequest("status must be up or down")
 	}
-	e.State = spool.Down
+	e.State, e.By = spool.Down, "remote "+clients.HostPart(r.RemoteAddr)
 	var ok bool
 	if e.Reason, ok = args["reason"]; !ok {
 		return e, false, badRequest("reason is required when status is down")

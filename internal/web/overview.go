@@ -43,7 +43,10 @@ type overviewRow struct {
 	State    string `json:"state"`
 	Covering string `json:"by,omitempty"` // the name of an override in another row that decides State
 
-	Reason string   `json:"reason,omitempty"` // also names the operator if hadown has written it
+	Reason string   `json:"reason,omitempty"`
+	SetBy  string   `json:"set_by,omitempty"` // who has set the override
+	Scope  string   `json:"scope,omitempty"`  // of an override of the fleet: all, group:NAME or host:NAME
+	Lost   bool     `json:"lost,omitempty"`   // its key is gone from etcd, and this host keeps the override
 	Since  *float64 `json:"since,omitempty"`  // unix seconds; absent if it is not known
 	Until  *float64 `json:"until,omitempty"`  // unix seconds; absent if the override does not end by itself
 
@@ -118,7 +121,9 @@ func (s *Server) buildOverview() *overview {
 	}
 	doc.Host, _ = os.Hostname() // a page without a name is better than none
 	for i := range overrides {
-		doc.Overrides[i] = b.override(&overrides[i])
+		// Of several overrides of a key the first one decides; balancers and answers are shown there.
+		decides := i == 0 || overrides[i-1].Key != overrides[i].Key
+		doc.Overrides[i] = b.override(&overrides[i], decides)
 	}
 	textfmt.MoveToFront(doc.Overrides, func(r *overviewRow) bool { return r.Service == spool.All && r.Port == 0 })
 	textfmt.MoveToFront(doc.Services, func(r *overviewRow) bool { return r.State == stateFailing })
@@ -185,7 +190,9 @@ func newOverviewBuilder(now time.Time, report *balancer.Report, overrides []spoo
 	for i := range overrides {
 		e := &overrides[i]
 		if e.Key.Port == 0 {
-			b.own[e.Key.Service] = e
+			if b.own[e.Key.Service] == nil { // of several the first one decides
+				b.own[e.Key.Service] = e
+			}
 		} else if other := b.instances[e.Key.Service]; other == nil || other.State < e.State {
 			b.instances[e.Key.Service] = e
 		}
@@ -213,11 +220,11 @@ func (b *overviewBuilder) services() []overviewRow {
 	return rows
 }
 
-// override returns the row of one override.
-func (b *overviewBuilder) override(e *spool.Entry) overviewRow {
+// override returns the row of one override. decides says that no other override of its key is stronger.
+func (b *overviewBuilder) override(e *spool.Entry, decides bool) overviewRow {
 	r := overviewRow{
 		Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port,
-		State: e.State.Word(), Reason: oneLine(e.Reason),
+		State: e.State.Word(), Reason: oneLine(e.Reason), SetBy: oneLine(e.By), Scope: oneLine(e.Scope), Lost: e.Lost,
 	}
 	if !e.Created.IsZero() {
 		at := unixSeconds(e.Created)
@@ -226,6 +233,9 @@ func (b *overviewBuilder) override(e *spool.Entry) overviewRow {
 	if !e.Expires.IsZero() {
 		at := unixSeconds(e.Expires)
 		r.Until = &at
+	}
+	if !decides {
+		return r
 	}
 	if e.Key.Port == 0 {
 		b.addLast(&r)

@@ -89,6 +89,28 @@ func TestInstanceViews(t *testing.T) {
 	}
 }
 
+// TestOverridesOfOneKey: a file and overrides of the fleet may have one key. Each has a row, and the first one decides.
+func TestOverridesOfOneKey(t *testing.T) {
+	t.Parallel()
+	key := spool.Key{Service: spool.All}
+	list := []spool.Entry{
+		{Key: key, State: spool.Maint, Reason: "power", Scope: "group:rack7", By: "alice", Lost: true},
+		{Key: key, State: spool.Drain, Reason: "file", By: "bob"},
+	}
+	b := newOverviewBuilder(time.Now(), &balancer.Report{}, list)
+	b.recent = map[string]*latest{spool.All: {at: time.Now(), answered: true, code: 503}}
+	first, second := b.override(&list[0], true), b.override(&list[1], false)
+	if first.Last == nil || first.SetBy != "alice" || first.Scope != "group:rack7" || !first.Lost || first.Reason != "power" {
+		t.Errorf("the one that decides is %+v", first)
+	}
+	if second.Last != nil || second.SetBy != "bob" || second.Scope != "" || second.State != "drain" {
+		t.Errorf("the other one is %+v", second)
+	}
+	if r := b.service("web"); r.State != "maint" || r.Covering != spool.All {
+		t.Errorf("web is %q by %q, want maint by all", r.State, r.Covering)
+	}
+}
+
 // TestOverviewText: what curl gets.
 func TestOverviewText(t *testing.T) {
 	t.Parallel()
@@ -99,7 +121,8 @@ func TestOverviewText(t *testing.T) {
 		"full": {
 			overviewHead: overviewHead{Host: "app1\x1b", Now: 1e9, Uptime: 100_000, AgentOnly: true, SpoolLost: true},
 			Overrides: []overviewRow{
-				{Service: "all", State: "drain", Since: f(1e9 - 4), Until: f(1e9 + 3599.6), Reason: "alice"},
+				{Service: "all", State: "drain", Since: f(1e9 - 4), Until: f(1e9 + 3599.6), Reason: "kernel", SetBy: "alice", Scope: "group:rack7"},
+				{Service: "all", State: "drain", Reason: "alice", Scope: "all", Lost: true},
 				{Service: "web", Host: "2001:db8::1", Port: 80, State: "down", Reason: "<script>", Balancers: []overviewView{
 					{Name: "lb1", Server: "be/web1", State: "UP", Sessions: n(14), Queued: 2}, {Name: "lb2\x07", Silent: true, Ago: 12},
 				}},

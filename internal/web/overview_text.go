@@ -60,15 +60,18 @@ func (o *overview) appendText(b []byte) []byte {
 }
 
 func (o *overview) overrideTable() string {
-	rows, below := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "REASON"}}, [][]string{nil}
+	rows, below := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "BY", "REASON"}}, [][]string{nil}
 	for i := range o.Overrides {
 		r := &o.Overrides[i]
-		cells := []string{r.State, r.label(), "-", "lifted", r.Reason}
+		cells := []string{r.State, r.label(), "-", "lifted", "-", spool.Entry{Reason: r.Reason, Scope: r.Scope, Lost: r.Lost}.ReasonText()}
 		if r.Since != nil {
 			cells[2] = textfmt.Seconds(o.Now-*r.Since) + " ago"
 		}
 		if r.Until != nil {
 			cells[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
+		}
+		if r.SetBy != "" {
+			cells[4] = r.SetBy
 		}
 		rows, below = append(rows, cells), append(below, r.clientLines())
 	}
