@@ -179,6 +179,7 @@ func withoutNumbers(text string) []string {
 			{`^(  web\d +UP) +\d+ `, "$1 N "},                 // open
 			{`^(  web\d +\w+ +\w+) +[1-9]\d* `, "$1 N "},      // answers/s
 			{`(web1: lb1 .*), \d+ sessions? open: up$`, "$1"}, // it has requests again
+			{`lifted +(\S+|uid \d+) +version 2$`, "lifted USER version 2"},
 			{` +`, " "},
 		} {
 			line = regexp.MustCompile(r.number).ReplaceAllString(line, r.with)

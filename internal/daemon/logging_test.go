@@ -148,17 +148,17 @@ func TestOverrideIsLogged(t *testing.T) {
 	file := filepath.Join(spool, "web:80")
 	// Renamed, because the daemon could see the file before its content.
 	beside := filepath.Join(filepath.Dir(spool), "beside")
-	writeFile(t, beside, `{"reason": "new disk", "expiration": 4000000000, "creation": 1500000000}`)
+	writeFile(t, beside, `{"reason": "new disk", "expiration": 4000000000, "creation": 1500000000, "by": "alice"}`)
 	if err := os.Rename(beside, file); err != nil {
 		t.Fatal(err)
 	}
 	p.mustGet("/spool/web/80/", 503)
-	p.waitForLog(regexp.MustCompile(`level=INFO msg="override set" service=web:80 state=down reason="new disk" since=2017-07-14T\S+ until=2096-10-02T\S+`))
+	p.waitForLog(regexp.MustCompile(`level=INFO msg="override set" service=web:80 state=down reason="new disk" since=2017-07-14T\S+ until=2096-10-02T\S+ by=alice`))
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	p.mustGet("/spool/web/80/", 200)
-	p.waitForLog(regexp.MustCompile(`level=INFO msg="override lifted" service=web:80 state=down reason="new disk"`))
+	p.waitForLog(regexp.MustCompile(`level=INFO msg="override lifted" service=web:80 state=down reason="new disk".* by=alice`))
 	if said := p.log(); strings.Contains(said, "/spool/web") {
 		t.Errorf("requests are logged without -v:\n%s", said)
 	}

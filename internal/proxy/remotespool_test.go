@@ -62,6 +62,7 @@ func TestRemoteSpoolChanges(t *testing.T) {
 		{"far expiration", "/spool/foo/0/", "status=down&reason=r&expiration=9999999999.5", []string{formType}, 200, "", "foo", `"expiration": 9999999999.5`},
 		{"last expiration", "/spool/foo/0/", "status=down&reason=r&expiration=253402300799", []string{formType}, 200, "", "foo", `"expiration": 253402300799.0`},
 		{"creation", "/spool/foo/0/", "status=down&reason=r&creation=1234.5", []string{formType}, 200, "", "foo", `"creation": 1234.5`},
+		{"the client's address", "/spool/foo/0/", "status=down&reason=r&by=alice", []string{formType}, 200, "", "foo", `, "by": "remote 127.0.0.1"}`},
 		{"in the query", "/spool/foo/0/x?status=down&reason=q", "", nil, 200, "", "foo", `"reason": "q"`},
 		{"the body wins", "/spool/foo/0/x?status=up&reason=q", "status=down&reason=a&reason=b", []string{formType}, 200, "", "foo", `"reason": "b"`},
 		{
