@@ -72,7 +72,8 @@ func TestPythonReadsOurs(t *testing.T) {
 	d.mustRun("hadown", "-r", "everything", "all")
 	post("/spool/posted/0/status", url.Values{"status": {"down"}, "reason": {"by hånd"}, "expiration": {"4000000000"}, "creation": {"1234.5"}})
 	post("/spool/posted/81/", url.Values{"status": {"down"}, "reason": {""}})
-	// Only this hacheck writes a state. The Python tools ignore that key and treat the service as down.
+	// Only this hacheck writes a state, and who has set the override. The Python tools ignore these keys and treat the
+	// service as down.
 	drain := `{"reason": "drain it", "expiration": 4000000000.0, "creation": 1500000000.5, "state": "drain"}`
 	if err := os.WriteFile(filepath.Join(d.spool, "drained"), []byte(drain), 0o644); err != nil {
 		t.Fatal(err)
@@ -95,9 +96,9 @@ func TestPythonReadsOurs(t *testing.T) {
 		if _, err := fmt.Sscan(got.Creation, &since); err != nil || c.creation == "" && (since < float64(began) || since > float64(time.Now().Unix()+1)) {
 			t.Errorf("%s: Python reads creation %q, which is not now: %v", c.name, got.Creation, err)
 		}
-		want := []string{"creation", "expiration", "reason"}
+		want := []string{"by", "creation", "expiration", "reason"}
 		if c.name == "drained" {
-			want = append(want, "state")
+			want = []string{"creation", "expiration", "reason", "state"}
 		}
 		if !slices.Equal(got.Keys, want) {
 			t.Errorf("%s: Python reads the keys %q, want %q", c.name, got.Keys, want)
