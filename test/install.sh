@@ -28,9 +28,12 @@ exim4-daemon-light  exim4
 postgresql          pg_ctlcluster
 memcached           memcached
 rabbitmq-server     rabbitmq-server
+etcd-server         etcd
+etcd-client         etcdctl
 curl                curl
 chromium            chromium
 socat               socat
+etcd-server         etcd
 strace              strace
 iproute2            ss
 procps              ps
@@ -54,6 +57,15 @@ if [ -n "${HAPROXY:-}" ]; then
 		exit 1
 	fi
 	needed=${needed/haproxy             haproxy$'\n'/}
+fi
+
+# ETCD is the path of another etcd for the tests. It must exist.
+if [ -n "${ETCD:-}" ]; then
+	if ! command -v "$ETCD" >/dev/null; then
+		echo "ETCD=$ETCD is no program: give the path of an etcd, or unset ETCD to test the installed one" >&2
+		exit 1
+	fi
+	needed=${needed/etcd-server         etcd$'\n'/}
 fi
 
 missing=$(while read -r package command; do

@@ -23,7 +23,7 @@ func (c *command) checkSafe(targets []target) int {
 			return c.refuseUnsafe("not known", ExitDaemonUnavailable, c.unreachableText(p.err), start)
 		}
 		hasAnswered = true
-		result := wait.CheckSafe(waitTargets(targets), p.report, p.requested)
+		result := wait.CheckSafe(waitTargets(targets), p.report, p.requested, nil)
 		switch {
 		case result.Safety == wait.Safe:
 			return ExitOK
@@ -35,7 +35,11 @@ func (c *command) checkSafe(targets []target) int {
 
 // refuseUnsafe prints why --safe has changed nothing and returns code.
 func (c *command) refuseUnsafe(result string, code int, why string, start time.Time) int {
-	why = "nothing was changed: " + why
+	return c.endUnsafe(result, code, "nothing was changed: "+why, start)
+}
+
+// endUnsafe ends hadown --safe without a change: it prints why and returns code.
+func (c *command) endUnsafe(result string, code int, why string, start time.Time) int {
 	c.errorf("%s", why)
 	switch {
 	case c.opt.json && c.opt.wait != 0:

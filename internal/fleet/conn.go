@@ -4,26 +4,24 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // The times of a connection.
 const (
-	callTimeout  = 3 * time.Second // of one call to etcd
-	keepAlive    = 10 * time.Second
-	maxBackoff   = 15 * time.Second // between two attempts to connect; the first is after minBackoff
-	minBackoff   = 100 * time.Millisecond
-	confirmEvery = 3 // keep-alives per lease
+	callTimeout = 3 * time.Second // of one call to etcd
+	keepAlive   = 10 * time.Second
+	minBackoff  = 100 * time.Millisecond // between two rounds over the endpoints
+	maxBackoff  = 2 * time.Second        // so that overrides arrive soon after etcd is back
+	busyBackoff = 15 * time.Second       // when etcd answers that it has too many requests
+	// confirmEvery is the number of keep-alives per lease. Half a lease without one ends the connection: the next
+	// keep-alive is a third of a lease later, and it may take a sixth.
+	confirmEvery = 3
+	confirmLimit = 6
 )
 
 // Credentials are the login and the TLS configuration of one connection to etcd.
@@ -35,33 +33,58 @@ type Credentials struct {
 // errNotPresent is the error of an operation that needs the present key of this host.
 var errNotPresent = errors.New("this host is not registered in etcd yet")
 
+// errNotConnected is why there is no client before the first attempt has ended.
+var errNotConnected = errors.New("not connected yet")
+
 // conn is the connection to etcd with the registration of this host. run keeps it up; the other methods are safe for
 // concurrent use and fail at once while there is no connection.
 //
-// The client library does not always recover by itself: with a password, every call can fail for ever after the token
-// has expired. So conn closes the client and makes a new one whenever nothing was confirmed for half a lease.
+// A client of the library has one endpoint and lives as long as its TCP connection. The library could balance over all
+// endpoints and reconnect by itself, but then a learner or a stopped member fails every third call, and with a password
+// calls and watches hang after the token has expired. So run closes the client and makes one for the next endpoint when
+// the connection is cut, the token has expired, or half a lease has passed without a confirmation.
 type conn struct {
 	o        *Options
 	identity identity
 	cluster  *clusterID
+	started  time.Time
 
 	// onSession is called by run after each registration, and after each connection without one. It must not block.
 	onSession func()
+	// onLoss is called when keys of this host were deleted by hand. It must not block.
+	onLoss func(reason string)
 
 	errors atomic.Uint64 // failed calls
+	verify chan struct{} // asks run to verify the connection at once
 
 	mu        sync.Mutex
+	changed   chan struct{}    // closed and replaced when client or session changes
 	client    *clientv3.Client // nil: not connected
 	session   session          // zero: not registered
-	confirmed time.Duration    // bootTime of the last call that etcd answered
+	lease     clientv3.LeaseID // of session, kept while the connection is cut
+	registers bool             // this process has been registered
+	refused   bool             // another instance has the name of this host
+	confirmed time.Duration    // bootTime before the last call that renewed lease
+	answered  time.Time        // when etcd last answered
 	problem   error            // why there is no client or no session
+	troubled  bool             // a problem was logged since the last registration
 	since     time.Time        // of problem, or of the session
+	expired   *clientv3.Client // client whose token has expired
+	renewing  bool             // a client with a new token follows
 }
 
 // session is a registration: the lease and the present key of this host.
 type session struct {
 	lease   clientv3.LeaseID
 	created int64 // create revision of the present key
+}
+
+func newConn(o *Options, id identity, cluster *clusterID) *conn {
+	return &conn{
+		o: o, identity: id, cluster: cluster, started: time.Now(), since: time.Now(),
+		onSession: func() {}, onLoss: func(string) {},
+		verify: make(chan struct{}, 1), changed: make(chan struct{}),
+	}
 }
 
 // etcd returns the client for reads and watches. The error says why there is none.
@@ -78,7 +101,7 @@ func (c *conn) whyNot() error {
 	if c.problem != nil {
 		return c.problem
 	}
-	return errors.New("not connected yet")
+	return errNotConnected
 }
 
 // registration returns the session if its lease is certainly alive: etcd confirmed it less than a lease ago, by a clock
@@ -104,124 +127,138 @@ func (c *conn) status() (connected bool, since time.Time, problem error) {
 	return c.client != nil, c.since, c.problem
 }
 
+// isRefused reports whether another instance has the name of this host.
+func (c *conn) isRefused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused
+}
+
+// lastAnswer returns when etcd last confirmed the connection, zero if it never has.
+func (c *conn) lastAnswer() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answered
+}
+
+// wait returns a channel that is closed when the client or the session changes.
+func (c *conn) wait() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// broadcast tells the callers of wait. The caller holds c.mu.
+func (c *conn) broadcast() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 // get is a linearizable read.
 func (c *conn) get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	client, err := c.etcd()
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	r, err := client.Get(ctx, key, opts...)
-	if err == nil {
-		err = c.cluster.check(r.Header)
-	}
-	if err != nil {
-		c.errors.Add(1)
-		return nil, &UnavailableError{Err: explain(err)}
-	}
-	return r, nil
+	return call(ctx, c, func(ctx context.Context, client *clientv3.Client) (*clientv3.GetResponse, error) {
+		r, err := client.Get(ctx, key, opts...)
+		if err == nil {
+			err = c.cluster.check(r.Header)
+		}
+		return r, err
+	})
 }
 
 // commit runs one transaction. An error that is not a definite refusal is an UnavailableError with Unknown: the
 // transaction may have been applied, or may be applied later.
 func (c *conn) commit(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
-	client, err := c.etcd()
-	if err != nil {
-		return nil, err
+	r, err := call(ctx, c, func(ctx context.Context, client *clientv3.Client) (*clientv3.TxnResponse, error) {
+		r, err := client.Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
+		if err == nil {
+			err = c.cluster.check(r.Header)
+		}
+		return r, err
+	})
+	var failed *failedCall
+	if errors.As(err, &failed) {
+		return nil, &UnavailableError{Err: failed, Unknown: !isDefinite(failed.err)}
 	}
+	return r, err
+}
+
+// call runs f with the current client. If the token of the client has expired, it waits for the next client and runs f
+// once more: etcd has not applied the first call.
+func call[T any](parent context.Context, c *conn, f func(context.Context, *clientv3.Client) (T, error)) (T, error) {
+	var none T
+	client, err := c.etcd()
+	if err != nil && c.logsIn() {
+		client, err = c.next(parent, nil)
+	}
+	if err != nil {
+		return none, err
+	}
+	r, err := limited(parent, client, f)
+	if isTokenExpired(err) {
+		c.renew(client)
+		if client, waitErr := c.next(parent, client); waitErr == nil {
+			r, err = limited(parent, client, f)
+		}
+	}
+	if err == nil {
+		return r, nil
+	}
+	if parent.Err() == nil {
+		c.errors.Add(1)
+	}
+	if !isDefinite(err) {
+		c.verifyNow()
+	}
+	return none, &UnavailableError{Err: &failedCall{err}}
+}
+
+// limited runs f for at most callTimeout.
+func limited[T any](ctx context.Context, client *clientv3.Client, f func(context.Context, *clientv3.Client) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := client.Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
-	if err == nil {
-		err = c.cluster.check(r.Header)
-	}
-	if err != nil {
-		c.errors.Add(1)
-		return nil, &UnavailableError{Err: explain(err), Unknown: !isDefinite(err)}
-	}
-	return r, nil
+	return f(ctx, client)
 }
 
-// isDefinite reports whether err says that etcd did not apply the request.
-func isDefinite(err error) bool {
-	switch {
-	case errors.Is(err, rpctypes.ErrNoSpace), errors.Is(err, rpctypes.ErrPermissionDenied),
-		errors.Is(err, rpctypes.ErrTooManyRequests), errors.Is(err, rpctypes.ErrInvalidAuthToken),
-		errors.Is(err, rpctypes.ErrLeaseNotFound), errors.Is(err, rpctypes.ErrAuthFailed):
-		return true
-	}
-	switch status.Code(err) {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.NotFound, codes.OutOfRange:
-		return true
-	}
-	return false
+// renew asks run to replace a client whose token has expired.
+func (c *conn) renew(old *clientv3.Client) {
+	c.mu.Lock()
+	c.expired = old
+	c.mu.Unlock()
+	c.verifyNow()
 }
 
-// explain returns err in the words of etcd's own message, with what to do where that is known.
-func explain(err error) error {
-	switch {
-	case errors.Is(err, rpctypes.ErrNoSpace):
-		return errors.New("etcd is full (NOSPACE); compact and defragment it, then disarm the alarm (etcdctl alarm disarm)")
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
-		return errors.New("etcd denies access below the prefix; docs/security.md has the role that hacheck needs")
-	case errors.Is(err, rpctypes.ErrAuthFailed):
-		return errors.New("etcd refuses the user name or the password; see username and password_file")
-	case errors.Is(err, rpctypes.ErrNoLeader):
-		return errors.New("etcd has no leader")
-	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
-		return fmt.Errorf("etcd did not answer within %v", callTimeout)
+// next waits for a client other than old, at most for callTimeout. It fails at once when there is a problem.
+func (c *conn) next(ctx context.Context, old *clientv3.Client) (*clientv3.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		changed := c.wait()
+		client, err := c.etcd()
+		switch {
+		case err == nil && client != old:
+			return client, nil
+		case err != nil && !c.logsIn():
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, &UnavailableError{Err: errors.New("the login at etcd takes too long")}
+		}
 	}
-	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
-		return errors.New(s.Message())
-	}
-	return err
 }
 
-// clusterID remembers the cluster that every response has to come from.
-type clusterID struct {
-	id     atomic.Uint64 // 0: not known yet
-	member atomic.Uint64
+// logsIn reports whether the client is being replaced because its token has expired.
+func (c *conn) logsIn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewing
 }
 
-// errOtherCluster is the error of a response from another cluster than before.
-type errOtherCluster struct{ want, got uint64 }
-
-func (e *errOtherCluster) Error() string {
-	return fmt.Sprintf("etcd answers with the cluster id %x, this host knows %x; nothing is taken from either. If the cluster was replaced on purpose, remove the copy in state_dir on every host", e.got, e.want)
-}
-
-func (c *clusterID) check(h *pb.ResponseHeader) error {
-	if h == nil {
-		return errors.New("etcd's answer has no header")
+// verifyNow asks run to verify the connection at once.
+func (c *conn) verifyNow() {
+	select {
+	case c.verify <- struct{}{}:
+	default:
 	}
-	if c.id.CompareAndSwap(0, h.ClusterId) {
-		return nil
-	}
-	if want := c.id.Load(); want != h.ClusterId {
-		return &errOtherCluster{want, h.ClusterId}
-	}
-	return nil
-}
-
-// dial returns a client. It does not wait for a connection.
-func (c *conn) dial(ctx context.Context) (*clientv3.Client, error) {
-	credentials, err := c.o.Credentials()
-	if err != nil {
-		return nil, err
-	}
-	return clientv3.New(clientv3.Config{
-		Context:              ctx,
-		Endpoints:            c.o.Endpoints,
-		DialTimeout:          callTimeout,
-		DialKeepAliveTime:    keepAlive,
-		DialKeepAliveTimeout: callTimeout,
-		PermitWithoutStream:  true,
-		RejectOldCluster:     false,
-		TLS:                  credentials.TLS,
-		Username:             credentials.Username,
-		Password:             credentials.Password,
-		Logger:               zap.NewNop(),
-		MaxUnaryRetries:      1,
-	})
 }

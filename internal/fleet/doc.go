@@ -14,7 +14,7 @@
 //	applied/<host>                         the revision of overrides that the host obeys, and whether it has left
 //	overrides/<scope>/<service>            an override or its lift record; scope is all, group:NAME or host:NAME
 //	budgets/<service or *>                 how many members may be out
-//	queue/<claim>              leased      a request for a permit; ordered by its create revision
+//	queue/<claim>              leased      a request for a permit; ordered by its create revision; a claim is <host>.<random>
 //	permits/<host>                         the permit of a host for all its services
 //	guard                                  written by every transaction that changes who may go out
 //
@@ -49,9 +49,11 @@
 //   - P1. A permit exists from before the override is written until the balancers have the host up again. So a count of
 //     permits and overrides is never too low.
 //   - P2. A permit is granted in one transaction that compares guard, the host's own present key (its create revision
-//     and instance) and the absence of another permit of the host. Two hosts that count at the same revision cannot
-//     both be granted.
-//   - P3. Only the first entry of the queue that wants a service decides about it.
+//     and lease), the queue entry of the claim, and the absence of another permit of the host. Two hosts that count at
+//     the same revision cannot both be granted, and a claim whose entry was removed cannot be granted late. A used
+//     permit gets further services in the same way: it becomes asked, Used has the services that stay if the claim ends.
+//   - P3. Only the first entry of the queue that wants a service decides about it. An entry that waits for its balancers
+//     lets others pass and keeps its place.
 //   - P4. Nothing is written to the spool once the command has closed its connection. The daemon checks that last,
 //     after the permit is granted and the balancers have agreed.
 //   - P5. After any error but a definite refusal the outcome of a transaction is unknown. The claim id in the permit

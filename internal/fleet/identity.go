@@ -1,22 +1,30 @@
 package fleet
 
 import (
-	"time"
-
-	"golang.org/x/sys/unix"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"strings"
 )
 
 // identity tells two daemons with the same host name apart.
 type identity struct {
 	Instance string // random, kept in the state directory
-	Boot     string // boot id of the kernel
+	Boot     string // boot id of the kernel; "" where it has none
 }
 
-// bootTime returns the time since the machine was booted. Unlike Go's monotonic clock it runs while the machine sleeps.
-func bootTime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
-		return time.Duration(time.Now().UnixNano())
+// bootID returns the boot id of the kernel, or "" where it has none.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
 	}
-	return time.Duration(t.Nano())
+	return strings.TrimSpace(string(b))
+}
+
+// newID returns a random id of 128 bits.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
 }

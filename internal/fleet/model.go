@@ -98,12 +98,14 @@ const (
 
 // permit is the value of permits/<host>.
 type permit struct {
-	V         int       `json:"v"`
-	Claim     string    `json:"claim"` // random, of the command that asked
-	Host      string    `json:"host"`
-	Instance  string    `json:"instance"`
-	Services  []string  `json:"services"` // sorted
-	Phase     string    `json:"phase"`
+	V        int      `json:"v"`
+	Claim    string   `json:"claim"` // random, of the command that asked
+	Host     string   `json:"host"`
+	Instance string   `json:"instance"`
+	Services []string `json:"services"` // sorted
+	Phase    string   `json:"phase"`
+	// Used has the services of a used permit to which an asked one adds others. They stay when the claim is given back.
+	Used      []string  `json:"used,omitempty"`
 	By        string    `json:"by,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
 	At        time.Time `json:"at"`

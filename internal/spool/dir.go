@@ -190,10 +190,11 @@ func (d *Dir) List() ([]Entry, error) {
 	for _, e := range best {
 		list = append(list, e)
 	}
-	sortByName(list)
+	SortByName(list)
 	return list, nil
 }
 
-func sortByName(list []Entry) {
+// SortByName sorts overrides by the names of their keys. Overrides of one key keep their order.
+func SortByName(list []Entry) {
 	slices.SortStableFunc(list, func(a, b Entry) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
 }

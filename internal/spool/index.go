@@ -298,7 +298,7 @@ func (x *Index) List() []Entry {
 			add(&sl)
 		}
 	}
-	sortByName(list)
+	SortByName(list)
 	return list
 }
 

@@ -16,7 +16,7 @@ const shardCount = 256
 // keyRecord is what a snapshot holds about one key.
 type keyRecord struct {
 	entry   *Entry   // in force; nil: none
-	weaker  []*Entry // in force besides entry, of other scopes, the strongest first: one decides once entry has expired
+	weaker  []*Entry // in force too, of other scopes, the strongest first: one decides once entry has expired
 	expired *Entry   // expired, but it is still there: in force again if the clock is set back
 	endedAt uint64   // the generation at which an override of the key last ended; 0: never
 }

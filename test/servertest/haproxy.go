@@ -13,17 +13,24 @@ import (
 // one if the variable is not set.
 func FindHAProxy(t testing.TB) string {
 	t.Helper()
-	name := os.Getenv("HAPROXY")
+	return findVariant(t, "HAPROXY", "HAProxy", "haproxy", "haproxy")
+}
+
+// findVariant returns the path of the program that an environment variable names, or of the installed one if the
+// variable is not set. title is for people.
+func findVariant(t testing.TB, variable, title, binary, debianPackage string) string {
+	t.Helper()
+	name := os.Getenv(variable)
 	if name == "" {
-		return Find(t, "haproxy", "haproxy")
+		return Find(t, binary, debianPackage)
 	}
 	// Each test runs in the directory of its package, so a relative path would be another file in each.
 	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
-		t.Fatalf("HAPROXY=%s is a relative path: give an absolute one", name)
+		t.Fatalf("%s=%s is a relative path: give an absolute one", variable, name)
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("HAPROXY=%s: %v: give the path of an HAProxy, or unset HAPROXY to test the installed one", name, err)
+		t.Fatalf("%s=%s: %v: give the path of an %s, or unset %s to test the installed one", variable, name, err, title, variable)
 	}
 	return path
 }

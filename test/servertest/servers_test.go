@@ -92,6 +92,33 @@ func TestFindHAProxy(t *testing.T) {
 	}
 }
 
+// TestFindEtcd: a wrong ETCD fails the test, which does not use the installed etcd instead.
+func TestFindEtcd(t *testing.T) {
+	t.Setenv("ETCD", "/no/such/etcd")
+	if got := failure(t, func(t testing.TB) { servertest.FindEtcd(t) }); !strings.HasPrefix(got, "ETCD=/no/such/etcd: ") {
+		t.Errorf("fails with %q", got)
+	}
+}
+
+// TestEtcdRestart: an etcd has the same port and data after Kill and Start, answers nothing while it is paused, and is
+// empty after Wipe.
+func TestEtcdRestart(t *testing.T) {
+	etcd := servertest.Etcd(t, servertest.EtcdMembers(1))
+	etcd.Ctl("put", "key", "value")
+	etcd.Kill()
+	etcd.Start()
+	if got := etcd.Ctl("get", "--print-value-only", "key"); got != "value\n" {
+		t.Errorf("after a restart: %q", got)
+	}
+	etcd.Pause()
+	etcd.Restart()
+	etcd.Wipe()
+	etcd.Start()
+	if got := etcd.Ctl("get", "--print-value-only", "key"); got != "" {
+		t.Errorf("after a wipe: %q", got)
+	}
+}
+
 func TestCheckHAProxyNames(t *testing.T) {
 	for config, ok := range map[string]bool{
 		"frontend front\n    default_backend web\nbackend web\n": true,

@@ -129,11 +129,9 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.cmd = exec.Command(path, args...) //nolint:gosec // found by name
-	s.cmd.Dir = s.Dir
+	s.cmd = command(path, args, s.Dir)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
-	s.cmd.WaitDelay = stopTimeout
-	s.cmd.Env = append(environment(s.Dir), spec.Env...)
+	s.cmd.Env = append(s.cmd.Env, spec.Env...)
 	s.cmd.SysProcAttr = processGroup()
 	if s.cmd.SysProcAttr.Credential, err = credential(spec.User); err != nil {
 		return nil, err
@@ -164,6 +162,13 @@ func start(t testing.TB, path string, spec Spec) (*Server, error) {
 		case <-again.C:
 		}
 	}
+}
+
+// command returns a program that runs in dir, which is its home too.
+func command(path string, args []string, dir string) *exec.Cmd {
+	cmd := exec.Command(path, args...) //nolint:gosec // found by name
+	cmd.Dir, cmd.Env, cmd.WaitDelay = dir, environment(dir), stopTimeout
+	return cmd
 }
 
 // environment returns the environment of a program. It does not depend on that of the tests, apart from PATH and TMPDIR.

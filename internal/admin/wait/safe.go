@@ -47,7 +47,11 @@ const addSendState = `add "http-check send-state" to its backend`
 //
 // requested is when the caller requested the report, since its command began. Only requests of balancers since then
 // count.
-func CheckSafe(targets []Target, r *balancer.Report, requested time.Duration) SafeResult {
+//
+// leaving has the weight of the servers of other hosts that go out as well and that balancers may still count, by
+// service; nil for none. It counts in every backend of the service, because the caller cannot know which backends have
+// those servers.
+func CheckSafe(targets []Target, r *balancer.Report, requested time.Duration, leaving map[string]int) SafeResult {
 	var rows []balancer.ServerView
 	for _, row := range r.Balancers {
 		if !row.Silent && slices.ContainsFunc(targets, func(t Target) bool { return coversRow(t.Key, row) }) {
@@ -63,8 +67,11 @@ func CheckSafe(targets []Target, r *balancer.Report, requested time.Duration) Sa
 		return unsafeResult("%s", agentText(agent))
 	}
 	for _, b := range backends {
-		if b.total <= b.weight {
+		switch others := b.leaving(leaving); {
+		case b.total <= b.weight:
 			return unsafeResult("%s: no other server would be left, weight %d of %d", strings.Join(b.names, " and "), b.weight, b.total)
+		case b.total <= b.weight+others:
+			return unsafeResult("%s: no other server would be left, weight %d of %d, and other hosts that go out weigh %d", strings.Join(b.names, " and "), b.weight, b.total, others)
 		}
 	}
 	switch {
@@ -93,6 +100,15 @@ func CheckSafe(targets []Target, r *balancer.Report, requested time.Duration) Sa
 type backend struct {
 	weight, total int      // of the targets, and of all usable servers
 	names         []string // of the targets
+	services      []string // of the targets
+}
+
+// leaving returns the weight of other hosts' servers in the backend, see CheckSafe.
+func (b *backend) leaving(byService map[string]int) (sum int) {
+	for _, service := range b.services {
+		sum += byService[service]
+	}
+	return sum
 }
 
 // sumWeights adds up what the rows weigh in each backend. late are the names of balancers that have not asked since the
@@ -108,8 +124,8 @@ func sumWeights(rows []balancer.ServerView, requested time.Duration) (backends [
 			return nil, nil, unsafeResult("%s sends no state, so it cannot be known which servers it has left; %s", name, addSendState)
 		case balancer.Duration(row.RequestAge) > requested:
 			late = append(late, name)
-		case isStateOut(row.State):
-		case !isStateUp(row.State) || row.Weight == nil || row.TotalWeight == nil:
+		case IsStateOut(row.State):
+		case !IsStateUp(row.State) || row.Weight == nil || row.TotalWeight == nil:
 			return nil, nil, unsafeResult("%s sends the state %q and no weights, so it cannot be known which servers it has left", name, textfmt.OneLine(row.State))
 		default:
 			in, _, _ := strings.Cut(row.Server, "/")
@@ -122,6 +138,9 @@ func sumWeights(rows []balancer.ServerView, requested time.Duration) (backends [
 			b.weight += *row.Weight
 			b.total = min(b.total, *row.TotalWeight)
 			b.names = append(b.names, name)
+			if !slices.Contains(b.services, row.Service) {
+				b.services = append(b.services, row.Service)
+			}
 		}
 	}
 	return backends, late, result

@@ -20,7 +20,7 @@ func wantSafety(t *testing.T, targets []string, r *balancer.Report, want Safety,
 		}
 		list = append(list, Target{Key: k, Label: name})
 	}
-	got := CheckSafe(list, r, 5*time.Second)
+	got := CheckSafe(list, r, 5*time.Second, nil)
 	if got.Safety != want || !strings.Contains(got.Reason, reason) || (got.Reason == "") != (reason == "") {
 		t.Errorf("got %d, %q; want %d, %q", got.Safety, got.Reason, want, reason)
 	}
@@ -128,6 +128,38 @@ func TestCheckSafeOfIncompleteReport(t *testing.T) {
 			t.Parallel()
 			test.report.Balancers = []balancer.ServerView{weighedRow("lb1", 1, 2)}
 			wantSafety(t, []string{"web"}, &test.report, test.want, test.reason)
+		})
+	}
+}
+
+// The weight of other hosts that go out as well counts in every backend of their service.
+func TestCheckSafeWithOthersLeaving(t *testing.T) {
+	t.Parallel()
+	other := with(weighedRow("lb2", 1, 2), func(b *balancer.ServerView) { b.Server = "other/web1" })
+	for _, test := range []struct {
+		name    string
+		rows    []balancer.ServerView
+		leaving map[string]int
+		want    Safety
+		reason  string
+	}{
+		{"nothing", []balancer.ServerView{weighedRow("lb1", 1, 2)}, nil, Safe, ""},
+		{"another service", []balancer.ServerView{weighedRow("lb1", 1, 2)}, map[string]int{"api": 5}, Safe, ""},
+		{"one stays", []balancer.ServerView{weighedRow("lb1", 1, 3)}, map[string]int{"web": 1}, Safe, ""},
+		{"none stays", []balancer.ServerView{weighedRow("lb1", 1, 2)}, map[string]int{"web": 1}, Unsafe, "no other server would be left, weight 1 of 2, and other hosts that go out weigh 1"},
+		{"none stays in one of two", []balancer.ServerView{weighedRow("lb1", 1, 3), other}, map[string]int{"web": 1}, Unsafe, "web: lb2 (other/web1)"},
+		{"out already", []balancer.ServerView{row("lb1", "DOWN", 0, answer(1, "fail"), noAnswer)}, map[string]int{"web": 9}, Safe, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			for i := range test.rows {
+				test.rows[i].RequestAge = test.rows[i].Last.Age
+			}
+			r := &balancer.Report{Uptime: 100, Balancers: test.rows}
+			got := CheckSafe([]Target{{Key: spool.Key{Service: "web"}, Label: "web"}}, r, 5*time.Second, test.leaving)
+			if got.Safety != test.want || !strings.Contains(got.Reason, test.reason) {
+				t.Errorf("got %d, %q; want %d, %q", got.Safety, got.Reason, test.want, test.reason)
+			}
 		})
 	}
 }

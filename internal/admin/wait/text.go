@@ -94,13 +94,13 @@ func (t *Tracker) describe(v *view) string {
 	case v.status == Done:
 		return fmt.Sprintf("%s: %s", text, t.goal)
 	case v.id.agent || row.State == "":
-	case t.goal == Up && !isHealthy(row.Last):
+	case t.goal == Up && !IsHealthy(row.Last):
 		text += ", last answer " + AnswerText(row.Last)
 	case t.goal == Out && t.report.AgentOnly && !takesOut(row.Last) && t.agentsOutAt(row) == nil:
 		text += ", its agent check has not got the override yet"
 	case t.goal == Out && !t.report.AgentOnly && !t.hasOverride(row):
 		text += ", has not got the override yet"
-	case t.goal == Out && takesOut(row.Last) && isStateOut(row.State) && !t.hasStateOfAnswer(row):
+	case t.goal == Out && takesOut(row.Last) && IsStateOut(row.State) && !t.hasStateOfAnswer(row):
 		text += ", not down yet"
 	}
 	return text

@@ -123,7 +123,7 @@ func (t *Tracker) isUp(v *view) bool {
 		a := t.agents[v.id.address][v.id.service]
 		return a != nil && a.upAt != nil
 	}
-	if !t.isAfterWrite(row.Last.Age) || !isHealthy(row.Last) {
+	if !t.isAfterWrite(row.Last.Age) || !IsHealthy(row.Last) {
 		return false
 	}
 	for _, a := range t.agentsOf(*row) {
@@ -132,9 +132,9 @@ func (t *Tracker) isUp(v *view) bool {
 		}
 	}
 	if row.State == "" { // two answers in a row, as HAProxy's default "rise" wants
-		return row.Previous != nil && t.isAfterWrite(row.Previous.Age) && isHealthy(*row.Previous)
+		return row.Previous != nil && t.isAfterWrite(row.Previous.Age) && IsHealthy(*row.Previous)
 	}
-	return isStateUp(row.State)
+	return IsStateUp(row.State)
 }
 
 // hasStateOfAnswer reports whether a balancer has the server in the state that its latest answer leads to. A drain leads
@@ -145,7 +145,7 @@ func (t *Tracker) isUp(v *view) bool {
 func (t *Tracker) hasStateOfAnswer(row *balancer.ServerView) bool {
 	word, fraction, _ := strings.Cut(row.State, " ")
 	if word != "NOLB" || row.Last.Override == "drain" {
-		return isStateOut(row.State)
+		return IsStateOut(row.State)
 	}
 	fall := t.fall
 	if _, text, ok := strings.Cut(fraction, "/"); ok {
@@ -158,17 +158,17 @@ func (t *Tracker) hasStateOfAnswer(row *balancer.ServerView) bool {
 
 // wasDrained reports whether a balancer that is silent now had the server out and no session open on it.
 func wasDrained(row *balancer.ServerView) bool {
-	return isStateOut(row.State) && row.Sessions != nil && hasNoSessions(row)
+	return IsStateOut(row.State) && row.Sessions != nil && hasNoSessions(row)
 }
 
-// isStateOut reports whether a server in that HAProxy state gets no new sessions.
-func isStateOut(state string) bool {
+// IsStateOut reports whether a server in that HAProxy state gets no new sessions.
+func IsStateOut(state string) bool {
 	word, _, _ := strings.Cut(state, " ")
 	return word == "DOWN" || word == "NOLB"
 }
 
-// isStateUp reports whether a server in that HAProxy state gets its share of sessions. Without checks it always does.
-func isStateUp(state string) bool {
+// IsStateUp reports whether a server in that HAProxy state gets its share of sessions. Without checks it always does.
+func IsStateUp(state string) bool {
 	word, _, _ := strings.Cut(state, " ")
 	return word == "UP" || state == "no check"
 }
@@ -185,9 +185,9 @@ func takesOut(a balancer.Answer) bool {
 	return a.Override == "drain" || a.Override == "down" || a.Override == "maint"
 }
 
-// isHealthy reports whether balancers count an answer as up.
-func isHealthy(a balancer.Answer) bool { return a.Code >= 200 && a.Code < 400 && !takesOut(a) }
+// IsHealthy reports whether balancers count an answer as up.
+func IsHealthy(a balancer.Answer) bool { return a.Code >= 200 && a.Code < 400 && !takesOut(a) }
 
 // IsStillUp reports whether a balancer has a server up although its last answer was decided by an override that takes
 // the server out.
-func IsStillUp(row balancer.ServerView) bool { return takesOut(row.Last) && isStateUp(row.State) }
+func IsStillUp(row balancer.ServerView) bool { return takesOut(row.Last) && IsStateUp(row.State) }

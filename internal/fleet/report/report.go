@@ -119,12 +119,15 @@ type Outcome struct {
 
 // HeldDown is a service of a host that an override keeps out.
 type HeldDown struct {
-	Host    string `json:"host"`
-	Service string `json:"service"`
-	State   string `json:"state"`
-	Scope   string `json:"scope,omitempty"` // of the override; "" for the spool of the host
-	Reason  string `json:"reason,omitempty"`
-	By      string `json:"by,omitempty"`
+	Host    string     `json:"host"`
+	Service string     `json:"service"`
+	Key     string     `json:"key,omitempty"` // of the override, as spool.Key.Name has it: all, the service or an instance
+	State   string     `json:"state"`
+	Scope   string     `json:"scope,omitempty"` // of the override; "" for the spool of the host
+	Reason  string     `json:"reason,omitempty"`
+	By      string     `json:"by,omitempty"`
+	Since   *time.Time `json:"since,omitempty"`
+	Until   *time.Time `json:"until,omitempty"` // nil: it does not end by itself, or its end is not known
 }
 
 // Impact is what an override of scopes does to a service.

@@ -1,0 +1,182 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// The bounds of reading overrides/.
+const (
+	pageSize    = 200               // keys of one read
+	maxKeys     = 10 * maxOverrides // of all scopes
+	reloadRetry = 100 * time.Millisecond
+)
+
+// run reads overrides/ and follows it until ctx ends. It reads everything again after each cut, after each failure of
+// the watch, and every 5 minutes.
+func (b *obeyed) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		changed := b.conn.wait()
+		client, err := b.conn.etcd()
+		if err != nil {
+			select {
+			case <-changed:
+			case <-b.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		err = b.follow(ctx, client)
+		if now, _ := b.conn.etcd(); now != client {
+			err = nil // the connection says what is wrong
+		}
+		b.mu.Lock()
+		b.readErr = err
+		b.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			b.o.Log.Debug("fleet: overrides are read again", slog.String("because", explain(err).Error()))
+			b.conn.verifyNow()
+			pause(ctx, reloadRetry)
+		}
+	}
+}
+
+// follow reads overrides/ once and watches it until the client fails or a complete read is due. The error is nil when
+// the next read follows at once.
+func (b *obeyed) follow(ctx context.Context, client *clientv3.Client) error {
+	revision, err := b.read(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	prefix := b.o.Prefix + overridesPrefix
+	events := client.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1),
+		clientv3.WithCreatedNotify(), clientv3.WithFragment())
+	created := time.NewTimer(callTimeout)
+	defer created.Stop()
+	again := time.NewTimer(reloadEvery - rand.N(reloadEvery/10)) // not all hosts at once
+	defer again.Stop()
+	for {
+		changed := b.conn.wait()
+		if now, err := b.conn.etcd(); err != nil || now != client {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-again.C:
+			return nil
+		case <-created.C:
+			return fmt.Errorf("the watch was not created within %v", callTimeout)
+		case <-changed:
+		case <-b.wake:
+			b.apply() // another daemon may have got or lost the name of this host
+		case r, open := <-events:
+			switch {
+			case !open:
+				return errCut
+			case r.CompactRevision != 0:
+				return rpctypes.ErrCompacted
+			case r.Err() != nil:
+				return r.Err()
+			}
+			if err := b.conn.cluster.check(r.Header); err != nil {
+				return err
+			}
+			created.Stop()
+			b.handle(r.Events)
+		}
+	}
+}
+
+// handle applies the events of one watch response.
+func (b *obeyed) handle(events []*clientv3.Event) {
+	if len(events) == 0 {
+		return
+	}
+	b.mu.Lock()
+	for _, e := range events {
+		key := strings.TrimPrefix(string(e.Kv.Key), b.o.Prefix+overridesPrefix)
+		if e.Type == clientv3.EventTypePut {
+			b.rules.put(key, e.Kv)
+		} else {
+			b.rules.deleted(key, e.Kv.ModRevision)
+		}
+	}
+	b.mu.Unlock()
+	b.apply()
+}
+
+// read reads the whole of overrides/ as it is at one revision, which it returns, and applies it.
+func (b *obeyed) read(ctx context.Context) (int64, error) {
+	prefix := b.o.Prefix + overridesPrefix
+	end := clientv3.GetPrefixRangeEnd(prefix)
+	kvs := map[string]*mvccpb.KeyValue{}
+	var revision int64
+	for from := prefix; from != ""; {
+		options := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize)}
+		if revision != 0 {
+			options = append(options, clientv3.WithRev(revision))
+		}
+		r, err := b.conn.get(ctx, from, options...)
+		if err != nil {
+			return 0, err
+		}
+		if revision == 0 {
+			revision = r.Header.Revision
+		}
+		if len(kvs) > maxKeys {
+			return 0, fmt.Errorf("etcd has more than %d overrides below %s", maxKeys, prefix)
+		}
+		from = ""
+		for _, kv := range r.Kvs {
+			key := strings.TrimPrefix(string(kv.Key), prefix)
+			if !b.rules.isOurs(key) {
+				kv.Value = nil // its revision alone does not count either
+				continue
+			}
+			if len(kv.Value) > maxValue {
+				kv.Value = kv.Value[:maxValue+1]
+			}
+			kvs[key] = kv
+		}
+		if r.More && len(r.Kvs) > 0 {
+			from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+		}
+	}
+	b.countHosts(ctx)
+
+	b.mu.Lock()
+	b.rules.load(kvs, revision)
+	first := !b.isRead
+	b.isRead, b.noCopy, b.recheck, b.readErr = true, false, true, nil
+	if lost := b.rules.lost(); first && len(lost) > 0 {
+		b.rules.noteLoss("its key is gone from etcd without a lift record: " + describe(lost[0]))
+	}
+	b.mu.Unlock()
+	b.apply()
+	if first {
+		close(b.loaded)
+	}
+	return revision, nil
+}
+
+// countHosts counts the hosts that are present, for Status.
+func (b *obeyed) countHosts(ctx context.Context) {
+	r, err := b.conn.get(ctx, b.o.Prefix+"present/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return
+	}
+	b.mu.Lock()
+	b.present = int(r.Count)
+	b.mu.Unlock()
+}
