@@ -18,7 +18,7 @@ const (
 	OpImpact   = "impact"   // what OpSet would do
 	OpSet      = "set"      // an override of scopes
 	OpLift     = "lift"     // the end of an override of scopes
-	OpHeldDown = "held"     // which overrides of the fleet keep the services of this host down
+	OpHeldDown = "held"     // overrides of the fleet that keep Services of this host down; without Services all of them, also force-up
 	OpReport   = "report"   // the fleet, as report.Fleet
 	OpBudget   = "budget"
 	OpForget   = "forget"
@@ -50,15 +50,9 @@ type Event struct {
 	// Code is the exit code of the command; 0 means that the operation was done.
 	Code     int               `json:"code,omitempty"`
 	Error    string            `json:"error,omitempty"`     // why Code is not 0
+	NoFleet  bool              `json:"no_fleet,omitempty"`  // the daemon has no fleet; nothing was done, Code is not 0
 	Outcome  *report.Outcome   `json:"outcome,omitempty"`   // of OpSet and OpLift
 	Impact   []report.Impact   `json:"impact,omitempty"`    // of OpImpact
 	HeldDown []report.HeldDown `json:"held_down,omitempty"` // of OpHeldDown
 	Fleet    *report.Fleet     `json:"fleet,omitempty"`     // of OpReport
-}
-
-// Caller is the process at the other end of a connection, as the kernel knows it.
-type Caller struct {
-	UID int
-	By  string // name of the login user if one is known (also under sudo), else of UID; "uid N" without a name
-	PID int
 }
