@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"math"
 	"net/http"
 	"runtime"
 	"time"
@@ -13,11 +14,12 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
+	"hacheck/internal/fleet/report"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
 )
 
-// Sources return the figures. All but Services are required; each scrape calls them.
+// Sources return the figures. All but Fleet and Services are required; each scrape calls them.
 type Sources struct {
 	Version   string
 	Evaluator func() health.Stats
@@ -27,6 +29,8 @@ type Sources struct {
 	Balancers func() balancer.Report
 	Refused   func() uint64 // refused requests POST /spool
 	Reloads   func() Reloads
+	// Fleet returns the state of the fleet; nil without one.
+	Fleet func() report.Status
 	// Services lists the services with recent requests, for one metric each (metrics_per_service). It limits their
 	// number. nil, or a nil list, exports none.
 	Services func() []Service
@@ -99,6 +103,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(reloads, rl.Failed, "failed")
 	gauge(desc("config_last_reload_timestamp_seconds", "When the configuration in force was read."), rl.Last)
 
+	if c.s.Fleet != nil {
+		fleet(c.s.Fleet(), counter, gauge)
+	}
 	if c.s.Services == nil {
 		return
 	}
@@ -108,6 +115,26 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(up, boolValue(s.Up), s.Name)
 		counter(asked, s.Answers, s.Name)
 	}
+}
+
+// fleet sends the metrics of the fleet, as this host knows it.
+func fleet(s report.Status, counter countFunc, gauge gaugeFunc) {
+	gauge(desc("fleet_connected", "1 while this host is connected to etcd, only with a fleet."), boolValue(s.Connected))
+	age := math.Inf(1)
+	if s.Confirmed != nil {
+		age = max(time.Since(*s.Confirmed), 0).Seconds()
+	}
+	gauge(desc("fleet_revision_age_seconds", "Seconds since etcd last confirmed what this host knows of the fleet; +Inf if it never has."), age)
+	gauge(desc("fleet_hosts", "Hosts of the fleet that are present, when last read."), float64(s.Hosts))
+	gauge(desc("fleet_overrides", "Overrides of the fleet that this host obeys."), float64(s.Overrides))
+	gauge(desc("fleet_overrides_lost", "Overrides of the fleet that are gone from etcd without a lift record, and that this host obeys."), float64(s.Lost))
+	permits := desc("fleet_permits", "Permits of this host, by phase.", "phase")
+	for _, phase := range []string{"asked", "used"} {
+		gauge(permits, boolValue(s.Permit == phase), phase)
+	}
+	gauge(desc("fleet_queued", "Claims of this host that wait for a permit."), float64(s.Queued))
+	gauge(desc("fleet_left", "1 while this host ignores overrides of the fleet (hacheck fleet leave)."), boolValue(s.Left))
+	counter(desc("fleet_etcd_errors_total", "Calls to etcd that failed."), s.Errors)
 }
 
 func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
@@ -146,8 +173,8 @@ func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 func (c *collector) balancers(counter countFunc, gauge gaugeFunc) {
 	balancers := desc("balancers", "Balancers' views of servers: those that ask, and those that have fallen silent.", "silent")
 	silent, asking := 0, 0
-	report := c.s.Balancers()
-	for _, b := range report.Balancers {
+	views := c.s.Balancers()
+	for _, b := range views.Balancers {
 		if b.Silent {
 			silent++
 		} else {
@@ -156,7 +183,7 @@ func (c *collector) balancers(counter countFunc, gauge gaugeFunc) {
 	}
 	gauge(balancers, float64(asking), "false")
 	gauge(balancers, float64(silent), "true")
-	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), report.UnrecordedRequests)
+	counter(desc("balancer_requests_not_kept_total", "Check requests whose balancer was not remembered, because too many were."), views.UnrecordedRequests)
 }
 
 func (c *collector) answers(counter countFunc, gauge gaugeFunc) {

@@ -7,13 +7,18 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/fleet/report"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
 )
@@ -23,7 +28,7 @@ type noOverrides struct{}
 func (noOverrides) Lookup(string, string, uint16, bool) spool.View { return spool.View{} }
 
 // scrape returns the page of a judge that has answered a few times.
-func scrape(t *testing.T, services func() []Service) string {
+func scrape(t *testing.T, services func() []Service, fleet func() report.Status) string {
 	t.Helper()
 	checks := check.Set{
 		"spool": {Name: "spool", PortOptional: true},
@@ -62,6 +67,7 @@ func scrape(t *testing.T, services func() []Service) string {
 		Refused:  func() uint64 { return 5 },
 		Reloads:  func() Reloads { return Reloads{Done: 3, Failed: 1, Last: 1795215735.5} },
 		Services: services,
+		Fleet:    fleet,
 	})
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
@@ -75,7 +81,7 @@ func scrape(t *testing.T, services func() []Service) string {
 // TestFigures: each figure is where it belongs.
 func TestFigures(t *testing.T) {
 	t.Parallel()
-	page := scrape(t, func() []Service { return []Service{{Name: "web", Up: true, Answers: 3}, {Name: "a-b.c_d"}} })
+	page := scrape(t, func() []Service { return []Service{{Name: "web", Up: true, Answers: 3}, {Name: "a-b.c_d"}} }, nil)
 	for _, line := range []string{
 		`hacheck_build_info{goversion="go`,
 		`hacheck_answers_total{protocol="tcp",reason="ok"} 2`,
@@ -118,8 +124,56 @@ func TestFigures(t *testing.T) {
 	if t.Failed() {
 		t.Log(page)
 	}
-	if page := scrape(t, func() []Service { return nil }); strings.Contains(page, "service=") {
+	if page := scrape(t, func() []Service { return nil }, nil); strings.Contains(page, "service=") {
 		t.Error("figures for services though none are wanted")
+	}
+}
+
+// testFleet is the state of a host whose etcd answered 90 s ago.
+func testFleet() report.Status {
+	confirmed := time.Now().Add(-90 * time.Second)
+	return report.Status{Confirmed: &confirmed, Left: true, Lost: 2, Overrides: 7, Permit: "used", Queued: 1, Errors: 11, Hosts: 20}
+}
+
+// TestFleetFigures: a host in a fleet has its figures, and no other host.
+func TestFleetFigures(t *testing.T) {
+	t.Parallel()
+	page := scrape(t, nil, testFleet)
+	for _, line := range []string{
+		"hacheck_fleet_connected 0", "hacheck_fleet_revision_age_seconds 90.", "hacheck_fleet_hosts 20", "hacheck_fleet_overrides 7",
+		"hacheck_fleet_overrides_lost 2", `hacheck_fleet_permits{phase="asked"} 0`, `hacheck_fleet_permits{phase="used"} 1`,
+		"hacheck_fleet_queued 1", "hacheck_fleet_left 1", "hacheck_fleet_etcd_errors_total 11",
+	} {
+		if !strings.Contains(page, "\n"+line) {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	page = scrape(t, nil, func() report.Status { return report.Status{Connected: true} })
+	if !strings.Contains(page, "\nhacheck_fleet_connected 1\n") || !strings.Contains(page, "\nhacheck_fleet_revision_age_seconds +Inf\n") {
+		t.Error("connected, and etcd has confirmed nothing yet: the page says otherwise")
+	}
+	if strings.Contains(scrape(t, nil, nil), "fleet") {
+		t.Error("figures of a fleet without one")
+	}
+}
+
+// TestFleetMetricsAreDocumented: docs/monitoring.md has a row for each figure of the fleet, and no other.
+func TestFleetMetricsAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/monitoring.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(text, pattern string) map[string]bool {
+		found := map[string]bool{}
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			found[m[1]] = true
+		}
+		return found
+	}
+	there := names(scrape(t, nil, testFleet), `(?m)^# TYPE (hacheck_fleet_[a-z_]+) `)
+	if diff := cmp.Diff(there, names(string(text), "(?m)^\\| `(hacheck_fleet_[a-z_]+)")); diff != "" || len(there) == 0 {
+		t.Error(diff)
 	}
 }
 
@@ -131,7 +185,7 @@ func TestPromtool(t *testing.T) {
 		t.Fatalf("%v; test/install.sh installs it", err)
 	}
 	cmd := exec.Command(path, "check", "metrics")
-	cmd.Stdin = strings.NewReader(scrape(t, func() []Service { return []Service{{Name: "web"}} }))
+	cmd.Stdin = strings.NewReader(scrape(t, func() []Service { return []Service{{Name: "web"}} }, testFleet))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil || out.Len() > 0 {

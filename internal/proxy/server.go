@@ -44,7 +44,9 @@ type Recorder interface {
 type Options struct {
 	Log      *slog.Logger
 	Recorder Recorder
-	Pages    http.Handler // answers all requests but those of check URLs and POST /spool
+	Pages    http.Handler // answers all requests but those of check URLs, POST /spool and FleetLock
+	// FleetLock answers the requests of the FleetLock protocol; nil: Pages answers them too.
+	FleetLock http.Handler
 	// LogLimit limits the lines that a client can cause; nil: they are not limited.
 	LogLimit *loglimit.Limiter
 	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
@@ -57,6 +59,7 @@ type Server struct {
 	limit    *loglimit.Limiter
 	recorder Recorder
 	pages    http.Handler
+	lock     http.Handler // of the FleetLock protocol; nil for none
 	conns    *clients.ConnLimiter
 	settings atomic.Pointer[Settings]
 	routes   atomic.Pointer[chi.Mux]
@@ -67,7 +70,7 @@ type Server struct {
 
 // New returns a Server with these settings.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, limit: o.LogLimit, recorder: o.Recorder, pages: o.Pages, conns: o.Conns}
+	srv := &Server{log: o.Log, limit: o.LogLimit, recorder: o.Recorder, pages: o.Pages, lock: o.FleetLock, conns: o.Conns}
 	if srv.conns == nil {
 		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
@@ -88,6 +91,11 @@ func (s *Server) SetSettings(set Settings) {
 		m.Handle("/"+p.Name+"/*", s.checkHandler(p))
 	}
 	m.Post("/spool/*", s.changeSpool)
+	if s.lock != nil {
+		for _, path := range []string{"/v1/pre-reboot", "/v1/steady-state"} { // no check protocol has the name v1
+			m.Handle(path, s.lock)
+		}
+	}
 	m.NotFound(s.pages.ServeHTTP)
 	m.MethodNotAllowed(s.pages.ServeHTTP) // for methods that chi does not know
 

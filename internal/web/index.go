@@ -47,16 +47,21 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 // serveIndex answers with the page for a browser.
 func serveIndex(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h["Content-Type"] = []string{"text/html; charset=utf-8"}
-	h["Content-Security-Policy"] = []string{contentPolicy(indexHTML)}
-	h["X-Frame-Options"] = []string{"DENY"} // frame-ancestors, for old browsers
-	h["Referrer-Policy"] = []string{"no-referrer"}
-	h["Cross-Origin-Opener-Policy"] = []string{"same-origin"}
-	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
+	h["Content-Type"] = htmlType
+	setPageHeaders(h, contentPolicy(indexHTML))
 	h["Cache-Control"] = []string{"no-cache"} // the browser asks whether the page has changed, so an upgrade shows at once
 	sum := sha256.Sum256([]byte(indexHTML))
 	h["Etag"] = []string{`"` + hex.EncodeToString(sum[:12]) + `"`}
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(indexHTML))
+}
+
+// setPageHeaders sets the headers of a page for a browser.
+func setPageHeaders(h http.Header, policy string) {
+	h["Content-Security-Policy"] = []string{policy}
+	h["X-Frame-Options"] = []string{"DENY"} // frame-ancestors, for old browsers
+	h["Referrer-Policy"] = []string{"no-referrer"}
+	h["Cross-Origin-Opener-Policy"] = []string{"same-origin"}
+	h["Cross-Origin-Resource-Policy"] = []string{"same-origin"}
 }
 
 // overviewPage answers /overview.

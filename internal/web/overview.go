@@ -11,6 +11,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/fleet/report"
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
 )
@@ -32,6 +33,9 @@ type overviewHead struct {
 	// SpoolLost says that the spool directory is not where it was, and that the last known overrides stand.
 	SpoolLost bool `json:"spool_lost"`
 	Slot      int  `json:"slot"` // seconds for which a letter of Answers stands
+
+	Fleet         *report.Status `json:"fleet,omitempty"`          // nil without a fleet
+	FleetWarnings []string       `json:"fleet_warnings,omitempty"` // what is wrong with it, one sentence each
 }
 
 // overviewRow is one override, or one service.
@@ -106,20 +110,24 @@ const (
 
 // buildOverview returns the document as of now.
 func (s *Server) buildOverview() *overview {
-	report := s.balancers("")
+	balancers := s.balancers("")
 	overrides := s.overrides.List()
 	now := time.Now()
-	b := newOverviewBuilder(now, &report, overrides)
+	b := newOverviewBuilder(now, &balancers, overrides)
 	b.recent = s.recent.latest(now.Add(-recentFor), now)
 	doc := &overview{
 		overviewHead: overviewHead{
-			Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: report.AgentOnly,
+			Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: balancers.AgentOnly,
 			SpoolLost: s.overrides.Stats().Lost, Slot: historySlot,
 		},
 		Overrides: make([]overviewRow, len(overrides)),
 		Services:  b.services(),
 	}
 	doc.Host, _ = os.Hostname() // a page without a name is better than none
+	if s.fleet != nil {
+		status := s.fleet.fleet.Status()
+		doc.Fleet, doc.FleetWarnings = &status, fleetWarnings(status, now)
+	}
 	for i := range overrides {
 		// Of several overrides of a key the first one decides; balancers and answers are shown there.
 		decides := i == 0 || overrides[i-1].Key != overrides[i].Key

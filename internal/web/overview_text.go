@@ -50,6 +50,9 @@ func (o *overview) appendText(b []byte) []byte {
 	if o.AgentOnly {
 		b = append(b, "Started with -S: overrides reach balancers through the agent alone.\n"...)
 	}
+	if o.Fleet != nil {
+		b = append(b, fleetLine(o.Fleet, o.FleetWarnings)+"\n"...)
+	}
 	if len(o.Overrides) > 0 {
 		b = append(append(b, '\n'), o.overrideTable()...)
 	}

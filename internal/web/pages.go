@@ -170,6 +170,9 @@ func (s *Server) balancers(service string) balancer.Report {
 	return report
 }
 
+// BalancerReport returns the report about all services, as /balancers has it.
+func (s *Server) BalancerReport() balancer.Report { return s.balancers("") }
+
 // metricsPage answers /metrics.
 func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) {
 	p := s.pages.metrics[0]

@@ -1,5 +1,5 @@
 // Package web answers everything that people read about the daemon: the page at /, /overview, /status, /recent,
-// /balancers and /metrics. It records the answers of the endpoints for that, and the balancers among their clients. It
+// /balancers, /fleet and /metrics. It records the answers of the endpoints for that, and the balancers among their clients. It
 // answers no check.
 package web
 
@@ -46,6 +46,7 @@ type Options struct {
 	Balancers *balancer.Table // gets every recorded request
 	Overrides Overrides
 	Metrics   http.Handler // the page at /metrics; nil for none
+	Fleet     Fleet        // for the page at /fleet; nil for none
 	// LogLimit limits the lines that a client can cause; nil: they are not limited.
 	LogLimit *loglimit.Limiter
 }
@@ -62,6 +63,7 @@ type Server struct {
 	local     clients.LocalAddrs
 	routes    *chi.Mux
 
+	fleet         *fleetPage // nil without a fleet
 	pages         pages
 	readers       pageLimiter // of pages
 	reportReaders pageLimiter // of the report about one service
@@ -75,6 +77,9 @@ func New(o Options, s Settings) *Server {
 		recent: newRecentTable(o.Balancers),
 	}
 	srv.pages = srv.newPages()
+	if o.Fleet != nil {
+		srv.fleet = newFleetPage(srv, o.Fleet)
+	}
 	srv.routes = srv.newRoutes()
 	srv.SetSettings(s)
 	return srv
@@ -93,6 +98,7 @@ func (s *Server) newRoutes() *chi.Mux {
 		"/status/spool": s.localOnly(s.statusSpool),
 		"/recent":       s.recentPage,
 		"/balancers":    s.balancersPage,
+		"/fleet":        s.fleetPage,
 		"/metrics":      s.metricsPage,
 	} {
 		if path != "/metrics" || s.metrics != nil {
@@ -146,6 +152,7 @@ func (s *Server) RecordEndpointAnswer(service, url string, r *http.Request, v *h
 var (
 	textType = []string{"text/plain; charset=utf-8"}
 	jsonType = []string{"application/json; charset=utf-8"}
+	htmlType = []string{"text/html; charset=utf-8"}
 )
 
 // writeText answers with one line.
