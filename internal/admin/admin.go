@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"hacheck/internal/control"
 	"hacheck/internal/textfmt"
 )
 
@@ -16,8 +17,8 @@ const (
 	ExitOK                = 0   // done; hastatus: every named service is up
 	ExitFailed            = 1   // refused or failed; hastatus: a named service is down
 	ExitUsage             = 2   // wrong command line; nothing was changed
-	ExitWaitIncomplete    = 3   // --wait: done, but not every balancer has followed in time
-	ExitDaemonUnavailable = 4   // the daemon cannot be asked about balancers; --wait: done; --safe: nothing was changed
+	ExitWaitIncomplete    = 3   // done, but not every balancer (--wait) or host of the fleet has followed in time
+	ExitDaemonUnavailable = 4   // the daemon, or for it etcd, cannot be asked; --wait: done; --safe: nothing was changed
 	exitSignal            = 128 // --wait: done, and a signal ended the wait; its number is added
 )
 
@@ -26,6 +27,7 @@ const DefaultSpoolRoot = "/var/spool/hacheck"
 
 // Env is what a command uses of the system. The caller sets every field, with [System] to the real ones.
 type Env struct {
+	Stdin          io.Reader // a question is asked only if it is a terminal
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Version        string           // of the build, for --version
@@ -34,22 +36,25 @@ type Env struct {
 	Passwd         string           // path of the user database in passwd(5) format
 	Nonhumans      string           // path of the list of shared accounts, one a line, # for comments
 	daemon         daemonAddr       // without -p, --port
+	controlSocket  string           // without --control-socket
 	Now            func() time.Time // the clock for expirations and ages
 }
 
 // System returns the Env of a real process of that version.
 func System(version string) Env {
 	return Env{
-		Version:   version,
-		Stdout:    os.Stdout,
-		Stderr:    os.Stderr,
-		Getenv:    os.Getenv,
-		UID:       os.Geteuid(),
-		LoginUID:  loginUID(loginUIDFile),
-		Passwd:    "/etc/passwd",
-		daemon:    defaultDaemon,
-		Nonhumans: "/etc/nonhumans",
-		Now:       time.Now,
+		Version:       version,
+		Stdin:         os.Stdin,
+		Stdout:        os.Stdout,
+		Stderr:        os.Stderr,
+		Getenv:        os.Getenv,
+		UID:           os.Geteuid(),
+		LoginUID:      loginUID(loginUIDFile),
+		Passwd:        "/etc/passwd",
+		daemon:        defaultDaemon,
+		controlSocket: control.DefaultSocket,
+		Nonhumans:     "/etc/nonhumans",
+		Now:           time.Now,
 	}
 }
 
@@ -108,6 +113,9 @@ func (c *command) run(args []string) int {
 	if !opt.hasDaemon {
 		opt.daemon = c.daemon
 	}
+	if !opt.fleet.hasSocket {
+		opt.fleet.socket = c.controlSocket
+	}
 	c.opt = opt
 	switch {
 	case opt.help:
@@ -123,12 +131,18 @@ func (c *command) run(args []string) int {
 	}
 	switch opt.action {
 	case actUp, actDown:
+		if c.opt.fleet.hasScope() {
+			return c.changeScope(targets)
+		}
 		return c.change(targets)
 	case actDowned:
 		return c.showDowned()
 	case actList:
 		return c.listRecent()
 	default: // actStatus
+		if c.opt.fleet.hasScope() {
+			return c.showFleet(fleetFilter{c.opt.names, c.opt.fleet.groups, c.opt.fleet.hosts})
+		}
 		if len(targets) == 0 {
 			return c.overview()
 		}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"hacheck/internal/spool"
@@ -33,8 +34,10 @@ func (c *command) change(targets []target) int {
 	if c.opt.writesOverride() && len(entry.Reason) > spool.MaxReason {
 		c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
 	}
+	byDaemon := false
 	if c.opt.safe {
-		if code := c.checkSafe(targets); code != ExitOK {
+		var code int
+		if byDaemon, code = c.decideSafe(targets); code != ExitOK {
 			return code
 		}
 	}
@@ -48,8 +51,11 @@ func (c *command) change(targets []target) int {
 		return ExitFailed
 	}
 	defer o.close()
-	if c.opt.wait != 0 {
-		return c.changeAndWait(o, targets, entry)
+	switch {
+	case c.opt.wait != 0:
+		return c.changeAndWait(o, targets, entry, byDaemon)
+	case byDaemon:
+		return c.takeDownNow(o, targets, entry)
 	}
 	done, code := c.apply(o, targets, entry)
 	if c.opt.json {
@@ -90,6 +96,19 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]ser
 	if failed == len(targets) {
 		return done, code
 	}
+	if !c.opt.writesOverride() {
+		for i, h := range c.heldDown(targets) {
+			if h.text == "" {
+				continue
+			}
+			code = ExitFailed
+			if c.opt.json && done[i].Error == "" {
+				o := &done[i].override
+				o.State, o.Reason, o.By, o.Scope = stateWord(h.strongest.State), h.strongest.Reason, h.strongest.By, h.strongest.Scope
+				done[i].Error = h.text
+			}
+		}
+	}
 	if why := c.wrongDirectory(); why != "" {
 		code = ExitFailed
 		c.errorf("%s", why)
@@ -111,6 +130,15 @@ func (c *command) refuseNonhuman(err error) int {
 		c.printf("%v\n", err)
 	}
 	return ExitFailed
+}
+
+// statesText returns stateText of each target.
+func (o overrides) statesText(targets []target) string {
+	states := make([]string, len(targets))
+	for i, t := range targets {
+		states[i] = o.stateText(t)
+	}
+	return strings.Join(states, "; ")
 }
 
 // stateText returns the state of a target after a failed change. It reads the directory again, because the change may

@@ -27,13 +27,19 @@ const aboutNames = `A SERVICE is a name of letters, digits, dots, dashes and und
 this host. With -P it is only the instance on that port.
 `
 
+// aboutScopes describes --group, --host and --fleet.
+const aboutScopes = `With --group, --host or --fleet the command is about many hosts, also about those that are switched off
+now. It returns when every host that is present has applied the change. The daemon needs a fleet.
+`
+
 // waitStatus are the exit codes of the commands with --wait.
 const waitStatus = `  0      done; with --wait, every balancer has followed
-  1      refused or failed; with --safe, nothing was changed
+  1      refused or failed; with --safe, nothing was changed; haup: something else keeps it down
   2      wrong command line; nothing was changed
-  3      --wait: done, but not every balancer has followed in time
-  4      --wait: done, but the daemon cannot be asked about balancers; --safe: nothing was changed
-  128+N  --wait: done, but signal N has ended the wait
+  3      done, but not every balancer (--wait) or present host (--group, --host, --fleet) has followed in time
+  4      --wait: done, but the daemon cannot be asked about balancers; --safe and many hosts: the daemon or
+         etcd cannot be asked, and nothing was changed unless the message says that it is not known
+  128+N  --wait: done, but signal N has ended the wait; --safe: signal N has withdrawn the claim
 `
 
 var helpTexts = map[action]helpText{
@@ -45,11 +51,15 @@ again. A SERVICE that is not down stays as it is. "haup web" does not lift "hado
 With --wait it returns when every balancer that asks has the SERVICE up again. A balancer has it up
 if it reports the state UP or, if it reports none, after two healthy answers.
 
+` + aboutScopes + `It lifts the override that hadown has set for exactly these hosts, and names the hosts that something
+else keeps down.
+
 ` + aboutNames,
 		examples: `  @ web
   @ all
   @ web -P 8080
   @ web --wait=1m
+  @ --group rack7 web
 `,
 		status: waitStatus,
 	},
@@ -61,13 +71,18 @@ lifts that or it expires.
 With --wait it returns when every balancer that asks has taken the SERVICE out and has no session
 open on it. A signal ends the wait, and the SERVICE stays down. With --safe it changes nothing
 unless every balancer that asks has another server left. Both need the state that HAProxy sends
-with "http-check send-state".
+with "http-check send-state". In a fleet, --safe also needs a permit, so that no more hosts are out
+than the budget of the SERVICE allows; --wait-turn waits for it.
+
+` + aboutScopes + `The command says how many hosts go out against each budget, and asks if that is too many.
 
 ` + aboutNames,
 		examples: `  @ web -r 'kernel upgrade'
   @ all --for 30m -r 'new memory'
   @ web -P 8080
   @ web --safe --drain --wait=10m -r 'version 2' && @ web -r 'version 2'
+  @ all --safe --wait-turn --drain --wait -r 'new kernel'
+  @ --group rack7 all --drain -r 'new switch'
 `,
 		status: waitStatus,
 	},
@@ -78,14 +93,20 @@ at which that ends by itself (or inf), the name and the reason, with tabs betwee
 checks are not shown. Without a SERVICE: every override, the services that hacheck was asked about
 lately, and the state that each balancer has for them.
 
+With --fleet: the overrides for many hosts, the services with members, budgets, permits and queue, the
+members that are out, and the hosts that are absent. --group, --host and SERVICE show a part of it.
+
 ` + aboutNames,
 		examples: `  @
   @ web
   @ --json all web
+  @ --fleet
+  @ --group rack7 web
 `,
-		status: `  0  every SERVICE is up; without a SERVICE, the overrides were shown
-  1  a SERVICE is down, or the overrides cannot be read
+		status: `  0  every SERVICE is up; without a SERVICE, the overrides were shown; with --fleet, the fleet was shown
+  1  a SERVICE is down, or the overrides cannot be read; with --fleet, there is no fleet
   2  wrong command line
+  4  --fleet: the daemon or etcd cannot be asked; what the daemon knew last is shown
 `,
 	},
 	actDowned: {

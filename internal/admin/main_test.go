@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		"renamed": func() { os.Exit(Main("hadown", os.Args, scriptEnv())) },
 		"as":      runAs,
 		"ontmpfs": runOnTmpfs,
+		"hafleet": func() { os.Exit(Fleet(os.Args[1:], scriptEnv())) },
 	}
 	for name := range commands {
 		// The fallback name is wrong on purpose: args[0] must win.
@@ -45,6 +46,7 @@ func scriptEnv() Env {
 	env := System("1.2.3")
 	env.Passwd = os.Getenv("TEST_PASSWD")
 	env.daemon = daemonAddr{} // the machine may have a daemon on 3333
+	env.controlSocket = ""
 	env.Nonhumans = os.Getenv("TEST_NONHUMANS")
 	if uid, err := strconv.Atoi(os.Getenv("TEST_UID")); err == nil {
 		env.UID = uid
@@ -96,7 +98,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("LONGER", strings.Repeat("a", 4097))
 			e.Setenv("TEST_PASSWD", filepath.Join(e.WorkDir, "passwd"))
 			e.Setenv("TEST_NONHUMANS", filepath.Join(e.WorkDir, "nonhumans"))
-			return nil
+			return setupFleet(e)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":     cmdExits,
@@ -105,6 +107,8 @@ func TestScripts(t *testing.T) {
 			"server":    cmdServer,
 			"ls":        cmdLs,
 			"mask":      cmdMask,
+			"fleet":     cmdFleet,
+			"requests":  cmdRequests,
 		},
 	})
 }

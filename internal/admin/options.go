@@ -33,6 +33,7 @@ type options struct {
 	safe         bool
 	wait         time.Duration // for the balancers; 0 without --wait
 	fall         int           // answers after which a balancer that sends no state has the service out
+	fleet        fleetOptions
 
 	hasReason, hasExpiration, hasDuration, hasFall, hasDaemon bool
 	isWaitBare                                                bool // --wait without "=DURATION"
@@ -82,6 +83,7 @@ func flagSet(o *options) *pflag.FlagSet {
 		o.fall, o.hasFall = int(n), true
 		return nil
 	})
+	o.fleet.addFlags(fs)
 	fs.FuncP("action", "a", "act as another command; `ACTION` is up, down, status,\nstatus_downed or list", func(s string) error {
 		o.action = action(s)
 		for _, a := range commands {
@@ -116,6 +118,7 @@ func parse(name string, args []string) (options, error) {
 	}
 	o.names = fs.Args()
 	o.hasReason = fs.Changed("reason")
+	o.fleet.hasSocket = fs.Changed("control-socket")
 	return o, nil
 }
 

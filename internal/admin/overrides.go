@@ -14,7 +14,8 @@ import (
 
 // overrides gives a command access to the spool directory. A directory that does not exist has no overrides.
 type overrides struct {
-	dir *spool.Dir // nil if it does not exist
+	dir   *spool.Dir    // nil if it does not exist
+	fleet []spool.Entry // overrides of the fleet that hastatus shows too
 }
 
 // openToWrite opens the spool directory. It creates a missing one so that the daemon can read it.
@@ -23,7 +24,7 @@ func (c *command) openToWrite() (overrides, error) {
 	if err == nil && dir.Created() {
 		c.chownToDaemon(dir)
 	}
-	return overrides{dir}, err
+	return overrides{dir: dir}, err
 }
 
 // daemonUser is the user of the daemon in the packages.
@@ -78,6 +79,11 @@ func (o overrides) close() {
 // read returns the strongest override that is about exactly this target. Its State is Ready if there is none.
 func (o overrides) read(t target) (spool.Entry, error) {
 	strongest := spool.Entry{Key: t.key}
+	for _, e := range o.fleet {
+		if e.Key == t.key && e.State > strongest.State {
+			strongest = e
+		}
+	}
 	if o.dir == nil {
 		return strongest, nil
 	}

@@ -48,6 +48,8 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 	if err != nil {
 		c.errorf("%s", c.explainSpoolError(err))
 	}
+	list = append(list, c.fleetEntries()...)
+	spool.SortByName(list)
 	// Overrides of all come first, because they cover the whole host.
 	textfmt.MoveToFront(list, func(e *spool.Entry) bool { return e.Key.Service == spool.All })
 	if !c.opt.json {

@@ -70,10 +70,11 @@ func (c *command) printLine(label string, e spool.Entry) {
 	if !e.Expires.IsZero() {
 		until = strconv.FormatFloat(spool.UnixSeconds(e.Expires), 'f', 6, 64)
 	}
-	c.printf("DOWN\t%s\t%s\t%s\n", until, label, textfmt.OneLine(e.Reason))
+	c.printf("DOWN\t%s\t%s\t%s\n", until, label, e.ReasonText())
 }
 
-// status is hastatus with names: it prints the override of each target, without wider ones, as the original tools do.
+// status is hastatus with names: it prints the override of each target, without wider ones, as the original tools do. An
+// override of the fleet counts as one in the spool.
 func (c *command) status(targets []target) int {
 	o, err := c.openToRead()
 	if err != nil {
@@ -82,6 +83,7 @@ func (c *command) status(targets []target) int {
 	}
 	defer o.close()
 	c.warnMissing(o)
+	o.fleet = c.fleetEntries()
 
 	code := ExitOK
 	var results []serviceResult
@@ -173,7 +175,8 @@ func (c *command) showDowned() int {
 		c.errorf("%s", c.explainSpoolError(err))
 		return ExitFailed
 	}
-	list = slices.DeleteFunc(list, func(e spool.Entry) bool { return !e.State.TakesOut() })
+	list = slices.DeleteFunc(append(list, c.fleetEntries()...), func(e spool.Entry) bool { return !e.State.TakesOut() })
+	spool.SortByName(list)
 	if c.opt.json {
 		c.printJSON(map[string]any{"overrides": newOverrides(list)})
 	} else {

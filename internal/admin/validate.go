@@ -42,6 +42,9 @@ func (o *options) validate(now time.Time) ([]target, error) {
 	if err := o.validateModes(); err != nil {
 		return nil, err
 	}
+	if err := o.validateFleet(now); err != nil {
+		return nil, err
+	}
 	if o.daemon.isNone() && (o.wait != 0 || o.safe || o.action == actList) {
 		return nil, errors.New("option -p, --port: -p '' asks no daemon, but --wait, --safe and halist need one")
 	}
@@ -97,16 +100,22 @@ func (o *options) validateModes() error {
 	case o.forceUp && o.hasExpiration:
 		return errors.New("option -e, --expiration is for hadown; --force-up ends with haup")
 	}
-	if o.isWaitBare {
-		for _, name := range o.names {
-			long := name
-			if name != "" && strings.Trim(name, "0123456789") == "" {
-				long += "s"
-			}
-			if _, err := parseDuration(long); err == nil {
-				return fmt.Errorf("%q would be a service; write the duration as --wait=%s", name, long)
-			}
-		}
+	if name, long := findDuration(o.names); o.isWaitBare && name != "" {
+		return fmt.Errorf("%q would be a service; write the duration as --wait=%s", name, long)
 	}
 	return nil
+}
+
+// findDuration returns the first name that is a duration and how an option has to spell it, or "".
+func findDuration(names []string) (name, long string) {
+	for _, name := range names {
+		long := name
+		if name != "" && strings.Trim(name, "0123456789") == "" {
+			long += "s"
+		}
+		if _, err := parseDuration(long); err == nil {
+			return name, long
+		}
+	}
+	return "", ""
 }

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -35,38 +33,56 @@ type waitRun struct {
 	start      time.Time
 	signals    chan os.Signal
 
+	// superseded returns why there is nothing to wait for any more, "" if there is. states says what the targets are.
+	superseded func() string
+	states     func() string
+
 	hasAnswered bool          // the daemon has answered a poll
 	lastAnswer  time.Duration // when it last did, or when the wait began
 	polls       int
 }
 
-// elapsed is the clock of the tracker.
-func (w *waitRun) elapsed() time.Duration { return time.Since(w.start) }
-
-// changeAndWait takes targets down or up and returns when the balancers have followed.
-func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry) int {
+// newWaitRun begins a run and catches signals. The caller must call stop.
+func (c *command) newWaitRun(o overrides, targets []target) (w *waitRun, stop func()) {
 	goal := wait.Out
 	if c.opt.action == actUp {
 		goal = wait.Up
 	}
-	w := &waitRun{
+	w = &waitRun{
 		command: c, tracker: wait.NewTracker(waitTargets(targets), goal, c.opt.fall),
-		targets: targets, overrides: o, start: time.Now(), signals: make(chan os.Signal, 1),
+		targets: targets, overrides: o, start: time.Now(),
 	}
+	w.superseded = w.supersededInSpool
+	w.states = func() string { return o.statesText(targets) }
 	w.progress = newProgress(c, w.tracker, goal, w.start)
-	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		// nohup and a shell that starts a background job ignore a signal on purpose.
-		if !signal.Ignored(sig) {
-			signal.Notify(w.signals, sig)
-		}
-	}
-	defer signal.Stop(w.signals)
+	w.signals, stop = notifySignals()
+	return w, stop
+}
 
-	// This poll finds the balancers that are silent before the change.
-	before := c.poll(targets, w.start)
-	if before.err == nil {
-		w.tracker.Observe(before.report, before.requested, before.received)
+// elapsed is the clock of the tracker.
+func (w *waitRun) elapsed() time.Duration { return time.Since(w.start) }
+
+// observeBefore finds the balancers that are silent before the change.
+func (w *waitRun) observeBefore() {
+	p := w.poll(w.targets, w.start)
+	if w.hasAnswered = p.err == nil; w.hasAnswered {
+		w.tracker.Observe(p.report, p.requested, p.received)
 	}
+}
+
+// setWritten begins the wait: the change is in force.
+func (w *waitRun) setWritten() {
+	w.progress.written = w.elapsed()
+	w.tracker.SetWritten(w.progress.written)
+	w.lastAnswer = w.elapsed()
+}
+
+// changeAndWait takes targets down or up and returns when the balancers have followed. byDaemon is for --safe: the daemon
+// makes the change.
+func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry, byDaemon bool) int {
+	w, stop := c.newWaitRun(o, targets)
+	defer stop()
+	w.observeBefore()
 	toWrite := targets
 	if entry.State == spool.Maint {
 		maint := entry
@@ -78,13 +94,25 @@ func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry
 			return err == nil && e.State >= spool.Down
 		})
 	}
-	if code := w.write(toWrite, entry); code != ExitOK {
+	if byDaemon && len(toWrite) > 0 {
+		if code := c.takeDown(o, toWrite, entry, w.signals, w.note); code != ExitOK {
+			return code
+		}
+		w.printWritten(o.results(toWrite))
+	} else if code := w.write(toWrite, entry); code != ExitOK {
 		return w.progress.fail("failed", code, "not every service could be changed, so the command does not wait")
 	}
-	w.progress.written = w.elapsed()
-	w.tracker.SetWritten(w.progress.written)
-	w.hasAnswered, w.lastAnswer = before.err == nil, w.elapsed()
+	w.setWritten()
 	return w.wait()
+}
+
+// note prints the progress of the change: an event with --json, else a line on standard error.
+func (w *waitRun) note(text string) {
+	if w.opt.json {
+		w.progress.event(noteEvent{"note", w.progress.after(), text})
+		return
+	}
+	w.command.note(text)
 }
 
 func waitTargets(targets []target) []wait.Target {
@@ -98,10 +126,14 @@ func waitTargets(targets []target) []wait.Target {
 // write is apply with a JSON event.
 func (w *waitRun) write(targets []target, entry spool.Entry) int {
 	done, code := w.apply(w.overrides, targets, entry)
+	w.printWritten(done)
+	return code
+}
+
+func (w *waitRun) printWritten(done []serviceResult) {
 	if w.opt.json {
 		w.progress.event(writtenEvent{"written", w.progress.after(), changeDocument{w.opt.action, done}})
 	}
-	return code
 }
 
 // pollResult is the answer of the daemon. requested and received are durations since the command began.
@@ -208,20 +240,16 @@ func (w *waitRun) interrupted(sig os.Signal) int {
 
 // failed ends the wait. It prints why and the state of each target.
 func (w *waitRun) failed(result string, code int, why string) int {
-	states := make([]string, len(w.targets))
-	for i, t := range w.targets {
-		states[i] = w.overrides.stateText(t)
-	}
-	why += "; " + strings.Join(states, "; ")
+	why += "; " + w.states()
 	if w.finalEntry != nil && result != "overtaken" {
 		why += "; maint was not written"
 	}
 	return w.progress.fail(result, code, why)
 }
 
-// superseded returns why there is nothing to wait for any more, "" if there is: another command has changed the
-// override, or a wider one. An override that cannot be read counts as unchanged.
-func (w *waitRun) superseded() string {
+// supersededInSpool is superseded for overrides of the spool: another command has changed the override, or a wider one.
+// An override that cannot be read counts as unchanged.
+func (w *waitRun) supersededInSpool() string {
 	for _, t := range w.targets {
 		e, err := w.overrides.read(t)
 		if err != nil {
