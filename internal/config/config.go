@@ -42,6 +42,7 @@ type Config struct {
 	MetricsPerService bool           // metrics_per_service, default false
 
 	Services []Service // services, in the file's order; default none
+	Fleet    *Fleet    // fleet, default nil: this host is in no fleet
 
 	LogPath      string // log_path: stdout, stderr (default) or the absolute path of a file
 	LogFormat    string // log_format: text (default) or json

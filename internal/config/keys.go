@@ -167,6 +167,11 @@ var keys = []Key{
 		nested: (*loader).services,
 	},
 	{
+		Name: "fleet", Want: "a mapping with the members of etcd and more (docs/fleet.md)", mayBeEmpty: true,
+		Doc:    "coordinates the hosts through etcd: how many may be out at once, and overrides for many hosts",
+		nested: (*loader).fleet,
+	},
+	{
 		Name: "log_path", Default: "stderr", Want: "stdout, stderr or the absolute path of a file",
 		Doc: "where the log goes; a file is created with mode 0640 and opened again after it was rotated",
 		set: value(textValue(isLogPath), func(c *Config) *string { return &c.LogPath }),

@@ -81,7 +81,7 @@ func (l *loader) setKey(c *Config, key *Key, at, v *yaml.Node) {
 	}
 	wrong := []*yaml.Node{v}
 	// "&x" alone is null with an anchor, and "!x" is null with a tag: probably a text without its quotes.
-	if hasCoreTag(v) && (!isNull(v) || v.Anchor == "") {
+	if key.set != nil && hasCoreTag(v) && (!isNull(v) || v.Anchor == "") {
 		wrong = key.set(c, v)
 	}
 	for _, w := range wrong {

@@ -17,14 +17,17 @@ import (
 func (d *daemon) newProxy(s proxy.Settings) *proxy.Server {
 	return proxy.New(proxy.Options{
 		Log: d.log, LogLimit: d.logLimit, Recorder: d.web, Pages: d.web, Conns: d.conns,
+		FleetLock: d.fleetLockIfEnabled(),
 	}, s)
 }
 
 // newWeb returns the pages for people. It lives until the process ends, like the proxy.
 func (d *daemon) newWeb(s web.Settings) *web.Server {
-	return web.New(web.Options{
-		Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(),
-	}, s)
+	o := web.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics()}
+	if d.fleet != nil {
+		o.Fleet = d.fleet
+	}
+	return web.New(o, s)
 }
 
 // webSettings returns the settings of the pages that c describes.

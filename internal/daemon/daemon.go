@@ -49,6 +49,8 @@ type daemon struct {
 	http           mainServer
 	successes      agent.PassedChecks
 	agent          *agent.Agent
+	fleet          *reloadableFleet // nil without the section fleet
+	control        controlServer
 	agentListeners []net.Listener // of -A, opened before anything is answered
 	agentServers   []*agent.Server
 	services       atomic.Pointer[serviceEndpoints] // nil until open has made them
@@ -156,7 +158,13 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.reloads.last.Store(time.Now().UnixMilli())
 
 	settings := d.proxySettings(c)
+	d.fleet = d.newFleet(c)
 	d.web = d.newWeb(d.webSettings(c, settings.Evaluator))
+	if d.fleet != nil { // before anything is answered, because it may take services out
+		if err := d.fleet.open(c.Fleet); err != nil {
+			return err
+		}
+	}
 	d.proxy = d.newProxy(settings)
 	services := &serviceEndpoints{
 		log: d.log, logLimit: d.logLimit, web: d.web, agent: d.agent, conns: d.conns, sockets: d.sockets, evaluators: &d.evaluators,
@@ -172,6 +180,7 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.http.server = newServer(d.proxy.HTTPServer(c.HealthcheckTimeout))
 	d.http.deadline = &writeDeadlineHandler{Handler: d.http.Handler}
 	d.http.Handler = d.http.deadline
+	d.openControl()
 	if unused := d.sockets.unused(); len(unused) > 0 {
 		d.log.Warn("systemd handed over sockets that nothing uses: clients that connect to them wait without end", "sockets", unused)
 	}
@@ -191,6 +200,7 @@ func (d *daemon) run(sig signals) error {
 		go func() { failed <- d.http.Serve(&acceptErrorLogger{Listener: accepting, log: d.log}) }()
 	}
 	d.serveAgents()
+	d.serveControl()
 	d.log.Info("hacheck answers", "version", d.version, "listen", addrs, "spool", d.dir.Root(),
 		"config", d.opts.configFile, "pid", os.Getpid())
 	d.logNotifyError(d.manager.Ready("Answering on " + strings.Join(addrs, ", ")))

@@ -33,6 +33,7 @@ func (d *daemon) warnAboutPermissions(c *config.Config) {
 		warnAboutConfigFile(d.log, d.opts.configFile, c)
 		warnAboutLog(d.log, c.LogPath)
 		warnAboutScripts(d.log, scriptsOf(c.Services))
+		warnAboutFleetFiles(d.log, c.Fleet)
 	}()
 	timeout := time.NewTimer(permissionsTimeout)
 	defer timeout.Stop()
@@ -84,6 +85,30 @@ func warnAboutLog(log *slog.Logger, path string) {
 	if e, ok := findUntrustedWriter(path); ok {
 		log.Warn("another user of this machine may change or replace the log file: make what is writable there hacheck's or root's, without o+w",
 			append([]any{"log_path", path}, e.attrs()...)...)
+	}
+}
+
+// warnAboutFleetFiles warns about the files with which this host logs in to etcd.
+func warnAboutFleetFiles(log *slog.Logger, f *config.Fleet) {
+	if f == nil {
+		return
+	}
+	for _, file := range []struct{ key, path string }{{"password_file", f.PasswordFile}, {"key_file", f.KeyFile}} {
+		if info, err := os.Stat(file.path); file.path != "" && err == nil && info.Mode().Perm()&(othersRead|othersWrite) != 0 {
+			log.Warn("every user of this machine may log in to etcd as this host, and take the fleet down: chmod o-rw the file",
+				"key", file.key, "file", file.path, "mode", info.Mode().String())
+		}
+	}
+	for _, file := range []struct{ key, path string }{
+		{"ca_file", f.CAFile}, {"cert_file", f.CertFile}, {"key_file", f.KeyFile}, {"password_file", f.PasswordFile},
+	} {
+		if file.path == "" {
+			continue
+		}
+		if e, ok := findUntrustedWriter(file.path); ok {
+			log.Warn("another user of this machine may change or replace a file of the login to etcd: make what is writable there root's, without o+w",
+				append([]any{"key", file.key, "file", file.path}, e.attrs()...)...)
+		}
 	}
 }
 

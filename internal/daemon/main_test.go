@@ -182,6 +182,9 @@ func startDaemon(t *testing.T, args ...string) *process {
 	if !slices.Contains(args, "-B") {
 		args = append(args, "-B", "127.0.0.1")
 	}
+	if !slices.Contains(args, "--control-socket") {
+		args = append(args, "--control-socket", "")
+	}
 	p := launch(t, nil, args...)
 	p.waitReady()
 	return p

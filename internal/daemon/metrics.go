@@ -10,7 +10,7 @@ import (
 
 // metrics returns the page at /metrics, which shows the counters of every part of the daemon.
 func (d *daemon) metrics() http.Handler {
-	return metrics.Handler(metrics.Sources{
+	sources := metrics.Sources{
 		Version:   d.version,
 		Evaluator: func() health.Stats { return d.evaluators.current.Load().Stats() },
 		Counters:  d.counters,
@@ -34,5 +34,9 @@ func (d *daemon) metrics() http.Handler {
 			}
 			return list
 		},
-	})
+	}
+	if d.fleet != nil {
+		sources.Fleet = d.fleet.Status
+	}
+	return metrics.Handler(sources)
 }

@@ -14,6 +14,7 @@ import (
 
 	"hacheck/internal/cmdline"
 	"hacheck/internal/config"
+	"hacheck/internal/control"
 )
 
 const (
@@ -24,17 +25,19 @@ const (
 
 // options are the options of the daemon's command line.
 type options struct {
-	configFile  string // "" is none
-	ports       []uint16
-	agentPorts  []uint16
-	bind        string
-	bindGiven   bool // on the command line
-	spoolRoot   string
-	procs       int // 0: as many processors as there are
-	verbose     bool
-	agentOnly   bool
-	checkConfig bool
-	ignored     []string // positional arguments; the original ignored them too
+	configFile         string // "" is none
+	ports              []uint16
+	agentPorts         []uint16
+	bind               string
+	bindGiven          bool // on the command line
+	spoolRoot          string
+	controlSocket      string // "" is none
+	controlSocketGiven bool   // on the command line
+	procs              int    // 0: as many processors as there are
+	verbose            bool
+	agentOnly          bool
+	checkConfig        bool
+	ignored            []string // positional arguments; the original ignored them too
 }
 
 const about = `hacheck answers the health checks of load balancers, by default on port 3333: what operators say with
@@ -63,6 +66,7 @@ func parseOptions(args []string, env Env) (*options, error) {
 	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`, for more of them again; a\nbalancer that sends no service gets the answer for all")
 	f.StringVarP(&o.bind, "bind-address", "B", defaultBind, "answer on this `ADDRESS`; :: is IPv6 and IPv4")
 	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` with the overrides, made with mode 0750 if missing")
+	f.StringVar(&o.controlSocket, "control-socket", control.DefaultSocket, "commands of this host ask the daemon at `PATH`; '' is none")
 	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach; hacheck is one process that uses all of them (0, the default)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
 	f.BoolVarP(&o.agentOnly, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
@@ -83,6 +87,7 @@ func parseOptions(args []string, env Env) (*options, error) {
 	}
 	o.ignored = f.Args()
 	o.bindGiven = f.Changed("bind-address")
+	o.controlSocketGiven = f.Changed("control-socket")
 	if err := o.check(); err != nil {
 		return nil, &usageError{err}
 	}

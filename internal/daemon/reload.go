@@ -130,6 +130,11 @@ func (d *daemon) apply(c *config.Config) error {
 		file.close()
 		return err
 	}
+	if err := d.applyFleet(c); err != nil {
+		endpoints.rollback()
+		file.close()
+		return err
+	}
 	d.logs.apply(file, c.LogFormat)
 	d.http.deadline.setCheckTimeout(c.HealthcheckTimeout, d.http.Server)
 	settings := d.proxySettings(c)

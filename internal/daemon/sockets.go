@@ -33,6 +33,9 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 	have := map[uint16]bool{}
 	for _, s := range in.sockets {
 		port := socketPort(s)
+		if port == 0 { // a Unix socket, which answers no checks
+			continue
+		}
 		if !slices.Contains(ports, port) && !slices.Contains(httpNames, s.Name) {
 			continue
 		}
@@ -88,7 +91,7 @@ func (in *inheritedSockets) takeSocket(host string, port uint16, setting, addr s
 	var err error
 	for _, s := range in.sockets {
 		switch {
-		case socketPort(s) != port:
+		case socketPort(s) != port || port == 0:
 		case includes(host, s):
 			return in.use(s)
 		case s.Addr.(*net.TCPAddr).IP.IsUnspecified(): // it has a port, so it is a TCP address
@@ -96,6 +99,20 @@ func (in *inheritedSockets) takeSocket(host string, port uint16, setting, addr s
 		}
 	}
 	return nil, err
+}
+
+// takeUnixSocket uses the Unix socket with that path. Without one it returns nil.
+func (in *inheritedSockets) takeUnixSocket(path string) (*net.UnixListener, error) {
+	for _, s := range in.sockets {
+		if a, ok := s.Addr.(*net.UnixAddr); ok && a.Name == path {
+			ln, err := in.use(s)
+			if err != nil {
+				return nil, err
+			}
+			return ln.(*net.UnixListener), nil
+		}
+	}
+	return nil, nil
 }
 
 // includes reports whether host includes every address that s listens on. host is an address, 0.0.0.0 for all of IPv4,
@@ -139,6 +156,7 @@ func (in *inheritedSockets) unused() (addrs []string) {
 	return addrs
 }
 
+// socketPort returns the port of a TCP socket, 0 for a Unix socket.
 func socketPort(s *systemd.Socket) uint16 {
 	if a, ok := s.Addr.(*net.TCPAddr); ok {
 		return uint16(a.Port)

@@ -34,6 +34,7 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 	go func() {
 		var all sync.WaitGroup
 		all.Go(func() { d.services.Load().stop(endpoints) })
+		all.Go(func() { d.stopFleet(ctx) })
 		err := d.http.Shutdown(ctx)
 		all.Wait()
 		done <- err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"hacheck/internal/admin"
 	"hacheck/internal/cmdline"
 	"hacheck/internal/runner"
 )
@@ -17,8 +18,16 @@ import (
 var subcommands = map[string]func(args []string, env Env) int{
 	"aggregate": runAggregate,
 	"beacon":    runBeacon,
+	"fleet":     runFleet,
 	"run":       func(args []string, env Env) int { return runner.Run(args, runner.System(env.Version)) },
 	"firewall":  func(args []string, env Env) int { return runner.Firewall(args, runner.System(env.Version)) },
+}
+
+// runFleet is hacheck fleet. It is part of the operators' commands, which ask the daemon through the control socket.
+func runFleet(args []string, env Env) int {
+	e := admin.System(env.Version)
+	e.Stdout, e.Stderr = env.Stdout, env.Stderr
+	return admin.Fleet(args, e)
 }
 
 // parseSubcommand parses the command line of a subcommand. done means that the subcommand ends with code: the command

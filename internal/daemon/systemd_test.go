@@ -21,8 +21,11 @@ import (
 	"time"
 )
 
+// fileListener is a listener whose socket another process can have.
+type fileListener interface{ File() (*os.File, error) }
+
 // launchWithSockets starts the daemon as systemd does, with listening sockets, their names and env.
-func launchWithSockets(t *testing.T, sockets []*net.TCPListener, names string, env []string, args ...string) *process {
+func launchWithSockets(t *testing.T, sockets []fileListener, names string, env []string, args ...string) *process {
 	t.Helper()
 	return launch(t, func(c *exec.Cmd) {
 		for _, ln := range sockets {
@@ -82,7 +85,7 @@ func TestInheritedSockets(t *testing.T) {
 					args[i] = port(t, addr(a))
 				}
 			}
-			p := launchWithSockets(t, []*net.TCPListener{socket["A"], socket["B"]}, test.names, nil, args...)
+			p := launchWithSockets(t, []fileListener{socket["A"], socket["B"]}, test.names, nil, args...)
 			p.waitReady()
 			for _, name := range test.answers {
 				if i := slices.Index(p.addrs, addr(name)); i < 0 {
@@ -158,7 +161,7 @@ func TestSocketsAreNoWider(t *testing.T) {
 				writeFile(t, conf, "services: {web: {checks: [{type: tcp, port: 1}], "+strings.ReplaceAll(test.config, "PORT", n)+"}}\n")
 				args = append(args, "-c", conf)
 			}
-			p := launchWithSockets(t, []*net.TCPListener{ln}, name, nil, args...)
+			p := launchWithSockets(t, []fileListener{ln}, name, nil, args...)
 			if test.refused == "" {
 				p.waitReady()
 				if strings.Contains(p.log(), "nothing listens on") {
@@ -188,7 +191,7 @@ func TestSocketsByAddress(t *testing.T) {
 		text += fmt.Sprintf("  web%d: {checks: [{type: tcp, port: 1}], failure_code: %d, http_listen: '%s:%s'}\n", i, 551+i, host, n)
 	}
 	writeFile(t, conf, text)
-	p := launchWithSockets(t, []*net.TCPListener{first, second}, "a:b", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p := launchWithSockets(t, []fileListener{first, second}, "a:b", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
 	p.waitReady()
 	for i, host := range []string{"127.0.0.3", "127.0.0.2", "127.0.0.4"} {
 		r, err := (&http.Client{Timeout: testTimeout}).Get("http://" + net.JoinHostPort(host, n) + "/")
@@ -249,7 +252,7 @@ func TestInheritedServiceListener(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
 	with := "services: {web: {checks: [{type: tcp, port: " + port(t, ln.Addr().String()) + "}], http_listen: '" + ln.Addr().String() + "'}}\n"
 	writeFile(t, conf, with)
-	p := launchWithSockets(t, []*net.TCPListener{ln}, "web", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
+	p := launchWithSockets(t, []fileListener{ln}, "web", nil, "-c", conf, "-B", "127.0.0.1", "-p", "0")
 	p.waitReady()
 	ask := func() {
 		t.Helper()
@@ -308,7 +311,7 @@ func TestRestartsRefuseNothing(t *testing.T) {
 	ln := listenTCP(t)
 	spool := filepath.Join(t.TempDir(), "spool")
 	start := func() *process {
-		return launchWithSockets(t, []*net.TCPListener{ln}, "hacheck.socket", nil, "--spool-root", spool)
+		return launchWithSockets(t, []fileListener{ln}, "hacheck.socket", nil, "--spool-root", spool)
 	}
 	p := start()
 	p.waitReady()
@@ -425,7 +428,7 @@ func TestNotify(t *testing.T) {
 	config := "services: {web: {checks: [{type: script, command: " + script + "}]}}\n"
 	writeFile(t, conf, config)
 	ln := listenTCP(t)
-	p := launchWithSockets(t, []*net.TCPListener{ln}, "", []string{env, "WATCHDOG_USEC=60000000"}, "-c", conf)
+	p := launchWithSockets(t, []fileListener{ln}, "", []string{env, "WATCHDOG_USEC=60000000"}, "-c", conf)
 	if got := next(); got["READY"] != "1" || got["STATUS"] != "Answering on "+ln.Addr().String() {
 		t.Errorf("at the start it says %v", got)
 	}

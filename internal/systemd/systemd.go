@@ -86,7 +86,7 @@ func sockets(pid, fds, names string, self int) ([]*Socket, error) {
 		if i < len(name) && name[i] != "" {
 			s.Name = name[i]
 		}
-		// Listen finds out whether it is a listening TCP socket.
+		// Listen finds out whether it is a listening socket of a kind that this package knows.
 		ln, err := s.Listen()
 		if err != nil {
 			return nil, err
@@ -98,29 +98,30 @@ func sockets(pid, fds, names string, self int) ([]*Socket, error) {
 	return all, nil
 }
 
-// Sockets returns the listening TCP sockets that were handed over, in the manager's order.
+// Sockets returns the listening TCP and Unix sockets that were handed over, in the manager's order.
 func (m *Manager) Sockets() []*Socket { return m.sockets }
 
 // Watchdog returns the interval of the watchdog: the manager kills the process if Alive is not called for that long.
 // 0 is no watchdog.
 func (m *Manager) Watchdog() time.Duration { return m.watchdog }
 
-// Socket is a listening TCP socket that outlives this process: the manager holds it too. Connections wait in it while no
+// Socket is a listening TCP or Unix socket that outlives this process: the manager holds it too. Connections wait in it while no
 // process accepts them.
 type Socket struct {
 	Name string   // FileDescriptorName= of the socket unit, by default the unit's name; "unknown" without a name
-	Addr net.Addr // where it listens
+	Addr net.Addr // where it listens: *net.TCPAddr or *net.UnixAddr
 
 	fd int // a number and not an *os.File: only the listener that Listen returns shall be in the poller
 }
 
-// errNotListening means that a descriptor is no listening TCP socket.
-var errNotListening = errors.New("no listening TCP socket (ListenStream= with a port and Accept=no make one)")
+// errNotListening means that a descriptor is no listening socket for connections.
+var errNotListening = errors.New("no listening TCP or Unix socket (ListenStream= and Accept=no make one)")
 
 // Listen returns a new listener on the socket. After it is closed, connections that were not accepted wait for the next
-// listener, in this process or another one.
-func (s *Socket) Listen() (*net.TCPListener, error) {
-	fail := func(err error) (*net.TCPListener, error) {
+// listener, in this process or another one. The listener is a *net.TCPListener or a *net.UnixListener; the latter does
+// not remove its file, which is the manager's.
+func (s *Socket) Listen() (net.Listener, error) {
+	fail := func(err error) (net.Listener, error) {
 		return nil, fmt.Errorf("take over socket %s (descriptor %d): %w", s.Name, s.fd, err)
 	}
 	if listens, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil {
@@ -138,12 +139,12 @@ func (s *Socket) Listen() (*net.TCPListener, error) {
 	if err != nil {
 		return fail(err)
 	}
-	tcp, ok := ln.(*net.TCPListener)
-	if !ok {
-		_ = ln.Close()
-		return fail(errNotListening)
+	switch ln.Addr().(type) {
+	case *net.TCPAddr, *net.UnixAddr:
+		return ln, nil
 	}
-	return tcp, nil
+	_ = ln.Close()
+	return fail(errNotListening)
 }
 
 // Ready notifies the manager that the process answers, after a start or after Reloading. systemctl status shows status,

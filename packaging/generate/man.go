@@ -162,11 +162,11 @@ says what is wrong and starts nothing.
 .SH KEYS
 `)
 	for _, k := range config.Keys() {
-		given := k.Default
-		if given == "" {
-			given = "none"
-		}
-		fmt.Fprintf(&b, ".TP\n.B %s\n%s.\n%s.\nDefault: %s.\n", escape(k.Name), escapeLine(sentence(k.Doc)), escapeLine(sentence(k.Want)), escape(given))
+		b.WriteString(keyRoff(k))
+	}
+	b.WriteString(".SH FLEET\nThe mapping\n.B fleet\nhas these keys:\n")
+	for _, k := range config.FleetKeys() {
+		b.WriteString(keyRoff(k))
 	}
 	b.WriteString(text)
 	b.WriteString(".SH CHECKS\nThe types of check and their options, besides\n.BR type .\n")
@@ -185,6 +185,15 @@ says what is wrong and starts nothing.
 		}
 	}
 	return b.String()
+}
+
+// keyRoff is the paragraph about one key of the configuration.
+func keyRoff(k config.Key) string {
+	given := k.Default
+	if given == "" {
+		given = "none"
+	}
+	return fmt.Sprintf(".TP\n.B %s\n%s.\n%s.\nDefault: %s.\n", escape(k.Name), escapeLine(sentence(k.Doc)), escapeLine(sentence(k.Want)), escape(given))
 }
 
 func sentence(s string) string {

@@ -26,6 +26,13 @@ func configFile() string {
 			b.WriteString("# " + l + "\n")
 		}
 		fmt.Fprintf(&b, "#%s\n", strings.TrimRight(k.Name+": "+given, " "))
+		if k.Name == "fleet" {
+			b.WriteString(`#  etcd: [https://etcd1:2379, https://etcd2:2379, https://etcd3:2379]
+#  host: web17
+#  groups: [rack7]
+#  operators: [adm]
+`)
+		}
 		if k.Name == "services" {
 			b.WriteString(`#  web:
 #    checks:

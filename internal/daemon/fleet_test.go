@@ -1,0 +1,215 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"hacheck/internal/config"
+	"hacheck/internal/control"
+	"hacheck/test/servertest"
+)
+
+// fleetHost is a daemon in a fleet.
+type fleetHost struct {
+	*process
+	name, conf, socket, state, endpoint string
+}
+
+// startFleetHost starts a daemon as host of the fleet of an etcd. more are further lines of the section fleet.
+func startFleetHost(t *testing.T, endpoint, host string, more ...string) *fleetHost {
+	t.Helper()
+	dir := t.TempDir()
+	h := &fleetHost{
+		name: host, conf: filepath.Join(dir, "hacheck.yaml"), socket: filepath.Join(dir, "s"), state: filepath.Join(dir, "state"), endpoint: endpoint,
+	}
+	h.configure(t, h.state, more...)
+	h.process = startDaemon(t, "-c", h.conf, "--control-socket", h.socket)
+	return h
+}
+
+// configure writes the configuration of the host.
+func (h *fleetHost) configure(t *testing.T, state string, more ...string) {
+	t.Helper()
+	writeFile(t, h.conf, fmt.Sprintf("fleet:\n  etcd: [%s]\n  host: %s\n  lease: 5\n  state_dir: %s\n", h.endpoint, h.name, state)+strings.Join(more, ""))
+}
+
+func (h *fleetHost) reload(want string) {
+	h.t.Helper()
+	h.signal(syscall.SIGHUP)
+	h.waitForLog(regexp.MustCompile(want))
+}
+
+// An override for many hosts counts on every host for the next request after the command has returned, and until it is
+// lifted: also after a reload of another section fleet, and after one that fails.
+func TestFleetOfTwoDaemons(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	one, two := startFleetHost(t, etcd.URLs()[0], "web1"), startFleetHost(t, etcd.URLs()[0], "web2", "  groups: [rack7]\n")
+	set := func(scope, state string) {
+		t.Helper()
+		r := control.Request{Op: control.OpSet, Scopes: []string{scope}, Services: []string{"web"}, State: state, Reason: "new kernel", Timeout: 20}
+		if e := ask(t, one.socket, r); e.Code != 0 || e.Outcome == nil {
+			t.Fatalf("set for %s: %+v", scope, e)
+		}
+	}
+	lift := func(scope string) {
+		t.Helper()
+		if e := ask(t, two.socket, control.Request{Op: control.OpLift, Scopes: []string{scope}, Services: []string{"web"}, Timeout: 20}); e.Code != 0 {
+			t.Fatalf("lift for %s: %+v", scope, e)
+		}
+	}
+	set("all", "down")
+	for _, h := range []*fleetHost{one, two} {
+		if body := h.mustGet("/spool/web/0/", 503); !strings.Contains(body, "[fleet] new kernel") {
+			t.Errorf("%s answers %q", h.name, body)
+		}
+		h.waitForLog(regexp.MustCompile(`msg="override set" service=web state=down reason="new kernel" since=\S+ by=\S+ scope=all`))
+		if e := ask(t, h.socket, control.Request{Op: control.OpHeldDown, Services: []string{"web"}}); len(e.HeldDown) != 1 || e.HeldDown[0].Host != h.name {
+			t.Errorf("%s is held down by %+v", h.name, e.HeldDown)
+		}
+	}
+	one.waitForLog(regexp.MustCompile(`msg="an override for many hosts was set" scope=all service=web by=\S+ state=down reason="new kernel"`))
+
+	one.configure(t, one.state, "  groups: [rack8]\n")
+	one.reload(`msg="reloaded the configuration"`)
+	one.mustGet("/spool/web/0/", 503)
+	lift("all")
+	one.mustGet("/spool/web/0/", 200)
+	set("group:rack8", "drain")
+	one.mustGet("/spool/web/0/", 404)
+	two.mustGet("/spool/web/0/", 200)
+
+	// Another daemon uses that directory, so the old section stays in force.
+	one.configure(t, two.state)
+	one.reload(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*`)
+	one.mustGet("/spool/web/0/", 404)
+	waitUntil(t, "the fleet is connected again", func() bool {
+		e := ask(t, one.socket, control.Request{Op: control.OpReport})
+		return e.Code == 0 && e.Fleet.Connected && len(e.Fleet.Hosts) == 2
+	})
+	writeFile(t, one.conf, "")
+	one.reload(`level=WARN msg="the section fleet was added to the configuration or removed; restart hacheck`)
+	one.mustGet("/spool/web/0/", 404)
+
+	if keys := etcd.Ctl("get", "--prefix", "--keys-only", "/hacheck/present/"); !strings.Contains(keys, "web1") {
+		t.Errorf("present are %q", keys)
+	}
+	one.signal(syscall.SIGTERM)
+	one.wantExit(0)
+	if keys := etcd.Ctl("get", "--prefix", "--keys-only", "/hacheck/present/"); strings.Contains(keys, "web1") || !strings.Contains(keys, "web2") {
+		t.Errorf("after the end of web1 present are %q", keys)
+	}
+}
+
+// Without etcd the daemon starts with what it knows, answers, and says what it cannot do.
+func TestFleetWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	h := startFleetHost(t, etcd.URLs()[0], "web1", "  start_wait: 0\n")
+	r := control.Request{Op: control.OpSet, Scopes: []string{"host:web1"}, Services: []string{"web"}, State: "down", Timeout: 20}
+	waitUntil(t, "the override is set", func() bool { return ask(t, h.socket, r).Code == 0 })
+	etcd.Stop()
+	h.signal(syscall.SIGKILL)
+	h.exit()
+	h.process = startDaemon(t, "-c", h.conf, "--control-socket", h.socket)
+	h.mustGet("/spool/web/0/", 503)
+	r.Services, r.Timeout = []string{"db"}, 1
+	if e := ask(t, h.socket, r); e.Code != control.CodeUnavailable || e.Error == "" {
+		t.Errorf("set: %+v, want code %d", e, control.CodeUnavailable)
+	}
+	h.mustGet("/spool/db/0/", 200)
+	if e := ask(t, h.socket, control.Request{Op: control.OpLeave}); e.Code != 0 {
+		t.Errorf("leave, which needs no etcd: %+v", e)
+	}
+	h.mustGet("/spool/web/0/", 200)
+}
+
+func TestReadCredentials(t *testing.T) {
+	file := func(name, text string) string {
+		path := filepath.Join(t.TempDir(), name)
+		writeFile(t, path, text)
+		return path
+	}
+	base := config.Fleet{Endpoints: []string{"http://127.0.0.1:2379"}, Username: "hacheck"}
+	for _, text := range []string{"hunter2", "hunter2\n", "hunter2\r\nmore\n"} {
+		c := base
+		c.PasswordFile = file("password", text)
+		if login, err := readCredentials(&c); err != nil || login.Username != "hacheck" || login.Password != "hunter2" || login.TLS != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	c := base
+	c.Endpoints = []string{"https://etcd1:2379"}
+	if login, err := readCredentials(&c); err != nil || login.TLS == nil || login.TLS.InsecureSkipVerify {
+		t.Errorf("https: %v", err)
+	}
+	for name, change := range map[string]func(*config.Fleet){
+		"missing password":   func(f *config.Fleet) { f.PasswordFile = "/no/such/file" },
+		"empty password":     func(f *config.Fleet) { f.PasswordFile = file("empty", "\nhunter2") },
+		"directory":          func(f *config.Fleet) { f.PasswordFile = t.TempDir() },
+		"missing ca":         func(f *config.Fleet) { f.CAFile = "/no/such/file" },
+		"ca that is none":    func(f *config.Fleet) { f.CAFile = file("ca", "hunter2") },
+		"certificate unread": func(f *config.Fleet) { f.CertFile, f.KeyFile = file("cert", "hunter2"), file("key", "hunter2") },
+	} {
+		c := base
+		c.Endpoints = []string{"https://etcd1:2379"}
+		change(&c)
+		if _, err := readCredentials(&c); err == nil || !strings.Contains(err.Error(), "_file") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func TestFleetFileWarnings(t *testing.T) {
+	dir := t.TempDir()
+	password, key := filepath.Join(dir, "password"), filepath.Join(dir, "key")
+	writeFile(t, password, "hunter2")
+	writeFile(t, key, "hunter2")
+	if err := os.Chmod(key, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	warnAboutFleetFiles(slog.New(slog.NewTextHandler(&log, nil)), &config.Fleet{PasswordFile: password, KeyFile: key, CAFile: "/no/such/file"})
+	if n := strings.Count(log.String(), "may log in to etcd as this host"); n != 1 || !strings.Contains(log.String(), "key=password_file file="+password) {
+		t.Errorf("the log has %q", log.String())
+	}
+	log.Reset()
+	warnAboutFleetFiles(slog.New(slog.NewTextHandler(&log, nil)), nil)
+	if log.Len() > 0 {
+		t.Errorf("without a fleet: %q", log.String())
+	}
+}
+
+// Every setting but those that are read for each request needs a new connection.
+func TestNeedsNewConnection(t *testing.T) {
+	same := map[string]bool{"Operators": true, "FleetLock": true, "Insecure": true}
+	for i := range reflect.TypeFor[config.Fleet]().NumField() {
+		f := reflect.TypeFor[config.Fleet]().Field(i)
+		var a, b config.Fleet
+		field := reflect.ValueOf(&b).Elem().Field(i)
+		switch field.Kind() {
+		case reflect.String:
+			field.SetString("x")
+		case reflect.Bool:
+			field.SetBool(true)
+		case reflect.Int64:
+			field.SetInt(1)
+		case reflect.Slice:
+			field.Set(reflect.ValueOf([]string{"x"}))
+		case reflect.Map:
+			field.Set(reflect.ValueOf(map[string]bool{"web": true}))
+		default:
+			t.Fatalf("a field of another kind: %s", f.Name)
+		}
+		if got := needsNewConnection(a, b); got == same[f.Name] {
+			t.Errorf("%s: needsNewConnection is %v", f.Name, got)
+		}
+	}
+}
