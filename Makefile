@@ -19,17 +19,17 @@ TOOL     := go tool -modfile=tools/go.mod
 
 # Without cgo the commands start faster, run on every distribution, and do not depend on a C compiler. The go command uses
 # the profile in cmd/hacheck/default.pgo.
-build run demo bench: export CGO_ENABLED := 0
+build run demo demo-fleet bench: export CGO_ENABLED := 0
 
 # All files in a package have the time of the commit, so the same commit gives the same bytes.
 package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 package: export ARCHES  ?= amd64 arm64
 package: export FORMATS ?= deb rpm root
 
-.PHONY: help build run demo test lint vulncheck fuzz bench package golden clean
+.PHONY: help build run demo demo-fleet test broken-rules lint vulncheck fuzz bench package golden clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the commands into bin/
 	@mkdir -p $(BIN)
@@ -44,13 +44,19 @@ run: build ## build and run the daemon on 127.0.0.1:3333 with overrides in run/s
 demo: build ## show hacheck in a minute: HAProxy and two toy services on free ports; needs haproxy, no root
 	@go run ./demo -bin $(BIN)
 
+demo-fleet: build ## show three hosts that coordinate through etcd; needs haproxy and etcd, no root
+	@go run ./demo -fleet -bin $(BIN)
+
 # With the build tag "poison" the daemon overwrites each buffer after its request
 # (internal/proxy/fastpath/poison_on.go): a test then sees data that was not copied.
-test: ## install the servers that the tests need (as root), then run all tests under the race detector; HAPROXY=/path uses another HAProxy
+test: ## install the servers that the tests need (as root), then run all tests under the race detector; HAPROXY=/path uses another HAProxy, ETCD=/path another etcd
 	test/install.sh
 	@# Debian installs servers in sbin, which is not in the PATH of a user. The timeout of 30 minutes is for tests that hang:
 	@# on a slow machine a package needs more than the 10 minutes that are the default.
 	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison -timeout 30m ./...
+
+broken-rules: ## break one rule of the fleet after the other, and fail unless its tests notice; needs etcd
+	go test -tags brokenrules -count=1 -v -timeout 30m -run TestBrokenRules ./test
 
 lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and FreeBSD
 	$(TOOL) golangci-lint run ./...

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,20 +33,18 @@ const (
 // cluster is all servers of the demo and the requests to them.
 type cluster struct {
 	dir      string // the temporary directory
-	services [2]*service
+	services []*service
 
-	hacheckAddr string
-	lbAddr      string // address of HAProxy
-	lbSocket    string // its stats socket
-	path        string // PATH for the commands
-	processes   []*process
-	load        *load
-	client      *http.Client // for the pages of hacheck
+	lbAddr    string // address of HAProxy
+	lbSocket  string // its stats socket
+	etcd      *process
+	processes []*process
+	load      *load
+	client    *http.Client // for the pages of hacheck
 }
 
-// haproxyConf is the configuration of HAProxy. The servers have the names of the services, so that one line sets the
-// check URL of both. The check interval is shorter than on a real host, to keep the demo short. There are no retries,
-// so that every failed request is counted.
+// haproxyConf is the configuration of HAProxy. The check interval is shorter than on a real host, to keep the demo short.
+// There are no retries, so that every failed request is counted.
 const haproxyConf = `
 global
     node lb1
@@ -61,22 +60,21 @@ defaults
 listen web
     bind %[2]s
     option httpchk
-    http-check send meth GET uri-lf /http/%%[srv_name]/0/status
+    http-check send meth GET uri-lf %[3]s
     http-check send-state
     http-check disable-on-404
-    default-server check addr %[3]s port %[4]s inter 500ms rise 1 fall 1
+    default-server inter 500ms rise 1 fall 1
     use-server web1 if { path /download }
-    server web1 %[5]s
-    server web2 %[6]s
-`
+%[4]s`
 
-// startCluster starts the services, hacheck, HAProxy and the requests, and returns when all servers answer. The caller
-// must call stop.
-func startCluster(ctx context.Context, dir, commands, haproxy string) (*cluster, error) {
+// startCluster starts all servers with start and then the requests. It returns when all servers answer. The caller must
+// call stop.
+func startCluster(ctx context.Context, dir string, start func(*cluster) error) (*cluster, error) {
 	var err error
 	for range startTries {
 		c := &cluster{dir: dir, client: &http.Client{Timeout: requestTimeout}}
-		if err = c.startAll(ctx, commands, haproxy); err == nil {
+		if err = start(c); err == nil {
+			c.load = startLoad(ctx, "http://"+c.lbAddr)
 			return c, nil
 		}
 		c.stop()
@@ -87,54 +85,87 @@ func startCluster(ctx context.Context, dir, commands, haproxy string) (*cluster,
 	return nil, err
 }
 
-func (c *cluster) startAll(ctx context.Context, commands, haproxy string) error {
-	for i := range c.services {
-		addr, err := freeAddr()
-		if err != nil {
-			return err
-		}
-		c.services[i] = &service{name: fmt.Sprintf("web%d", i+1), addr: addr}
-		if err := c.services[i].start(); err != nil {
+// startPair starts two services, one hacheck for both, and HAProxy.
+func (c *cluster) startPair(ctx context.Context, commands, haproxy string) error {
+	for _, name := range []string{"web1", "web2"} {
+		if err := c.startService(name, name); err != nil {
 			return err
 		}
 	}
-
-	var err error
-	if c.hacheckAddr, err = freeAddr(); err != nil {
+	// Without a control socket the commands ask no other hacheck of this machine.
+	host := hacheckHost{dir: c.dir, arguments: []string{"--control-socket", ""}, options: []string{"--control-socket", ""}}
+	if err := c.startHacheck(ctx, commands, &host, c.services...); err != nil {
 		return err
 	}
-	host, port, err := net.SplitHostPort(c.hacheckAddr)
+	// The servers in HAProxy have the names of the services, so that one line sets the check URL of both.
+	return c.startHAProxy(ctx, haproxy, "/http/%[srv_name]/0/status")
+}
+
+// startService starts a service on a free port. name is its name in HAProxy, key the one in hacheck.
+func (c *cluster) startService(name, key string) error {
+	addr, err := freeAddr()
 	if err != nil {
 		return err
 	}
-	spool := filepath.Join(c.dir, "spool")
-	if err := c.start(filepath.Join(commands, "hacheck"), "-B", host, "-p", port, "--spool-root", spool); err != nil {
-		return err
-	}
-	if err := c.waitReady(ctx, func() error { _, err := c.report(ctx, "web1"); return err }); err != nil {
-		return err
-	}
+	s := &service{name: name, key: key, addr: addr}
+	c.services = append(c.services, s)
+	return s.start()
+}
 
+// hacheckHost says how a hacheck and the commands of its host are started.
+type hacheckHost struct {
+	dir       string   // of the spool and of the scripts
+	arguments []string // further ones of the daemon
+	options   []string // further ones of the commands
+	scripts   []string // further ones, by name and text in turn
+}
+
+// startHacheck starts a hacheck that checks the services, and writes the scripts for the commands of its host.
+func (c *cluster) startHacheck(ctx context.Context, commands string, h *hacheckHost, services ...*service) error {
+	addr, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	spool := filepath.Join(h.dir, "spool")
+	if err := c.start(filepath.Join(commands, "hacheck"), append([]string{"-B", host, "-p", port, "--spool-root", spool}, h.arguments...)...); err != nil {
+		return err
+	}
+	path, err := h.writeScripts(commands, append([]string{"--spool-root", spool, "-p", addr}, h.options...))
+	if err != nil {
+		return err
+	}
+	for _, s := range services {
+		s.hacheckAddr, s.path = addr, path
+	}
+	return c.waitReady(ctx, func() error { _, err := c.report(ctx, services[0]); return err })
+}
+
+// startHAProxy starts an HAProxy before all services. uri is the format of its check URL.
+func (c *cluster) startHAProxy(ctx context.Context, haproxy, uri string) (err error) {
 	if c.lbAddr, err = freeAddr(); err != nil {
 		return err
 	}
+	var servers strings.Builder
+	for _, s := range c.services {
+		host, port, err := net.SplitHostPort(s.hacheckAddr)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&servers, "    server %s %s check addr %s port %s\n", s.name, s.addr, host, port)
+	}
 	c.lbSocket = filepath.Join(c.dir, "haproxy.sock")
 	conf := filepath.Join(c.dir, "haproxy.cfg")
-	text := fmt.Sprintf(haproxyConf, c.lbSocket, c.lbAddr, host, port, c.services[0].addr, c.services[1].addr)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, haproxyConf, c.lbSocket, c.lbAddr, uri, servers.String()), 0o600); err != nil {
 		return err
 	}
 	if err := c.start(haproxy, "-db", "-f", conf); err != nil {
 		return err
 	}
-	if err := c.waitReady(ctx, func() error { _, err := c.servers(); return err }); err != nil {
-		return err
-	}
-	if err := c.writeWrappers(commands, spool); err != nil {
-		return err
-	}
-	c.load = startLoad(ctx, "http://"+c.lbAddr)
-	return nil
+	return c.waitReady(ctx, func() error { _, err := c.servers(); return err })
 }
 
 // stop ends everything. The requests end first, so that none is lost.
@@ -146,28 +177,32 @@ func (c *cluster) stop() {
 		c.processes[i].stop()
 	}
 	for _, t := range c.services {
-		if t != nil {
-			t.stop()
-		}
+		t.stop()
 	}
 	c.client.CloseIdleConnections()
 }
 
-// writeWrappers writes scripts that call the commands with the spool directory and the port of this hacheck, and puts
-// them first in the PATH.
-func (c *cluster) writeWrappers(commands, spool string) error {
-	dir := filepath.Join(c.dir, "bin")
+// writeScripts writes scripts that call the commands with the options of this host. It returns a PATH that has them
+// first.
+func (h *hacheckHost) writeScripts(commands string, options []string) (path string, err error) {
+	dir := filepath.Join(h.dir, "bin")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return "", err
 	}
+	var quoted strings.Builder
+	for _, o := range options {
+		quoted.WriteString(" " + shellQuote(o))
+	}
+	scripts := h.scripts
 	for _, name := range []string{"hadown", "haup", "hastatus"} {
-		script := fmt.Sprintf("#!/bin/sh\nexec %s \"$@\" --spool-root %s -p %s\n", shellQuote(filepath.Join(commands, name)), shellQuote(spool), c.hacheckAddr)
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o700); err != nil {
-			return err
+		scripts = append(scripts, name, fmt.Sprintf("exec %s \"$@\"%s", shellQuote(filepath.Join(commands, name)), &quoted))
+	}
+	for pair := range slices.Chunk(scripts, 2) {
+		if err := os.WriteFile(filepath.Join(dir, pair[0]), []byte("#!/bin/sh\n"+pair[1]+"\n"), 0o700); err != nil {
+			return "", err
 		}
 	}
-	c.path = dir + string(os.PathListSeparator) + os.Getenv("PATH")
-	return nil
+	return dir + string(os.PathListSeparator) + os.Getenv("PATH"), nil
 }
 
 // shellQuote returns text quoted as one word for a shell.
@@ -233,8 +268,21 @@ func (c *cluster) servers() (map[string]lbServer, error) {
 // itself a balancer, and hadown --wait would wait for it.
 //
 // The page for one service is always current. The page for all services is renewed once a second at most.
-func (c *cluster) report(ctx context.Context, service string) (*balancer.Report, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.hacheckAddr+"/balancers?service="+service, http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
+func (c *cluster) report(ctx context.Context, s *service) (*balancer.Report, error) {
+	page, err := c.get(ctx, "http://"+s.hacheckAddr+"/balancers?service="+s.key)
+	if err != nil {
+		return nil, err
+	}
+	var r balancer.Report
+	if err := json.Unmarshal(page, &r); err != nil {
+		return nil, fmt.Errorf("read hacheck's /balancers: %w", err)
+	}
+	return &r, nil
+}
+
+// get returns the page of a server. It returns an error unless the answer is 200.
+func (c *cluster) get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody) //nolint:gosec // 127.0.0.1 and a port that the demo has chosen
 	if err != nil {
 		return nil, err
 	}
@@ -244,11 +292,7 @@ func (c *cluster) report(ctx context.Context, service string) (*balancer.Report,
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("hacheck's /balancers: %s", resp.Status)
+		return nil, fmt.Errorf("%s: %s", url, resp.Status)
 	}
-	var r balancer.Report
-	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil {
-		return nil, fmt.Errorf("read hacheck's /balancers: %w", err)
-	}
-	return &r, nil
+	return io.ReadAll(resp.Body)
 }

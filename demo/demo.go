@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,7 @@ type serviceView struct {
 	reported string          // the state in the last check of HAProxy that hacheck received
 	answer   balancer.Answer // to that check
 	printed  string          // the state that was last printed
+	uptime   float64         // of its hacheck, in seconds
 	counts   []count         // within rateWindow, the oldest first
 }
 
@@ -61,9 +63,9 @@ func (v *serviceView) rate() int {
 
 // update records the state of the service at a time.
 func (v *serviceView) update(now time.Time, lb lbServer, report *balancer.Report) {
-	v.lb = lb
+	v.lb, v.uptime = lb, report.Uptime
 	for _, b := range report.Balancers {
-		if b.Service == v.name {
+		if b.Service == v.key {
 			v.reported, v.answer = b.State, b.Last
 		}
 	}
@@ -78,17 +80,18 @@ type demo struct {
 	*cluster
 	*screen
 	pace  float64
-	views [2]*serviceView
+	views []*serviceView
 	lines chan string // the output of commands
 
-	printedStates [2]string    // the states in the table that was printed last, if no table is drawn
+	mostOut       int          // servers that were not UP at once
+	printedStates []string     // the states in the table that was printed last, if no table is drawn
 	downloadDone  <-chan error // receives nil when the download is complete
 }
 
 func newDemo(c *cluster, s *screen, pace float64) *demo {
 	d := &demo{cluster: c, screen: s, pace: pace, lines: make(chan string)}
-	for i, t := range c.services {
-		d.views[i] = &serviceView{service: t}
+	for _, t := range c.services {
+		d.views = append(d.views, &serviceView{service: t})
 	}
 	return d
 }
@@ -109,7 +112,7 @@ func (d *demo) run(ctx context.Context) error {
 	d.paragraph("", "Two toy services, web1 and web2, a HAProxy before them, and a hacheck that HAProxy asks about both: "+
 		"all on 127.0.0.1, and gone at the end. All the time 40 requests a second go through HAProxy. "+
 		"The commands are run as they stand, with --spool-root and -p behind them, which a real host does not need.")
-	if err := d.waitState(ctx, up, 5); err != nil {
+	if err := d.waitStates(ctx, 5, up, up); err != nil {
 		return err
 	}
 	for _, st := range []step{
@@ -144,7 +147,8 @@ func (d *demo) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.summarize()
+	return d.summarize("web1 was taken out twice and replaced once",
+		"README.md (hacheck beside your own HAProxy), docs/operating.md, bin/hadown --help.")
 }
 
 // runStep runs one step.
@@ -167,7 +171,7 @@ func (d *demo) runStep(ctx context.Context, st step) error {
 	if err := d.waitExit(ctx, c, st.command, st.exit); err != nil {
 		return err
 	}
-	return d.waitState(ctx, st.web1, st.pause)
+	return d.waitStates(ctx, st.pause, st.web1, up)
 }
 
 // explain prints what the next command does.
@@ -182,7 +186,7 @@ func (d *demo) startCommand(ctx context.Context, command string) (*command, erro
 	if err := d.sleep(ctx, 2); err != nil {
 		return nil, err
 	}
-	return d.runShell(ctx, command, d.lines)
+	return d.runShell(ctx, d.services[0].path, command, "", d.lines)
 }
 
 // waitExit waits for the end of a command. It returns an error for another exit code.
@@ -196,19 +200,39 @@ func (d *demo) waitExit(ctx context.Context, c *command, command string, exit in
 	return nil
 }
 
-// waitState waits until HAProxy has web1 in a state and web2 UP, then pauses.
-func (d *demo) waitState(ctx context.Context, web1 string, hold float64) error {
-	if err := d.waitUntil(ctx, "web1 "+web1+" and web2 UP", func() bool { return d.views[0].hasSettled(web1) && d.views[1].hasSettled(up) }); err != nil {
+// waitStates waits until HAProxy has the servers in these states, then pauses.
+func (d *demo) waitStates(ctx context.Context, hold float64, states ...string) error {
+	var want []string
+	for i, s := range states {
+		want = append(want, d.views[i].name+" "+s)
+	}
+	if err := d.waitUntil(ctx, strings.Join(want, " and "), func() bool {
+		for i, s := range states {
+			if !d.views[i].hasSettled(s) {
+				return false
+			}
+		}
+		return true
+	}); err != nil {
 		return err
 	}
 	if err := d.sleep(ctx, hold); err != nil {
 		return err
 	}
-	if states := [2]string{d.views[0].lb.state, d.views[1].lb.state}; !d.live && states != d.printedStates {
+	states = d.states()
+	if !d.live && !slices.Equal(states, d.printedStates) {
 		d.print(d.table()...)
 		d.printedStates = states
 	}
 	return nil
+}
+
+// states returns the states of the servers in HAProxy.
+func (d *demo) states() (states []string) {
+	for _, v := range d.views {
+		states = append(states, v.lb.state)
+	}
+	return states
 }
 
 // startDownload begins a download from web1.
@@ -219,7 +243,7 @@ func (d *demo) startDownload(ctx context.Context) (err error) {
 
 // watchDrain shows the drain of web1, then ends the download.
 func (d *demo) watchDrain(ctx context.Context) error {
-	if err := d.waitState(ctx, nolb, 3); err != nil {
+	if err := d.waitStates(ctx, 3, nolb, up); err != nil {
 		return err
 	}
 	d.explain("Meanwhile, in another terminal: what is going on?")
@@ -253,16 +277,17 @@ func (d *demo) restartWeb1(context.Context) error {
 	return d.services[0].start()
 }
 
-// summarize stops the requests and prints their number. It returns an error if a request was lost.
-func (d *demo) summarize() error {
+// summarize stops the requests and prints their number, what happened meanwhile, and what to read next. It returns an
+// error if a request was lost.
+func (d *demo) summarize(meanwhile, next string) error {
 	d.load.stop()
 	d.finish()
 	answered, lost := d.load.answered.Load(), d.load.lost.Load()
 	if lost > 0 {
 		return fmt.Errorf("%d of %d requests lost, the first: %w%s", lost, answered+lost, d.load.firstLoss(), d.logs())
 	}
-	d.print(nil, line{{fmt.Sprintf("%d requests, 0 lost, while web1 was taken out twice and replaced once.", answered), bold}})
-	d.paragraph("", "Next: README.md (hacheck beside your own HAProxy), docs/operating.md, bin/hadown --help.")
+	d.print(nil, line{{fmt.Sprintf("%d requests, 0 lost, while %s.", answered, meanwhile), bold}})
+	d.paragraph("", "Next: "+next)
 	return d.err
 }
 
@@ -317,8 +342,12 @@ func (d *demo) poll(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("ask HAProxy: %w", err), errors.New(d.logs()))
 	}
+	out := 0
 	for _, v := range d.views {
-		report, err := d.report(ctx, v.name)
+		if err := v.restartIfRequested(); err != nil {
+			return err
+		}
+		report, err := d.report(ctx, v.service)
 		if err != nil {
 			return errors.Join(fmt.Errorf("ask hacheck: %w", err), errors.New(d.logs()))
 		}
@@ -327,7 +356,11 @@ func (d *demo) poll(ctx context.Context) error {
 			d.print(line{{"  HAProxy has ", plain}, {v.name + " " + v.lb.state, stateStyle(v.lb.state)}, {fmt.Sprintf(": hacheck has answered %s", answerText(v.answer)), plain}})
 		}
 		v.printed = v.lb.state
+		if v.lb.state != up {
+			out++
+		}
 	}
+	d.mostOut = max(d.mostOut, out)
 	d.draw(d.table()...)
 	return nil
 }

@@ -2,7 +2,10 @@
 // hacheck that HAProxy asks. It takes one service out, drains it, replaces it and brings it back, while requests go on
 // and none is lost. Everything runs on free ports of 127.0.0.1, needs no root, and is removed at the end.
 //
+// With -fleet it shows three hosts, each with a hacheck of its own, that coordinate through an etcd.
+//
 //	make demo                  # on a terminal a table is drawn in place
+//	make demo-fleet            # needs etcd, too; docs/demo-fleet.txt is a recording
 //	make demo DEMO_PACE=0      # without pauses
 //	make demo | cat            # plain lines; docs/demo.txt is a recording
 //
@@ -21,6 +24,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -68,6 +72,8 @@ func run(ctx context.Context) (err error) {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	bin := flags.String("bin", "bin", "`directory` of the commands")
 	haproxy := flags.String("haproxy", cmp.Or(os.Getenv("HAPROXY"), "haproxy"), "HAProxy's `program`; by default $HAPROXY, or the installed haproxy")
+	fleet := flags.Bool("fleet", false, "show three hosts that coordinate through etcd")
+	etcd := flags.String("etcd", cmp.Or(os.Getenv("ETCD"), "etcd"), "etcd's `program` for -fleet; by default $ETCD, or the installed etcd")
 	pace := flags.String("pace", os.Getenv("DEMO_PACE"), "a `factor` for the pauses in which one reads: 0 for none; by default $DEMO_PACE, or 1")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -87,9 +93,15 @@ func run(ctx context.Context) (err error) {
 		return errUsage
 	}
 
-	program, err := findHAProxy(*haproxy)
+	balancer, err := findServer(*haproxy, "HAProxy 2.2 or later", "haproxy")
 	if err != nil {
 		return err
+	}
+	var store string
+	if *fleet {
+		if store, err = findServer(*etcd, "etcd 3.4 or later", "etcd-server"); err != nil {
+			return err
+		}
 	}
 	commands, err := filepath.Abs(*bin)
 	if err != nil {
@@ -104,14 +116,18 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	c, err := startCluster(ctx, dir, commands, program)
+	start, show := func(c *cluster) error { return c.startPair(ctx, commands, balancer) }, (*demo).run
+	if *fleet {
+		start, show = func(c *cluster) error { return c.startFleet(ctx, commands, balancer, store) }, (*demo).runFleet
+	}
+	c, err := startCluster(ctx, dir, start)
 	if err != nil {
 		return exitCause(ctx, err)
 	}
 	defer c.stop()
 	screen := newScreen(os.Stdout)
 	defer screen.finish()
-	return exitCause(ctx, newDemo(c, screen, factor).run(ctx))
+	return exitCause(ctx, show(newDemo(c, screen, factor), ctx))
 }
 
 // exitCause returns why the demo ends: the signal or the timeout, and not an error that follows from it.
@@ -125,9 +141,9 @@ func exitCause(ctx context.Context, err error) error {
 	return err
 }
 
-// findHAProxy returns the path of HAProxy. Debian installs servers in sbin, which is not in the PATH of an unprivileged
-// user.
-func findHAProxy(name string) (string, error) {
+// findServer returns the path of a server. what describes the server for an error, debianPackage has it. Debian installs
+// servers in sbin, which is not in the PATH of an unprivileged user.
+func findServer(name, what, debianPackage string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
@@ -136,5 +152,6 @@ func findHAProxy(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed, and the demo needs HAProxy 2.2 or later: apt-get install haproxy (or dnf, apk, brew install haproxy)", name)
+	return "", fmt.Errorf("%s is not installed, and the demo needs %s: apt-get install %[3]s (or dnf, apk, brew install %[4]s)",
+		name, what, debianPackage, strings.TrimSuffix(debianPackage, "-server"))
 }

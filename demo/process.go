@@ -109,10 +109,11 @@ func (c *command) ended() bool {
 	}
 }
 
-// runShell starts a command line in a shell. It sends the lines of its output to lines; the caller must receive them.
-func (c *cluster) runShell(ctx context.Context, commandLine string, lines chan<- string) (*command, error) {
+// runShell starts a command line in a shell with that PATH. It sends the lines of its output to lines, each after the
+// prefix; the caller must receive them.
+func (c *cluster) runShell(ctx context.Context, path, commandLine, prefix string, lines chan<- string) (*command, error) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", commandLine) //nolint:gosec // the lines are constants of this program, shown as they are typed
-	cmd.Env = append(os.Environ(), "PATH="+c.path)
+	cmd.Env = append(os.Environ(), "PATH="+path)
 	cmd.Dir = c.dir
 	cmd.SysProcAttr = ownProcessGroup()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -131,7 +132,7 @@ func (c *cluster) runShell(ctx context.Context, commandLine string, lines chan<-
 		printed := bufio.NewScanner(out)
 		for printed.Scan() {
 			select {
-			case lines <- printed.Text():
+			case lines <- prefix + printed.Text():
 			case <-ctx.Done():
 			}
 		}

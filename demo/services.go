@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,12 +27,18 @@ const (
 
 // service is a small HTTP service.
 type service struct {
-	name     string
+	name     string // in HAProxy
+	key      string // in hacheck
 	addr     string
 	answered atomic.Int64 // requests without checks
 	srv      *http.Server
 	served   chan struct{}
 	finish   chan struct{} // when closed, downloads end
+
+	hacheckAddr string // of the hacheck that checks it
+	path        string // PATH for the commands of its host
+	restartFile string // exists while the script "restart" waits; "" without that script
+	restarts    int
 }
 
 // start serves until stop is called.
@@ -62,6 +70,22 @@ func (t *service) stop() {
 		<-t.served
 		t.srv = nil
 	}
+}
+
+// restartIfRequested restarts the service if the script "restart" waits for it.
+func (t *service) restartIfRequested() error {
+	if t.restartFile == "" {
+		return nil
+	}
+	if _, err := os.Stat(t.restartFile); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	t.stop()
+	if err := t.start(); err != nil {
+		return err
+	}
+	t.restarts++
+	return os.Remove(t.restartFile)
 }
 
 // download sends chunks until finish is closed.

@@ -120,7 +120,11 @@ func newDaemon(t testing.TB, ip string, port int, spool string) *daemon {
 func (d *daemon) launch(program string, args ...string) {
 	d.t.Helper()
 	ip, port, _ := net.SplitHostPort(d.addr)
-	d.process = start(d.t, program, append([]string{"-B", ip, "-p", port, "--spool-root", d.spool}, args...)...)
+	options := []string{"-B", ip, "-p", port, "--spool-root", d.spool}
+	if program == bin(d.t, "hacheck") && !slices.Contains(args, "--control-socket") {
+		options = append(options, "--control-socket", "") // not the one of this machine
+	}
+	d.process = start(d.t, program, append(options, args...)...)
 	d.waitReady(d.t, d.addr)
 }
 
@@ -164,13 +168,16 @@ func (d *daemon) mustRun(name string, args ...string) string {
 	return out
 }
 
-// run runs a command on the daemon's spool directory and returns its output. It adds -p if args have none, so that
-// the command does not ask a daemon at the default port.
+// run runs a command on the daemon's spool directory and returns its output. It adds -p and --control-socket if args have
+// none, so that the command does not ask a daemon of this machine.
 func (d *daemon) run(name string, args ...string) (string, error) {
 	d.t.Helper()
 	args = append(args, "--spool-root", d.spool)
 	if !slices.Contains(args, "-p") {
 		args = append(args, "-p", strconv.Itoa(d.port))
+	}
+	if !slices.Contains(args, "--control-socket") {
+		args = append(args, "--control-socket", "")
 	}
 	out, err := exec.Command(bin(d.t, name), args...).CombinedOutput()
 	return string(out), err

@@ -19,8 +19,11 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// recording is the demo as README.md shows it.
-const recording = "../docs/demo.txt"
+// The demos as README.md and docs/fleet.md show them.
+const (
+	recording      = "../docs/demo.txt"
+	fleetRecording = "../docs/demo-fleet.txt"
+)
 
 var demoBuilt struct {
 	once sync.Once
@@ -93,19 +96,7 @@ func demoProcesses(t *testing.T, tmp string) []string {
 // output must match docs/demo.txt except for numbers. With -update it records docs/demo.txt, at a pace for viewers.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	pace := "0"
-	if *update {
-		pace = "1"
-	}
-	cmd, tmp := demoCommand(t, "-pace", pace)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil || stderr.Len() > 0 {
-		t.Fatalf("%v, want exit 0 and nothing on stderr\n%s\n%s", err, &stderr, out)
-	}
-	expectNothingLeft(t, tmp)
-	text := string(out)
+	text := runDemo(t, recording)
 
 	var states []string
 	for _, m := range regexp.MustCompile(`(?m)^  HAProxy has (.*): `).FindAllStringSubmatch(text, -1) {
@@ -114,8 +105,7 @@ func TestDemo(t *testing.T) {
 	if diff := cmp.Diff([]string{"web1 DOWN", "web1 UP", "web1 NOLB", "web1 DOWN", "web1 UP"}, states); diff != "" {
 		t.Errorf("what HAProxy made of it (-want +got):\n%s", diff)
 	}
-	rest := text
-	for _, key := range []string{
+	rest := expectInOrder(t, text,
 		"$ hadown web1 -r 'kernel upgrade'\n",
 		"  HAProxy has web1 DOWN: hacheck has answered 503, down\n",
 		"DOWN\tinf\tweb1\tkernel upgrade\n",
@@ -128,35 +118,94 @@ func TestDemo(t *testing.T) {
 		"$ haup web1 --wait\n",
 		"web1: up with 1 balancer after ",
 		" requests, 0 lost, while web1 was taken out twice and replaced once.\n",
-	} {
+	)
+	expectPages(t, rest)
+	if diff := cmp.Diff(withoutNumbers(readFile(t, recording)), withoutNumbers(text)); diff != "" {
+		t.Errorf("%s is not what the demo prints; go test ./test -run TestDemo -update records it anew (-want +got):\n%s", recording, diff)
+	}
+}
+
+// runDemo runs a demo and returns its output. No request may be lost, and nothing may be left. With -update it records
+// the demo in a file, at a pace for viewers.
+func runDemo(t *testing.T, file string, args ...string) string {
+	t.Helper()
+	pace := "0"
+	if *update {
+		pace = "1"
+	}
+	cmd, tmp := demoCommand(t, append(args, "-pace", pace)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.Len() > 0 {
+		t.Fatalf("%v, want exit 0 and nothing on stderr\n%s\n%s", err, &stderr, out)
+	}
+	expectNothingLeft(t, tmp)
+	if lost := regexp.MustCompile(`[1-9][0-9]* lost`).FindString(string(out)); lost != "" {
+		t.Errorf("%s:\n%s", lost, out)
+	}
+	if *update {
+		// A directory of this test's is no help to the reader.
+		if err := os.WriteFile(file, bytes.ReplaceAll(out, []byte(tmp), []byte("/tmp")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return string(out)
+}
+
+// expectInOrder fails the test unless text contains the keys in this order. It returns the text after the last one.
+func expectInOrder(t *testing.T, text string, keys ...string) (rest string) {
+	t.Helper()
+	rest = text
+	for _, key := range keys {
 		_, after, found := strings.Cut(rest, key)
 		if !found {
 			t.Fatalf("no %q, or not in its place:\n%s", key, text)
 		}
 		rest = after
 	}
-	if lost := regexp.MustCompile(`[1-9][0-9]* lost`).FindString(text); lost != "" {
-		t.Errorf("%s:\n%s", lost, text)
-	}
-	for _, page := range regexp.MustCompile(`[\w/]+\.md`).FindAllString(rest, -1) {
+	return rest
+}
+
+// expectPages fails the test unless the pages that text names exist.
+func expectPages(t *testing.T, text string) {
+	t.Helper()
+	for _, page := range regexp.MustCompile(`[\w/]+\.md`).FindAllString(text, -1) {
 		if _, err := os.Stat(filepath.Join("..", page)); err != nil {
 			t.Errorf("to be read next: %v", err)
 		}
 	}
+}
 
-	if *update {
-		// A directory of this test's is no help to the reader.
-		text = strings.ReplaceAll(text, tmp, "/tmp")
-		if err := os.WriteFile(recording, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+// TestDemoFleet runs the demo of a fleet, which fails if one of its claims does not hold. It must say and run the same
+// as docs/demo-fleet.txt. The output of its commands depends on which of several hosts is first.
+func TestDemoFleet(t *testing.T) {
+	t.Parallel()
+	text := runDemo(t, fleetRecording, "-fleet")
+	rest := expectInOrder(t, text,
+		"web1, web2 $ hadown --safe web ",
+		"nothing was changed: web: 1 of 3 hosts is out and the budget is 1: web",
+		"web3 $ hastatus --fleet\n",
+		" $ haup --wait web\n",
+		"web1, web2, web3 $ hadown --safe --wait-turn --drain --wait web ",
+		"web1 $ hadown --safe web ",
+		"nothing was changed: ",
+		"web1 $ hadown web ",
+		"  HAProxy has web1 DOWN: hacheck has answered 503, down\n",
+		"  HAProxy has web1 UP: hacheck has answered 200\n",
+		" requests, 0 lost, while three hosts were restarted",
+	)
+	expectPages(t, rest)
+	said := func(text string) (lines []string) {
+		for line := range strings.Lines(text) {
+			if regexp.MustCompile(`^(# |web[\d, web]* \$ )`).MatchString(line) {
+				lines = append(lines, regexp.MustCompile(`^web[12] \$ haup`).ReplaceAllString(line, "web $$ haup"))
+			}
 		}
+		return lines
 	}
-	want, err := os.ReadFile(recording)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(withoutNumbers(string(want)), withoutNumbers(text)); diff != "" {
-		t.Errorf("%s is not what the demo prints; go test ./test -run TestDemo -update records it anew (-want +got):\n%s", recording, diff)
+	if diff := cmp.Diff(said(readFile(t, fleetRecording)), said(text)); diff != "" {
+		t.Errorf("%s is not what the demo prints; go test ./test -run TestDemoFleet -update records it anew (-want +got):\n%s", fleetRecording, diff)
 	}
 }
 
@@ -200,6 +249,8 @@ func TestDemoRejectsInvalidUse(t *testing.T) {
 	}{
 		{"no HAProxy", []string{"-haproxy", "no-such-haproxy"}, 1, "demo: no-such-haproxy is not installed, and the demo needs HAProxy 2.2 or later: apt-get install haproxy (or dnf, apk, brew install haproxy)\n"},
 		{"no commands", []string{"-bin", "no-such-directory"}, 1, "demo: there is no hacheck in no-such-directory: make build\n"},
+		{"no etcd", []string{"-fleet", "-etcd", "no-such-etcd"}, 1, "demo: no-such-etcd is not installed, and the demo needs etcd 3.4 or later: apt-get install etcd-server (or dnf, apk, brew install etcd)\n"},
+		{"no etcd that works", []string{"-fleet", "-etcd", "false"}, 1, "demo: false ended at its start: it printed nothing\n"},
 		{"no HAProxy that works", []string{"-haproxy", "false"}, 1, "demo: false ended at its start: it printed nothing\n"},
 		{"no pace", []string{"-pace", "fast"}, 2, "demo: -pace and DEMO_PACE are a number from 0 to 10, not \"fast\"\n"},
 		{"too slow", []string{"-pace", "11"}, 2, "demo: -pace and DEMO_PACE are a number from 0 to 10, not \"11\"\n"},

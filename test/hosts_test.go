@@ -19,8 +19,9 @@ import (
 // host stands for a machine behind balancers: it has its own address from 127/8, a service, and a hacheck.
 type host struct {
 	*daemon
-	ip  string
-	dir string // config, spool
+	ip     string
+	dir    string // config, spool
+	socket string // control socket of the daemon, "" for none
 }
 
 // startHosts starts n hosts at 127.0.0.1, 127.0.0.2, ..., each with a hacheck at the same port. All have the same
@@ -69,7 +70,13 @@ func (h *host) waitForUptime() {
 }
 
 // options returns the options that make a command act on this host.
-func (h *host) options() []string { return []string{"--spool-root", h.spool, "-p", h.addr} }
+func (h *host) options() []string {
+	options := []string{"--spool-root", h.spool, "-p", h.addr}
+	if h.socket != "" {
+		options = append(options, "--control-socket", h.socket)
+	}
+	return options
+}
 
 // runCommand runs a command on the host. It returns the output and the exit code.
 func (h *host) runCommand(name string, args ...string) (string, int) {

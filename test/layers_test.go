@@ -26,13 +26,18 @@ import (
 //   - fastpath and wait are parts of proxy and admin with an interface of their own.
 //   - balancer is fed by the endpoints; metrics exports the counters of the packages below it.
 //   - an endpoint translates a verdict into its own protocol. Only daemon knows them all.
+//   - report has the documents of a fleet and control the socket of the commands; the commands link both. fleet is above
+//     the endpoints, so that the pages show a report and do not know etcd.
+//   - fleetlock asks the fleet for a permit, and balancers by wait.
 var layers = [][]string{
-	{"internal/textfmt", "internal/clients", "internal/share", "internal/loglimit"},
-	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd"},
+	{"internal/textfmt", "internal/clients", "internal/share", "internal/loglimit", "internal/fleet/report"},
+	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd", "internal/control"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},
 	{"internal/metrics", "internal/proxy/fastpath", "internal/admin/wait"},
 	{"internal/proxy", "internal/web", "internal/agent", "internal/aggregate", "internal/beacon", "internal/runner", "internal/admin"},
+	{"internal/fleet"},
+	{"internal/fleetlock"},
 	{"internal/daemon"},
 	{"cmd/hacheck", "cmd/haup", "cmd/hadown", "cmd/hastatus"},
 }
@@ -58,7 +63,9 @@ var only = []struct {
 	{"github.com/jackc/", []string{"internal/check"}, "drivers belong to checks"},
 	{"go.mongodb.org/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/rabbitmq/", []string{"internal/check"}, "drivers belong to checks"},
-	{"google.golang.org/", []string{"internal/check"}, "drivers belong to checks"},
+	{"google.golang.org/", []string{"internal/check", "internal/fleet"}, "drivers belong to checks, and the client of etcd to the fleet"},
+	{"go.etcd.io/", []string{"internal/fleet"}, "no other package knows etcd"},
+	{"go.uber.org/", []string{"internal/fleet"}, "the client of etcd wants a logger of it; use log/slog"},
 	{"hacheck/internal/config", []string{"internal/daemon", "internal/runner"}, "the other packages take options, so that they can be used and tested without a file; the runner is handed nothing but files"},
 }
 
@@ -85,7 +92,6 @@ var never = map[string]string{
 	"github.com/goccy/":     "hangs on an alias bomb, use go.yaml.in/yaml/v3",
 	"github.com/sirupsen/":  "use log/slog",
 	"github.com/rs/zerolog": "use log/slog",
-	"go.uber.org/zap":       "use log/slog",
 }
 
 type pkg struct {
@@ -137,6 +143,8 @@ func TestLayersReportsViolations(t *testing.T) {
 		{"yaml", []pkg{ours("internal/health", "go.yaml.in/yaml/v3")}, "internal/health imports go.yaml.in/yaml/v3"},
 		{"config", []pkg{ours("internal/proxy", "internal/config"), ours("internal/config")}, "internal/proxy imports hacheck/internal/config"},
 		{"wiring", []pkg{ours("cmd/hacheck", "github.com/acme/thing")}, "only does wiring"},
+		{"etcd", []pkg{ours("internal/web", "go.etcd.io/etcd/client/v3")}, "internal/web imports go.etcd.io/etcd/client/v3"},
+		{"pages know no etcd", []pkg{ours("internal/web", "internal/fleet/report", "internal/fleet"), ours("internal/fleet"), ours("internal/fleet/report")}, "internal/web (layer 5) imports internal/fleet (layer 6)"},
 		{"driver", []pkg{
 			ours("cmd/hadown", "internal/admin"), ours("internal/admin", "internal/spool"), ours("internal/spool", "example.com/driver"),
 			{ImportPath: "example.com/driver", Module: &struct{ Path string }{"example.com/driver"}},

@@ -58,7 +58,7 @@ func helpPages(t *testing.T) map[string]string {
 		if len(words) > 2 {
 			return
 		}
-		for _, sub := range []string{"aggregate", "beacon", "run", "firewall", "export", "convert"} {
+		for _, sub := range []string{"aggregate", "beacon", "run", "firewall", "export", "convert", "fleet", "status", "budget", "forget", "release", "leave", "join"} {
 			if m, _ := regexp.MatchString(`(?m)^(Usage:| +) *`+strings.Join(words, " ")+` (\w+\|)*`+sub+`\b`, string(out)); m {
 				ask(append(slices.Clone(words), sub)...)
 			}
@@ -67,7 +67,7 @@ func helpPages(t *testing.T) map[string]string {
 	for _, name := range commandNames {
 		ask(name)
 	}
-	if len(pages) != len(commandNames)+6 {
+	if len(pages) != len(commandNames)+13 {
 		t.Errorf("there are pages for %d commands", len(pages))
 	}
 	return pages
@@ -137,7 +137,7 @@ func TestManPages(t *testing.T) {
 		t.Fatal("internal/config/services.go has no call of warnUnknown that lists the keys of a service")
 	}
 	keys := regexp.MustCompile(`[a-z_]+`).FindAllString(string(line[1]), -1)
-	for _, k := range config.Keys() {
+	for _, k := range append(config.Keys(), config.FleetKeys()...) {
 		keys = append(keys, k.Name)
 	}
 	for _, k := range keys {
@@ -277,6 +277,9 @@ func TestConfigFile(t *testing.T) {
 	}
 	if services := load(`(?m)^#([a-z]|  )`).Services; len(services) != 1 || len(services[0].Checks) != 2 {
 		t.Errorf("the example of a service is %+v", services)
+	}
+	if f := load(`(?m)^#([a-z]|  )`).Fleet; f == nil || len(f.Endpoints) != 3 {
+		t.Errorf("the example of a fleet is %+v", f)
 	}
 	for _, k := range config.Keys() {
 		if !strings.Contains(string(b), "\n#"+k.Name+":") {

@@ -37,7 +37,8 @@ import (
 // "make run" starts the daemon with that target of the Makefile, in the background with or without an &, until the session
 // ends. Its expected output must come within a minute. The tests replace port 3333 by a free port, in commands, in output
 // and as the default of the commands, so that another daemon can run on this machine. run/spool is below the empty
-// directory. The tests replace 8099 by a port that refuses connections until the session ends.
+// directory. The tests replace 8099 by a port that refuses connections until the session ends, and the ports of etcd, 2379
+// and 2380, by free ones.
 
 // example is one command of a page and its expected output.
 type example struct {
@@ -141,7 +142,8 @@ func TestExamples(t *testing.T) {
 
 func runExamples(t *testing.T, examples []example) {
 	port := strconv.Itoa(freePort(t))
-	ports := strings.NewReplacer("3333", port, "8099", strconv.Itoa(int(checktest.ClosedPort(t))))
+	ports := strings.NewReplacer("3333", port, "8099", strconv.Itoa(int(checktest.ClosedPort(t))),
+		"2379", strconv.Itoa(freePort(t)), "2380", strconv.Itoa(freePort(t)))
 	dir := t.TempDir()
 	bins := filepath.Join(dir, "bin")
 	if err := os.Mkdir(bins, 0o755); err != nil {

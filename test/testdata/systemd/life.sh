@@ -90,6 +90,32 @@ rm /etc/systemd/system/hacheck.socket
 systemctl daemon-reload
 echo "$SECONDS ok: masked socket"
 
+# systemd makes the control socket, and it ends with the daemon: no command starts a daemon that was stopped.
+control=/run/hacheck/control.sock
+asks() { curl --silent --http0.9 --max-time 5 --unix-socket $control http://localhost/ | grep -q 'request cannot be read'; }
+start
+[ "$(stat -c '%a %U:%G' $control)" = '660 root:hacheck' ] || fail "the control socket is $(stat -c '%a %U:%G' $control)"
+soon asks
+systemctl restart hacheck.service
+soon asks
+stop
+soon test ! -e $control
+ln -sf /dev/null /etc/systemd/system/hacheck-control.socket
+systemctl daemon-reload
+start
+grep -q 'there is no control socket' /out/log || fail "nothing says that there is no control socket"
+stop
+rm /etc/systemd/system/hacheck-control.socket
+systemctl daemon-reload
+# A control socket that has failed does not matter.
+echo >/run/hacheck.file
+drop_in hacheck-control.socket '[Socket]' ListenStream= ListenStream=/run/hacheck.file/control.sock
+start
+stop
+rm -r /etc/systemd/system/hacheck-control.socket.d
+systemctl daemon-reload
+echo "$SECONDS ok: control socket"
+
 # The watchdog, of a daemon that does nothing any more.
 drop_in hacheck.service '[Service]' RestartSec=100ms WatchdogSec=1 TimeoutAbortSec=1
 start
