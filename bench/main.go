@@ -57,6 +57,7 @@ var rows = []struct {
 	{"hadown", (*bench).hadown},
 	{"memory", (*bench).memory},
 	{"start", (*bench).startTime},
+	{"fleet", (*bench).fleetOverride},
 }
 
 func main() {

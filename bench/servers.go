@@ -31,6 +31,19 @@ type server struct {
 
 // start starts a server on 127.0.0.1:port and waits until it listens.
 func (b *bench) start(name string, port int, program string, args ...string) (*server, error) {
+	s, err := b.launch(name, port, program, args...)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.waitListening(s); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// launch starts a server that will listen on 127.0.0.1:port.
+func (b *bench) launch(name string, port int, program string, args ...string) (*server, error) {
 	// Debian installs servers in sbin, which is not in the PATH of an unprivileged user.
 	if _, err := exec.LookPath(program); err != nil {
 		program = filepath.Join("/usr/sbin", program)
@@ -45,10 +58,6 @@ func (b *bench) start(name string, port int, program string, args ...string) (*s
 		_ = s.cmd.Wait() // waitListening reports that it ended, with its output
 		close(s.done)
 	}()
-	if err := b.waitListening(s); err != nil {
-		s.stop()
-		return nil, err
-	}
 	return s, nil
 }
 

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"hacheck/internal/fleet"
+	"hacheck/internal/spool"
+)
+
+const (
+	fleetLease   = time.Minute // with a shorter one, hosts on a machine of two cores lose their leases
+	fleetTimeout = 2 * time.Minute
+)
+
+// fleetOverride measures how long an override for all hosts takes until it is applied everywhere. The hosts are in this
+// process, etcd has three members, and all share the processors of this machine.
+func (b *bench) fleetOverride() error {
+	members, err := b.startEtcd(3)
+	if err != nil {
+		return err
+	}
+	defer stopAll(members)
+	var endpoints []string
+	for _, m := range members {
+		endpoints = append(endpoints, "http://"+m.addr)
+	}
+	n := 1000
+	if b.divisor > 1 {
+		n = 100
+	}
+	round := &atomic.Pointer[string]{}
+	round.Store(new(string))
+	hosts, err := b.openHosts(n, endpoints, round)
+	defer closeHosts(hosts)
+	if err != nil {
+		return err
+	}
+	if err := b.waitPresent(hosts[0], n); err != nil {
+		return err
+	}
+	var p50, p99, acknowledged []float64
+	for i := range 5 {
+		applied, all, err := b.setForAll(hosts, round, fmt.Sprintf("round %d", i))
+		if err != nil {
+			return err
+		}
+		p50, p99, acknowledged = append(p50, quantile(applied, 0.5)), append(p99, quantile(applied, 0.99)), append(acknowledged, all)
+	}
+	b.addAtMost(fmt.Sprintf("fleet of %s hosts: an override is applied, p99 of the hosts", thousands(n)), p99, 0.5, "s",
+		fmt.Sprintf("p50 %.3f s, all acknowledged after %.3f s (%s)", median(p50), median(acknowledged), spread(acknowledged, "%.3f")))
+	return nil
+}
+
+// setForAll sets an override for all hosts and lifts it. It returns after how many seconds each host had applied it,
+// and after how many all of them had acknowledged it.
+func (b *bench) setForAll(hosts []*fleetHost, round *atomic.Pointer[string], reason string) (applied []float64, all float64, err error) {
+	for _, h := range hosts {
+		h.appliedAt.Store(0)
+	}
+	round.Store(&reason)
+	ctx, cancel := context.WithTimeout(b.ctx, fleetTimeout)
+	defer cancel()
+	o := fleet.ScopedOverride{
+		Scopes: []string{"all"}, Keys: []spool.Key{{Service: "web"}}, Override: spool.Entry{State: spool.Down, Reason: reason, By: "bench"},
+	}
+	began := time.Now()
+	outcome, err := hosts[0].SetOverride(ctx, o, nil)
+	all = time.Since(began).Seconds()
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(outcome.Missing) > 0 {
+		return nil, 0, fmt.Errorf("%d hosts have not applied the override", len(outcome.Missing))
+	}
+	for _, h := range hosts {
+		at := h.appliedAt.Load()
+		if at == 0 {
+			return nil, 0, fmt.Errorf("%s acknowledged an override that it has not applied", h.name)
+		}
+		applied = append(applied, time.Unix(0, at).Sub(began).Seconds())
+	}
+	outcome, err = hosts[0].LiftOverride(ctx, o, nil)
+	if err == nil && len(outcome.Missing) > 0 {
+		err = fmt.Errorf("%d hosts have not applied the lift", len(outcome.Missing))
+	}
+	return applied, all, err
+}
+
+// fleetHost is a host of the fleet without a daemon around it. It records when it sees the override of the round.
+type fleetHost struct {
+	*fleet.Fleet
+	name      string
+	round     *atomic.Pointer[string]
+	appliedAt atomic.Int64 // nanoseconds of unix time; 0: not yet
+}
+
+// SetFleet records the time at which the override of the round is among the entries.
+func (h *fleetHost) SetFleet(list []spool.Entry) {
+	for _, e := range list {
+		if e.Reason == *h.round.Load() {
+			h.appliedAt.CompareAndSwap(0, time.Now().UnixNano())
+		}
+	}
+}
+
+// List returns no overrides: the hosts publish no state.
+func (h *fleetHost) List() []spool.Entry { return nil }
+
+// openHosts opens n hosts, 50 at the same time.
+func (b *bench) openHosts(n int, endpoints []string, round *atomic.Pointer[string]) ([]*fleetHost, error) {
+	hosts := make([]*fleetHost, n)
+	errs := make([]error, n)
+	slots := make(chan struct{}, 50)
+	var wg sync.WaitGroup
+	for i := range hosts {
+		h := &fleetHost{name: fmt.Sprintf("host%d", i), round: round}
+		hosts[i] = h
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			h.Fleet, errs[i] = fleet.Open(fleet.Options{
+				Endpoints: endpoints, Prefix: "/bench/", Host: h.name, Lease: fleetLease, StartWait: fleetTimeout,
+				StateDir: filepath.Join(b.tmp, h.name), Version: "bench", Overrides: h,
+				Credentials: func() (fleet.Credentials, error) { return fleet.Credentials{}, nil },
+			})
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return hosts, err
+		}
+	}
+	return hosts, nil
+}
+
+func closeHosts(hosts []*fleetHost) {
+	var wg sync.WaitGroup
+	for _, h := range hosts {
+		if h.Fleet != nil {
+			wg.Go(func() { _ = h.Close() }) // it never fails
+		}
+	}
+	wg.Wait()
+}
+
+// waitPresent waits until n hosts are present and have acknowledged what they have read.
+func (b *bench) waitPresent(h *fleetHost, n int) error {
+	ctx, cancel := context.WithTimeout(b.ctx, fleetTimeout)
+	defer cancel()
+	for {
+		r, err := h.Report(ctx)
+		present := 0
+		if err == nil {
+			for _, host := range r.Hosts {
+				if host.Present {
+					present++
+				}
+			}
+		}
+		if present == n {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d hosts are present: %w", present, n, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// startEtcd starts the members of a cluster.
+func (b *bench) startEtcd(n int) ([]*server, error) {
+	if _, err := exec.LookPath("etcd"); err != nil {
+		return nil, fmt.Errorf("%w; install etcd-server", err)
+	}
+	var clients, peers, cluster []string
+	var ports []int
+	for i := range n {
+		client, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		peer, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		ports = append(ports, client)
+		clients, peers = append(clients, fmt.Sprintf("http://127.0.0.1:%d", client)), append(peers, fmt.Sprintf("http://127.0.0.1:%d", peer))
+		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peers[i]))
+	}
+	var members []*server
+	for i := range n {
+		s, err := b.launch("etcd", ports[i], "etcd", "--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(b.tmp, fmt.Sprintf("etcd%d", i)),
+			"--listen-client-urls", clients[i], "--advertise-client-urls", clients[i], "--listen-peer-urls", peers[i],
+			"--initial-advertise-peer-urls", peers[i], "--initial-cluster", strings.Join(cluster, ","), "--logger", "zap", "--log-level", "error")
+		if err != nil {
+			stopAll(members)
+			return nil, err
+		}
+		members = append(members, s)
+	}
+	for _, s := range members { // a member listens once it has joined a cluster with a leader
+		if err := b.waitListening(s); err != nil {
+			stopAll(members)
+			return nil, err
+		}
+	}
+	return members, nil
+}
