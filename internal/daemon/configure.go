@@ -23,16 +23,14 @@ func (d *daemon) newProxy(s proxy.Settings) *proxy.Server {
 
 // newWeb returns the pages for people. It lives until the process ends, like the proxy.
 func (d *daemon) newWeb(s web.Settings) *web.Server {
-	o := web.Options{Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics()}
-	if d.fleet != nil {
-		o.Fleet = d.fleet
-	}
-	return web.New(o, s)
+	return web.New(web.Options{
+		Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), Fleet: d.fleet,
+	}, s)
 }
 
 // webSettings returns the settings of the pages that c describes.
 func (d *daemon) webSettings(c *config.Config, e *health.Evaluator) web.Settings {
-	return web.Settings{Evaluator: e, AgentOnly: d.opts.agentOnly, StatusAllowed: c.StatusAllowed}
+	return web.Settings{Evaluator: e, AgentOnly: d.opts.agentOnly, StatusAllowed: c.StatusAllowed, NoFleet: c.Fleet == nil}
 }
 
 // proxySettings returns the settings that c describes, with a new evaluator and new checks. It puts nothing in force.

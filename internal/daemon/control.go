@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"hacheck/internal/config"
 	"hacheck/internal/control"
 	"hacheck/internal/fleet"
 	"hacheck/internal/fleet/report"
@@ -27,10 +28,8 @@ const (
 type controlHandler struct {
 	log       *slog.Logger
 	overrides func() []spool.Entry // in force on this host
-	// The rest is nil without a fleet.
-	fleet     func() fleet.Service
-	operators func() []string // groups whose members are operators
-	host      func() string   // name of this host in the fleet
+	section   func() *config.Fleet // in force; nil: this host is in no fleet
+	fleet     func() fleet.Service // used only with a section
 }
 
 // operation does one kind of request. parseRequest has read and validated r.
@@ -62,10 +61,11 @@ func (h *controlHandler) handle(ctx context.Context, caller control.Caller, r co
 	if !ok {
 		return control.Event{Code: control.CodeUsage, Error: fmt.Sprintf("the daemon does not know the operation %q", textfmt.Truncate(r.Op, 40))}
 	}
-	if h.fleet == nil {
+	section := h.section()
+	if section == nil {
 		return control.Event{Code: control.CodeUsage, NoFleet: true, Error: "this host is in no fleet: the daemon's configuration has no key fleet"}
 	}
-	if o.operatorOnly && !caller.IsOperator(h.operators()) {
+	if o.operatorOnly && !caller.IsOperator(section.Operators) {
 		h.log.Warn("a request on the control socket was refused: only root and members of the groups in fleet: {operators: [...]} may make it",
 			"op", r.Op, "by", caller.By, "uid", caller.UID)
 		return control.Event{Code: control.CodeRefused, Error: caller.By + " may not do this: use sudo, or have an administrator add a group of yours to operators in the section fleet of the configuration"}
@@ -74,6 +74,7 @@ func (h *controlHandler) handle(ctx context.Context, caller control.Caller, r co
 	if err != nil {
 		return control.Event{Code: control.CodeUsage, Error: err.Error()}
 	}
+	parsed.self = section.Host
 	parsed.progress = func(text string) { _ = send(control.Event{Text: text}) } // an error: ctx ends as well
 	e, err := o.run(h, ctx, parsed)
 	if err != nil {
@@ -166,7 +167,7 @@ func (h *controlHandler) heldDown(_ context.Context, r *controlRequest) (control
 			continue
 		}
 		e.HeldDown = append(e.HeldDown, report.HeldDown{
-			Host: h.host(), Service: o.Key.Name(), State: o.State.Word(), Scope: o.Scope, Reason: o.Reason, By: o.By,
+			Host: r.self, Service: o.Key.Name(), State: o.State.Word(), Scope: o.Scope, Reason: o.Reason, By: o.By,
 			Since: timeOrNil(o.Created), Until: timeOrNil(o.Expires),
 		})
 	}

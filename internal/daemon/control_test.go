@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"hacheck/internal/config"
 	"hacheck/internal/control"
 	"hacheck/internal/fleet"
 	"hacheck/internal/fleet/report"
@@ -212,9 +213,8 @@ func newTestHandler(a *answers, overrides ...spool.Entry) (*controlHandler, *str
 	return &controlHandler{
 		log:       slog.New(slog.NewTextHandler(&log, nil)),
 		overrides: func() []spool.Entry { return overrides },
+		section:   func() *config.Fleet { return &config.Fleet{Host: "web17"} },
 		fleet:     func() fleet.Service { return a },
-		operators: func() []string { return nil },
-		host:      func() string { return "web17" },
 	}, &log
 }
 

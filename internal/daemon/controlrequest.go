@@ -22,6 +22,7 @@ type controlRequest struct {
 	waitTurn time.Duration
 	timeout  time.Duration
 	progress fleet.Progress
+	self     string // name of this host in the fleet
 }
 
 // scoped returns r as an override for many hosts.

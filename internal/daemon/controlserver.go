@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 
+	"hacheck/internal/config"
 	"hacheck/internal/control"
 )
 
@@ -31,7 +32,7 @@ func (d *daemon) openControl() {
 		d.control.ln = ln
 		return
 	}
-	if !d.opts.controlSocketGiven && d.fleet == nil && errors.Is(err, fs.ErrNotExist) { // a daemon without systemd
+	if !d.opts.controlSocketGiven && !d.isInFleet() && errors.Is(err, fs.ErrNotExist) { // a daemon without systemd
 		d.log.Info("there is no control socket, and no fleet whose commands need one", "path", path, "err", err)
 		return
 	}
@@ -46,11 +47,9 @@ func (d *daemon) serveControl() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	d.control.stop, d.control.ended = cancel, make(chan struct{})
-	h := &controlHandler{log: d.log, overrides: d.index.List}
-	if d.fleet != nil {
-		h.fleet = d.fleet.service
-		h.operators = func() []string { return d.config.Load().Fleet.Operators }
-		h.host = func() string { return d.config.Load().Fleet.Host }
+	h := &controlHandler{
+		log: d.log, overrides: d.index.List, fleet: d.fleet.service,
+		section: func() *config.Fleet { return d.config.Load().Fleet },
 	}
 	go func() {
 		defer close(d.control.ended)
@@ -69,9 +68,7 @@ func (d *daemon) stopFleet(ctx context.Context) {
 			d.control.stop()
 			<-d.control.ended
 		}
-		if d.fleet != nil {
-			_ = d.fleet.current.Load().Close()
-		}
+		d.fleet.close()
 	}()
 	select {
 	case <-done:

@@ -49,7 +49,7 @@ type daemon struct {
 	http           mainServer
 	successes      agent.PassedChecks
 	agent          *agent.Agent
-	fleet          *reloadableFleet // nil without the section fleet
+	fleet          *reloadableFleet // open if isInFleet
 	control        controlServer
 	agentListeners []net.Listener // of -A, opened before anything is answered
 	agentServers   []*agent.Server
@@ -158,9 +158,9 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.reloads.last.Store(time.Now().UnixMilli())
 
 	settings := d.proxySettings(c)
-	d.fleet = d.newFleet(c)
+	d.fleet = &reloadableFleet{options: d.fleetOptions}
 	d.web = d.newWeb(d.webSettings(c, settings.Evaluator))
-	if d.fleet != nil { // before anything is answered, because it may take services out
+	if c.Fleet != nil { // before anything is answered, because it may take services out
 		if err := d.fleet.open(c.Fleet); err != nil {
 			return err
 		}

@@ -19,11 +19,11 @@ import (
 	"hacheck/internal/fleet/report"
 )
 
-// reloadableFleet is the fleet of this host. A reload may replace the connection behind it. It is safe for concurrent
-// use once open has succeeded.
+// reloadableFleet is the fleet of this host. A reload may replace the connection behind it, or close it because the
+// section fleet was removed. It is safe for concurrent use once open has succeeded. Before that it must not be used.
 type reloadableFleet struct {
 	options func(*config.Fleet) fleet.Options
-	current atomic.Pointer[fleet.Fleet]
+	current atomic.Pointer[fleet.Fleet] // nil before the first open; closed while the section is removed
 }
 
 // open connects to the fleet that c describes. It blocks for up to start_wait.
@@ -67,13 +67,15 @@ func (r *reloadableFleet) Report(ctx context.Context) (*report.Fleet, error) {
 // Status implements web.Fleet.
 func (r *reloadableFleet) Status() report.Status { return r.service().Status() }
 
-// newFleet returns the fleet of the daemon, not opened yet, or nil if c has none.
-func (d *daemon) newFleet(c *config.Config) *reloadableFleet {
-	if c.Fleet == nil {
-		return nil
+// close closes the connection, if there is one.
+func (r *reloadableFleet) close() {
+	if f := r.current.Load(); f != nil {
+		_ = f.Close()
 	}
-	return &reloadableFleet{options: d.fleetOptions}
 }
+
+// isInFleet reports whether the configuration in force has the section fleet. Then d.fleet is open.
+func (d *daemon) isInFleet() bool { return d.config.Load().Fleet != nil }
 
 func (d *daemon) fleetOptions(c *config.Fleet) fleet.Options {
 	return fleet.Options{
@@ -85,17 +87,51 @@ func (d *daemon) fleetOptions(c *config.Fleet) fleet.Options {
 	}
 }
 
-// applyFleet puts the section fleet of c in force. If it cannot, the old one stays in force.
+// applyFleet puts the section fleet of c in force, also if it is new or was removed. If it cannot, the old one stays in
+// force.
 func (d *daemon) applyFleet(c *config.Config) error {
 	old := d.config.Load().Fleet
 	switch {
-	case (old == nil) != (c.Fleet == nil):
-		d.log.Warn("the section fleet was added to the configuration or removed; restart hacheck to put that in force")
-		c.Fleet = old
-	case old != nil && needsNewConnection(*old, *c.Fleet):
+	case old == nil && c.Fleet == nil:
+	case old == nil:
+		return d.enterFleet(c.Fleet)
+	case c.Fleet == nil:
+		d.quitFleet(old)
+	case needsNewConnection(*old, *c.Fleet):
 		return d.fleet.replace(old, c.Fleet)
 	}
 	return nil
+}
+
+// enterFleet opens the fleet of a section that was added to the configuration.
+func (d *daemon) enterFleet(c *config.Fleet) error {
+	if err := d.fleet.open(c); err != nil {
+		return err
+	}
+	d.log.Info("the section fleet was added to the configuration: this host is in the fleet from now on", "host", c.Host, "prefix", c.Prefix)
+	if d.control.ln == nil && d.opts.controlSocket != "" {
+		d.log.Warn("there is no control socket, so commands for a fleet do not work on this host; restart hacheck", "path", d.opts.controlSocket)
+	}
+	return nil
+}
+
+// maxEndedNamed is how many overrides the log names when the section fleet is removed.
+const maxEndedNamed = 20
+
+// quitFleet closes the fleet of a section that was removed from the configuration, and ends its overrides on this host.
+// The log names them, because services may be up by that.
+func (d *daemon) quitFleet(old *config.Fleet) {
+	ended := d.fleet.current.Load().Withdraw()
+	names := []string{}
+	for _, e := range ended[:min(len(ended), maxEndedNamed)] {
+		text := fmt.Sprintf("%s for %s: %s by %s", e.Key.Name(), e.Scope, e.State.Word(), e.By)
+		if e.Reason != "" {
+			text += ": " + e.Reason
+		}
+		names = append(names, text)
+	}
+	d.log.Warn("the section fleet was removed from the configuration: this host is in no fleet any more, and the overrides of the fleet end on it",
+		"host", old.Host, "ended", len(ended), "overrides", names)
 }
 
 // needsNewConnection reports whether two sections differ in more than what is read for each request.
@@ -107,11 +143,7 @@ func needsNewConnection(a, b config.Fleet) bool {
 }
 
 // fleetLockIfEnabled returns the handler of the FleetLock protocol, which is a page like others while fleet_lock is false.
-// It returns nil without a fleet.
 func (d *daemon) fleetLockIfEnabled() http.Handler {
-	if d.fleet == nil {
-		return nil
-	}
 	lock := d.fleetLockHandler(d.fleet)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f := d.config.Load().Fleet; f != nil && f.FleetLock {

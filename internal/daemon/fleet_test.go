@@ -19,7 +19,7 @@ import (
 // fleetHost is a daemon in a fleet.
 type fleetHost struct {
 	*process
-	name, conf, socket, state, endpoint string
+	name, conf, socket, state, spool, endpoint string
 }
 
 // startFleetHost starts a daemon as host of the fleet of an etcd. more are further lines of the section fleet.
@@ -27,10 +27,11 @@ func startFleetHost(t *testing.T, endpoint, host string, more ...string) *fleetH
 	t.Helper()
 	dir := t.TempDir()
 	h := &fleetHost{
-		name: host, conf: filepath.Join(dir, "hacheck.yaml"), socket: filepath.Join(dir, "s"), state: filepath.Join(dir, "state"), endpoint: endpoint,
+		name: host, conf: filepath.Join(dir, "hacheck.yaml"), socket: filepath.Join(dir, "s"), state: filepath.Join(dir, "state"),
+		spool: filepath.Join(dir, "spool"), endpoint: endpoint,
 	}
 	h.configure(t, h.state, more...)
-	h.process = startDaemon(t, "-c", h.conf, "--control-socket", h.socket)
+	h.process = startDaemon(t, "-c", h.conf, "--control-socket", h.socket, "--spool-root", h.spool)
 	return h
 }
 
@@ -94,9 +95,6 @@ func TestFleetOfTwoDaemons(t *testing.T) {
 		e := ask(t, one.socket, control.Request{Op: control.OpReport})
 		return e.Code == 0 && e.Fleet.Connected && len(e.Fleet.Hosts) == 2
 	})
-	writeFile(t, one.conf, "")
-	one.reload(`level=WARN msg="the section fleet was added to the configuration or removed; restart hacheck`)
-	one.mustGet("/spool/web/0/", 404)
 
 	if keys := etcd.Ctl("get", "--prefix", "--keys-only", "/hacheck/present/"); !strings.Contains(keys, "web1") {
 		t.Errorf("present are %q", keys)
@@ -105,6 +103,57 @@ func TestFleetOfTwoDaemons(t *testing.T) {
 	one.wantExit(0)
 	if keys := etcd.Ctl("get", "--prefix", "--keys-only", "/hacheck/present/"); strings.Contains(keys, "web1") || !strings.Contains(keys, "web2") {
 		t.Errorf("after the end of web1 present are %q", keys)
+	}
+}
+
+// A reload puts in force that the section fleet was removed or added. Its removal ends the overrides of the fleet on this
+// host and no others, and leaves nothing of the fleet in the answers. A section that cannot be put in force changes nothing.
+func TestFleetSectionIsRemovedAndAdded(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	one, two := startFleetHost(t, etcd.URLs()[0], "web1"), startFleetHost(t, etcd.URLs()[0], "web2")
+	r := control.Request{Op: control.OpSet, Scopes: []string{"all"}, Services: []string{"web"}, State: "down", Reason: "new kernel", Timeout: 20}
+	if e := ask(t, two.socket, r); e.Code != 0 {
+		t.Fatalf("set: %+v", e)
+	}
+	writeFile(t, filepath.Join(one.spool, "db"), "maintenance")
+	one.mustGet("/spool/web/0/", 503)
+	present := func() string { return etcd.Ctl("get", "--prefix", "--keys-only", "/hacheck/present/") }
+	wantNone := func() {
+		t.Helper()
+		one.mustGet("/spool/web/0/", 200)
+		one.mustGet("/spool/db/0/", 503)
+		one.mustGet("/fleet", 404)
+		if strings.Contains(one.mustGet("/metrics", 200), "hacheck_fleet") || strings.Contains(one.mustGet("/overview", 200), "Fleet:") {
+			t.Error("the pages show a fleet")
+		}
+		if e := ask(t, one.socket, control.Request{Op: control.OpReport}); !e.NoFleet {
+			t.Errorf("report: %+v, want that there is no fleet", e)
+		}
+		if keys := present(); strings.Contains(keys, "web1") || !strings.Contains(keys, "web2") {
+			t.Errorf("present are %q", keys)
+		}
+	}
+	writeFile(t, one.conf, "")
+	one.reload(`level=WARN msg="the section fleet was removed from the configuration.* host=web1 ended=1 overrides="\[web for all: down by .*: new kernel\]"`)
+	one.waitForLog(regexp.MustCompile(`msg="override lifted" service=web`))
+	waitUntil(t, "the reload is done", func() bool { return ask(t, one.socket, control.Request{Op: control.OpReport}).NoFleet })
+	wantNone()
+
+	one.configure(t, two.state) // another daemon uses that directory
+	one.reload(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*another hacheck daemon`)
+	wantNone()
+
+	one.configure(t, one.state)
+	one.reload(`msg="the section fleet was added to the configuration: this host is in the fleet from now on" host=web1`)
+	one.mustGet("/spool/web/0/", 503)
+	waitUntil(t, "both hosts are present", func() bool {
+		e := ask(t, one.socket, control.Request{Op: control.OpReport})
+		return e.Code == 0 && e.Fleet.Connected && len(e.Fleet.Hosts) == 2
+	})
+	one.mustGet("/fleet", 200)
+	if !strings.Contains(one.mustGet("/metrics", 200), "hacheck_fleet_connected 1") {
+		t.Error("/metrics does not show the fleet")
 	}
 }
 

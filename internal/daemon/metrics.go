@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"hacheck/internal/balancer"
+	"hacheck/internal/fleet/report"
 	"hacheck/internal/health"
 	"hacheck/internal/metrics"
 )
@@ -18,6 +19,13 @@ func (d *daemon) metrics() http.Handler {
 		Overrides: d.index.List,
 		Balancers: func() balancer.Report { return d.balancers.Report("") },
 		Refused:   func() uint64 { return d.proxy.RefusedSpoolChanges() },
+		Fleet: func() *report.Status {
+			if !d.isInFleet() {
+				return nil
+			}
+			status := d.fleet.Status()
+			return &status
+		},
 		Reloads: func() metrics.Reloads {
 			return metrics.Reloads{
 				Done: d.reloads.done.Load(), Failed: d.reloads.failed.Load(),
@@ -34,9 +42,6 @@ func (d *daemon) metrics() http.Handler {
 			}
 			return list
 		},
-	}
-	if d.fleet != nil {
-		sources.Fleet = d.fleet.Status
 	}
 	return metrics.Handler(sources)
 }

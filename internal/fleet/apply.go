@@ -35,7 +35,8 @@ type obeyed struct {
 	acks   chan struct{} // applied/<host> may have to be written
 	loaded chan struct{} // closed when etcd was read for the first time
 
-	applying sync.Mutex // held while a change is applied; before mu
+	applying  sync.Mutex // held while a change is applied; before mu
+	withdrawn bool       // nothing is applied any more; guarded by applying
 
 	mu      sync.Mutex
 	rules   *rules
@@ -99,6 +100,9 @@ func (b *obeyed) start(dirErr error) time.Duration {
 func (b *obeyed) apply() {
 	b.applying.Lock()
 	defer b.applying.Unlock()
+	if b.withdrawn {
+		return
+	}
 	refused := b.conn.isRefused()
 
 	b.mu.Lock()

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"hacheck/internal/spool"
 )
 
 // Fleet is the daemon's part of a fleet. It is safe for concurrent use.
@@ -94,4 +97,16 @@ func (f *Fleet) Close() error {
 	f.wg.Wait()
 	f.dir.close()
 	return nil
+}
+
+// Withdraw closes the fleet and ends its overrides on this host, which it returns. etcd and the local copy are left as
+// they are.
+func (f *Fleet) Withdraw() []spool.Entry {
+	_ = f.Close()
+	f.obeyed.applying.Lock()
+	defer f.obeyed.applying.Unlock()
+	f.obeyed.withdrawn = true
+	ended := slices.DeleteFunc(slices.Clone(f.o.Overrides.List()), func(e spool.Entry) bool { return e.Scope == "" })
+	f.o.Overrides.SetFleet(nil)
+	return ended
 }

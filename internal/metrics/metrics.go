@@ -29,8 +29,8 @@ type Sources struct {
 	Balancers func() balancer.Report
 	Refused   func() uint64 // refused requests POST /spool
 	Reloads   func() Reloads
-	// Fleet returns the state of the fleet; nil without one.
-	Fleet func() report.Status
+	// Fleet returns the state of the fleet, nil without one. It may be nil.
+	Fleet func() *report.Status
 	// Services lists the services with recent requests, for one metric each (metrics_per_service). It limits their
 	// number. nil, or a nil list, exports none.
 	Services func() []Service
@@ -104,7 +104,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(desc("config_last_reload_timestamp_seconds", "When the configuration in force was read."), rl.Last)
 
 	if c.s.Fleet != nil {
-		fleet(c.s.Fleet(), counter, gauge)
+		if status := c.s.Fleet(); status != nil {
+			fleet(*status, counter, gauge)
+		}
 	}
 	if c.s.Services == nil {
 		return

@@ -28,7 +28,7 @@ type noOverrides struct{}
 func (noOverrides) Lookup(string, string, uint16, bool) spool.View { return spool.View{} }
 
 // scrape returns the page of a judge that has answered a few times.
-func scrape(t *testing.T, services func() []Service, fleet func() report.Status) string {
+func scrape(t *testing.T, services func() []Service, fleet func() *report.Status) string {
 	t.Helper()
 	checks := check.Set{
 		"spool": {Name: "spool", PortOptional: true},
@@ -130,9 +130,9 @@ func TestFigures(t *testing.T) {
 }
 
 // testFleet is the state of a host whose etcd answered 90 s ago.
-func testFleet() report.Status {
+func testFleet() *report.Status {
 	confirmed := time.Now().Add(-90 * time.Second)
-	return report.Status{Confirmed: &confirmed, Left: true, Lost: 2, Overrides: 7, Permit: "used", Queued: 1, Errors: 11, Hosts: 20}
+	return &report.Status{Confirmed: &confirmed, Left: true, Lost: 2, Overrides: 7, Permit: "used", Queued: 1, Errors: 11, Hosts: 20}
 }
 
 // TestFleetFigures: a host in a fleet has its figures, and no other host.
@@ -148,12 +148,14 @@ func TestFleetFigures(t *testing.T) {
 			t.Errorf("missing: %s", line)
 		}
 	}
-	page = scrape(t, nil, func() report.Status { return report.Status{Connected: true} })
+	page = scrape(t, nil, func() *report.Status { return &report.Status{Connected: true} })
 	if !strings.Contains(page, "\nhacheck_fleet_connected 1\n") || !strings.Contains(page, "\nhacheck_fleet_revision_age_seconds +Inf\n") {
 		t.Error("connected, and etcd has confirmed nothing yet: the page says otherwise")
 	}
-	if strings.Contains(scrape(t, nil, nil), "fleet") {
-		t.Error("figures of a fleet without one")
+	for _, none := range []func() *report.Status{nil, func() *report.Status { return nil }} {
+		if strings.Contains(scrape(t, nil, none), "fleet") {
+			t.Error("figures of a fleet without one")
+		}
 	}
 }
 

@@ -73,9 +73,17 @@ func (p *fleetPage) read() (*fleetDoc, error) {
 	return d, nil
 }
 
+// fleet returns the page of the fleet, nil if this host is in none.
+func (s *Server) fleet() *fleetPage {
+	if s.settings.Load().NoFleet {
+		return nil
+	}
+	return s.fleetOrNil
+}
+
 // fleetPage answers /fleet: the page for a browser, and the report as JSON for other clients.
 func (s *Server) fleetPage(w http.ResponseWriter, r *http.Request) {
-	p := s.fleet
+	p := s.fleet()
 	if p == nil {
 		writeText(w, http.StatusNotFound, "No fleet is configured: set the key fleet in hacheck's configuration, with the URLs of etcd, as in fleet: {etcd: [https://etcd1:2379]}")
 		return

@@ -124,8 +124,8 @@ func (s *Server) buildOverview() *overview {
 		Services:  b.services(),
 	}
 	doc.Host, _ = os.Hostname() // a page without a name is better than none
-	if s.fleet != nil {
-		status := s.fleet.fleet.Status()
+	if p := s.fleet(); p != nil {
+		status := p.fleet.Status()
 		doc.Fleet, doc.FleetWarnings = &status, fleetWarnings(status, now)
 	}
 	for i := range overrides {

@@ -38,6 +38,8 @@ type Settings struct {
 	StatusAllowed []netip.Prefix
 	// AgentOnly says that Evaluator ignores overrides (-S). /balancers reports it to hadown --wait.
 	AgentOnly bool
+	// NoFleet says that this host is in no fleet now, although there is Options.Fleet.
+	NoFleet bool
 }
 
 // Options are the parts of a Server that a reload does not change.
@@ -63,7 +65,7 @@ type Server struct {
 	local     clients.LocalAddrs
 	routes    *chi.Mux
 
-	fleet         *fleetPage // nil without a fleet
+	fleetOrNil    *fleetPage // nil without Options.Fleet; see fleet
 	pages         pages
 	readers       pageLimiter // of pages
 	reportReaders pageLimiter // of the report about one service
@@ -78,7 +80,7 @@ func New(o Options, s Settings) *Server {
 	}
 	srv.pages = srv.newPages()
 	if o.Fleet != nil {
-		srv.fleet = newFleetPage(srv, o.Fleet)
+		srv.fleetOrNil = newFleetPage(srv, o.Fleet)
 	}
 	srv.routes = srv.newRoutes()
 	srv.SetSettings(s)
