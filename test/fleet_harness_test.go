@@ -2,7 +2,6 @@ package test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -248,24 +247,6 @@ func (f *fleetFarm) waitForAllUp() {
 	for _, lb := range f.balancers {
 		lb.waitForStates(want)
 	}
-}
-
-// waitForMembersUp waits until every member of web has published that it is up. That follows the return of its permit.
-func (f *fleetFarm) waitForMembersUp() {
-	f.t.Helper()
-	eventually(f.t, func() error {
-		members, err := f.etcd.values(f.t.Context(), "state/web/")
-		for host, value := range members {
-			var s struct{ State string }
-			if err == nil {
-				err = json.Unmarshal([]byte(value), &s)
-			}
-			if err == nil && s.State != "up" {
-				err = fmt.Errorf("%s is %s", host, s.State)
-			}
-		}
-		return err
-	})
 }
 
 // waitForNoPermits waits until every permit has been returned.

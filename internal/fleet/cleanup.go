@@ -164,21 +164,42 @@ func (p *permits) returnUsed(ctx context.Context) error {
 	p.mu.Lock()
 	isOut := len(p.members.overridden(own.Services, overrides)) > 0
 	step := p.returns.observe(p.now(), own.permit, &r, isOut, p.members.local)
+	isLate := step.isBack && p.isStateLate(own.Services)
 	p.mu.Unlock()
 	for _, text := range step.passedOver {
 		p.f.o.Log.Warn("permit does not wait any longer for a balancer that is silent", "balancer", text, "services", own.Services)
+	}
+	if isLate {
+		p.observeNow.Store(true)
+		wake(p.publishNow) // which wakes cleanUp
+		return nil
 	}
 	if step.isBack {
 		returned, err := p.giveBack(ctx, own, "back")
 		if returned {
 			p.f.o.Log.Info("permit is returned", "services", own.Services, "by", own.By, "reason", own.Reason, "after", p.now().Sub(own.At).Round(time.Millisecond).String())
 			p.setOwn(heldPermit{})
-			wake(p.publishNow)
 		}
 		p.isUnread.Store(true)
 		return err
 	}
 	return p.writeWaiting(ctx, own, step.waiting)
+}
+
+// isStateLate reports whether etcd still has this host out of one of the services of a permit that may be returned. Other
+// hosts would count it as out after the return. It stays late for at most stateLimit: a full etcd takes no state. The
+// caller holds p.mu.
+func (p *permits) isStateLate(services []string) bool {
+	if p.returns.back.IsZero() {
+		p.returns.back = p.now()
+	}
+	if p.now().Sub(p.returns.back) >= stateLimit {
+		return false
+	}
+	return p.published == nil || slices.ContainsFunc(services, func(service string) bool {
+		s, isMember := p.published[service]
+		return isMember && s.isOut()
+	})
 }
 
 // writeWaiting writes what a used permit waits for, for people. It is not part of any decision.

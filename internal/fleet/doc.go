@@ -61,7 +61,8 @@
 //     has. An asked permit without a living command is returned within 60 s.
 //   - P6. A used permit is returned by the daemon alone: no override takes the host out, its checks have passed, and
 //     every balancer known at the grant has reported UP after that. A silent balancer is waited for 2 minutes. Where no
-//     balancer reports, the check has to pass twice, 10 s apart.
+//     balancer reports, the check has to pass twice, 10 s apart. The states of the host are published as up before, so
+//     that no other host counts it as out when its permit is gone; a state that etcd does not take delays it by 10 s.
 //   - P7. A failing check or an absence grants nothing by itself. An override that takes the host out already, and a
 //     permit that it already holds, is granted without counting.
 //

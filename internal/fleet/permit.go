@@ -41,6 +41,7 @@ type permits struct {
 	cleanUpNow chan struct{} // wakes cleanUp
 	isStale    atomic.Bool   // the publisher has to compare its keys with etcd's
 	isUnread   atomic.Bool   // cleanUp has to read the keys of this host
+	observeNow atomic.Bool   // the publisher has to look at the balancers at once
 
 	// slot is held from the decision about a claim until its override is in force: one claim of this host at a time.
 	slot chan struct{}
@@ -52,7 +53,9 @@ type permits struct {
 	claims   map[string]bool // the claims of living commands
 	sessions chan struct{}   // closed when the session changes
 	returns  returning       // of own
-	lastRead time.Time       // of own and queued
+	// published has the states of this host as the publisher wrote them last, by service; nil: it has written none.
+	published map[string]state
+	lastRead  time.Time // of own and queued
 	// ownRevision is etcd's revision when own and queued were last read; 0: never.
 	ownRevision int64
 }

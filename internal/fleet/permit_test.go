@@ -46,9 +46,50 @@ func TestTwoHostsClaimAtOnce(t *testing.T) {
 		}
 		winner.lift()
 		winner.waitClean()
-		f.waitMembers()
 	}
 	f.wantMost(1)
+}
+
+// TestStateIsUpBeforeThePermitIsReturned: at no revision of etcd a host has neither a permit nor the state "up" after its
+// override has ended. Other hosts would be refused for its sake.
+func TestStateIsUpBeforeThePermitIsReturned(t *testing.T) {
+	t.Parallel()
+	f := newSimFarm(t, servertest.Etcd(t))
+	a := f.host("a")
+	f.host("b")
+	f.waitMembers()
+	const rounds = 5
+	first := a.read().revision
+	for range rounds {
+		if err := a.TakeDown(t.Context(), webTakedown("op", 0), nil); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the state is published", func() bool { return a.read().states["web"]["a"].State == "down" })
+		a.lift()
+		a.waitClean()
+	}
+	client, err := a.conn.etcd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, returned := "", 0
+	for r := range client.Watch(within(t, 10*time.Second), "/hacheck/", clientv3.WithPrefix(), clientv3.WithRev(first)) {
+		for _, e := range r.Events {
+			switch key := string(e.Kv.Key); {
+			case key == "/hacheck/state/web/a":
+				last = string(e.Kv.Value)
+			case key == "/hacheck/permits/a" && e.Type == clientv3.EventTypeDelete:
+				returned++
+				if s, err := decode[state]([]byte(last)); err != nil || s.State != stateUp {
+					t.Errorf("the permit is returned while the state is %s", last)
+				}
+			}
+		}
+		if returned == rounds {
+			return
+		}
+	}
+	t.Errorf("%d permits were returned, want %d", returned, rounds)
 }
 
 // TestRollingRestart: 20 hosts ask at once with a budget of 3. Never more than 3 are out, at some moment exactly 3, and

@@ -62,7 +62,7 @@ func (u *publisher) run(ctx context.Context) {
 // observe takes in the balancers and the overrides.
 func (u *publisher) observe() {
 	p, now := u.p, u.p.now()
-	if u.report == nil || now.Sub(u.reportAt) >= balancersEvery {
+	if p.observeNow.Swap(false) || u.report == nil || now.Sub(u.reportAt) >= balancersEvery {
 		r := p.balancers()
 		u.report, u.reportAt = &r, now
 		overrides := p.f.o.Overrides.List()
@@ -146,14 +146,15 @@ func (u *publisher) reconcile(ctx context.Context) error {
 func (u *publisher) write(ctx context.Context, s session) error {
 	p := u.p
 	overrides := p.f.o.Overrides.List()
-	values := map[string]string{}
+	values, states := map[string]string{}, map[string]state{}
 	p.mu.Lock()
 	for _, service := range p.members.names() {
 		var previous *state
 		if v, err := decode[state]([]byte(u.published[service])); err == nil {
 			previous = &v
 		}
-		values[service] = encode(p.members.stateOf(service, overrides, p.f.o.Groups, previous, p.now()))
+		states[service] = p.members.stateOf(service, overrides, p.f.o.Groups, previous, p.now())
+		values[service] = encode(states[service])
 	}
 	p.mu.Unlock()
 	var changed []string
@@ -193,6 +194,13 @@ func (u *publisher) write(ctx context.Context, s session) error {
 				delete(u.published, service)
 			}
 		}
+	}
+	p.mu.Lock()
+	isFirst := p.published == nil
+	p.published = states
+	p.mu.Unlock()
+	if isFirst || len(changed) > 0 {
+		wake(p.cleanUpNow) // it may return a permit
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ const (
 	silentLimit = 2 * time.Minute
 	// passedApart is how far apart two passed checks have to be where no balancer reports.
 	passedApart = 10 * time.Second
+	// stateLimit is how long the return of a permit waits until the state of this host is published.
+	stateLimit = 2 * passingAfter
 	// waitingEvery is how often permit.Waiting is written at most.
 	waitingEvery = 10 * time.Second
 )
@@ -27,6 +29,7 @@ type returning struct {
 	silent    map[string]time.Time   // since when a balancer of the permit is silent
 	passed    map[string]passedCheck // by service
 	over      map[string]bool        // what was passed over, and logged
+	back      time.Time              // when the permit might have been returned first
 	writtenAt time.Time              // when permit.Waiting was written last
 }
 
@@ -113,7 +116,9 @@ func (t *returning) observe(now time.Time, h permit, r *balancer.Report, isOut b
 			waiting = append(waiting, service+": "+text)
 		}
 	}
-	step.isBack = len(waiting) == 0
+	if step.isBack = len(waiting) == 0; !step.isBack {
+		t.back = time.Time{}
+	}
 	step.waiting = nameList(waiting, func(s string) string { return s })
 	return step
 }
