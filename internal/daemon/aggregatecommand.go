@@ -83,7 +83,7 @@ func runAggregate(args []string, env Env) int {
 	if o.service != "" && !spool.ValidService(o.service) {
 		return usage(f, env, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", o.service))
 	}
-	if err := o.serve(configured, env.Version, slog.New(newHandler("text", env.Stdout, level)), sig); err != nil {
+	if err := o.serve(configured, env.Version, slog.New(newStreamHandler(env.Stdout, level)), sig); err != nil {
 		printError(env.Stderr, "hacheck aggregate: %v", err)
 		return 1
 	}

@@ -54,7 +54,7 @@ func runBeacon(args []string, env Env) int {
 	if service != "" && !spool.ValidService(service) {
 		return usage(f, env, fmt.Errorf("--service %q is no service name: use letters, digits, '.', '_' and '-'", service))
 	}
-	log := slog.New(newHandler("text", env.Stderr, slog.LevelWarn))
+	log := slog.New(newStreamHandler(env.Stderr, slog.LevelWarn))
 	overrides, err := openOverrides(root, log)
 	if err != nil {
 		printError(env.Stderr, "hacheck beacon: %v", err)

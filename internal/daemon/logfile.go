@@ -23,15 +23,16 @@ type logFile struct {
 	path        string    // "" for stdout and stderr, which are never closed or reopened
 	checked     time.Time // when path was last looked up
 	partialLine bool      // the last write ended in the middle of a line
+	journal     bool      // systemd's journal reads it; each line begins with its priority
 }
 
 // openLog opens a log_path of the configuration.
 func openLog(path string) (*logFile, error) {
 	switch path {
 	case "stdout":
-		return &logFile{file: os.Stdout}, nil
+		return &logFile{file: os.Stdout, journal: isJournal(os.Stdout)}, nil
 	case "stderr":
-		return &logFile{file: os.Stderr}, nil
+		return &logFile{file: os.Stderr, journal: isJournal(os.Stderr)}, nil
 	}
 	f, err := openLogFile(path)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 type logOutput struct {
 	*replaceableHandler
 	*logWriter
+	journal bool // the file is a stream to the journal
 }
 
 // newLogOutput returns a logOutput that owns f; verbose includes debug lines.
@@ -23,14 +24,30 @@ func newLogOutput(f *logFile, format string, verbose bool) *logOutput {
 	if verbose {
 		level = slog.LevelDebug
 	}
-	w := newLogWriter(f, lostLineFormat(format))
-	return &logOutput{newReplaceableHandler(level, newHandler(format, w, level)), w}
+	w := newLogWriter(f, lostLineFormat(format, f.journal))
+	return &logOutput{newReplaceableHandler(level, newFileHandler(format, f.journal, w, level)), w, f.journal}
 }
 
 // apply changes the format, and the file unless f is nil, for the lines that are logged from now on.
 func (o *logOutput) apply(f *logFile, format string) {
-	o.setFile(f, lostLineFormat(format))
-	o.setHandler(newHandler(format, o.logWriter, o.level))
+	wasJournal := o.journal
+	if f != nil {
+		o.journal = f.journal
+	}
+	h := newFileHandler(format, o.journal, o.logWriter, o.level)
+	if wasJournal { // a line between the two calls must not take the prefix of the journal into a file
+		o.setHandler(h)
+	}
+	o.setFile(f, lostLineFormat(format, o.journal))
+	o.setHandler(h)
+}
+
+// newFileHandler returns the handler for a log file, which may be a stream to the journal.
+func newFileHandler(format string, journal bool, w io.Writer, level slog.Level) slog.Handler {
+	if journal {
+		return newJournalHandler(format, w, level)
+	}
+	return newHandler(format, w, level)
 }
 
 // maxLogged is how many bytes of one text a log line shows. The stack of a panic may be as long.
@@ -79,10 +96,10 @@ func (w jsonEscaper) Write(line []byte) (int, error) {
 }
 
 // lostLineFormat returns a function that formats the line about n lost lines.
-func lostLineFormat(format string) func(n int) []byte {
+func lostLineFormat(format string, journal bool) func(n int) []byte {
 	return func(n int) []byte {
 		var b bytes.Buffer
-		slog.New(newHandler(format, &b, slog.LevelWarn)).Warn("lines of this log were lost", "lines", n)
+		slog.New(newFileHandler(format, journal, &b, slog.LevelWarn)).Warn("lines of this log were lost", "lines", n)
 		return b.Bytes()
 	}
 }

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"hacheck/internal/textfmt"
@@ -62,9 +64,14 @@ func Main(args []string, env Env) int {
 }
 
 // printError prints a message to the operator. It may quote the command line or a file, so control characters are
-// removed.
+// removed. In the journal each line has the priority of an error.
 func printError(stderr io.Writer, format string, args ...any) {
-	_, _ = fmt.Fprintln(stderr, textfmt.Lines(fmt.Sprintf(format, args...)))
+	text := textfmt.Lines(fmt.Sprintf(format, args...))
+	if isJournal(stderr) {
+		priority := journalPriority(slog.LevelError)
+		text = priority + strings.ReplaceAll(text, "\n", "\n"+priority)
+	}
+	_, _ = fmt.Fprintln(stderr, text)
 }
 
 // usageError means that the command line is wrong, configError that the configuration file is wrong.
