@@ -288,6 +288,19 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
+// TestSuggestedPackages: no package installs HAProxy, which would start on every backend host. apt installs what a
+// package recommends.
+func TestSuggestedPackages(t *testing.T) {
+	t.Parallel()
+	text := readFile(t, "../packaging/nfpm.yaml")
+	if m := regexp.MustCompile(`(?m)^ *(recommends|depends):.*`).FindString(text); m != "" {
+		t.Errorf("the packages pull in others: %s", m)
+	}
+	if !strings.Contains(text, "\n    suggests: [haproxy]\n") {
+		t.Error("the deb does not suggest haproxy")
+	}
+}
+
 // TestUnits: systemd-analyze rates the exposure of the unit at 3.0 or less.
 func TestUnits(t *testing.T) {
 	t.Parallel()

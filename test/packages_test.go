@@ -229,6 +229,11 @@ func packageContents(t *testing.T, dist string) {
 			t.Errorf("the deb for %s is for %s", arch, got)
 		}
 	}
+	for field, want := range map[string]string{"Recommends": "", "Depends": "", "Suggests": "haproxy"} {
+		if got := strings.TrimSpace(mustOutput(t, "dpkg-deb", "--field", deb, field)); got != want {
+			t.Errorf("%s of the deb is %q, want %q", field, got, want)
+		}
+	}
 	if got, want := mustOutput(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the conffiles of the deb are %q, want %q", got, want)
 	}
