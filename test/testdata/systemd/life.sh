@@ -145,6 +145,25 @@ stop
 cp /run/right.yaml /etc/hacheck.yaml
 echo "$SECONDS ok: scripts"
 
+# One command puts a changed port in force, and one stops the daemon and its socket.
+start
+for port in 3334 3335 3333; do
+	drop_in hacheck.socket '[Socket]' ListenStream= ListenStream=0.0.0.0:$port
+	systemctl restart hacheck.socket
+	soon answers 127.0.0.1:$port
+	listens 0.0.0.0:$port || fail "after a change of the port it listens elsewhere"
+	state active || fail "after a change of the port it is $(property ActiveState)"
+done
+systemctl stop hacheck.service
+soon answers # the socket starts it
+systemctl stop hacheck.socket
+soon state inactive
+listens || fail "it listens after systemctl stop hacheck.socket"
+if answers; then fail "it answers after systemctl stop hacheck.socket"; fi
+rm -r /etc/systemd/system/hacheck.socket.d
+systemctl daemon-reload
+echo "$SECONDS ok: changed port"
+
 # A narrowed socket whose address this machine does not have yet.
 drop_in hacheck.socket '[Socket]' ListenStream= ListenStream=10.9.9.9:3333
 systemctl start hacheck.socket hacheck.service
