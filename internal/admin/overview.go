@@ -211,7 +211,7 @@ func (c *command) printOverrides(list []spool.Entry) {
 	c.printf("Overrides in %s:\n", textfmt.OneLine(c.opt.spoolRoot))
 	rows := [][]string{{"STATE", "SERVICE", "SINCE", "UNTIL", "BY", "REASON"}}
 	for _, e := range list {
-		row := []string{e.State.Word(), textfmt.OneLine(e.Key.Label()), "-", "lifted", "-", e.ReasonText()}
+		row := []string{e.State.Word(), textfmt.OneLine(e.Key.Name()), "-", "lifted", "-", e.ReasonText()}
 		if e.By != "" {
 			row[4] = textfmt.OneLine(e.By)
 		}

@@ -96,7 +96,7 @@ func (c *command) status(targets []target) int {
 			result.State, result.Error = "unknown", c.explainSpoolError(err)
 			c.errorf("%s: %s", t.label, result.Error)
 		case !c.opt.json:
-			c.printLine(t.label, e)
+			c.printLine(t.line(), e)
 		}
 		if e.State.TakesOut() {
 			code = ExitFailed

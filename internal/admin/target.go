@@ -14,7 +14,7 @@ import (
 type target struct {
 	key     spool.Key   // of the override that the command writes
 	aliases []spool.Key // other keys for the same target
-	label   string      // as hastatus prints the target: svc, svc::port or svc:host:port
+	label   string      // in messages: svc, svc:port or svc:host:port
 }
 
 // keys returns the keys of all overrides that are about exactly this target.
@@ -42,15 +42,10 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		host = ip
 	}
 	if port != 0 {
-		t.label = fmt.Sprintf("%s:%s:%d", name, host, port)
+		t.label = spool.Key{Service: name, Host: host, Port: port}.Name()
 	}
-	if service, rest, found := strings.Cut(name, ":"); found && spool.ValidService(service) {
-		// The operator has typed what hashowdowned prints, or the name of a spool file.
-		hint := ""
-		if _, err := parsePort(rest[strings.LastIndexByte(rest, ':')+1:]); err == nil {
-			hint = fmt.Sprintf("; one instance is written %s -P %s", service, rest[strings.LastIndexByte(rest, ':')+1:])
-		}
-		return t, fmt.Errorf("%q is no service name, it has a colon%s", textfmt.OneLine(name), hint)
+	if service, _, found := strings.Cut(name, ":"); found && spool.ValidService(service) {
+		return t, fmt.Errorf("%q is no service name, it has a colon%s", textfmt.OneLine(name), instanceHint(name, writes))
 	}
 	err := t.key.Check()
 	if errors.Is(err, spool.ErrAllInstance) {
@@ -60,6 +55,38 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 		err = fmt.Errorf("%w; name all, or one service with -P %d", err, port)
 	}
 	return t, err
+}
+
+// line returns the target as the originals print it: svc, svc::port or svc:host:port.
+func (t target) line() string {
+	if t.key.Port != 0 && t.label == t.key.Name() {
+		return t.key.Label()
+	}
+	return t.label
+}
+
+// instanceHint says how to name the instance that name stands for. The operator has typed what hashowdowned prints, or
+// the name of a spool file.
+func instanceHint(name string, writes bool) string {
+	k, err := spool.ParseKey(name)
+	if service, text, found := strings.Cut(name, "::"); err != nil && found { // hashowdowned prints svc::port
+		k.Service, k.Host = service, ""
+		k.Port, err = parsePort(text)
+	}
+	if err != nil {
+		return ""
+	}
+	if k.Service == spool.All && writes {
+		return fmt.Sprintf("; all has no instances: name all, or one service with -P %d", k.Port)
+	}
+	if _, err := newTarget(writes, k.Service, k.Host, k.Port); err != nil {
+		return "" // such as a host name, which only other tools write
+	}
+	hint := fmt.Sprintf("; one instance is written %s -P %d", k.Service, k.Port)
+	if k.Host != "" {
+		hint += " -H " + k.Host
+	}
+	return hint
 }
 
 // parseHost reads the address of an instance and returns its canonical form.

@@ -104,7 +104,7 @@ func (p *permits) balancersRefuse(c *claim) string {
 func (c *claim) targets() []wait.Target {
 	var list []wait.Target
 	for _, k := range c.keys {
-		list = append(list, wait.Target{Key: k, Label: k.Label()})
+		list = append(list, wait.Target{Key: k, Label: k.Name()})
 	}
 	return list
 }

@@ -115,7 +115,8 @@ func (k Key) Name() string {
 	return k.Service + ":" + CanonicalHost(k.Host) + ":" + port
 }
 
-// Label returns k as hastatus prints it. An instance without a host has an empty host field.
+// Label returns k as the lines of hastatus and hashowdowned have it, in the original's format: an instance without a
+// host has an empty host field. Everything else shows Name.
 func (k Key) Label() string {
 	if k.Port == 0 {
 		return k.Service

@@ -107,9 +107,9 @@ func (o *overview) serviceTable() string {
 	return textfmt.Table(rows, below...)
 }
 
-// label returns the name of a row as hastatus shows it.
+// label returns the name of a row: svc, svc:port or svc:host:port.
 func (r *overviewRow) label() string {
-	return spool.Key{Service: r.Service, Host: r.Host, Port: r.Port}.Label()
+	return spool.Key{Service: r.Service, Host: r.Host, Port: r.Port}.Name()
 }
 
 // clientLines returns the lines about balancers and agent checks.
