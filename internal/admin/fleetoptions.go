@@ -37,7 +37,7 @@ func (f *fleetOptions) addFlags(fs *pflag.FlagSet) {
 	fs.Var((*waitTurnValue)(f), "wait-turn", "with --safe in a fleet, wait for a permit until the hosts\nbefore this one are back; give up after DURATION (default 1h)")
 	fs.Lookup("wait-turn").NoOptDefVal = noDuration
 	f.addScopeFlags(fs)
-	fs.BoolVar(&f.replace, "replace", false, "replace the override that another person has set for the\nsame hosts; for hadown with --group, --host or --fleet")
+	fs.BoolVar(&f.replace, "replace", false, "replace the override that another person has set for the\nsame hosts; with --group, --host or --fleet")
 	f.addYes(fs, "do not ask when more hosts go out than the budget allows")
 	f.timeout = defaultFleetTimeout
 	fs.Func("timeout", "give the hosts of --group, --host or --fleet this `TIME` to\napply the change (default 10s)", func(s string) (err error) {

@@ -1,6 +1,9 @@
 package admin
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // helpText is the part of a help text that differs between the commands.
 type helpText struct {
@@ -15,11 +18,33 @@ func synopsis(name string) string { return name + " " + helpTexts[commands[name]
 
 // formatHelp returns what --help prints.
 func formatHelp(name string) string {
-	var o options
 	p := helpTexts[commands[name]]
 	return "Usage: " + synopsis(name) + "\n\n" + p.about +
-		"\nOptions:\n" + flagSet(&o).FlagUsages() +
+		"\nOptions:\n" + optionsHelp(commands[name]) +
 		"\nExamples:\n" + strings.ReplaceAll(p.examples, "@", name) + "\nExit status:\n" + p.status
+}
+
+// optionsHelp describes the options that mean something for an action. The other options are for -a, or the command
+// ignores them as the original did.
+func optionsHelp(a action) string {
+	var o options
+	fs := flagSet(&o)
+	for names, actions := range map[string][]action{
+		"reason expiration for drain maint safe fall wait-turn replace yes": {actDown},
+		"force-up":                  {actUp},
+		"wait timeout":              {actDown, actUp},
+		"service-port service-host": {actDown, actUp, actStatus},
+		"group host fleet":          {actDown, actUp, actStatus},
+		"control-socket":            {actDown, actUp, actStatus, actDowned},
+	} {
+		for name := range strings.FieldsSeq(names) {
+			fs.Lookup(name).Hidden = !slices.Contains(actions, a)
+		}
+	}
+	if a != actDown && a != actUp {
+		fs.Lookup("json").Usage = "print one JSON document"
+	}
+	return fs.FlagUsages()
 }
 
 // aboutNames describes SERVICE.

@@ -52,13 +52,13 @@ const (
 func flagSet(o *options) *pflag.FlagSet {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	fs.SortFlags = false
-	fs.StringVarP(&o.reason, "reason", "r", "", "the `TEXT` of the reason, for hadown; default: $SUDO_USER, $SSH_USER,\nthe user's name or number")
-	fs.FuncP("expiration", "e", "end by itself at this `UNIX` time in seconds; for hadown", func(s string) (err error) {
+	fs.StringVarP(&o.reason, "reason", "r", "", "the `TEXT` of the reason; default: $SUDO_USER, $SSH_USER, the user's\nname or number")
+	fs.FuncP("expiration", "e", "end by itself at this `UNIX` time in seconds", func(s string) (err error) {
 		o.expiration, err = parseUnix(s)
 		o.hasExpiration = true
 		return err
 	})
-	fs.Func("for", "end by itself after this `TIME`: 90s, 2h30m, 1d; for hadown", func(s string) (err error) {
+	fs.Func("for", "end by itself after this `TIME`: 90s, 2h30m, 1d", func(s string) (err error) {
 		o.duration, err = parseDuration(s)
 		o.hasDuration = true
 		return err
@@ -68,14 +68,14 @@ func flagSet(o *options) *pflag.FlagSet {
 		return err
 	})
 	fs.StringVarP(&o.host, "service-host", "H", "", "only the instance at address `IP`; needs -P")
-	fs.BoolVar(&o.drain, "drain", false, "let open sessions end, but send no new ones; for hadown")
-	fs.BoolVar(&o.maint, "maint", false, "down, and MAINT by HAProxy's agent check; with --wait it\ndrains first; for hadown")
-	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until the next\nhaup; for haup")
+	fs.BoolVar(&o.drain, "drain", false, "let open sessions end, but send no new ones")
+	fs.BoolVar(&o.maint, "maint", false, "down, and MAINT by HAProxy's agent check; with --wait it\ndrains first")
+	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until the next\nhaup")
 	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken the service\nout, or has it back up, at the latest after DURATION\n(default 5m)")
 	fs.Lookup("wait").NoOptDefVal = noDuration
-	fs.BoolVar(&o.safe, "safe", false, "change nothing unless every balancer that asks has another\nserver left; for hadown")
+	fs.BoolVar(&o.safe, "safe", false, "change nothing unless every balancer that asks has another\nserver left")
 	o.fall = defaultFall
-	fs.Func("fall", "with --wait, a balancer that sends no state has the service\nout after `N` answers (default 3); for hadown", func(s string) error {
+	fs.Func("fall", "with --wait, a balancer that sends no state has the service\nout after `N` answers (default 3)", func(s string) error {
 		n, err := strconv.ParseUint(s, 10, 8)
 		if err != nil || n == 0 || n > maxFall {
 			return fmt.Errorf("want a number of answers from 1 to %d", maxFall)
@@ -84,7 +84,7 @@ func flagSet(o *options) *pflag.FlagSet {
 		return nil
 	})
 	o.fleet.addFlags(fs)
-	fs.FuncP("action", "a", "act as another command; `ACTION` is up, down, status,\nstatus_downed or list", func(s string) error {
+	fs.FuncP("action", "a", "act as another command, with its options; `ACTION` is up, down,\nstatus, status_downed or list", func(s string) error {
 		o.action = action(s)
 		for _, a := range commands {
 			if a == o.action {
