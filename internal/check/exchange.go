@@ -111,10 +111,22 @@ func (x *exchange) addr() string {
 // after returns how long the check has run, "2.00s".
 func (x *exchange) after() string { return fmt.Sprintf("%.2fs", time.Since(x.start).Seconds()) }
 
-// result returns a result with a text of hacheck's own. err is for logs.
+// result returns a result with a text of hacheck's own. The log shows the same text. err is its cause.
 func result(code int, reason Reason, err error, format string, args ...any) Result {
-	return Result{Code: code, Reason: reason, Err: err, Body: fmt.Appendf(nil, format, args...)}
+	text := fmt.Sprintf(format, args...)
+	return Result{Code: code, Reason: reason, Err: &failure{text, err}, Body: []byte(text)}
 }
+
+// failure is the error of a failed check. Its text is the one that clients get.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string { return f.text }
+
+// Unwrap returns the cause of the failure.
+func (f *failure) Unwrap() error { return f.cause }
 
 // protocolError returns the result for an answer that violates the protocol.
 func (x *exchange) protocolError(format string, args ...any) Result {

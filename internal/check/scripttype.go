@@ -100,7 +100,8 @@ func (run *scriptRun) killed(ctx context.Context, output []byte, state string) R
 		return run.noResult(cause, run.started, "")
 	}
 	err := fmt.Errorf("script %s: %w", run.name(), cause)
-	return result(503, ReasonTimeout, err, "%s was killed after %.2fs%s%s", run.name(), time.Since(run.started).Seconds(), state, outputSuffix(output))
+	r := result(503, ReasonTimeout, err, "%s was killed after %.2fs%s", run.name(), time.Since(run.started).Seconds(), state)
+	return withOutput(r, output)
 }
 
 // exited returns the result for a script that ended by itself.
@@ -113,8 +114,15 @@ func (run *scriptRun) exited(state *os.ProcessState, output []byte) Result {
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		how = fmt.Sprintf("was ended by signal %d (%s)", int(status.Signal()), status.Signal())
 	}
-	// Err goes to the log without the output, which only the clients of the check may see.
-	return result(503, ReasonFailed, fmt.Errorf("script %s %s", run.name(), how), "%s %s after %.2fs%s", run.name(), how, after, outputSuffix(output))
+	err := fmt.Errorf("script %s %s", run.name(), how)
+	return withOutput(result(503, ReasonFailed, err, "%s %s after %.2fs", run.name(), how, after), output)
+}
+
+// withOutput adds a script's output to the text of r, but not to its error: the log has no output, which only the
+// clients of the check may see.
+func withOutput(r Result, output []byte) Result {
+	r.Body = append(r.Body, outputSuffix(output)...)
+	return r
 }
 
 // outputSuffix returns a script's output as the end of a sentence, "" if there is none.

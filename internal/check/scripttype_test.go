@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -215,6 +216,12 @@ func TestScriptTimeout(t *testing.T) {
 			}
 			if r.Code != 503 || r.Reason != check.ReasonTimeout || !strings.HasPrefix(string(r.Body), "sh was killed after 3.") || !strings.HasSuffix(string(r.Body), ": why") {
 				t.Errorf("%d %s %s", r.Code, r.Reason, r.Body)
+			}
+			if want := strings.TrimSuffix(string(r.Body), ": why"); r.Err.Error() != want {
+				t.Errorf("the log says %q, want %q", r.Err, want)
+			}
+			if !errors.Is(r.Err, context.DeadlineExceeded) {
+				t.Errorf("the cause of %v is not the deadline", r.Err)
 			}
 			pid := pidIn(t, file)
 			if c.leaves {

@@ -178,3 +178,15 @@ func TestFormatSwitch(t *testing.T) {
 		t.Errorf("json: %s", got)
 	}
 }
+
+// TestDurationsHaveAUnit: a duration in the log has a unit in both formats.
+func TestDurationsHaveAUnit(t *testing.T) {
+	for format, want := range map[string]string{"text": " took=1.5s g.after=2m0s\n", "json": `"took":"1.5s","g":{"after":"2m0s"}}` + "\n"} {
+		var b bytes.Buffer
+		log := slog.New(newHandler(format, &b, slog.LevelInfo)).With("took", 1500*time.Millisecond)
+		log.Info("checked", slog.Group("g", "after", 2*time.Minute))
+		if !strings.HasSuffix(b.String(), want) {
+			t.Errorf("%s: %s, want the end %s", format, b.String(), want)
+		}
+	}
+}

@@ -57,6 +57,7 @@ const maxLogged = 8 << 10
 func newHandler(format string, w io.Writer, level slog.Level) slog.Handler {
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: sanitizeAttr}
 	if format == "json" {
+		o.ReplaceAttr = sanitizeJSONAttr
 		return slog.NewJSONHandler(jsonEscaper{w}, o)
 	}
 	return slog.NewTextHandler(w, o)
@@ -83,6 +84,16 @@ func sanitizeAttr(_ []string, a slog.Attr) slog.Attr {
 	}
 	a.Value = slog.StringValue(textfmt.Lines(text))
 	return a
+}
+
+// sanitizeJSONAttr is sanitizeAttr for JSON. A duration has its unit, as in the text format: slog would write a number of
+// nanoseconds.
+func sanitizeJSONAttr(groups []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+		return a
+	}
+	return sanitizeAttr(groups, a)
 }
 
 // jsonEscaper escapes the control characters in lines of JSON. slog formats lists without sanitizeAttr.
