@@ -34,6 +34,10 @@ func Main(args []string, env Env) int {
 		if subcommand, ok := subcommands[args[0]]; ok {
 			return subcommand(args[1:], env)
 		}
+		if err := checkSubcommand(args[0]); err != nil {
+			printError(env.Stderr, "hacheck: %v\nTry \"hacheck --help\".", err)
+			return 2
+		}
 	}
 	// Signals come first: one that arrives during the start must be handled. The original lost signals to stop in its
 	// first milliseconds, and never stopped.

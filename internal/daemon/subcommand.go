@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -13,8 +16,8 @@ import (
 )
 
 // subcommands are the other tools of the command hacheck, by the exact first argument. Any other first argument belongs
-// to the daemon, which ignores positional arguments as the original did. A subcommand gets the arguments after its name
-// and returns the exit code.
+// to the daemon, which ignores positional arguments as the original did, except a misspelled subcommand. A subcommand
+// gets the arguments after its name and returns the exit code.
 var subcommands = map[string]func(args []string, env Env) int{
 	"aggregate": runAggregate,
 	"beacon":    runBeacon,
@@ -22,6 +25,25 @@ var subcommands = map[string]func(args []string, env Env) int{
 	"run":       func(args []string, env Env) int { return runner.Run(args, runner.System(env.Version)) },
 	"firewall":  func(args []string, env Env) int { return runner.Firewall(args, runner.System(env.Version)) },
 }
+
+// checkSubcommand returns an error if arg, the first argument, is a misspelled subcommand. The daemon must not start
+// instead of the tool that was meant. Short names are similar to many words, so they allow fewer errors.
+func checkSubcommand(arg string) error {
+	isLetter := func(c rune) bool { return 'a' <= c && c <= 'z' || c == '-' || c == '_' }
+	word := strings.ToLower(arg)
+	if len(word) > maxSubcommand || strings.HasPrefix(word, "-") || strings.ContainsFunc(word, func(c rune) bool { return !isLetter(c) }) {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(subcommands)) {
+		if cmdline.Closest(word, []string{name}, min(2, len(name)/3)) != "" {
+			return fmt.Errorf("no such subcommand: %q, did you mean %s?", arg, name)
+		}
+	}
+	return nil
+}
+
+// maxSubcommand is the length of the longest argument that can be a misspelled subcommand.
+const maxSubcommand = 12
 
 // runFleet is hacheck fleet. It is part of the operators' commands, which ask the daemon through the control socket.
 func runFleet(args []string, env Env) int {

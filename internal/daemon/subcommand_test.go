@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -17,6 +19,29 @@ func TestSubcommands(t *testing.T) {
 		}
 		if code := sub([]string{"--no-such-option"}, env); code == 0 {
 			t.Errorf("hacheck %s takes an option that no tool has", name)
+		}
+	}
+}
+
+// TestMisspelledSubcommand: the command line is wrong, and no daemon starts. Other words belong to the daemon.
+func TestMisspelledSubcommand(t *testing.T) {
+	for arg, want := range map[string]string{
+		"agregate": "aggregate", "aggregates": "aggregate", "flet": "fleet", "Fleet": "fleet", "beecon": "beacon",
+		"firewal": "firewall", "fire-wall": "firewall", "rum": "run", "runn": "run",
+	} {
+		var stderr strings.Builder
+		code := Main([]string{arg, "--check-config"}, Env{Version: "1.2.3-test", Stdout: io.Discard, Stderr: &stderr})
+		text := fmt.Sprintf("hacheck: no such subcommand: %q, did you mean %s?\nTry \"hacheck --help\".\n", arg, want)
+		if code != 2 || stderr.String() != text {
+			t.Errorf("hacheck %s exits %d with %q, want 2 with %q", arg, code, stderr.String(), text)
+		}
+	}
+	for _, arg := range []string{
+		"", "start", "daemon", "on", "fleetwood", "hacheck", "80", "r2n", "/etc/hacheck.yaml", "fleet.yaml", "-run",
+		strings.Repeat("fleet", 1000),
+	} {
+		if err := checkSubcommand(arg); err != nil {
+			t.Errorf("hacheck %.20q: %v", arg, err)
 		}
 	}
 }
