@@ -71,7 +71,7 @@ func flagSet(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.drain, "drain", false, "let open sessions end, but send no new ones")
 	fs.BoolVar(&o.maint, "maint", false, "down, and MAINT by HAProxy's agent check; with --wait it\ndrains first")
 	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until the next\nhaup")
-	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken the service\nout, or has it back up, at the latest after DURATION\n(default 5m)")
+	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken the service\nout, or has it back up, or after DURATION\n(default 5m)")
 	fs.Lookup("wait").NoOptDefVal = noDuration
 	fs.BoolVar(&o.safe, "safe", false, "change nothing unless every balancer that asks has another\nserver left")
 	o.fall = defaultFall
