@@ -19,6 +19,7 @@ const (
 	ExitUsage             = 2   // wrong command line; nothing was changed
 	ExitWaitIncomplete    = 3   // done, but not every balancer (--wait) or host of the fleet has followed in time
 	ExitDaemonUnavailable = 4   // the daemon, or for it etcd, cannot be asked; --wait: done; --safe: nothing was changed
+	ExitUnknown           = 5   // --wait: done, but no balancer asks about a service
 	exitSignal            = 128 // --wait: done, and a signal ended the wait; its number is added
 )
 

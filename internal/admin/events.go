@@ -32,7 +32,7 @@ type (
 	endEvent struct {
 		Event  string   `json:"event"` // end
 		After  float64  `json:"after"`
-		Result string   `json:"result"` // out, up, time is up, lost, interrupted, not known, overtaken, refused, failed, held
+		Result string   `json:"result"` // out, up, unknown, time is up, lost, interrupted, not known, overtaken, refused, failed, held
 		Exit   int      `json:"exit"`   // the exit code
 		Open   []string `json:"open"`   // balancers that have not followed
 		Text   string   `json:"text"`

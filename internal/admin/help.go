@@ -31,11 +31,11 @@ func optionsHelp(a action) string {
 	fs := flagSet(&o)
 	for names, actions := range map[string][]action{
 		"reason expiration for drain maint safe fall wait-turn replace yes": {actDown},
-		"force-up":                  {actUp},
-		"wait timeout":              {actDown, actUp},
-		"service-port service-host": {actDown, actUp, actStatus},
-		"group host fleet":          {actDown, actUp, actStatus},
-		"control-socket":            {actDown, actUp, actStatus, actDowned},
+		"force-up":                   {actUp},
+		"wait timeout allow-unknown": {actDown, actUp},
+		"service-port service-host":  {actDown, actUp, actStatus},
+		"group host fleet":           {actDown, actUp, actStatus},
+		"control-socket":             {actDown, actUp, actStatus, actDowned},
 	} {
 		for name := range strings.FieldsSeq(names) {
 			fs.Lookup(name).Hidden = !slices.Contains(actions, a)
@@ -64,6 +64,7 @@ const waitStatus = `  0      done; with --wait, every balancer has followed
   3      done, but not every balancer (--wait) or present host (--group, --host, --fleet) has followed in time
   4      --wait: done, but the daemon cannot be asked about balancers; --safe and many hosts: the daemon or
          etcd cannot be asked, and nothing was changed unless the message says that it is not known
+  5      --wait: done, but no balancer asks about a SERVICE: is its name right? See --allow-unknown
   128+N  --wait: done, but signal N has ended the wait; --safe: signal N has withdrawn the claim
 `
 

@@ -79,7 +79,7 @@ func (c *command) askDaemon() (d daemonView) {
 	if d.services, d.err = c.opt.daemon.recent(); d.err != nil {
 		return d
 	}
-	if d.report, d.reportErr = c.opt.daemon.balancers(spool.All); errors.Is(d.reportErr, errNoBalancers) {
+	if d.report, d.reportErr = c.opt.daemon.balancers(spool.All, requestTimeout); errors.Is(d.reportErr, errNoBalancers) {
 		d.reportErr = nil
 	}
 	return d

@@ -198,7 +198,7 @@ func (p *progress) succeed(targets []target) int {
 	p.printFinal()
 	var texts []string
 	for _, t := range waitTargets(targets) {
-		text := fmt.Sprintf("%s: nobody has asked about it for %s, so there is no balancer to wait for", t.Label, textfmt.Duration(balancer.LearnTime))
+		text := fmt.Sprintf("%s: no balancer has asked about it for %s, so there is none to wait for", t.Label, textfmt.Duration(balancer.LearnTime))
 		if n := p.tracker.CountDone(t); n > 0 {
 			text = fmt.Sprintf("%s: %s with %s after %s", t.Label, p.goal, textfmt.Count(n, "balancer"), textfmt.Duration(p.elapsed()-p.written))
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"sort"
+	"time"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
@@ -26,12 +27,12 @@ func (s recentService) hasAnswer() bool { return string(s.Last) != "null" }
 
 // balancers returns the daemon's report about service, for spool.All about all services. Another program may answer on
 // that port, so the numbers may be anything: see balancer.Duration.
-func (d daemonAddr) balancers(service string) (*balancer.Report, error) {
+func (d daemonAddr) balancers(service string, timeout time.Duration) (*balancer.Report, error) {
 	path := "/balancers"
 	if service != spool.All {
 		path += "?service=" + service // its letters mean nothing in a URL
 	}
-	body, err := d.get(path)
+	body, err := d.getWithTimeout(path, timeout)
 	var not *statusError
 	if errors.As(err, &not) && not.code == "404" {
 		return nil, errNoBalancers

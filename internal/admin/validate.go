@@ -84,6 +84,7 @@ func (o *options) validateModes() error {
 		{o.safe, "--safe", "hadown", []action{actDown}},
 		{o.hasFall, "--fall", "hadown", []action{actDown}},
 		{o.forceUp, "--force-up", "haup", []action{actUp}},
+		{o.allowUnknown, "--allow-unknown", "hadown and haup", []action{actDown, actUp}},
 		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
 	} {
 		if option.isSet && !slices.Contains(option.actions, o.action) {
@@ -95,6 +96,8 @@ func (o *options) validateModes() error {
 		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
 	case o.hasFall && o.wait == 0:
 		return errors.New("--fall needs --wait")
+	case o.allowUnknown && o.wait == 0:
+		return errors.New("--allow-unknown needs --wait")
 	case o.forceUp && o.hasReason: // otherwise haup ignores -r, as the original does
 		return errors.New("option -r, --reason is for hadown; --force-up records the user by itself")
 	case o.forceUp && o.hasExpiration:

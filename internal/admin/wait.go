@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +19,8 @@ const (
 	pollInterval = 250 * time.Millisecond // between two requests to the daemon
 	// maxDaemonAway is how long a daemon that has answered before may be away: a restart, or an upgrade.
 	maxDaemonAway = 10 * time.Second
+	// nearestNameTimeout is the time limit of the request for the names that balancers ask about.
+	nearestNameTimeout = time.Second
 	// pollsPerRecheck is how many polls pass between two checks that the override is still what the command wrote.
 	pollsPerRecheck = 4
 )
@@ -152,7 +155,7 @@ func (c *command) poll(targets []target, start time.Time) pollResult {
 		}
 	}
 	p := pollResult{requested: time.Since(start)}
-	p.report, p.err = c.opt.daemon.balancers(service)
+	p.report, p.err = c.opt.daemon.balancers(service, requestTimeout)
 	p.received = time.Since(start)
 	return p
 }
@@ -220,6 +223,9 @@ func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 
 // finish writes the final entry and returns the exit code.
 func (w *waitRun) finish() int {
+	if unknown := w.tracker.Unknown(); len(unknown) > 0 && !w.opt.allowUnknown {
+		return w.failed("unknown", ExitUnknown, w.unknownText(unknown))
+	}
 	if w.finalEntry != nil {
 		w.progress.clear()
 		if code := w.write(w.targets, *w.finalEntry); code != ExitOK {
@@ -227,6 +233,23 @@ func (w *waitRun) finish() int {
 		}
 	}
 	return w.progress.succeed(w.targets)
+}
+
+// unknownText says that no balancer asks about targets, with the most similar names that balancers ask about.
+func (w *waitRun) unknownText(targets []wait.Target) string {
+	// The reports of the wait may be about one service. A name is only a hint, so an error does not matter.
+	all, err := w.opt.daemon.balancers(spool.All, min(nearestNameTimeout, max(w.opt.wait-w.elapsed(), pollInterval)))
+	texts := make([]string, len(targets))
+	for i, t := range targets {
+		texts[i] = fmt.Sprintf("%s: no balancer has asked about it for %s", t.Label, textfmt.Duration(balancer.LearnTime))
+		if err != nil {
+			continue
+		}
+		if name := wait.NearestName(t, all); name != "" {
+			texts[i] += fmt.Sprintf(", did you mean %s?", textfmt.OneLine(name))
+		}
+	}
+	return strings.Join(texts, "; ") + "; for a host that no balancer asks yet, add --allow-unknown"
 }
 
 // interrupted ends the wait because of a signal. The override stays.

@@ -163,7 +163,7 @@ func (t *Tracker) PendingText() string {
 			}
 			text := target.Label + " is asked about, but not by a known balancer yet"
 			if age, hasRequest := requestAge(target, t.report); !hasRequest {
-				text = fmt.Sprintf("nobody has asked about %s yet, but the daemon has listened for only %s", target.Label, textfmt.Duration(age))
+				text = fmt.Sprintf("no balancer has asked about %s yet, but the daemon has listened for only %s", target.Label, textfmt.Duration(age))
 			}
 			list = append(list, text)
 		}
