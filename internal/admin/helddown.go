@@ -49,7 +49,7 @@ func (c *command) fleetOverrides() []report.HeldDown {
 	if !c.hasControlSocket() {
 		return nil
 	}
-	e, err := c.ask(context.Background(), control.Request{Op: control.OpHeldDown}, requestTimeout, nil)
+	e, err := c.ask(context.Background(), control.Request{Op: control.OpHeldDown}, c.withinWait(requestTimeout), nil)
 	if errors.Is(err, control.ErrNoSocket) || err == nil && e.NoFleet {
 		return nil
 	}

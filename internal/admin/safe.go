@@ -14,7 +14,7 @@ func (c *command) checkSafe(targets []target) int {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for hasAnswered := false; ; <-tick.C {
-		p := c.poll(targets, start)
+		p := c.poll(targets, start, requestTimeout)
 		isOver := time.Since(start) >= wait.SafeTimeout
 		if p.err != nil {
 			if hasAnswered && !isOver && !errors.Is(p.err, errNoBalancers) {

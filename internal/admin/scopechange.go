@@ -223,7 +223,8 @@ func (s *scopeChange) changeAndWait() int {
 		return w.progress.fail(f.result, f.code, "nothing was changed: "+f.text)
 	}
 	w.observeBefore()
-	f := s.change()
+	var f *failure
+	w.unlimitedChange(func() int { f = s.change(); return ExitOK })
 	if s.opt.json && len(s.doc.Services) > 0 {
 		w.progress.event(scopeWrittenEvent{"written", w.progress.after(), s.doc})
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"hacheck/internal/spool"
 	"hacheck/internal/textfmt"
@@ -13,11 +14,11 @@ import (
 
 // directoryStatus asks the daemon which spool directory it reads. It returns nil without an error if there is no daemon
 // or if it does not tell: an older one, another program, or one on another machine.
-func (d daemonAddr) directoryStatus() (*spool.DirectoryStatus, error) {
+func (d daemonAddr) directoryStatus(timeout time.Duration) (*spool.DirectoryStatus, error) {
 	if d.isNone() {
 		return nil, nil
 	}
-	body, err := d.getWithTimeout("/status/spool", directoryTimeout)
+	body, err := d.getWithTimeout("/status/spool", timeout)
 	if err != nil && !isNoAnswer(err) {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func isNoAnswer(err error) bool {
 // wrongDirectory returns why the daemon does not obey the overrides in the directory of the command. It returns "" if it
 // does or if there is no daemon. If the daemon cannot be asked it prints a warning and returns "".
 func (c *command) wrongDirectory() string {
-	h, err := c.opt.daemon.directoryStatus()
+	h, err := c.opt.daemon.directoryStatus(c.withinWait(directoryTimeout))
 	if err != nil {
 		c.errorf("warning: it is not known whether the daemon on %s obeys this: %s", c.opt.daemon, textfmt.OneLine(err.Error()))
 		return ""
@@ -68,6 +69,14 @@ func (c *command) wrongDirectory() string {
 		return fmt.Sprintf("the daemon on %s reads %s, and does not obey what is in %s; name the right one with --spool-root, another daemon with -p, or none with -p ''",
 			c.opt.daemon, theirs, ours)
 	}
+}
+
+// withinWait returns a timeout that leaves most of the time of --wait for the other requests of the command.
+func (c *command) withinWait(timeout time.Duration) time.Duration {
+	if c.opt.wait == 0 {
+		return timeout
+	}
+	return min(timeout, c.opt.wait/4)
 }
 
 // warnWrongDirectory prints wrongDirectory as a warning, for a command that changes nothing.

@@ -40,9 +40,11 @@ type waitRun struct {
 	superseded func() string
 	states     func() string
 
-	hasAnswered bool          // the daemon has answered a poll
-	lastAnswer  time.Duration // when it last did, or when the wait began
-	polls       int
+	hasAnswered           bool          // the daemon has answered a poll
+	hasAnsweredSinceWrite bool          // it has answered one that began after the change
+	lastAnswer            time.Duration // when it last did, or when the wait began
+	unlimited             time.Duration // how long the change took that --wait does not limit
+	polls                 int
 }
 
 // newWaitRun begins a run and catches signals. The caller must call stop.
@@ -67,7 +69,8 @@ func (w *waitRun) elapsed() time.Duration { return time.Since(w.start) }
 
 // observeBefore finds the balancers that are silent before the change.
 func (w *waitRun) observeBefore() {
-	p := w.poll(w.targets, w.start)
+	// The other half is for the change and the wait, so that a daemon that hangs does not double the time.
+	p := w.poll(w.targets, w.start, min(requestTimeout, w.opt.wait/2))
 	if w.hasAnswered = p.err == nil; w.hasAnswered {
 		w.tracker.Observe(p.report, p.requested, p.received)
 	}
@@ -98,7 +101,8 @@ func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry
 		})
 	}
 	if byDaemon && len(toWrite) > 0 {
-		if code := c.takeDown(o, toWrite, entry, w.signals, w.note); code != ExitOK {
+		code := w.unlimitedChange(func() int { return c.takeDown(o, toWrite, entry, w.signals, w.note) })
+		if code != ExitOK {
 			return code
 		}
 		w.printWritten(o.results(toWrite))
@@ -107,6 +111,14 @@ func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry
 	}
 	w.setWritten()
 	return w.wait()
+}
+
+// unlimitedChange runs a change that may take longer than --wait: its time does not count.
+func (w *waitRun) unlimitedChange(change func() int) int {
+	began := w.elapsed()
+	code := change()
+	w.unlimited += w.elapsed() - began
+	return code
 }
 
 // note prints the progress of the change: an event with --json, else a line on standard error.
@@ -147,7 +159,7 @@ type pollResult struct {
 }
 
 // poll asks the daemon about the balancers of the targets.
-func (c *command) poll(targets []target, start time.Time) pollResult {
+func (c *command) poll(targets []target, start time.Time, timeout time.Duration) pollResult {
 	service := targets[0].key.Service
 	for _, t := range targets {
 		if t.key.Service != service {
@@ -155,7 +167,7 @@ func (c *command) poll(targets []target, start time.Time) pollResult {
 		}
 	}
 	p := pollResult{requested: time.Since(start)}
-	p.report, p.err = c.opt.daemon.balancers(service, requestTimeout)
+	p.report, p.err = c.opt.daemon.balancers(service, timeout)
 	p.received = time.Since(start)
 	return p
 }
@@ -163,7 +175,8 @@ func (c *command) poll(targets []target, start time.Time) pollResult {
 // wait polls until the balancers have followed and returns the exit code.
 func (w *waitRun) wait() int {
 	defer w.progress.clear()
-	limit := time.NewTimer(w.opt.wait)
+	// The time of the command before the wait counts, so that a daemon that hangs does not prolong the command.
+	limit := time.NewTimer(w.opt.wait - (w.elapsed() - w.unlimited))
 	defer limit.Stop()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -172,7 +185,7 @@ func (w *waitRun) wait() int {
 	startPoll := func() {
 		if !isPolling {
 			isPolling = true
-			go func() { results <- w.poll(w.targets, w.start) }()
+			go func() { results <- w.poll(w.targets, w.start, requestTimeout) }()
 		}
 	}
 	startPoll()
@@ -181,7 +194,7 @@ func (w *waitRun) wait() int {
 		case sig := <-w.signals:
 			return w.interrupted(sig)
 		case <-limit.C:
-			return w.failed("time is up", ExitWaitIncomplete, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.tracker.PendingText()))
+			return w.timeIsUp()
 		case p := <-results:
 			isPolling = false
 			if code, isOver := w.handle(p); isOver {
@@ -198,11 +211,11 @@ func (w *waitRun) wait() int {
 func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 	switch {
 	case p.err == nil:
-		w.hasAnswered, w.lastAnswer = true, p.received
+		w.hasAnswered, w.hasAnsweredSinceWrite, w.lastAnswer = true, true, p.received
 		w.tracker.Observe(p.report, p.requested, p.received)
 		w.progress.update()
 	case !w.hasAnswered || errors.Is(p.err, errNoBalancers) || w.elapsed()-w.lastAnswer >= maxDaemonAway:
-		return w.failed("not known", ExitDaemonUnavailable, "cannot read the balancers' server states: "+w.unreachableText(p.err)), true
+		return w.unavailable(p.err), true
 	default:
 		w.progress.daemonAway(p.err)
 	}
@@ -219,6 +232,20 @@ func (w *waitRun) handle(p pollResult) (code int, isOver bool) {
 		}
 	}
 	return 0, false
+}
+
+// timeIsUp ends the wait because its time limit has passed. A daemon that has not answered since the change has not said
+// what is open.
+func (w *waitRun) timeIsUp() int {
+	if !w.hasAnsweredSinceWrite {
+		return w.unavailable(&timeoutError{w.opt.wait})
+	}
+	return w.failed("time is up", ExitWaitIncomplete, fmt.Sprintf("time is up after %s%s", textfmt.Duration(w.opt.wait), w.tracker.PendingText()))
+}
+
+// unavailable ends the wait because the daemon cannot be asked.
+func (w *waitRun) unavailable(err error) int {
+	return w.failed("not known", ExitDaemonUnavailable, "cannot read the balancers' server states: "+w.unreachableText(err))
 }
 
 // finish writes the final entry and returns the exit code.

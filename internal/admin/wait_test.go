@@ -187,6 +187,32 @@ func TestDaemonAway(t *testing.T) {
 	})
 }
 
+// A daemon that accepts connections and never answers ends the command with 4, within the time of --wait.
+func TestDaemonHangs(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	for _, line := range []string{"hadown web -r why --wait=2s", "haup web --wait=2s", "hadown web -r why --maint --wait=2s"} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			s, root := simulate(t, "node=lb1")
+			s.addr = l.Addr().String()
+			began := time.Now()
+			out, code := run(s, root, System("1"), line)
+			wantExit(t, out, code, ExitDaemonUnavailable)
+			if took := time.Since(began); took > 3500*time.Millisecond {
+				t.Errorf("it took %v", took)
+			}
+			if !strings.Contains(out.String(), "cannot read the balancers' server states: the daemon on "+s.addr+" cannot be asked: no whole answer within 2s") {
+				t.Errorf("it said:\n%s", out)
+			}
+		})
+	}
+}
+
 // Another command changes the override during the wait.
 func TestSuperseded(t *testing.T) {
 	t.Parallel()
