@@ -140,6 +140,37 @@ func (t *Tracker) agentsOf(row balancer.ServerView) []*agentView {
 	return list
 }
 
+// isInMaintenance reports whether maintenance is why a silent balancer sends no checks of a server: an agent connection
+// of the server reads that it is in maintenance, and the checks did not end long before that.
+func (t *Tracker) isInMaintenance(row balancer.ServerView) bool {
+	return t.hasAgent(row, func(a balancer.Agent) bool {
+		return isMaintenance(a) && balancer.Duration(row.RequestAge) <= balancer.Duration(a.SameFor)+silentAfter(row)
+	})
+}
+
+// mayLeaveMaintenance reports whether an agent connection of a server may have read the end of maintenance so lately
+// that the checks have not begun again.
+func (t *Tracker) mayLeaveMaintenance(row balancer.ServerView) bool {
+	return t.hasAgent(row, func(a balancer.Agent) bool {
+		return !isMaintenance(a) && balancer.Duration(a.SameFor) <= t.received+silentAfter(row)
+	})
+}
+
+func isMaintenance(a balancer.Agent) bool { return strings.HasPrefix(a.Answer, "maint ") }
+
+// hasAgent reports whether an agent connection of a row's server that still asks meets a condition.
+func (t *Tracker) hasAgent(row balancer.ServerView, condition func(balancer.Agent) bool) bool {
+	return slices.ContainsFunc(t.report.Agents, func(a balancer.Agent) bool {
+		key, err := spool.ParseKey(a.Service)
+		return err == nil && !a.Silent && a.Address == row.Address && coversRow(key, row) && condition(a)
+	})
+}
+
+// silentAfter returns after how long without a request the daemon calls the balancer of a row silent.
+func silentAfter(row balancer.ServerView) time.Duration {
+	return max(minSilence, silentIntervals*balancer.Duration(row.Interval))
+}
+
 // agentsOutAt returns when the agent connections of a server had read that it is out, nil if they have not. The
 // connections that ask about a target decide: the last of them must have read it. If all connections of the server ask
 // about wider keys only, the first that has read it decides.

@@ -29,6 +29,77 @@ func TestSilentBeforeTheCommand(t *testing.T) {
 	s.wantDecision(Waiting)
 }
 
+// haup does not wait either for a balancer that was silent before the command, unless maintenance is why it is silent.
+func TestSilentBeforeUp(t *testing.T) {
+	t.Parallel()
+	const down, maint, up = "ready down #x", "maint down #x", "up ready"
+	for _, test := range []struct {
+		name       string
+		requestAge float64 // of the last check
+		agent      balancer.Agent
+		want       Status
+	}{
+		{"no agent connection", 60, balancer.Agent{Service: "api"}, Done},
+		{"an agent connection that reads down", 60, balancer.Agent{Service: "web", Answer: down, SameFor: 300}, Done},
+		{"an agent connection that reads up", 60, balancer.Agent{Service: "web", Answer: up, SameFor: 300}, Done},
+		{"maintenance ended the checks", 305, balancer.Agent{Service: "web", Answer: maint, SameFor: 300}, Waiting},
+		{"maintenance of all", 298, balancer.Agent{Service: "all", Answer: maint, SameFor: 300}, Waiting},
+		{"the checks ended long before maintenance", 900, balancer.Agent{Service: "web", Answer: maint, SameFor: 300}, Done},
+		{"the agent connection is silent too", 305, balancer.Agent{Service: "web", Answer: maint, SameFor: 300, Silent: true}, Done},
+		{"maintenance of another service", 305, balancer.Agent{Service: "api", Answer: maint, SameFor: 300}, Done},
+		{"the agent has just read another state", 305, balancer.Agent{Service: "web", Answer: up, SameFor: 2}, Waiting},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScenario(t, Up, "web")
+			s.lastRequest["web"] = -20
+			b := silent(row("lb1", "DOWN", 0, answer(-60, "down"), noAnswer))
+			b.RequestAge = test.requestAge
+			// The connection has read the end of the override soon after the write.
+			test.agent.Address, test.agent.Confirmed, test.agent.Age = "10.0.0.1", true, 0.4
+			s.rows, s.agents = []balancer.ServerView{b}, []balancer.Agent{test.agent}
+			s.observe(0.5)
+			s.write()
+			s.agents[0].Answer, s.agents[0].Age, s.agents[0].SameFor = up, 1.4, 0.1
+			s.observe(1.5)
+			s.wantDecision(test.want)
+		})
+	}
+}
+
+// A balancer whose server may have left maintenance just before the command is passed over if it does not ask again.
+func TestSilentAfterMaintenance(t *testing.T) {
+	t.Parallel()
+	for _, asksAgain := range []bool{true, false} {
+		s := newScenario(t, Up, "web")
+		s.lastRequest["web"] = -20
+		b := silent(row("lb1", "DOWN", 0, answer(-60, "down"), noAnswer))
+		b.RequestAge = 60
+		s.rows = []balancer.ServerView{b}
+		s.agents = []balancer.Agent{{Service: "web", Address: "10.0.0.1", Answer: "up ready", Age: 0.4, SameFor: 0.1, Confirmed: true}}
+		s.observe(0.5)
+		s.write()
+		s.agents[0].Age = 1.4
+		s.observe(1.5)
+		s.wantDecision(Waiting)
+		if asksAgain {
+			s.rows[0] = row("lb1", "DOWN 1/2", 0, answer(6, "ok"), answer(-60, "down"))
+			s.lastRequest["web"] = 6
+			s.observe(6.1)
+			s.observe(20)
+			s.wantDecision(Waiting)
+			continue
+		}
+		s.observe(6.4) // three intervals of 2 s
+		s.wantDecision(Waiting)
+		s.observe(6.6)
+		s.wantDecision(Done)
+		if got := s.tracker.Views()[0].Text; !strings.HasPrefix(got, "has not asked since before this command, not waited for") {
+			t.Errorf("text %q", got)
+		}
+	}
+}
+
 // A balancer that falls silent is done if its last state was out without sessions.
 func TestFallsSilentAfterDrained(t *testing.T) {
 	t.Parallel()

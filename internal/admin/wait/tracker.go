@@ -17,6 +17,9 @@ const (
 	// relearnIntervals is how many of its intervals a balancer needs until a restarted daemon knows it again: one that
 	// sends no state is known from its third request.
 	relearnIntervals = 4
+	// A balancer is silent after silentIntervals of its intervals without a request, at least minSilence.
+	silentIntervals = 3
+	minSilence      = 5 * time.Second
 	// agentTTL is how long an agent connection counts after its last request.
 	agentTTL = 30 * time.Second
 	// maxViews bounds the views of a Tracker. The daemon reports fewer, but another program may answer on its port.
@@ -132,12 +135,19 @@ func (t *Tracker) Observe(r *balancer.Report, requested, received time.Duration)
 
 // observeRow takes in one row of a report.
 func (t *Tracker) observeRow(row balancer.ServerView) {
-	status := Waiting
-	// A server in maintenance gets no checks. Its balancer is silent until the agent has read that maintenance is over.
-	if row.Silent && (t.goal == Out || len(t.agentsOf(row)) == 0) {
-		status = Silent
+	id, status := rowID(row), Waiting
+	isNew := t.index[id] == nil
+	mayLeaveMaintenance := false
+	if row.Silent {
+		// A server in maintenance gets no checks. Its balancer is silent until the agent has read that maintenance is over.
+		mayLeaveMaintenance = t.goal == Up && t.mayLeaveMaintenance(row)
+		if t.goal == Out || !mayLeaveMaintenance && !t.isInMaintenance(row) {
+			status = Silent
+		}
 	}
-	t.setRow(rowID(row), row, status)
+	if v := t.setRow(id, row, status); v != nil && (isNew || !row.Silent) {
+		v.mayLeaveMaintenance = mayLeaveMaintenance
+	}
 }
 
 // setRow makes row the latest of a view and returns the view. A new view begins with status. It returns nil if there

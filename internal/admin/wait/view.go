@@ -35,7 +35,9 @@ type view struct {
 	inReport    bool          // the latest report has it
 	isSilent    bool          // silent, or not in the report
 	silentSince time.Duration // when isSilent was first true
-	isTentative bool          // an agent connection with too few requests to be certainly a balancer's
+	// mayLeaveMaintenance reports that maintenance may have been why the balancer was silent before the command.
+	mayLeaveMaintenance bool
+	isTentative         bool // an agent connection with too few requests to be certainly a balancer's
 }
 
 // isAbout reports whether v is a view of a target.
@@ -63,6 +65,8 @@ func (t *Tracker) updateStatus(v *view) {
 	case v.status == Done || t.goal == Out && wasDrained(&v.row):
 		next = Done
 	case v.isTentative:
+		next = Silent
+	case v.mayLeaveMaintenance && t.received-v.silentSince >= silentAfter(v.row):
 		next = Silent
 	case t.received-v.silentSince >= v.silenceLimit():
 		next = Lost
