@@ -45,23 +45,21 @@ func (p *permits) grant(ctx context.Context, c *claim, s session, f *farm) error
 	return p.commitGrant(ctx, c, s, f, own)
 }
 
-// reuse lets c use the permit that this host has. The permit then says who uses it now and why.
+// reuse lets c use the permit that this host has. The permit then says who uses it now and why. It is written even if
+// it says so already: a return of the permit that etcd applies late then finds it changed, and fails.
 func (p *permits) reuse(ctx context.Context, c *claim, own heldPermit) error {
-	if reason := cutReason(c.override.Reason); own.By != c.override.By || own.Reason != reason {
-		key := p.keys.permit(own.Host)
-		next := own.permit
-		next.By, next.Reason = c.override.By, reason
-		r, err := p.conn().commit(ctx, []clientv3.Cmp{isUnchanged(key, own.modified)}, []clientv3.Op{clientv3.OpPut(key, encode(next))}, nil)
-		if err != nil {
-			return err
-		}
-		if !r.Succeeded {
-			return errChanged
-		}
-		own = heldPermit{permit: next, modified: r.Header.Revision}
+	key := p.keys.permit(own.Host)
+	next := own.permit
+	next.By, next.Reason = c.override.By, cutReason(c.override.Reason)
+	r, err := p.conn().commit(ctx, []clientv3.Cmp{isUnchanged(key, own.modified)}, []clientv3.Op{clientv3.OpPut(key, encode(next))}, nil)
+	if err != nil {
+		return err
 	}
-	c.granted, c.isHeld, c.uncounted = own, true, false
-	p.setOwn(own)
+	if !r.Succeeded {
+		return errChanged
+	}
+	c.granted, c.isHeld, c.uncounted = heldPermit{permit: next, modified: r.Header.Revision}, true, false
+	p.setOwn(c.granted)
 	return nil
 }
 
