@@ -445,7 +445,9 @@ func TestHalfWrittenCopy(t *testing.T) {
 		defer close(opened)
 		h.open()
 	}()
-	waitFor(t, "a warning", func() bool { return h.log.count("level=WARN msg=\"fleet: the copy of the overrides cannot be read") == 1 })
+	waitFor(t, "a warning", func() bool {
+		return h.log.count("level=WARN msg=\"fleet: the copy of the overrides cannot be read") == 1
+	})
 	etcd.Start() // within noCopyWait
 	<-opened
 	if h.index.has("all", "web") == nil || h.index.has("host:a", "web") == nil {
