@@ -235,6 +235,7 @@ func TestFleetIsSeenAtOnce(t *testing.T) {
 	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
 		ofAll := ofFleet("all", Down)
 		ofAll.Key.Service = All
+		r.x.SetFleet([]Entry{ofFleet("group:a", Down)})
 		stop := make(chan struct{})
 		var readers sync.WaitGroup
 		for range 4 {
@@ -252,7 +253,6 @@ func TestFleetIsSeenAtOnce(t *testing.T) {
 				}
 			})
 		}
-		r.x.SetFleet([]Entry{ofFleet("group:a", Down)})
 		readers.Go(func() {
 			for i := 0; ; i++ {
 				select {

@@ -3,7 +3,6 @@ package wait
 import (
 	"slices"
 	"strconv"
-	"strings"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/cmdline"
@@ -54,13 +53,13 @@ func NearestName(target Target, r *balancer.Report) string {
 	return cmdline.Closest(label, list, limit)
 }
 
-// labelLike returns the label of k with as many parts as the label of a target has: svc, svc::port or svc:host:port.
+// labelLike returns the label of k with as many parts as the label of a target has: svc, svc:port or svc:host:port.
 func labelLike(target Target, k spool.Key) string {
 	switch {
 	case target.Key.Port == 0:
 		return k.Service
-	case strings.HasPrefix(target.Label, target.Key.Service+"::"):
-		return k.Service + "::" + strconv.Itoa(int(k.Port))
+	case target.Key.Host == "":
+		return k.Service + ":" + strconv.Itoa(int(k.Port))
 	}
 	return k.Service + ":" + k.Host + ":" + strconv.Itoa(int(k.Port))
 }

@@ -56,7 +56,7 @@ func TestNearestName(t *testing.T) {
 		{"databasg", "databasg", "database"},
 		{"mail", "mail", ""},
 		{"wbs", "wbs", ""}, // the name is right, and its balancer is silent
-		{"web:8", "web::8", "web::80"},
+		{"web:8", "web:8", "web:80"},
 		{"api:127.0.0.1:80", "api:127.0.0.1:80", "api:127.0.0.1:81"},
 	} {
 		k, err := spool.ParseKey(test.key)
