@@ -26,7 +26,7 @@ func TestSubcommands(t *testing.T) {
 // TestMisspelledSubcommand: the command line is wrong, and no daemon starts. Other words belong to the daemon.
 func TestMisspelledSubcommand(t *testing.T) {
 	for arg, want := range map[string]string{
-		"agre" + "gate": "aggregate", "aggregates": "aggregate", "flet": "fleet", "Fleet": "fleet", "beecon": "beacon",
+		"aggregat": "aggregate", "aggregates": "aggregate", "flet": "fleet", "Fleet": "fleet", "beecon": "beacon",
 		"firewal": "firewall", "fire-wall": "firewall", "rum": "run", "runn": "run",
 	} {
 		var stderr strings.Builder
