@@ -166,7 +166,9 @@ func TestUnreadableValues(t *testing.T) {
 			if list := h.index.List(); len(list) != 1 || list[0].Reason != "kept" {
 				t.Fatalf("in force: %+v", list)
 			}
-			if r := appliedBy(t, h); r.Revision != before || !strings.Contains(r.Error, "all") {
+			// applied/<host> is written after the status has changed.
+			waitFor(t, "the host says why it does not acknowledge", func() bool { return strings.Contains(appliedBy(t, h).Error, "all") })
+			if r := appliedBy(t, h); r.Revision != before {
 				t.Errorf("applied %+v, want revision %d", r, before)
 			}
 			if n := h.log.count(`\"web\" [all] cannot be read`); n != 2 { // one for each start
@@ -381,9 +383,9 @@ func TestStateDirUnusable(t *testing.T) {
 			if h.index.has("all", "web") == nil {
 				t.Error("the override is not obeyed")
 			}
-			if a := appliedBy(t, h); !strings.Contains(a.Error, "copy") || !strings.Contains(h.Status().Error, "copy") {
-				t.Errorf("applied %+v, status %q", a, h.Status().Error)
-			}
+			waitFor(t, "the host says why it does not acknowledge", func() bool {
+				return strings.Contains(appliedBy(t, h).Error, "copy") && strings.Contains(h.Status().Error, "copy")
+			})
 			if err := breakIt.mended(h.o.StateDir); err != nil {
 				t.Fatal(err)
 			}
@@ -406,8 +408,11 @@ func TestUnwritableStateDirAtStart(t *testing.T) {
 		t.Error("the override is not obeyed")
 	}
 	waitRegistered(t, h)
-	if a := appliedBy(t, h); a.Revision != 0 || a.Error == "" || h.Status().Error == "" {
-		t.Errorf("applied %+v, status %q", a, h.Status().Error)
+	waitFor(t, "the host says why it does not acknowledge", func() bool {
+		return appliedBy(t, h).Error != "" && h.Status().Error != ""
+	})
+	if a := appliedBy(t, h); a.Revision != 0 {
+		t.Errorf("applied %+v", a)
 	}
 }
 
