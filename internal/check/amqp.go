@@ -3,7 +3,6 @@ package check
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -65,13 +64,11 @@ type amqpLogin struct {
 	vhost string
 }
 
-func (a amqpLogin) check(ctx context.Context, t Target) Result {
-	return a.ask(ctx, t, func(x *exchange) Result {
-		if err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}); err != nil {
-			return x.loginError("AMQP 0-9-1", err, a.redact)
-		}
-		return x.healthy("Logged in and closed")
-	})
+func (a amqpLogin) check(x *exchange) Result {
+	if err := a.session(&amqpConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}); err != nil {
+		return x.loginError("AMQP 0-9-1", err, a.redact)
+	}
+	return x.healthy("Logged in and closed")
 }
 
 // session logs in, opens the virtual host and closes the connection.

@@ -150,7 +150,7 @@ func TestAMQPAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, c.server)
-			r := lastStep(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			r := configuredAt(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
 				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
 			}
@@ -276,7 +276,7 @@ func TestAMQPCancelled(t *testing.T) {
 				_, _ = conn.Write([]byte(said))
 				cancel()
 			})
-			r := lastStep(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(ctx, check.Target{Host: s.Host, Port: s.Port})
+			r := configuredAt(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(ctx, check.Target{Host: s.Host, Port: s.Port})
 			if r.Reason != check.ReasonCancelled {
 				t.Errorf("%s %q", r.Reason, r.Body)
 			}
@@ -287,5 +287,5 @@ func TestAMQPCancelled(t *testing.T) {
 func FuzzAMQPAnswer(f *testing.F) {
 	f.Add([]byte(amqpStart + amqpRefused))
 	f.Add([]byte(amqpStart + amqpTune + amqpNoVhost))
-	fuzzLastStep(f, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})
+	fuzzConfigured(f, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})
 }

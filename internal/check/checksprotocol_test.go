@@ -20,7 +20,7 @@ import (
 func fixed(name string, r check.Result) *check.ConfiguredCheck {
 	return &check.ConfiguredCheck{
 		Type: "tcp", Name: name, Timeout: 10 * time.Second,
-		Steps: []check.Step{{Name: name, Run: func(context.Context, check.Target) check.Result { return r }}},
+		Steps: []check.Step{check.StepOf(name, func(context.Context, check.Target) check.Result { return r })},
 	}
 }
 
@@ -123,7 +123,7 @@ func TestChecksSideBySide(t *testing.T) {
 				return check.Result{Code: 503, Reason: check.ReasonTimeout, Err: ctx.Err()}
 			}
 		}
-		checks = append(checks, &check.ConfiguredCheck{Name: name, Timeout: 10 * time.Second, Steps: []check.Step{{Name: name, Run: run}}})
+		checks = append(checks, &check.ConfiguredCheck{Name: name, Timeout: 10 * time.Second, Steps: []check.Step{check.StepOf(name, run)}})
 	}
 	if r := askService(t, "checks", 8080, checks...); r.Code != 200 || len(r.Parts) != all {
 		t.Errorf("%d, %d results, %s", r.Code, len(r.Parts), r.Body)
@@ -137,10 +137,10 @@ func TestChecksSideBySide(t *testing.T) {
 func TestConfiguredSteps(t *testing.T) {
 	var ran []string
 	step := func(name string, code int) check.Step {
-		return check.Step{Name: name, Run: func(context.Context, check.Target) check.Result {
+		return check.StepOf(name, func(context.Context, check.Target) check.Result {
 			ran = append(ran, name)
 			return check.Result{Code: code, Body: []byte(name)}
-		}}
+		})
 	}
 	c := &check.ConfiguredCheck{Timeout: time.Second, Steps: []check.Step{step("a", 200), step("b", 503), step("c", 200)}}
 	if r := c.Check(t.Context(), check.Target{}); r.Code != 503 || string(r.Body) != "b" || r.Took <= 0 {

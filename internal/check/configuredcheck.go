@@ -76,10 +76,12 @@ type ConfiguredCheck struct {
 	Name    string // for people: type, host and port, or the URL; contains no secret
 	Tags    []string
 	Timeout time.Duration // of all steps together
-	// Steps are run in order until one fails. The earlier steps only show how far a check got: the last one alone
-	// proves as much as all of them.
+	// Steps are run in order until one fails, over one connection. The earlier steps only show how far a check got: the
+	// last one alone proves as much as all of them.
 	Steps    []Step
 	Endpoint Endpoint
+
+	socket string // path of the Unix socket to connect to; "" for Endpoint
 
 	ports []uint16 // the port of a request is passed to a script if it is one of these, or one of another check's
 
@@ -150,22 +152,17 @@ func (c *ConfiguredCheck) WithAddress(host string, port uint16) (*ConfiguredChec
 func (c ConfiguredCheck) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.Name) }
 
 // Check runs the steps of c within its timeout. It returns the result of the first step that fails, or of the last.
-func (c *ConfiguredCheck) Check(ctx context.Context, t Target) Result { return c.run(ctx, t, c.Steps) }
-
-// checkLast runs the last step alone, so that a check URL costs one connection.
-func (c *ConfiguredCheck) checkLast(ctx context.Context, t Target) Result {
-	return c.run(ctx, t, c.Steps[len(c.Steps)-1:])
+func (c *ConfiguredCheck) Check(ctx context.Context, t Target) Result {
+	return withDuration(func() Result { return Timeout(c.Timeout)(c.runSteps)(ctx, t) })
 }
 
-func (c *ConfiguredCheck) run(ctx context.Context, t Target, steps []Step) Result {
-	return withDuration(func() Result {
-		return Timeout(c.Timeout)(func(ctx context.Context, t Target) (r Result) {
-			for _, s := range steps {
-				if r = s.Run(ctx, t); r.Code != 200 {
-					break
-				}
-			}
-			return r
-		})(ctx, t)
-	})
+func (c *ConfiguredCheck) runSteps(ctx context.Context, t Target) (r Result) {
+	a := c.Begin(ctx, t)
+	defer a.End()
+	for _, s := range c.Steps {
+		if r = a.Run(s); r.Code != 200 {
+			break
+		}
+	}
+	return r
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"hacheck/internal/check/conn"
 	"hacheck/internal/textfmt"
 )
 
@@ -19,8 +21,9 @@ import (
 type exchange struct {
 	ctx    context.Context
 	t      Target
-	socket string   // path of a Unix socket to connect to instead of the target's host and port
-	conn   net.Conn // the connection, or TLS over it
+	socket string     // path of a Unix socket to connect to instead of the target's host and port
+	raw    *conn.Conn // the connection; nil before connect
+	conn   net.Conn   // raw, or TLS over it
 	start  time.Time
 	phase  string
 }
@@ -32,72 +35,52 @@ const (
 	phaseRead    = "reading the answer of"
 )
 
-// dialer opens the connections of all checks, without keep-alive probes: they start after 15 s, longer than a check
-// takes, and cost four system calls a connection.
-var dialer = net.Dialer{KeepAlive: -1}
-
-// longAgo is a deadline that has passed.
-var longAgo = time.Unix(1, 0)
-
 func newExchange(ctx context.Context, t Target) *exchange {
 	return &exchange{ctx: ctx, t: t, start: time.Now(), phase: phaseConnect}
 }
 
 // ask connects to t, calls talk to speak with the service, and closes the connection. When ctx ends, every read and
-// write of talk fails at once; x.fail then turns the error into a result.
+// write of talk fails at once; x.networkError then turns the error into a result.
 func ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
-	return askAt(ctx, t, "", talk)
-}
-
-// askAt is ask over a Unix socket, or at the target's host and port if socket is empty.
-func askAt(ctx context.Context, t Target, socket string, talk func(x *exchange) Result) Result {
-	return withDuration(func() Result {
+	return withDuration(func() (r Result) {
 		x := newExchange(ctx, t)
-		x.socket = socket
-		return x.run(talk)
+		defer func() { x.close(r) }()
+		if r, ok := x.connect(); !ok {
+			return r
+		}
+		return talk(x)
 	})
 }
 
-func (x *exchange) run(talk func(x *exchange) Result) Result {
-	dial, addr := dialTCP, x.addr()
+// connect opens the connection, unless it is open. If it cannot, it returns a Result that says why, and false.
+func (x *exchange) connect() (Result, bool) {
+	if x.raw != nil {
+		return Result{}, true
+	}
+	network := "tcp"
 	if x.socket != "" {
-		dial = dialUnix
+		network = "unix"
 	}
-	conn, err := dial(x.ctx, addr)
+	x.phase = phaseConnect
+	opened, err := conn.Dial(x.ctx, network, x.addr())
 	if err != nil {
-		return x.networkError(err)
+		return x.networkError(err), false
 	}
-	defer conn.Close()
-	x.conn = conn
-	if x.ctx.Done() != nil {
-		// One callback serves the deadline and a cancellation, and costs less than a timer.
-		stop := context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
-		defer stop()
-	}
-	return talk(x)
+	x.raw, x.conn = opened, opened
+	return Result{}, true
 }
 
-// dialUnix opens a connection to a Unix socket.
-func dialUnix(ctx context.Context, path string) (net.Conn, error) {
-	return dialer.DialContext(ctx, "unix", path)
-}
-
-// dialTCP opens a connection to a server.
-func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
-	if err == nil && isSelfConnection(conn) {
-		_ = conn.Close()
-		return nil, syscall.ECONNREFUSED
+// close closes the connection, if there is one. After a success it ends TLS with a close_notify, without which services
+// log a truncated connection.
+func (x *exchange) close(last Result) {
+	if x.raw == nil {
+		return
 	}
-	return conn, err
-}
-
-// isSelfConnection reports whether the kernel connected conn to itself. When nothing listens on a port of the ephemeral
-// range, a connection may get this port as its own and succeed without a server. (net.Dialer tries again twice.)
-func isSelfConnection(conn net.Conn) bool {
-	l, lok := conn.LocalAddr().(*net.TCPAddr)
-	r, rok := conn.RemoteAddr().(*net.TCPAddr)
-	return lok && rok && l.Port == r.Port && l.IP.Equal(r.IP)
+	if secure, ok := x.conn.(*tls.Conn); ok && last.Reason == ReasonAnswered {
+		_ = secure.CloseWrite()
+	}
+	_ = x.raw.Close()
+	x.raw, x.conn = nil, nil
 }
 
 // addr returns the target's address as it is dialled and shown, with IPv6 in brackets.

@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -67,11 +66,8 @@ var grpcType = Type{
 		}
 		name := "grpc:" + hostPort(host, port)
 		return &ConfiguredCheck{
-			Name: name,
-			Steps: append(steps, Step{Name: name, Run: func(ctx context.Context, t Target) Result {
-				t.Protocol, t.Host, t.Port = "grpc", host, port
-				return ask(ctx, t, g.check)
-			}}),
+			Name:     name,
+			Steps:    append(steps, Step{Name: name, run: g.check}),
 			Endpoint: Endpoint{"tcp", host, port},
 		}, nil
 	},
@@ -103,16 +99,11 @@ func (s *settingsFirstReader) Read(p []byte) (int, error) {
 
 // check calls Health.Check over one connection.
 func (g *grpcCheck) check(x *exchange) Result {
-	var conn *tls.Conn
-	if g.tls != nil {
-		var r Result
-		var ok bool
-		if conn, r, ok = x.handshake(g.tls); !ok {
-			return r
-		}
-		if conn.ConnectionState().NegotiatedProtocol != "h2" {
-			return x.protocolError("%s does not speak HTTP/2 over TLS", x.addr())
-		}
+	if r, ok := x.open(g.tls); !ok {
+		return r
+	}
+	if secure, ok := x.conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol != "h2" {
+		return x.protocolError("%s does not speak HTTP/2 over TLS", x.addr())
 	}
 	x.phase = phaseWait
 	limited := &io.LimitedReader{R: &settingsFirstReader{r: x.conn}, N: maxGRPC}
@@ -127,10 +118,7 @@ func (g *grpcCheck) check(x *exchange) Result {
 	if !ok {
 		return r
 	}
-	if r = g.result(x, answer); r.Code == 200 && conn != nil {
-		_ = conn.CloseWrite() // sends close_notify
-	}
-	return r
+	return g.result(x, answer)
 }
 
 // request returns everything that the client sends: the preface of the connection and one call of Health.Check.

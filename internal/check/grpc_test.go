@@ -104,7 +104,7 @@ func TestGRPC(t *testing.T) {
 			if diff := cmp.Diff(want, stepNames(configured)); diff != "" {
 				t.Errorf("steps (-want +got):\n%s", diff)
 			}
-			r := configured.Steps[len(configured.Steps)-1].Run(t.Context(), check.Target{})
+			r := configured.Check(t.Context(), check.Target{})
 			if r.Code != c.code || r.Reason != c.reason || !strings.HasPrefix(string(r.Body), strings.ReplaceAll(c.want, "AT", at)) {
 				t.Errorf("%d %s %s (%v)", r.Code, r.Reason, r.Body, r.Err)
 			}

@@ -17,38 +17,49 @@ const (
 	maxStatsRow = 64 << 10
 )
 
-// newHAProxy returns the haproxy check. It reads the statistics page of a HAProxy (`stats uri /`) as CSV, and is
+// newHAProxy returns the haproxy check of check URLs. It reads the statistics page of a HAProxy (`stats uri /`) as CSV, and is
 // healthy when the backend with the service's name is UP. Otherwise it answers 503 and never 404, which HAProxy
 // understands as a drain.
 func newHAProxy(o Options) Func {
-	c := newHTTPClient(Options{Version: o.Version})
+	h := newHAProxyStats(o)
 	return func(ctx context.Context, t Target) Result {
-		t.Header = nil // the client's headers are for the service, not for this page
-		return ask(ctx, t, func(x *exchange) Result {
-			b := newHTTPBuffers()
-			defer b.free()
-			resp, r, ok := c.roundTrip(x, b, "/;csv") //nolint:bodyclose // closing reads the rest of the page
-			if !ok {
-				return r
-			}
-			if resp.StatusCode != http.StatusOK {
-				return x.serviceError(503, "The statistics page of %s answers %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode))
-			}
-			x.phase = phaseRead
-			status, err := backendStatus(io.LimitReader(resp.Body, maxStats), t.Service)
-			switch {
-			case errors.Is(err, errNotStats), errors.Is(err, errLongRow):
-				return x.protocolError("What %s answers to GET /;csv is not HAProxy's statistics: %s", x.addr(), err)
-			case err != nil:
-				return x.failBody(err)
-			case status == "":
-				return x.serviceError(503, "%s is not found", excerpt(t.Service, 200))
-			case status != "UP":
-				return x.serviceError(503, "%s is %s", excerpt(t.Service, 200), excerpt(status, 100))
-			}
-			return Result{Code: 200, Body: []byte(excerpt(t.Service, 200) + " is UP")}
-		})
+		return ask(ctx, t, func(x *exchange) Result { return h.check(x, t.Service) })
 	}
+}
+
+// haproxyStats reads statistics pages.
+type haproxyStats struct{ client *httpClient }
+
+func newHAProxyStats(o Options) haproxyStats {
+	return haproxyStats{newHTTPClient(Options{Version: o.Version})}
+}
+
+// check is healthy when the page shows the backend UP.
+func (h haproxyStats) check(x *exchange, backend string) Result {
+	x.t.Header = nil // the client's headers are for the service, not for this page
+	x.raw.SetMaxRead(maxHead + maxStats)
+	b := newHTTPBuffers()
+	defer b.free()
+	resp, r, ok := h.client.roundTrip(x, b, "/;csv") //nolint:bodyclose // closing reads the rest of the page
+	if !ok {
+		return r
+	}
+	if resp.StatusCode != http.StatusOK {
+		return x.serviceError(503, "The statistics page of %s answers %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	x.phase = phaseRead
+	status, err := backendStatus(io.LimitReader(resp.Body, maxStats), backend)
+	switch {
+	case errors.Is(err, errNotStats), errors.Is(err, errLongRow):
+		return x.protocolError("What %s answers to GET /;csv is not HAProxy's statistics: %s", x.addr(), err)
+	case err != nil:
+		return x.failBody(err)
+	case status == "":
+		return x.serviceError(503, "%s is not found", excerpt(backend, 200))
+	case status != "UP":
+		return x.serviceError(503, "%s is %s", excerpt(backend, 200), excerpt(status, 100))
+	}
+	return Result{Code: 200, Body: []byte(excerpt(backend, 200) + " is UP")}
 }
 
 // haproxyType is the configured check. It has an option for the backend.
@@ -62,11 +73,8 @@ var haproxyType = Type{
 	},
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := o.login(d, 0, 0)
-		check, backend := newHAProxy(d.Options), o.plainText("backend", "")
-		return l.newConfigured("haproxy", "", "haproxy:"+l.addr(), func(ctx context.Context, t Target) Result {
-			t.Host, t.Port, t.Service = l.host, l.port, backend
-			return check(ctx, t)
-		}), nil
+		h, backend := newHAProxyStats(d.Options), o.plainText("backend", "")
+		return l.newConfigured("haproxy", "", "haproxy:"+l.addr(), func(x *exchange) Result { return h.check(x, backend) }), nil
 	},
 }
 

@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -38,16 +37,12 @@ type httpRequest struct {
 }
 
 // check makes the request.
-func (r *httpRequest) check(ctx context.Context, t Target) Result {
-	t.Host, t.Port = r.endpoint.Host, r.endpoint.Port
-	return withDuration(func() Result {
-		x := newExchange(ctx, t)
-		res := r.run(x)
-		if res.Reason == ReasonProtocol && r.quotesSecret(string(res.Body)) {
-			return x.protocolError("The answer of %s is not HTTP, or not valid (its words are not shown, a password may be among them)", x.addr())
-		}
-		return res
-	})
+func (r *httpRequest) check(x *exchange) Result {
+	res := r.run(x)
+	if res.Reason == ReasonProtocol && r.quotesSecret(string(res.Body)) {
+		return x.protocolError("The answer of %s is not HTTP, or not valid (its words are not shown, a password may be among them)", x.addr())
+	}
+	return res
 }
 
 // quotesSecret reports whether a text, which quotes the service, repeats something that was sent and can be a
@@ -81,7 +76,7 @@ func (r *httpRequest) run(x *exchange) Result {
 		return x.networkError(err)
 	}
 	t := &transport{request: r, x: x}
-	defer t.close()
+	defer t.free()
 	resp, res, ok := t.do(r.method, r.url, "") //nolint:bodyclose // it is a NopCloser
 	if !ok {
 		return res
@@ -98,9 +93,6 @@ func (r *httpRequest) run(x *exchange) Result {
 	}
 	if resp.StatusCode != r.expected {
 		return x.serviceError(503, "Unexpected response code: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
-	}
-	if conn, ok := x.conn.(*tls.Conn); ok {
-		_ = conn.CloseWrite() // as askTLS does
 	}
 	return x.healthy(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
 }
@@ -140,8 +132,6 @@ type transport struct {
 	request *httpRequest
 	x       *exchange
 	buffers *httpBuffers
-	conn    net.Conn
-	stop    func() bool
 }
 
 // resultError carries a Result through http.Client.
@@ -187,7 +177,8 @@ func (t *transport) do(method string, at *url.URL, authorization string) (*http.
 	return resp, Result{}, true
 }
 
-// RoundTrip makes one request over a connection of its own, which stays open until the next request or close.
+// RoundTrip makes one request over a connection of its own, which stays open until the next request. The first request
+// uses the connection that the tcp step has opened.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, r, ok := t.roundTrip(req)
 	if !ok {
@@ -200,8 +191,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) {
-	t.close()
 	x, proxy := t.x, t.request.proxy
+	if t.buffers != nil { // not the first request
+		t.free()
+		x.close(Result{})
+	}
 	target := endpointOf(req.URL)
 	if req.URL.Scheme != "http" && req.URL.Scheme != "https" || target.Host == "" || target.Port == 0 {
 		return nil, x.protocolError("%s redirects to what is no HTTP", x.addr()), false
@@ -210,16 +204,14 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 	if proxy != nil {
 		at = t.request.endpoint
 	}
-	x.t.Host, x.t.Port, x.phase = at.Host, at.Port, phaseConnect
-	conn, err := dialTCP(x.ctx, x.addr())
-	if err != nil {
-		return nil, x.networkError(err), false
+	x.t.Host, x.t.Port = at.Host, at.Port
+	if r, ok := x.connect(); !ok {
+		return nil, r, false
 	}
-	t.conn, x.conn, t.buffers = conn, conn, newHTTPBuffers()
-	t.stop = context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
+	t.buffers = newHTTPBuffers()
 
 	if proxy != nil && proxy.Scheme == "https" {
-		if _, r, ok := x.handshake(t.request.tls); !ok {
+		if r, ok := x.handshake(t.request.tls); !ok {
 			return nil, r, false
 		}
 	}
@@ -229,7 +221,7 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 				return nil, r, false
 			}
 		}
-		if _, r, ok := x.handshake(t.request.tls); !ok {
+		if r, ok := x.handshake(t.request.tls); !ok {
 			return nil, r, false
 		}
 		proxy = nil // the tunnel leads to the service
@@ -284,13 +276,10 @@ func setProxyAuth(req *http.Request, proxy *url.URL) {
 	}
 }
 
-// close closes the connection of the last request, if there is one.
-func (t *transport) close() {
-	if t.conn == nil {
-		return
+// free frees the buffers of the last request, if there was one.
+func (t *transport) free() {
+	if t.buffers != nil {
+		t.buffers.free()
+		t.buffers = nil
 	}
-	t.stop()
-	_ = t.conn.Close()
-	t.buffers.free()
-	t.conn, t.buffers = nil, nil
 }

@@ -75,7 +75,7 @@ func buildHTTP(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	first.Name = prefix + first.Name
 	return &ConfiguredCheck{
 		Name:     "http:" + shown,
-		Steps:    []Step{first, {Name: prefix, Info: r.method + " " + shown, Run: r.check}},
+		Steps:    []Step{first, {Name: prefix, Info: r.method + " " + shown, run: r.check}},
 		Endpoint: r.endpoint,
 	}, nil
 }

@@ -88,7 +88,7 @@ func TestHTTPConfiguredRequest(t *testing.T) {
 			t.Setenv("http_proxy", "http://127.0.0.1:1")
 			configured := httpCheck(t, check.Defaults{Options: check.Options{Version: "1.2.3"}}, "http://"+c.user+s.Addr()+c.path, c.options)
 			// The last step makes one request; the first connects alone.
-			r := configured.Steps[1].Run(t.Context(), check.Target{})
+			r := configured.Check(t.Context(), check.Target{})
 			if r.Code != 200 || !strings.Contains(string(r.Body), " answered 200 in 0.") || r.Took <= 0 {
 				t.Fatalf("%d %s", r.Code, r.Body)
 			}
@@ -242,8 +242,7 @@ func TestHTTPConfiguredNginx(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			configured := httpCheck(t, c.defaults, c.url, c.options)
-			// The last step only: the first fails where nothing listens.
-			for i, run := range []check.Func{configured.Check, configured.Steps[1].Run} {
+			for i, run := range []check.Func{configured.Check, lastAlone(configured)} {
 				r := run(t.Context(), check.Target{})
 				if r.Code != c.code || !strings.Contains(string(r.Body), c.want) {
 					t.Errorf("%d: %d %s (%v)", i, r.Code, r.Body, r.Err)
@@ -275,7 +274,7 @@ func TestHTTPConfiguredRedirectBody(t *testing.T) {
 		}
 	})
 	configured := httpCheck(t, check.Defaults{}, "http://"+s.Addr()+"/", map[string]any{"allow_redirects": true})
-	if r := configured.Steps[1].Run(t.Context(), check.Target{}); r.Code != 200 || r.Took > 10*time.Second {
+	if r := configured.Check(t.Context(), check.Target{}); r.Code != 200 || r.Took > 10*time.Second {
 		t.Errorf("%d %s after %v", r.Code, r.Body, r.Took)
 	}
 }

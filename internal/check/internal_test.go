@@ -2,39 +2,11 @@ package check
 
 import (
 	"bytes"
-	"net"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
 )
-
-// A connection to a port of the ephemeral range can connect to itself when nothing listens there. By chance this
-// happens once in some ten thousand connections.
-func TestConnectedToItself(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := l.Addr().(*net.TCPAddr)
-	other, err := net.Dial("tcp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if isSelfConnection(other) {
-		t.Error("a connection to a server counts as one to itself")
-	}
-	_ = other.Close()
-	_ = l.Close()
-	itself, err := (&net.Dialer{LocalAddr: at}).Dial("tcp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer itself.Close()
-	if !isSelfConnection(itself) {
-		t.Error("a connection to itself counts as one to a server")
-	}
-}
 
 // Every line of the list of protocols names something, and no two lines name the same.
 func TestProtocolNames(t *testing.T) {

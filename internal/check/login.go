@@ -1,7 +1,6 @@
 package check
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -20,23 +19,19 @@ type login struct {
 // addr returns "<host>:<port>" for the names of steps.
 func (l login) addr() string { return hostPort(l.host, l.port) }
 
-// ask connects to the server, over TLS if it is configured, runs talk and closes the connection.
-func (l login) ask(ctx context.Context, t Target, talk func(x *exchange) Result) Result {
-	t.Host, t.Port = l.host, l.port
-	if l.tls == nil {
-		return ask(ctx, t, talk)
-	}
-	return askTLS(ctx, t, l.tls, talk)
-}
-
-// newConfigured returns a check of TCP, of TLS if it is configured, and of the login. The names of its steps begin
-// with prefix; last and run are the step of the login.
-func (l login) newConfigured(name, prefix, last string, run Func) *ConfiguredCheck {
+// newConfigured returns a check of TCP, of TLS if it is configured, and of the login, over one connection. The names of
+// its steps begin with prefix; last is the step of the login, which talk does over the open connection.
+func (l login) newConfigured(name, prefix, last string, talk func(x *exchange) Result) *ConfiguredCheck {
 	steps := []Step{tcpStep(l.host, l.port)}
 	if l.tls != nil {
 		steps = append(steps, tlsStep(l.host, l.port, l.tls))
 	}
-	steps = append(steps, Step{Name: last, Run: run})
+	steps = append(steps, Step{Name: last, run: func(x *exchange) Result {
+		if r, ok := x.open(l.tls); !ok {
+			return r
+		}
+		return talk(x)
+	}})
 	for i := range steps {
 		steps[i].Name = prefix + steps[i].Name
 	}

@@ -22,8 +22,8 @@ import (
 	"hacheck/test/servertest"
 )
 
-// lastStep returns the last step of a configured check, the login itself.
-func lastStep(t testing.TB, typ string, options map[string]any) check.Func {
+// configuredAt returns a configured check that asks the host and port of its target.
+func configuredAt(t testing.TB, typ string, options map[string]any) check.Func {
 	t.Helper()
 	return func(ctx context.Context, target check.Target) check.Result {
 		options := maps.Clone(options)
@@ -36,7 +36,16 @@ func lastStep(t testing.TB, typ string, options map[string]any) check.Func {
 			t.Errorf("build %s: %v", typ, err)
 			return check.Result{}
 		}
-		return c.Steps[len(c.Steps)-1].Run(ctx, target)
+		return c.Check(ctx, target)
+	}
+}
+
+// lastAlone returns a run of the last step of c without the earlier ones, as runner's selection by name makes it.
+func lastAlone(c *check.ConfiguredCheck) check.Func {
+	return func(ctx context.Context, target check.Target) check.Result {
+		a := c.Begin(ctx, target)
+		defer a.End()
+		return a.Run(c.Steps[len(c.Steps)-1])
 	}
 }
 
@@ -217,15 +226,15 @@ func readFull(r io.Reader, n int) ([]byte, error) {
 	return b, err
 }
 
-// fuzzLastStep fuzzes the answers of a server to a login.
-func fuzzLastStep(f *testing.F, typ string, options map[string]any) {
+// fuzzConfigured fuzzes the answers of a server to a login.
+func fuzzConfigured(f *testing.F, typ string, options map[string]any) {
 	f.Helper()
 	answers := make(chan []byte, 1)
 	s := checktest.Serve(f, func(conn net.Conn) {
 		_, _ = conn.Write(<-answers)
 		_ = conn.(*net.TCPConn).CloseWrite()
 	})
-	run := lastStep(f, typ, options)
+	run := configuredAt(f, typ, options)
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		answers <- answer
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

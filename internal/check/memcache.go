@@ -3,7 +3,6 @@ package check
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 )
 
@@ -12,41 +11,39 @@ const maxMemcachedLine = 1 << 10
 
 // checkMemcached passes when the server answers the command version, which conn-check sends too
 // (https://github.com/memcached/memcached/blob/master/doc/protocol.txt).
-func checkMemcached(ctx context.Context, t Target) Result {
-	return ask(ctx, t, func(x *exchange) Result {
-		x.phase = phaseWait
-		// It sends quit at once, because the server executes commands in order.
-		if err := x.send([]byte("version\r\nquit\r\n")); err != nil {
+func checkMemcached(x *exchange) Result {
+	x.phase = phaseWait
+	// It sends quit at once, because the server executes commands in order.
+	if err := x.send([]byte("version\r\nquit\r\n")); err != nil {
+		return x.networkError(err)
+	}
+	r := bufio.NewReaderSize(x.conn, maxMemcachedLine)
+	// The first bytes identify another protocol, whose server may never complete a line.
+	for n := 1; ; n++ {
+		start, err := r.Peek(n)
+		if err != nil {
 			return x.networkError(err)
 		}
-		r := bufio.NewReaderSize(x.conn, maxMemcachedLine)
-		// The first bytes identify another protocol, whose server may never complete a line.
-		for n := 1; ; n++ {
-			start, err := r.Peek(n)
-			if err != nil {
-				return x.networkError(err)
-			}
-			if !mayBeMemcachedReply(start) {
-				start, _ = r.Peek(r.Buffered())
-				line, _, _ := bytes.Cut(start, []byte("\n"))
-				return x.protocolError("The answer of %s is not memcached's: %q", x.addr(), excerpt(line, 80))
-			}
-			if start[n-1] == ' ' || start[n-1] == '\r' || start[n-1] == '\n' {
-				break
-			}
-			x.phase = phaseRead
+		if !mayBeMemcachedReply(start) {
+			start, _ = r.Peek(r.Buffered())
+			line, _, _ := bytes.Cut(start, []byte("\n"))
+			return x.protocolError("The answer of %s is not memcached's: %q", x.addr(), excerpt(line, 80))
 		}
-		line, err := r.ReadSlice('\n')
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
-			return x.protocolError("The answer of %s has a line of more than %d bytes", x.addr(), maxMemcachedLine)
-		case err != nil:
-			return x.networkError(err)
-		case !bytes.HasPrefix(line, []byte("VERSION ")):
-			return x.serviceError(503, "Sent version, got back %s", excerpt(line, 200))
+		if start[n-1] == ' ' || start[n-1] == '\r' || start[n-1] == '\n' {
+			break
 		}
-		return Result{Code: 200, Body: []byte("Sent version, got back " + excerpt(line, 200))}
-	})
+		x.phase = phaseRead
+	}
+	line, err := r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return x.protocolError("The answer of %s has a line of more than %d bytes", x.addr(), maxMemcachedLine)
+	case err != nil:
+		return x.networkError(err)
+	case !bytes.HasPrefix(line, []byte("VERSION ")):
+		return x.serviceError(503, "Sent version, got back %s", excerpt(line, 200))
+	}
+	return Result{Code: 200, Body: []byte("Sent version, got back " + excerpt(line, 200))}
 }
 
 // mayBeMemcachedReply reports whether start is the beginning of a reply, whole or in part.
@@ -67,9 +64,6 @@ var memcacheType = Type{
 	Options: []Option{hostOption, portOption(11211)},
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := o.login(d, 11211, 11211)
-		return l.newConfigured("memcache", "memcache:"+l.addr()+":", "connect", func(ctx context.Context, t Target) Result {
-			t.Host, t.Port = l.host, l.port
-			return checkMemcached(ctx, t)
-		}), nil
+		return l.newConfigured("memcache", "memcache:"+l.addr()+":", "connect", checkMemcached), nil
 	},
 }

@@ -40,7 +40,7 @@ func TestMemcachedAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, memcachedServer(c.answer))
-			r := lastStep(t, "memcached", nil)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			r := configuredAt(t, "memcached", nil)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || r.Reason != c.reason || string(r.Body) != want {
 				t.Errorf("%d %s %q, want %d %s %q", r.Code, r.Reason, r.Body, c.code, c.reason, want)
 			}
@@ -62,5 +62,5 @@ func TestMemcached(t *testing.T) {
 func FuzzMemcachedAnswer(f *testing.F) {
 	f.Add([]byte("VERSION 1.6.18\r\n"))
 	f.Add([]byte("CLIENT_ERROR x\r\n"))
-	fuzzLastStep(f, "memcache", nil)
+	fuzzConfigured(f, "memcache", nil)
 }

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"context"
 	"crypto/md5"  //nolint:gosec // the protocol's
 	"crypto/sha1" //nolint:gosec // the protocol's
 	"crypto/sha256"
@@ -57,28 +56,26 @@ type mongoLogin struct {
 	database, authDatabase string
 }
 
-func (m mongoLogin) check(ctx context.Context, t Target) Result {
-	return m.ask(ctx, t, func(x *exchange) Result {
-		c := &mongoConn{x: x}
-		done := "Listed collections"
-		if m.username != "" {
-			if err := m.authenticate(c); err != nil {
-				return x.loginError("MongoDB", err, m.redact)
-			}
-			done = "Logged in and listed collections"
-		}
-		// The filter matches no collection, so that the reply is short and no cursor stays open. Secondaries may answer.
-		_, err := c.run(m.database,
-			bsonInt("listCollections", 1),
-			bsonEmbedded("filter", bsonString("name", "hacheck")),
-			bsonTrue("nameOnly"),
-			bsonEmbedded("cursor"),
-			bsonEmbedded("$readPreference", bsonString("mode", "primaryPreferred")))
-		if err != nil {
+func (m mongoLogin) check(x *exchange) Result {
+	c := &mongoConn{x: x}
+	done := "Listed collections"
+	if m.username != "" {
+		if err := m.authenticate(c); err != nil {
 			return x.loginError("MongoDB", err, m.redact)
 		}
-		return x.healthy(done)
-	})
+		done = "Logged in and listed collections"
+	}
+	// The filter matches no collection, so that the reply is short and no cursor stays open. Secondaries may answer.
+	_, err := c.run(m.database,
+		bsonInt("listCollections", 1),
+		bsonEmbedded("filter", bsonString("name", "hacheck")),
+		bsonTrue("nameOnly"),
+		bsonEmbedded("cursor"),
+		bsonEmbedded("$readPreference", bsonString("mode", "primaryPreferred")))
+	if err != nil {
+		return x.loginError("MongoDB", err, m.redact)
+	}
+	return x.healthy(done)
 }
 
 // authenticate logs in by SCRAM. It asks the server for the user's mechanisms with isMaster, the name that all

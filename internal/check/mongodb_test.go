@@ -247,7 +247,7 @@ func TestMongoAnswers(t *testing.T) {
 				_, _ = io.WriteString(conn, c.answer)
 				_ = conn.(*net.TCPConn).CloseWrite()
 			})
-			r := lastStep(t, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			r := configuredAt(t, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
 				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
 			}
@@ -284,5 +284,5 @@ func TestFerretDB(t *testing.T) {
 func FuzzMongoAnswer(f *testing.F) {
 	f.Add(mongoMessage(1, mongoDenied))
 	f.Add(slices.Concat(mongoMessage(1, bson.D{{Key: "saslSupportedMechs", Value: bson.A{"SCRAM-SHA-256"}}, {Key: "ok", Value: 1.0}}), mongoMessage(2, mongoDenied)))
-	fuzzLastStep(f, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})
+	fuzzConfigured(f, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})
 }

@@ -71,9 +71,7 @@ var mysqlType = Type{
 	},
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := mysqlLogin{o.login(d, 3306, 3306), o.plainText("database", "")}
-		return l.newConfigured("mysql", "", "mysql:"+l.addr(), func(ctx context.Context, t Target) Result {
-			return l.ask(ctx, t, l.check)
-		}), nil
+		return l.newConfigured("mysql", "", "mysql:"+l.addr(), l.check), nil
 	},
 }
 

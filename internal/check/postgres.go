@@ -3,7 +3,6 @@ package check
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/md5" //nolint:gosec // the protocol's
 	"crypto/sha256"
 	"crypto/tls"
@@ -65,7 +64,7 @@ func buildPostgres(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	c := p.newConfigured("postgres", "", "postgres:"+p.addr(), p.check)
 	if p.socket != "" {
 		// Nothing is sent over the network. conn-check has no tcp step here either.
-		c.Steps, c.Endpoint = c.Steps[len(c.Steps)-1:], Endpoint{}
+		c.Steps, c.Endpoint, c.socket = c.Steps[len(c.Steps)-1:], Endpoint{}, p.socket
 	}
 	return c, nil
 }
@@ -79,24 +78,18 @@ type postgresLogin struct {
 }
 
 // check logs in and quits.
-func (p postgresLogin) check(ctx context.Context, t Target) Result {
-	t.Host, t.Port = p.host, p.port
-	return askAt(ctx, t, p.socket, func(x *exchange) Result {
-		secure, r, ok := p.requestTLS(x)
-		if !ok {
-			return r
-		}
-		c := &postgresConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10), secure: secure || p.socket != ""}
-		if err := c.login(p); err != nil {
-			return x.loginError("PostgreSQL", err, p.redact)
-		}
-		// Without Terminate the server logs a lost connection for each check.
-		_ = c.write('X', nil)
-		if conn, ok := x.conn.(*tls.Conn); ok {
-			_ = conn.CloseWrite()
-		}
-		return x.healthy("Logged in and quit")
-	})
+func (p postgresLogin) check(x *exchange) Result {
+	secure, r, ok := p.requestTLS(x)
+	if !ok {
+		return r
+	}
+	c := &postgresConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10), secure: secure || p.socket != ""}
+	if err := c.login(p); err != nil {
+		return x.loginError("PostgreSQL", err, p.redact)
+	}
+	// Without Terminate the server logs a lost connection for each check.
+	_ = c.write('X', nil)
+	return x.healthy("Logged in and quit")
 }
 
 // requestTLS asks the server for TLS and makes the handshake if the server agrees. It does nothing on a Unix socket,
@@ -117,7 +110,7 @@ func (p postgresLogin) requestTLS(x *exchange) (secure bool, r Result, ok bool) 
 	}
 	switch answer[0] {
 	case 'S':
-		_, r, ok = x.handshake(p.upgrade)
+		r, ok = x.handshake(p.upgrade)
 		return true, r, ok
 	case 'N':
 		return false, Result{}, true

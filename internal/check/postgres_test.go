@@ -225,7 +225,7 @@ func TestPostgresAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, c.server)
-			r := lastStep(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			r := configuredAt(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
 				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
 			}
@@ -237,7 +237,7 @@ func TestPostgresAnswers(t *testing.T) {
 func TestPostgresUnverifiedServer(t *testing.T) {
 	p := &postgresServer{method: "scram", password: "another", unverified: true}
 	s := checktest.Serve(t, p.serve)
-	r := lastStep(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+	r := configuredAt(t, "postgres", map[string]any{"username": "operator", "password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 	if r.Code != 500 || !strings.HasSuffix(string(r.Body), "it does not prove that it knows the password") {
 		t.Errorf("%d %s", r.Code, r.Body)
 	}
@@ -360,5 +360,5 @@ func FuzzPostgresAnswer(f *testing.F) {
 	f.Add([]byte("N" + string(pgAuth(5, "salt"))))
 	f.Add([]byte("N" + string(pgAuth(10, "SCRAM-SHA-256\x00\x00")) + string(pgAuth(11, "r=x,s=AAAA,i=1"))))
 
-	fuzzLastStep(f, "postgres", map[string]any{"username": "operator", "password": "s3cret", "database": "shop"})
+	fuzzConfigured(f, "postgres", map[string]any{"username": "operator", "password": "s3cret", "database": "shop"})
 }

@@ -75,16 +75,14 @@ func buildRedis(o *optionReader, d Defaults, port uint16) *ConfiguredCheck {
 	} else if l.username != "" {
 		o.addError("username", "needs a password")
 	}
-	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, func(ctx context.Context, t Target) Result {
-		return l.ask(ctx, t, func(x *exchange) Result {
-			r := bufio.NewReaderSize(x.conn, maxRedisLine)
-			if l.password != "" {
-				if result, ok := c.login(x, r); !ok {
-					return result
-				}
+	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, func(x *exchange) Result {
+		r := bufio.NewReaderSize(x.conn, maxRedisLine)
+		if l.password != "" {
+			if result, ok := c.login(x, r); !ok {
+				return result
 			}
-			return c.ping(x, r)
-		})
+		}
+		return c.ping(x, r)
 	})
 }
 

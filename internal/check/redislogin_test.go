@@ -42,7 +42,7 @@ func TestRedisTypeAlwaysLogsIn(t *testing.T) {
 			}
 			return "+PONG\r\n"
 		}))
-		r := lastStep(t, "redis", map[string]any{"password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+		r := configuredAt(t, "redis", map[string]any{"password": "s3cret"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 		if want := strings.ReplaceAll(want, "ADDR", s.Addr()); r.Code == 200 || string(r.Body) != want || strings.Contains(r.Err.Error(), "s3cret") {
 			t.Errorf("%d %q %v, want %q", r.Code, r.Body, r.Err, want)
 		}
@@ -50,7 +50,7 @@ func TestRedisTypeAlwaysLogsIn(t *testing.T) {
 	s := checktest.Serve(t, func(conn net.Conn) {
 		redisServer(func([]string) string { return "-NOAUTH Authentication required.\r\n" })(conn)
 	})
-	r := lastStep(t, "redis", nil)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+	r := configuredAt(t, "redis", nil)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 	if want := "Sent PING, got back -NOAUTH Authentication required. (no password is configured)"; string(r.Body) != want || r.Reason != check.ReasonConfig {
 		t.Errorf("%s %q, want %q", r.Reason, r.Body, want)
 	}

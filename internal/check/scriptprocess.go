@@ -107,7 +107,7 @@ func (r *outputReader) keep(b []byte) {
 // that the script started may hold the other end.
 func (r *outputReader) finish() []byte {
 	defer func() { _ = r.pipe.Close() }()
-	_ = r.pipe.SetReadDeadline(longAgo)
+	_ = r.pipe.SetReadDeadline(time.Unix(1, 0))
 	<-r.done
 	// What the script wrote just before its end may still be in the pipe.
 	_ = r.pipe.SetReadDeadline(time.Time{})

@@ -39,9 +39,9 @@ var scriptType = Type{
 		}
 		// The arguments are not part of the name, because they may contain a password.
 		c := &ConfiguredCheck{Name: "script:" + excerpt(argv[0], 300), Timeout: defaultScriptTimeout, ports: ports}
-		c.Steps = []Step{{Name: c.Name, Run: func(ctx context.Context, t Target) Result {
+		c.Steps = []Step{StepOf(c.Name, func(ctx context.Context, t Target) Result {
 			return scripts.run(ctx, &scriptRun{argv: argv, service: t.Service, port: t.Port, timeout: c.Timeout})
-		}}}
+		})}
 		return c, nil
 	},
 }

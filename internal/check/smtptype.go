@@ -3,7 +3,6 @@ package check
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/hmac"
 	"crypto/md5" //nolint:gosec // the protocol's
 	"crypto/rand"
@@ -64,21 +63,15 @@ type smtpMail struct {
 	upgrade                    *tls.Config // used if the server offers STARTTLS
 }
 
-func (m smtpMail) check(ctx context.Context, t Target) Result {
-	return m.ask(ctx, t, func(x *exchange) Result {
-		c := &smtpConn{x: x, redact: m.redact}
-		c.setConn(x.conn)
-		r := m.session(c)
-		conn, upgraded := x.conn.(*tls.Conn)
-		switch {
-		case r.Reason == ReasonFailed:
-			// It sends QUIT also after an error, so that the server does not log a lost connection.
-			_, _ = io.WriteString(x.conn, "QUIT\r\n")
-		case r.Reason == ReasonAnswered && upgraded && m.tls == nil:
-			_ = conn.CloseWrite()
-		}
-		return r
-	})
+func (m smtpMail) check(x *exchange) Result {
+	c := &smtpConn{x: x, redact: m.redact}
+	c.setConn(x.conn)
+	r := m.session(c)
+	if r.Reason == ReasonFailed {
+		// It sends QUIT also after an error, so that the server does not log a lost connection.
+		_, _ = io.WriteString(x.conn, "QUIT\r\n")
+	}
+	return r
 }
 
 // session speaks with the server from the greeting to QUIT.
@@ -103,11 +96,10 @@ func (m smtpMail) session(c *smtpConn) Result {
 			// This clear text would be taken for data received over TLS.
 			return x.protocolError("%s goes on in clear after its answer to STARTTLS", x.addr())
 		}
-		conn, r, ok := x.handshake(m.upgrade)
-		if !ok {
+		if r, ok := x.handshake(m.upgrade); !ok {
 			return r
 		}
-		c.setConn(conn)
+		c.setConn(x.conn)
 		if extensions, r, ok = c.hello(m.fallback); !ok {
 			return r
 		}

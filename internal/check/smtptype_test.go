@@ -126,7 +126,7 @@ func TestSMTPMailAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, smtpScript(c.answers, nil))
-			r := lastStep(t, "smtp", mailOptions)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			r := configuredAt(t, "smtp", mailOptions)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || !strings.HasPrefix(string(r.Body), want) {
 				t.Errorf("%d %q (%v), want %d %q", r.Code, r.Body, r.Err, c.code, want)
 			}
@@ -141,7 +141,7 @@ func TestSMTPHelo(t *testing.T) {
 	answers := map[string]string{"": "220 old\r\n", "EHLO ": "500 what\r\n", "HELO [127.0.0.1]": "250 hello\r\n", "QUIT": "221 bye\r\n"}
 	s := checktest.Serve(t, smtpScript(answers, nil))
 	for fallback, want := range map[bool]string{true: "Greeted and quit in ", false: s.Addr() + ` answers EHLO with "500 what"`} {
-		r := lastStep(t, "smtp", map[string]any{"use_tls": false, "helo_fallback": fallback})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+		r := configuredAt(t, "smtp", map[string]any{"use_tls": false, "helo_fallback": fallback})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 		if !strings.HasPrefix(string(r.Body), want) {
 			t.Errorf("helo_fallback %v: %d %s", fallback, r.Code, r.Body)
 		}
@@ -158,7 +158,7 @@ func TestSMTPMailText(t *testing.T) {
 	for name, v := range mailOptions {
 		options[name] = v
 	}
-	if r := lastStep(t, "smtp", options)(t.Context(), check.Target{Host: s.Host, Port: s.Port}); r.Code != 200 {
+	if r := configuredAt(t, "smtp", options)(t.Context(), check.Target{Host: s.Host, Port: s.Port}); r.Code != 200 {
 		t.Fatalf("%d %s", r.Code, r.Body)
 	}
 	var text strings.Builder
@@ -276,7 +276,7 @@ func TestSMTPStartTLSResetsSession(t *testing.T) {
 		answers["EHLO "] = "250 mail\r\n"
 		smtpScript(answers, func(line string) { greeted <- line })(tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}}))
 	})
-	r := lastStep(t, "smtp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+	r := configuredAt(t, "smtp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
 	if want := s.Addr() + " does not offer a login by PLAIN, LOGIN or CRAM-MD5"; string(r.Body) != want {
 		t.Errorf("%d %s, want %s", r.Code, r.Body, want)
 	}
@@ -288,5 +288,5 @@ func TestSMTPStartTLSResetsSession(t *testing.T) {
 func FuzzSMTPMailAnswer(f *testing.F) {
 	f.Add([]byte("220 a\r\n250-a\r\n250 AUTH PLAIN\r\n535 no\r\n"))
 	f.Add([]byte("220 a\r\n250 STARTTLS\r\n220 go\r\n"))
-	fuzzLastStep(f, "smtp", mailOptions)
+	fuzzConfigured(f, "smtp", mailOptions)
 }

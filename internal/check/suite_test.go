@@ -135,26 +135,26 @@ func configuredRows(t *testing.T) map[string]checktest.Row {
 	secrets := []string{"s3cret", "b3BlcmF0b3I6czNjcmV0"}
 	secure := secureGRPC(issue(t, loopback(), nil))
 	return map[string]checktest.Row{
-		"http": {Check: lastStepAt("http", func(host string, port uint16) map[string]any {
+		"http": {Check: checkWith("http", func(host string, port uint16) map[string]any {
 			return map[string]any{"url": "http://operator:s3cret@" + net.JoinHostPort(host, fmt.Sprint(port)) + "/status"}
 		}), Healthy: healthyHTTP, Secrets: secrets},
-		"http by a proxy": {Check: lastStepAt("http", func(host string, port uint16) map[string]any {
+		"http by a proxy": {Check: checkWith("http", func(host string, port uint16) map[string]any {
 			return map[string]any{"url": "http://web.example/status", "proxy_host": host, "proxy_port": int(port), "auth": []any{"operator", "s3cret"}}
 		}), Healthy: healthyHTTP, Secrets: secrets},
-		"grpc over TLS": {Check: lastStepAt("grpc", func(host string, port uint16) map[string]any {
+		"grpc over TLS": {Check: checkWith("grpc", func(host string, port uint16) map[string]any {
 			return map[string]any{"host": host, "port": int(port), "use_tls": true, "disable_tls_verification": true}
 		}), Healthy: healthyGRPC, Wrap: func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }},
 	}
 }
 
-// lastStepAt returns a check that builds a configured check for its target and runs the last step.
-func lastStepAt(typ string, options func(host string, port uint16) map[string]any) check.Func {
+// checkWith returns a check that builds a configured check for its target and runs it.
+func checkWith(typ string, options func(host string, port uint16) map[string]any) check.Func {
 	return func(ctx context.Context, target check.Target) check.Result {
 		c, err := check.Build(check.Spec{Type: typ, Options: options(target.Host, target.Port)}, check.Defaults{})
 		if err != nil {
 			return check.Result{Code: 500, Body: []byte(err.Error()), Err: err}
 		}
-		return c.Steps[len(c.Steps)-1].Run(ctx, target)
+		return c.Check(ctx, target)
 	}
 }
 
@@ -172,7 +172,7 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 	t.Helper()
 	secrets := []string{"s3cret"}
 	row := func(typ string, options map[string]any, healthy func(net.Conn)) checktest.Row {
-		return checktest.Row{Check: lastStep(t, typ, options), Healthy: healthy, Secrets: secrets}
+		return checktest.Row{Check: configuredAt(t, typ, options), Healthy: healthy, Secrets: secrets}
 	}
 	login := map[string]any{"username": "operator", "password": "s3cret"}
 	certificate := issue(t, loopback(), nil)
@@ -187,7 +187,7 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 		return options
 	}
 	return map[string]checktest.Row{
-		"tcp":            {Check: lastStep(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
+		"tcp":            {Check: configuredAt(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
 		"redis":          row("redis", login, healthyRedis),
 		"sentinel":       row("sentinel", login, healthyRedis),
 		"redis over TLS": overTLS(row("redis", use(true), healthyRedis)),

@@ -69,17 +69,13 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 // phaseHandshake is between phaseConnect and phaseWait.
 const phaseHandshake = "TLS handshake with"
 
-// askTLS is ask over TLS. After a success it sends a close_notify, without which services log a truncated connection.
+// askTLS is ask over TLS.
 func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exchange) Result) Result {
 	return ask(ctx, t, func(x *exchange) Result {
-		conn, r, ok := x.handshake(config)
-		if !ok {
+		if r, ok := x.handshake(config); !ok {
 			return r
 		}
-		if r = talk(x); r.Reason == ReasonAnswered {
-			_ = conn.CloseWrite()
-		}
-		return r
+		return talk(x)
 	})
 }
 
@@ -98,7 +94,7 @@ func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 
 // handshake does a TLS handshake and makes the TLS connection x.conn. If it fails, it returns a Result that says why,
 // and false.
-func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
+func (x *exchange) handshake(config *tls.Config) (Result, bool) {
 	x.phase = phaseHandshake
 	config = config.Clone()
 	config.ServerName = x.t.Host
@@ -107,20 +103,20 @@ func (x *exchange) handshake(config *tls.Config) (*tls.Conn, Result, bool) {
 	err := conn.Handshake()
 	if err == nil {
 		x.conn = conn
-		return conn, Result{}, true
+		return Result{}, true
 	}
 	var header tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
 	var alert *net.OpError
 	switch {
 	case x.ctx.Err() != nil:
-		return nil, x.networkError(err), false
+		return x.networkError(err), false
 	case errors.As(err, &header):
-		return nil, x.protocolError("%s does not speak TLS", x.addr()), false
+		return x.protocolError("%s does not speak TLS", x.addr()), false
 	case errors.As(err, &certificate):
-		return nil, x.serviceError(503, "The certificate of %s was not accepted: %s", x.addr(), excerpt(certificate.Err.Error(), 300)), false
+		return x.serviceError(503, "The certificate of %s was not accepted: %s", x.addr(), excerpt(certificate.Err.Error(), 300)), false
 	case errors.As(err, &alert) && alert.Op == "remote error", !isNetwork(err):
-		return nil, x.protocolError("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
+		return x.protocolError("The TLS handshake with %s failed: %s", x.addr(), causeText(err)), false
 	}
-	return nil, x.networkError(err), false
+	return x.networkError(err), false
 }

@@ -43,7 +43,7 @@ func typedProtocol(o Options, name string, typ *Type, fallback *ConfiguredCheck)
 		if err != nil {
 			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, excerpt(t.Service, 200), excerpt(err.Error(), 300))
 		}
-		return at.checkLast(ctx, t)
+		return at.Check(ctx, t)
 	}
 	return entry{Protocol{
 		Name: name, PerService: true, ForwardsHops: forwardsHops(typ.Name),

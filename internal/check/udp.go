@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+
+	"hacheck/internal/check/conn"
 )
 
 // maxUDPAddresses is how many addresses of a name are tried, one after the other, while they refuse the datagram.
@@ -26,9 +28,7 @@ var udpType = Type{
 	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		send, expect := []byte(o.text("send", "")), []byte(o.text("expect", ""))
-		step := stepAt("udp", host, port, func(ctx context.Context, t Target) Result {
-			return withDuration(func() Result { return newExchange(ctx, t).askUDP(send, expect) })
-		})
+		step := stepAt("udp", host, port, func(x *exchange) Result { return x.askUDP(send, expect) })
 		return &ConfiguredCheck{Name: step.Name, Steps: []Step{step}, Endpoint: Endpoint{"udp", host, port}}, nil
 	},
 }
@@ -61,19 +61,17 @@ func (x *exchange) askUDP(send, expect []byte) Result {
 
 func (x *exchange) askUDPAt(addr string, send, expect []byte) Result {
 	// A connected socket: the kernel drops datagrams from other addresses and reports ICMP errors.
-	conn, err := dialer.DialContext(x.ctx, "udp", addr)
+	socket, err := conn.Dial(x.ctx, "udp", addr)
 	if err != nil {
 		return x.networkError(err)
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(longAgo) })
-	defer stop()
+	defer socket.Close()
 	x.phase = phaseWait
 	answer := make([]byte, max(len(expect)+1, 512)) // a longer answer is not the expected one
-	_, err = conn.Write(send)
+	_, err = socket.Write(send)
 	n := 0
 	if err == nil {
-		n, err = conn.Read(answer)
+		n, err = socket.Read(answer)
 	}
 	answer = answer[:n]
 	switch {

@@ -37,16 +37,14 @@ var udpListenType = Type{
 		name += strconv.Itoa(int(port))
 		return &ConfiguredCheck{
 			Name: name,
-			Steps: []Step{{Name: name, Run: func(ctx context.Context, _ Target) Result {
-				return withDuration(func() Result {
-					switch err := ctx.Err(); {
-					case errors.Is(err, context.Canceled):
-						return result(503, ReasonCancelled, err, "Check cancelled (%s)", excerpt(name, 300))
-					case err != nil:
-						return result(503, ReasonTimeout, err, "No time left (%s)", excerpt(name, 300))
-					}
-					return checkUDPListen(host, port)
-				})
+			Steps: []Step{{Name: name, run: func(x *exchange) Result {
+				switch err := x.ctx.Err(); {
+				case errors.Is(err, context.Canceled):
+					return result(503, ReasonCancelled, err, "Check cancelled (%s)", excerpt(name, 300))
+				case err != nil:
+					return result(503, ReasonTimeout, err, "No time left (%s)", excerpt(name, 300))
+				}
+				return checkUDPListen(host, port)
 			}}},
 		}, nil
 	},

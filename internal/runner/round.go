@@ -98,10 +98,12 @@ func (r *round) run(ctx context.Context, i int) {
 	limited, cancel := context.WithTimeout(ctx, j.Timeout)
 	defer cancel()
 	target := check.Target{Protocol: j.Type, Host: j.Endpoint.Host, Port: j.Endpoint.Port}
+	attempt := j.Begin(limited, target)
+	defer attempt.End()
 	for n, s := range j.steps {
 		r.events <- event{job: i, started: true, stepResult: stepResult{name: s.Name, info: s.Info, job: j, at: time.Since(r.start)}}
 		began := time.Now()
-		found := s.Run(limited, target)
+		found := attempt.Run(s)
 		if found.Code != 200 && isExpired(ctx) {
 			return // the run was ended, the service did not fail
 		}

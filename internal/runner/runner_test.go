@@ -44,7 +44,7 @@ func hangs(ctx context.Context, _ check.Target) check.Result {
 func fakeCheck(typ string, tags []string, steps ...any) *check.ConfiguredCheck {
 	c := &check.ConfiguredCheck{Type: typ, Name: typ + ":stub", Tags: tags, Timeout: time.Minute}
 	for i := 0; i < len(steps); i += 2 {
-		c.Steps = append(c.Steps, check.Step{Name: steps[i].(string), Run: asFunc(steps[i+1])})
+		c.Steps = append(c.Steps, check.StepOf(steps[i].(string), asFunc(steps[i+1])))
 	}
 	return c
 }
