@@ -89,6 +89,14 @@ type Result struct {
 	Err         error // for logs and metrics, never for clients; nil when Reason is ReasonAnswered
 	Took        time.Duration
 	Parts       []NamedResult // the results of a service's checks; only set by the protocol "checks"
+	// Fields are what the check found, for the answer in JSON: the role, the lag. nil for most checks.
+	Fields []ResultField
+}
+
+// ResultField is one thing that a check found.
+type ResultField struct {
+	Name  string // as a key of JSON: "lag_seconds"
+	Value any    // a string, bool, int64 or float64
 }
 
 // FailureReason returns the reason of a result that is not healthy: ReasonFailed if the service answered, else Reason.

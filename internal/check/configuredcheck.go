@@ -17,6 +17,7 @@ type Type struct {
 	Aliases []string
 	Doc     string // one sentence
 	Options []Option
+	Roles   []Role // what a server can be asked to be, the default first; nil for most types
 
 	build func(o *optionReader, d Defaults) (*ConfiguredCheck, error)
 }
@@ -145,7 +146,12 @@ func buildType(t *Type, s Spec, d Defaults) (*ConfiguredCheck, error) {
 // WithAddress returns the same check with another host and port. Its error is an *OptionError or joins several: a check of a
 // type without these options can only be asked where its configuration says.
 func (c *ConfiguredCheck) WithAddress(host string, port uint16) (*ConfiguredCheck, error) {
-	return buildType(c.typ, c.spec.with(map[string]any{"host": host, "port": int(port)}), c.defaults)
+	return c.withOptions(map[string]any{"host": host, "port": int(port)})
+}
+
+// withOptions returns the same check with these options added or replaced. nil takes an option away.
+func (c *ConfiguredCheck) withOptions(options map[string]any) (*ConfiguredCheck, error) {
+	return buildType(c.typ, c.spec.with(options), c.defaults)
 }
 
 // Format writes the name alone, whatever the verb, because the options contain passwords.

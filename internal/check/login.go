@@ -13,7 +13,8 @@ type login struct {
 	port     uint16
 	username string
 	password Secret
-	tls      *tls.Config // nil for plain TCP
+	tls      *tls.Config // nil unless TLS is spoken from the first byte on
+	settings tlsSettings
 }
 
 // addr returns "<host>:<port>" for the names of steps.
@@ -83,9 +84,9 @@ const phaseLogin = "logging in to"
 // login reads those of the options above that the type has. port and tlsPort are the default ports.
 func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
 	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
-	if o.hasOption("use_tls") && o.boolean("use_tls", o.option("use_tls").Default == "true") {
-		port = tlsPort
-		l.tls = tlsConfig(!o.boolean(noVerifyOption.Name, !d.TLSVerify), d.TLSRoots)
+	l.settings = o.tls(d, d.TLSVerify)
+	if l.settings.mode == tlsOn {
+		port, l.tls = tlsPort, l.settings.config
 	}
 	l.port = o.port("port", port)
 	return l

@@ -40,13 +40,3 @@ var (
 
 // noVerifyOption is an option of all types over TLS.
 var noVerifyOption = Option{Name: "disable_tls_verification", Want: "true or false", Default: "false", Doc: "accept any certificate"}
-
-// tlsOptions returns the option use_tls with its default, and the options of TLS.
-func tlsOptions(useTLS string) []Option {
-	noVerify := noVerifyOption
-	noVerify.Default = "true, false with tls_verify: true"
-	return []Option{
-		{Name: "use_tls", Want: "true or false", Default: useTLS, Doc: "speak TLS from the first byte on; the login runs over it"},
-		noVerify,
-	}
-}

@@ -1,6 +1,10 @@
 package check
 
-import "crypto/x509"
+import (
+	"crypto/x509"
+
+	"hacheck/internal/check/conn"
+)
 
 // Protocol is one word that can stand first in a check URL, and what it means.
 type Protocol struct {
@@ -9,6 +13,8 @@ type Protocol struct {
 	Check Func
 	// URI: the path and query reach the service and decide the answer. The slash after the port is required.
 	URI bool
+	// Roles: the path may name a role that the server has to have (Type.Roles). It may be missing.
+	Roles bool
 	// PerService: the answer depends on the service's name, so the name is part of the cache key.
 	PerService bool
 	// ForwardsHops: the check sends HopsHeader to the service, so Target.Hops is part of the cache key.
@@ -44,6 +50,11 @@ type Options struct {
 	// servers before Redis 6 need it.
 	RedisUsername string
 	RedisPassword Secret
+
+	// Logins limits how many checks with a driver run at once; nil: no limit.
+	Logins *conn.Limit
+	// Sources remembers when replicas last saw their source; nil: each check starts anew.
+	Sources *Sources
 
 	// Services are the checks configured for each service. They are for the protocol "checks" and for the protocols that
 	// take their options from them. A check that names no host was built with Defaults.Host.

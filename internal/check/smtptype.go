@@ -40,7 +40,6 @@ var smtpType = Type{
 			from:  o.address("from_address"), to: o.address("to_address"),
 			subject: o.plainText("subject", ""), message: o.text("message", ""),
 			fallback: o.boolean("helo_fallback", false),
-			upgrade:  tlsConfig(!o.boolean(noVerifyOption.Name, !d.TLSVerify), d.TLSRoots),
 		}
 		if len(m.subject) > 200 {
 			o.addValueError("subject", m.subject)
@@ -59,8 +58,7 @@ var smtpType = Type{
 type smtpMail struct {
 	login
 	from, to, subject, message string
-	fallback                   bool        // to HELO
-	upgrade                    *tls.Config // used if the server offers STARTTLS
+	fallback                   bool // to HELO
 }
 
 func (m smtpMail) check(x *exchange) Result {
@@ -96,7 +94,7 @@ func (m smtpMail) session(c *smtpConn) Result {
 			// This clear text would be taken for data received over TLS.
 			return x.protocolError("%s goes on in clear after its answer to STARTTLS", x.addr())
 		}
-		if r, ok := x.handshake(m.upgrade); !ok {
+		if r, ok := x.handshake(m.settings.config); !ok {
 			return r
 		}
 		c.setConn(x.conn)

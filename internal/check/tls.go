@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,10 +17,10 @@ var tlsType = Type{
 	Name:    "tls",
 	Aliases: []string{"ssl"},
 	Doc:     "a TLS handshake succeeds and the certificate is valid",
-	Options: []Option{hostOption, portOption(0), noVerifyOption},
+	Options: append([]Option{hostOption, portOption(0), noVerifyOption}, certificateOptions...),
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
-		config := tlsConfig(!o.boolean(noVerifyOption.Name, false), d.TLSRoots)
+		config := o.tls(d, true).config
 		return &ConfiguredCheck{
 			Name:     "tls:" + hostPort(host, port),
 			Steps:    []Step{tlsStep(host, port, config)}, // conn-check has no step before it here
@@ -97,7 +98,7 @@ func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 func (x *exchange) handshake(config *tls.Config) (Result, bool) {
 	x.phase = phaseHandshake
 	config = config.Clone()
-	config.ServerName = x.t.Host
+	config.ServerName = cmp.Or(config.ServerName, x.t.Host)
 	conn := tls.Client(x.conn, config)
 	// Not HandshakeContext, which starts a goroutine: ask ends the handshake with a deadline when the context ends.
 	err := conn.Handshake()
@@ -108,9 +109,12 @@ func (x *exchange) handshake(config *tls.Config) (Result, bool) {
 	var header tls.RecordHeaderError
 	var certificate *tls.CertificateVerificationError
 	var alert *net.OpError
+	var own *clientCertificateError
 	switch {
 	case x.ctx.Err() != nil:
 		return x.networkError(err), false
+	case errors.As(err, &own):
+		return result(500, ReasonConfig, err, "%s", excerpt(own.Error(), 300)), false
 	case errors.As(err, &header):
 		return x.protocolError("%s does not speak TLS", x.addr()), false
 	case errors.As(err, &certificate):

@@ -23,9 +23,13 @@ func configuredOrDefault(o Options, name string, typ *Type) entry {
 		typ: typ, spec: Spec{Type: typ.Name, Options: options},
 		defaults: Defaults{Timeout: maxTimeout, Options: o}, // healthcheck_timeout is shorter
 	})
+	canonical := e.Canonical
 	e.Canonical = func(t Target) Target {
 		if firstOfType(o.Services[t.Service], typ) == nil {
 			t.Service = "" // all services share the default
+		}
+		if canonical != nil {
+			t = canonical(t)
 		}
 		return t
 	}
@@ -39,18 +43,27 @@ func typedProtocol(o Options, name string, typ *Type, fallback *ConfiguredCheck)
 		if c == nil {
 			return notConfigured(t.Service, "No check of type "+name+" is", typ.example(name, t.Port))
 		}
-		at, err := c.WithAddress(t.Host, t.Port)
+		options, err := roleInURL(typ, t.URI)
+		if err != nil {
+			return result(400, ReasonConfig, err, "/%s/%s/%d/: %s", name, excerpt(t.Service, 200), t.Port, excerpt(err.Error(), 300))
+		}
+		options["host"], options["port"] = t.Host, int(t.Port)
+		at, err := c.withOptions(options)
 		if err != nil {
 			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, excerpt(t.Service, 200), excerpt(err.Error(), 300))
 		}
 		return at.Check(ctx, t)
 	}
-	return entry{Protocol{
+	e := entry{Protocol{
 		Name: name, PerService: true, ForwardsHops: forwardsHops(typ.Name),
 		Check: func(ctx context.Context, t Target) Result {
 			return withDuration(func() Result { return check(ctx, t) })
 		},
 	}, typ}
+	if typ.Roles != nil {
+		return withRoles(e)
+	}
+	return e
 }
 
 // firstOfType returns the first check of a type, nil if there is none.

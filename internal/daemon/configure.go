@@ -80,6 +80,8 @@ func (d *daemon) checkOptions(c *config.Config) check.Options {
 		MySQLPassword:     check.Secret(c.MySQLPassword.Reveal()),
 		RedisUsername:     c.RedisUsername,
 		RedisPassword:     check.Secret(c.RedisPassword.Reveal()),
+		Logins:            d.logins,
+		Sources:           d.sources,
 	}
 	services := make(map[string][]*check.ConfiguredCheck, len(c.Services))
 	for _, s := range c.Services {

@@ -14,6 +14,7 @@ import (
 	"hacheck/internal/agent"
 	"hacheck/internal/balancer"
 	"hacheck/internal/check"
+	"hacheck/internal/check/conn"
 	"hacheck/internal/clients"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
@@ -23,6 +24,10 @@ import (
 	"hacheck/internal/systemd"
 	"hacheck/internal/web"
 )
+
+// maxLogins is how many checks with a driver run at once. A machine has a handful of databases; the rest of a burst waits
+// some milliseconds.
+const maxLogins = 64
 
 // daemon is what lives from the start until the process ends. newDaemon, open and run fill it, in this order.
 type daemon struct {
@@ -39,6 +44,8 @@ type daemon struct {
 	reloads    reloadCounters
 	counters   *health.Counters
 	scripts    *check.Scripts // kept across reloads, so that a script never runs twice at once
+	logins     *conn.Limit    // also kept across reloads
+	sources    *check.Sources // also kept across reloads
 	evaluators evaluators
 	dir        *spool.Dir
 	index      *spool.Index
@@ -128,6 +135,8 @@ func newDaemon(o *options, version string, manager *systemd.Manager, logs *logOu
 		sockets:   &inheritedSockets{sockets: manager.Sockets()},
 		conns:     newConnLimiter(log),
 		scripts:   check.NewScripts(check.DefaultScripts),
+		logins:    conn.NewLimit(maxLogins),
+		sources:   check.NewSources(time.Now()),
 		counters:  health.NewCounters(check.All(check.Options{})),
 		balancers: balancer.New(),
 	}

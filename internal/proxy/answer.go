@@ -47,7 +47,7 @@ func (s *Server) checkHandler(p check.Protocol) http.HandlerFunc {
 			return
 		}
 		w.Header()["Date"] = s.date.Value(at)
-		if p.Name == "checks" && acceptsJSON(c.fields) {
+		if (p.Name == "checks" || v.Result.Fields != nil) && acceptsJSON(c.fields) {
 			v.Result.Body, v.Result.ContentType = v.JSON(), "application/json; charset=utf-8"
 		}
 		writeVerdict(w, &v)
@@ -112,6 +112,9 @@ func (s *Server) fill(q *health.Request, set *Settings, p *check.Protocol, c *ch
 	q.NoCache, q.Client = c.noCache, c.client
 	if p.URI {
 		q.Target.URI, q.Target.Header = c.uri, c.forwardedFields(set.HeadersToCopy)
+	}
+	if p.Roles {
+		q.Target.URI = c.uri
 	}
 	if c.target.port != 0 {
 		q.Target.Port = c.target.port
