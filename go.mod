@@ -2,6 +2,12 @@ module hacheck
 
 go 1.26.0
 
+// What https checks without verification still speak, see tlsConfig in internal/check/tls.go.
+godebug (
+	tlssha1=1
+	x509negativeserial=1
+)
+
 require (
 	filippo.io/edwards25519 v1.2.0
 	github.com/chromedp/cdproto v0.159.0

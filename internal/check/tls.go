@@ -81,6 +81,12 @@ func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exch
 }
 
 // tlsConfig returns the TLS configuration of a check. With roots nil it trusts the system's authorities.
+//
+// Without verification it speaks everything that crypto/tls still can, because nothing is protected and an old service
+// that works counts as up: also RSA key exchange, 3DES, RC4 and CBC with SHA-256, TLS 1.0, one renegotiation (Apache and
+// IIS ask for an optional client certificate that way) and, by the godebug lines of go.mod, SHA-1 signatures and
+// certificates with a negative serial number. It offers no key share of ML-KEM, whose ClientHello needs two segments:
+// some old servers and middleboxes read the first one only.
 func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 	config := &tls.Config{
 		InsecureSkipVerify: !verify, //nolint:gosec // what tls_verify and disable_tls_verification are for
@@ -88,7 +94,12 @@ func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 		MinVersion:         tls.VersionTLS12,
 	}
 	if !verify {
-		config.MinVersion = tls.VersionTLS10 // old services count as up too, and without verification the version protects nothing
+		config.MinVersion = tls.VersionTLS10
+		config.Renegotiation = tls.RenegotiateOnceAsClient
+		config.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+		for _, suite := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+			config.CipherSuites = append(config.CipherSuites, suite.ID)
+		}
 	}
 	return config
 }
