@@ -82,7 +82,8 @@ type ConfiguredCheck struct {
 	Steps    []Step
 	Endpoint Endpoint
 
-	socket string // path of the Unix socket to connect to; "" for Endpoint
+	socket   string // path of the Unix socket to connect to; "" for Endpoint
+	preamble string // what is sent as soon as the connection is open: a PROXY line
 
 	ports []uint16 // the port of a request is passed to a script if it is one of these, or one of another check's
 

@@ -26,6 +26,9 @@ type exchange struct {
 	conn   net.Conn   // raw, or TLS over it
 	start  time.Time
 	phase  string
+
+	serverName string // for TLS, if the options name none; "": the host
+	preamble   string // sent as soon as the connection is open
 }
 
 // The phases that several protocols have, in words that go before "<host>:<port>".
@@ -67,6 +70,9 @@ func (x *exchange) connect() (Result, bool) {
 		return x.networkError(err), false
 	}
 	x.raw, x.conn = opened, opened
+	if x.preamble != "" {
+		_, _ = io.WriteString(opened, x.preamble) // if it fails, the next read or write does too
+	}
 	return Result{}, true
 }
 

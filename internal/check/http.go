@@ -3,6 +3,7 @@ package check
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,12 +52,15 @@ func newHTTPClient(o Options) *httpClient {
 
 // httpBuffers are the buffers of one request. A pool of them saves most of its allocations.
 type httpBuffers struct {
-	head    []byte
+	head    []byte // of the request, then of an answer
 	limited io.LimitedReader
-	reader  *bufio.Reader
+	reader  *bufio.Reader // of the connection
+	answer  *bufio.Reader // of head and then reader
 }
 
-var httpBufferPool = sync.Pool{New: func() any { return &httpBuffers{reader: bufio.NewReaderSize(nil, 4<<10)} }}
+var httpBufferPool = sync.Pool{New: func() any {
+	return &httpBuffers{reader: bufio.NewReaderSize(nil, 4<<10), answer: bufio.NewReaderSize(nil, 4<<10)}
+}}
 
 // newHTTPBuffers returns buffers from the pool. The caller must free them.
 func newHTTPBuffers() *httpBuffers {
@@ -67,6 +71,7 @@ func newHTTPBuffers() *httpBuffers {
 func (b *httpBuffers) free() {
 	b.limited.R = nil
 	b.reader.Reset(nil)
+	b.answer.Reset(nil)
 	if cap(b.head) <= 16<<10 {
 		httpBufferPool.Put(b)
 	}
@@ -121,7 +126,10 @@ func (x *exchange) sendHTTP(b *httpBuffers, request []byte, req *http.Request) (
 			return nil, r, false
 		}
 		x.phase = phaseRead
-		resp, err := http.ReadResponse(b.reader, req)
+		if err := b.readHead(); err != nil {
+			return nil, x.failHead(err, b), false
+		}
+		resp, err := http.ReadResponse(b.answer, req)
 		switch {
 		case err != nil:
 			return nil, x.failHead(err, b), false
@@ -137,6 +145,35 @@ func (x *exchange) sendHTTP(b *httpBuffers, request []byte, req *http.Request) (
 		return resp, Result{}, true
 	}
 	return nil, x.protocolError("%s sent more than %d informational answers", x.addr(), maxInformational), false
+}
+
+// readHead reads the head of an answer into b.head, for b.answer. It leaves out the header "Transfer-Encoding: identity",
+// which RFC 7230 took away, which old services still send, and which http.ReadResponse refuses; HAProxy and curl take it.
+func (b *httpBuffers) readHead() error {
+	b.head = b.head[:0]
+	for whole := true; ; {
+		part, err := b.reader.ReadSlice('\n')
+		begin := whole // of a line
+		whole = err == nil
+		if begin && isIdentityEncoding(part) {
+			continue
+		}
+		b.head = append(b.head, part...)
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+		if begin && len(bytes.TrimRight(part, "\r\n")) == 0 {
+			break
+		}
+	}
+	b.answer.Reset(io.MultiReader(bytes.NewReader(b.head), b.reader))
+	return nil
+}
+
+// isIdentityEncoding reports whether a line of a head is "Transfer-Encoding: identity".
+func isIdentityEncoding(line []byte) bool {
+	name, value, ok := bytes.Cut(line, []byte(":"))
+	return ok && bytes.EqualFold(name, []byte("Transfer-Encoding")) && bytes.EqualFold(bytes.TrimSpace(value), []byte("identity"))
 }
 
 // expectHTTP waits for an answer and compares its first bytes one by one. So a service of another protocol is detected
@@ -198,17 +235,11 @@ func (c *httpClient) appendHead(b []byte, x *exchange, uri string) []byte {
 	}
 	b = append(b, uri...)
 	b = append(b, " HTTP/1.1\r\nHost: "...)
-	host, agent := "", c.userAgent
+	host, agent := cmp.Or(hostHeader(x.t.Header), x.addr()), c.userAgent
 	for _, f := range x.t.Header {
-		switch {
-		case strings.EqualFold(f.Name, "Host") && validValue(f.Value):
-			host = f.Value
-		case strings.EqualFold(f.Name, "User-Agent") && validValue(f.Value):
+		if strings.EqualFold(f.Name, "User-Agent") && validValue(f.Value) {
 			agent = f.Value
 		}
-	}
-	if host == "" {
-		host = x.addr()
 	}
 	b = append(b, host...)
 	b = appendField(b, "User-Agent", agent)
@@ -222,6 +253,16 @@ func (c *httpClient) appendHead(b []byte, x *exchange, uri string) []byte {
 		b = appendField(b, c.serviceHeader, x.t.Service)
 	}
 	return append(b, "\r\nConnection: close\r\n\r\n"...)
+}
+
+// hostHeader returns the value of the last Host header that can be sent, "" if there is none.
+func hostHeader(header []Field) (host string) {
+	for _, f := range header {
+		if strings.EqualFold(f.Name, "Host") && validValue(f.Value) {
+			host = f.Value
+		}
+	}
+	return host
 }
 
 // appendField appends a line end and a header line without its end.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,12 +29,14 @@ type httpRequest struct {
 	header            http.Header
 	params            []string // secret values in the query of url, each plain and escaped
 	body              string
-	expected          int // the healthy status code
+	expected          []int          // the healthy status codes
+	expectBody        *regexp.Regexp // what the body has to match; nil: anything
 	redirects         bool
 	auth, digest      *credentials
 	tls               *tls.Config
-	proxy             *url.URL // nil for none; the proxy of the environment is never used
-	endpoint          Endpoint // where the check connects to: the proxy, if there is one
+	otherTLS          *tls.Config // for a proxy and the targets of redirects: without server_name and the client's certificate
+	proxy             *url.URL    // nil for none; the proxy of the environment is never used
+	endpoint          Endpoint    // where the check connects to: the proxy, if there is one
 }
 
 // check makes the request.
@@ -77,7 +80,7 @@ func (r *httpRequest) run(x *exchange) Result {
 	}
 	t := &transport{request: r, x: x}
 	defer t.free()
-	resp, res, ok := t.do(r.method, r.url, "") //nolint:bodyclose // it is a NopCloser
+	resp, body, res, ok := t.do(r.method, r.url, "") //nolint:bodyclose // it is a NopCloser
 	if !ok {
 		return res
 	}
@@ -87,12 +90,15 @@ func (r *httpRequest) run(x *exchange) Result {
 		if err != nil {
 			return x.serviceError(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
-		if resp, res, ok = t.do(method, at, authorization); !ok { //nolint:bodyclose // as above
+		if resp, body, res, ok = t.do(method, at, authorization); !ok { //nolint:bodyclose // as above
 			return res
 		}
 	}
-	if resp.StatusCode != r.expected {
+	if !slices.Contains(r.expected, resp.StatusCode) {
 		return x.serviceError(503, "Unexpected response code: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	}
+	if r.expectBody != nil && !r.expectBody.Match(body) {
+		return x.serviceError(503, "%s answered %d, but the body does not match expect_body", r.method, resp.StatusCode)
 	}
 	return x.healthy(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
 }
@@ -141,7 +147,7 @@ func (e *resultError) Error() string { return string(e.result.Body) }
 
 // do makes a request and reads the final answer to its end, or up to MaxBody bytes. If there is no answer, it returns
 // a Result that says why, and false.
-func (t *transport) do(method string, at *url.URL, authorization string) (*http.Response, Result, bool) {
+func (t *transport) do(method string, at *url.URL, authorization string) (*http.Response, []byte, Result, bool) {
 	client := &http.Client{Transport: t, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 		switch {
 		case !t.request.redirects:
@@ -159,22 +165,27 @@ func (t *transport) do(method string, at *url.URL, authorization string) (*http.
 	var failure *resultError
 	switch {
 	case errors.As(err, &failure):
-		return nil, failure.result, false
+		return nil, nil, failure.result, false
 	case errors.Is(err, errRedirects):
-		return nil, t.x.serviceError(503, "%s redirects more than %d times", t.x.addr(), maxRedirects), false
+		return nil, nil, t.x.serviceError(503, "%s redirects more than %d times", t.x.addr(), maxRedirects), false
 	case err != nil:
 		// A Location that cannot be followed. The client's own error quotes the URL, which is not to be shown.
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return nil, t.x.protocolError("%s redirects to where nobody can follow: %s", t.x.addr(), excerpt(err.Error(), 200)), false
+		return nil, nil, t.x.protocolError("%s redirects to where nobody can follow: %s", t.x.addr(), excerpt(err.Error(), 200)), false
 	}
 	t.x.phase = phaseRead
-	if _, err := io.CopyN(io.Discard, resp.Body, MaxBody); err != nil && !errors.Is(err, io.EOF) {
-		return nil, t.x.failBody(err), false
+	var body bytes.Buffer
+	to := io.Discard
+	if t.request.expectBody != nil {
+		to = &body
 	}
-	return resp, Result{}, true
+	if _, err := io.CopyN(to, resp.Body, MaxBody); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, t.x.failBody(err), false
+	}
+	return resp, body.Bytes(), Result{}, true
 }
 
 // RoundTrip makes one request over a connection of its own, which stays open until the next request. The first request
@@ -211,7 +222,8 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 	t.buffers = newHTTPBuffers()
 
 	if proxy != nil && proxy.Scheme == "https" {
-		if r, ok := x.handshake(t.request.tls); !ok {
+		x.serverName = ""
+		if r, ok := x.handshake(t.request.otherTLS); !ok {
 			return nil, r, false
 		}
 	}
@@ -221,7 +233,12 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 				return nil, r, false
 			}
 		}
-		if r, ok := x.handshake(t.request.tls); !ok {
+		x.serverName = nameInHost(req.Host)
+		config := t.request.tls
+		if target != endpointOf(t.request.url) {
+			config = t.request.otherTLS
+		}
+		if r, ok := x.handshake(config); !ok {
 			return nil, r, false
 		}
 		proxy = nil // the tunnel leads to the service
@@ -260,7 +277,7 @@ func (t *transport) connect(target Endpoint) (Result, bool) {
 		return r, false
 	case resp.StatusCode != http.StatusOK:
 		return x.serviceError(503, "The proxy %s answers CONNECT with %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode)), false
-	case t.buffers.reader.Buffered() > 0:
+	case t.buffers.reader.Buffered()+t.buffers.answer.Buffered() > 0:
 		return x.protocolError("The proxy %s speaks before it is spoken to", x.addr()), false
 	}
 	x.t.Host, x.t.Port = target.Host, target.Port // messages name the service from here on

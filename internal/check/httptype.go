@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,10 +18,12 @@ var httpType = Type{
 	Name:    "http",
 	Aliases: []string{"https"},
 	Doc:     "an HTTP request is answered with the expected code",
-	Options: []Option{
+	Options: append([]Option{
 		{Name: "url", Want: "a URL that begins with http:// or https://", Required: true, Secret: true, Doc: "what to ask for; a user and password in it are used as auth and never shown"},
 		{Name: "method", Want: "an HTTP method", Default: "GET", Doc: "the method"},
 		{Name: "expected_code", Want: "a whole number from 100 to 599", Default: "200", Doc: "the healthy status code"},
+		{Name: "expected_codes", Want: "a list of whole numbers from 100 to 599", Doc: "the healthy status codes, instead of expected_code"},
+		{Name: "expect_body", Want: "a regular expression (RE2)", Doc: "what the first 64 KiB of the body have to match somewhere"},
 		{Name: "headers", Want: "a mapping of names to a text or a list of texts, or a list of pairs", Secret: true, Doc: "headers to send"},
 		{Name: "params", Want: "a mapping of names to a text or a list of texts", Secret: true, Doc: "what to add to the query"},
 		{Name: "cookies", Want: "a mapping of names to texts", Secret: true, Doc: "cookies to send"},
@@ -31,17 +34,20 @@ var httpType = Type{
 		{Name: "proxy_url", Want: "a URL that begins with http:// or https://", Secret: true, Doc: "the proxy to go by; a user and password in it are shown to the proxy"},
 		{Name: "proxy_host", Want: "an IP address or a host name", Doc: "the same in two options: an HTTP proxy; not looked at with proxy_url"},
 		portNamed("proxy_port", 8000, "its port"),
+		{Name: "socket", Want: "the absolute path of a Unix socket", Doc: "where to connect to, instead of the URL's host"},
+		sendProxyOption,
 		noVerifyOption,
-	},
+	}, certificateOptions...),
 	build: buildHTTP,
 }
 
 func buildHTTP(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	r := &httpRequest{
 		method: strings.ToUpper(o.text("method", "GET")), userAgent: newHTTPClient(d.Options).userAgent, header: http.Header{},
-		body: o.text("body", ""), expected: o.integer("expected_code", 200, 100, 599), redirects: o.boolean("allow_redirects", false),
+		body: o.text("body", ""), redirects: o.boolean("allow_redirects", false),
 		auth: o.pair("auth"), digest: o.pair("digest_auth"),
 	}
+	r.expected, r.expectBody = o.expectedCodes(), o.pattern("expect_body")
 	if !validName(r.method) {
 		o.addValueError("method", r.method)
 	}
@@ -49,7 +55,13 @@ func buildHTTP(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	shown := excerpt(hideUser(o.text("url", "")), 2<<10)
 	r.proxy = o.proxy()
 	headers, params, cookies := o.fields("headers"), o.texts("params"), o.texts("cookies")
-	r.tls = tlsConfig(!o.boolean(noVerifyOption.Name, false), d.TLSRoots)
+	settings := o.tls(d, true)
+	r.tls, r.otherTLS = settings.config, settings.config.Clone()
+	r.otherTLS.ServerName, r.otherTLS.GetClientCertificate = "", nil
+	socket, preamble := o.socket(), o.sendProxy()
+	if r.proxy != nil && (socket != "" || preamble != "") {
+		o.addError("proxy_url", "a proxy excludes socket and send_proxy")
+	}
 	if u == nil || len(o.errs) > 0 {
 		return nil, nil // o has the errors
 	}
@@ -73,11 +85,61 @@ func buildHTTP(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	prefix := "http:" + shown + ":"
 	first := tcpStep(r.endpoint.Host, r.endpoint.Port)
 	first.Name = prefix + first.Name
-	return &ConfiguredCheck{
+	c := &ConfiguredCheck{
 		Name:     "http:" + shown,
 		Steps:    []Step{first, {Name: prefix, Info: r.method + " " + shown, run: r.check}},
 		Endpoint: r.endpoint,
-	}, nil
+		socket:   socket, preamble: preamble,
+	}
+	if socket != "" { // nothing is sent over the network
+		c.Steps, c.Endpoint = c.Steps[1:], Endpoint{}
+	}
+	return c, nil
+}
+
+// expectedCodes returns the healthy status codes.
+func (o *optionReader) expectedCodes() []int {
+	one := o.integer("expected_code", 200, 100, 599)
+	var codes []int
+	for _, v := range o.list("expected_codes") {
+		n, ok := wholeNumber(v)
+		if !ok || n < 100 || n > 599 {
+			o.addValueError("expected_codes", o.spec.Options["expected_codes"])
+			return nil
+		}
+		codes = append(codes, n)
+	}
+	switch {
+	case codes == nil && o.isSet("expected_codes"):
+		o.addError("expected_codes", "expected at least one code")
+	case codes != nil && o.isSet("expected_code"):
+		o.addError("expected_codes", "excludes expected_code")
+	case codes == nil:
+		codes = []int{one}
+	}
+	return codes
+}
+
+// pattern returns a regular expression, nil if there is none.
+func (o *optionReader) pattern(name string) *regexp.Regexp {
+	text := o.text(name, "")
+	if text == "" {
+		return nil
+	}
+	re, err := regexp.Compile(text)
+	if err != nil {
+		o.addError(name, "expected "+o.option(name).Want+", got "+cutTo(err.Error(), 200))
+	}
+	return re
+}
+
+// socket returns the path of a Unix socket, "" if there is none.
+func (o *optionReader) socket() string {
+	path := o.plainText("socket", "")
+	if path != "" && !strings.HasPrefix(path, "/") {
+		o.addValueError("socket", path)
+	}
+	return path
 }
 
 // setURL sets the URL, with params added to its query and its login moved to r.auth.

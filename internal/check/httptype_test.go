@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -287,4 +288,60 @@ func TestHTTPConfiguredRedirectElsewhere(t *testing.T) {
 	if want := fmt.Sprintf("Connection refused by 127.0.0.1:%d", gone); r.Reason != check.ReasonRefused || string(r.Body) != want {
 		t.Errorf("%s %s, want %s", r.Reason, r.Body, want)
 	}
+}
+
+// TestHTTPExpected: several codes, and a pattern for the body, over TCP and a Unix socket.
+func TestHTTPExpected(t *testing.T) {
+	serve := func(conn net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = io.WriteString(conn, "HTTP/1.1 202 Accepted\r\nContent-Length: 15\r\n\r\nstate: ready 7\n")
+		}
+	}
+	s := checktest.Serve(t, serve)
+	path := filepath.Join(t.TempDir(), "app.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serve(conn)
+			_ = conn.Close()
+		}
+	}()
+	for name, c := range map[string]struct {
+		options map[string]any
+		code    int
+		want    string
+	}{
+		"one of them":  {map[string]any{"expected_codes": []any{200, "202"}}, 200, "GET answered 202"},
+		"none of them": {map[string]any{"expected_codes": []any{200, 204}}, 503, "Unexpected response code: 202 Accepted"},
+		"body":         {map[string]any{"expected_code": 202, "expect_body": `ready \d$`}, 503, "the body does not match expect_body"},
+		"body matches": {map[string]any{"expected_code": 202, "expect_body": `(?m)ready \d$`}, 200, "GET answered 202"},
+	} {
+		for _, socket := range []string{"", path} {
+			url := "http://" + s.Addr() + "/"
+			if socket != "" {
+				url, c.options["socket"] = "http://app.example/", socket
+			}
+			configured := httpCheck(t, check.Defaults{}, url, c.options)
+			if r := configured.Check(t.Context(), check.Target{}); r.Code != c.code || !strings.Contains(string(r.Body), c.want) {
+				t.Errorf("%s, socket %q: %d %s", name, socket, r.Code, r.Body)
+			}
+			if socket != "" && (len(configured.Steps) != 1 || configured.Endpoint != (check.Endpoint{})) {
+				t.Errorf("%v, %+v", stepNames(configured), configured.Endpoint)
+			}
+		}
+	}
+	wantOptionErrors(t, "http", map[string][]any{
+		"expected_codes: excludes expected_code":        {"url", "http://h/", "expected_codes", []any{200}, "expected_code", 200},
+		"expected_codes: expected at least one code":    {"url", "http://h/", "expected_codes", []any{}},
+		"expected_codes: expected a list of whole":      {"url", "http://h/", "expected_codes", []any{99}},
+		"expect_body: expected a regular expression (R": {"url", "http://h/", "expect_body", "("},
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -130,7 +131,7 @@ func (o *optionReader) integer(name string, def, least, most int) int {
 	if v == nil {
 		return def
 	}
-	n, ok := v.(int)
+	n, ok := wholeNumber(v)
 	if !ok || n < least || n > most {
 		o.addValueError(name, v)
 		return def
@@ -138,10 +139,23 @@ func (o *optionReader) integer(name string, def, least, most int) int {
 	return n
 }
 
+// wholeNumber returns a whole number, also one in quotes: conn-check takes those, and files that programs write have
+// them. It returns false for anything else.
+func wholeNumber(v any) (int, bool) {
+	switch v := v.(type) {
+	case int:
+		return v, true
+	case string:
+		n, err := strconv.Atoi(v)
+		return n, err == nil && v[0] != '+'
+	}
+	return 0, false
+}
+
 // ports returns a list of ports from 1 to 65535, nil when there is none.
 func (o *optionReader) ports(name string) (ports []uint16) {
 	for _, v := range o.list(name) {
-		n, ok := v.(int)
+		n, ok := wholeNumber(v)
 		if !ok || n < 1 || n > math.MaxUint16 {
 			o.addValueError(name, o.spec.Options[name])
 			return nil
@@ -162,6 +176,12 @@ func (o *optionReader) seconds(name string, def time.Duration) time.Duration {
 		f = float64(v)
 	case float64:
 		f = v
+	case string: // a number in quotes, see wholeNumber
+		var err error
+		if f, err = strconv.ParseFloat(v, 64); err != nil {
+			o.addValueError(name, v)
+			return def
+		}
 	default:
 		valueOf(o, name, f) // an error if it is given
 		return def

@@ -34,7 +34,7 @@ func (c *ConfiguredCheck) Begin(ctx context.Context, t Target) *Attempt {
 		t.Host, t.Port = c.Endpoint.Host, c.Endpoint.Port
 	}
 	x := newExchange(ctx, t)
-	x.socket = c.socket
+	x.socket, x.preamble = c.socket, c.preamble
 	return &Attempt{x: x}
 }
 

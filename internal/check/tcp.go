@@ -12,13 +12,14 @@ func checkTCP(ctx context.Context, t Target) Result {
 var tcpType = Type{
 	Name:    "tcp",
 	Doc:     "a TCP connection opens",
-	Options: []Option{hostOption, portOption(0)},
+	Options: []Option{hostOption, portOption(0), sendProxyOption},
 	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		return &ConfiguredCheck{
 			Name:     "tcp:" + hostPort(host, port),
 			Steps:    []Step{tcpStep(host, port)},
 			Endpoint: Endpoint{"tcp", host, port},
+			preamble: o.sendProxy(),
 		}, nil
 	},
 }

@@ -2,14 +2,16 @@ package check
 
 import (
 	"cmp"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"unicode"
 )
 
 // tlsType is the check of a TLS handshake. It speaks no protocol over TLS.
@@ -17,7 +19,7 @@ var tlsType = Type{
 	Name:    "tls",
 	Aliases: []string{"ssl"},
 	Doc:     "a TLS handshake succeeds and the certificate is valid",
-	Options: append([]Option{hostOption, portOption(0), noVerifyOption}, certificateOptions...),
+	Options: append([]Option{hostOption, portOption(0), sendProxyOption, noVerifyOption}, certificateOptions...),
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		config := o.tls(d, true).config
@@ -25,6 +27,7 @@ var tlsType = Type{
 			Name:     "tls:" + hostPort(host, port),
 			Steps:    []Step{tlsStep(host, port, config)}, // conn-check has no step before it here
 			Endpoint: Endpoint{"tcp", host, port},
+			preamble: o.sendProxy(),
 		}, nil
 	},
 }
@@ -70,16 +73,6 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 // phaseHandshake is between phaseConnect and phaseWait.
 const phaseHandshake = "TLS handshake with"
 
-// askTLS is ask over TLS.
-func askTLS(ctx context.Context, t Target, config *tls.Config, talk func(x *exchange) Result) Result {
-	return ask(ctx, t, func(x *exchange) Result {
-		if r, ok := x.handshake(config); !ok {
-			return r
-		}
-		return talk(x)
-	})
-}
-
 // tlsConfig returns the TLS configuration of a check. With roots nil it trusts the system's authorities.
 //
 // Without verification it speaks everything that crypto/tls still can, because nothing is protected and an old service
@@ -104,12 +97,31 @@ func tlsConfig(verify bool, roots *x509.CertPool) *tls.Config {
 	return config
 }
 
+// nameInHost returns the host name in the value of a Host header, without its port. It returns "" for an address, and
+// for what is no name.
+func nameInHost(value string) string {
+	host := value
+	if h, _, err := net.SplitHostPort(value); err == nil {
+		host = h
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil || len(host) > 253 {
+		return ""
+	}
+	isOther := func(r rune) bool {
+		return !strings.ContainsRune("-._", r) && (r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r))
+	}
+	if strings.ContainsFunc(host, isOther) {
+		return ""
+	}
+	return strings.TrimSuffix(host, ".")
+}
+
 // handshake does a TLS handshake and makes the TLS connection x.conn. If it fails, it returns a Result that says why,
 // and false.
 func (x *exchange) handshake(config *tls.Config) (Result, bool) {
 	x.phase = phaseHandshake
 	config = config.Clone()
-	config.ServerName = cmp.Or(config.ServerName, x.t.Host)
+	config.ServerName = cmp.Or(config.ServerName, x.serverName, x.t.Host)
 	conn := tls.Client(x.conn, config)
 	// Not HandshakeContext, which starts a goroutine: ask ends the handshake with a deadline when the context ends.
 	err := conn.Handshake()

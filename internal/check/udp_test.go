@@ -41,6 +41,39 @@ func TestUDP(t *testing.T) {
 	}
 }
 
+// TestUDPBytes: protocols that are no text, and answers whose end is not known before.
+func TestUDPBytes(t *testing.T) {
+	port := checktest.ServeUDP(t, "127.0.0.1", func(datagram []byte) []byte {
+		if string(datagram) != "\x00\xff\x80" {
+			return nil
+		}
+		return []byte("\xff\xfe and more")
+	})
+	for name, c := range map[string]struct {
+		options map[string]any
+		code    int
+	}{
+		"whole":             {map[string]any{"expect_hex": "fffe20616e64206d6f7265"}, 200},
+		"beginning is less": {map[string]any{"expect_hex": "fffe"}, 503},
+		"beginning":         {map[string]any{"expect_hex": "FF fe", "expect_prefix": true}, 200},
+		"other beginning":   {map[string]any{"expect_hex": "fffd", "expect_prefix": true}, 503},
+		"text":              {map[string]any{"expect_prefix": "pong"}, 503},
+	} {
+		c.options["host"], c.options["port"], c.options["send_hex"], c.options["timeout"] = "127.0.0.1", int(port), "00 ff 80", 2
+		if r := build(t, check.Defaults{}, "udp", c.options).Check(t.Context(), check.Target{}); r.Code != c.code {
+			t.Errorf("%s: %d %s", name, r.Code, r.Body)
+		}
+	}
+	wantOptionErrors(t, "udp", map[string][]any{
+		"send: is required, or send_hex":                                  {"host", "h", "port", 1, "expect", "x"},
+		"expect: is required, or expect_hex or expect_prefix":             {"host", "h", "port", 1, "send", "x"},
+		"expect: is required, or expect_hex":                              {"host", "h", "port", 1, "send", "x", "expect_prefix", true},
+		"send_hex: expected bytes in hexadecimal, with or without spaces": {"host", "h", "port", 1, "send_hex", "0", "expect", "x"},
+		"send: expected only one of send, send_hex":                       {"host", "h", "port", 1, "send", "x", "send_hex", "00", "expect", "x"},
+		"send: expected at least one byte":                                {"host", "h", "port", 1, "send", "", "expect", "x"},
+	})
+}
+
 func TestUDPLarge(t *testing.T) {
 	long := strings.Repeat("x", 60_000)
 	port := checktest.ServeUDP(t, "127.0.0.1", func(datagram []byte) []byte { return datagram })

@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -53,16 +55,18 @@ func (c Check) Build(d check.Defaults) (*check.ConfiguredCheck, error) {
 }
 
 // LoadChecks reads a file that is a list of checks, as conn-check does, and builds the checks. path "-" is stdin. The
-// file may be a pipe, of at most 1 MiB. An error is of type Errors and lists everything that is wrong with the file.
-func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.ConfiguredCheck, error) {
+// file may be a pipe, of at most 1 MiB. An error is of type Errors and lists everything that is wrong with the file. A
+// warning is an option that a type does not have, which conn-check ignores: programs write them into its files.
+func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.ConfiguredCheck, []Warning, error) {
 	l, data, err := readOnce(path, stdin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var checks []*check.ConfiguredCheck
 	// An empty document ("---") has no line number.
 	if root := l.document(data); root != nil && (!isNull(root) || root.Anchor != "") {
 		for _, c := range l.checks(root) {
+			l.dropUnknownOptions(&c)
 			built, err := c.Build(d)
 			var errs Errors
 			if errors.As(err, &errs) {
@@ -75,10 +79,27 @@ func LoadChecks(path string, stdin io.Reader, d check.Defaults) ([]*check.Config
 	} else if len(l.errs) == 0 {
 		l.errorf(0, "", "expected a list of checks, got an empty file")
 	}
+	l.countWarnings()
 	if err := l.finish(); err != nil {
-		return nil, err
+		return nil, l.warnings, err
 	}
-	return checks, nil
+	return checks, l.warnings, nil
+}
+
+// dropUnknownOptions takes the options that the type of c does not have out of c, with a warning for each.
+func (l *loader) dropUnknownOptions(c *Check) {
+	known := secretOptions(c.Spec.Type)
+	if known == nil {
+		return // Build says that there is no such type
+	}
+	names := append(slices.Sorted(maps.Keys(known)), "timeout", "tags")
+	for _, name := range slices.Sorted(maps.Keys(c.Spec.Options)) {
+		// A colon in a name is a space that is missing after it: the value would be lost.
+		if !slices.Contains(names, name) && !strings.Contains(name, ":") {
+			l.warnUnknown(c.lines[name], name, names...)
+			delete(c.Spec.Options, name)
+		}
+	}
 }
 
 // checks reads a list of checks, which is a whole file or the value of a key. It reports errors and returns the checks

@@ -28,7 +28,7 @@ func TestBadChecks(t *testing.T) {
 	for _, file := range files(t, "testdata/checks") {
 		t.Run(file, func(t *testing.T) {
 			t.Chdir("testdata/checks")
-			checks, err := LoadChecks(file, nil, check.Defaults{})
+			checks, _, err := LoadChecks(file, nil, check.Defaults{})
 			if errs := Errors(nil); !errors.As(err, &errs) || len(errs) == 0 || checks != nil {
 				t.Fatalf("LoadChecks = %v, %v (%T); want Errors and no checks", checks, err, err)
 			}
@@ -56,7 +56,7 @@ func TestLoadChecks(t *testing.T) {
   tags:
 - *web
 `
-	checks, err := LoadChecks("-", strings.NewReader(text), check.Defaults{Timeout: 7 * time.Second})
+	checks, _, err := LoadChecks("-", strings.NewReader(text), check.Defaults{Timeout: 7 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestLoadChecks(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if checks, err := LoadChecks("-", strings.NewReader("[]"), check.Defaults{}); err != nil || len(checks) != 0 {
+	if checks, _, err := LoadChecks("-", strings.NewReader("[]"), check.Defaults{}); err != nil || len(checks) != 0 {
 		t.Errorf("an empty list: %v, %v", checks, err)
 	}
 }
@@ -87,7 +87,7 @@ func TestEverySecretIsHidden(t *testing.T) {
 				continue
 			}
 			for _, value := range []string{"hunter2", "[hunter2]", "{hunter2: hunter2}", "!hunter2 x", "&hunter2", "*hunter2", "!!int hunter2", "[[hunter2, *hunter2]]"} {
-				_, err := LoadChecks("-", strings.NewReader(fmt.Sprintf("- {type: %s, %s: %s}", typ.Name, o.Name, value)), check.Defaults{})
+				_, _, err := LoadChecks("-", strings.NewReader(fmt.Sprintf("- {type: %s, %s: %s}", typ.Name, o.Name, value)), check.Defaults{})
 				if err != nil && strings.Contains(err.Error(), secretText) {
 					t.Errorf("%s of %s as %s: %v", o.Name, typ.Name, value, err)
 				}
@@ -207,7 +207,7 @@ func TestHostileChecks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := processorTime(t)
-			_, err := LoadChecks("-", strings.NewReader(text), check.Defaults{})
+			_, _, err := LoadChecks("-", strings.NewReader(text), check.Defaults{})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -231,7 +231,7 @@ func FuzzLoadChecks(f *testing.F) {
 	}
 	f.Add([]byte("- &a {type: tcp, host: a, port: 1, tags: [a]}\n- {<<: *a, port: 2, timeout: 1.5}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		checks, err := LoadChecks("-", bytes.NewReader(data), check.Defaults{})
+		checks, _, err := LoadChecks("-", bytes.NewReader(data), check.Defaults{})
 		var errs Errors
 		if err != nil && (!errors.As(err, &errs) || len(errs) == 0 || checks != nil) {
 			t.Fatalf("LoadChecks = %v, %v (%T)", checks, err, err)

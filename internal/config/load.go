@@ -65,6 +65,11 @@ func (l *loader) readKeys(c *Config, root *yaml.Node) {
 	if c.CacheTimeDown < 0 {
 		c.CacheTimeDown = c.CacheTime
 	}
+	l.countWarnings()
+}
+
+// countWarnings adds a warning with the number of those that were too many to be kept.
+func (l *loader) countWarnings() {
 	if l.moreWarn > 0 {
 		l.warnings = append(l.warnings, Warning{File: l.file, Text: fmt.Sprintf("and %d more unknown keys", l.moreWarn)})
 	}

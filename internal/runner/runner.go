@@ -136,7 +136,7 @@ func (c *command) run(args []string) int {
 	return c.runChecks(o, checks)
 }
 
-// load reads the file and builds its checks.
+// load reads the file and builds its checks. Options that no check has are warnings, and with --validate an error.
 func (c *command) load(o *options) ([]*check.ConfiguredCheck, error) {
 	d := check.Defaults{Timeout: o.connectTimeout, Options: check.Options{Version: c.Version}}
 	if o.tlsCertsPath != "" {
@@ -146,7 +146,23 @@ func (c *command) load(o *options) ([]*check.ConfiguredCheck, error) {
 		}
 		d.TLSRoots = roots
 	}
-	return config.LoadChecks(o.file, c.Stdin, d)
+	checks, warnings, err := config.LoadChecks(o.file, c.Stdin, d)
+	lines := make([]string, len(warnings))
+	for i, w := range warnings {
+		lines[i] = w.String()
+		if !o.validate {
+			lines[i] += " (ignored, as conn-check does)"
+		}
+	}
+	text := strings.Join(lines, "\n")
+	switch {
+	case text == "":
+	case err == nil && o.validate:
+		return nil, errors.New(text)
+	default:
+		_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(text))
+	}
+	return checks, err
 }
 
 // runChecks runs the checks that the options select, prints the report and returns the exit code.

@@ -118,7 +118,7 @@ smtp_banner = %[4]s
 }
 
 // Nginx starts an nginx with one server block that listens on the port. server is the content of the block, listen the
-// parameters after the address in its listen line ("ssl").
+// parameters after the address in its listen line ("ssl"). PORT in server stands for the port.
 func Nginx(t testing.TB, listen, server string) *Server {
 	t.Helper()
 	return Start(t, Spec{
@@ -142,7 +142,7 @@ http {
 		%[4]s
 	}
 }
-`, dir, net.JoinHostPort(Host, fmt.Sprint(port)), listen, server)
+`, dir, net.JoinHostPort(Host, fmt.Sprint(port)), listen, strings.ReplaceAll(server, "PORT", fmt.Sprint(port)))
 			return []string{"-c", file, "-e", "stderr"}, os.WriteFile(file, []byte(text), 0o600)
 		},
 	})
