@@ -4,6 +4,8 @@ package aggregate
 
 import (
 	"cmp"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/textfmt"
 )
 
 // DefaultFailureCode is the code of health-checker for a failure.
@@ -27,6 +30,7 @@ type Handler struct {
 	// OnAnswer is called with each request and its answer. It may be nil.
 	OnAnswer func(r *http.Request, v *health.Verdict, code int)
 	Log      *slog.Logger // for each request, at level debug; may be nil
+	Detailed bool         // answer in the JSON of health-checker's --detailed-status
 }
 
 // ServeHTTP implements http.Handler.
@@ -45,7 +49,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.OnAnswer != nil {
 		h.OnAnswer(r, &v, code)
 	}
-	if strings.Contains(strings.Join(r.Header["Accept"], ","), "application/json") {
+	if h.Detailed {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.WriteHeader(code)
+		_, _ = w.Write(detailed(v, healthy, time.Since(began)))
+	} else if strings.Contains(strings.Join(r.Header["Accept"], ","), "application/json") {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(code)
 		_, _ = w.Write(v.JSON())
@@ -69,19 +77,48 @@ func text(v health.Verdict, healthy bool) []byte {
 	return append([]byte(failed+"\n"), v.Result.Body...)
 }
 
+// detailedJSON is the answer of health-checker's --detailed-status.
+type detailedJSON struct {
+	Status  string   `json:"status"`       // OK, or the first line of the answer in text
+	Elapsed string   `json:"elapsed_time"` // of the checks, "0.012s"
+	Errors  []string `json:"errors,omitempty"`
+}
+
+func detailed(v health.Verdict, healthy bool, elapsed time.Duration) []byte {
+	status, rest, _ := strings.Cut(string(text(v, healthy)), "\n")
+	doc := detailedJSON{Status: status, Elapsed: fmt.Sprintf("%.3fs", elapsed.Seconds())}
+	if rest != "" {
+		doc.Errors = strings.Split(rest, "\n")
+	}
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil { // of strings: cannot happen
+		return []byte("{}")
+	}
+	return append(textfmt.EscapeJSON(b), '\n')
+}
+
+// The defaults of Timeouts.
 const (
-	headTimeout = 10 * time.Second // for a request to arrive
-	idleTimeout = 75 * time.Second
+	DefaultReadTimeout = 10 * time.Second
+	DefaultIdleTimeout = 75 * time.Second
 )
 
+// Timeouts are those of a server. The zero value has the defaults.
+type Timeouts struct {
+	Read  time.Duration // for a request to arrive; 0: DefaultReadTimeout
+	Write time.Duration // for an answer, the checks included; 0: 20 s longer than they take
+	Idle  time.Duration // between two requests of a connection; 0: DefaultIdleTimeout
+}
+
 // Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be found.
-func Server(h *Handler, checkTimeout time.Duration) *http.Server {
+func Server(h *Handler, checkTimeout time.Duration, t Timeouts) *http.Server {
+	read := cmp.Or(t.Read, DefaultReadTimeout)
 	return &http.Server{
 		Handler:                      h,
-		ReadHeaderTimeout:            headTimeout,
-		ReadTimeout:                  headTimeout,
-		WriteTimeout:                 checkTimeout + 2*headTimeout,
-		IdleTimeout:                  idleTimeout,
+		ReadHeaderTimeout:            read,
+		ReadTimeout:                  read,
+		WriteTimeout:                 cmp.Or(t.Write, checkTimeout+2*DefaultReadTimeout),
+		IdleTimeout:                  cmp.Or(t.Idle, DefaultIdleTimeout),
 		MaxHeaderBytes:               64 << 10,
 		ErrorLog:                     slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		DisableGeneralOptionsHandler: true,

@@ -98,7 +98,7 @@ func open(t *testing.T, failureCode int) *door {
 		FailureCode: func() int { return failureCode },
 		Log:         slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	srv, ln := Server(h, 10*time.Second), listen(t)
+	srv, ln := Server(h, 10*time.Second, Timeouts{}), listen(t)
 	d.addr = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -281,7 +281,7 @@ func TestJudgeIsAskedForEachRequest(t *testing.T) {
 	srv := Server(&Handler{Evaluate: func(hops uint8) health.Verdict {
 		n := asked.Add(1)
 		return health.Verdict{Result: check.Result{Code: 503, Body: fmt.Append(nil, n)}}
-	}}, time.Second)
+	}}, time.Second, Timeouts{})
 	ln := listen(t)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -310,7 +310,7 @@ func TestLog(t *testing.T) {
 // TestLimits: nothing a client does lasts longer than a number of seconds.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	s := Server(&Handler{}, 30*time.Second)
+	s := Server(&Handler{}, 30*time.Second, Timeouts{})
 	if s.ReadTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Errorf("no limit on what is read: %+v", s)
 	}

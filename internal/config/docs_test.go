@@ -3,6 +3,8 @@ package config_test
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"hacheck/internal/check"
+	"hacheck/internal/config"
 )
 
 const (
@@ -130,6 +133,46 @@ func TestChecksPageOptions(t *testing.T) {
 			if strings.HasPrefix(line, "| `") && !slices.ContainsFunc(rows, func(row string) bool { return strings.HasPrefix(line, row) }) {
 				t.Errorf("the section of %s has a row that is no option: %s", typ.Name, line)
 			}
+		}
+	}
+}
+
+// TestEveryKeyIsDocumented: every key of the configuration is on a page, and every protocol of check URLs is in the table
+// of docs/checks.md.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("%q, %v", pages, err)
+	}
+	var all strings.Builder
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	named := func(s string) *regexp.Regexp {
+		return regexp.MustCompile("`[^`\n]*\\b" + regexp.QuoteMeta(s) + "\\b[^`\n]*`")
+	}
+	for _, k := range config.Keys() {
+		if !named(k.Name).MatchString(all.String()) && !strings.Contains(all.String(), "\n"+k.Name+":") {
+			t.Errorf("no page has %s", k.Name)
+		}
+	}
+	page, err := os.ReadFile(checksPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var protocols strings.Builder
+	for line := range strings.Lines(string(page)) {
+		if column, _, ok := strings.Cut(strings.TrimPrefix(line, "|"), "|"); ok && strings.HasPrefix(line, "| `") {
+			protocols.WriteString(column)
+		}
+	}
+	for name := range check.All(check.Options{}) {
+		if !strings.Contains(protocols.String(), "`"+name+"`") {
+			t.Errorf("the table of check URLs lacks %s", name)
 		}
 	}
 }

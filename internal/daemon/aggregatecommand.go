@@ -3,11 +3,9 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -22,7 +20,6 @@ import (
 
 const (
 	defaultListener = "0.0.0.0:5500"
-	portTimeout     = 5 * time.Second // for a TCP port, as in health-checker
 	// aggregateMaxClients is twice the number of requests that are checked at once: all of them are for one service,
 	// and a service may have half of MaxClients.
 	aggregateMaxClients = 1024
@@ -30,21 +27,22 @@ const (
 
 const aggregateAbout = `Usage: hacheck aggregate [options]
 
-Answer any URL with 200 while every port accepts connections and every script exits with 0, and with
-504 and what failed otherwise, as gruntwork's health-checker does. Nothing is kept: each request checks.
+Answer any URL with 200 while every port accepts connections, every URL answers 2xx and every script exits
+with 0, and with 504 and what failed otherwise, as gruntwork's health-checker does. Nothing is kept: each
+request checks.
 
 `
 
 // aggregateOptions are the command line of hacheck aggregate.
 type aggregateOptions struct {
-	listener      string
-	ports         []string
-	scripts       []string
-	scriptTimeout int
-	singleflight  bool
-	logLevel      string
-	service       string
-	spoolRoot     string
+	aggregateChecks
+	listener     string
+	timeouts     aggregate.Timeouts
+	singleflight bool
+	detailed     bool
+	logLevel     string
+	service      string
+	spoolRoot    string
 }
 
 func runAggregate(args []string, env Env) int {
@@ -53,9 +51,12 @@ func runAggregate(args []string, env Env) int {
 	f := pflag.NewFlagSet("hacheck aggregate", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.StringVar(&o.listener, "listener", defaultListener, "answer on this `IP:PORT`")
-	f.StringArrayVar(&o.ports, "port", nil, "check that 127.0.0.1 accepts connections on `PORT`; repeat for more")
-	f.StringArrayVar(&o.scripts, "script", nil, "check that `COMMAND` exits with 0 (words are split as a shell does, nothing is expanded); repeat for more")
-	f.IntVar(&o.scriptTimeout, "script-timeout", 5, "kill a script after this many `SECONDS`")
+	o.addFlags(f)
+	o.timeouts.Read, o.timeouts.Idle = aggregate.DefaultReadTimeout, aggregate.DefaultIdleTimeout
+	f.Var((*secondsFlag)(&o.timeouts.Read), "http-read-timeout", "how many `SECONDS` a request may take to arrive")
+	f.Var((*secondsFlag)(&o.timeouts.Write), "http-write-timeout", "how many `SECONDS` an answer may take, the checks included; 0: as long as they take")
+	f.Var((*secondsFlag)(&o.timeouts.Idle), "http-idle-timeout", "how many `SECONDS` a connection may wait for its next request")
+	f.BoolVar(&o.detailed, "detailed-status", false, "answer in JSON: status, elapsed_time and the errors")
 	f.BoolVar(&o.singleflight, "singleflight", false, "requests that come while another one checks share its result")
 	f.StringVar(&o.logLevel, "log-level", "info", "log `LEVEL` and above to stdout: debug, info, warning or error")
 	f.StringVar(&o.service, "service", "", "obey the overrides of service `NAME`, besides those of all")
@@ -64,7 +65,7 @@ func runAggregate(args []string, env Env) int {
 		return code
 	}
 	if f.NArg() > 0 {
-		return usage(f, env, fmt.Errorf("unexpected argument %q; ports and scripts are named with --port and --script", f.Arg(0)))
+		return usage(f, env, fmt.Errorf("unexpected argument %q; what to check is named with --port, --http and --script", f.Arg(0)))
 	}
 	if !isListener(o.listener) {
 		return usage(f, env, fmt.Errorf("--listener must be an address and a port, such as %s, got %q", defaultListener, o.listener))
@@ -73,8 +74,11 @@ func runAggregate(args []string, env Env) int {
 	if err != nil {
 		return usage(f, env, err)
 	}
+	if longest := longestTimeout(configured); o.timeouts.Write > 0 && o.timeouts.Write <= longest {
+		return usage(f, env, fmt.Errorf("--http-write-timeout must be longer than the longest check, which may take %v, got %v", longest, o.timeouts.Write))
+	}
 	level, ok := map[string]slog.Level{
-		"debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn,
+		"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn,
 		"error": slog.LevelError, "fatal": slog.LevelError, "panic": slog.LevelError,
 	}[o.logLevel]
 	if !ok {
@@ -101,63 +105,13 @@ func isListener(s string) bool {
 	return err == nil
 }
 
-// checks returns the checks of the command line.
-func (o *aggregateOptions) checks() ([]*check.ConfiguredCheck, error) {
-	if len(o.ports)+len(o.scripts) == 0 {
-		return nil, errors.New("nothing to check: at least one --port or --script is needed")
-	}
-	if o.scriptTimeout < 1 || o.scriptTimeout > 3600 {
-		return nil, fmt.Errorf("--script-timeout must be from 1 to 3600 seconds, got %d", o.scriptTimeout)
-	}
-	var list []*check.ConfiguredCheck
-	defaults := check.Defaults{Scripts: check.NewScripts(check.DefaultScripts)}
-	add := func(flag string, s check.Spec) error {
-		c, err := check.Build(s, defaults)
-		if err != nil {
-			return fmt.Errorf("--%s %w", flag, err)
-		}
-		list = append(list, c)
-		return nil
-	}
-	for _, p := range o.ports {
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil || n == 0 {
-			return nil, fmt.Errorf("--port must be from 1 to 65535, got %q", p)
-		}
-		if err := add("port", check.Spec{Type: "tcp", Options: map[string]any{
-			"host": "127.0.0.1", "port": int(n), "timeout": portTimeout.Seconds(),
-		}}); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range o.scripts {
-		if err := add("script", check.Spec{Type: "script", Options: map[string]any{"command": s, "timeout": o.scriptTimeout}}); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
-
-// commands returns the command lines of the scripts.
-func (o *aggregateOptions) commands(service string) (commands []scriptCommand) {
-	for _, s := range o.scripts {
-		if argv, err := check.SplitCommand(s); err == nil { // o.checks has returned this error
-			commands = append(commands, scriptCommand{service, argv})
-		}
-	}
-	return commands
-}
-
 func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version string, log *slog.Logger, sig signals) error {
 	service := cmp.Or(o.service, spool.All)
 	overrides, err := openOverrides(o.spoolRoot, log)
 	if err != nil {
 		return err
 	}
-	limit := portTimeout
-	for _, c := range configured {
-		limit = max(limit, c.Timeout)
-	}
+	limit := longestTimeout(configured)
 	evaluator := health.New(health.Options{
 		Overrides: overrides,
 		Checks:    check.All(check.Options{Version: version, Services: map[string][]*check.ConfiguredCheck{service: configured}}),
@@ -171,8 +125,8 @@ func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version st
 			request.Target.Hops = hops
 			return evaluator.Evaluate(&request)
 		},
-		Log: log,
-	}, limit))
+		Log: log, Detailed: o.detailed,
+	}, limit, o.timeouts))
 	host, _, _ := net.SplitHostPort(o.listener) // isListener has returned true
 	ln, err := net.Listen(networkOf(host), o.listener)
 	if err != nil {

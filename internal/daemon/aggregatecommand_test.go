@@ -3,11 +3,14 @@ package daemon
 import (
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -75,7 +78,16 @@ func TestAggregateUsage(t *testing.T) {
 		args []string
 		says string
 	}{
-		{nil, "at least one --port or --script"},
+		{nil, "at least one --port, --http or --script"},
+		{[]string{"--port", "80,http"}, "--port must be from 1 to 65535, or a host and such a port"},
+		{[]string{"--port", "db.example:0"}, "--port must be from 1 to 65535"},
+		{[]string{"--port", "80,"}, "--port must be from 1 to 65535"},
+		{[]string{"--http", "ftp://h/"}, "--http url: expected a URL that begins with http:// or https://"},
+		{[]string{"--http", "http://a/", "--http", "http://b/", "--verify-payload", "x"}, "--verify-payload must be given once for each --http, got 1 for 2"},
+		{[]string{"--http", "http://a/", "--verify-payload", "("}, "--http expect_body: expected a regular expression"},
+		{[]string{"--port", "1", "--tcp-dial-timeout", "0"}, "--tcp-dial-timeout must be from 1 to 3600 seconds"},
+		{[]string{"--port", "1", "--http-read-timeout", "soon"}, "--http-read-timeout"},
+		{[]string{"--port", "1", "--http-write-timeout", "5"}, "--http-write-timeout must be longer than the longest check, which may take 5s, got 5s"},
 		{[]string{"--port", "0"}, "--port must be from 1 to 65535"},
 		{[]string{"--port", "http"}, "--port must be from 1 to 65535"},
 		{[]string{"--script", "a 'b"}, "--script"},
@@ -93,6 +105,48 @@ func TestAggregateUsage(t *testing.T) {
 		if code := p.exit(); code != 2 || !strings.Contains(p.log(), c.says) {
 			t.Errorf("%q: exit %d, %s; want 2 and %q", c.args, code, p.log(), c.says)
 		}
+	}
+}
+
+// TestAggregateURLs: the options of health-checker's pull requests and forks.
+func TestAggregateURLs(t *testing.T) {
+	t.Parallel()
+	var body atomic.Pointer[string]
+	ready := `{"status": "READY"}`
+	body.Store(&ready)
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = io.WriteString(w, *body.Load())
+	}))
+	defer secure.Close()
+	moved := httptest.NewServer(http.RedirectHandler(secure.URL, http.StatusFound))
+	defer moved.Close()
+	host := strings.TrimPrefix(moved.URL, "http://")
+	addr := freeAddr(t)
+	start := func(args ...string) *process {
+		p := launchSubcommand(t, append([]string{"aggregate", "--listener", addr, "--spool-root", filepath.Join(t.TempDir(), "none"),
+			"--port", host + "," + port(t, secure.Listener.Addr().String()), "--http", secure.URL, "--http", moved.URL,
+			"--verify-payload", `"status":\s*"READY"`, "--verify-payload", "READY|BUSY",
+			"--tcp-dial-timeout", "3", "--http-dial-timeout", "3", "--http-read-timeout", "4", "--http-write-timeout", "9", "--http-idle-timeout", "15",
+		}, args...)...)
+		p.waitForLog(regexp.MustCompile(`hacheck aggregate answers`))
+		return p
+	}
+	p := start("--detailed-status")
+	code, text := fetch(t, addr, "")
+	if !regexp.MustCompile(`(?s)^\{\n  "status": "At least one health check failed",\n  "elapsed_time": "\d+\.\d{3}s",\n  "errors": \[\n    "http:https:.*certificate.*\n    "http:http:.*certificate.*\]\n\}\n$`).MatchString(text) || code != 504 {
+		t.Errorf("not trusted: %d %s", code, text)
+	}
+	p.signal(syscall.SIGTERM)
+	p.wantExit(0)
+	start("--detailed-status", "--allow-insecure-tls")
+	if code, text = fetch(t, addr, ""); code != 200 || !regexp.MustCompile(`^\{\n  "status": "OK",\n  "elapsed_time": "\d+\.\d{3}s"\n\}\n$`).MatchString(text) {
+		t.Errorf("%d %s", code, text)
+	}
+	busy := "BUSY"
+	body.Store(&busy)
+	if code, text = fetch(t, addr, ""); code != 504 || strings.Count(text, "does not match expect_body") != 1 {
+		t.Errorf("another body: %d %s", code, text)
 	}
 }
 
