@@ -19,6 +19,7 @@ type Type struct {
 	Options []Option
 	Roles   []Role // what a server can be asked to be, the default first; nil for most types
 
+	usual []string // the options that an example has in addition to the required ones
 	build func(o *optionReader, d Defaults) (*ConfiguredCheck, error)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 )
 
 // The protocols of this file take their options from the first check of their type that is configured for the service.
@@ -83,7 +84,7 @@ func (t *Type) example(name string, port uint16) string {
 		switch {
 		case o.Name == "port" && port != 0:
 			text += fmt.Sprintf(", port: %d", port)
-		case o.Required && o.Name != "host":
+		case o.Required && o.Name != "host" || slices.Contains(t.usual, o.Name):
 			text += ", " + o.Name + ": ..."
 		}
 	}

@@ -19,8 +19,9 @@ const maxUDPAddresses = 8
 
 // udpType is the check of a service over UDP that has one right answer to a datagram.
 var udpType = Type{
-	Name: "udp",
-	Doc:  "a datagram is answered with the expected one",
+	Name:  "udp",
+	Doc:   "a datagram is answered with the expected one",
+	usual: []string{"send", "expect"},
 	Options: []Option{
 		hostOption,
 		portOption(0),
