@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,20 +36,29 @@ type Generation struct {
 	Min     uint64 // a result that was stored with a smaller Current is too old
 }
 
-// entry is a stored result. It does not change after it is stored.
+// entry is a stored result. Its value does not change after it is stored.
 type entry[V any] struct {
 	value      V
 	generation uint64
 	finished   time.Duration // the end of the check, since Cache.started; the age counts from here
 	ttl        time.Duration
 	size       int64 // the bytes that count against Options.MaxBytes
+
+	// renewAfter is the age in nanoseconds from which Get asks its caller for a renewal. It is noRenewal while a renewal
+	// is in flight. It is the one field that changes.
+	renewAfter atomic.Int64
 }
+
+// noRenewal is an age that no result reaches.
+const noRenewal = math.MaxInt64
 
 // Options say how long results are stored and how many.
 type Options[V any] struct {
 	// TTL returns how long v is stored, from now. 0 stores nothing and deletes the stored result, because v is newer.
 	// A negative TTL means that v says nothing about the key: the stored result stays.
 	TTL func(v V) time.Duration
+	// RenewAfter returns the age from which Get asks for a renewal of v, which is stored for ttl. nil: never.
+	RenewAfter func(v V, ttl time.Duration) time.Duration
 	// Size returns the bytes that v counts against MaxBytes.
 	Size func(key string, v V) int
 	// MaxEntries and MaxBytes limit the cache. A result beyond them is returned, counted in Stats.Uncached and not
@@ -86,14 +96,27 @@ func New[V any](o Options[V]) *Cache[V] {
 	return c
 }
 
-// Get returns the cached result for key and its age. It returns false if there is none, or if an override of the key
-// has ended since. The caller must not change v.
-func (c *Cache[V]) Get(key string, at Generation) (v *V, age time.Duration, ok bool) {
+// CachedResult is what Get returns.
+type CachedResult[V any] struct {
+	Value *V // read-only
+	Age   time.Duration
+	// Renew says that the result is in the last part of its life and that the caller must call Cache.Renew, on another
+	// goroutine. Get sets it for one caller at a time.
+	Renew bool
+}
+
+// Get returns the cached result for key. It returns false if there is none, or if an override of the key has ended
+// since.
+func (c *Cache[V]) Get(key string, at Generation) (r CachedResult[V], ok bool) {
 	e, age, ok := c.get(key, at)
 	if !ok {
-		return nil, 0, false
+		return CachedResult[V]{}, false
 	}
-	return &e.value, age, true
+	r = CachedResult[V]{Value: &e.value, Age: age}
+	if after := e.renewAfter.Load(); int64(age) >= after {
+		r.Renew = e.renewAfter.CompareAndSwap(after, noRenewal)
+	}
+	return r, true
 }
 
 func (c *Cache[V]) get(key string, at Generation) (e *entry[V], age time.Duration, ok bool) {
@@ -129,12 +152,7 @@ func (c *Cache[V]) DoFresh(key string, at Generation, wait time.Duration, run fu
 }
 
 func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration, run func() V) (*V, time.Duration, Status, bool) {
-	// The generation is part of the name: a call that began before an override ended must not answer a request that
-	// came after the end.
-	name := key
-	if at.Min > 0 {
-		name = key + "\x00" + strconv.FormatUint(at.Min, 36)
-	}
+	name := callName(key, at)
 	began := c.now()
 	var timeout <-chan time.Time
 	for {
@@ -158,7 +176,7 @@ func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration,
 			return nil, 0, status, false
 		}
 		if x.result == nil || fresh && x.result.finished < began {
-			continue // run has panicked, or the call has returned a stored result
+			continue // run has panicked, or the call had no result or a stored one
 		}
 		return &x.result.value, c.now() - x.result.finished, status, true
 	}
@@ -184,12 +202,25 @@ func (c *Cache[V]) runCall(x *call[V], key string, at Generation, fresh bool, be
 	return c.store(key, run(), at.Current), Miss
 }
 
+// callName returns the name of the calls for key. The generation is part of it: a call that began before an override
+// ended must not answer a request that came after the end.
+func callName(key string, at Generation) string {
+	if at.Min == 0 {
+		return key
+	}
+	return key + "\x00" + strconv.FormatUint(at.Min, 36)
+}
+
 // store stores v under key and returns its entry. It stores nothing if v's TTL is not positive, if the cache is full,
 // or if the stored result began after a later end of an override.
 func (c *Cache[V]) store(key string, v V, generation uint64) *entry[V] {
 	e := &entry[V]{value: v, generation: generation, finished: c.now(), ttl: c.o.TTL(v), size: int64(c.o.Size(key, v))}
 	if e.ttl < 0 {
 		return e
+	}
+	e.renewAfter.Store(noRenewal)
+	if c.o.RenewAfter != nil {
+		e.renewAfter.Store(int64(c.o.RenewAfter(v, e.ttl)))
 	}
 	c.storeMu.Lock()
 	defer c.storeMu.Unlock()

@@ -32,8 +32,8 @@ const (
 // ask calls Get and then Do or DoFresh, as package health does, and counts the runs.
 func ask(c *Cache[val], key string, at Generation, fresh bool, v val, runs *atomic.Int64) (val, Status) {
 	if !fresh {
-		if v, _, ok := c.Get(key, at); ok {
-			return *v, Hit
+		if r, ok := c.Get(key, at); ok {
+			return *r.Value, Hit
 		}
 	}
 	got, _, o, ok := c.do(key, at, fresh, longWait, func() val { runs.Add(1); return v })
@@ -52,15 +52,15 @@ func TestAgeCountsFromTheEndOfTheCheck(t *testing.T) {
 			t.Fatalf("first: %v, want miss", o)
 		}
 		time.Sleep(keep - time.Millisecond)
-		_, age, ok := c.Get("k", Generation{})
+		r, ok := c.Get("k", Generation{})
 		if !ok {
 			t.Fatal("gone before its time, counted from the end of the check")
 		}
-		if age != keep-time.Millisecond {
-			t.Errorf("age %v", age)
+		if r.Age != keep-time.Millisecond {
+			t.Errorf("age %v", r.Age)
 		}
 		time.Sleep(2 * time.Millisecond)
-		if _, _, ok := c.Get("k", Generation{}); ok {
+		if _, ok := c.Get("k", Generation{}); ok {
 			t.Fatal("still there after its time")
 		}
 	})
@@ -111,8 +111,8 @@ func TestInFlightAcrossTheEndOfAnOverride(t *testing.T) {
 			t.Fatalf("joined the older check: %v %v", *v, o)
 		}
 		time.Sleep(5 * time.Second)
-		if v, _, ok := c.Get("k", Generation{Current: 2, Min: 2}); !ok || v.s != "after" {
-			t.Fatalf("the older check replaced the newer result: %v %v", v, ok)
+		if r, ok := c.Get("k", Generation{Current: 2, Min: 2}); !ok || r.Value.s != "after" {
+			t.Fatalf("the older check replaced the newer result: %v %v", r, ok)
 		}
 	})
 }
@@ -201,13 +201,13 @@ func TestFresh(t *testing.T) {
 		}
 		// A failure that may not be kept still ends what was kept before.
 		ask(c, "k", Generation{}, true, val{"down", 0, 1}, &runs)
-		if v, _, ok := c.Get("k", Generation{}); ok {
-			t.Fatalf("%v is older than a failure that is known", *v)
+		if r, ok := c.Get("k", Generation{}); ok {
+			t.Fatalf("%v is older than a failure that is known", *r.Value)
 		}
 		// What says nothing leaves it.
 		ask(c, "k", Generation{}, false, val{"5", keep, 1}, &runs)
 		ask(c, "k", Generation{}, true, val{"busy", -1, 1}, &runs)
-		if v, _, ok := c.Get("k", Generation{}); !ok || v.s != "5" {
+		if r, ok := c.Get("k", Generation{}); !ok || r.Value.s != "5" {
 			t.Fatal("a result that says nothing replaced one that does")
 		}
 	})
@@ -303,7 +303,7 @@ func TestBounds(t *testing.T) {
 		}
 		// A larger result for a key that is there does not fit either, and the older one must not answer.
 		ask(c, "0", Generation{}, true, val{"large", keep, 7}, &runs)
-		if _, _, ok := c.Get("0", Generation{}); ok {
+		if _, ok := c.Get("0", Generation{}); ok {
 			t.Fatal("an older result is served although a newer one is known")
 		}
 		time.Sleep(keep + time.Second)
@@ -356,7 +356,7 @@ func BenchmarkGet(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, _, ok := c.Get("http\x00/status/77", Generation{}); !ok {
+			if _, ok := c.Get("http\x00/status/77", Generation{}); !ok {
 				b.Fatal("miss")
 			}
 		}

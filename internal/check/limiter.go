@@ -66,6 +66,23 @@ func (l *Limiter) Wrap(f Func) Func {
 	}
 }
 
+// errNoFreeSlot is the error of a background check that got no slot.
+var errNoFreeSlot = errors.New("none is free for a check in the background")
+
+// WrapBackground returns f behind the limiter, for checks that no client waits for. They never wait for a slot, so a slot
+// that becomes free goes to the checks that wait, and together they hold at most half of the slots. A check that gets
+// no slot never runs and answers 503 with ReasonBusy.
+func (l *Limiter) WrapBackground(f Func) Func {
+	return func(ctx context.Context, t Target) Result {
+		owner := slotOwnerOf(&t)
+		if !l.slots.tryAcquireBackground(owner) {
+			return l.notRun(errNoFreeSlot, 0, "no slot (max_clients) was free")
+		}
+		defer l.slots.releaseBackground(owner) // deferred, as in Wrap
+		return f(ctx, t)
+	}
+}
+
 // fullReason says why an owner gets no slot.
 func (l *Limiter) fullReason(owner slotOwner) string {
 	running, own, _ := l.slots.count(owner)

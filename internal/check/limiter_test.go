@@ -304,3 +304,48 @@ func TestLimitOfNothing(t *testing.T) {
 	}()
 	check.NewLimiter(0)
 }
+
+// Checks in the background hold at most half of the slots, get none that another check waits for, and never wait.
+func TestLimitOfBackgroundChecks(t *testing.T) {
+	for _, c := range []struct{ slots, want int }{{1, 1}, {2, 1}, {5, 2}, {8, 4}} {
+		synctest.Test(t, func(t *testing.T) {
+			limiter := check.NewLimiter(c.slots)
+			f, background := limiter.Wrap(stub(time.Second)), limiter.WrapBackground(stub(time.Second))
+			var all sync.WaitGroup
+			var ran, busy atomic.Int32
+			for i := range 10 {
+				all.Go(func() {
+					switch r := background(t.Context(), at(i)); {
+					case r.Code == 200:
+						ran.Add(1)
+					case r.Reason == check.ReasonBusy && r.Took == 0:
+						busy.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+			if n := limiter.Running(); n != c.want || limiter.Waiting() != 0 {
+				t.Errorf("%d of %d slots, %d wait; want %d and 0", n, c.slots, limiter.Waiting(), c.want)
+			}
+			for i := range 2 * c.slots {
+				all.Go(func() { f(t.Context(), at(100+i)) })
+			}
+			synctest.Wait()
+			if n := limiter.Running(); n != c.slots {
+				t.Errorf("%d of %d slots are taken", n, c.slots)
+			}
+			time.Sleep(time.Second) // those that wait take the slots
+			synctest.Wait()
+			if r := background(t.Context(), at(50)); r.Reason != check.ReasonBusy {
+				t.Errorf("%+v while all slots are taken", r)
+			}
+			all.Wait()
+			if int(ran.Load()) != c.want || int(busy.Load()) != 10-c.want || limiter.Running() != 0 {
+				t.Errorf("%d ran, %d were busy, %d run; want %d, %d and 0", ran.Load(), busy.Load(), limiter.Running(), c.want, 10-c.want)
+			}
+			if r := background(t.Context(), at(1)); r.Code != 200 {
+				t.Errorf("afterwards: %+v", r)
+			}
+		})
+	}
+}

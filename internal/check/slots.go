@@ -52,9 +52,11 @@ type slots struct {
 	mu      sync.Mutex
 	running int
 	waiting int
-	arrived uint64 // waiters so far
-	owners  map[slotOwner]*slotUsage
-	queue   usageHeap // the owners that have waiters
+	// background counts the running checks that took their slot with tryAcquireBackground.
+	background int
+	arrived    uint64 // waiters so far
+	owners     map[slotOwner]*slotUsage
+	queue      usageHeap // the owners that have waiters
 }
 
 // slotUsage is what one owner has.
@@ -81,6 +83,23 @@ var errQueueFull = errors.New("too many are waiting already")
 func (s *slots) tryAcquire(owner slotOwner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.take(owner)
+}
+
+// tryAcquireBackground takes a slot for a check that no client waits for. Such checks hold at most half of the slots
+// together, but one in any case. The caller must call releaseBackground.
+func (s *slots) tryAcquireBackground(owner slotOwner) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.background >= max(1, s.size/2) || !s.take(owner) {
+		return false
+	}
+	s.background++
+	return true
+}
+
+// take takes a slot if the owner may have one now. s.mu is held.
+func (s *slots) take(owner slotOwner) bool {
 	u := s.owners[owner]
 	switch {
 	case u == nil && s.running < s.size:
@@ -143,6 +162,19 @@ func (s *slots) acquire(ctx context.Context, owner slotOwner) error {
 func (s *slots) release(owner slotOwner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.giveBack(owner)
+}
+
+// releaseBackground returns a slot of tryAcquireBackground.
+func (s *slots) releaseBackground(owner slotOwner) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.background--
+	s.giveBack(owner)
+}
+
+// giveBack returns a slot that the owner holds. s.mu is held.
+func (s *slots) giveBack(owner slotOwner) {
 	u := s.owners[owner]
 	u.running--
 	s.running--

@@ -109,7 +109,18 @@ func (e *evaluators) replace(next *health.Evaluator) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.all = append(slices.DeleteFunc(e.all, func(old *health.Evaluator) bool { return old.Stats().InFlight == 0 }), next)
-	e.current.Store(next)
+	if old := e.current.Swap(next); old != nil {
+		old.StopRenewals() // no request will read its cache
+	}
+}
+
+// stopRenewals cancels the checks that no client waits for.
+func (e *evaluators) stopRenewals() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, one := range e.all {
+		one.StopRenewals()
+	}
 }
 
 // isBusy reports whether a check runs that a client may be waiting for.

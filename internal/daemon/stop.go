@@ -26,6 +26,7 @@ func (d *daemon) stop(s os.Signal, sig signals) error {
 	for _, a := range d.agentServers {
 		a.Close() // without an answer: HAProxy keeps the last one
 	}
+	d.evaluators.stopRenewals()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	endpoints, cutEndpoints := context.WithCancel(ctx)

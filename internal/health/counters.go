@@ -17,6 +17,8 @@ import (
 type Counters struct {
 	protocols map[string]*protocolCounters
 	cache     [cache.NumStatuses]counter
+
+	renewalsDone, renewalsBusy atomic.Uint64 // see Renewals
 }
 
 // DurationBuckets are the upper bounds of the histogram of check durations, in seconds. A longer check counts in none.

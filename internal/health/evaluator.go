@@ -73,14 +73,19 @@ type Evaluator struct {
 	checks   map[string]*protocol // with the timeout and the limit around them
 	results  *cache.Cache[check.Result]
 	limiter  *check.Limiter
-	inFlight atomic.Int64 // checks that run or wait for a slot
+	inFlight atomic.Int64 // checks that run or wait for a slot, without renewals
 	busy     atomic.Uint64
 	log      transitionLog
+
+	renewals         context.Context // ends with StopRenewals
+	stopRenewals     context.CancelFunc
+	renewalsInFlight atomic.Int64
 }
 
 // protocol is a check with its counters.
 type protocol struct {
 	check.Protocol
+	renew check.Func // Check, limited as a renewal; nil if Check is nil
 	*protocolCounters
 }
 
@@ -92,12 +97,14 @@ func New(o Options) *Evaluator {
 		e.o.Counters = NewCounters(o.Checks)
 	}
 	e.checks = make(map[string]*protocol, len(o.Checks))
+	renew := o.Checks.Wrap(e.recoverPanic, check.Timeout(o.Timeout), e.limiter.WrapBackground)
 	for name, p := range o.Checks.Wrap(e.recoverPanic, check.Timeout(o.Timeout), e.limiter.Wrap) {
-		e.checks[name] = &protocol{p, e.o.Counters.protocols[name]}
+		e.checks[name] = &protocol{p, renew[name].Check, e.o.Counters.protocols[name]}
 	}
 	e.results = cache.New(cache.Options[check.Result]{
-		TTL: e.o.ttl, Size: size, MaxEntries: o.CacheMaxEntries, MaxBytes: o.CacheMaxBytes,
+		TTL: e.o.ttl, RenewAfter: renewAfter, Size: size, MaxEntries: o.CacheMaxEntries, MaxBytes: o.CacheMaxBytes,
 	})
+	e.renewals, e.stopRenewals = context.WithCancel(context.Background())
 	return e
 }
 
@@ -151,7 +158,8 @@ func (e *Evaluator) Evaluate(r *Request) Verdict {
 }
 
 // Cached returns the verdict on r if an override, a rejected request or a cached result decides; a caller that answers
-// with it must call Count. Otherwise Cached returns the check to run, for RunCheck. It does not block.
+// with it must call Count. Otherwise Cached returns the check to run, for RunCheck. It does not block. If a cached result
+// decides that expires soon, Cached begins its renewal on another goroutine.
 func (e *Evaluator) Cached(r *Request) (Verdict, *PendingCheck) {
 	p := e.checks[r.Target.Protocol]
 	if p == nil {
@@ -194,8 +202,11 @@ func (e *Evaluator) decide(r *Request, p *protocol) (Verdict, *PendingCheck) {
 	var buf [256]byte
 	key := appendKey(buf[:0], p, t)
 	if !r.NoCache && !r.NoShare {
-		if result, age, ok := e.results.Get(string(key), at); ok {
-			return Verdict{Result: *result, Cache: cache.Hit, Age: age}, nil
+		if hit, ok := e.results.Get(string(key), at); ok {
+			if hit.Renew {
+				go e.renew(t.Clone(), &PendingCheck{p, string(key), at})
+			}
+			return Verdict{Result: *hit.Value, Cache: cache.Hit, Age: hit.Age}, nil
 		}
 	}
 	return Verdict{}, &PendingCheck{p, string(key), at}
@@ -207,7 +218,7 @@ func (e *Evaluator) RunCheck(r *Request, p *PendingCheck) (v Verdict) {
 	t := r.Target.Clone()
 	switch {
 	case r.NoShare:
-		v = Verdict{Result: e.run(t, p), Cache: cache.Bypass}
+		v = Verdict{Result: e.runForClient(t, p), Cache: cache.Bypass}
 	case p.MayExceedTimeout:
 		v = e.runDetached(t, p, r.NoCache)
 	default:
@@ -227,7 +238,7 @@ func (e *Evaluator) runShared(t check.Target, p *PendingCheck, noCache bool) Ver
 	if noCache {
 		do = e.results.DoFresh
 	}
-	result, age, status, ok := do(p.key, p.generation, e.waitLimit(), func() check.Result { return e.run(t, p) })
+	result, age, status, ok := do(p.key, p.generation, e.waitLimit(), func() check.Result { return e.runForClient(t, p) })
 	if !ok {
 		return e.timedOut(status)
 	}
@@ -260,16 +271,25 @@ func (e *Evaluator) timedOut(s cache.Status) Verdict {
 	return Verdict{Result: busy("no answer from the check within " + e.o.Timeout.String()), Cache: s}
 }
 
-// run runs the check, records how long it took and logs a change of its result.
-func (e *Evaluator) run(t check.Target, p *PendingCheck) check.Result {
+// runForClient runs a check that a client waits for. It has no context of the client, because other clients may share
+// the check.
+func (e *Evaluator) runForClient(t check.Target, p *PendingCheck) check.Result {
 	e.inFlight.Add(1)
 	defer e.inFlight.Add(-1)
+	return e.run(context.Background(), t, p, p.Check)
+}
+
+// run runs f, which is a check of t, records how long it took and logs a change of its result.
+func (e *Evaluator) run(ctx context.Context, t check.Target, p *PendingCheck, f check.Func) check.Result {
 	reached := t
 	if p.Canonical != nil {
 		reached = p.Canonical(t)
 	}
 	began := time.Now()
-	r := p.Check(context.Background(), reached)
+	r := f(ctx, reached)
+	if ctx.Err() != nil {
+		r.Reason = check.ReasonCancelled // also if the check blames the service
+	}
 	if r.Reason != check.ReasonBusy && r.Reason != check.ReasonCancelled {
 		p.countCheck(r.Took)
 	}
@@ -313,7 +333,8 @@ func appendKey(b []byte, p *protocol, t *check.Target) []byte {
 type Stats struct {
 	Cache    cache.Stats               // since New
 	Answers  [cache.NumStatuses]uint64 // by where they came from, for the life of Options.Counters
-	InFlight int                       // checks that run or wait for a slot
+	InFlight int                       // checks that run or wait for a slot, without renewals
+	Renewals Renewals                  // for the life of Options.Counters, but for InFlight
 	Waiting  int                       // checks that wait for a slot
 	Busy     uint64                    // answers without a result: no slot was free, or the check did not finish in time
 }
@@ -321,6 +342,7 @@ type Stats struct {
 // Stats returns the counters.
 func (e *Evaluator) Stats() Stats {
 	s := Stats{Cache: e.results.Stats(), InFlight: int(e.inFlight.Load()), Waiting: e.limiter.Waiting(), Busy: e.busy.Load()}
+	s.Renewals = Renewals{Done: e.o.Counters.renewalsDone.Load(), Busy: e.o.Counters.renewalsBusy.Load(), InFlight: int(e.renewalsInFlight.Load())}
 	for i := range s.Answers {
 		s.Answers[i] = e.o.Counters.cache[i].Load()
 	}

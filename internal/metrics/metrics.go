@@ -201,7 +201,10 @@ func (c *collector) answers(counter countFunc, gauge gaugeFunc) {
 	gauge(desc("cache_entries", "Results in the cache."), float64(st.Cache.Entries))
 	gauge(desc("cache_bytes", "Bytes of the results in the cache."), float64(st.Cache.Bytes))
 	counter(desc("cache_uncached_total", "Results that were not cached because the cache was full."), st.Cache.Uncached)
-	gauge(desc("checks_in_flight", "Checks that run now."), float64(st.InFlight-st.Waiting))
+	renewals := desc("cache_renewals_total", "Checks that renewed a cached result before it expired, by result.", "result")
+	counter(renewals, st.Renewals.Done, "done")
+	counter(renewals, st.Renewals.Busy, "busy")
+	gauge(desc("checks_in_flight", "Checks that run now."), float64(st.InFlight+st.Renewals.InFlight-st.Waiting))
 	gauge(desc("checks_waiting", "Checks that wait for a slot now (max_clients)."), float64(st.Waiting))
 	counter(desc("busy_answers_total", "Answers without a result: no slot was free, or the check did not finish in time."), st.Busy)
 }

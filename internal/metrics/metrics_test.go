@@ -89,6 +89,8 @@ func TestFigures(t *testing.T) {
 		`hacheck_cache_answers_total{outcome="hit"} 1`,
 		`hacheck_cache_answers_total{outcome="miss"} 2`,
 		`hacheck_cache_entries 2`,
+		`hacheck_cache_renewals_total{result="done"} 0`,
+		`hacheck_cache_renewals_total{result="busy"} 0`,
 		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="0.0025"} 0`,
 		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="0.005"} 1`,
 		`hacheck_check_duration_seconds_bucket{protocol="tcp",le="10"} 1`,

@@ -66,7 +66,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 			"uncached": c.Uncached, "entries": uint64(c.Entries), "bytes": uint64(c.Bytes),
 		},
 		"uptime":                      time.Since(s.started).Seconds(),
-		"outbound_request_queue_size": st.InFlight,
+		"outbound_request_queue_size": st.InFlight + st.Renewals.InFlight,
 		"busy":                        st.Busy,
 	})
 }

@@ -1,0 +1,56 @@
+package health
+
+import (
+	"time"
+
+	"hacheck/internal/check"
+)
+
+// A result that is asked for in the last part of its life is renewed in the background, so that a client that asks
+// steadily never waits for the service. An answer is never older for that: a renewal begins earlier and expires nothing
+// later.
+//
+// A renewal belongs to the generation of overrides of the request that caused it. If an override of the target ends
+// meanwhile, no later request uses the result.
+
+// renewalPart is the part of its life, at the end, in which a result is renewed: a fifth.
+const renewalPart = 5
+
+// renewAfter returns the age from which r is renewed if it is cached for ttl: in the last fifth of its life, or for twice
+// as long as its check took if that is longer, but not in the first half. Twice, because the client's next request may
+// come nearly one duration of the check later.
+func renewAfter(r check.Result, ttl time.Duration) time.Duration {
+	return ttl - min(max(ttl/renewalPart, 2*r.Took), ttl/2)
+}
+
+// renew runs the check of a cached result that expires soon. No client waits for it, unless the result expires meanwhile.
+func (e *Evaluator) renew(t check.Target, p *PendingCheck) {
+	if e.renewals.Err() != nil {
+		return
+	}
+	e.renewalsInFlight.Add(1)
+	defer e.renewalsInFlight.Add(-1)
+	e.results.Renew(p.key, p.generation, func() check.Result {
+		r := e.run(e.renewals, t, p, p.renew)
+		switch r.Reason {
+		case check.ReasonBusy:
+			e.o.Counters.renewalsBusy.Add(1)
+		case check.ReasonCancelled: // the daemon stops, or has another configuration
+		default:
+			e.o.Counters.renewalsDone.Add(1)
+		}
+		return r
+	})
+}
+
+// StopRenewals cancels the renewals in flight and begins no more. The evaluator answers as before. Clients that wait
+// for the result of a renewal run the check themselves. It may be called more than once.
+func (e *Evaluator) StopRenewals() { e.stopRenewals() }
+
+// Renewals count the checks that renewed a cached result before it expired.
+type Renewals struct {
+	Done uint64 // with a new result
+	// Busy counts those without a result, because no slot was free for example. The cached result stayed.
+	Busy     uint64
+	InFlight int
+}
