@@ -34,7 +34,7 @@ var layers = [][]string{
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd", "internal/control"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},
-	{"internal/metrics", "internal/proxy/fastpath", "internal/admin/wait"},
+	{"internal/metrics", "internal/proxy/fastpath", "internal/httpserver", "internal/admin/wait"},
 	{"internal/proxy", "internal/web", "internal/agent", "internal/aggregate", "internal/beacon", "internal/runner", "internal/admin"},
 	{"internal/fleet"},
 	{"internal/fleetlock"},

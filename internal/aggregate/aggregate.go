@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
+	"hacheck/internal/httpserver"
 	"hacheck/internal/textfmt"
 )
 
@@ -97,30 +99,21 @@ func detailed(v health.Verdict, healthy bool, elapsed time.Duration) []byte {
 	return append(textfmt.EscapeJSON(b), '\n')
 }
 
-// The defaults of Timeouts.
-const (
-	DefaultReadTimeout = 10 * time.Second
-	DefaultIdleTimeout = 75 * time.Second
-)
-
 // Timeouts are those of a server. The zero value has the defaults.
 type Timeouts struct {
-	Read  time.Duration // for a request to arrive; 0: DefaultReadTimeout
+	Read  time.Duration // for a request to arrive; 0: httpserver.HeadTimeout
 	Write time.Duration // for an answer, the checks included; 0: 20 s longer than they take
-	Idle  time.Duration // between two requests of a connection; 0: DefaultIdleTimeout
+	Idle  time.Duration // between two requests of a connection; 0: httpserver.IdleTimeout
 }
 
-// Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be found.
-func Server(h *Handler, checkTimeout time.Duration, t Timeouts) *http.Server {
-	read := cmp.Or(t.Read, DefaultReadTimeout)
-	return &http.Server{
-		Handler:                      h,
-		ReadHeaderTimeout:            read,
-		ReadTimeout:                  read,
-		WriteTimeout:                 cmp.Or(t.Write, checkTimeout+2*DefaultReadTimeout),
-		IdleTimeout:                  cmp.Or(t.Idle, DefaultIdleTimeout),
-		MaxHeaderBytes:               64 << 10,
-		ErrorLog:                     slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
-		DisableGeneralOptionsHandler: true,
-	}
+// Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be found. conns is
+// the limiter of the listener.
+func Server(h *Handler, checkTimeout time.Duration, conns *clients.ConnLimiter, t Timeouts) *http.Server {
+	s := httpserver.New(httpserver.Options{
+		Handler: h, AnswerTimeout: checkTimeout, Log: slog.New(slog.DiscardHandler), Conns: conns,
+	})
+	s.ReadTimeout = cmp.Or(t.Read, s.ReadTimeout)
+	s.ReadHeaderTimeout = s.ReadTimeout
+	s.WriteTimeout, s.IdleTimeout = cmp.Or(t.Write, s.WriteTimeout), cmp.Or(t.Idle, s.IdleTimeout)
+	return s
 }

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"hacheck/internal/check"
+	"hacheck/internal/clients"
 	"hacheck/internal/health"
 	"hacheck/internal/spool"
 )
@@ -98,7 +99,7 @@ func open(t *testing.T, failureCode int) *door {
 		FailureCode: func() int { return failureCode },
 		Log:         slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	srv, ln := Server(h, 10*time.Second, Timeouts{}), listen(t)
+	srv, ln := Server(h, 10*time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{}), listen(t)
 	d.addr = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -281,7 +282,7 @@ func TestJudgeIsAskedForEachRequest(t *testing.T) {
 	srv := Server(&Handler{Evaluate: func(hops uint8) health.Verdict {
 		n := asked.Add(1)
 		return health.Verdict{Result: check.Result{Code: 503, Body: fmt.Append(nil, n)}}
-	}}, time.Second, Timeouts{})
+	}}, time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{})
 	ln := listen(t)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -310,7 +311,7 @@ func TestLog(t *testing.T) {
 // TestLimits: nothing a client does lasts longer than a number of seconds.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	s := Server(&Handler{}, 30*time.Second, Timeouts{})
+	s := Server(&Handler{}, 30*time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{})
 	if s.ReadTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Errorf("no limit on what is read: %+v", s)
 	}

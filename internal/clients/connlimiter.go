@@ -220,44 +220,6 @@ func (s *ConnSlot) Release() {
 	}
 }
 
-// Listener returns ln with its connections counted and bounded by l. The connections have a method SetWaiting, for the
-// server that answers on them.
-func (l *ConnLimiter) Listener(ln net.Listener) net.Listener { return limitedListener{ln, l} }
-
-type limitedListener struct {
-	net.Listener
-	limiter *ConnLimiter
-}
-
-// Accept implements net.Listener.
-func (l limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		limited := &limitedConn{Conn: c}
-		if limited.slot = l.limiter.Acquire(RemoteAddr(c), func() { _ = c.Close() }); limited.slot != nil {
-			return limited, nil
-		}
-		_ = c.Close()
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	slot *ConnSlot
-}
-
-// SetWaiting is that of the connection's Slot.
-func (c *limitedConn) SetWaiting(waiting bool) { c.slot.SetWaiting(waiting) }
-
-// Close implements net.Conn.
-func (c *limitedConn) Close() error {
-	c.slot.Release()
-	return c.Conn.Close()
-}
-
 // RemoteAddr returns the remote address of a TCP connection, the zero Addr of any other.
 func RemoteAddr(c net.Conn) netip.Addr {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {

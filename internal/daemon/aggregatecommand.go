@@ -13,6 +13,7 @@ import (
 	"hacheck/internal/aggregate"
 	"hacheck/internal/check"
 	"hacheck/internal/health"
+	"hacheck/internal/httpserver"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/proxy/fastpath"
 	"hacheck/internal/spool"
@@ -52,7 +53,7 @@ func runAggregate(args []string, env Env) int {
 	f.SortFlags = false
 	f.StringVar(&o.listener, "listener", defaultListener, "answer on this `IP:PORT`")
 	o.addFlags(f)
-	o.timeouts.Read, o.timeouts.Idle = aggregate.DefaultReadTimeout, aggregate.DefaultIdleTimeout
+	o.timeouts.Read, o.timeouts.Idle = httpserver.HeadTimeout, httpserver.IdleTimeout
 	f.Var((*secondsFlag)(&o.timeouts.Read), "http-read-timeout", "how many `SECONDS` a request may take to arrive")
 	f.Var((*secondsFlag)(&o.timeouts.Write), "http-write-timeout", "how many `SECONDS` an answer may take, the checks included; 0: as long as they take")
 	f.Var((*secondsFlag)(&o.timeouts.Idle), "http-idle-timeout", "how many `SECONDS` a connection may wait for its next request")
@@ -119,6 +120,7 @@ func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version st
 		CacheMaxEntries: 1, Timeout: limit + time.Second, MaxClients: aggregateMaxClients, Log: log, LogLimit: loglimit.New(log),
 	})
 	template := health.Request{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Local: true, NoCache: true, NoShare: !o.singleflight}
+	conns := newConnLimiter(log)
 	srv := newServer(aggregate.Server(&aggregate.Handler{
 		Evaluate: func(hops uint8) health.Verdict {
 			request := template
@@ -126,7 +128,7 @@ func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version st
 			return evaluator.Evaluate(&request)
 		},
 		Log: log, Detailed: o.detailed,
-	}, limit, o.timeouts))
+	}, limit, conns, o.timeouts))
 	host, _, _ := net.SplitHostPort(o.listener) // isListener has returned true
 	ln, err := net.Listen(networkOf(host), o.listener)
 	if err != nil {
@@ -135,7 +137,7 @@ func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version st
 	go warnAboutScripts(log, o.commands(service)) // in the background: a script may be on a file server that hangs
 	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(newConnLimiter(log).Listener(fastpath.InsertHostLines(ln))) }()
+	go func() { failed <- srv.Serve(fastpath.ListenPlain(ln, conns)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("answer requests: %w", err)

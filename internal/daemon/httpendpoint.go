@@ -34,9 +34,9 @@ func (s *serviceEndpoints) serveHTTP(addr string, settings endpointSettings, ln 
 		},
 		Log: s.log,
 	}
-	e.server = newServer(aggregate.Server(handler, time.Hour, aggregate.Timeouts{})) // the evaluator's timeout is shorter, and a reload changes it
+	e.server = newServer(aggregate.Server(handler, time.Hour, s.conns, aggregate.Timeouts{})) // the evaluator's timeout is shorter, and a reload changes it
 	go func() {
-		if err := e.server.Serve(s.conns.Listener(fastpath.InsertHostLines(ln))); !errors.Is(err, http.ErrServerClosed) {
+		if err := e.server.Serve(fastpath.ListenPlain(ln, s.conns)); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("a service's listener ended", "service", e.settings.Load().service, "listen", addr, "err", err)
 		}
 	}()

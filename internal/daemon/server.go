@@ -18,27 +18,51 @@ type server struct {
 	conns atomic.Int64 // open connections
 
 	mu        sync.Mutex
+	http2     map[net.Conn]struct{} // open connections of HTTP/2
 	listeners []net.Listener
 	stopped   bool
 	serving   sync.WaitGroup
 }
 
 func newServer(h *http.Server) *server {
-	s := &server{Server: h}
+	s := &server{Server: h, http2: map[net.Conn]struct{}{}}
 	h.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
 			s.conns.Add(1)
 		case http.StateClosed, http.StateHijacked:
 			s.conns.Add(-1)
+			s.removeHTTP2(c)
 		case http.StateActive, http.StateIdle:
 			// A connection of a clients.ConnLimiter, which closes idle connections first.
 			if limited, ok := c.(interface{ SetWaiting(waiting bool) }); ok {
 				limited.SetWaiting(state == http.StateIdle)
 			}
+			if c, ok := c.(interface{ IsHTTP2() bool }); ok && c.IsHTTP2() {
+				s.addHTTP2(c.(net.Conn))
+			}
 		}
 	}
 	return s
+}
+
+func (s *server) addHTTP2(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.http2[c] = struct{}{}
+}
+
+func (s *server) removeHTTP2(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.http2, c)
+}
+
+// onlyHTTP2 reports whether every open connection has begun to speak HTTP/2.
+func (s *server) onlyHTTP2() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns.Load() == int64(len(s.http2))
 }
 
 // Serve answers the connections of ln until Shutdown or Close, and then returns http.ErrServerClosed.
@@ -73,6 +97,10 @@ func (s *server) closeListeners() {
 	}
 }
 
+// goAwayAfter is how long a shutdown waits before it sends GOAWAY on connections of HTTP/2: a request that has arrived by
+// then is answered. net/http drops one that it reads after GOAWAY.
+const goAwayAfter = 100 * time.Millisecond
+
 // Shutdown stops accepting connections and blocks until all connections are closed. Each connection that has sent
 // something since its last answer gets one more answer. When ctx ends, Shutdown closes what is open and returns the
 // error of ctx.
@@ -80,10 +108,16 @@ func (s *server) Shutdown(ctx context.Context) error {
 	s.closeListeners()
 	s.serving.Wait() // from now on conns counts every connection
 	wait := time.Millisecond
-	for {
-		s.SetKeepAlivesEnabled(false) // each call closes the idle connections
+	for began := time.Now(); ; {
+		s.SetKeepAlivesEnabled(false) // each call closes the idle connections of HTTP/1
 		if s.conns.Load() == 0 {
 			return s.Close()
+		}
+		if time.Since(began) >= goAwayAfter && s.onlyHTTP2() {
+			// It sends GOAWAY, and closes a connection once its streams have ended. For HTTP/1 it is not graceful.
+			err := s.Server.Shutdown(ctx)
+			_ = s.Close()
+			return err
 		}
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 var stopSignals = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
@@ -161,6 +164,57 @@ func TestStopWithOpenConnections(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second { // net/http alone waits 5 s
 		t.Errorf("the end took %v", took)
 	}
+}
+
+// TestStopAnswersHTTP2: a stop answers the HTTP/2 request in flight, and tells an idle connection of HTTP/2 that it ends.
+func TestStopAnswersHTTP2(t *testing.T) {
+	t.Parallel()
+	service, asked, release := slowService(t)
+	p := startDaemon(t)
+	get := func(path string) (int, error) {
+		var protocols http.Protocols
+		protocols.SetUnencryptedHTTP2(true)
+		transport := &http.Transport{Protocols: &protocols}
+		t.Cleanup(transport.CloseIdleConnections)
+		r, err := (&http.Client{Transport: transport, Timeout: testTimeout}).Get("http://" + p.addrs[0] + path)
+		if err != nil {
+			return 0, err
+		}
+		defer r.Body.Close()
+		_, err = io.ReadAll(r.Body)
+		return r.StatusCode, err
+	}
+	type result struct {
+		code int
+		err  error
+	}
+	inFlight := make(chan result, 1)
+	go func() {
+		code, err := get("/http/web/" + service + "/")
+		inFlight <- result{code, err}
+	}()
+	<-asked
+	idle := dial(t, p.addrs[0])
+	_ = idle.SetDeadline(time.Now().Add(testTimeout))
+	_, _ = io.WriteString(idle, http2.ClientPreface)
+	framer := http2.NewFramer(idle, idle)
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.waitForLog(regexp.MustCompile(`msg="stopping; `))
+	close(release)
+	if r := <-inFlight; r.code != 200 || r.err != nil {
+		t.Errorf("the request in flight got %d, %v", r.code, r.err)
+	}
+	for goAway := false; !goAway; {
+		f, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatalf("the idle connection ended without GOAWAY: %v", err)
+		}
+		_, goAway = f.(*http2.GoAwayFrame)
+	}
+	p.wantExit(0)
 }
 
 // TestStopWithSilentServiceClient: a silent connection to http_listen does not delay the end.

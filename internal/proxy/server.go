@@ -19,6 +19,7 @@ import (
 	"hacheck/internal/check"
 	"hacheck/internal/clients"
 	"hacheck/internal/health"
+	"hacheck/internal/httpserver"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/proxy/fastpath"
 )
@@ -118,38 +119,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.URL.RawPath = "/" + strings.TrimLeft(r.URL.RawPath, "/")
 		}
 	}
-	// chi takes its routing context from the connection (see HTTPServer), which saves a copy of each request.
-	if c, ok := r.Context().Value(chi.RouteCtxKey).(*chi.Context); ok {
+	// chi takes its routing context from the connection (see HTTPServer), which saves a copy of each request. The streams
+	// of an HTTP/2 connection are answered at once, so each needs one of its own.
+	if r.ProtoMajor == 2 {
+		r = r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, chi.NewRouteContext()))
+	} else if c, ok := r.Context().Value(chi.RouteCtxKey).(*chi.Context); ok {
 		c.Reset()
 	}
 	s.routes.Load().ServeHTTP(w, r)
 }
 
-// Limits of the server. HAProxy sends a request in one packet and reads at once; a client that needs longer is broken
-// or hostile.
-const (
-	headTimeout  = 10 * time.Second // for a request to arrive
-	idleTimeout  = 75 * time.Second // between two requests on a connection
-	maxHeadBytes = 64 << 10
-	maxFormBytes = 64 << 10
-)
+// maxFormBytes bounds the arguments of POST /spool.
+const maxFormBytes = 64 << 10
 
-// HTTPServer returns a server for s with every limit set. checkTimeout is how long an answer may take to be found;
-// writing it may take headTimeout more.
+// HTTPServer returns a server for s with every limit set. checkTimeout is how long an answer may take to be found.
 func (s *Server) HTTPServer(checkTimeout time.Duration) *http.Server {
-	return &http.Server{
-		Handler:                      s,
-		DisableGeneralOptionsHandler: true, // OPTIONS * must not look healthy
-		ReadHeaderTimeout:            headTimeout,
-		ReadTimeout:                  headTimeout,
-		WriteTimeout:                 checkTimeout + 2*headTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               maxHeadBytes,
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, chi.RouteCtxKey, chi.NewRouteContext())
-		},
+	srv := httpserver.New(httpserver.Options{Handler: s, AnswerTimeout: checkTimeout, Log: s.log, Conns: s.conns})
+	srv.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, chi.RouteCtxKey, chi.NewRouteContext())
 	}
+	return srv
 }
 
 // NewRequest returns the request of one connection, for the fast path.
@@ -161,6 +150,6 @@ func (s *Server) Listener(ln net.Listener) net.Listener {
 	return fastpath.Listen(ln, fastpath.Options{
 		NewRequest:  s.NewRequest,
 		Conns:       s.conns,
-		IdleTimeout: idleTimeout,
+		IdleTimeout: httpserver.IdleTimeout,
 	})
 }

@@ -21,7 +21,7 @@ import (
 // deadlineSlack: net/http sets seven deadlines for each request.
 type conn struct {
 	*net.TCPConn
-	endpoint       *endpoint // nil for no fast path
+	endpoint       *endpoint
 	client         string    // its address
 	fast           *answerer // nil while no head is remembered
 	slot           *clients.ConnSlot
@@ -58,6 +58,10 @@ func (c *conn) acquireSlot() bool {
 // SetWaiting says whether the connection waits for a request; see clients.Slot.
 func (c *conn) SetWaiting(waiting bool) { c.slot.SetWaiting(waiting) }
 
+// IsHTTP2 reports whether the client has begun to speak HTTP/2. Only the goroutine that reads may call it, and what
+// that goroutine has started.
+func (c *conn) IsHTTP2() bool { return c.heads.state == http2 }
+
 // deadlineSlack is how much later than asked a deadline may come.
 const deadlineSlack = 2 * time.Second
 
@@ -85,7 +89,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		// An error that came with bytes comes again with the next Read.
-		if c.heads.state == betweenHeads && c.endpoint != nil {
+		if c.heads.state == betweenHeads && c.endpoint.NewRequest != nil {
 			if answered, last := c.answer(into[:n]); last {
 				return 0, io.EOF
 			} else if answered {

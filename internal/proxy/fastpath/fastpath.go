@@ -44,7 +44,7 @@ const (
 
 // Options are what a listener needs.
 type Options struct {
-	NewRequest  func() Request       // called for each connection at its first plain head
+	NewRequest  func() Request       // called for each connection at its first plain head; nil for no fast path
 	Conns       *clients.ConnLimiter // bounds the connections
 	IdleTimeout time.Duration        // between two requests on a connection
 }
@@ -67,13 +67,14 @@ type endpoint struct {
 	date Date
 }
 
-// InsertHostLines wraps ln for the server of another endpoint: its connections insert Host lines as those of Listen do, and
-// nothing takes the fast path.
-func InsertHostLines(ln net.Listener) net.Listener { return listener{ln, nil} }
+// ListenPlain is Listen for the server of another endpoint, whose requests do not take the fast path.
+func ListenPlain(ln net.Listener, conns *clients.ConnLimiter) net.Listener {
+	return listener{ln, &endpoint{Options: Options{Conns: conns}}}
+}
 
 type listener struct {
 	net.Listener
-	endpoint *endpoint // nil for no fast path and no limit
+	endpoint *endpoint
 }
 
 // Accept implements net.Listener.
@@ -81,11 +82,8 @@ func (l listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		tcp, ok := c.(*net.TCPConn)
-		switch {
-		case !ok:
+		if !ok {
 			return c, err
-		case l.endpoint == nil:
-			return newConn(tcp, nil), err
 		}
 		if out := newConn(tcp, l.endpoint); out.acquireSlot() {
 			return out, err

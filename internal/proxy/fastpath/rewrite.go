@@ -14,8 +14,11 @@ const (
 	insertions = hostLine + closeLine
 )
 
+// prefaceLine is the first line of an HTTP/2 connection, without its newline (RFC 9113, section 3.4).
+const prefaceLine = "PRI * HTTP/2.0\r"
+
 // headRewriter inserts the missing lines into the heads of the HTTP/1 requests of a stream, which comes in pieces of any
-// size.
+// size. It leaves HTTP/2 alone.
 type headRewriter struct {
 	state   headState
 	hasHost bool   // this head has a Host line
@@ -31,13 +34,14 @@ const (
 	headerLine
 	lastNewline // after the \r of the empty line that ends a head
 	passThrough // no head follows
+	http2       // the same, after the first line of HTTP/2
 )
 
 // rewrite returns b with the missing lines. It uses the array of b if the capacity allows.
 func (h *headRewriter) rewrite(b []byte) []byte {
 	for i := 0; i < len(b); {
 		switch h.state {
-		case passThrough:
+		case passThrough, http2:
 			return b
 
 		case betweenHeads:
@@ -76,8 +80,12 @@ func (h *headRewriter) rewrite(b []byte) []byte {
 				h.partial = append(h.partial, line...)
 				line, h.partial = h.partial, nil
 			}
-			if h.state == headerLine {
+			switch {
+			case h.state == headerLine:
 				h.recordHeader(line)
+			case string(line) == prefaceLine:
+				h.state = http2
+				return b
 			}
 			h.state = headerLine
 			i += n + 1

@@ -40,6 +40,11 @@ func TestRewrite(t *testing.T) {
 		{"empty host", "GET /x HTTP/1.1\r\nHost:\r\n\r\n", "GET /x HTTP/1.1\r\nHost:\r\n\r\n"},
 		{"almost host", "GET /x HTTP/1.1\r\nHosts: a\r\nXHost: b\r\n\r\n", "GET /x HTTP/1.1\r\nHosts: a\r\nXHost: b\r\nHost:\r\n\r\n"},
 		{"folded line is no host", "GET /x HTTP/1.1\r\nA: b\r\n Host: c\r\n\r\n", "GET /x HTTP/1.1\r\nA: b\r\n Host: c\r\nHost:\r\n\r\n"},
+		{
+			"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04GET / HTTP/1.1\r\n\r\n",
+			"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04GET / HTTP/1.1\r\n\r\n",
+		},
+		{"almost HTTP/2", "PRI * HTTP/2.1\r\n\r\n", "PRI * HTTP/2.1\r\nHost:\r\n\r\n"},
 		{"bare newlines", "GET /x HTTP/1.0\nA: b\n\n", "GET /x HTTP/1.0\nA: b\nHost:\r\n\n"},
 		{
 			"pipelined", "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nHost: h\r\n\r\nGET /3 HTTP/1.1\r\n\r\n",
