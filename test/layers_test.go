@@ -66,6 +66,7 @@ var only = []struct {
 	{"google.golang.org/", []string{"internal/check", "internal/fleet"}, "drivers belong to checks, and the client of etcd to the fleet"},
 	{"go.etcd.io/", []string{"internal/fleet"}, "no other package knows etcd"},
 	{"go.uber.org/", []string{"internal/fleet"}, "the client of etcd wants a logger of it; use log/slog"},
+	{"github.com/pires/", []string{"internal/proxy/fastpath"}, "what precedes the first request of a connection is read in one place"},
 	{"hacheck/internal/config", []string{"internal/daemon", "internal/runner"}, "the other packages take options, so that they can be used and tested without a file; the runner is handed nothing but files"},
 }
 

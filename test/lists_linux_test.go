@@ -1,6 +1,7 @@
 package test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"hacheck/internal/check"
 	"hacheck/internal/config"
@@ -64,6 +66,24 @@ func (l *listTest) request(address, method, path string, headers ...string) int 
 func (l *listTest) requestFromBoth(method, path string) string {
 	l.Helper()
 	return fmt.Sprintf("other client %d, this machine %d", l.request(otherClient, method, path), l.request("127.0.0.1", method, path))
+}
+
+// pageByPROXY returns the code that a client gets for a page, if its PROXY line says that it is 198.51.100.9.
+func (l *listTest) pageByPROXY(address string) string {
+	l.Helper()
+	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: waitLimit}).Dial("tcp", l.d.addr)
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(waitLimit))
+	fmt.Fprintf(c, "PROXY TCP4 198.51.100.9 %s 1 2\r\nGET /status HTTP/1.0\r\n\r\n", address)
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer r.Body.Close()
+	return fmt.Sprint(r.StatusCode)
 }
 
 // requestOfCheck runs the checks of web and returns part of the request that the service got.
@@ -117,6 +137,14 @@ var listKeys = map[string]listKey{
 		},
 		absent: "other client 200, this machine 200", emptyList: "other client 403, this machine 200",
 		null: rejected, full: "other client 200, this machine 200",
+	},
+	"proxy_protocol_from": {
+		file: "status_allowed: [198.51.100.0/24]\nENTRY\n", filled: "[192.0.2.0/24]",
+		observe: func(l *listTest) string {
+			return l.pageByPROXY(otherClient) + ", this machine " + l.pageByPROXY("127.0.0.1")
+		},
+		absent: "400, this machine 400", emptyList: "400, this machine 400", null: "400, this machine 400",
+		full: "200, this machine 400",
 	},
 	"services.checks": {
 		file: "services: {web: {ENTRY}}", filled: "[{type: tcp, port: PORT}]",

@@ -39,6 +39,7 @@ type Config struct {
 	RedisPassword Secret // redis_password, default none
 
 	StatusAllowed     []netip.Prefix // status_allowed, default all networks; this machine always has access
+	ProxyProtocolFrom []netip.Prefix // proxy_protocol_from, default none
 	MetricsPerService bool           // metrics_per_service, default false
 
 	Services []Service // services, in the file's order; default none
@@ -73,8 +74,9 @@ func Default() *Config {
 			netip.MustParsePrefix("127.0.0.0/8"),
 			netip.MustParsePrefix("::1/128"),
 		},
-		StatusAllowed: allNetworks(),
-		LogPath:       "stderr",
-		LogFormat:     "text",
+		StatusAllowed:     allNetworks(),
+		ProxyProtocolFrom: []netip.Prefix{},
+		LogPath:           "stderr",
+		LogFormat:         "text",
 	}
 }

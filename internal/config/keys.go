@@ -137,6 +137,14 @@ var keys = []Key{
 		set:  list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.StatusAllowed }),
 	},
 	{
+		Name: "proxy_protocol_from", Default: "[]",
+		Want:       "a list of networks and addresses ([] for none)",
+		Each:       network,
+		Doc:        "balancers whose PROXY line (v1, v2) names the client; from others it gets 400",
+		mayBeEmpty: true,
+		set:        list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.ProxyProtocolFrom }),
+	},
+	{
 		Name: "metrics_per_service", Default: "false", Want: "true or false",
 		Doc: "whether /metrics also has figures for each service",
 		set: value(boolean, func(c *Config) *bool { return &c.MetricsPerService }),

@@ -137,7 +137,7 @@ func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version st
 	go warnAboutScripts(log, o.commands(service)) // in the background: a script may be on a file server that hangs
 	log.Info("hacheck aggregate answers", "listen", ln.Addr().String(), "checks", len(configured), "service", service)
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(fastpath.ListenPlain(ln, conns)) }()
+	go func() { failed <- srv.Serve(fastpath.ListenPlain(ln, fastpath.Options{Conns: conns})) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("answer requests: %w", err)

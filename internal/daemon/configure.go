@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,9 +18,12 @@ import (
 func (d *daemon) newProxy(s proxy.Settings) *proxy.Server {
 	return proxy.New(proxy.Options{
 		Log: d.log, LogLimit: d.logLimit, Recorder: d.web, Pages: d.web, Conns: d.conns,
-		FleetLock: d.fleetLockIfEnabled(),
+		FleetLock: d.fleetLockIfEnabled(), ProxyFrom: d.proxyFrom,
 	}, s)
 }
+
+// proxyFrom returns proxy_protocol_from as it is in force.
+func (d *daemon) proxyFrom() []netip.Prefix { return d.config.Load().ProxyProtocolFrom }
 
 // newWeb returns the pages for people. It lives until the process ends, like the proxy.
 func (d *daemon) newWeb(s web.Settings) *web.Server {

@@ -177,6 +177,7 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.proxy = d.newProxy(settings)
 	services := &serviceEndpoints{
 		log: d.log, logLimit: d.logLimit, web: d.web, agent: d.agent, conns: d.conns, sockets: d.sockets, evaluators: &d.evaluators,
+		proxyFrom: d.proxyFrom, onRefused: d.proxy.LogRefused,
 	}
 	d.services.Store(services)
 	reload, err := services.prepare(c.Services)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,8 @@ type serviceEndpoints struct {
 	conns      *clients.ConnLimiter
 	sockets    *inheritedSockets
 	evaluators *evaluators
+	proxyFrom  func() []netip.Prefix
+	onRefused  func(client, why string)
 
 	mu       sync.Mutex
 	open     map[endpointKey]openEndpoint

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/textproto"
 	"strings"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 	"hacheck/internal/httpserver"
 	"hacheck/internal/loglimit"
 	"hacheck/internal/proxy/fastpath"
+	"hacheck/internal/textfmt"
 )
 
 // Settings are what a reload of the configuration may change.
@@ -52,6 +54,8 @@ type Options struct {
 	LogLimit *loglimit.Limiter
 	// Conns bounds the connections of every listener of the process; nil: one with its default bounds.
 	Conns *clients.ConnLimiter
+	// ProxyFrom returns the networks of the peers whose PROXY line names the client; nil for none.
+	ProxyFrom func() []netip.Prefix
 }
 
 // Server is the http.Handler of the endpoint. It is safe for concurrent use.
@@ -62,6 +66,7 @@ type Server struct {
 	pages    http.Handler
 	lock     http.Handler // of the FleetLock protocol; nil for none
 	conns    *clients.ConnLimiter
+	from     func() []netip.Prefix // Options.ProxyFrom
 	settings atomic.Pointer[Settings]
 	routes   atomic.Pointer[chi.Mux]
 	local    clients.LocalAddrs
@@ -71,7 +76,7 @@ type Server struct {
 
 // New returns a Server with these settings.
 func New(o Options, s Settings) *Server {
-	srv := &Server{log: o.Log, limit: o.LogLimit, recorder: o.Recorder, pages: o.Pages, lock: o.FleetLock, conns: o.Conns}
+	srv := &Server{log: o.Log, limit: o.LogLimit, recorder: o.Recorder, pages: o.Pages, lock: o.FleetLock, conns: o.Conns, from: o.ProxyFrom}
 	if srv.conns == nil {
 		srv.conns = clients.NewConnLimiter(clients.ConnLimits{})
 	}
@@ -147,9 +152,20 @@ func (s *Server) NewRequest() fastpath.Request { return &checkRequest{server: s}
 // Listener wraps ln for the server that HTTPServer returns: plain check requests take the fast path, and HAProxy's
 // requests without a Host line reach net/http with one. The returned listener closes ln.
 func (s *Server) Listener(ln net.Listener) net.Listener {
-	return fastpath.Listen(ln, fastpath.Options{
-		NewRequest:  s.NewRequest,
-		Conns:       s.conns,
-		IdleTimeout: httpserver.IdleTimeout,
-	})
+	return fastpath.Listen(ln, s.listenOptions())
+}
+
+func (s *Server) listenOptions() fastpath.Options {
+	return fastpath.Options{
+		NewRequest: s.NewRequest, Conns: s.conns, IdleTimeout: httpserver.IdleTimeout,
+		ProxyFrom: s.from, OnRefused: s.LogRefused,
+	}
+}
+
+// LogRefused logs that a connection ended before its first request.
+func (s *Server) LogRefused(client, why string) {
+	const message = "a connection ended before its first request"
+	if s.limit.AllowOnce(loglimit.Client, clients.NetworkOf(client).String(), message, why) {
+		s.log.Warn(message, "client", client, "err", textfmt.Excerpt(why, 200))
+	}
 }

@@ -21,11 +21,15 @@ import (
 // deadlineSlack: net/http sets seven deadlines for each request.
 type conn struct {
 	*net.TCPConn
+	stream         net.Conn // what requests come by: TCPConn, or the one of opening
+	opening        *opening // nil if requests begin at once
 	endpoint       *endpoint
 	client         string    // its address
 	fast           *answerer // nil while no head is remembered
 	slot           *clients.ConnSlot
-	hasHTTPRequest bool // net/http has read a request, so it knows that the connection is kept alive
+	hasHTTPRequest bool  // net/http has read a request, so it knows that the connection is kept alive
+	isPROXY        bool  // it begins with a PROXY line that is not accepted
+	refusal        error // of every read, once the client has been told
 
 	heads   headRewriter
 	pending []byte // rewritten bytes that did not fit the last Read
@@ -42,8 +46,31 @@ type conn struct {
 	writeDeadline, socketWriteDeadline time.Time
 }
 
-func newConn(tcp *net.TCPConn, e *endpoint) *conn {
-	return &conn{TCPConn: tcp, endpoint: e, client: clients.HostPart(tcp.RemoteAddr().String())}
+// newConn returns the connection of a client. read are the bytes of it that the fast path has tried already.
+func newConn(tcp *net.TCPConn, e *endpoint, read []byte) *conn {
+	c := &conn{TCPConn: tcp, stream: tcp, endpoint: e, client: clients.HostPart(tcp.RemoteAddr().String())}
+	if c.opening = newOpening(tcp, e, read); c.opening != nil {
+		if c.stream = c.opening.raw; c.opening.tls != nil {
+			c.stream = c.opening.tls
+		}
+		return c
+	}
+	if len(read) > 0 {
+		c.hasHTTPRequest = true // the fast path has tried these bytes
+		c.isPROXY = looksLikePROXY(read)
+		c.pending = append([]byte(nil), c.heads.rewrite(append([]byte(nil), read...))...)
+	}
+	return c
+}
+
+// RemoteAddr returns the client's address: the one of a PROXY line if a trusted peer sends one, for which it waits.
+func (c *conn) RemoteAddr() net.Addr {
+	if c.opening != nil && c.opening.trusted {
+		if _ = c.open(); c.opening.remote != nil {
+			return c.opening.remote
+		}
+	}
+	return c.TCPConn.RemoteAddr()
 }
 
 // acquireSlot counts c in the endpoint's limiter until c is closed, and reports whether c may stay open.
@@ -70,7 +97,18 @@ func aborts(t time.Time) bool { return !t.IsZero() && t.Before(time.Unix(1e6, 0)
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.opening != nil {
+		if err := c.open(); err != nil {
+			return 0, err
+		}
+	}
 	for len(p) > 0 {
+		if c.isPROXY {
+			if c.refusal == nil {
+				c.refusal = c.refuse(c.refusalOfPROXY())
+			}
+			return 0, c.refusal
+		}
 		if len(c.pending) > 0 {
 			n := copy(p, c.pending)
 			c.pending = c.pending[n:]
@@ -87,6 +125,10 @@ func (c *conn) Read(p []byte) (int, error) {
 		n, err := c.readSocket(into)
 		if n == 0 {
 			return 0, err
+		}
+		if c.opening == nil && !c.hasHTTPRequest && looksLikePROXY(into[:n]) {
+			c.isPROXY = true
+			continue
 		}
 		// An error that came with bytes comes again with the next Read.
 		if c.heads.state == betweenHeads && c.endpoint.NewRequest != nil {
@@ -114,7 +156,7 @@ func (c *conn) readSocket(p []byte) (int, error) {
 	}
 	c.reading = true
 	c.mu.Unlock()
-	n, err := c.TCPConn.Read(p)
+	n, err := c.stream.Read(p)
 	c.mu.Lock()
 	c.reading = false
 	c.mu.Unlock()
@@ -157,7 +199,7 @@ func (c *conn) answer(head []byte) (answered, last bool) {
 	defer c.mu.Unlock()
 	c.answering = false
 	if c.closed {
-		_ = c.TCPConn.Close()
+		_ = c.stream.Close()
 		return answered, true
 	}
 	if answered {
@@ -235,7 +277,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.socketWriteDeadline = withSlack(c.writeDeadline)
 		_ = c.TCPConn.SetWriteDeadline(c.socketWriteDeadline) // fails on a closed socket, as the write will
 	}
-	return c.TCPConn.Write(p)
+	return c.stream.Write(p)
 }
 
 // SetDeadline sets both deadlines.
@@ -262,5 +304,13 @@ func (c *conn) Close() error {
 	if answering {
 		return nil
 	}
-	return c.TCPConn.Close()
+	return c.stream.Close()
+}
+
+// CloseWrite ends what the client can read; by TLS it says so first.
+func (c *conn) CloseWrite() error {
+	if s, ok := c.stream.(interface{ CloseWrite() error }); ok {
+		return s.CloseWrite()
+	}
+	return nil
 }

@@ -198,14 +198,10 @@ func (l *directListener) netConn(fd int, read []byte) (acceptResult, bool) {
 	if !ok {
 		return acceptResult{c: c}, true
 	}
-	out := newConn(tcp, l.endpoint)
+	out := newConn(tcp, l.endpoint, read)
 	if !out.acquireSlot() {
 		_ = tcp.Close()
 		return acceptResult{}, false
-	}
-	if len(read) > 0 {
-		out.hasHTTPRequest = true // the fast path has tried these bytes
-		out.pending = append([]byte(nil), out.heads.rewrite(append([]byte(nil), read...))...)
 	}
 	return acceptResult{c: out}, true
 }

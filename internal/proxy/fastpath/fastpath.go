@@ -5,11 +5,25 @@
 // in memory. The fast path takes less than half of the time that net/http needs for one. It takes only heads that can
 // be understood in one way; net/http answers all other requests as if the fast path did not exist. FuzzFastPath
 // compares the two.
+//
+// A connection takes this way:
+//
+//  1. The listener accepts it. On Linux the listener also reads the first bytes, and if they are a whole check request
+//     with a cached answer that ends the connection, it answers and closes at once (direct_linux.go).
+//  2. clients.ConnLimiter counts it, by the address of the peer.
+//  3. If the peer is in ProxyFrom, a PROXY line may come first and names the client (opening.go). From another peer it
+//     is refused.
+//  4. On a listener with TLS the handshake follows.
+//  5. The first line of a request decides (rewrite.go): net/http gets all that follows the preface of HTTP/2 as it is,
+//     and heads of HTTP/1 with the lines that it insists on.
+//  6. On a connection of HTTP/1 that is kept, the fast path tries each further head first (conn.go).
 package fastpath
 
 import (
+	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -47,6 +61,14 @@ type Options struct {
 	NewRequest  func() Request       // called for each connection at its first plain head; nil for no fast path
 	Conns       *clients.ConnLimiter // bounds the connections
 	IdleTimeout time.Duration        // between two requests on a connection
+	// ProxyFrom returns the networks of the peers whose PROXY line names the client; nil for none.
+	ProxyFrom func() []netip.Prefix
+	// TLS is the configuration of a listener that speaks TLS; nil for none. Requests by TLS take the fast path on a
+	// connection that is kept. It names the protocols (ALPN); the first bytes say which of them the client speaks.
+	TLS *tls.Config
+	// OnRefused is called when a connection ends before its first request: by a PROXY line that is not accepted or
+	// cannot be read, or by a failed TLS handshake. It may be nil.
+	OnRefused func(client, why string)
 }
 
 // Listen wraps ln so that plain check requests take the fast path and net/http accepts the others: HAProxy's "option
@@ -67,10 +89,9 @@ type endpoint struct {
 	date Date
 }
 
-// ListenPlain is Listen for the server of another endpoint, whose requests do not take the fast path.
-func ListenPlain(ln net.Listener, conns *clients.ConnLimiter) net.Listener {
-	return listener{ln, &endpoint{Options: Options{Conns: conns}}}
-}
+// ListenPlain is Listen for a server whose connections do not go to the fast path at once: with TLS, or of another
+// endpoint. Without NewRequest nothing takes the fast path.
+func ListenPlain(ln net.Listener, o Options) net.Listener { return listener{ln, &endpoint{Options: o}} }
 
 type listener struct {
 	net.Listener
@@ -85,7 +106,7 @@ func (l listener) Accept() (net.Conn, error) {
 		if !ok {
 			return c, err
 		}
-		if out := newConn(tcp, l.endpoint); out.acquireSlot() {
+		if out := newConn(tcp, l.endpoint, nil); out.acquireSlot() {
 			return out, err
 		}
 		_ = tcp.Close()

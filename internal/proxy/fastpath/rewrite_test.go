@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"hacheck/internal/clients"
 )
 
 // rewriteAll feeds stream to a headRewriter in pieces of the given sizes (repeated; 0 counts as 1).
@@ -148,7 +150,10 @@ func hostServer(t *testing.T) string {
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	done := make(chan struct{})
-	go func() { _ = srv.Serve(listener{Listener: ln}); close(done) }()
+	go func() {
+		_ = srv.Serve(ListenPlain(ln, Options{Conns: clients.NewConnLimiter(clients.ConnLimits{})}))
+		close(done)
+	}()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
 	return ln.Addr().String()
 }
