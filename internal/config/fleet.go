@@ -33,6 +33,9 @@ type Fleet struct {
 	Insecure  bool   // insecure, default false: no password over http to another machine
 }
 
+// DefaultStateDir is the default of state_dir. The systemd unit makes it.
+const DefaultStateDir = "/var/lib/hacheck"
+
 const (
 	maxEndpoints  = 100
 	maxPrefix     = 200
@@ -48,7 +51,7 @@ func (l *loader) fleet(c *Config, at, n *yaml.Node) {
 		l.errorf(at.Line, "fleet", "expected a mapping, as in {etcd: [https://etcd1:2379]}, got %s", describeKind(n))
 		return
 	}
-	f := &Fleet{Prefix: "/hacheck/", Lease: 15 * time.Second, StartWait: 3 * time.Second, StateDir: "/var/lib/hacheck"}
+	f := &Fleet{Prefix: "/hacheck/", Lease: 15 * time.Second, StartWait: 3 * time.Second, StateDir: DefaultStateDir}
 	lines := map[string]int{} // of the keys that are there
 	d := decoder{loader: l}
 	errs := len(l.errs) + l.moreErrs

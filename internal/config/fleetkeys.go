@@ -129,7 +129,7 @@ var fleetKeys = []fleetKey{
 	},
 	{
 		Key{
-			Name: "state_dir", Default: "/var/lib/hacheck", Want: "the absolute path of a directory",
+			Name: "state_dir", Default: DefaultStateDir, Want: "the absolute path of a directory",
 			Doc: "where the local copy of the overrides of the fleet is",
 		},
 		fleetText(isFile, func(f *Fleet) *string { return &f.StateDir }),

@@ -173,6 +173,9 @@ func (d *daemon) open(c *config.Config) (err error) {
 		if err := d.fleet.open(c.Fleet); err != nil {
 			return err
 		}
+	} else {
+		d.keepFleet(c)
+		d.web.SetSettings(d.webSettings(c, settings.Evaluator))
 	}
 	d.proxy = d.newProxy(settings)
 	services := &serviceEndpoints{

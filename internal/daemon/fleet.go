@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"reflect"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"hacheck/internal/config"
 	"hacheck/internal/fleet"
@@ -27,26 +29,34 @@ type reloadableFleet struct {
 }
 
 // open connects to the fleet that c describes. It blocks for up to start_wait.
-func (r *reloadableFleet) open(c *config.Fleet) error {
-	f, err := fleet.Open(r.options(c))
-	if err == nil {
-		r.current.Store(f)
+func (r *reloadableFleet) open(c *config.Fleet) error { return r.store(fleet.Open(r.options(c))) }
+
+// openCopy opens the copy of the overrides without etcd, and reports whether overrides of it are in force.
+func (r *reloadableFleet) openCopy(c *config.Fleet) (bool, error) {
+	f, err := fleet.OpenCopy(r.options(c))
+	if f == nil {
+		return false, err
+	}
+	return true, r.store(f, nil)
+}
+
+// replace closes the connection to the fleet that old describes, and opens the one of next. If that fails, it opens old
+// again. The overrides that are in force stay in force.
+func (r *reloadableFleet) replace(old, next *config.Fleet) error {
+	f := r.current.Load()
+	err := r.store(f.Reopen(r.options(next)))
+	if err == nil || isWithoutEtcd(old) {
+		return err
+	}
+	if again := r.store(f.Reopen(r.options(old))); again != nil { // the daemon goes on with the overrides that it knows
+		err = errors.Join(err, fmt.Errorf("the fleet is closed until the next reload: %w", again))
 	}
 	return err
 }
 
-// replace closes the connection to the fleet that old describes, and opens the one of next. If that fails, it opens old
-// again. Meanwhile the overrides of the index stay in force.
-func (r *reloadableFleet) replace(old, next *config.Fleet) error {
-	if err := r.current.Load().Close(); err != nil {
-		return fmt.Errorf("fleet: %w", err)
-	}
-	err := r.open(next)
+func (r *reloadableFleet) store(f *fleet.Fleet, err error) error {
 	if err == nil {
-		return nil
-	}
-	if again := r.open(old); again != nil { // the daemon goes on with the overrides that it knows
-		err = errors.Join(err, fmt.Errorf("the fleet is closed until the next reload: %w", again))
+		r.current.Store(f)
 	}
 	return err
 }
@@ -74,7 +84,7 @@ func (r *reloadableFleet) close() {
 	}
 }
 
-// isInFleet reports whether the configuration in force has the section fleet. Then d.fleet is open.
+// isInFleet reports whether the configuration in force has the section fleet, or one of keepFleet. Then d.fleet is open.
 func (d *daemon) isInFleet() bool { return d.config.Load().Fleet != nil }
 
 func (d *daemon) fleetOptions(c *config.Fleet) fleet.Options {
@@ -96,7 +106,7 @@ func (d *daemon) applyFleet(c *config.Config) error {
 	case old == nil:
 		return d.enterFleet(c.Fleet)
 	case c.Fleet == nil:
-		d.quitFleet(old)
+		return d.quitFleet(old, c)
 	case needsNewConnection(*old, *c.Fleet):
 		return d.fleet.replace(old, c.Fleet)
 	}
@@ -115,23 +125,46 @@ func (d *daemon) enterFleet(c *config.Fleet) error {
 	return nil
 }
 
-// maxEndedNamed is how many overrides the log names when the section fleet is removed.
-const maxEndedNamed = 20
-
-// quitFleet closes the fleet of a section that was removed from the configuration, and ends its overrides on this host.
-// The log names them, because services may be up by that.
-func (d *daemon) quitFleet(old *config.Fleet) {
-	ended := d.fleet.current.Load().Withdraw()
-	names := []string{}
-	for _, e := range ended[:min(len(ended), maxEndedNamed)] {
-		text := fmt.Sprintf("%s for %s: %s by %s", e.Key.Name(), e.Scope, e.State.Word(), e.By)
-		if e.Reason != "" {
-			text += ": " + e.Reason
-		}
-		names = append(names, text)
+// quitFleet closes the fleet of a section that is gone from the configuration. It returns an error if overrides of the
+// fleet are in force on this host: the file may be cut off, and nothing may be up by that.
+func (d *daemon) quitFleet(old *config.Fleet, c *config.Config) error {
+	err := d.fleet.current.Load().Quit()
+	if _, inForce := errors.AsType[*fleet.InForceError](err); inForce && isWithoutEtcd(old) {
+		c.Fleet = old // there was no section before either
+		return nil
 	}
-	d.log.Warn("the section fleet was removed from the configuration: this host is in no fleet any more, and the overrides of the fleet end on it",
-		"host", old.Host, "ended", len(ended), "overrides", names)
+	if err == nil {
+		d.log.Warn("the section fleet was removed from the configuration: this host is in no fleet any more", "host", old.Host)
+	}
+	return err
+}
+
+// keepFleet gives c, which has no section fleet, one without endpoints, and opens it, if the local copy says that overrides
+// of a fleet are in force on this host: the file may be cut off, and nothing may be up by that.
+func (d *daemon) keepFleet(c *config.Config) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	section := &config.Fleet{Prefix: "/", Host: host, Lease: time.Minute, StateDir: stateDirectory()}
+	kept, err := d.fleet.openCopy(section)
+	if err != nil {
+		d.log.Warn("the configuration has no section fleet, and the copy of the overrides of an earlier fleet cannot be read; the spool alone counts",
+			"state_dir", section.StateDir, "err", err)
+	}
+	if kept {
+		c.Fleet = section
+	}
+}
+
+// isWithoutEtcd reports whether a section is one of keepFleet.
+func isWithoutEtcd(c *config.Fleet) bool { return len(c.Endpoints) == 0 }
+
+// stateDirectory returns the directory of the local copy for a configuration that does not say it: the state directory
+// that systemd has made, or else the default of state_dir.
+func stateDirectory() string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return cmp.Or(first, config.DefaultStateDir)
 }
 
 // needsNewConnection reports whether two sections differ in more than what is read for each request.

@@ -106,8 +106,8 @@ func TestFleetOfTwoDaemons(t *testing.T) {
 	}
 }
 
-// A reload puts in force that the section fleet was removed or added. Its removal ends the overrides of the fleet on this
-// host and no others, and leaves nothing of the fleet in the answers. A section that cannot be put in force changes nothing.
+// A reload puts in force that the section fleet was removed or added, and leaves nothing of the fleet in the answers. A
+// section that cannot be put in force changes nothing.
 func TestFleetSectionIsRemovedAndAdded(t *testing.T) {
 	t.Parallel()
 	etcd := servertest.Etcd(t)
@@ -134,9 +134,12 @@ func TestFleetSectionIsRemovedAndAdded(t *testing.T) {
 			t.Errorf("present are %q", keys)
 		}
 	}
+	if e := ask(t, one.socket, control.Request{Op: control.OpLeave}); e.Code != 0 {
+		t.Fatalf("leave: %+v", e)
+	}
+	one.mustGet("/spool/web/0/", 200)
 	writeFile(t, one.conf, "")
-	one.reload(`level=WARN msg="the section fleet was removed from the configuration.* host=web1 ended=1 overrides="\[web for all: down by .*: new kernel\]"`)
-	one.waitForLog(regexp.MustCompile(`msg="override lifted" service=web`))
+	one.reload(`level=WARN msg="the section fleet was removed from the configuration.* host=web1`)
 	waitUntil(t, "the reload is done", func() bool { return ask(t, one.socket, control.Request{Op: control.OpReport}).NoFleet })
 	wantNone()
 
@@ -146,6 +149,7 @@ func TestFleetSectionIsRemovedAndAdded(t *testing.T) {
 
 	one.configure(t, one.state)
 	one.reload(`msg="the section fleet was added to the configuration: this host is in the fleet from now on" host=web1`)
+	waitUntil(t, "the host has joined", func() bool { return ask(t, one.socket, control.Request{Op: control.OpJoin}).Code == 0 })
 	one.mustGet("/spool/web/0/", 503)
 	waitUntil(t, "both hosts are present", func() bool {
 		e := ask(t, one.socket, control.Request{Op: control.OpReport})
@@ -155,6 +159,90 @@ func TestFleetSectionIsRemovedAndAdded(t *testing.T) {
 	if !strings.Contains(one.mustGet("/metrics", 200), "hacheck_fleet_connected 1") {
 		t.Error("/metrics does not show the fleet")
 	}
+}
+
+// A configuration file that was cut off ends no override of the fleet: not by a reload, and not by a start.
+func TestFleetSectionIsCutOff(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	h := startFleetHost(t, etcd.URLs()[0], "web1", "  groups: [rack7]\n")
+	for service, scope := range map[string]string{"web": "group:rack7", "db": "host:web1"} {
+		r := control.Request{Op: control.OpSet, Scopes: []string{scope}, Services: []string{service}, State: "down", Reason: "new switch", Timeout: 20}
+		if e := ask(t, h.socket, r); e.Code != 0 {
+			t.Fatalf("set: %+v", e)
+		}
+	}
+	wantDown := func() {
+		t.Helper()
+		h.mustGet("/spool/web/0/", 503)
+		h.mustGet("/spool/db/0/", 503)
+		h.mustGet("/spool/mail/0/", 200)
+	}
+	wantDown()
+
+	writeFile(t, h.conf, "") // the whole section
+	h.reload(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*db for host:web1 \(down by .*new switch\), web for group:rack7`)
+	wantDown()
+
+	etcd.Stop() // all but the endpoints: the host has another name, no groups and an empty state_dir
+	other := filepath.Join(t.TempDir(), "state")
+	writeFile(t, h.conf, fmt.Sprintf("fleet:\n  etcd: [%s]\n  start_wait: 0\n  host: web9\n  state_dir: %s\n", h.endpoint, other))
+	h.reload(`msg="reloaded the configuration"`)
+	h.waitForLog(regexp.MustCompile(`level=WARN msg="fleet: override stays in force although its scope does not cover this host any more.* override=.*group:rack7`))
+	wantDown()
+
+	writeFile(t, h.conf, "") // and then a restart
+	h.signal(syscall.SIGKILL)
+	h.exit()
+	h.process = startDaemonEnv(t, "STATE_DIRECTORY="+other, "-c", h.conf, "--control-socket", h.socket, "--spool-root", h.spool)
+	h.waitForLog(regexp.MustCompile(`level=WARN msg="fleet: the configuration has no section fleet, but overrides stay in force.*group:rack7/web`))
+	wantDown()
+	if text := h.mustGet("/overview", 200); !strings.Contains(text, "has no section fleet") {
+		t.Errorf("/overview does not say it:\n%s", text)
+	}
+	h.reload(`msg="reloaded the configuration"`)
+	wantDown()
+	r := control.Request{Op: control.OpSet, Scopes: []string{"all"}, Services: []string{"web"}, State: "down", Timeout: 5}
+	if e := ask(t, h.socket, r); e.Code != control.CodeUnavailable || !strings.Contains(e.Error, "no section fleet") {
+		t.Errorf("set: %+v", e)
+	}
+
+	etcd.Start() // the section is back
+	h.configure(t, other, "  groups: [rack7]\n")
+	h.reload(`msg="fleet: registered in etcd"`)
+	wantDown()
+	if e := ask(t, h.socket, control.Request{Op: control.OpLift, Scopes: []string{"group:rack7"}, Services: []string{"web"}, Timeout: 20}); e.Code != 0 {
+		t.Errorf("lift: %+v", e)
+	}
+	h.mustGet("/spool/web/0/", 200)
+	h.mustGet("/spool/db/0/", 503)
+}
+
+// hacheck fleet leave ends the overrides of a host without a section fleet, also over restarts.
+func TestFleetIsLeftWithoutSection(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	h := startFleetHost(t, etcd.URLs()[0], "web1")
+	r := control.Request{Op: control.OpSet, Scopes: []string{"all"}, Services: []string{"web"}, State: "down", Timeout: 20}
+	if e := ask(t, h.socket, r); e.Code != 0 {
+		t.Fatalf("set: %+v", e)
+	}
+	writeFile(t, h.conf, "")
+	restart := func() {
+		t.Helper()
+		h.signal(syscall.SIGTERM)
+		h.wantExit(0)
+		h.process = startDaemonEnv(t, "STATE_DIRECTORY="+h.state, "-c", h.conf, "--control-socket", h.socket, "--spool-root", h.spool)
+	}
+	restart()
+	h.mustGet("/spool/web/0/", 503)
+	if e := ask(t, h.socket, control.Request{Op: control.OpLeave}); e.Code != 0 {
+		t.Errorf("leave: %+v", e)
+	}
+	h.mustGet("/spool/web/0/", 200)
+	restart()
+	h.mustGet("/spool/web/0/", 200)
+	h.mustGet("/fleet", 404)
 }
 
 // Without etcd the daemon starts with what it knows, answers, and says what it cannot do.

@@ -176,6 +176,12 @@ func launch(t *testing.T, change func(*exec.Cmd), args ...string) *process {
 // startDaemon starts the daemon on a free port of 127.0.0.1 and waits until it answers.
 func startDaemon(t *testing.T, args ...string) *process {
 	t.Helper()
+	return startDaemonEnv(t, "", args...)
+}
+
+// startDaemonEnv is startDaemon with a variable of the environment, "" for none.
+func startDaemonEnv(t *testing.T, env string, args ...string) *process {
+	t.Helper()
 	if !slices.Contains(args, "-p") {
 		args = append(args, "-p", "0")
 	}
@@ -185,7 +191,7 @@ func startDaemon(t *testing.T, args ...string) *process {
 	if !slices.Contains(args, "--control-socket") {
 		args = append(args, "--control-socket", "")
 	}
-	p := launch(t, nil, args...)
+	p := launch(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, env) }, args...)
 	p.waitReady()
 	return p
 }

@@ -35,8 +35,8 @@ type obeyed struct {
 	acks   chan struct{} // applied/<host> may have to be written
 	loaded chan struct{} // closed when etcd was read for the first time
 
-	applying  sync.Mutex // held while a change is applied; before mu
-	withdrawn bool       // nothing is applied any more; guarded by applying
+	applying sync.Mutex // held while a change is applied; before mu
+	quit     bool       // nothing is applied any more; guarded by applying
 
 	mu      sync.Mutex
 	rules   *rules
@@ -62,11 +62,18 @@ func newObeyed(o *Options, c *conn, dir *stateDir) *obeyed {
 	}
 }
 
-// start applies the copy. It returns how long Open waits for etcd.
-func (b *obeyed) start(dirErr error) time.Duration {
+// start applies the copy, and what the Fleet before this one knew, nil without. It returns how long Open waits for etcd.
+func (b *obeyed) start(dirErr error, before *localCopy) time.Duration {
 	wait := b.o.StartWait
 	b.left = b.dir.readLeft()
 	c, err := b.dir.load()
+	if before != nil {
+		before.merge(c)
+		c, err = before, nil
+		if dirErr == nil {
+			dirErr = b.dir.save(c) // state_dir may be another one
+		}
+	}
 	if err != nil {
 		b.noCopy, wait = true, max(wait, noCopyWait)
 		if errors.Is(err, errNoCopy) {
@@ -80,12 +87,17 @@ func (b *obeyed) start(dirErr error) time.Duration {
 		r := b.rules
 		r.header, r.revision, b.acked = c.Header, c.Revision, c.Acked
 		for key, rec := range c.Records {
-			if _, _, err := splitOverrideKey(key); err == nil && r.isOurs(key) {
-				r.records[key] = rec
+			if _, _, err := splitOverrideKey(key); err != nil {
+				continue
 			}
+			if !r.coversHost(key) && !rec.expired(r.now()) {
+				b.o.Log.Warn("fleet: override stays in force although its scope does not cover this host any more; haup with its scope lifts it",
+					slog.String("override", describe(key)), slog.String("by", rec.Override.By))
+			}
+			r.records[key] = rec
 		}
 		maps.Copy(r.ended, c.Ended)
-		b.saved = true
+		b.saved = dirErr == nil
 	}
 	b.dirErr = dirErr
 	if b.left != nil {
@@ -100,7 +112,7 @@ func (b *obeyed) start(dirErr error) time.Duration {
 func (b *obeyed) apply() {
 	b.applying.Lock()
 	defer b.applying.Unlock()
-	if b.withdrawn {
+	if b.quit {
 		return
 	}
 	refused := b.conn.isRefused()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,6 +46,24 @@ type localCopy struct {
 	Acked      int64                `json:"acked"`    // largest revision that may stand in applied/<host>
 	Records    map[string]*record   `json:"records"`  // by key below overrides/
 	Ended      map[string]time.Time `json:"ended"`    // ids that are never obeyed again, and when this host learned it
+}
+
+// merge adds what other knows, nil for nothing: an override that either has, unless it has ended for one of them.
+func (c *localCopy) merge(other *localCopy) {
+	if other == nil {
+		return
+	}
+	for id, at := range other.Ended {
+		if known, ok := c.Ended[id]; !ok || at.Before(known) {
+			c.Ended[id] = at
+		}
+	}
+	for key, r := range other.Records {
+		if mine := c.Records[key]; mine == nil || mine.Mod < r.Mod {
+			c.Records[key] = r
+		}
+	}
+	maps.DeleteFunc(c.Records, func(_ string, r *record) bool { _, ended := c.Ended[r.Override.ID]; return ended })
 }
 
 // left says that this host ignores fleet overrides.

@@ -24,15 +24,29 @@ func TestMain(m *testing.M) {
 
 // testIndex is an index that holds fleet overrides only.
 type testIndex struct {
-	mu   sync.Mutex
-	list []spool.Entry
+	mu    sync.Mutex
+	list  []spool.Entry
+	t     *testing.T
+	least int // overrides; fewer fail t
 }
 
 func (x *testIndex) SetFleet(list []spool.Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.list = list
+	if len(list) < x.least {
+		x.t.Errorf("the index has %d overrides of the fleet, want %d", len(list), x.least)
+	}
 }
+
+// neverWithout fails the test from now on if the index ever has fewer overrides.
+func (x *testIndex) neverWithout(t *testing.T, least int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.t, x.least = t, least
+}
+
+func (x *testIndex) mayBeWithout() { x.neverWithout(nil, 0) }
 
 func (x *testIndex) List() []spool.Entry {
 	x.mu.Lock()

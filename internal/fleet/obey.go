@@ -42,7 +42,7 @@ type rules struct {
 	log    *slog.Logger
 	now    func() time.Time
 
-	records  map[string]*record // by key below overrides/; other scopes than this host's are left out
+	records  map[string]*record // by key below overrides/; those of this host's scopes when they began
 	ended    map[string]time.Time
 	header   int64             // largest revision of etcd that was judged
 	revision int64             // largest revision of a key of this host's scopes
@@ -59,8 +59,14 @@ func newRules(host string, groups []string, log *slog.Logger) *rules {
 	}
 }
 
-// isOurs reports whether a key below overrides/ is about this host.
+// isOurs reports whether a key below overrides/ is about this host: its scope covers the host, or the host obeys an
+// override of the key since a time when the configuration had other groups or another name.
 func (s *rules) isOurs(key string) bool {
+	return s.coversHost(key) || s.records[key] != nil
+}
+
+// coversHost reports whether the scope of a key below overrides/ covers this host.
+func (s *rules) coversHost(key string) bool {
 	scope, _, _ := strings.Cut(key, "/")
 	return covers(scope, s.host, s.groups)
 }
@@ -180,10 +186,13 @@ func sameTime(a, b *time.Time) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
 }
 
-// begin obeys v, unless it has ended.
+// begin obeys v, unless it has ended or its scope does not cover this host any more.
 func (s *rules) begin(key string, v *override, mod int64, live bool) {
 	if v.Lifted != nil {
 		s.end(v.ID)
+		return
+	}
+	if !s.coversHost(key) {
 		return
 	}
 	if _, known := s.ended[v.ID]; known { // O2
@@ -280,14 +289,15 @@ func (s *rules) problem() string {
 	return fmt.Sprintf("%s (and %d more)", s.blocked[first], len(s.blocked)-1)
 }
 
-// entries returns the overrides in force as entries of a spool index. refused leaves out those of the host's name.
+// entries returns the overrides in force as entries of a spool index. refused leaves out those of the host's name, which
+// another daemon has.
 func (s *rules) entries(refused bool) []spool.Entry {
 	now := s.now()
 	list := make([]spool.Entry, 0, len(s.records))
 	for _, key := range slices.Sorted(maps.Keys(s.records)) {
 		r := s.records[key]
 		scope, k, err := splitOverrideKey(key)
-		if err != nil || r.expired(now) || refused && strings.HasPrefix(scope, hostPrefix) {
+		if err != nil || r.expired(now) || refused && scope == hostPrefix+s.host {
 			continue
 		}
 		e := spool.Entry{

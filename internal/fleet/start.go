@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"hacheck/internal/spool"
 )
 
 // Fleet is the daemon's part of a fleet. It is safe for concurrent use.
@@ -27,12 +24,19 @@ type Fleet struct {
 
 // Open applies the local copy of the fleet overrides, waits at most Options.StartWait for etcd (30 s if there is no copy),
 // and follows etcd until Close. It fails only if the options are wrong or another daemon uses the state directory.
-func Open(o Options) (*Fleet, error) {
+func Open(o Options) (*Fleet, error) { return open(o, nil) }
+
+// Reopen closes f and opens the fleet of o. The overrides that are in force on this host stay in force, whatever o
+// changes. After an error f is closed, and the caller may reopen it with other options.
+func (f *Fleet) Reopen(o Options) (*Fleet, error) {
+	_ = f.Close()
+	return open(o, f.obeyed.lastCopy())
+}
+
+// open opens the fleet of o for a host that knows the overrides of before, nil for none.
+func open(o Options, before *localCopy) (*Fleet, error) {
 	if err := o.check(); err != nil {
 		return nil, err
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
 	}
 	dir := &stateDir{path: o.StateDir}
 	dirErr := dir.open()
@@ -43,16 +47,8 @@ func Open(o Options) (*Fleet, error) {
 		o.Log.Error("fleet: state_dir cannot be used; overrides are obeyed from memory and not acknowledged", slog.String("error", dirErr.Error()))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Fleet{o: o, dir: dir, cancel: cancel}
-	f.conn = newConn(&f.o, identity{Instance: dir.instance, Boot: bootID()}, &clusterID{})
-	f.obeyed = newObeyed(&f.o, f.conn, dir)
-	f.permits = newPermits(f)
-	f.conn.onSession = func() {
-		f.obeyed.sessionChanged()
-		f.permits.sessionChanged()
-	}
-	f.conn.onLoss = f.obeyed.noteLoss
-	wait := f.obeyed.start(dirErr)
+	f := newFleet(o, dir, cancel)
+	wait := f.obeyed.start(dirErr, before)
 	for _, run := range []func(context.Context){f.conn.run, f.obeyed.run, f.obeyed.acknowledge, f.obeyed.retryDir, f.permits.run} {
 		f.wg.Go(func() { run(ctx) })
 	}
@@ -67,7 +63,21 @@ func Open(o Options) (*Fleet, error) {
 	return f, nil
 }
 
-// check returns an error if an option is wrong.
+// newFleet returns a Fleet that does nothing yet.
+func newFleet(o Options, dir *stateDir, cancel context.CancelFunc) *Fleet {
+	f := &Fleet{o: o, dir: dir, cancel: cancel}
+	f.conn = newConn(&f.o, identity{Instance: dir.instance, Boot: bootID()}, &clusterID{})
+	f.obeyed = newObeyed(&f.o, f.conn, dir)
+	f.permits = newPermits(f)
+	f.conn.onSession = func() {
+		f.obeyed.sessionChanged()
+		f.permits.sessionChanged()
+	}
+	f.conn.onLoss = f.obeyed.noteLoss
+	return f
+}
+
+// check sets defaults and returns an error if an option is wrong.
 func (o *Options) check() error {
 	switch {
 	case len(o.Endpoints) == 0:
@@ -83,6 +93,9 @@ func (o *Options) check() error {
 	case o.Credentials == nil || o.Overrides == nil:
 		return errors.New("fleet: Credentials and Overrides are required")
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	for _, g := range o.Groups {
 		if err := checkScope(groupPrefix + g); err != nil {
 			return fmt.Errorf("fleet: %w", err)
@@ -97,16 +110,4 @@ func (f *Fleet) Close() error {
 	f.wg.Wait()
 	f.dir.close()
 	return nil
-}
-
-// Withdraw closes the fleet and ends its overrides on this host, which it returns. etcd and the local copy are left as
-// they are.
-func (f *Fleet) Withdraw() []spool.Entry {
-	_ = f.Close()
-	f.obeyed.applying.Lock()
-	defer f.obeyed.applying.Unlock()
-	f.obeyed.withdrawn = true
-	ended := slices.DeleteFunc(slices.Clone(f.o.Overrides.List()), func(e spool.Entry) bool { return e.Scope == "" })
-	f.o.Overrides.SetFleet(nil)
-	return ended
 }

@@ -140,6 +140,7 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 		from = ""
 		for _, kv := range r.Kvs {
 			key := strings.TrimPrefix(string(kv.Key), prefix)
+			// Only this goroutine changes which overrides the rules have.
 			if !b.rules.isOurs(key) {
 				kv.Value = nil // its revision alone does not count either
 				continue
