@@ -14,6 +14,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,6 +187,39 @@ func TestClientCertificates(t *testing.T) {
 	waitFor(t, "the status says why", func() bool { return strings.Contains(without.Status().Error, "certificate") })
 }
 
+// TestRenewedClientCertificate: a host whose client certificate has expired says so. It is back without a restart when
+// the certificate is renewed.
+func TestRenewedClientCertificate(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	etcd := servertest.Etcd(t, servertest.EtcdTLS(ca.issue(t), ca.certificate))
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.certificate)
+	var file atomic.Pointer[tls.Certificate]
+	install := func(c tls.Certificate) { file.Store(&c) }
+	install(ca.issue(t))
+	h := newHost(t, etcd, "a", func(o *Options) {
+		o.Credentials = func() (Credentials, error) {
+			return Credentials{TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{*file.Load()}, MinVersion: tls.VersionTLS12}}, nil
+		}
+	})
+	waitRegistered(t, h)
+	h.set(webDown("all", "", "jane"))
+
+	install(ca.issueUntil(t, time.Now().Add(-time.Minute)))
+	etcd.Restart()
+	waitFor(t, "the status says that it has expired", func() bool {
+		s := h.Status()
+		return !s.Connected && strings.Contains(s.Error, "the client certificate (cert_file) has expired at ")
+	})
+	if h.index.has("all", "web") == nil {
+		t.Error("the override has ended")
+	}
+	install(ca.issue(t))
+	waitRegistered(t, h)
+	h.lift(webDown("all", "", "jane"))
+}
+
 // authority signs certificates for tests.
 type authority struct {
 	certificate *x509.Certificate
@@ -206,8 +240,13 @@ func newAuthority(t *testing.T) *authority {
 // issue returns a certificate for servers on 127.0.0.1 and for clients.
 func (a *authority) issue(t *testing.T) tls.Certificate {
 	t.Helper()
+	return a.issueUntil(t, time.Now().Add(time.Hour))
+}
+
+func (a *authority) issueUntil(t *testing.T, end time.Time) tls.Certificate {
+	t.Helper()
 	return a.sign(t, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "hacheck"}, NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "hacheck"}, NotAfter: end,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})

@@ -82,8 +82,14 @@ func TestRefusalText(t *testing.T) {
 	f.states["web"]["web3"] = state{State: "down", By: "deploy", Reason: "new kernel", Since: now.Add(-4 * time.Minute)}
 	f.states["web"]["web5"] = state{State: stateUp, Since: now.Add(-3*24*time.Hour - time.Hour)}
 	delete(f.present, "web5")
+	f.absentSince = map[string]time.Time{"web5": now.Add(-3*24*time.Hour - time.Hour)}
 	want := "web: 2 of 8 hosts are out and the budget is 2: web3 (down by deploy for 4m: new kernel), " +
 		"web5 (absent for 3d; gone for good? hacheck fleet forget web5)"
+	if got, _ := f.overBudget([]string{"web"}, "web1", now); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	f.absentSince = nil
+	want = strings.Replace(want, "absent for 3d", "absent, last change 3d ago", 1)
 	if got, _ := f.overBudget([]string{"web"}, "web1", now); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

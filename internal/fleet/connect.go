@@ -70,7 +70,12 @@ func pause(ctx context.Context, d time.Duration) {
 func (c *conn) connection(parent context.Context, endpoint string) (established bool, err error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	client, err := c.dial(ctx, endpoint)
+	credentials, err := c.o.Credentials()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = noteExpiry(err, credentials.TLS) }()
+	client, err := dial(ctx, endpoint, credentials)
 	if err != nil {
 		return false, err
 	}
@@ -121,11 +126,7 @@ func watchConnection(ctx context.Context, cancel context.CancelCauseFunc, client
 
 // dial returns a client of one endpoint. With a password it logs in, once: the client then forgets the password, because
 // the library would log in again for each stream, which costs etcd 50 ms of CPU each.
-func (c *conn) dial(ctx context.Context, endpoint string) (*clientv3.Client, error) {
-	credentials, err := c.o.Credentials()
-	if err != nil {
-		return nil, err
-	}
+func dial(ctx context.Context, endpoint string, credentials Credentials) (*clientv3.Client, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Context:              ctx,
 		Endpoints:            []string{endpoint},

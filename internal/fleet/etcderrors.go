@@ -2,9 +2,11 @@ package fleet
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -36,6 +38,9 @@ func isDefinite(err error) bool {
 
 // explain returns err in the words of etcd's own message, with what to do where that is known.
 func explain(err error) error {
+	if expired, ok := errors.AsType[*expiredCertificateError](err); ok {
+		return expired
+	}
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return errors.New("etcd is full (NOSPACE); compact and defragment it, then disarm the alarm (etcdctl alarm disarm)")
@@ -54,6 +59,30 @@ func explain(err error) error {
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
 		return errors.New(s.Message())
+	}
+	return err
+}
+
+// expiredCertificateError is the error of a connection with a client certificate that has expired. etcd's own error is
+// "bad certificate", or that the connection is broken.
+type expiredCertificateError struct {
+	at  time.Time
+	err error
+}
+
+func (e *expiredCertificateError) Error() string {
+	return fmt.Sprintf("the client certificate (cert_file) has expired at %s; renew it: %v", e.at.UTC().Format(time.RFC3339), explain(e.err))
+}
+
+func (e *expiredCertificateError) Unwrap() error { return e.err }
+
+// noteExpiry adds to err that the client certificate of c has expired, if it has.
+func noteExpiry(err error, c *tls.Config) error {
+	if err == nil || c == nil || len(c.Certificates) == 0 || c.Certificates[0].Leaf == nil {
+		return err
+	}
+	if at := c.Certificates[0].Leaf.NotAfter; time.Now().After(at) {
+		return &expiredCertificateError{at, err}
 	}
 	return err
 }

@@ -66,6 +66,8 @@ type farm struct {
 	budgets  map[string]budget           // by service; "*" for the others
 	permits  map[string]heldPermit       // by host
 	queue    []queued                    // in the order of their creation
+	// absentSince has when absent hosts went absent. Hosts of which this daemon does not know it are left out.
+	absentSince map[string]time.Time
 
 	// Only of the whole fleet.
 	applied   map[string]applied
@@ -132,7 +134,9 @@ func (p *permits) readFarm(ctx context.Context, services []string) (*farm, error
 	if err != nil {
 		return nil, readError(err)
 	}
-	return p.parse(r), nil
+	f := p.parse(r)
+	f.absentSince = p.absences.observe(f, p.now())
+	return f, nil
 }
 
 // parse returns the farm of the ranges that a transaction has read.
@@ -229,6 +233,7 @@ type out struct {
 	why    outReason
 	state  state
 	permit permit
+	absent time.Time // since when; zero: not absent, or not known
 }
 
 // outReason is why a member is out. Of several reasons the first counts.
@@ -247,7 +252,7 @@ func (f *farm) outOf(service, except string) []out {
 	members := f.states[service]
 	for host, s := range members {
 		h, hasPermit := f.permits[host]
-		o := out{host: host, state: s, permit: h.permit}
+		o := out{host: host, state: s, permit: h.permit, absent: f.absentSince[host]}
 		switch {
 		case host == except:
 			continue

@@ -36,6 +36,7 @@ type permits struct {
 
 	beforeWrite func() // of tests: called when everything is decided; nil otherwise
 	reports     reportCache
+	absences    absences
 
 	publishNow chan struct{} // wakes the publisher
 	cleanUpNow chan struct{} // wakes cleanUp

@@ -59,7 +59,7 @@ func (o out) text(now time.Time) string {
 	word, by, reason := o.state.State, o.state.By, o.state.Reason
 	switch o.why {
 	case outAbsent:
-		return fmt.Sprintf("%s (absent%s; gone for good? hacheck fleet forget %s)", host, forText(o.since(), now), host)
+		return fmt.Sprintf("%s (absent%s; gone for good? hacheck fleet forget %s)", host, o.absenceText(now), host)
 	case outByPermit:
 		word, by, reason = "has a permit", o.permit.By, o.permit.Reason
 	case outByState:
@@ -76,6 +76,14 @@ func (o out) text(now time.Time) string {
 		text += ": " + textfmt.Excerpt(reason, 100)
 	}
 	return host + " (" + text + ")"
+}
+
+// absenceText says for how long the host is absent, or else when it last changed its state: it may have been up since.
+func (o out) absenceText(now time.Time) string {
+	if o.absent.IsZero() && !o.state.Since.IsZero() {
+		return ", last change " + shortAge(now.Sub(o.state.Since)) + " ago"
+	}
+	return forText(o.absent, now)
 }
 
 func forText(since, now time.Time) string {

@@ -166,6 +166,9 @@ func (f *farm) memberReport(service, host string, isOut bool) report.Member {
 	}
 	if !f.isPresent(host) {
 		m.State = "absent"
+		if since, ok := f.absentSince[host]; ok {
+			m.Since = &since
+		}
 	}
 	return m
 }
@@ -193,7 +196,10 @@ func (f *farm) hostReports() []report.Host {
 	list := []report.Host{}
 	for _, host := range slices.Sorted(maps.Keys(names)) {
 		h := report.Host{Name: host, Groups: f.groupsOf(host), Revision: f.applied[host].Revision, Left: f.applied[host].Left, Error: f.applied[host].Error}
-		since := lastChange[host]
+		since, isKnown := f.absentSince[host]
+		if !isKnown {
+			since = lastChange[host]
+		}
 		if p, ok := f.present[host]; ok {
 			h.Present, h.Version = true, p.Version
 			since = p.Started

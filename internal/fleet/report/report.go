@@ -47,9 +47,9 @@ type Service struct {
 // Member is one host of a service.
 type Member struct {
 	Host   string     `json:"host"`
-	State  string     `json:"state"` // up, force-up, drain, down, maint, failing or absent
-	Out    bool       `json:"out"`   // counts against the budget
-	Since  *time.Time `json:"since,omitempty"`
+	State  string     `json:"state"`           // up, force-up, drain, down, maint, failing or absent
+	Out    bool       `json:"out"`             // counts against the budget
+	Since  *time.Time `json:"since,omitempty"` // absent: since when, or the last change of the state if that is not known
 	Until  *time.Time `json:"until,omitempty"`
 	Reason string     `json:"reason,omitempty"`
 	By     string     `json:"by,omitempty"`
@@ -63,7 +63,7 @@ type Member struct {
 type Host struct {
 	Name     string     `json:"name"`
 	Present  bool       `json:"present"`
-	Since    *time.Time `json:"since,omitempty"` // present: its start; absent: the last change that it wrote
+	Since    *time.Time `json:"since,omitempty"` // present: its start; absent: see Since of a Member
 	Groups   []string   `json:"groups,omitempty"`
 	Version  string     `json:"version,omitempty"`
 	Revision int64      `json:"revision"` // of the overrides that it obeys

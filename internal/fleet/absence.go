@@ -1,0 +1,46 @@
+package fleet
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// absenceError is how exactly the beginning of an absence has to be known.
+	absenceError = time.Minute
+	// maxAbsences bounds the hosts that are remembered.
+	maxAbsences = 20_000
+)
+
+// absences remembers when other hosts went absent, as far as the reads of this daemon have shown it: etcd does not know.
+// It is safe for concurrent use.
+type absences struct {
+	mu      sync.Mutex
+	present map[string]time.Time // when a host was last read as present
+	since   map[string]time.Time // when a host was first read as absent
+}
+
+// observe takes in what was read at now. It returns since when hosts are absent. A host is left out if more than
+// absenceError has passed between the last read that had it and the first one that had not.
+func (a *absences) observe(f *farm, now time.Time) map[string]time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.since == nil || len(a.since) > maxAbsences {
+		a.since = map[string]time.Time{}
+	}
+	for host, last := range a.present {
+		if !f.isPresent(host) && now.Sub(last) <= absenceError {
+			a.since[host] = now
+		}
+	}
+	a.present = make(map[string]time.Time, len(f.present))
+	for host := range f.present {
+		a.present[host] = now
+		delete(a.since, host)
+	}
+	since := map[string]time.Time{}
+	for host, at := range a.since {
+		since[host] = at
+	}
+	return since
+}
