@@ -26,7 +26,7 @@ package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null
 package: export ARCHES  ?= amd64 arm64
 package: export FORMATS ?= deb rpm root
 
-.PHONY: help build run demo demo-fleet test broken-rules lint vulncheck fuzz bench package golden clean
+.PHONY: help build run demo demo-fleet test broken-rules fleet-simulation lint vulncheck fuzz bench package golden clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test: ## install the servers that the tests need (as root), then run all tests u
 
 broken-rules: ## break one rule of the fleet after the other, and fail unless its tests notice; needs etcd
 	go test -tags brokenrules -count=1 -v -timeout 30m -run TestBrokenRules ./test
+
+fleet-simulation: ## simulate a fleet of HOSTS (1000) hosts that get PERMITS (5000) while connections, processes and etcd fail; SEED=number repeats the faults of a run; needs etcd
+	go test -count=1 -v -timeout 60m -run '^TestSimulation$$' ./internal/fleet -hosts $(or $(HOSTS),1000) -permits $(or $(PERMITS),5000) -seed $(or $(SEED),0)
 
 lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and FreeBSD
 	$(TOOL) golangci-lint run ./...

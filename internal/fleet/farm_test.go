@@ -15,8 +15,10 @@ import (
 // simFarm is a farm with one balancer, which checks every host of its backend. It observes by its own clock how many
 // hosts are out: from the moment an override is written until the balancer has the host up again.
 type simFarm struct {
-	t    *testing.T
-	etcd *servertest.EtcdServer
+	t         *testing.T
+	endpoints []string
+	processes int                             // that have hosts in the backend, each as many as this one
+	onEvent   func(h *simHost, what simEvent) // optional; called under mu
 
 	mu    sync.Mutex
 	hosts []*simHost
@@ -24,19 +26,30 @@ type simFarm struct {
 	order []string // hosts in the order of their overrides
 }
 
+// simEvent is a change of a host.
+type simEvent string
+
+const (
+	eventDown  simEvent = "down"  // an override takes it out
+	eventWrite simEvent = "write" // an override was written
+	eventUp    simEvent = "up"    // no override takes it out any more, and the balancer has it up
+)
+
 // simHost is a Fleet of one host with its spool.
 type simHost struct {
 	*Fleet
-	farm *simFarm
-	name string
-	log  *testLog
-	o    Options
+	farm    *simFarm
+	name    string
+	service string
+	log     *testLog
+	o       Options
 
 	// Guarded by farm.mu.
 	overrides map[spool.Key]spool.Entry
 	isUp      bool // as the balancer has it
 	isFailing bool // its check fails
 	isSilent  bool // the balancer does not ask any more
+	isAway    bool // from eventDown until eventUp
 	state     string
 	total     int // usable servers at the last request
 	last      simAnswer
@@ -57,7 +70,11 @@ const (
 
 func newSimFarm(t *testing.T, etcd *servertest.EtcdServer) *simFarm {
 	t.Helper()
-	f := &simFarm{t: t, etcd: etcd}
+	return startSimFarm(&simFarm{t: t, endpoints: etcd.URLs(), processes: 1})
+}
+
+// startSimFarm starts the balancer of f.
+func startSimFarm(f *simFarm) *simFarm {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -72,16 +89,22 @@ func newSimFarm(t *testing.T, etcd *servertest.EtcdServer) *simFarm {
 			}
 		}
 	}()
-	t.Cleanup(func() { close(stop); <-stopped })
+	f.t.Cleanup(func() { close(stop); <-stopped })
 	return f
 }
 
-// host starts the Fleet of a host, which the balancer has up.
+// host starts the Fleet of a host of web, which the balancer has up.
 func (f *simFarm) host(name string, mend ...func(*Options)) *simHost {
 	f.t.Helper()
-	h := &simHost{farm: f, name: name, log: &testLog{}, overrides: map[spool.Key]spool.Entry{}, isUp: true, state: "UP"}
+	return f.hostOf("web", name, mend...)
+}
+
+// hostOf starts the Fleet of a host of a service.
+func (f *simFarm) hostOf(service, name string, mend ...func(*Options)) *simHost {
+	f.t.Helper()
+	h := &simHost{farm: f, name: name, service: service, log: &testLog{}, overrides: map[spool.Key]spool.Entry{}, isUp: true, state: "UP"}
 	h.o = Options{
-		Endpoints: f.etcd.URLs(), Prefix: "/hacheck/", Host: name, Lease: 20 * time.Second, StartWait: 5 * time.Second,
+		Endpoints: f.endpoints, Prefix: "/hacheck/", Host: name, Lease: 20 * time.Second, StartWait: 5 * time.Second,
 		StateDir: f.t.TempDir(), Version: "1.2.3", Overrides: h, Spool: h, Balancers: h.balancers,
 		Credentials: func() (Credentials, error) { return Credentials{}, nil },
 		Log:         slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -124,15 +147,16 @@ func (h *simHost) close() {
 func (f *simFarm) check() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	up := 0
+	up := map[string]int{} // by service
 	for _, h := range f.hosts {
 		if h.isUp {
-			up++
+			up[h.service] += f.processes
 		}
 	}
 	for _, h := range f.hosts {
 		if !h.isSilent {
-			h.check(up)
+			h.check(up[h.service])
+			h.noticeUp()
 		}
 	}
 	f.count()
@@ -156,6 +180,20 @@ func (h *simHost) check(up int) {
 	}
 	if h.same >= simCount {
 		h.isUp = a.code == 200
+	}
+}
+
+// noticeUp ends the time for which the host is away. f.mu is held.
+func (h *simHost) noticeUp() {
+	if o := h.override(); h.isAway && h.isUp && (o == nil || !o.State.TakesOut()) {
+		h.isAway = false
+		h.event(eventUp)
+	}
+}
+
+func (h *simHost) event(what simEvent) {
+	if h.farm.onEvent != nil {
+		h.farm.onEvent(h, what)
 	}
 }
 
@@ -203,7 +241,7 @@ func (h *simHost) balancers() balancer.Report {
 		return balancer.Answer{Age: time.Since(a.at).Seconds(), Code: a.code, Override: a.override}
 	}
 	row := balancer.ServerView{
-		Service: "web", Host: "127.0.0.1", Port: 80, Local: true, URL: "/http/web/80/", Address: "10.0.0.1", Node: "lb1", Server: "be/" + h.name,
+		Service: h.service, Host: "127.0.0.1", Port: 80, Local: true, URL: "/http/" + h.service + "/80/", Address: "10.0.0.1", Node: "lb1", Server: "be/" + h.name,
 		State: h.state, Weight: &weight, TotalWeight: &total, Interval: simEvery.Seconds(), Silent: h.isSilent, Last: age(h.last), SameAnswers: h.same,
 	}
 	row.RequestAge = row.Last.Age
@@ -212,7 +250,7 @@ func (h *simHost) balancers() balancer.Report {
 		row.Previous = &previous
 	}
 	r.Balancers = []balancer.ServerView{row}
-	r.Services = []balancer.LastRequest{{Service: "web", Age: row.RequestAge}}
+	r.Services = []balancer.LastRequest{{Service: h.service, Age: row.RequestAge}}
 	return r
 }
 
@@ -239,6 +277,11 @@ func (h *simHost) Write(e spool.Entry) error {
 	if e.Created.IsZero() {
 		e.Created = time.Now()
 	}
+	if e.State.TakesOut() && !h.isAway {
+		h.isAway = true
+		h.event(eventDown)
+	}
+	h.event(eventWrite)
 	h.overrides[e.Key] = e
 	h.farm.order = append(h.farm.order, h.name)
 	h.farm.count()
