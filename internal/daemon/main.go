@@ -49,6 +49,8 @@ func Main(args []string, env Env) int {
 		return 0
 	case o.checkConfig:
 		err = checkConfig(o, env.Stdout)
+	case o.checkReload:
+		err = checkReload(o, env.Stderr)
 	default:
 		err = serve(o, env.Version, sig)
 	}
@@ -70,9 +72,16 @@ func Main(args []string, env Env) int {
 // printError prints a message to the operator. It may quote the command line or a file, so control characters are
 // removed. In the journal each line has the priority of an error.
 func printError(stderr io.Writer, format string, args ...any) {
-	text := textfmt.Lines(fmt.Sprintf(format, args...))
+	printAt(slog.LevelError, stderr, fmt.Sprintf(format, args...))
+}
+
+// printWarning is printError with the priority of a warning.
+func printWarning(stderr io.Writer, text string) { printAt(slog.LevelWarn, stderr, text) }
+
+func printAt(level slog.Level, stderr io.Writer, text string) {
+	text = textfmt.Lines(text)
 	if isJournal(stderr) {
-		priority := journalPriority(slog.LevelError)
+		priority := journalPriority(level)
 		text = priority + strings.ReplaceAll(text, "\n", "\n"+priority)
 	}
 	_, _ = fmt.Fprintln(stderr, text)

@@ -37,6 +37,7 @@ type options struct {
 	verbose            bool
 	agentOnly          bool
 	checkConfig        bool
+	checkReload        bool
 	ignored            []string // positional arguments; the original ignored them too
 }
 
@@ -71,6 +72,7 @@ func parseOptions(args []string, env Env) (*options, error) {
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
 	f.BoolVarP(&o.agentOnly, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
 	f.BoolVar(&o.checkConfig, "check-config", false, "print what is wrong with the configuration file and exit, with 2\nif anything is, also for an unknown key")
+	f.BoolVar(&o.checkReload, "check-reload", false, "print what would make a reload fail and exit, with 2 if anything\nwould, but not for an unknown key; systemctl reload does this first")
 	showHelp := f.BoolP("help", "h", false, "print this help")
 	showVersion := f.Bool("version", false, "print the version")
 

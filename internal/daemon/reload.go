@@ -39,6 +39,33 @@ func checkConfig(o *options, stdout io.Writer) error {
 	return err
 }
 
+// checkReload is --check-reload. It returns an error if a reload would fail because of the file, its log_path or its
+// rlimit_nofile, and prints warnings, with which a reload succeeds. It cannot know whether the ports of services are in
+// use: the running daemon has some of them.
+//
+// The process must exit afterwards, because checkReload changes its limit of open files.
+func checkReload(o *options, stderr io.Writer) error {
+	if o.configFile == "" {
+		return nil // a reload only reopens the log
+	}
+	c, warnings, err := config.Load(o.configFile)
+	if err != nil {
+		return joinConfigErrors(warnings, err)
+	}
+	for _, w := range warnings {
+		printWarning(stderr, w.String())
+	}
+	file, err := openLog(c.LogPath)
+	if err != nil {
+		return &configError{fmt.Errorf("%s: %w", o.configFile, err)}
+	}
+	file.close()
+	if err := setNoFile(c.RlimitNoFile); err != nil {
+		return &configError{fmt.Errorf("%s: %w", o.configFile, err)}
+	}
+	return nil
+}
+
 // joinConfigErrors returns one error with a line for each warning and error about a configuration file.
 func joinConfigErrors(warnings []config.Warning, err error) error {
 	var lines []string

@@ -158,7 +158,8 @@ hacheck \-\-check\-config \-\-config\-file /etc/hacheck.yaml
 .PP
 says what is wrong and starts nothing.
 .B systemctl reload hacheck
-(SIGHUP) has the file read again; a wrong file changes nothing and is logged.
+has the file read again.
+It fails for a wrong file, the journal says why, and the old configuration stays in force.
 .SH KEYS
 `)
 	for _, k := range config.Keys() {

@@ -13,7 +13,8 @@ func configFile() string {
 	var b strings.Builder
 	b.WriteString(`# The configuration of hacheck; hacheck.yaml(5) has the rest. What is behind a # is the default.
 # After a change:
-#	hacheck --check-config -c /etc/hacheck.yaml && systemctl reload hacheck
+#	systemctl reload hacheck
+# It fails for a wrong file, the journal says why, and the old configuration stays in force.
 `)
 	for _, k := range config.Keys() {
 		given := k.Default

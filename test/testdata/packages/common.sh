@@ -51,6 +51,14 @@ installed() {
 	logrotate --debug /etc/logrotate.d/hacheck >/tmp/logrotate 2>&1 || fail "$(cat /tmp/logrotate)"
 }
 
+# spool_kept OWNER:GROUP:MODE: an upgrade and a boot leave what the administrator has set. Afterwards it is the default again.
+spool_kept() {
+	if command -v systemd-tmpfiles >/dev/null; then systemd-tmpfiles --create --boot >/dev/null 2>&1 || true; fi
+	is "$1" stat -c %U:%G:%a /var/spool/hacheck
+	chown hacheck:hacheck /var/spool/hacheck
+	chmod 00750 /var/spool/hacheck # five digits also clear the setgid bit
+}
+
 # works: operators change what the daemon, who is another user, answers; and the daemon removes what has expired.
 works() {
 	start_daemon

@@ -10,7 +10,7 @@ rm -rf /var/spool/hacheck
 for systemd in with without; do
 	if [ $systemd = without ]; then
 		userdel hacheck
-		mv /usr/bin/systemd-sysusers /usr/bin/systemd-tmpfiles /tmp/
+		mv /usr/bin/systemd-sysusers /tmp/
 	fi
 	quiet dpkg --install v1.deb
 	is "" dpkg --verify hacheck
@@ -25,7 +25,10 @@ for systemd in with without; do
 	echo 'cache_time: 7' >>/etc/hacheck.yaml
 	DPKG_MAINTSCRIPT_PACKAGE=hacheck deb-systemd-helper disable hacheck.service >/dev/null
 	hadown web -r 'kernel upgrade'
+	chown root:games /var/spool/hacheck
+	chmod 2770 /var/spool/hacheck
 	quiet dpkg --install v2.deb
+	spool_kept root:games:2770
 	installed v1.0.1
 	is 'cache_time: 7' tail -n 1 /etc/hacheck.yaml
 	must_be_gone /etc/systemd/system/multi-user.target.wants/hacheck.service

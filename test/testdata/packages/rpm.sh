@@ -12,7 +12,10 @@ installed v1.0.0
 works
 echo 'cache_time: 7' >>/etc/hacheck.yaml
 hadown web -r 'kernel upgrade'
+chown root:games /var/spool/hacheck
+chmod 2770 /var/spool/hacheck
 rpm --upgrade v2.rpm
+spool_kept root:games:2770
 installed v1.0.1
 is 'cache_time: 7' tail -n 1 /etc/hacheck.yaml
 is "$(printf 'DOWN\tinf\tweb\tkernel upgrade')" hashowdowned

@@ -69,14 +69,27 @@ for socket in with without; do
 	cp /etc/hacheck.yaml /run/right.yaml
 	echo 'cache_time: x' >>/etc/hacheck.yaml
 	pid=$(property MainPID)
-	systemctl reload hacheck.service
-	soon grep -q 'the configuration was not reloaded' /out/log
+	: >/out/log
+	if systemctl reload hacheck.service 2>/dev/null; then fail "a reload of a wrong configuration succeeds"; fi
+	grep -q '^/etc/hacheck.yaml:2: cache_time: expected a number' /out/log || fail "a failed reload does not say why"
 	answers || fail "it does not answer after a reload of a wrong configuration"
 	[ "$(property MainPID)" = "$pid" ] || fail "a reload of a wrong configuration ended it"
 	if systemctl restart hacheck.service 2>/dev/null; then fail "it starts with a wrong configuration"; fi
 	soon state failed
 	[ "$(property ExecMainStatus)" = 2 ] || fail "a wrong configuration ends it with $(property ExecMainStatus)"
 	cp /run/right.yaml /etc/hacheck.yaml
+	stop
+	# With an unknown key it starts, and so it also reloads, and says so.
+	start
+	echo 'cache_tme: 5' >>/etc/hacheck.yaml
+	systemctl reload hacheck.service || fail "a reload fails for an unknown key"
+	grep -q '^/etc/hacheck.yaml:2: cache_tme: unknown key' /out/log || fail "a reload does not warn about an unknown key"
+	echo 'log_path: /etc/hacheck.yaml/log' >/etc/hacheck.yaml
+	if systemctl reload hacheck.service 2>/dev/null; then fail "a reload succeeds with a log that cannot be opened"; fi
+	grep -q '^/etc/hacheck.yaml: open log_path: ' /out/log || fail "a failed reload does not name the log"
+	cp /run/right.yaml /etc/hacheck.yaml
+	systemctl reload hacheck.service || fail "a reload of a right configuration fails"
+	soon grep -q 'msg="reloaded the configuration"' /out/log
 	stop
 	echo "$SECONDS ok: wrong configuration, $socket the socket"
 	# As "systemctl mask" does.
@@ -89,6 +102,19 @@ stop
 rm /etc/systemd/system/hacheck.socket
 systemctl daemon-reload
 echo "$SECONDS ok: masked socket"
+
+# A missing spool directory is created. Owner and mode of an existing one stay.
+spool() { stat -c '%a %U:%G' /var/spool/hacheck; }
+rm -r /var/spool/hacheck
+start
+[ "$(spool)" = '750 hacheck:hacheck' ] || fail "a missing spool directory becomes $(spool)"
+chown hacheck:games /var/spool/hacheck
+chmod 2770 /var/spool/hacheck
+systemctl restart hacheck.service
+soon answers
+[ "$(spool)" = '2770 hacheck:games' ] || fail "a restart makes the spool directory $(spool)"
+stop
+echo "$SECONDS ok: spool directory"
 
 # systemd makes the control socket, and it ends with the daemon: no command starts a daemon that was stopped.
 control=/run/hacheck/control.sock
