@@ -1,8 +1,8 @@
 # `make` lists the targets. To build and run you need only Go and git.
 # `make test` installs the servers that the tests need (see test/install.sh).
 
-# All commands have this version. Without git or without a tag it is "dev".
-VERSION ?= $(shell git describe --tags --dirty 2>/dev/null || echo dev)
+# All commands and packages have this version.
+VERSION ?= $(shell packaging/version.sh)
 
 # The linker writes the version into the binaries. Go's own version stamping fails if another user owns the checkout, as on
 # many build machines.
@@ -22,7 +22,7 @@ TOOL     := go tool -modfile=tools/go.mod
 build run demo demo-fleet bench: export CGO_ENABLED := 0
 
 # All files in a package have the time of the commit, so the same commit gives the same bytes.
-package: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+package: export SOURCE_DATE_EPOCH ?= $(shell git -c safe.directory='*' log -1 --format=%ct 2>/dev/null || echo 0)
 package: export ARCHES  ?= amd64 arm64
 package: export FORMATS ?= deb rpm root
 

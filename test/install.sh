@@ -48,6 +48,7 @@ groff-base          groff
 fish                fish
 zsh                 zsh
 logrotate           logrotate
+lintian             lintian
 '
 
 # HAPROXY is the path of another HAProxy for the tests. It must exist.

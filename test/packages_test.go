@@ -56,7 +56,98 @@ func TestPackages(t *testing.T) {
 				installUpgradeRemove(t, format.name, filepath.Join(first, fmt.Sprintf(format.file, "1.0.0")), filepath.Join(second, fmt.Sprintf(format.file, "1.0.1")))
 			})
 		}
+		t.Run("systemd", func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for from, to := range map[string]string{filepath.Join(first, "hacheck_1.0.0-1_amd64.deb"): "v1.deb", filepath.Join(second, "hacheck_1.0.1-1_amd64.deb"): "v2.deb"} {
+				if err := os.WriteFile(filepath.Join(dir, to), []byte(readFile(t, from)), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			runSystemd(t, "packages.sh", dir, "")
+		})
 	})
+}
+
+// TestVersion: the version comes from git.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := filepath.Join(dir, "packaging/version.sh")
+	if err := os.MkdirAll(filepath.Dir(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(script, []byte(readFile(t, "../packaging/version.sh")), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	git := func(args ...string) {
+		t.Helper()
+		mustOutput(t, "git", append([]string{"-C", dir, "-c", "user.name=test", "-c", "user.email=test@localhost"}, args...)...)
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+		want string
+	}{
+		{"no repository", func() {}, `dev`},
+		{"no tag", func() {
+			git("init", "--quiet")
+			git("add", ".")
+			git("commit", "--quiet", "-m", "one")
+		}, `v0\.0\.0-20\d{12}-[0-9a-f]{12}`},
+		{"another tag", func() { git("tag", "other") }, `v0\.0\.0-20\d{12}-[0-9a-f]{12}`},
+		{"changed", func() {
+			if err := os.WriteFile(script, []byte(readFile(t, script)+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, `v0\.0\.0-20\d{12}-[0-9a-f]{12}-dirty`},
+		{"tag", func() {
+			git("commit", "--quiet", "-a", "-m", "two")
+			git("tag", "v1.2.3")
+		}, `v1\.2\.3`},
+		{"after a tag", func() { git("commit", "--quiet", "--allow-empty", "-m", "three") }, `v1\.2\.3-1-g[0-9a-f]+`},
+	} {
+		step.do()
+		cmd := exec.CommandContext(t.Context(), script)
+		cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
+		out, err := cmd.Output()
+		if got := strings.TrimSpace(string(out)); err != nil || !regexp.MustCompile(`^(`+step.want+`)$`).MatchString(got) {
+			t.Errorf("%s: the version is %q, %v; want %s", step.name, got, err, step.want)
+		}
+	}
+	if text := readFile(t, "../Makefile"); !strings.Contains(text, "\nVERSION ?= $(shell packaging/version.sh)\n") {
+		t.Error("make does not use the version of git")
+	}
+}
+
+// documentsExist: the package has each document that a text of the package names.
+func documentsExist(t *testing.T, deb string) {
+	t.Helper()
+	dir := t.TempDir()
+	mustOutput(t, "dpkg-deb", "--extract", deb, dir)
+	named := 0
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || strings.Contains(path, "/usr/bin/") || strings.HasSuffix(path, "changelog.gz") {
+			return err
+		}
+		text := readFile(t, path)
+		if strings.HasSuffix(path, ".gz") {
+			text = mustOutput(t, "zcat", path)
+		}
+		for _, name := range regexp.MustCompile(`\bdocs/[a-z0-9-]+\.md`).FindAllString(text, -1) {
+			named++
+			if _, err := os.Stat(filepath.Join(dir, "usr/share/doc/hacheck", name)); err != nil {
+				t.Errorf("%s names %s, which is not in the package", strings.TrimPrefix(path, dir), name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if named < 5 {
+		t.Errorf("only %d names of documents were found", named)
+	}
 }
 
 // packagesReproducible: the packages are the same bytes with another directory, date, time zone and umask.
@@ -170,7 +261,6 @@ func packageContents(t *testing.T, dist string) {
 		"/usr/bin/hastatus":     "-rwxr-xr-x root/root",
 		"/usr/bin/halist":       "l--------- root/root -> hastatus",
 		"/usr/bin/hashowdowned": "l--------- root/root -> hastatus",
-		"/etc/hacheck.yaml":     "-rw-r----- root/root",
 
 		"/usr/share/bash-completion/completions/hacheck": "-rw-r--r-- root/root",
 	}
@@ -194,8 +284,8 @@ func packageContents(t *testing.T, dist string) {
 		has  map[string]string
 		also []string
 	}{
-		{"deb", debFiles(t, deb), []string{"/usr/share/doc/hacheck/copyright", "/usr/share/doc/hacheck/changelog.gz", "/usr/share/doc/hacheck/changelog.Debian.gz", "/usr/share/zsh/vendor-completions/_hacheck"}},
-		{"rpm", rpmFiles(t, rpm), []string{"/usr/share/licenses/hacheck/LICENSE", "/usr/share/zsh/site-functions/_hacheck"}},
+		{"deb", debFiles(t, deb), []string{"/usr/share/hacheck/hacheck.yaml", "/usr/share/doc/hacheck/copyright", "/usr/share/doc/hacheck/changelog.gz", "/usr/share/doc/hacheck/changelog.Debian.gz", "/usr/share/zsh/vendor-completions/_hacheck"}},
+		{"rpm", rpmFiles(t, rpm), []string{"/etc/hacheck.yaml", "/usr/share/licenses/hacheck/LICENSE", "/usr/share/zsh/site-functions/_hacheck"}},
 	} {
 		for path, mode := range want {
 			// The mode of a link depends on the package format.
@@ -234,17 +324,20 @@ func packageContents(t *testing.T, dist string) {
 			t.Errorf("%s of the deb is %q, want %q", field, got, want)
 		}
 	}
-	if got, want := mustOutput(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
+	if got, want := mustOutput(t, "dpkg-deb", "--info", deb, "conffiles"), "/etc/default/hacheck\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the conffiles of the deb are %q, want %q", got, want)
 	}
 	if got, want := mustOutput(t, "rpm", "--query", "--package", "--configfiles", rpm), "/etc/default/hacheck\n/etc/hacheck.yaml\n/etc/logrotate.d/hacheck\n"; got != want {
 		t.Errorf("the configuration files of the rpm are %q, want %q", got, want)
 	}
+	documentsExist(t, deb)
+	// debian-revision and so on are tags of information. An error would be one for every user of the package.
+	mustOutput(t, "lintian", "--allow-root", "--fail-on", "error", deb)
 	// The packages contain nothing of the build machine.
 	if got := mustOutput(t, "rpm", "--query", "--package", "--queryformat", "%{BUILDHOST} %{BUILDTIME}", rpm); got != "localhost 1700000000" {
 		t.Errorf("the rpm was built on and at %s", got)
 	}
-	for _, name := range []string{"control", "postinst", "prerm", "postrm"} {
+	for _, name := range []string{"control", "preinst", "postinst", "prerm", "postrm"} {
 		if text := mustOutput(t, "dpkg-deb", "--info", deb, name); strings.Contains(text, "/work") || strings.Contains(text, "${") && name == "control" {
 			t.Errorf("%s has paths or variables of the build:\n%s", name, text)
 		} else if name != "control" {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -34,20 +33,5 @@ func TestSystemd(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	paths := make([]string, 0, 3)
-	for _, path := range []string{"testdata/systemd/boot.sh", "testdata/systemd/life.sh", "../packaging/systemd"} {
-		path, err := filepath.Abs(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		paths = append(paths, path)
-	}
-	cmd := exec.CommandContext(t.Context(), findTool(t, "unshare"), "--mount", "bash", paths[0], dir, paths[1], paths[2], binary)
-	cmd.SysProcAttr = killWithParent()
-	said, err := cmd.CombinedOutput() // systemd ends in its own way when it powers off
-	out, readErr := os.ReadFile(filepath.Join(dir, "out/out"))
-	if readErr != nil || !strings.HasSuffix(string(out), "DONE\n") {
-		log, _ := os.ReadFile(filepath.Join(dir, "out/log")) // there may be none
-		t.Fatalf("systemd of its own (needs root and cgroup2): %v\n%s\n%s\n%.20000s", err, said, out, log)
-	}
+	runSystemd(t, "life.sh", "../packaging/systemd", binary)
 }

@@ -12,6 +12,7 @@ import (
 func configFile() string {
 	var b strings.Builder
 	b.WriteString(`# The configuration of hacheck; hacheck.yaml(5) has the rest. What is behind a # is the default.
+# The documents that this file names (docs/...) are in /usr/share/doc/hacheck.
 # After a change:
 #	systemctl reload hacheck
 # It fails for a wrong file, the journal says why, and the old configuration stays in force.

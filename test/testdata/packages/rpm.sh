@@ -7,6 +7,17 @@ if dpkg -s hacheck >/dev/null 2>&1; then dpkg --purge hacheck >/dev/null; fi
 if getent passwd hacheck >/dev/null; then userdel hacheck; fi
 rm -rf /var/spool/hacheck
 
+# The file of the Python hacheck stays, and the daemon can read it.
+printf 'cache_time: 7\nmysql_password: hunter2\n' >/etc/hacheck.yaml
+chmod 0600 /etc/hacheck.yaml
+rpm --install v1.rpm
+grep -q 'is now root:hacheck 640, so that the daemon can read it (before: root:root 600)' /tmp/out || fail "it does not say that the configuration was taken over: $(cat /tmp/out)"
+is 'mysql_password: hunter2' tail -n 1 /etc/hacheck.yaml
+installed v1.0.0
+rpm --erase hacheck
+rm -f /etc/hacheck.yaml*
+userdel hacheck
+
 rpm --install v1.rpm
 installed v1.0.0
 works
