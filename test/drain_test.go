@@ -27,6 +27,7 @@ func TestDrain(t *testing.T) {
 		{"FloodOfBalancers", testFloodOfBalancers},
 		{"BalancerDies", func(t *testing.T) { testBalancerDies(t, both) }},
 		{"Sessions", func(t *testing.T) { testSessions(t, both) }},
+		{"Connections", func(t *testing.T) { testConnections(t, both) }},
 		{"AgentStateOutlivesDaemon", testAgentStateOutlivesDaemon},
 		{"Cookie", func(t *testing.T) { testCookie(t, both) }},
 		{"Safe", func(t *testing.T) { testSafe(t, both) }},
@@ -80,6 +81,24 @@ func testSessions(t *testing.T, both []*host) {
 	f.expectExit(p, 0, f.service+": out with 4 balancers")
 	if late := time.Since(released); late > 2*inter {
 		t.Errorf("it returned %v after the last session had ended, more than two intervals of %v:\n%s", late, inter, p.out.String())
+	}
+}
+
+// testConnections: no balancer reports a connection that the old process of a reloaded HAProxy holds. hadown --wait shows
+// it, and with --connections waits for it.
+func testConnections(t *testing.T, both []*host) {
+	f := newFarm(t, both, farmOptions{})
+	old := dialBalancer(t, fmt.Sprintf("127.0.0.1:%d", f.port))
+	old.get("/")
+	held := fmt.Sprintf("1 connection to port %d from 127.0.0.1", f.port)
+	f.expectExit(f.startHadown("--wait"), 0, f.service+": out with 4 balancers after ", "; "+held)
+	p := f.startHadown("--wait", "--connections")
+	p.waitForOutput(t, f.service+": "+held)
+	f.expectWaiting(p, "a connection is")
+	old.conn.Close()
+	f.expectExit(p, 0, f.service+": out with 4 balancers after ")
+	if out := p.out.String(); strings.Contains(out, "; 1 connection") {
+		t.Errorf("the last line has a connection that was closed:\n%s", out)
 	}
 }
 

@@ -22,6 +22,7 @@ type farm struct {
 	balancers []*haproxy
 	httpAddrs []string // addresses of the balancers' HTTP proxies
 	tcpAddrs  []string // and of the TCP proxies
+	port      int      // of the services
 }
 
 // farmOptions changes a farm. The zero value has send-state, disable-on-404 and a check every 200 ms.
@@ -40,6 +41,7 @@ func newFarm(t testing.TB, both []*host, l farmOptions) *farm {
 	t.Helper()
 	f := &farm{t: t, service: strings.ToLower(t.Name()[strings.LastIndexByte(t.Name(), '/')+1:])}
 	port := freePort(t)
+	f.port = port
 	for i, h := range both {
 		f.hosts = append(f.hosts, h.forTest(t))
 		f.services = append(f.services, startBlockingService(t, h.ip, port, fmt.Sprintf("web%d", i+1)))

@@ -33,6 +33,7 @@ func optionsHelp(a action) string {
 		"reason expiration for drain maint safe fall wait-turn replace yes": {actDown},
 		"force-up":                   {actUp},
 		"wait timeout allow-unknown": {actDown, actUp},
+		"connections":                {actDown},
 		"service-port service-host":  {actDown, actUp, actStatus},
 		"group host fleet":           {actDown, actUp, actStatus},
 		"control-socket":             {actDown, actUp, actStatus, actDowned},

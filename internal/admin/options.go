@@ -34,6 +34,7 @@ type options struct {
 	wait         time.Duration // for the balancers; 0 without --wait
 	fall         int           // answers after which a balancer that sends no state has the service out
 	allowUnknown bool          // --wait succeeds for a service that no balancer asks about
+	connections  bool          // --wait also waits for the connections that the kernel knows
 	fleet        fleetOptions
 
 	hasReason, hasExpiration, hasDuration, hasFall, hasDaemon bool
@@ -74,6 +75,7 @@ func flagSet(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until the next\nhaup")
 	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken the service\nout, or has it back up, or after DURATION\n(default 5m)")
 	fs.Lookup("wait").NoOptDefVal = noDuration
+	fs.BoolVar(&o.connections, "connections", false, "with --wait, wait also for the connections to the service's\nports on this host that the kernel knows")
 	fs.BoolVar(&o.allowUnknown, "allow-unknown", false, "with --wait, succeed also if no balancer asks about the\nservice, as on a new host")
 	fs.BoolVar(&o.safe, "safe", false, "change nothing unless every balancer that asks has another\nserver left")
 	o.fall = defaultFall

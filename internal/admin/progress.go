@@ -32,6 +32,9 @@ type progress struct {
 	daemonTrouble string // why the daemon cannot be asked now; "" if it can
 	restarts      int    // of the daemon that are printed
 	isIncomplete  bool   // a client without a row is printed
+
+	connections   string        // the text about connections that is printed
+	connectionsAt time.Duration // when
 }
 
 // printedView is what was last printed of a view.
@@ -103,12 +106,31 @@ func (p *progress) update() {
 	}
 	if !p.screen.Live() {
 		p.printChanges()
+		p.printConnections()
 		if p.elapsed() >= p.nextReminder {
 			p.nextReminder += reminderInterval
 			p.note(fmt.Sprintf("still waiting after %s%s", textfmt.Duration(p.elapsed()), p.tracker.PendingText()))
 		}
 	}
 	p.draw()
+}
+
+// printConnections prints the connections that the command still waits for, when they have changed.
+func (p *progress) printConnections() {
+	text := ""
+	for _, t := range p.tracker.Targets() {
+		if more := p.tracker.ConnectionsText(t); more != "" {
+			text += t.Label + ": " + more + "; "
+		}
+	}
+	now := p.elapsed()
+	if text = strings.TrimSuffix(text, "; "); !p.opt.connections || text == p.connections || p.connections != "" && now-p.connectionsAt < minLineGap {
+		return
+	}
+	p.connections, p.connectionsAt = text, now
+	if text != "" {
+		p.note(text)
+	}
 }
 
 // printChanges prints each view that has changed. If only the number of sessions has changed, it waits for minLineGap.
@@ -167,6 +189,11 @@ func (p *progress) draw() {
 	if p.daemonTrouble != "" {
 		head += "; " + p.daemonTrouble
 	}
+	for _, t := range p.tracker.Targets() {
+		if more := p.tracker.ConnectionsText(t); more != "" && p.goal == wait.Out {
+			rows = append(rows, []string{"  " + textfmt.OneLine(t.Label), more, "", ""})
+		}
+	}
 	lines := append([]string{head}, strings.Split(strings.TrimSuffix(textfmt.Table(rows), "\n"), "\n")...)
 	if room := p.screen.Rows(); len(lines) > room && room > 2 {
 		lines = append(lines[:room-1], fmt.Sprintf("  and %d more", len(lines)-room+1))
@@ -201,6 +228,9 @@ func (p *progress) succeed(targets []target) int {
 		text := fmt.Sprintf("%s: no balancer has asked about it for %s, so there is none to wait for", t.Label, textfmt.Duration(balancer.LearnTime))
 		if n := p.tracker.CountDone(t); n > 0 {
 			text = fmt.Sprintf("%s: %s with %s after %s", t.Label, p.goal, textfmt.Count(n, "balancer"), textfmt.Duration(p.elapsed()-p.written))
+		}
+		if more := p.tracker.ConnectionsText(t); more != "" && p.goal == wait.Out {
+			text += "; " + more
 		}
 		texts = append(texts, text)
 		if !p.opt.json {

@@ -28,9 +28,21 @@ func (s recentService) hasAnswer() bool { return string(s.Last) != "null" }
 // balancers returns the daemon's report about service, for spool.All about all services. Another program may answer on
 // that port, so the numbers may be anything: see balancer.Duration.
 func (d daemonAddr) balancers(service string, timeout time.Duration) (*balancer.Report, error) {
+	return d.report(service, "", timeout)
+}
+
+// connections is balancers with the kernel's connections.
+func (d daemonAddr) connections(service string, timeout time.Duration) (*balancer.Report, error) {
+	return d.report(service, "connections=1", timeout)
+}
+
+func (d daemonAddr) report(service, query string, timeout time.Duration) (*balancer.Report, error) {
 	path := "/balancers"
 	if service != spool.All {
-		path += "?service=" + service // its letters mean nothing in a URL
+		query += "&service=" + service // its letters mean nothing in a URL
+	}
+	if query != "" {
+		path += "?" + query
 	}
 	body, err := d.getWithTimeout(path, timeout)
 	var not *statusError

@@ -85,6 +85,7 @@ func (o *options) validateModes() error {
 		{o.hasFall, "--fall", "hadown", []action{actDown}},
 		{o.forceUp, "--force-up", "haup", []action{actUp}},
 		{o.allowUnknown, "--allow-unknown", "hadown and haup", []action{actDown, actUp}},
+		{o.connections, "--connections", "hadown", []action{actDown}},
 		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
 	} {
 		if option.isSet && !slices.Contains(option.actions, o.action) {
@@ -96,6 +97,8 @@ func (o *options) validateModes() error {
 		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
 	case o.hasFall && o.wait == 0:
 		return errors.New("--fall needs --wait")
+	case o.connections && o.wait == 0:
+		return errors.New("--connections needs --wait")
 	case o.allowUnknown && o.wait == 0:
 		return errors.New("--allow-unknown needs --wait")
 	case o.forceUp && o.hasReason: // otherwise haup ignores -r, as the original does

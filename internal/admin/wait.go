@@ -57,6 +57,9 @@ func (c *command) newWaitRun(o overrides, targets []target) (w *waitRun, stop fu
 		command: c, tracker: wait.NewTracker(waitTargets(targets), goal, c.opt.fall),
 		targets: targets, overrides: o, start: time.Now(),
 	}
+	if c.opt.connections {
+		w.tracker.WaitForConnections()
+	}
 	w.superseded = w.supersededInSpool
 	w.states = func() string { return o.statesText(targets) }
 	w.progress = newProgress(c, w.tracker, goal, w.start)
@@ -167,7 +170,7 @@ func (c *command) poll(targets []target, start time.Time, timeout time.Duration)
 		}
 	}
 	p := pollResult{requested: time.Since(start)}
-	p.report, p.err = c.opt.daemon.balancers(service, timeout)
+	p.report, p.err = c.opt.daemon.connections(service, timeout)
 	p.received = time.Since(start)
 	return p
 }

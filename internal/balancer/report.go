@@ -23,6 +23,30 @@ type Report struct {
 	// Unrecorded lists clients that asked lately and got no row because a table was full, the newest first. As long as
 	// a service has any, the report of its balancers is incomplete.
 	Unrecorded []UnrecordedClient `json:"unrecorded"`
+	// Connections are the established connections to the local ports in Balancers, as the kernel counts them: also those
+	// of the old process of a reloaded HAProxy. Only with the query connections=1.
+	Connections []Connection `json:"connections,omitempty"`
+	// ConnectionsError says why the kernel could not be asked; "" if it was, or was not to be asked.
+	ConnectionsError string `json:"connections_error,omitempty"`
+}
+
+// Connection is how many established connections one peer has to a port of this machine.
+type Connection struct {
+	Local string `json:"local"` // the address of this machine
+	Port  uint16 `json:"port"`
+	Peer  string `json:"peer"` // "" for all peers beyond the first 1,000
+	Count int    `json:"count"`
+}
+
+// LocalPorts returns the ports of the servers of this machine in r, sorted.
+func (r *Report) LocalPorts() (ports []uint16) {
+	for _, row := range r.Balancers {
+		if row.Local && row.Port != 0 {
+			ports = append(ports, row.Port)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // UnrecordedClient is a client without a row.

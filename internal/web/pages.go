@@ -13,6 +13,7 @@ import (
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/cache"
+	"hacheck/internal/sockdiag"
 	"hacheck/internal/spool"
 )
 
@@ -23,6 +24,8 @@ type pages struct {
 	recent    *sharedPage[recentDoc]
 	count     *sharedPage[[]byte]
 	balancers *sharedPage[[]byte]
+	// connections is balancers with what the kernel knows of connections.
+	connections *sharedPage[[]byte]
 	// metrics is plain and, for clients that accept it, compressed. A client can choose nothing else: for each further
 	// format the figures would have to be collected once more.
 	metrics [2]*sharedPage[*capturedAnswer]
@@ -45,7 +48,8 @@ func (s *Server) newPages() pages {
 		count: newSharedPage(s, "/status/count", turn, func() ([]byte, error) {
 			return marshal(map[string]any{"service_access_counts": s.recent.counts()})
 		}),
-		balancers: newSharedPage(s, "/balancers", turn, func() ([]byte, error) { return marshal(s.balancers("")) }),
+		balancers:   newSharedPage(s, "/balancers", turn, func() ([]byte, error) { return marshal(s.balancers("")) }),
+		connections: newSharedPage(s, "/balancers?connections=1", turn, func() ([]byte, error) { return marshal(s.withConnections("")) }),
 	}
 	for i, encoding := range []string{"identity", "gzip"} {
 		p.metrics[i] = newSharedPage(s, "/metrics", turn, func() (*capturedAnswer, error) { return capture(s.metrics, encoding), nil })
@@ -123,12 +127,17 @@ func writeRecent(w http.ResponseWriter, doc *recentDoc, threshold float64) {
 	}
 }
 
-// balancersPage answers /balancers[?service=NAME]: which balancers ask, what they are answered, and how they see the
-// servers.
+// balancersPage answers /balancers[?service=NAME][&connections=1]: which balancers ask, what they are answered, and how
+// they see the servers; with connections=1 also what the kernel knows of connections to the servers of this machine.
 func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
-	v, ok := r.URL.Query()["service"]
+	query := r.URL.Query()
+	report, page := s.balancers, s.pages.balancers
+	if query.Get("connections") == "1" {
+		report, page = s.withConnections, s.pages.connections
+	}
+	v, ok := query["service"]
 	if !ok {
-		servePage(s, w, r, s.pages.balancers, func(body []byte) { writeBody(w, jsonType, body) })
+		servePage(s, w, r, page, func(body []byte) { writeBody(w, jsonType, body) })
 		return
 	}
 	service := v[len(v)-1]
@@ -137,7 +146,11 @@ func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.reportReaders.serve(w, r, func() {
-		body, err := recoverPanics(s, "/balancers", func() ([]byte, error) { return s.report(service) })()
+		body, err := recoverPanics(s, "/balancers", func() ([]byte, error) {
+			s.reportLock.Lock() // one report is made at a time
+			defer s.reportLock.Unlock()
+			return marshal(report(service))
+		})()
 		if err != nil {
 			writeError(w, err)
 			return
@@ -147,11 +160,26 @@ func (s *Server) balancersPage(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// report returns the document at /balancers about one service. One report is made at a time.
-func (s *Server) report(service string) ([]byte, error) {
-	s.reportLock.Lock()
-	defer s.reportLock.Unlock()
-	return marshal(s.balancers(service))
+// withConnections returns the report of balancers with the connections to the servers of this machine that the kernel
+// knows.
+func (s *Server) withConnections(service string) balancer.Report {
+	report := s.balancers(service)
+	ports := report.LocalPorts()
+	if len(ports) == 0 {
+		return report
+	}
+	list, err := sockdiag.Established(ports)
+	if err != nil {
+		report.ConnectionsError = err.Error()
+	}
+	for _, c := range list {
+		peer := ""
+		if c.Peer.IsValid() {
+			peer = c.Peer.String()
+		}
+		report.Connections = append(report.Connections, balancer.Connection{Local: c.Local.String(), Port: c.Port, Peer: peer, Count: c.Count})
+	}
+	return report
 }
 
 // balancers returns the report about one service, or about all if it is "".

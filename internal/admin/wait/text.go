@@ -171,6 +171,13 @@ func (t *Tracker) PendingText() string {
 	if n := len(list) - maxPending; n > 0 {
 		list = append(list[:maxPending], fmt.Sprintf("and %d more", n))
 	}
+	if t.wantsNoConnections {
+		for _, target := range t.targets {
+			if text := t.ConnectionsText(target); text != "" {
+				list = append(list, target.Label+": "+text)
+			}
+		}
+	}
 	if text := t.Unrecorded(); text != "" {
 		list = append(list, text)
 	}

@@ -75,6 +75,8 @@ type Tracker struct {
 	restarts      int           // of the daemon, since the first report
 	isLearned     bool          // the daemon has listened for LearnTime
 	hasOverflow   bool          // there are more than maxViews views
+
+	wantsNoConnections bool // see WaitForConnections
 }
 
 // NewTracker returns a Tracker without a report. A balancer that sends no state has a server out after fall answers
@@ -187,11 +189,17 @@ func (t *Tracker) Decide() Status {
 			return Waiting
 		}
 	}
+	if end == Done && t.hasConnections() {
+		return Waiting
+	}
 	if !t.isLearned || end == Done && (t.hasOverflow || len(unrecorded(t.targets, t.report)) > 0) {
 		return Waiting
 	}
 	return end
 }
+
+// Targets returns what the command changes.
+func (t *Tracker) Targets() []Target { return t.targets }
 
 // HasReport reports whether Observe was called.
 func (t *Tracker) HasReport() bool { return t.report != nil }
