@@ -317,6 +317,10 @@ host      all all       127.0.0.1/32 scram-sha-256
 	denied := func(user string) string {
 		return fmt.Sprintf("PostgreSQL error 28P01: password authentication failed for user %q", user)
 	}
+	right := []any{"username", "modern", "password", "s3cret", "database", "shop"}
+	checktest.RunQuiet(t, s.Addr(), s.Log, 20, func(host string, port uint16) check.Result {
+		return buildAt(t, check.Defaults{}, "postgres", host, port, right...).Check(t.Context(), check.Target{})
+	})
 	tryLogins(t, check.Defaults{}, "postgres", s, map[string]loginCase{
 		"scram":               {[]any{"username", "modern", "password", "s3cret", "database", "shop"}, 200, 0, in},
 		"normalized":          {[]any{"username", "accents", "password", "pa\u0308sswo\u0308rdIX", "database", "shop"}, 200, 0, in},
@@ -337,7 +341,6 @@ host      all all       127.0.0.1/32 scram-sha-256
 		"user's own database": {[]any{"username", "modern", "password", "s3cret"}, 500, failed, `PostgreSQL error 3D000: database "modern" does not exist`},
 		"rejected":            {[]any{"username", "stranger", "password", "s3cret", "database", "shop"}, 500, failed, "PostgreSQL error 28000: pg_hba.conf rejects connection"},
 	})
-	right := []any{"username", "modern", "password", "s3cret", "database", "shop"}
 	verify := check.Defaults{Options: check.Options{TLSVerify: true, TLSRoots: a.pool()}}
 	if r := buildAt(t, verify, "postgres", servertest.Host, s.Port, right...).Check(t.Context(), check.Target{}); r.Code != 200 {
 		t.Errorf("verified: %d %s", r.Code, r.Body)

@@ -186,7 +186,7 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 		options["use_tls"] = tls
 		return options
 	}
-	return map[string]checktest.Row{
+	rows := map[string]checktest.Row{
 		"tcp":            {Check: configuredAt(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
 		"redis":          row("redis", login, healthyRedis),
 		"sentinel":       row("sentinel", login, healthyRedis),
@@ -201,6 +201,24 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 		"mongodb":        row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
 		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
 	}
+	for name, claim := range claims {
+		row := rows[name]
+		row.Claim = []byte(claim)
+		rows[name] = row
+	}
+	return rows
+}
+
+// claims are the answers of checktest.Row.Claim of the types whose messages begin with their length. A server of
+// PostgreSQL first answers the request for TLS.
+var claims = map[string]string{
+	"mysql":         "\xff\xff\xff\x00\x0a", // with the first byte of the greeting
+	"mongodb":       "\x00\x00\x00\x01",
+	"postgres":      "NR\x01\x00\x00\x00",
+	"amqp":          "\x01\x00\x00\x01\x00\x00\x00",
+	"amqp over TLS": "\x01\x00\x00\x01\x00\x00\x00",
+	"redis":         "$16777216\r\n",
+	"sentinel":      "$16777216\r\n",
 }
 
 func TestConfiguredSuite(t *testing.T) {

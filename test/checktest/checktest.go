@@ -36,6 +36,9 @@ type Row struct {
 	ConnectOnly bool
 	// Secrets are texts that no result may contain, even if the server repeats what it gets.
 	Secrets []string
+	// Claim is what a server sends from its first byte on, up to the header of a message that claims 16 MB, or the most
+	// that the protocol can claim. nil: no message of the protocol begins with its length.
+	Claim []byte
 }
 
 // longTimeout is the timeout of a check where the timeout must not be what ends it.
@@ -152,25 +155,14 @@ func (row Row) testWrongAnswers(t *testing.T) {
 	}
 	row.eachLayer(t, "1 MB without a newline", func(t *testing.T, serve server) {
 		long := bytes.Repeat([]byte("a"), 1<<20)
-		s := serve(t, func(conn net.Conn) { _, _ = conn.Write(long) })
-		var before, after runtime.MemStats
-		here := goleak.IgnoreCurrent()
-		runtime.ReadMemStats(&before)
-		r := row.runBeside(t.Context(), t, s.Host, s.Port)
-		runtime.ReadMemStats(&after)
-		checkLeaks(t, here) // only now, because goleak allocates memory
-		row.wantPrompt(t, r)
-		row.wantOr(t, r, check.ReasonProtocol)
-		allowed := uint64(768 << 10)
-		if row.Wrap != nil {
-			// The server's side of TLS counts as well: it allocates a buffer for each of the 64 records, when the
-			// race detector empties its pool.
-			allowed += 64 * 20 << 10
-		}
-		if took := after.TotalAlloc - before.TotalAlloc; took > allowed {
-			t.Errorf("took %d bytes of memory to read a line that is no answer", took)
-		}
+		row.wantBounded(t, serve(t, func(conn net.Conn) { _, _ = conn.Write(long) }))
 	})
+	if row.Claim != nil {
+		// The server sends nothing after the header and does not close: the check must not wait for the message.
+		t.Run("a length of 16 MB claimed", func(t *testing.T) {
+			row.wantBounded(t, row.serve(t, func(conn net.Conn) { _, _ = conn.Write(row.Claim) }))
+		})
+	}
 	if row.ConnectOnly {
 		return
 	}
@@ -183,6 +175,28 @@ func (row Row) testWrongAnswers(t *testing.T) {
 			t.Errorf("an echo is healthy: %s", show(r))
 		}
 	})
+}
+
+// wantBounded wants a check of s to fail at once and to allocate little memory.
+func (row Row) wantBounded(t *testing.T, s *Server) {
+	t.Helper()
+	var before, after runtime.MemStats
+	here := goleak.IgnoreCurrent()
+	runtime.ReadMemStats(&before)
+	r := row.runBeside(t.Context(), t, s.Host, s.Port)
+	runtime.ReadMemStats(&after)
+	checkLeaks(t, here) // only now, because goleak allocates memory
+	row.wantPrompt(t, r)
+	row.wantOr(t, r, check.ReasonProtocol)
+	allowed := uint64(768 << 10)
+	if row.Wrap != nil {
+		// The server's side of TLS counts as well: it allocates a buffer for each of the 64 records, when the
+		// race detector empties its pool.
+		allowed += 64 * 20 << 10
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > allowed {
+		t.Errorf("took %d bytes of memory to read what is no answer", took)
+	}
 }
 
 func (row Row) testSlowAnswers(t *testing.T) {
