@@ -26,6 +26,7 @@ redis-sentinel      redis-sentinel
 mariadb-server      mariadbd
 exim4-daemon-light  exim4
 postgresql          pg_ctlcluster
+pgbouncer           pgbouncer
 memcached           memcached
 rabbitmq-server     rabbitmq-server
 etcd-server         etcd

@@ -37,6 +37,7 @@ type wantedRole struct {
 	lag      time.Duration // 0: any
 	lagBytes int64         // 0: any
 	alone    time.Duration
+	aloneSet bool // alone is given
 	donorOK  bool
 	writable bool
 }
@@ -119,6 +120,7 @@ func (w *wantedRole) set(param, value string) (ok bool) {
 		}
 	case "alone":
 		w.alone, ok = parseRoleTime(value)
+		w.aloneSet = true
 	case "donor":
 		w.donorOK = value == "ok" || value == "true"
 		ok = w.donorOK

@@ -1,0 +1,69 @@
+package test
+
+import (
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"hacheck/test/servertest"
+)
+
+// TestRecipeDatabases: HAProxy sends writes to the primary, also after a promotion, and reads to servers that keep up.
+func TestRecipeDatabases(t *testing.T) {
+	t.Parallel()
+	all := recipes(t)
+	sql := all["databases' user"].text
+	primary := servertest.Postgres(t, sql, `
+local all all trust
+host replication admin 127.0.0.1/32 trust
+host all admin 127.0.0.1/32 trust
+host all all 127.0.0.1/32 scram-sha-256
+`, nil)
+	replica := servertest.PostgresReplica(t, primary, primary.Port)
+	one := startHosts(t, 1, strings.Replace(all["databases' hacheck"].text, "cache_time: 1", "cache_time: 0", 1))[0]
+	front := freePort(t)
+	text := strings.NewReplacer(
+		"10.0.0.5:5432", primary.Addr(), "10.0.0.6:5432", replica.Addr(), "3333", strconv.Itoa(one.port), "inter 2s", "inter 200ms",
+		"lag=10s", "lag=1s",
+	).Replace(all["databases"].text)
+	lb := startHAProxy(t, fmt.Sprintf(`
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 90s
+    timeout server 90s
+frontend front
+    bind 127.0.0.1:%d
+    default_backend db-write
+%s`, front, text))
+	lb.waitForStates(map[string]string{"db-write/db1": "UP", "db-write/db2": "DOWN", "db-read/db1": "UP", "db-read/db2": "UP"})
+	wantPort(t, front, primary.Port)
+
+	primary.Psql(t, "CREATE TABLE log (at timestamptz)")
+	replica.Psql(t, "SELECT pg_wal_replay_pause()")
+	primary.Psql(t, "INSERT INTO log VALUES (now())")
+	lb.waitForStates(map[string]string{"db-read/db1": "UP", "db-read/db2": "DOWN"})
+	replica.Psql(t, "SELECT pg_wal_replay_resume()")
+	lb.waitForStates(map[string]string{"db-read/db1": "UP", "db-read/db2": "UP"})
+
+	primary.Stop()
+	lb.waitForStates(map[string]string{"db-write/db1": "DOWN", "db-write/db2": "DOWN", "db-read/db1": "DOWN", "db-read/db2": "UP"})
+	replica.Psql(t, "SELECT pg_promote()")
+	lb.waitForStates(map[string]string{"db-write/db1": "DOWN", "db-write/db2": "UP", "db-read/db2": "UP"})
+	wantPort(t, front, replica.Port)
+
+	one.mustRunCommand("hadown", "db")
+	lb.waitForStates(map[string]string{"db-write/db2": "DOWN", "db-read/db2": "DOWN"})
+}
+
+// wantPort connects to a PostgreSQL server through HAProxy, and fails the test unless it is the one with this port.
+func wantPort(t *testing.T, front int, port uint16) {
+	t.Helper()
+	cmd := exec.Command("psql", "-X", "-h", "127.0.0.1", "-p", strconv.Itoa(front), "-U", "admin", "-d", "postgres", "-Atc", "SHOW port")
+	out, err := cmd.CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != fmt.Sprint(port) {
+		t.Errorf("HAProxy leads to the server with port %s (%v), want %d", got, err, port)
+	}
+}
