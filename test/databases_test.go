@@ -40,6 +40,10 @@ frontend front
 %s`, front, text))
 	lb.waitForStates(map[string]string{"db-write/db1": "UP", "db-write/db2": "DOWN", "db-read/db1": "UP", "db-read/db2": "UP"})
 	wantPort(t, front, primary.Port)
+	// A promotion moves the traffic within two checks.
+	if s := lb.statByServer()["db-write/db2"]; s["check_rise"] != "2" || s["check_fall"] != "2" {
+		t.Errorf("HAProxy wants %s checks to take the server in and %s to take it out", s["check_rise"], s["check_fall"])
+	}
 
 	primary.Psql(t, "CREATE TABLE log (at timestamptz)")
 	replica.Psql(t, "SELECT pg_wal_replay_pause()")

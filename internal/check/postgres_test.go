@@ -195,7 +195,7 @@ func TestPostgresAnswers(t *testing.T) {
 		"password in clear":        {after(string(pgAuth(3, ""))), 503, "ADDR wants the password in clear, and the connection has no TLS: let it offer TLS, or ask for scram-sha-256 in pg_hba.conf"},
 		"Kerberos":                 {after(string(pgAuth(7, ""))), 503, "ADDR wants a login by a method that hacheck does not know: ask for scram-sha-256 in pg_hba.conf"},
 		"unknown SASL":             {after(string(pgAuth(10, "TOMORROW\x00\x00"))), 503, "ADDR wants a login by a method that hacheck does not know: ask for scram-sha-256 in pg_hba.conf"},
-		"unknown method":           {after(string(pgAuth(6, ""))), 503, not + "unknown authentication type: 6"},
+		"unknown method":           {after(string(pgAuth(99, ""))), 503, not + "unknown authentication type: 99"},
 		"SASL twice":               {after(sasl, sasl), 503, not + "expected AuthenticationSASLContinue message but received unexpected message *pgproto3.AuthenticationSASL"},
 		"SASL without the end":     {after(sasl, string(pgReady)), 500, "ADDR lets us in, but it does not prove that it knows the password"},
 		"SASL, end at once":        {after(sasl, string(pgAuth(12, "v=AAAA"))), 500, "ADDR lets us in, but it does not prove that it knows the password"},
@@ -205,7 +205,7 @@ func TestPostgresAnswers(t *testing.T) {
 		"unknown message":          {after("Q\x00\x00\x00\x04"), 503, not + "unknown message type: Q"},
 		"huge":                     {after("R\x7f\xff\xff\xff"), 503, not + "a message of 2147483647 bytes"},
 		"tiny":                     {after("R\x00\x00\x00\x03"), 503, not + "invalid message length: 3"},
-		"endless notices":          {after(strings.Repeat(string(pgMessage('N', "\x00")), 200_000)), 503, "Connection failed (logging in to ADDR): more bytes than a check reads"},
+		"endless notices":          {after(strings.Repeat(string(pgMessage('N', "\x00")), 200_000)), 503, "More than 1048576 bytes (logging in to ADDR): a check reads no more"},
 		"state of another shape":   {after(string(pgReady), string(pgRow("1"))), 503, not + "1 rows where the state of the server has to be"},
 		"neither with nor without": {func(conn net.Conn) { _, _ = conn.Write([]byte("?")) }, 503, not + `"?" where S or N has to be`},
 	} {
@@ -384,8 +384,8 @@ func TestPostgresHandshake(t *testing.T) {
 		"ssl_max_protocol_version=TLSv1.2", "ssl_ciphers=DHE-RSA-AES128-SHA")
 	tryLogins(t, check.Defaults{}, "postgres", s, map[string]loginCase{
 		"prefer":             {[]any{"username", "free", "database", "postgres"}, 200, 0, "Logged in and quit in "},
-		"query, too much":    {[]any{"username", "free", "database", "postgres", "use_tls", false, "query", "SELECT repeat('x', 1000) FROM generate_series(1, 3000)"}, 503, check.ReasonProtocol, "Connection failed (waiting for the answer to a query from "},
-		"query, huge answer": {[]any{"username", "free", "database", "postgres", "use_tls", false, "query", "SELECT repeat('x', 100000)"}, 503, check.ReasonProtocol, "The answer of " + s.Addr() + " is not PostgreSQL: a message of"},
+		"query, too much":    {[]any{"username", "free", "database", "postgres", "use_tls", false, "query", "SELECT repeat('x', 1000) FROM generate_series(1, 3000)"}, 503, check.ReasonProtocol, "More than 1048576 bytes (waiting for the answer to a query from "},
+		"query, huge answer": {[]any{"username", "free", "database", "postgres", "use_tls", false, "query", "SELECT repeat('x', 100000)"}, 503, check.ReasonProtocol, "A message of 100006 bytes (waiting for the answer to a query from "},
 		"true":               {[]any{"username", "free", "database", "postgres", "use_tls", true}, 503, check.ReasonProtocol, "The TLS handshake with " + s.Addr() + " failed"},
 	})
 }

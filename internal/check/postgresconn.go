@@ -115,7 +115,11 @@ func (p postgresLogin) failure(x *exchange, err error) Result {
 		}
 		code := "PostgreSQL error " + excerpt(cmp.Or(refused.Code, "without a code"), 5)
 		return x.serviceError(500, "%s: %s", code, text)
-	case x.ctx.Err() != nil, errors.As(err, &network), isNetwork(err), errors.Is(err, conn.ErrTooMuch):
+	case errors.Is(err, conn.ErrTooMuch):
+		return x.protocolError("More than %d bytes (%s %s): a check reads no more", conn.MaxRead, x.phase, x.addr())
+	case errors.As(err, &tooLong) && x.phase == phaseQuery:
+		return x.protocolError("A message of %d bytes (%s %s): a check reads up to %d", tooLong.ActualBodyLen, x.phase, x.addr(), maxPostgresMessage)
+	case x.ctx.Err() != nil, errors.As(err, &network), isNetwork(err):
 		return x.networkError(cause)
 	case errors.As(err, &tooLong):
 		return x.loginError("PostgreSQL", malformed("a message of %d bytes", tooLong.ActualBodyLen+4), p.redact)
@@ -134,24 +138,19 @@ func (p postgresLogin) failure(x *exchange, err error) Result {
 	return x.loginError("PostgreSQL", malformed("%s", p.redact(text)), p.redact)
 }
 
-// lastCause returns the innermost error of err. The outer ones of pgconn name the address again, and the user.
+// lastCause returns the innermost error of err, or the network's. The outer ones of pgconn name the address again, and the
+// user.
 func lastCause(err error) error {
-	for {
-		switch e := err.(type) {
-		case *net.OpError:
-			return err
-		case interface{ Unwrap() []error }:
-			if len(e.Unwrap()) == 0 {
-				return err
-			}
-			err = e.Unwrap()[0]
-		case interface{ Unwrap() error }:
-			if e.Unwrap() == nil {
-				return err
-			}
-			err = e.Unwrap()
-		default:
-			return err
-		}
+	var network *net.OpError
+	if errors.As(err, &network) {
+		return network
 	}
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) && len(joined.Unwrap()) > 0 {
+		err = joined.Unwrap()[0]
+	}
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package checktest
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -115,9 +116,9 @@ func (r *Relay) pass(to, from *net.TCPConn) {
 				return
 			}
 		}
-		switch err {
-		case nil:
-		case io.EOF:
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
 			_ = to.CloseWrite()
 			return
 		default:

@@ -1,6 +1,7 @@
 package checktest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -37,7 +38,7 @@ func TestRelay(t *testing.T) {
 		t.Errorf("after the thaw: %v", err)
 	}
 	_ = c.(*net.TCPConn).CloseWrite()
-	if _, err := c.Read(b); err != io.EOF {
+	if _, err := c.Read(b); !errors.Is(err, io.EOF) {
 		t.Errorf("the server's end: %v", err)
 	}
 	if r.Count() != 1 {
