@@ -46,6 +46,16 @@ func answering(t testing.TB, answer string) *checktest.Server {
 // fuzzAnswers runs a check against a server that sends the fuzzer's bytes and closes.
 func fuzzAnswers(f *testing.F, protocol string) {
 	f.Helper()
+	uri := "/match?a=b"
+	if protocol == "redis" {
+		uri = "" // a role
+	}
+	fuzzAnswersAt(f, protocol, uri)
+}
+
+// fuzzAnswersAt is fuzzAnswers with a URI.
+func fuzzAnswersAt(f *testing.F, protocol, uri string) {
+	f.Helper()
 	answers := make(chan []byte, 1)
 	s := checktest.Serve(f, func(conn net.Conn) {
 		_, _ = conn.Write(<-answers)
@@ -56,7 +66,7 @@ func fuzzAnswers(f *testing.F, protocol string) {
 		answers <- answer
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		r := set[protocol].Check(ctx, check.Target{Service: "web", Host: s.Host, Port: s.Port, URI: "/match?a=b"})
+		r := set[protocol].Check(ctx, check.Target{Service: "web", Host: s.Host, Port: s.Port, URI: uri})
 		if r.Code < 200 || http.StatusText(r.Code) == "" || len(r.Body) > check.MaxBody || r.Reason == check.ReasonTimeout || (r.Reason == check.ReasonAnswered) != (r.Err == nil) {
 			t.Errorf("%d %s %v %.200q", r.Code, r.Reason, r.Err, r.Body)
 		}

@@ -11,14 +11,20 @@ import (
 type login struct {
 	host     string
 	port     uint16
+	socket   string // path of a Unix socket, used instead of host and port; "" for none
 	username string
 	password Secret
 	tls      *tls.Config // nil unless TLS is spoken from the first byte on
 	settings tlsSettings
 }
 
-// addr returns "<host>:<port>" for the names of steps.
-func (l login) addr() string { return hostPort(l.host, l.port) }
+// addr returns "<host>:<port>", or the path of the Unix socket, for the names of steps.
+func (l login) addr() string {
+	if l.socket != "" {
+		return l.socket
+	}
+	return hostPort(l.host, l.port)
+}
 
 // newConfigured returns a check of TCP, of TLS if it is configured, and of the login, over one connection. The names of
 // its steps begin with prefix; last is the step of the login, which talk does over the open connection.
@@ -39,7 +45,11 @@ func (l login) newConfigured(name, prefix, last string, talk func(x *exchange) R
 	if l.username != "" && prefix == "" { // with a prefix the name itself says "connect with auth"
 		steps[len(steps)-1].Info = "user " + l.username
 	}
-	return &ConfiguredCheck{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
+	c := &ConfiguredCheck{Name: name + ":" + l.addr(), Steps: steps, Endpoint: Endpoint{"tcp", l.host, l.port}}
+	if l.socket != "" {
+		c.Steps, c.Endpoint, c.socket = steps[len(steps)-1:], Endpoint{}, l.socket // nothing is sent over the network
+	}
+	return c
 }
 
 // errServerUnverified means that a server accepted the login without knowing the password.
@@ -83,7 +93,8 @@ const phaseLogin = "logging in to"
 
 // login reads those of the options above that the type has. port and tlsPort are the default ports.
 func (o *optionReader) login(d Defaults, port, tlsPort uint16) login {
-	l := login{host: o.host("host"), username: o.plainText("username", ""), password: o.password()}
+	l := login{username: o.plainText("username", ""), password: o.password()}
+	l.host, l.socket = o.hostOrSocket()
 	l.settings = o.tls(d, d.TLSVerify)
 	if l.settings.mode == tlsOn {
 		port, l.tls = tlsPort, l.settings.config

@@ -274,7 +274,7 @@ func (o *optionReader) command(name string) []string {
 		}
 	}
 	if len(argv) == 0 || argv[0] == "" || strings.Contains(strings.Join(argv, ""), "\x00") {
-		o.addError(name, "expected a program and its arguments, got a list without a program or with a NUL character")
+		o.addError(name, "expected "+o.option(name).Want+", got a list without a first word or with a NUL character")
 		return nil
 	}
 	return argv

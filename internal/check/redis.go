@@ -2,108 +2,181 @@ package check
 
 import (
 	"bufio"
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"strconv"
+	"slices"
 	"strings"
+	"time"
 )
 
-const (
-	// maxRedisLine is the longest line of an answer, in bytes: a status, an error or a length.
-	maxRedisLine = 4 << 10
-	// maxRedisBulk is the longest INFO that is read, in bytes. A real one has about 7,000.
-	maxRedisBulk = 512 << 10
-)
-
-// redisClient speaks the part of RESP (redis.io/docs/reference/protocol-spec) that PING, AUTH and INFO use. That is one
-// page of code. A Redis library adds a pool, retries, CLIENT SETINFO and goroutines to a connection for one command.
+// redisClient is what a check asks a Redis server or a Sentinel. See resp.go for why no library does it.
 type redisClient struct {
 	username string
 	password Secret
 	setting  string // name of the password in messages: the setting, or "the password" of a configured check
+	// always logs in to a server that requires no login too: the check proves that the login works, and without it the
+	// connection may belong to another user.
+	always bool
+
+	role    wantedRole
+	sources *Sources
+	command []string // sent after PING; nil for none
+	expect  *string  // what the reply to command has to be; nil for any
+	redact  func(text string) string
 }
 
-// newRedis returns the check of the URL protocols redis and sentinel: PING is answered with PONG.
-func newRedis(o Options) Func {
-	c := &redisClient{o.RedisUsername, o.RedisPassword, "redis_password"}
-	return func(ctx context.Context, t Target) Result {
-		return ask(ctx, t, func(x *exchange) Result {
-			return c.ping(x, bufio.NewReaderSize(x.conn, maxRedisLine))
-		})
+// minRedisLag is the shortest lag that a replica can be asked for. An idle primary sends a ping every 10 s
+// (repl-ping-replica-period).
+const minRedisLag = 10 * time.Second
+
+var redisRoles = []Role{
+	{Name: "any", Doc: "it answers PING with PONG"},
+	{Name: "primary", Doc: "INFO says role:master, no loading; in cluster mode cluster_state is ok and it has slots"},
+	{
+		Name: "replica", Params: []string{"lag", "alone"}, MinLag: minRedisLag,
+		Doc: "INFO says role:slave, link up, no loading, no full sync; in cluster mode cluster_state is ok",
+	},
+}
+
+// redisType and sentinelType are the configured checks.
+var (
+	redisType    = newRedisType("redis", "a Redis server", 6379, redisRoles)
+	sentinelType = newRedisType("sentinel", "a Redis Sentinel", 26379, nil)
+)
+
+func newRedisType(name, server string, port uint16, roles []Role) Type {
+	options := slices.Concat([]Option{socketHostOption, portOption(port), usernameOption, passwordOption}, tlsOptions("false"), []Option{
+		{Name: "command", Want: "a command and its arguments, as a list of words or one text", Doc: "a command that is sent after PING, whose reply must be no error"},
+		{Name: "expect", Want: "a text", Doc: "the reply to command, or one line of it"},
+	})
+	if roles != nil {
+		options = append(options, roleOptions(roles)...)
 	}
+	return Type{
+		Name:    name,
+		Doc:     server + " answers PING, takes the password if there is one, and has the role if one is wanted",
+		Options: options,
+		Roles:   roles,
+		build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
+			l := o.login(d, port, port)
+			if l.username != "" && l.password == "" {
+				o.addError("username", "needs a password")
+			}
+			return l.redisCheck(o, d, redisClient{username: l.username, password: l.password, setting: "the password", always: true}), nil
+		},
+	}
+}
+
+// redisProtocol returns the URL protocol of a type. A service without a configured check is asked with redis_username and
+// redis_password, which only a server that requires a login receives. So one password works for servers with and
+// without a login.
+func redisProtocol(o Options, typ *Type) entry {
+	fallback := *typ
+	fallback.build = func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
+		l := o.login(d, 0, 0)
+		l.password = d.RedisPassword // for redact
+		return l.redisCheck(o, d, redisClient{username: d.RedisUsername, password: d.RedisPassword, setting: "redis_password"}), nil
+	}
+	return configuredOr(o, typ.Name, typ, &fallback)
+}
+
+// redisCheck returns the check of a client over the connection of l.
+func (l login) redisCheck(o *optionReader, d Defaults, c redisClient) *ConfiguredCheck {
+	c.redact = l.redact
+	c.command = o.command("command")
+	if o.isSet("expect") {
+		text, ok := scalar(o.spec.Options["expect"])
+		if c.expect = &text; !ok {
+			o.addValueError("expect", o.spec.Options["expect"])
+		}
+		if c.command == nil {
+			o.addError("expect", "needs command")
+		}
+	}
+	if o.typ.Roles != nil {
+		c.role = o.role()
+	}
+	if c.sources = d.Sources; c.sources == nil {
+		c.sources = NewSources(time.Now())
+	}
+	last := "connect"
+	if c.always && c.password != "" {
+		last = "connect with auth"
+	}
+	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, c.check)
+}
+
+// check logs in, looks at the role and sends PING or the command. It sends PING after the role, because a server in the
+// right role may refuse to serve (MISCONF, MASTERDOWN).
+func (c *redisClient) check(x *exchange) Result {
+	r := bufio.NewReaderSize(x.conn, maxRedisLine)
+	if c.always && c.password != "" {
+		if res, ok := c.login(x, r); !ok {
+			return res
+		}
+	}
+	var found Result
+	if c.role.name == "primary" || c.role.name == "replica" {
+		var ok bool
+		if found, ok = c.checkRole(x, r); !ok {
+			return found
+		}
+	}
+	res := c.ping(x, r)
+	if res.Code == 200 && c.command != nil {
+		res = c.query(x, r)
+	}
+	res.Fields = found.Fields
+	if res.Code == 200 && found.Body != nil {
+		res.Body = found.Body
+	}
+	return res
 }
 
 // ping passes when the server answers PING with PONG.
 func (c *redisClient) ping(x *exchange, r *bufio.Reader) Result {
-	reply, result, ok := c.command(x, r, "PING")
+	reply, res, ok := c.send(x, r, "PING")
 	switch {
 	case !ok:
-		return result
+		return res
 	case reply.kind == '+' && string(reply.text) == "PONG":
 		return Result{Code: 200, Body: []byte("Sent PING, got back +PONG")}
 	}
 	return x.unexpectedRedisReply("PING", reply)
 }
 
-// redisType and sentinelType are the configured checks. With a password they always log in, even if the server does not
-// require it: the check proves that the login works, and without it the connection may belong to another user.
-var (
-	redisType    = newRedisType("redis", "a Redis server", 6379)
-	sentinelType = newRedisType("sentinel", "a Redis Sentinel", 26379)
-)
-
-func newRedisType(name, server string, port uint16) Type {
-	return Type{
-		Name:    name,
-		Doc:     server + " answers PING, and takes the password if there is one",
-		Options: append([]Option{hostOption, portOption(port), usernameOption, passwordOption}, tlsOptions("false")...),
-		build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
-			return buildRedis(o, d, port), nil
-		},
+// query sends the configured command. Of its words, a result shows only the first.
+func (c *redisClient) query(x *exchange, r *bufio.Reader) Result {
+	name := strings.ToUpper(excerpt(c.command[0], 40))
+	reply, res, ok := x.redisCommand(r, anyRedisReply, c.command...)
+	switch got := c.redact(string(reply.text)); {
+	case !ok:
+		return res
+	case reply.kind == '-':
+		return x.serviceError(500, "Sent %s, got back -%s", name, got)
+	case c.expect != nil && !reply.has(*c.expect):
+		return x.serviceError(503, "Sent %s, got back %s; %s wanted", name, excerpt(got, 100), excerpt(*c.expect, 100))
+	case c.expect != nil:
+		return Result{Code: 200, Body: []byte("Sent " + name + ", got back what was wanted")}
 	}
+	return Result{Code: 200, Body: []byte("Sent " + name + ", got back no error")}
 }
 
-func buildRedis(o *optionReader, d Defaults, port uint16) *ConfiguredCheck {
-	l := o.login(d, port, port)
-	c := &redisClient{l.username, l.password, "the password"}
-	last := "connect"
-	if l.password != "" {
-		last = "connect with auth"
-	} else if l.username != "" {
-		o.addError("username", "needs a password")
-	}
-	return l.newConfigured(o.typ.Name, o.typ.Name+":"+l.addr()+":", last, func(x *exchange) Result {
-		r := bufio.NewReaderSize(x.conn, maxRedisLine)
-		if l.password != "" {
-			if result, ok := c.login(x, r); !ok {
-				return result
-			}
-		}
-		return c.ping(x, r)
-	})
-}
-
-// command sends a command without arguments and reads the reply. If the server requires a login, it logs in and sends
-// the command again. So one configured password works for servers with and without a login, and only a server that
-// requires a login receives it.
-func (c *redisClient) command(x *exchange, r *bufio.Reader, name string) (redisReply, Result, bool) {
-	reply, result, ok := x.redisCommand(r, name)
+// send sends a command without arguments and reads the reply. If the server requires a login, it logs in and sends the
+// command again.
+func (c *redisClient) send(x *exchange, r *bufio.Reader, command ...string) (redisReply, Result, bool) {
+	reply, res, ok := x.redisCommand(r, plainRedisReply, command...)
 	if !ok || !reply.requiresLogin() {
-		return reply, result, ok
+		return reply, res, ok
 	}
 	if c.password == "" {
-		res := x.unexpectedRedisReply(name, reply)
+		res := x.unexpectedRedisReply(command[0], reply)
 		res.Reason = ReasonConfig
 		res.Body = append(res.Body, " (no "+strings.TrimPrefix(c.setting, "the ")+" is configured)"...)
 		return reply, res, false
 	}
-	if result, ok = c.login(x, r); !ok {
-		return reply, result, false
+	if res, ok = c.login(x, r); !ok {
+		return reply, res, false
 	}
-	return x.redisCommand(r, name)
+	return x.redisCommand(r, plainRedisReply, command...)
 }
 
 // login sends AUTH. If the server refuses it, login returns false and the result of the check.
@@ -112,12 +185,12 @@ func (c *redisClient) login(x *exchange, r *bufio.Reader) (Result, bool) {
 	if c.username != "" {
 		auth = []string{"AUTH", c.username, string(c.password)}
 	}
-	reply, result, ok := x.redisCommand(r, auth...)
+	reply, res, ok := x.redisCommand(r, plainRedisReply, auth...)
 	if ok && reply.kind != '+' {
 		// A server may repeat the arguments in its error, so only the kind of the error is shown.
 		return x.serviceError(500, "%s refuses %s: %s", x.addr(), c.setting, reply.errorKind()), false
 	}
-	return result, ok
+	return res, ok
 }
 
 // unexpectedRedisReply returns the result for any reply but the expected one: for an error 500 with the server's text,
@@ -127,77 +200,4 @@ func (x *exchange) unexpectedRedisReply(name string, reply redisReply) Result {
 		return x.serviceError(500, "Sent %s, got back -%s", name, excerpt(reply.text, 200))
 	}
 	return x.protocolError("Sent %s, got back %c%s", name, reply.kind, excerpt(reply.text, 80))
-}
-
-// redisReply is a status (+), an error (-) or a bulk string ($).
-type redisReply struct {
-	kind byte
-	text []byte
-}
-
-// requiresLogin reports whether r says that the server requires a login: NOAUTH, or ERR before Redis 2.8.
-func (r redisReply) requiresLogin() bool {
-	return r.kind == '-' && (bytes.HasPrefix(r.text, []byte("NOAUTH")) || bytes.HasPrefix(r.text, []byte("ERR operation not permitted")))
-}
-
-// errorKind returns the first word of an error if it is a known one.
-func (r redisReply) errorKind() string {
-	kind, _, _ := strings.Cut(string(r.text), " ")
-	switch kind {
-	case "ERR", "NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "READONLY":
-		return kind
-	}
-	return "an unknown error"
-}
-
-// redisCommand sends a command and reads the reply. On failure the bool is false and the result says why.
-func (x *exchange) redisCommand(r *bufio.Reader, command ...string) (redisReply, Result, bool) {
-	request := fmt.Appendf(nil, "*%d\r\n", len(command))
-	for _, arg := range command {
-		request = fmt.Appendf(request, "$%d\r\n%s\r\n", len(arg), arg)
-	}
-	x.phase = phaseWait
-	if err := x.send(request); err != nil {
-		return redisReply{}, x.networkError(err), false
-	}
-	start, err := r.Peek(1)
-	if err != nil {
-		return redisReply{}, x.networkError(err), false
-	}
-	x.phase = phaseRead
-	kind := start[0]
-	if kind != '+' && kind != '-' && kind != '$' {
-		if command[0] == "AUTH" {
-			// The server may repeat the password.
-			return redisReply{}, x.protocolError("Sent AUTH, got back something that is not Redis from %s", x.addr()), false
-		}
-		start, _ = r.Peek(r.Buffered())
-		line, _, _ := bytes.Cut(start, []byte("\n"))
-		return redisReply{}, x.protocolError("Sent %s, got back %q from %s", command[0], excerpt(line, 80), x.addr()), false
-	}
-	line, err := r.ReadSlice('\n')
-	switch {
-	case errors.Is(err, bufio.ErrBufferFull):
-		return redisReply{}, x.protocolError("The answer of %s has a line of more than %d bytes", x.addr(), maxRedisLine), false
-	case err != nil:
-		return redisReply{}, x.networkError(err), false
-	}
-	line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))[1:]
-	if kind != '$' {
-		return redisReply{kind, bytes.Clone(line)}, Result{}, true
-	}
-	size, err := strconv.Atoi(string(line))
-	if err != nil || size < 0 || size > maxRedisBulk {
-		return redisReply{}, x.protocolError("The answer of %s has an impossible length", x.addr()), false
-	}
-	// The server may claim any length, so memory is allocated as the bytes arrive.
-	var text bytes.Buffer
-	if _, err := io.CopyN(&text, r, int64(size)+2); err != nil {
-		return redisReply{}, x.networkError(err), false
-	}
-	if !bytes.HasSuffix(text.Bytes(), []byte("\r\n")) {
-		return redisReply{}, x.protocolError("The answer of %s is longer than it says", x.addr()), false
-	}
-	text.Truncate(size)
-	return redisReply{kind, text.Bytes()}, Result{}, true
 }

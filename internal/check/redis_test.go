@@ -258,6 +258,12 @@ func FuzzRedisAnswer(f *testing.F) {
 	fuzzAnswers(f, "redis")
 }
 
+func FuzzRedisRoleAnswer(f *testing.F) {
+	f.Add([]byte(bulk(redisInfo) + "+PONG\r\n"))
+	f.Add([]byte(bulk("role:slave\r\nloading:0\r\nmaster_link_status:up\r\nmaster_last_io_seconds_ago:1\r\nmaster_sync_in_progress:0\r\n") + "+PONG\r\n"))
+	fuzzAnswersAt(f, "redis", "/replica?lag=10s")
+}
+
 func FuzzRedisInfoAnswer(f *testing.F) {
 	f.Add([]byte(bulk(redisInfo)))
 	f.Add([]byte("$-1\r\n"))

@@ -17,10 +17,10 @@ import (
 // the fields has its value, else it returns 500: /match?role=master selects the masters. A Sentinel has the additional
 // field redis_master, the address of the last master in its list.
 func newRedisInfo(o Options) Func {
-	c := &redisClient{o.RedisUsername, o.RedisPassword, "redis_password"}
+	c := &redisClient{username: o.RedisUsername, password: o.RedisPassword, setting: "redis_password"}
 	return func(ctx context.Context, t Target) Result {
 		return ask(ctx, t, func(x *exchange) Result {
-			reply, r, ok := c.command(x, bufio.NewReaderSize(x.conn, maxRedisLine), "INFO")
+			reply, r, ok := c.send(x, bufio.NewReaderSize(x.conn, maxRedisLine), "INFO")
 			if !ok {
 				return r
 			}

@@ -17,6 +17,9 @@ type Role struct {
 	Aliases []string
 	Doc     string   // when the check is healthy, in one sentence
 	Params  []string // the parameters it takes, of those in roleParams
+	// MinLag is the shortest lag that its server can tell, for servers that measure it in time alone; 0: any lag, also a
+	// size.
+	MinLag time.Duration
 }
 
 // roleParams are the parameters of roles, in a URL ("replica?lag=10s") or as options of a configured check.
@@ -107,6 +110,9 @@ func newWantedRole(roles []Role, name string, params url.Values) (wantedRole, er
 			want := roleParams[slices.IndexFunc(roleParams, func(o Option) bool { return o.Name == p })].Want
 			return wantedRole{}, fmt.Errorf("%s of the role %s: expected %s once, got %q", p, w.name, want, cutTo(strings.Join(params[p], ","), 60))
 		}
+	}
+	if least := roles[i].MinLag; params.Has("lag") && w.lag < least {
+		return wantedRole{}, fmt.Errorf("lag of the role %s: expected a duration of at least %v, got %q", w.name, least, cutTo(params.Get("lag"), 60))
 	}
 	return w, nil
 }

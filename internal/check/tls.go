@@ -139,7 +139,7 @@ func (x *exchange) handshake(config *tls.Config) (Result, bool) {
 	case errors.As(err, &own):
 		return result(500, ReasonConfig, err, "%s", excerpt(own.Error(), 300)), false
 	case errors.As(err, &header):
-		return x.protocolError("%s does not speak TLS", x.addr()), false
+		return result(503, ReasonProtocol, err, "%s does not speak TLS", x.addr()), false
 	case errors.As(err, &certificate):
 		return x.serviceError(503, "The certificate of %s was not accepted: %s", x.addr(), excerpt(certificate.Err.Error(), 300)), false
 	case errors.As(err, &alert) && alert.Op == "remote error", !isNetwork(err):

@@ -16,12 +16,18 @@ func configuredOnly(o Options, name string, typ *Type) entry { return typedProto
 // configuredOrDefault returns a protocol that asks with the default options if there is no such check. It then
 // verifies certificates as https does.
 func configuredOrDefault(o Options, name string, typ *Type) entry {
+	return configuredOr(o, name, typ, typ)
+}
+
+// configuredOr returns a protocol that asks as fallback, a variant of typ, with the default options if there is no such
+// check.
+func configuredOr(o Options, name string, typ, fallback *Type) entry {
 	options := map[string]any{}
 	if _, ok := typ.option(noVerifyOption.Name); ok && !o.TLSVerify {
 		options[noVerifyOption.Name] = true
 	}
 	e := typedProtocol(o, name, typ, &ConfiguredCheck{
-		typ: typ, spec: Spec{Type: typ.Name, Options: options},
+		typ: fallback, spec: Spec{Type: typ.Name, Options: options},
 		defaults: Defaults{Timeout: maxTimeout, Options: o}, // healthcheck_timeout is shorter
 	})
 	canonical := e.Canonical
