@@ -112,7 +112,7 @@ func TestFakeAMQPServerWithDriver(t *testing.T) {
 }
 
 func TestAMQPAnswers(t *testing.T) {
-	// after sends one text for each message of the client.
+	// after sends one text for each message of the client, and closes.
 	after := func(texts ...string) func(net.Conn) {
 		return func(conn net.Conn) {
 			b := make([]byte, 4<<10)
@@ -122,8 +122,11 @@ func TestAMQPAnswers(t *testing.T) {
 				}
 				_, _ = conn.Write([]byte(text))
 			}
+			_ = conn.(*net.TCPConn).CloseWrite()
 		}
 	}
+	early := "Connection closed early (waiting for an answer from ADDR)"
+	belong := "a method that is wrong or does not belong here"
 	not := "The answer of ADDR is not AMQP 0-9-1: "
 	for name, c := range map[string]struct {
 		server func(net.Conn)
@@ -131,27 +134,27 @@ func TestAMQPAnswers(t *testing.T) {
 		body   string // ADDR is replaced by the server's address
 	}{
 		"refused":           {after(amqpStart, amqpRefused), 500, "AMQP error 403: ACCESS_REFUSED"},
-		"repeats":           {after(amqpStart, amqpFrame(50, "\x01\x93\x0fno \x00op\x00s3cret no\x00\x00\x00\x00")), 500, "AMQP error 403: (its words are not shown, the password may be among them)"},
+		"repeats":           {after(amqpStart, amqpFrame(50, "\x01\x93\x10no \x00op\x00s3cret no\x00\x00\x00\x00")), 500, "AMQP error 403: (its words are not shown, the password may be among them)"},
 		"repeats in base64": {after(amqpStart, amqpFrame(50, "\x01\x93\x08czNjcmV0\x00\x00\x00\x00")), 500, "AMQP error 403: (its words are not shown, the password may be among them)"},
-		"another version":   {after("AMQP\x00\x01\x00\x00"), 503, not + "it wants version 1-0-0"},
+		"another version":   {after("AMQP\x00\x01\x00\x00"), 503, not + "it wants version 1-0"},
 		"almost":            {after("AMQX\x00\x01\x00\x00"), 503, not + `"AMQX"`},
 		"no PLAIN":          {after(amqpFrame(10, "\x00\x09"+amqpText("")+amqpText("AMQPLAIN EXTERNAL")+amqpText("en_US"))), 503, not + "it does not offer the mechanism PLAIN"},
-		"short start":       {after(amqpFrame(10, "\x00\x09\xff\xff\xff\xff")), 503, not + "it does not offer the mechanism PLAIN"},
-		"short tune":        {after(amqpStart, amqpFrame(30, "\x00")), 503, not + "a method that is too short"},
-		"short close":       {after(amqpFrame(50, "\x00\x01\xff")), 503, not + "a method that is too short"},
-		"asks for more":     {after(amqpStart, amqpFrame(20, amqpText("?"))), 503, not + "method 20 where 30 has to be"},
-		"of another class":  {after("\x01\x00\x00\x00\x00\x00\x04\x00\x14\x00\x0a\xce"), 503, not + "a method of class 20"},
+		"wrong start":       {after(amqpFrame(10, "\x00\x09\xff\xff\xff\xff")), 503, not + belong},
+		"short tune":        {after(amqpStart, amqpFrame(30, "\x00")), 503, "Connection closed early (logging in to ADDR)"},
+		"short close":       {after(amqpFrame(50, "\x00\x01\xff")), 503, early},
+		"asks for more":     {after(amqpStart, amqpFrame(20, amqpText("?"))+amqpFrame(20, amqpText("?"))), 503, ""},
+		"of another class":  {after("\x01\x00\x00\x00\x00\x00\x04\x00\x14\x00\x0a\xce"), 503, early},
 		"on a channel":      {after("\x01\x00\x01\x00\x00\x00\x04\x00\x0a\x00\x0a\xce"), 503, not + "a frame on a channel that is not open"},
 		"huge":              {after("\x01\x00\x00\x7f\xff\xff\xff"), 503, not + "a frame of 2147483647 bytes"},
-		"without its end":   {after("\x01\x00\x00\x00\x00\x00\x00\x00"), 503, not + "a frame without its end"},
-		"empty":             {after("\x01\x00\x00\x00\x00\x00\x00\xce"), 503, not + "a method of class 0"},
-		"heartbeats alone":  {after(strings.Repeat("\x08\x00\x00\x00\x00\x00\x00\xce", 100)), 503, not + "heartbeats and no answer"},
-		"a content frame":   {after("\x02\x00\x00"), 503, not + "a frame of type 0x02"},
+		"without its end":   {after("\x01\x00\x00\x00\x00\x00\x00\x00"), 503, early},
+		"empty":             {after("\x01\x00\x00\x00\x00\x00\x00\xce"), 503, early},
+		"heartbeats alone":  {after(strings.Repeat("\x08\x00\x00\x00\x00\x00\x00\xce", 100)), 503, early},
+		"a content frame":   {after("\x02\x00\x00\x00\x00\x00\x00"), 503, not + "a frame of type 0x02"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := checktest.Serve(t, c.server)
 			r := configuredAt(t, "amqp", map[string]any{"username": "operator", "password": "s3cret", "use_tls": false})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
-			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
+			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || want != "" && string(r.Body) != want {
 				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
 			}
 			if strings.Contains(r.Err.Error(), "s3cret") {
@@ -180,10 +183,20 @@ func TestAMQPOptions(t *testing.T) {
 // TestRabbitMQ logs in to RabbitMQ, and fails to log in in every way.
 func TestRabbitMQ(t *testing.T) {
 	a := newAuthority(t)
-	s, tlsPort := servertest.RabbitMQ(t, issue(t, loopback(), a))
+	s, tlsPort := servertest.RabbitMQ(t, issue(t, loopback(), a), a.cert)
 	in, failed := "Logged in and closed in ", check.ReasonFailed
 	user := func(pairs ...any) []any { return append([]any{"username", "operator", "password", "s3cret"}, pairs...) }
-	secure := []any{"port", int(tlsPort)}
+	cert, key := a.writeClientCertificate(t, "hacheck")
+	secure := []any{"port", int(tlsPort), "cert_file", cert, "key_file", key}
+	t.Run("no complaint of the broker", func(t *testing.T) {
+		before := complaints(s.Log())
+		for range 20 {
+			tryLogins(t, check.Defaults{}, "amqp", s, map[string]loginCase{"plain": {user("use_tls", false), 200, 0, in}, "TLS": {user(secure...), 200, 0, in}})
+		}
+		if after := complaints(s.Log()); after != before {
+			t.Errorf("the broker complains of healthy checks:\n%s", tail(s.Log()))
+		}
+	})
 	plain := []any{"use_tls", false}
 	denied := "AMQP error 403: ACCESS_REFUSED"
 	tryLogins(t, check.Defaults{}, "amqp", s, map[string]loginCase{
@@ -195,7 +208,10 @@ func TestRabbitMQ(t *testing.T) {
 		"plain on TLS port": {user("use_tls", false, "port", int(tlsPort)), 503, check.ReasonProtocol, ""},
 		// RabbitMQ refuses a client without the capability authentication_failure_close after three seconds.
 		"wrong password":      {[]any{"username", "operator", "password", "wr0ng", "use_tls", false, "timeout", 2}, 500, failed, denied},
-		"wrong password, TLS": {[]any{"username", "operator", "password", "wr0ng", "port", int(tlsPort), "timeout", 2}, 500, failed, denied},
+		"wrong password, TLS": {append([]any{"username", "operator", "password", "wr0ng", "timeout", 2}, secure...), 500, failed, denied},
+		"no certificate":      {user("port", int(tlsPort)), 503, check.ReasonProtocol, ""},
+		"CA file":             {user(append([]any{"ca_file", writePEM(t, "CERTIFICATE", a.cert.Raw)}, secure...)...), 200, 0, in},
+		"another name":        {user(append([]any{"server_name", "other.example", "disable_tls_verification", false}, secure...)...), 503, failed, "The certificate of "},
 		"wrong user":          {[]any{"username", "nobody", "password", "s3cret", "use_tls", false, "timeout", 2}, 500, failed, denied},
 	})
 	verify := check.Defaults{Options: check.Options{TLSVerify: true, TLSRoots: a.pool()}}
@@ -208,6 +224,11 @@ func TestRabbitMQ(t *testing.T) {
 	if log := s.Log(); strings.Contains(log, "client unexpectedly closed") || strings.Contains(log, "handshake_timeout") {
 		t.Errorf("the broker complains of its clients:\n%s", tail(log))
 	}
+}
+
+// complaints counts the warnings and errors in the log of RabbitMQ.
+func complaints(log string) int {
+	return strings.Count(log, "[warning]") + strings.Count(log, "[error]")
 }
 
 // rabbitLate logs in with a wrong password and without the capability authentication_failure_close. RabbitMQ then closes

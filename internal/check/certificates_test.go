@@ -7,8 +7,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -67,4 +70,27 @@ func issue(t testing.TB, template *x509.Certificate, a *authority) tls.Certifica
 // loopback returns the template of a certificate for servers on loopback addresses.
 func loopback() *x509.Certificate {
 	return &x509.Certificate{DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
+}
+
+// writeClientCertificate writes a certificate that a issues for a client, and its key.
+func (a *authority) writeClientCertificate(t testing.TB, name string) (cert, key string) {
+	t.Helper()
+	issued := issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, a)
+	der, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writePEM(t, "CERTIFICATE", issued.Certificate[0]), writePEM(t, "PRIVATE KEY", der)
+}
+
+// writePEM writes a file with one block of PEM, which all users may read.
+func writePEM(t testing.TB, kind string, der []byte) string {
+	t.Helper()
+	f := filepath.Join(t.TempDir(), "file.pem")
+	if err := os.WriteFile(f, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

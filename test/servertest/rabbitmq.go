@@ -3,7 +3,9 @@ package servertest
 import (
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +15,8 @@ import (
 )
 
 // RabbitMQ starts a RabbitMQ broker, which takes some seconds. Its user operator has the password s3cret and may use the
-// virtual host "/" but not "private". It speaks TLS on tlsPort.
-func RabbitMQ(t testing.TB, certificate tls.Certificate) (s *Server, tlsPort uint16) {
+// virtual host "/" but not "private". It speaks TLS on tlsPort, with clients that have a certificate of clients.
+func RabbitMQ(t testing.TB, certificate tls.Certificate, clients *x509.Certificate) (s *Server, tlsPort uint16) {
 	t.Helper()
 	// epmd is Erlang's port mapper. RabbitMQ itself would start one that outlives it.
 	epmd := Start(t, Spec{
@@ -57,13 +59,17 @@ func RabbitMQ(t testing.TB, certificate tls.Certificate) (s *Server, tlsPort uin
 listeners.ssl.1 = %[1]s:%[3]d
 ssl_options.certfile = %[4]s
 ssl_options.keyfile = %[5]s
-ssl_options.verify = verify_none
+ssl_options.cacertfile = %[6]s/clients.pem
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
 load_definitions = %[6]s/definitions.json
 distribution.listener.port_range.min = %[7]d
 distribution.listener.port_range.max = %[7]d
 distribution.listener.interface = %[1]s
 `, Host, port, tlsPort, cert, key, dir, distribution)
+			authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: clients.Raw})
 			return nil, errors.Join(
+				os.WriteFile(filepath.Join(dir, "clients.pem"), authority, 0o644),
 				os.WriteFile(filepath.Join(dir, "rabbitmq.conf"), []byte(config), 0o644),
 				os.WriteFile(filepath.Join(dir, "definitions.json"), []byte(definitions), 0o644),
 				os.WriteFile(filepath.Join(dir, "plugins"), []byte("[].\n"), 0o644),
