@@ -25,6 +25,7 @@ redis-server        redis-server
 redis-sentinel      redis-sentinel
 mariadb-server      mariadbd
 exim4-daemon-light  exim4
+slapd               slapd
 postgresql          pg_ctlcluster
 pgbouncer           pgbouncer
 memcached           memcached

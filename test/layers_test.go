@@ -63,6 +63,7 @@ var only = []struct {
 	{"github.com/jackc/", []string{"internal/check"}, "drivers belong to checks"},
 	{"go.mongodb.org/", []string{"internal/check"}, "drivers belong to checks"},
 	{"github.com/rabbitmq/", []string{"internal/check"}, "drivers belong to checks"},
+	{"github.com/go-ldap/", []string{"internal/check"}, "drivers belong to checks"},
 	{"google.golang.org/", []string{"internal/check", "internal/fleet"}, "drivers belong to checks, and the client of etcd to the fleet"},
 	{"go.etcd.io/", []string{"internal/fleet"}, "no other package knows etcd"},
 	{"go.uber.org/", []string{"internal/fleet"}, "the client of etcd wants a logger of it; use log/slog"},

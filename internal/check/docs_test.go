@@ -39,7 +39,7 @@ func TestDocumentedLogins(t *testing.T) {
 	for _, typ := range check.Types() {
 		heading := map[string]string{
 			"postgres": "postgres (postgresql)", "mysql": "mysql", "redis": "redis, sentinel", "sentinel": "redis, sentinel",
-			"memcache": "memcache (memcached)", "mongodb": "mongodb (mongo)", "amqp": "amqp", "smtp": "smtp", "haproxy": "haproxy",
+			"memcache": "memcache (memcached)", "mongodb": "mongodb (mongo)", "amqp": "amqp", "smtp": "smtp", "ldap": "ldap", "haproxy": "haproxy",
 		}[typ.Name]
 		if heading == "" {
 			continue // on another page

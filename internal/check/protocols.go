@@ -90,6 +90,7 @@ func protocols(o Options) []entry {
 		{Protocol{Name: "sentinel-info", Check: newRedisInfo(o), URI: true, Canonical: canonicalRedisInfo}, nil},
 		configuredOrDefault(o, "memcached", &memcacheType),
 		configuredOnly(o, "mongodb", &mongodbType),
+		configuredOrDefault(o, "ldap", &ldapType),
 		{Protocol{Name: "smtp", Check: checkSMTP}, &smtpType},
 		{Protocol{Name: "haproxy", Check: newHAProxy(o), PerService: true, ForwardsHops: true}, &haproxyType},
 		{Protocol{

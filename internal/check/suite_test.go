@@ -52,6 +52,7 @@ func rows(t *testing.T, set check.Set) map[string]checktest.Row {
 		"sentinel-info": {Check: set["sentinel-info"].Check, Target: check.Target{URI: "/"}, Healthy: healthyRedis, Secrets: secrets},
 		"haproxy":       {Check: set["haproxy"].Check, Target: check.Target{Service: "web"}, Healthy: statsServer(statsPage("web/BACKEND/UP"))},
 		"grpc":          {Check: set["grpc"].Check, Target: check.Target{Service: "web"}, Healthy: healthyGRPC},
+		"ldap":          {Check: set["ldap"].Check, Target: check.Target{Service: "web"}, Healthy: ldapServer},
 		"tls":           {Check: set["tls"].Check, Target: check.Target{Service: "web"}, Healthy: handshaker(t)},
 		"checks":        {Check: checksAtTarget(t), Target: check.Target{Service: "web"}, Healthy: func(net.Conn) {}, ConnectOnly: true},
 	}
@@ -194,6 +195,8 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 		"memcache":       row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
 		"amqp":           row("amqp", use(false), amqpServer),
 		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
+		"ldap":           row("ldap", login, ldapServer),
+		"ldap over TLS":  overTLS(row("ldap", use(true), ldapServer)),
 		"smtp mail":      row("smtp", mailOptions, smtpScript(mailServer(), nil)),
 		"smtp":           overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
 		"mysql":          row("mysql", login, (&mysqlServer{defaultMethod: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),

@@ -14,6 +14,7 @@ const (
 	tlsOff    tlsMode = iota
 	tlsOn             // from the first byte on, or refused
 	tlsPrefer         // if the server offers it, as the clients of PostgreSQL and MySQL do
+	tlsStart          // after a request in the protocol, or the check fails
 )
 
 // tlsSettings are the options of TLS of a check.
@@ -33,6 +34,16 @@ func tlsOptions(useTLS string) []Option {
 	noVerify := noVerifyOption
 	noVerify.Default = "true, false with tls_verify: true"
 	return append([]Option{mode, noVerify}, certificateOptions...)
+}
+
+// wantStartTLS are the values of use_tls of a type that can begin without TLS and must then upgrade.
+const wantStartTLS = "true, false or starttls"
+
+// startTLSOptions returns the options of TLS of such a type. It speaks no TLS by default.
+func startTLSOptions() []Option {
+	options := tlsOptions("false")
+	options[0].Want, options[0].Doc = wantStartTLS, "speak TLS from the first byte on; starttls: after the request StartTLS, which must not be refused"
+	return options
 }
 
 // certificateOptions are the options of all types over TLS.
@@ -57,6 +68,8 @@ func (o *optionReader) useTLS() tlsMode {
 		return tlsOff
 	case v == "prefer" && def == "prefer":
 		return tlsPrefer
+	case v == "starttls" && o.option("use_tls").Want == wantStartTLS:
+		return tlsStart
 	}
 	o.addValueError("use_tls", v)
 	return tlsOff
