@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/md5"
 	"crypto/sha256"
+	"crypto/sha512"
 	"fmt"
 	"io"
 	"net"
@@ -55,7 +56,7 @@ func TestDigestExamples(t *testing.T) {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
-	for _, challenge := range []string{"", "Basic realm=x", `Digest realm=x, nonce=y, algorithm=SHA-512-256`, `Digest realm=x, nonce=y, qop="auth-int"`} {
+	for _, challenge := range []string{"", "Basic realm=x", `Digest realm=x, nonce=y, algorithm=SHA-512`, `Digest realm=x, nonce=y, qop="auth-new"`} {
 		if got, err := check.DigestAnswer(challenge, "GET", "/", "a", "b", "c"); err == nil {
 			t.Errorf("%s: %s", challenge, got)
 		}
@@ -97,10 +98,21 @@ func FuzzChallenges(f *testing.F) {
 
 // TestHTTPConfiguredDigest logs in to a server that computes the expected response itself.
 func TestHTTPConfiguredDigest(t *testing.T) {
-	for _, algorithm := range []string{"MD5", "SHA-256"} {
+	for _, c := range []struct{ algorithm, qop string }{
+		{"MD5", "auth"},
+		{"SHA-256", "auth"},
+		{"MD5-sess", "auth"},
+		{"SHA-256-sess", "auth-int, auth"},
+		{"SHA-512-256", "auth"},
+		{"MD5", "auth-int"},
+	} {
+		algorithm := c.algorithm
 		hash := func(text string) string { return fmt.Sprintf("%x", md5.Sum([]byte(text))) }
-		if algorithm == "SHA-256" {
+		switch strings.TrimSuffix(algorithm, "-sess") {
+		case "SHA-256":
 			hash = func(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+		case "SHA-512-256":
+			hash = func(text string) string { return fmt.Sprintf("%x", sha512.Sum512_256([]byte(text))) }
 		}
 		s := checktest.Serve(t, func(conn net.Conn) {
 			req, err := http.ReadRequest(bufio.NewReader(conn))
@@ -113,11 +125,18 @@ func TestHTTPConfiguredDigest(t *testing.T) {
 			if len(given) == 1 && string(body) == "x" {
 				_, cnonce, _ := strings.Cut(given[0], "cnonce:")
 				cnonce, _, _ = strings.Cut(cnonce, " ")
-				response := hash(hash("operator:my realm:s3cret") + ":n0nce:00000001:" + cnonce + ":auth:" + hash("POST:/in?x=1"))
+				key, request, qop := hash("operator:my realm:s3cret"), "POST:/in?x=1", "auth"
+				if strings.HasSuffix(algorithm, "-sess") {
+					key = hash(key + ":n0nce:" + cnonce)
+				}
+				if c.qop == "auth-int" {
+					qop, request = c.qop, request+":"+hash("x")
+				}
+				response := hash(key + ":n0nce:00000001:" + cnonce + ":" + qop + ":" + hash(request))
 				ok = cnonce != "" && strings.Contains(given[0], "response:"+response+" ") && strings.Contains(given[0], "username:operator")
 			}
 			if !ok {
-				_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Digest realm=\"my realm\", nonce=\"n0nce\", qop=\"auth\", algorithm="+algorithm+"\r\nContent-Length: 3\r\n\r\nno\n")
+				_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Digest realm=\"my realm\", nonce=\"n0nce\", qop=\""+c.qop+"\", algorithm="+algorithm+"\r\nContent-Length: 3\r\n\r\nno\n")
 				return
 			}
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -126,7 +145,7 @@ func TestHTTPConfiguredDigest(t *testing.T) {
 			options := map[string]any{"digest_auth": []any{"operator", password}, "method": "POST", "body": "x"}
 			r := httpCheck(t, check.Defaults{}, "http://"+s.Addr()+"/in?x=1", options).Check(t.Context(), check.Target{})
 			if r.Code != code || code != 200 && !strings.HasPrefix(string(r.Body), "Unexpected response code: 401") {
-				t.Errorf("%s with %s: %d %s", algorithm, password, r.Code, r.Body)
+				t.Errorf("%s, %s with %s: %d %s", algorithm, c.qop, password, r.Code, r.Body)
 			}
 		}
 	}

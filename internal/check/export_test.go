@@ -40,8 +40,5 @@ func Challenges(text string) (all []string) {
 
 // DigestAnswer answers the best of the challenges.
 func DigestAnswer(challenges, method, uri, user, password, nonce string) (string, error) {
-	return (&credentials{user, Secret(password)}).digestAuthorization([]string{challenges}, method, uri, nonce)
+	return (&credentials{user, Secret(password)}).digestAuthorization([]string{challenges}, digestRequest{method, uri, "body", nonce})
 }
-
-// ParseHealth is parseHealth.
-var ParseHealth = parseHealth

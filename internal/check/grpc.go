@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -34,33 +36,32 @@ const (
 	grpcUnimplemented = "12"
 )
 
-// grpcHealth are the values of HealthCheckResponse.ServingStatus.
-var grpcHealth = []string{"UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"}
-
 // grpcType is the check of grpc.health.v1.
 //
-// It uses the frames of golang.org/x/net/http2, and not google.golang.org/grpc. That package costs 6 MB of binary and
-// 5 MB of resident memory, for a balancer, a resolver and a connection pool that one request does not need.
+// It uses the frames of golang.org/x/net/http2 and the messages of grpc_health_v1, but not the client of
+// google.golang.org/grpc. For one request that has goroutines of its own (up to 8 at once with those of the server,
+// against 2), 809 allocations of 45 kB against 283 of 18 kB, and it dials again after GOAWAY and tries again after
+// REFUSED_STREAM, so that an answer could not say which of them the server has sent.
 var grpcType = Type{
 	Name: "grpc",
 	Doc:  "a gRPC server says by grpc.health.v1 that it, or one of its services, is SERVING",
-	Options: []Option{
+	Options: append([]Option{
 		hostOption,
 		portOption(0),
 		{Name: "service", Want: "a text of at most 1000 bytes", Doc: "the service to ask about; without one the server as a whole"},
 		{Name: "use_tls", Want: "true or false", Default: "false", Doc: "speak TLS"},
 		noVerifyOption,
-	},
+	}, certificateOptions...),
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
 		g := &grpcCheck{service: o.text("service", ""), userAgent: newHTTPClient(d.Options).userAgent}
-		if len(g.service) > 1000 {
+		if len(g.service) > 1000 || !utf8.ValidString(g.service) {
 			o.addValueError("service", g.service)
 		}
-		verify := !o.boolean(noVerifyOption.Name, false)
+		settings := o.tls(d, true)
 		steps := []Step{tcpStep(host, port)}
-		if o.boolean("use_tls", false) {
-			g.tls = tlsConfig(verify, d.TLSRoots)
+		if settings.mode == tlsOn {
+			g.tls = settings.config
 			g.tls.NextProtos = []string{"h2"}
 			steps = append(steps, tlsStep(host, port, g.tls))
 		}
@@ -141,12 +142,8 @@ func (g *grpcCheck) request(x *exchange) []byte {
 	} {
 		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // a buffer returns no error
 	}
-	// HealthCheckRequest{service = 1}, after the compression flag and the length.
-	var message []byte
-	if g.service != "" {
-		message = binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(g.service)))
-		message = append(message, g.service...)
-	}
+	message, _ := proto.Marshal(&grpc_health_v1.HealthCheckRequest{Service: g.service}) // fails only for invalid UTF-8
+	// The flag for compression and the length come before the message.
 	body := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
 	body = append(body, message...)
 
@@ -263,52 +260,24 @@ func (g *grpcCheck) result(x *exchange, a grpcAnswer) Result {
 		}
 		return x.serviceError(503, "%s answers with gRPC status %s: %s", x.addr(), excerpt(a.status, 20), excerpt(message, 200))
 	}
-	status, err := parseHealth(a.body)
-	switch {
+	switch status, err := parseHealth(a.body); {
 	case err != nil:
 		return x.protocolError("The answer of %s is not a HealthCheckResponse: %s", x.addr(), err)
-	case status != 1:
-		word := strconv.FormatUint(status, 10)
-		if status < uint64(len(grpcHealth)) {
-			word = grpcHealth[status]
-		}
-		return x.serviceError(503, "%s says that it is %s", x.addr(), word)
+	case status != grpc_health_v1.HealthCheckResponse_SERVING:
+		return x.serviceError(503, "%s says that it is %s", x.addr(), status)
 	}
 	return Result{Code: 200, Body: fmt.Appendf(nil, "SERVING, said in %.2fs", time.Since(x.start).Seconds())}
 }
 
-// parseHealth returns the status of HealthCheckResponse{status = 1}, in a message with its compression flag and length.
-func parseHealth(body []byte) (uint64, error) {
+// parseHealth returns the status of a HealthCheckResponse with its flag for compression and its length.
+func parseHealth(body []byte) (grpc_health_v1.HealthCheckResponse_ServingStatus, error) {
 	const head = 5
 	if len(body) < head || body[0] != 0 || int64(binary.BigEndian.Uint32(body[1:])) != int64(len(body)-head) {
 		return 0, errors.New("its length is wrong, or it is compressed")
 	}
-	var status uint64
-	for body = body[head:]; len(body) > 0; {
-		tag, n := binary.Uvarint(body)
-		if n <= 0 {
-			return 0, errors.New("it is cut off")
-		}
-		body = body[n:]
-		value, n := binary.Uvarint(body)
-		switch kind := tag & 7; {
-		case kind == 0 && n > 0:
-			if tag>>3 == 1 {
-				status = value
-			}
-		case kind == 1:
-			n = 8
-		case kind == 2 && n > 0 && value <= uint64(len(body)-n):
-			n += int(value)
-		case kind == 5:
-			n = 4
-		default:
-			return 0, errors.New("it has a field of an unknown kind or length")
-		}
-		if n > len(body) {
-			return 0, errors.New("it is cut off")
-		}
-		body = body[n:]
+	var message grpc_health_v1.HealthCheckResponse
+	if err := proto.Unmarshal(body[head:], &message); err != nil {
+		return 0, errors.New("it is no message in protocol buffers")
 	}
-	return status, nil
+	return message.Status, nil
 }

@@ -64,6 +64,10 @@ func TestGRPC(t *testing.T) {
 	plain := grpcServer(t, healthy)
 	secret := issue(t, loopback(), a)
 	secure := grpcServer(t, healthy, grpc.Creds(credentials.NewServerTLSFromCert(&secret)))
+	mutual := grpcServer(t, healthy, grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{secret}, ClientCAs: a.pool(), ClientAuth: tls.RequireAndVerifyClientCert,
+	})))
+	cert, key := a.writeClientCertificate(t, "hacheck")
 	none := grpcServer(t, func(*grpc.Server) {})
 	failing := grpcServer(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, failingHealth{}) })
 	noHTTP2 := tlsServer(t, secret).Port
@@ -86,6 +90,10 @@ func TestGRPC(t *testing.T) {
 		"TLS":              {secure, trusting, map[string]any{"use_tls": true}, 200, check.ReasonAnswered, "SERVING, said in 0."},
 		"TLS, not trusted": {secure, check.Defaults{}, map[string]any{"use_tls": true}, 503, check.ReasonFailed, "The certificate of AT was not accepted: x509: "},
 		"TLS, any":         {secure, check.Defaults{}, map[string]any{"use_tls": true, "disable_tls_verification": true}, 200, check.ReasonAnswered, "SERVING, said in 0."},
+		"mutual TLS":       {mutual, trusting, map[string]any{"use_tls": true, "cert_file": cert, "key_file": key}, 200, check.ReasonAnswered, "SERVING, said in 0."},
+		"no certificate":   {mutual, trusting, map[string]any{"use_tls": true}, 503, check.ReasonProtocol, "Connection failed (waiting for an answer from AT): tls: certificate required"},
+		"a CA file":        {secure, check.Defaults{}, map[string]any{"use_tls": true, "ca_file": writePEM(t, "CERTIFICATE", a.cert.Raw)}, 200, check.ReasonAnswered, "SERVING, said in 0."},
+		"another name":     {secure, trusting, map[string]any{"use_tls": true, "server_name": "other.example"}, 503, check.ReasonFailed, "The certificate of AT was not accepted: x509: "},
 		"plain to TLS":     {secure, trusting, nil, 503, check.ReasonProtocol, ""},
 		"TLS to plain":     {plain, trusting, map[string]any{"use_tls": true}, 503, check.ReasonProtocol, ""},
 		"no HTTP/2":        {noHTTP2, trusting, map[string]any{"use_tls": true}, 503, check.ReasonProtocol, "AT does not speak HTTP/2 over TLS"},
@@ -169,9 +177,14 @@ func TestGRPCBrokenServers(t *testing.T) {
 		reason check.Reason
 		want   string
 	}{
-		"no settings":    {func(f *http2.Framer) { _ = f.WritePing(false, [8]byte{}) }, check.ReasonProtocol, "it begins with a frame PING"},
-		"404":            {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "404")) }, check.ReasonProtocol, `with the HTTP status "404"`},
-		"no status":      {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "200")) }, check.ReasonProtocol, "has no gRPC status"},
+		"no settings": {func(f *http2.Framer) { _ = f.WritePing(false, [8]byte{}) }, check.ReasonProtocol, "it begins with a frame PING"},
+		"404":         {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "404")) }, check.ReasonProtocol, `with the HTTP status "404"`},
+		"no status":   {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "200")) }, check.ReasonProtocol, "has no gRPC status"},
+		"no protobuf": {func(f *http2.Framer) {
+			_ = f.WriteHeaders(head)
+			_ = f.WriteData(1, false, []byte{0, 0, 0, 0, 2, 0x0b, 1})
+			_ = f.WriteHeaders(grpcHead(true, "grpc-status", "0"))
+		}, check.ReasonProtocol, "is not a HealthCheckResponse: it is no message in protocol buffers"},
 		"no message":     {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "200", "grpc-status", "0")) }, check.ReasonProtocol, "is not a HealthCheckResponse"},
 		"refused":        {func(f *http2.Framer) { _ = f.WriteRSTStream(1, http2.ErrCodeRefusedStream) }, check.ReasonFailed, "refuses the request: REFUSED_STREAM"},
 		"goes away":      {func(f *http2.Framer) { _ = f.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, nil) }, check.ReasonFailed, "closes the connection: ENHANCE_YOUR_CALM"},
@@ -201,33 +214,16 @@ func TestGRPCBrokenServers(t *testing.T) {
 	}
 }
 
-func TestParseHealth(t *testing.T) {
-	for body, want := range map[string]uint64{
-		"\x00\x00\x00\x00\x00":                                             0, // UNKNOWN is not encoded
-		"\x00\x00\x00\x00\x02\x08\x01":                                     1,
-		"\x00\x00\x00\x00\x04\x08\x01\x08\x02":                             2, // the last value counts
-		"\x00\x00\x00\x00\x06\x12\x02ab\x08\x01":                           1, // fields of a later version
-		"\x00\x00\x00\x00\x07\x15\x00\x00\x00\x00\x08\x01":                 1,
-		"\x00\x00\x00\x00\x0b\x11\x00\x00\x00\x00\x00\x00\x00\x00\x08\x01": 1,
-	} {
-		if got, err := check.ParseHealth([]byte(body)); err != nil || got != want {
-			t.Errorf("%q: %d, %v", body, got, err)
-		}
-	}
-	for _, body := range []string{"", "\x00\x00\x00\x00", "\x01\x00\x00\x00\x00", "\x00\x00\x00\x00\x01", "\x00\x00\x00\x00\x01\x08", "\x00\x00\x00\x00\x02\x12\x09", "\x00\x00\x00\x00\x02\x0b\x01", "\x00\x00\x00\x00\x02\x15\x00", "\x00\xff\xff\xff\xff"} {
-		if got, err := check.ParseHealth([]byte(body)); err == nil {
-			t.Errorf("%q: %d", body, got)
-		}
-	}
-}
-
-func FuzzParseHealth(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x00\x06\x12\x02ab\x08\x01"))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if status, err := check.ParseHealth(body); err != nil && status != 0 {
-			t.Errorf("%q: %d, %v", body, status, err)
-		}
-	})
+// FuzzGRPCAnswer: whatever a server sends, the check neither panics nor waits.
+func FuzzGRPCAnswer(f *testing.F) {
+	var b bytes.Buffer
+	framer := http2.NewFramer(&b, nil)
+	_ = framer.WriteSettings()
+	_ = framer.WriteHeaders(grpcHead(false, ":status", "200", "content-type", "application/grpc"))
+	_ = framer.WriteData(1, false, []byte{0, 0, 0, 0, 2, 8, 2})
+	_ = framer.WriteHeaders(grpcHead(true, "grpc-status", "0"))
+	f.Add(b.Bytes())
+	fuzzConfigured(f, "grpc", nil)
 }
 
 // secureGRPC returns the TLS configuration of a gRPC server for the suite.

@@ -86,7 +86,8 @@ func (r *httpRequest) run(x *exchange) Result {
 	}
 	if at := resp.Request.URL; resp.StatusCode == http.StatusUnauthorized && r.digest != nil && at.Host == r.url.Host {
 		method := resp.Request.Method
-		authorization, err := r.digest.digestAuthorization(resp.Header.Values("WWW-Authenticate"), method, at.RequestURI(), clientNonce())
+		request := digestRequest{method, at.RequestURI(), r.bodyFor(method), clientNonce()}
+		authorization, err := r.digest.digestAuthorization(resp.Header.Values("WWW-Authenticate"), request)
 		if err != nil {
 			return x.serviceError(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
@@ -103,11 +104,19 @@ func (r *httpRequest) run(x *exchange) Result {
 	return x.healthy(fmt.Sprintf("%s answered %d", r.method, resp.StatusCode))
 }
 
+// bodyFor returns the body of a request with this method. A redirect may have changed the method to GET.
+func (r *httpRequest) bodyFor(method string) string {
+	if method != r.method {
+		return ""
+	}
+	return r.body
+}
+
 // newRequest returns the request for one URL. authorization, if set, replaces basic authentication.
 func (r *httpRequest) newRequest(x *exchange, method string, at *url.URL, authorization string) (*http.Request, error) {
 	var body io.Reader
-	if r.body != "" && method == r.method { // a redirect may have changed the method to GET
-		body = strings.NewReader(r.body)
+	if text := r.bodyFor(method); text != "" {
+		body = strings.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(x.ctx, method, at.String(), body)
 	if err != nil {

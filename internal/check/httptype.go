@@ -29,7 +29,7 @@ var httpType = Type{
 		{Name: "cookies", Want: "a mapping of names to texts", Secret: true, Doc: "cookies to send"},
 		{Name: "body", Want: "a text", Secret: true, Doc: "the request's body"},
 		{Name: "auth", Want: "a list of a user name and a password", Secret: true, Doc: "basic authentication"},
-		{Name: "digest_auth", Want: "a list of a user name and a password", Secret: true, Doc: "digest authentication (MD5 or SHA-256)"},
+		{Name: "digest_auth", Want: "a list of a user name and a password", Secret: true, Doc: "digest authentication (MD5, SHA-256 or SHA-512-256)"},
 		{Name: "allow_redirects", Want: "true or false", Default: "false", Doc: "follow redirects, ten at most"},
 		{Name: "proxy_url", Want: "a URL that begins with http:// or https://", Secret: true, Doc: "the proxy to go by; a user and password in it are shown to the proxy"},
 		{Name: "proxy_host", Want: "an IP address or a host name", Doc: "the same in two options: an HTTP proxy; not looked at with proxy_url"},

@@ -144,7 +144,7 @@ func configuredRows(t *testing.T) map[string]checktest.Row {
 		}), Healthy: healthyHTTP, Secrets: secrets},
 		"grpc over TLS": {Check: checkWith("grpc", func(host string, port uint16) map[string]any {
 			return map[string]any{"host": host, "port": int(port), "use_tls": true, "disable_tls_verification": true}
-		}), Healthy: healthyGRPC, Wrap: func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }},
+		}), Healthy: healthyGRPC, Wrap: func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }, Claim: []byte("\xff\xff\xff\x04\x00\x00\x00\x00\x00")},
 	}
 }
 
@@ -220,6 +220,8 @@ var claims = map[string]string{
 	"postgres":      "NR\x01\x00\x00\x00",
 	"amqp":          "\x01\x00\x00\x01\x00\x00\x00",
 	"amqp over TLS": "\x01\x00\x00\x01\x00\x00\x00",
+	"ldap":          "\x30\x84\x01\x00\x00\x00",
+	"ldap over TLS": "\x30\x84\x01\x00\x00\x00",
 	"redis":         "$16777216\r\n",
 	"sentinel":      "$16777216\r\n",
 }
