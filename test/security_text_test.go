@@ -54,7 +54,7 @@ func TestForgedText(t *testing.T) {
 			}
 		}()
 		_, port, _ := net.SplitHostPort(evil.Addr().String())
-		for _, protocol := range []string{"http", "redis", "smtp", "memcached", "haproxy", "tls", "grpc"} {
+		for _, protocol := range []string{"http", "redis", "smtp", "memcached", "haproxy", "tls", "grpc", "ldap"} {
 			a := d.get("/" + protocol + "/web/" + port + "/")
 			if a.code == 200 {
 				t.Errorf("%s: %d %q", protocol, a.code, a.body)

@@ -113,7 +113,7 @@ func (p amqpPlain) Response() string {
 const maxAMQPFrame = 64 << 10
 
 // amqpFrames lets the driver see only those frames that open and close a connection: methods and heartbeats on channel
-// 0. A frame is type (1), channel (2), length (4), payload, end (1).
+// 0, so that its code for channels, which panics, never runs. A frame is type (1), channel (2), length (4), payload, end (1).
 type amqpFrames struct {
 	wrong error // why a frame was refused
 }

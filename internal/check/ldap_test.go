@@ -113,6 +113,39 @@ func TestLDAPOptions(t *testing.T) {
 	wantOptionErrors(t, "redis", map[string][]any{"use_tls: expected true or false": {"host", "cache", "use_tls", "starttls"}})
 }
 
+// TestLDAPStartTLS: the password is not sent if the server does not change to TLS.
+func TestLDAPStartTLS(t *testing.T) {
+	started := ldapResponse(1, ldap.ApplicationExtendedResponse, 0, "")
+	for name, c := range map[string]struct {
+		answer string
+		code   int
+		body   string // ADDR is replaced by the server's address
+	}{
+		"refused":  {ldapResponse(1, ldap.ApplicationExtendedResponse, 2, "unsupported"), 500, "ADDR refuses StartTLS: LDAP error 2: Protocol Error: unsupported"},
+		"in clear": {started + ldapResponse(2, ldap.ApplicationBindResponse, 0, ""), 503, "ADDR goes on in clear after its answer to StartTLS"},
+		"no TLS":   {started, 503, "Connection closed early (TLS handshake with ADDR)"},
+		"no LDAP":  {"220 mail.example\r\n", 503, "The answer of ADDR is not LDAP: it begins with 0x32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := make(chan string, 1)
+			s := checktest.Serve(t, func(conn net.Conn) {
+				_, _ = io.WriteString(conn, c.answer)
+				_ = conn.(*net.TCPConn).CloseWrite()
+				all, _ := io.ReadAll(conn)
+				sent <- string(all)
+			})
+			options := map[string]any{"username": "operator", "password": "s3cret", "use_tls": "starttls"}
+			r := configuredAt(t, "ldap", options)(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+			if want := strings.ReplaceAll(c.body, "ADDR", s.Addr()); r.Code != c.code || string(r.Body) != want {
+				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, want)
+			}
+			if all := <-sent; all == "" || strings.Contains(all, "s3cret") {
+				t.Errorf("sent %q", all)
+			}
+		})
+	}
+}
+
 // TestSlapd binds at OpenLDAP in every way.
 func TestSlapd(t *testing.T) {
 	a := newAuthority(t)

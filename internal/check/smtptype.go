@@ -20,6 +20,10 @@ import (
 
 // smtpType is the configured check: greet, log in if there is a user name, send a mail if there is a to_address, and
 // quit. Without use_tls it uses STARTTLS (RFC 3207) if the server offers it; conn-check does not.
+//
+// It does not use emersion/go-smtp, whose client has no STARTTLS on a connection that was already greeted, so none that
+// depends on the offer. It also falls back to HELO without being asked, accepts no greeting but 220, reads only one
+// spelling of AUTH, and knows no CRAM-MD5.
 var smtpType = Type{
 	Name: "smtp",
 	Doc:  "an SMTP server greets, takes a login if there is one, and a mail if there is somebody to send it to",
