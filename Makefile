@@ -17,6 +17,10 @@ DIST     ?= dist
 COMMANDS := hacheck haup hadown hastatus
 TOOL     := go tool -modfile=tools/go.mod
 
+# Without the package golang.org/x/net/trace, which google.golang.org/grpc links otherwise (for the client of etcd): it serves
+# pages for debugging that nothing here shows. packaging/build.sh has this tag too.
+TAGS := grpcnotrace
+
 # Without cgo the commands start faster, run on every distribution, and do not depend on a C compiler. The go command uses
 # the profile in cmd/hacheck/default.pgo.
 build run demo demo-fleet bench: export CGO_ENABLED := 0
@@ -33,7 +37,7 @@ help: ## list these targets
 
 build: ## build the commands into bin/
 	@mkdir -p $(BIN)
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
+	go build -tags $(TAGS) -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(COMMANDS:%=./cmd/%)
 	@ln -sf hastatus $(BIN)/halist
 	@ln -sf hastatus $(BIN)/hashowdowned
 
@@ -53,10 +57,10 @@ test: ## install the servers that the tests need (as root), then run all tests u
 	test/install.sh
 	@# Debian installs servers in sbin, which is not in the PATH of a user. The timeout of 30 minutes is for tests that hang:
 	@# on a slow machine a package needs more than the 10 minutes that are the default.
-	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison -timeout 30m ./...
+	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison,$(TAGS) -timeout 30m ./...
 
 broken-rules: ## break one rule of the fleet after the other, and fail unless its tests notice; needs etcd
-	go test -tags brokenrules -count=1 -v -timeout 30m -run TestBrokenRules ./test
+	go test -tags brokenrules,$(TAGS) -count=1 -v -timeout 30m -run TestBrokenRules ./test
 
 fleet-simulation: ## simulate a fleet of HOSTS (1000) hosts that get PERMITS (5000) while connections, processes and etcd fail; SEED=number repeats the faults of a run; needs etcd
 	go test -count=1 -v -timeout 60m -run '^TestSimulation$$' ./internal/fleet -hosts $(or $(HOSTS),1000) -permits $(or $(PERMITS),5000) -seed $(or $(SEED),0)

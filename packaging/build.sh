@@ -21,7 +21,7 @@ esac
 
 # build OS ARCH DIR
 build() {
-	GOOS=$1 GOARCH=$2 go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o "$3/" \
+	GOOS=$1 GOARCH=$2 go build -tags grpcnotrace -trimpath -ldflags "-s -w -X main.version=$VERSION" -o "$3/" \
 		./cmd/hacheck ./cmd/haup ./cmd/hadown ./cmd/hastatus
 	ln -sf hastatus "$3/halist"
 	ln -sf hastatus "$3/hashowdowned"
