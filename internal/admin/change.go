@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -74,25 +75,31 @@ type changeDocument struct {
 func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]serviceResult, int) {
 	code, failed := ExitOK, 0
 	var done []serviceResult
-	for _, t := range targets {
-		var err error
-		if c.opt.writesOverride() {
-			entry.Key = t.key
-			err = o.write(t, entry)
-		} else {
-			err = o.lift(t)
+	errs := make([]error, len(targets))
+	batchErr := o.inBatch(func(o overrides) {
+		for i, t := range targets {
+			if c.opt.writesOverride() {
+				entry.Key = t.key
+				errs[i] = o.write(t, entry)
+			} else {
+				errs[i] = o.lift(t)
+			}
 		}
-		var why string
-		if err != nil {
-			code = ExitFailed
-			failed++
-			why = c.explainSpoolError(err)
-			c.errorf("%s: %s; %s", t.label, why, o.stateText(t))
+	})
+	o.readAll(func(o overrides) {
+		for i, t := range targets {
+			var why string
+			if err := cmp.Or(errs[i], batchErr); err != nil {
+				code = ExitFailed
+				failed++
+				why = c.explainSpoolError(err)
+				c.errorf("%s: %s; %s", t.label, why, o.stateText(t))
+			}
+			if c.opt.json {
+				done = append(done, serviceResult{o.overrideOf(t), why})
+			}
 		}
-		if c.opt.json {
-			done = append(done, serviceResult{o.overrideOf(t), why})
-		}
-	}
+	})
 	if failed == len(targets) {
 		return done, code
 	}

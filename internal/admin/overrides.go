@@ -15,6 +15,7 @@ import (
 // overrides gives a command access to the spool directory. A directory that does not exist has no overrides.
 type overrides struct {
 	dir   *spool.Dir    // nil if it does not exist
+	batch *spool.Batch  // of dir; nil outside of inBatch
 	fleet []spool.Entry // overrides of the fleet that hastatus shows too
 }
 
@@ -70,6 +71,44 @@ func (c *command) openToRead() (overrides, error) {
 	return c.openToWrite()
 }
 
+// spoolFiles are the calls that a Dir and a Batch have.
+type spoolFiles interface {
+	Read(k spool.Key) (spool.Entry, error)
+	Write(e spool.Entry) error
+	Remove(k spool.Key) error
+}
+
+// files returns the batch, or the directory outside of inBatch.
+func (o overrides) files() spoolFiles {
+	if o.batch != nil {
+		return o.batch
+	}
+	return o.dir
+}
+
+// inBatch calls f with overrides that list the directory once for all targets, however many there are. The error is
+// that of the directory, and f was not called, or it says that the changes of f may not last.
+func (o overrides) inBatch(f func(o overrides)) error {
+	if o.dir == nil {
+		f(o)
+		return nil
+	}
+	var err error
+	if o.batch, err = o.dir.NewBatch(); err != nil {
+		return err
+	}
+	f(o)
+	return o.batch.Close()
+}
+
+// readAll calls f once, in a batch if the directory can be opened. f changes nothing, so that the end of the batch has no
+// error.
+func (o overrides) readAll(f func(o overrides)) {
+	if err := o.inBatch(f); err != nil {
+		f(o)
+	}
+}
+
 func (o overrides) close() {
 	if o.dir != nil {
 		_ = o.dir.Close() // never fails
@@ -88,7 +127,7 @@ func (o overrides) read(t target) (spool.Entry, error) {
 		return strongest, nil
 	}
 	for _, k := range t.keys() {
-		e, err := o.dir.Read(k)
+		e, err := o.files().Read(k)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -106,12 +145,12 @@ func (o overrides) read(t target) (spool.Entry, error) {
 // write writes e for a target and removes the overrides of the target's other keys, because a stronger one would stay in
 // force.
 func (o overrides) write(t target, e spool.Entry) error {
-	err := o.dir.Write(e)
+	err := o.files().Write(e)
 	if err != nil && !errors.Is(err, spool.ErrNotDurable) {
 		return err
 	}
 	for _, k := range t.aliases {
-		if removeErr := o.dir.Remove(k); err == nil {
+		if removeErr := o.files().Remove(k); err == nil {
 			err = removeErr
 		}
 	}
@@ -125,7 +164,7 @@ func (o overrides) lift(t target) error {
 	}
 	var first error
 	for _, k := range t.keys() {
-		if err := o.dir.Remove(k); first == nil {
+		if err := o.files().Remove(k); first == nil {
 			first = err
 		}
 	}

@@ -87,23 +87,26 @@ func (c *command) status(targets []target) int {
 
 	code := ExitOK
 	var results []serviceResult
-	for _, t := range targets {
-		e, err := o.read(t)
-		result := serviceResult{override: newOverride(e)}
-		switch {
-		case err != nil:
-			code = ExitFailed
-			result.State, result.Error = "unknown", c.explainSpoolError(err)
-			c.errorf("%s: %s", t.label, result.Error)
-		case !c.opt.json:
-			c.printLine(t.line(), e)
+	covering := []override{}
+	o.readAll(func(o overrides) {
+		for _, t := range targets {
+			e, err := o.read(t)
+			result := serviceResult{override: newOverride(e)}
+			switch {
+			case err != nil:
+				code = ExitFailed
+				result.State, result.Error = "unknown", c.explainSpoolError(err)
+				c.errorf("%s: %s", t.label, result.Error)
+			case !c.opt.json:
+				c.printLine(t.line(), e)
+			}
+			if e.State.TakesOut() {
+				code = ExitFailed
+			}
+			results = append(results, result)
 		}
-		if e.State.TakesOut() {
-			code = ExitFailed
-		}
-		results = append(results, result)
-	}
-	covering := c.printCovering(o, targets)
+		covering = c.printCovering(o, targets)
+	})
 	if c.opt.json {
 		c.printJSON(struct {
 			Services []serviceResult `json:"services"`
@@ -118,19 +121,20 @@ func (c *command) status(targets []target) int {
 // printCovering prints the wider overrides that take a target out, and returns them. It prints to standard error, where
 // a person sees them and scripts do not.
 func (c *command) printCovering(o overrides, targets []target) []override {
+	printed := map[spool.Key]bool{}
+	for _, t := range targets {
+		printed[t.key] = true
+	}
 	wider := []spool.Key{{Service: spool.All}}
 	for _, t := range targets {
-		for _, k := range t.key.Above() {
-			if !slices.Contains(wider, k) {
-				wider = append(wider, k)
-			}
-		}
+		wider = append(wider, t.key.Above()...)
 	}
 	covering := []override{}
 	for _, k := range wider {
-		if slices.ContainsFunc(targets, func(t target) bool { return t.key == k }) {
-			continue // printed already
+		if printed[k] {
+			continue
 		}
+		printed[k] = true
 		e, err := o.read(target{key: k})
 		if err != nil {
 			c.errorf("%s: %s", k.Service, c.explainSpoolError(err))

@@ -57,15 +57,16 @@ func (o *options) validate(now time.Time) ([]target, error) {
 				strconv.FormatFloat(o.expiration, 'f', -1, 64))
 		}
 	}
-	targets := make([]target, 0, len(o.names))
+	targets, listed := make([]target, 0, len(o.names)), map[spool.Key]bool{}
 	for _, name := range o.names {
 		t, err := newTarget(o.writesOverride(), name, o.host, o.port)
 		if err != nil {
 			return nil, err
 		}
-		if (o.action == actUp || o.action == actDown) && slices.ContainsFunc(targets, func(u target) bool { return u.key == t.key }) {
+		if (o.action == actUp || o.action == actDown) && listed[t.key] {
 			continue // a repeated name
 		}
+		listed[t.key] = true
 		targets = append(targets, t)
 	}
 	return targets, nil

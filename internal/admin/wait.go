@@ -302,9 +302,14 @@ func (w *waitRun) failed(result string, code int, why string) int {
 
 // supersededInSpool is superseded for overrides of the spool: another command has changed the override, or a wider one.
 // An override that cannot be read counts as unchanged.
-func (w *waitRun) supersededInSpool() string {
+func (w *waitRun) supersededInSpool() (why string) {
+	w.overrides.readAll(func(o overrides) { why = w.supersededIn(o) })
+	return why
+}
+
+func (w *waitRun) supersededIn(o overrides) string {
 	for _, t := range w.targets {
-		e, err := w.overrides.read(t)
+		e, err := o.read(t)
 		if err != nil {
 			continue
 		}
@@ -316,7 +321,7 @@ func (w *waitRun) supersededInSpool() string {
 			return t.label + " was taken down again meanwhile"
 		case isUp:
 			for _, k := range t.key.Above() {
-				if e, err := w.overrides.read(target{key: k}); err == nil && e.State.TakesOut() {
+				if e, err := o.read(target{key: k}); err == nil && e.State.TakesOut() {
 					return fmt.Sprintf("%s is %s, and with it %s; lift it with haup %s", k.Service, e.State.Word(), t.label, k.Service)
 				}
 			}

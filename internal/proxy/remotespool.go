@@ -108,9 +108,9 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusInternalServerError, "the change failed: "+err.Error())
 		return
 	}
-	status := "down"
-	if up {
-		status = "up"
+	status := "up"
+	if !up {
+		status = e.State.String()
 	}
 	const changed = "remote spool change"
 	if s.limit.Allow(loglimit.Override, network, changed) {
@@ -134,13 +134,18 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 	case "up":
 		return e, true, nil
 	case "down":
+		e.State = spool.Down
+	case "drain":
+		e.State = spool.Drain
+	case "maint":
+		e.State = spool.Maint
 	default:
-		return e, false, badRequest("status must be up or down")
+		return e, false, badRequest("status must be up, down, drain or maint")
 	}
-	e.State, e.By = spool.Down, "remote "+clients.HostPart(r.RemoteAddr)
+	e.By = "remote " + clients.HostPart(r.RemoteAddr)
 	var ok bool
 	if e.Reason, ok = args["reason"]; !ok {
-		return e, false, badRequest("reason is required when status is down")
+		return e, false, badRequest("reason is required when status is %s", e.State)
 	}
 	for name, t := range map[string]*time.Time{"expiration": &e.Expires, "creation": &e.Created} {
 		v, ok := args[name]

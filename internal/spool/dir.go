@@ -122,8 +122,8 @@ func (d *Dir) lookup(h *dirHandle, k Key, search bool) (Entry, error) {
 	}
 	if search && (!there || !k.hasOneName()) {
 		var readErr error
-		err := h.eachFile(func(name string, typ fs.FileMode) {
-			if readErr == nil && name != k.Name() && keyOf(name) == k {
+		err := h.eachOtherName(k, func(name string, typ fs.FileMode) {
+			if readErr == nil {
 				readErr = consider(name, typ)
 			}
 		})

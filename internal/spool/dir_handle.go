@@ -24,6 +24,10 @@ type dirHandle struct {
 	file   *os.File // owns fd once the directory was listed
 	id     dirID
 	buf    []byte
+	// listOnce has eachOtherName list the directory once. otherNames are then the files that are not called Key.Name(),
+	// by key; nil: not listed yet.
+	listOnce   bool
+	otherNames map[Key][]string
 }
 
 // openHandle opens the directory root for reading.
@@ -109,6 +113,40 @@ func (h *dirHandle) eachFile(f func(name string, typ fs.FileMode)) error {
 			return err
 		}
 	}
+}
+
+// listNames sets otherNames.
+func (h *dirHandle) listNames() error {
+	names := map[Key][]string{}
+	err := h.eachFile(func(name string, _ fs.FileMode) {
+		if k := keyOf(name); k != (Key{}) && name != k.Name() {
+			names[k] = append(names[k], name)
+		}
+	})
+	if err == nil {
+		h.otherNames = names
+	}
+	return err
+}
+
+// eachOtherName calls f with every file about k that is not called k.Name(), and its type.
+func (h *dirHandle) eachOtherName(k Key, f func(name string, typ fs.FileMode)) error {
+	if h.listOnce {
+		if h.otherNames == nil {
+			if err := h.listNames(); err != nil {
+				return err
+			}
+		}
+		for _, name := range h.otherNames[k] {
+			f(name, fs.ModeIrregular)
+		}
+		return nil
+	}
+	return h.eachFile(func(name string, typ fs.FileMode) {
+		if name != k.Name() && keyOf(name) == k {
+			f(name, typ)
+		}
+	})
 }
 
 // renameByLink is renameNoReplace for systems and file systems without such a rename.

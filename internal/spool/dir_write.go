@@ -22,13 +22,29 @@ const abandonedAfter = time.Minute
 // after a crash. A zero e.Created becomes that of the override in force for the key if it has the same reason, and
 // otherwise the time now. See ErrNotDurable for the error.
 func (d *Dir) Write(e Entry) error {
-	if err := d.write(e); err != nil {
-		return fmt.Errorf("write override of %s: %w", e.Key.Name(), err)
+	err := func() error {
+		h, err := openHandle(d.root)
+		if err != nil {
+			return err
+		}
+		defer h.close()
+		if err := d.write(h, e); err != nil {
+			return err
+		}
+		return h.sync()
+	}()
+	return writeError(e.Key, err)
+}
+
+func writeError(k Key, err error) error {
+	if err != nil {
+		return fmt.Errorf("write override of %s: %w", k.Name(), err)
 	}
 	return nil
 }
 
-func (d *Dir) write(e Entry) error {
+// write is Write in an open directory, which the caller syncs.
+func (d *Dir) write(h *dirHandle, e Entry) error {
 	e.Key = e.Key.canonical()
 	if err := e.Key.Check(); err != nil {
 		return err
@@ -36,11 +52,6 @@ func (d *Dir) write(e Entry) error {
 	if e.State == Ready || e.State > Maint {
 		return fmt.Errorf("state %d is no override", e.State)
 	}
-	h, err := openHandle(d.root)
-	if err != nil {
-		return err
-	}
-	defer h.close()
 	if e.Created.IsZero() {
 		e.Created = d.now()
 		old, err := d.lookup(h, e.Key, !e.Key.hasOneName())
@@ -58,7 +69,7 @@ func (d *Dir) write(e Entry) error {
 			return fmt.Errorf("the new override is there, and so is an older one: %w", err)
 		}
 	}
-	return h.sync()
+	return nil
 }
 
 // replace writes content to the file name, atomically. With durable it syncs the content before the rename; the caller
@@ -112,30 +123,39 @@ func (h *dirHandle) replace(name string, content []byte, durable bool) error {
 // Remove ends the override of k, under every file name that means k. It returns nil if there was none. See
 // ErrNotDurable for the error.
 func (d *Dir) Remove(k Key) error {
-	k = k.canonical()
-	if err := k.Check(); err != nil && !errors.Is(err, ErrAllInstance) {
-		return fmt.Errorf("remove override: %w", err)
-	}
 	err := func() error {
 		h, err := openHandle(d.root)
 		if err != nil {
 			return err
 		}
 		defer h.close()
-		removed, err := h.removeAll(k, "")
-		if err != nil {
+		removed, err := h.remove(k)
+		if err != nil || !removed {
 			return err
-		}
-		if !removed {
-			h.announceLift(k)
-			return nil
 		}
 		return h.sync()
 	}()
+	return removeError(k, err)
+}
+
+func removeError(k Key, err error) error {
 	if err != nil {
-		return fmt.Errorf("remove override of %s: %w", k.Name(), err)
+		return fmt.Errorf("remove override of %s: %w", k.canonical().Name(), err)
 	}
 	return nil
+}
+
+// remove ends the override of k and reports whether there was one. The caller syncs the directory.
+func (h *dirHandle) remove(k Key) (removed bool, err error) {
+	k = k.canonical()
+	if err := k.Check(); err != nil && !errors.Is(err, ErrAllInstance) {
+		return false, err
+	}
+	removed, err = h.removeAll(k, "")
+	if err == nil && !removed {
+		h.announceLift(k)
+	}
+	return removed, err
 }
 
 // announceLift tells the daemon that k is lifted although there was no file to remove: the daemon may carry an override
@@ -186,8 +206,8 @@ func (h *dirHandle) removeAll(k Key, keep string) (removed bool, err error) {
 	if name := k.Name(); name != keep {
 		unlink(name)
 	}
-	listErr := h.eachFile(func(name string, _ fs.FileMode) {
-		if name != keep && keyOf(name) == k && name != k.Name() {
+	listErr := h.eachOtherName(k, func(name string, _ fs.FileMode) {
+		if name != keep {
 			unlink(name)
 		}
 	})

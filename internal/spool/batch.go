@@ -1,0 +1,62 @@
+//go:build unix
+
+package spool
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Batch makes many calls of a Dir with one listing of the directory and one sync at the end. A key may have files of
+// several names, so that each call of Dir.Remove lists the directory: 10,000 of them in a directory of 10,000 files took
+// 26 s.
+//
+// A Batch does not know a file that another process creates meanwhile under an unusual name of a key, such as an IPv6
+// address in brackets. Use it for one pass over the targets, not for the time of a wait. It is not safe for concurrent
+// use.
+type Batch struct {
+	dir     *Dir
+	handle  *dirHandle
+	changed bool
+}
+
+// NewBatch opens the directory. The first call that needs a listing makes it. The caller must call Close.
+func (d *Dir) NewBatch() (*Batch, error) {
+	h, err := openHandle(d.root)
+	if err != nil {
+		return nil, dirError(err)
+	}
+	h.listOnce = true
+	return &Batch{dir: d, handle: h}, nil
+}
+
+// Read is Dir.Read.
+func (b *Batch) Read(k Key) (Entry, error) { return b.dir.lookup(b.handle, k.canonical(), true) }
+
+// Write is Dir.Write, but only Close makes the change survive a power cut.
+func (b *Batch) Write(e Entry) error {
+	err := b.dir.write(b.handle, e)
+	b.changed = b.changed || err == nil
+	return writeError(e.Key, err)
+}
+
+// Remove is Dir.Remove, but only Close makes the change survive a power cut.
+func (b *Batch) Remove(k Key) error {
+	removed, err := b.handle.remove(k)
+	b.changed = b.changed || removed
+	return removeError(k, err)
+}
+
+// Close syncs the directory if the batch has changed it. The error wraps ErrNotDurable if the changes are done but a
+// power cut may undo them. It does not if the path now leads to another directory, which has none of the changes.
+func (b *Batch) Close() error {
+	defer b.handle.close()
+	if !b.changed {
+		return nil
+	}
+	err := b.handle.sync()
+	if id, rootErr := statRoot(b.dir.root); rootErr != nil || id != b.handle.id {
+		return errors.Join(fmt.Errorf("%s was replaced during the change", b.dir.root), rootErr)
+	}
+	return err
+}
