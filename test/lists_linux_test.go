@@ -21,6 +21,7 @@ import (
 
 	"hacheck/internal/check"
 	"hacheck/internal/config"
+	"hacheck/test/servertest"
 )
 
 // otherClient is an address that is not an address of this machine, and that can reach the daemon.
@@ -161,6 +162,18 @@ var listKeys = map[string]listKey{
 		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
 		absent:  rejected, emptyList: rejected, null: rejected, full: "200",
 	},
+	"script.ports": {
+		file: "services: {web: {checks: [{type: script, command: [/bin/sh, -c, env | grep -q =8080$], ENTRY}]}}", filled: "[8080]",
+		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/8080/").code) },
+		absent:  "503", emptyList: "503", null: "503", full: "200",
+	},
+	"redis.command":    redisCommand("redis"),
+	"sentinel.command": redisCommand("sentinel"),
+	"http.expected_codes": {
+		file: httpFile, filled: "[204, 404]",
+		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
+		absent:  "200", emptyList: rejected, null: "200", full: "503",
+	},
 	"http.headers": {
 		file: httpFile, filled: "[[X-One, 1]]", empty: []string{"[]", "{}"},
 		observe: func(l *listTest) string {
@@ -196,6 +209,15 @@ var listKeys = map[string]listKey{
 		},
 		absent: "503", emptyList: rejected, null: "503", full: "200",
 	},
+}
+
+// redisCommand is the row of a command that the server does not know.
+func redisCommand(typ string) listKey {
+	return listKey{
+		file: "services: {web: {checks: [{type: " + typ + ", port: REDIS, ENTRY}]}}", filled: "[NOSUCHCOMMAND, a]",
+		observe: func(l *listTest) string { return fmt.Sprint(l.d.get("/checks/web/0/").code) },
+		absent:  "200", emptyList: rejected, null: "200", full: "503",
+	}
 }
 
 // TestLists: every key that takes a list has its documented effect when it is absent, empty, null and filled. An
@@ -259,6 +281,9 @@ func (k listKey) expectState(t *testing.T, name, entry, want string) {
 	})
 	file := strings.NewReplacer("ENTRY", entry).Replace(k.file)
 	file = strings.ReplaceAll(file, "PORT", fmt.Sprint(l.service.port))
+	if strings.Contains(file, "REDIS") {
+		file = strings.ReplaceAll(file, "REDIS", fmt.Sprint(servertest.Redis(t).Port))
+	}
 	var got string
 	if message := startupError(t, file); message == "" {
 		l.d = startDaemon(t, file)
@@ -328,7 +353,7 @@ func keysWithLists(t *testing.T) (keys []string) {
 // isListOption reports whether an option of a check can be a list or a mapping of names to lists. It tries both.
 func isListOption(typ, option string) bool {
 	words := []any{"a", "b"}
-	for _, value := range []any{words, []any{words}, map[string]any{"a": words}} {
+	for _, value := range []any{words, []any{words}, []any{200}, map[string]any{"a": words}} {
 		options := map[string]any{"use_tls": true, option: value} // some options are read with TLS only
 		_, err := check.Build(check.Spec{Type: typ, Options: options}, check.Defaults{Host: "127.0.0.1"})
 		if !namesOption(err, option) {
