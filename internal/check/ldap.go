@@ -115,7 +115,7 @@ func (c *ldapConn) send(operation *ber.Packet) error {
 	return c.x.send(message.Bytes())
 }
 
-// unbind says goodbye. A server does not answer it.
+// unbind sends the request Unbind, which a server does not answer. A server logs a client that closes without it.
 func (c *ldapConn) unbind() {
 	_ = c.send(ldapOperation(ldap.ApplicationUnbindRequest, ber.TypePrimitive))
 }

@@ -179,7 +179,7 @@ func TestSlapd(t *testing.T) {
 	if r := askService(t, "ldap", s.Port, wrong); r.Code != 500 || string(r.Body) != unwanted {
 		t.Errorf("by URL, configured: %d %s", r.Code, r.Body)
 	}
-	t.Run("says goodbye", func(t *testing.T) {
+	t.Run("unbinds", func(t *testing.T) {
 		const n = 20
 		closed := func() int { return strings.Count(s.Log(), " closed") }
 		lost := func() int { return strings.Count(s.Log(), "connection lost") }
