@@ -345,6 +345,8 @@ func TestRedisQuiet(t *testing.T) {
 		}
 	}
 	plain := servertest.Redis(t)
+	// A server writes its last lines after its port is open.
+	until(t, func() check.Result { return check.Result{Body: []byte(plain.Log())} }, "Ready to accept connections")
 	checktest.RunQuiet(t, plain.Addr(), plain.Log, 500, run("role", "primary"))
 	secure := servertest.RedisTLS(t, issue(t, loopback(), newAuthority(t)))
 	// The server logs the connection by which the test has found it ready.
