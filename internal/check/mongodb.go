@@ -1,44 +1,50 @@
 package check
 
 import (
-	"crypto/md5"  //nolint:gosec // the protocol's
-	"crypto/sha1" //nolint:gosec // the protocol's
-	"crypto/sha256"
-	"encoding/binary"
+	"crypto/md5" //nolint:gosec // the protocol's
 	"encoding/hex"
-	"fmt"
-	"io"
-	"math"
+	"errors"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/xdg-go/scram"
+	"github.com/xdg-go/stringprep"
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-const (
-	// mongoOpMsg is the opcode OP_MSG of MongoDB's wire protocol, supported since 3.6, see
-	// https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/.
-	mongoOpMsg = 2013
-	// maxMongoReply is the longest reply that is read, in bytes. A reply of a login has about a hundred.
-	maxMongoReply = 64 << 10
-)
+// maxSCRAMRounds is how often a server may have the password hashed: half a second of computing time. MongoDB's default
+// is 15,000 (scramSHA256IterationCount).
+const maxSCRAMRounds = 1_000_000
 
 // mongodbType is the configured check: log in if there is a user name, and list the collections of the database, as
 // conn-check does. A ping proves less, because a server answers it without a login.
 //
-// It does not use mongo-driver, which monitors servers in the background over connections of its own. It would link
-// three times the code of all other checks.
+// It uses the parts of mongo-driver that read and write documents, and the login of xdg-go/scram, under messages of its
+// own (mongomessage.go). The driver itself monitors servers in the background over connections of its own, also in direct
+// mode, and has no way to use one connection alone.
 var mongodbType = Type{
 	Name:    "mongodb",
 	Aliases: []string{"mongo"},
-	Doc:     "a MongoDB server lists a database's collections, after a login if there is one",
-	Options: append([]Option{
+	Doc:     "a MongoDB server lists a database's collections, after a login if there is one, and has the role if one is wanted",
+	Options: slices.Concat([]Option{
 		hostOption,
 		portOption(27017),
 		usernameOption,
 		passwordOption,
 		{Name: "database", Want: "a database name without control characters", Default: "test", Doc: "the database whose collections are asked for"},
 		{Name: "auth_database", Want: "a database name without control characters", Default: "admin", Doc: "the database that knows the user (authSource)"},
-	}, tlsOptions("false")...),
+	}, tlsOptions("false"), roleOptions(mongoRoles)),
+	Roles: mongoRoles,
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
-		m := mongoLogin{o.login(d, 27017, 27017), o.plainText("database", "test"), o.plainText("auth_database", "admin")}
+		m := mongoLogin{
+			login: o.login(d, 27017, 27017), database: o.plainText("database", "test"), authDatabase: o.plainText("auth_database", "admin"),
+			role: o.role(), sources: d.Sources,
+		}
+		if m.sources == nil {
+			m.sources = NewSources(time.Now())
+		}
 		last := "connect"
 		if m.username != "" {
 			last = "connect with auth"
@@ -50,296 +56,159 @@ var mongodbType = Type{
 	},
 }
 
-// mongoLogin is a login and the database whose collections are listed.
+// mongoLogin is a login, the database whose collections are listed, and the wanted role.
 type mongoLogin struct {
 	login
 	database, authDatabase string
+
+	role    wantedRole
+	sources *Sources
 }
 
+// check asks for the role, logs in and lists the collections.
 func (m mongoLogin) check(x *exchange) Result {
 	c := &mongoConn{x: x}
+	var hello bson.Raw
+	if wantsRole := m.role.name != mongoRoles[0].Name; wantsRole || m.username != "" {
+		var err error
+		if hello, err = m.hello(c); err != nil {
+			return x.loginError("MongoDB", err, m.redact)
+		}
+	}
+	var found Result
+	if m.role.name != mongoRoles[0].Name {
+		if found = m.checkRole(x, hello); found.Code != 200 {
+			return found
+		}
+	}
+	res := m.listCollections(c, hello)
+	res.Fields = found.Fields
+	if res.Code == 200 && found.Body != nil {
+		res.Body = found.Body
+	}
+	return res
+}
+
+// hello asks the server what it is, and for the mechanisms of the user if there is one. It uses isMaster, the name that
+// all versions of the server know.
+func (m mongoLogin) hello(c *mongoConn) (bson.Raw, error) {
+	command := bson.D{element("isMaster", 1), element("helloOk", true)}
+	if m.username != "" {
+		command = append(command, element("saslSupportedMechs", m.authDatabase+"."+m.username))
+	}
+	return c.run("admin", command)
+}
+
+// listCollections logs in if there is a user name, and lists the collections of the database. The filter matches none,
+// so that the reply is short and no cursor stays open. Secondaries may answer.
+func (m mongoLogin) listCollections(c *mongoConn, hello bson.Raw) Result {
 	done := "Listed collections"
 	if m.username != "" {
-		if err := m.authenticate(c); err != nil {
-			return x.loginError("MongoDB", err, m.redact)
+		if err := m.authenticate(c, hello); err != nil {
+			return c.x.loginError("MongoDB", err, m.redact)
 		}
 		done = "Logged in and listed collections"
 	}
-	// The filter matches no collection, so that the reply is short and no cursor stays open. Secondaries may answer.
-	_, err := c.run(m.database,
-		bsonInt("listCollections", 1),
-		bsonEmbedded("filter", bsonString("name", "hacheck")),
-		bsonTrue("nameOnly"),
-		bsonEmbedded("cursor"),
-		bsonEmbedded("$readPreference", bsonString("mode", "primaryPreferred")))
-	if err != nil {
-		return x.loginError("MongoDB", err, m.redact)
+	_, err := c.run(m.database, bson.D{
+		element("listCollections", 1), element("filter", bson.D{element("name", "hacheck")}), element("nameOnly", true),
+		element("cursor", bson.D{}), element("$readPreference", bson.D{element("mode", "primaryPreferred")}),
+	})
+	if err == nil {
+		return c.x.healthy(done)
 	}
-	return x.healthy(done)
+	res := c.x.loginError("MongoDB", err, m.redact)
+	var refused serverError
+	if errors.As(err, &refused) && refused.code == mongoUnauthorized {
+		hint := " (no username is configured)"
+		if m.username != "" {
+			hint = " (grant the role read on the database " + excerpt(m.database, 60) + ")"
+		}
+		res.Body = append(res.Body, hint...)
+	}
+	return res
 }
 
-// authenticate logs in by SCRAM. It asks the server for the user's mechanisms with isMaster, the name that all
-// versions of the server know.
-func (m mongoLogin) authenticate(c *mongoConn) error {
-	reply, err := c.run("admin", bsonInt("isMaster", 1), bsonString("saslSupportedMechs", m.authDatabase+"."+m.username))
+// authenticate logs in by SCRAM. The server proves that it knows the password too.
+func (m mongoLogin) authenticate(c *mongoConn, hello bson.Raw) error {
+	mechanism, client, err := m.scram(hello)
 	if err != nil {
 		return err
 	}
-	mechanism := "SCRAM-SHA-256"
-	s := newSCRAM(sha256.New, m.username, saslPrep(string(m.password)))
-	if !slices.Contains(reply.mechanisms, mechanism) {
-		// A server that does not know the user offers nothing and refuses this login with its own error.
-		mechanism = "SCRAM-SHA-1"
-		sum := md5.Sum([]byte(m.username + ":mongo:" + string(m.password))) //nolint:gosec // the protocol's
-		s = newSCRAM(sha1.New, m.username, hex.EncodeToString(sum[:]))
-	}
-	reply, err = c.run(m.authDatabase,
-		bsonInt("saslStart", 1), bsonString("mechanism", mechanism), bsonBinary("payload", s.clientFirst()),
-		bsonEmbedded("options", bsonTrue("skipEmptyExchange")))
+	conversation := client.NewConversation()
+	first, err := conversation.Step("")
 	if err != nil {
 		return err
 	}
-	conversation := reply.conversation
-	final, err := s.clientFinal(c.x.ctx, string(reply.payload))
+	reply, err := c.run(m.authDatabase, bson.D{
+		element("saslStart", 1), element("mechanism", mechanism), element("payload", bson.Binary{Data: []byte(first)}),
+		element("options", bson.D{element("skipEmptyExchange", true)}),
+	})
 	if err != nil {
 		return err
 	}
+	payload := mongoPayload(reply)
+	if err := boundSCRAM(payload); err != nil {
+		return err
+	}
+	final, err := conversation.Step(payload)
+	if err != nil {
+		return malformed("an invalid SCRAM message") // the library's error contains the server's text
+	}
+	id, _ := reply.Lookup("conversationId").AsInt64OK()
 	next := func(payload string) error {
-		reply, err = c.run(m.authDatabase, bsonInt("saslContinue", 1), bsonInt("conversationId", conversation), bsonBinary("payload", payload))
+		reply, err = c.run(m.authDatabase, bson.D{
+			element("saslContinue", 1), element("conversationId", int32(id)), element("payload", bson.Binary{Data: []byte(payload)}),
+		})
 		return err
 	}
 	if err := next(final); err != nil {
 		return err
 	}
-	if err := s.verifyServerFinal(string(reply.payload)); err != nil {
-		return err
+	if _, err := conversation.Step(mongoPayload(reply)); err != nil || !conversation.Valid() {
+		return errServerUnverified
 	}
-	if !reply.done { // servers before 4.4 expect another, empty message
+	if !isTrue(reply.Lookup("done")) { // servers before 4.4 expect another, empty message
 		if err := next(""); err != nil {
 			return err
 		}
 	}
-	if !reply.done {
+	if !isTrue(reply.Lookup("done")) {
 		return malformed("a login without an end")
 	}
 	return nil
 }
 
-// mongoConn sends commands and reads replies. A message is a header of four numbers (length, request id, id of the
-// request that it answers, opcode), flags (4 bytes), the kind of section (1), a document.
-type mongoConn struct {
-	x       *exchange
-	request uint32 // id of the last request
+// scram returns the mechanism of the login. A server that does not know the user offers nothing, and refuses the login
+// with its own error.
+func (m mongoLogin) scram(hello bson.Raw) (mechanism string, client *scram.Client, err error) {
+	password := string(m.password)
+	offered, _ := hello.Lookup("saslSupportedMechs").ArrayOK()
+	mechanisms, err := offered.Values()
+	if err == nil && slices.ContainsFunc(mechanisms, func(v bson.RawValue) bool { s, _ := v.StringValueOK(); return s == "SCRAM-SHA-256" }) {
+		if prepared, err := stringprep.SASLprep.Prepare(password); err == nil { // else as it is, as the server does
+			password = prepared
+		}
+		client, err = scram.SHA256.NewClientUnprepped(m.username, password, "")
+		return "SCRAM-SHA-256", client, err
+	}
+	sum := md5.Sum([]byte(m.username + ":mongo:" + password)) //nolint:gosec // the protocol's
+	client, err = scram.SHA1.NewClientUnprepped(m.username, hex.EncodeToString(sum[:]), "")
+	return "SCRAM-SHA-1", client, err
 }
 
-// run runs a command on a database. It returns a reply that is not ok as a serverError.
-func (c *mongoConn) run(database string, command ...[]byte) (mongoReply, error) {
-	c.x.phase = phaseWait
-	c.request++
-	document := bsonDocument(append(command, bsonString("$db", database))...)
-	var message []byte
-	for _, n := range []uint32{uint32(16 + 5 + len(document)), c.request, 0, mongoOpMsg, 0} {
-		message = binary.LittleEndian.AppendUint32(message, n)
+// boundSCRAM returns an error if the server's first message asks for more rounds than a check computes. The library
+// computes as many as the server says, and cannot be stopped.
+func boundSCRAM(serverFirst string) error {
+	fields := strings.Split(serverFirst, ",")
+	if len(fields) < 3 {
+		return malformed("an invalid SCRAM message")
 	}
-	if err := c.x.send(append(append(message, 0), document...)); err != nil {
-		return mongoReply{}, err
+	rounds, err := strconv.Atoi(strings.TrimPrefix(fields[2], "i="))
+	if err != nil {
+		return malformed("an invalid SCRAM iteration count")
 	}
-	head := make([]byte, 16)
-	// The length identifies most other protocols, whose server may never send a whole header.
-	if _, err := io.ReadFull(c.x.conn, head[:4]); err != nil {
-		return mongoReply{}, err
-	}
-	c.x.phase = phaseRead
-	size := binary.LittleEndian.Uint32(head)
-	if size < 16+5+5 || size > maxMongoReply {
-		return mongoReply{}, malformed("a message of %d bytes", size)
-	}
-	if _, err := io.ReadFull(c.x.conn, head[4:]); err != nil {
-		return mongoReply{}, err
-	}
-	if binary.LittleEndian.Uint32(head[8:]) != c.request || binary.LittleEndian.Uint32(head[12:]) != mongoOpMsg {
-		return mongoReply{}, malformed("a message that answers none of ours")
-	}
-	body := make([]byte, size-16)
-	if _, err := io.ReadFull(c.x.conn, body); err != nil {
-		return mongoReply{}, err
-	}
-	if body[4] != 0 {
-		return mongoReply{}, malformed("a message without a document")
-	}
-	reply, err := parseMongoReply(body[5:])
-	switch {
-	case err != nil:
-		return mongoReply{}, err
-	case !reply.ok:
-		return mongoReply{}, serverError{fmt.Sprintf("MongoDB error %d", reply.code), reply.errmsg}
-	}
-	return reply, nil
-}
-
-// mongoReply holds the fields of a reply that a check uses.
-type mongoReply struct {
-	ok           bool
-	code         int32
-	errmsg       string
-	conversation int32
-	payload      []byte
-	done         bool
-	mechanisms   []string
-}
-
-func parseMongoReply(document []byte) (mongoReply, error) {
-	var r mongoReply
-	found := false
-	err := eachBSON(document, func(kind byte, name string, value []byte) {
-		switch {
-		case name == "ok":
-			found, r.ok = true, bsonNumber(kind, value) == 1
-		case name == "code":
-			r.code = int32(bsonNumber(kind, value))
-		case name == "errmsg" && kind == bsonKindString:
-			r.errmsg = string(value)
-		case name == "conversationId":
-			r.conversation = int32(bsonNumber(kind, value))
-		case name == "payload" && kind == bsonKindBinary:
-			r.payload = value
-		case name == "done":
-			r.done = bsonNumber(kind, value) == 1
-		case name == "saslSupportedMechs" && kind == bsonKindArray:
-			// An error in the array is ignored: the mechanisms after it count as not offered.
-			_ = eachBSON(value, func(kind byte, _ string, value []byte) {
-				if kind == bsonKindString {
-					r.mechanisms = append(r.mechanisms, string(value))
-				}
-			})
-		}
-	})
-	if err == nil && !found {
-		err = malformed("a reply that does not say whether it is ok")
-	}
-	return r, err
-}
-
-// The kinds of BSON elements (https://bsonspec.org/spec.html) that a check writes or reads.
-const (
-	bsonKindDouble   = 0x01
-	bsonKindString   = 0x02
-	bsonKindDocument = 0x03
-	bsonKindArray    = 0x04
-	bsonKindBinary   = 0x05
-	bsonKindBool     = 0x08
-	bsonKindInt32    = 0x10
-	bsonKindInt64    = 0x12
-)
-
-// bsonSize returns the length of the values of a kind, false for a kind without a fixed length.
-func bsonSize(kind byte) (int, bool) {
-	switch kind {
-	case 0x06, 0x0a, 0x7f, 0xff: // undefined, null, max key, min key
-		return 0, true
-	case bsonKindBool:
-		return 1, true
-	case bsonKindInt32:
-		return 4, true
-	case bsonKindDouble, bsonKindInt64, 0x09, 0x11: // date, timestamp
-		return 8, true
-	case 0x07: // object id
-		return 12, true
-	case 0x13: // decimal
-		return 16, true
-	}
-	return 0, false
-}
-
-const errBSON = malformedError("an invalid BSON document")
-
-// eachBSON calls visit for each element of a document. value is the text of a string, the data of a binary, a document
-// or array as a whole, and the encoded value of any other kind.
-func eachBSON(document []byte, visit func(kind byte, name string, value []byte)) error {
-	if len(document) < 5 {
-		return errBSON
-	}
-	size := binary.LittleEndian.Uint32(document)
-	if size < 5 || uint64(size) > uint64(len(document)) || document[size-1] != 0 {
-		return errBSON
-	}
-	b := document[4 : size-1]
-	for len(b) > 0 {
-		kind := b[0]
-		end := slices.Index(b[1:], 0)
-		if end < 0 {
-			return errBSON
-		}
-		name := string(b[1 : 1+end])
-		b = b[1+end+1:]
-		n, fixed := bsonSize(kind)
-		skip := 0
-		switch {
-		case fixed:
-		case len(b) < 4:
-			return errBSON
-		case kind == bsonKindString:
-			skip, n = 4, int(int32(binary.LittleEndian.Uint32(b)))
-		case kind == bsonKindBinary: // and a subtype
-			skip, n = 5, int(int32(binary.LittleEndian.Uint32(b)))
-		case kind == bsonKindDocument, kind == bsonKindArray:
-			n = int(int32(binary.LittleEndian.Uint32(b)))
-		default:
-			return malformed("an element of kind %#02x", kind)
-		}
-		if n < 0 || n > len(b)-skip || kind == bsonKindString && (n < 1 || b[skip+n-1] != 0) {
-			return errBSON
-		}
-		value := b[skip : skip+n]
-		b = b[skip+n:]
-		if kind == bsonKindString {
-			value = value[:n-1]
-		}
-		visit(kind, name, value)
+	if rounds > maxSCRAMRounds {
+		return malformed("a login of %d rounds, more than %d", rounds, maxSCRAMRounds)
 	}
 	return nil
-}
-
-// bsonNumber returns a number, or 0 or 1 for a boolean. It returns 0 for any other kind.
-func bsonNumber(kind byte, value []byte) float64 {
-	switch kind {
-	case bsonKindDouble:
-		return math.Float64frombits(binary.LittleEndian.Uint64(value))
-	case bsonKindBool:
-		return float64(value[0])
-	case bsonKindInt32:
-		return float64(int32(binary.LittleEndian.Uint32(value)))
-	case bsonKindInt64:
-		return float64(int64(binary.LittleEndian.Uint64(value)))
-	}
-	return 0
-}
-
-func bsonElement(kind byte, name string, value []byte) []byte {
-	return append(append(append([]byte{kind}, name...), 0), value...)
-}
-
-func bsonString(name, s string) []byte {
-	value := binary.LittleEndian.AppendUint32(nil, uint32(len(s)+1))
-	return bsonElement(bsonKindString, name, append(append(value, s...), 0))
-}
-
-func bsonBinary(name, s string) []byte {
-	value := binary.LittleEndian.AppendUint32(nil, uint32(len(s)))
-	return bsonElement(bsonKindBinary, name, append(append(value, 0), s...))
-}
-
-func bsonInt(name string, n int32) []byte {
-	return bsonElement(bsonKindInt32, name, binary.LittleEndian.AppendUint32(nil, uint32(n)))
-}
-
-func bsonTrue(name string) []byte { return bsonElement(bsonKindBool, name, []byte{1}) }
-
-func bsonEmbedded(name string, elements ...[]byte) []byte {
-	return bsonElement(bsonKindDocument, name, bsonDocument(elements...))
-}
-
-func bsonDocument(elements ...[]byte) []byte {
-	b := slices.Concat(elements...)
-	return append(append(binary.LittleEndian.AppendUint32(nil, uint32(4+len(b)+1)), b...), 0)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ type mongoServer struct {
 	mechanism  string // the user's
 	unverified bool   // it accepts a login without knowing the password
 	empty      bool   // it expects another, empty message, as before 4.4
+	hello      bson.D // what it says of itself, nil for a server without a replica set
+	first      string // the server's first message of the login, "" for a right one
 }
 
 // mongoMessage returns a message with a document.
@@ -112,6 +115,9 @@ func (s *mongoServer) serve(conn net.Conn) {
 				{Key: "long", Value: int64(1)},
 				{Key: "time", Value: bson.Timestamp{T: 1}},
 			}
+			if s.hello != nil {
+				reply = slices.Clone(s.hello)
+			}
 			if user, _ := field("saslSupportedMechs").(string); user == "admin.operator" {
 				reply = append(reply, bson.E{Key: "saslSupportedMechs", Value: bson.A{s.mechanism}})
 			}
@@ -122,6 +128,9 @@ func (s *mongoServer) serve(conn net.Conn) {
 				break
 			}
 			answer, ok := scram.first(string(payload.Data))
+			if s.first != "" {
+				answer = strings.Replace(s.first, "NONCE", scram.nonce, 1)
+			}
 			reply = step(answer, ok, false)
 		case "saslContinue":
 			if s.empty && loggedIn && len(payload.Data) == 0 {
@@ -172,7 +181,7 @@ func TestMongoLogins(t *testing.T) {
 				}
 			}
 			r = buildAt(t, check.Defaults{}, "mongo", s.Host, s.Port).Check(t.Context(), check.Target{})
-			if want := "MongoDB error 13: Command listCollections requires authentication"; string(r.Body) != want {
+			if want := "MongoDB error 13: Command listCollections requires authentication (no username is configured)"; string(r.Body) != want {
 				t.Errorf("no login: %d %q, want %q", r.Code, r.Body, want)
 			}
 		})
@@ -238,7 +247,7 @@ func TestMongoAnswers(t *testing.T) {
 		"name without end":     {raw("\x07\x00\x00\x00\x08a\x00"), 503, not + "an invalid BSON document"},
 		"short double":         {raw("\x09\x00\x00\x00\x01a\x00\x00\x00"), 503, not + "an invalid BSON document"},
 		"negative string":      {raw("\x0d\x00\x00\x00\x02a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "an invalid BSON document"},
-		"unknown kind":         {raw("\x0d\x00\x00\x00\x44a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "an element of kind 0x44"},
+		"unknown kind":         {raw("\x0d\x00\x00\x00\x44a\x00\xff\xff\xff\xff\x00\x00"), 503, not + "an invalid BSON document"},
 		"another section":      {string(slices.Replace(mongoMessage(1, ok), 20, 21, 1)), 503, not + "a message without a document"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -261,7 +270,117 @@ func TestMongoOptions(t *testing.T) {
 	wantOptionErrors(t, "mongodb", map[string][]any{
 		"username: a user name and a password need each": {"host", "db", "password", "s3cret"},
 		"database: expected a database name":             {"host", "db", "database", "a\x00b"},
+		"role: no such role":                             {"host", "db", "role", "replica"},
+		"expected a duration of at least 10s":            {"host", "db", "role", "secondary", "lag", "5s"},
 	})
+}
+
+// TestMongoSCRAM: first messages of a login that no check follows.
+func TestMongoSCRAM(t *testing.T) {
+	for first, want := range map[string]string{
+		"r=NONCE,s=c2FsdA==,i=2000000000": "a login of 2000000000 rounds, more than 1000000",
+		"r=NONCE,s=c2FsdA==,i=100":        "an invalid SCRAM message",
+		"r=NONCE,s=c2FsdA==,i=x":          "an invalid SCRAM iteration count",
+		"r=another,s=c2FsdA==,i=4096":     "an invalid SCRAM message",
+		"r=NONCE,s=!,i=4096":              "an invalid SCRAM message",
+		"e=no":                            "an invalid SCRAM message",
+	} {
+		s := checktest.Serve(t, (&mongoServer{mechanism: "SCRAM-SHA-256", first: first}).serve)
+		r := buildAt(t, check.Defaults{}, "mongodb", s.Host, s.Port, "username", "operator", "password", "s3cret").Check(t.Context(), check.Target{})
+		if want := "The answer of " + s.Addr() + " is not MongoDB: " + want; r.Code != 503 || r.Reason != check.ReasonProtocol || string(r.Body) != want {
+			t.Errorf("%q: %d %s %q, want %q", first, r.Code, r.Reason, r.Body, want)
+		}
+	}
+}
+
+// TestMongoRoles asks servers that say of themselves what MongoDB's hello says in each state.
+func TestMongoRoles(t *testing.T) {
+	now := time.Now()
+	set := func(behind time.Duration, more ...bson.E) bson.D {
+		return append(bson.D{
+			{Key: "setName", Value: "rs0"},
+			{Key: "localTime", Value: now},
+			{Key: "lastWrite", Value: bson.D{{Key: "lastWriteDate", Value: now.Add(-behind)}}},
+		}, more...)
+	}
+	is := func(name string, value any) bson.E { return bson.E{Key: name, Value: value} }
+	primaryIs := is("primary", "db1.example:27017")
+	secondary := func(behind time.Duration, more ...bson.E) bson.D {
+		return set(behind, append(more, is("isWritablePrimary", false), is("secondary", true), primaryIs)...)
+	}
+	primary := set(time.Second, is("isWritablePrimary", true), is("secondary", false), primaryIs)
+	old := set(time.Second, is("ismaster", true), is("secondary", false), primaryIs)
+	orphan := set(time.Minute, is("isWritablePrimary", false), is("secondary", true))
+	hourAgo := check.NewSources(now.Add(-time.Hour))
+	for name, c := range map[string]struct {
+		role    string
+		hello   bson.D
+		sources *check.Sources
+		code    int
+		body    string
+	}{
+		"primary":              {"primary", primary, nil, 200, "primary"},
+		"before 4.4":           {"primary", old, nil, 200, "primary"},
+		"secondary wanted":     {"secondary", primary, nil, 503, "primary; secondary wanted"},
+		"secondary":            {"secondary", secondary(3200 * time.Millisecond), nil, 200, "secondary, 3.2 s behind"},
+		"within":               {"secondary?lag=10s", secondary(9 * time.Second), nil, 200, "secondary, 9.0 s behind"},
+		"too far":              {"secondary?lag=10s", secondary(11 * time.Second), nil, 503, "secondary, 11.0 s behind, but only 10s are allowed (lag)"},
+		"any lag":              {"secondary", secondary(time.Hour), nil, 200, "secondary, 3600.0 s behind"},
+		"clock ahead":          {"secondary?lag=10s", secondary(-time.Minute), nil, 503, "secondary, 0.0 s behind, but its last write is 60.0 s in the future: the clocks of the members differ"},
+		"a little ahead":       {"secondary?lag=10s", secondary(-time.Second), nil, 200, "secondary, 0.0 s behind"},
+		"no date":              {"secondary?lag=10s", secondary(0)[:2:2], nil, 503, "neither primary nor secondary (starting, recovering or rolling back); secondary wanted"},
+		"no write":             {"secondary?lag=10s", append(secondary(0)[3:], is("setName", "rs0")), nil, 503, "secondary, but it does not say how far it is behind"},
+		"primary wanted":       {"primary", secondary(3200 * time.Millisecond), nil, 503, "secondary, 3.2 s behind; primary wanted"},
+		"hidden":               {"secondary", secondary(0, is("hidden", true)), nil, 503, "secondary, 0.0 s behind, but it is hidden"},
+		"passive":              {"secondary", secondary(0, is("passive", true)), nil, 503, "secondary, 0.0 s behind, but its priority is 0 (passive)"},
+		"arbiter":              {"secondary", set(0, is("arbiterOnly", true), is("secondary", false)), nil, 503, "arbiter; secondary wanted"},
+		"recovering":           {"secondary", set(0, is("ismaster", false), is("secondary", false)), nil, 503, "neither primary nor secondary (starting, recovering or rolling back); secondary wanted"},
+		"both":                 {"primary", set(0, is("ismaster", true), is("secondary", true)), nil, 503, "neither primary nor secondary (starting, recovering or rolling back); primary wanted"},
+		"no set":               {"primary", bson.D{is("ismaster", true)}, nil, 503, "standalone; primary wanted"},
+		"standalone":           {"standalone", bson.D{is("ismaster", true)}, nil, 200, "standalone"},
+		"not a standalone":     {"standalone", primary, nil, 503, "primary; standalone wanted"},
+		"mongos":               {"mongos", bson.D{is("ismaster", true), is("msg", "isdbgrid")}, nil, 200, "mongos"},
+		"mongos, not primary":  {"primary", bson.D{is("ismaster", true), is("msg", "isdbgrid")}, nil, 503, "mongos; primary wanted"},
+		"not initiated":        {"standalone", bson.D{is("ismaster", false), is("isreplicaset", true)}, nil, 503, "a member of a replica set that is not initiated; standalone wanted"},
+		"says nothing":         {"standalone", bson.D{is("maxWireVersion", 21)}, nil, 503, "a server without the name of a replica set; standalone wanted"},
+		"no primary":           {"secondary?lag=10s", orphan, nil, 200, "secondary, 60.0 s behind, no primary for 0s"},
+		"no primary for long":  {"secondary", orphan, hourAgo, 503, "s, but only 5m0s are allowed (alone)"},
+		"no primary, long own": {"secondary?alone=2h", orphan, hourAgo, 200, "secondary, 60.0 s behind, no primary for 1h0m"},
+		"any":                  {"any", set(0, is("ismaster", true)), nil, 200, "Logged in and listed collections in "},
+		"unknown role":         {"replica", primary, nil, 400, `no such role "replica"; there are any, primary, secondary, mongos, standalone`},
+		"lag in bytes":         {"secondary?lag=16MB", primary, nil, 400, "expected a duration of at least 10s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := checktest.Serve(t, (&mongoServer{mechanism: "SCRAM-SHA-256", hello: c.hello}).serve)
+			o := check.Options{Sources: c.sources, Services: map[string][]*check.ConfiguredCheck{"db": {
+				build(t, check.Defaults{Options: check.Options{Sources: c.sources}}, "mongodb", map[string]any{"host": "db", "username": "operator", "password": "s3cret"}),
+			}}}
+			r := ask(t, o, check.Target{Protocol: "mongodb", Service: "db", Host: s.Host, Port: s.Port, URI: c.role})
+			if r.Code != c.code || !strings.Contains(string(r.Body), c.body) || r.Code == 503 && r.Reason != check.ReasonFailed {
+				t.Errorf("%d %s %q, want %d %q", r.Code, r.Reason, r.Body, c.code, c.body)
+			}
+			wanted, _, _ := strings.Cut(c.role, "?")
+			if c.code != 400 && c.role != "any" && (field(r, "role") == nil || field(r, "wanted") != wanted) {
+				t.Errorf("fields: %v", r.Fields)
+			}
+		})
+	}
+	// Once it was seen with a primary, a secondary stays healthy for a while.
+	hourAgo = check.NewSources(now.Add(-time.Hour))
+	var connections atomic.Int32
+	s := checktest.Serve(t, func(conn net.Conn) {
+		says := orphan
+		if connections.Add(1) == 1 {
+			says = secondary(0)
+		}
+		(&mongoServer{mechanism: "SCRAM-SHA-256", hello: says}).serve(conn)
+	})
+	c := buildAt(t, check.Defaults{Options: check.Options{Sources: hourAgo}}, "mongodb", s.Host, s.Port, "username", "operator", "password", "s3cret", "role", "secondary", "lag", "10s")
+	for range 2 {
+		if r := c.Check(t.Context(), check.Target{}); r.Code != 200 {
+			t.Errorf("seen before: %d %q", r.Code, r.Body)
+		}
+	}
 }
 
 // TestFerretDB logs in to FerretDB, and fails to log in in every way.
@@ -278,11 +397,51 @@ func TestFerretDB(t *testing.T) {
 		"no such database":          {[]any{"username", "operator", "password", "s3cret", "database", "none"}, 200, 0, in},
 		"database without the user": {[]any{"username", "operator", "password", "s3cret", "auth_database", "none"}, 500, failed, "MongoDB error "},
 	})
+	role := func(s *servertest.Server, role string) check.Result {
+		return buildAt(t, check.Defaults{}, "mongodb", servertest.Host, s.Port, "username", "operator", "password", "s3cret", "role", role).Check(t.Context(), check.Target{})
+	}
+	member := servertest.FerretDB(t, "--repl-set-name=rs0")
+	for name, c := range map[string]struct {
+		got  check.Result
+		code int
+		body string
+	}{
+		"primary":                  {role(member, "primary"), 200, "primary"},
+		"primary, other wanted":    {role(member, "secondary"), 503, "primary; secondary wanted"},
+		"standalone":               {role(s, "standalone"), 200, "standalone"},
+		"standalone, other wanted": {role(s, "primary"), 503, "standalone; primary wanted"},
+	} {
+		if c.got.Code != c.code || string(c.got.Body) != c.body {
+			t.Errorf("%s: %d %q, want %d %q", name, c.got.Code, c.got.Body, c.code, c.body)
+		}
+	}
+	checktest.RunQuiet(t, s.Addr(), s.Log, 500, func(host string, port uint16) check.Result {
+		return buildAt(t, check.Defaults{}, "mongodb", host, port, "role", "standalone", "username", "operator", "password", "s3cret").Check(t.Context(), check.Target{})
+	})
 	wantGone(t, check.Defaults{}, "mongodb", s, "username", "operator", "password", "s3cret")
+}
+
+// TestFerretDBTLS: a server that requires a client certificate.
+func TestFerretDBTLS(t *testing.T) {
+	a := newAuthority(t)
+	ca, cert, key := pemFiles(t, a)
+	s := servertest.FerretDBTLS(t, issue(t, loopback(), a), ca)
+	with := []any{"username", "operator", "password", "s3cret", "use_tls", true, "ca_file", ca, "cert_file", cert, "key_file", key}
+	tryLogins(t, check.Defaults{}, "mongodb", s, map[string]loginCase{
+		"certificate":    {with, 200, 0, "Logged in and listed collections in "},
+		"no certificate": {with[:8], 503, check.ReasonProtocol, ""},
+		"other name":     {append([]any{"server_name", "web.example"}, with...), 503, check.ReasonFailed, "The certificate of "},
+	})
 }
 
 func FuzzMongoAnswer(f *testing.F) {
 	f.Add(mongoMessage(1, mongoDenied))
 	f.Add(slices.Concat(mongoMessage(1, bson.D{{Key: "saslSupportedMechs", Value: bson.A{"SCRAM-SHA-256"}}, {Key: "ok", Value: 1.0}}), mongoMessage(2, mongoDenied)))
 	fuzzConfigured(f, "mongodb", map[string]any{"username": "operator", "password": "s3cret"})
+}
+
+func FuzzMongoRoleAnswer(f *testing.F) {
+	f.Add(mongoMessage(1, bson.D{{Key: "ismaster", Value: true}, {Key: "setName", Value: "rs0"}, {Key: "ok", Value: 1.0}}))
+	f.Add(mongoMessage(1, bson.D{{Key: "secondary", Value: true}, {Key: "setName", Value: "rs0"}, {Key: "lastWrite", Value: bson.D{{Key: "lastWriteDate", Value: time.Now()}}}, {Key: "ok", Value: 1.0}}))
+	fuzzConfigured(f, "mongodb", map[string]any{"role": "secondary", "lag": "10s"})
 }

@@ -1,6 +1,7 @@
 package servertest
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,18 +14,38 @@ import (
 const ferretVersion = "v1.24.0"
 
 // FerretDB starts a FerretDB, which speaks the protocol of MongoDB. The database admin has the user operator with the
-// password s3cret. Debian has neither FerretDB nor MongoDB, so it is built once from its Go module. The binary is kept
-// in the user's cache directory (see [os.UserCacheDir]) under hacheck-test.
-func FerretDB(t testing.TB) *Server {
+// password s3cret. options are added to its command line. Debian has neither FerretDB nor MongoDB, so it is built once
+// from its Go module. The binary is kept in the user's cache directory (see [os.UserCacheDir]) under hacheck-test.
+func FerretDB(t testing.TB, options ...string) *Server {
+	t.Helper()
+	return startFerretDB(t, func(port uint16, _ string) ([]string, error) {
+		return append([]string{fmt.Sprintf("--listen-addr=%s:%d", Host, port)}, options...), nil
+	})
+}
+
+// FerretDBTLS starts a FerretDB that speaks only TLS and requires a client certificate of the authority whose certificate
+// is in the file ca.
+func FerretDBTLS(t testing.TB, certificate tls.Certificate, ca string) *Server {
+	t.Helper()
+	return startFerretDB(t, func(port uint16, dir string) ([]string, error) {
+		cert, key, err := writeCertificate(dir, certificate)
+		return []string{
+			"--listen-addr=", fmt.Sprintf("--listen-tls=%s:%d", Host, port),
+			"--listen-tls-cert-file=" + cert, "--listen-tls-key-file=" + key, "--listen-tls-ca-file=" + ca,
+		}, err
+	})
+}
+
+func startFerretDB(t testing.TB, options func(port uint16, dir string) ([]string, error)) *Server {
 	t.Helper()
 	return Start(t, Spec{
 		Binary: buildFerretDB(t), Package: "golang",
 		Args: func(port uint16, dir string) ([]string, error) {
-			return []string{
-				"--handler=sqlite", "--sqlite-url=file:" + dir + "/", "--state-dir=" + dir, "--debug-addr=-", "--telemetry=disable",
-				fmt.Sprintf("--listen-addr=%s:%d", Host, port), "--log-level=warn",
+			more, err := options(port, dir)
+			return append([]string{
+				"--handler=sqlite", "--sqlite-url=file:" + dir + "/", "--state-dir=" + dir, "--debug-addr=-", "--telemetry=disable", "--log-level=warn",
 				"--test-enable-new-auth", "--setup-database=admin", "--setup-username=operator", "--setup-password=s3cret",
-			}, nil
+			}, more...), err
 		},
 	})
 }
