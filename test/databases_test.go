@@ -34,6 +34,7 @@ defaults
     timeout connect 5s
     timeout client 90s
     timeout server 90s
+    timeout check 5s
 frontend front
     bind 127.0.0.1:%d
     default_backend db-write
