@@ -72,3 +72,44 @@ func wantPort(t *testing.T, front int, port uint16) {
 		t.Errorf("HAProxy leads to the server with port %s (%v), want %d", got, err, port)
 	}
 }
+
+// TestRecipeGalera: a node that feeds another one leaves, and comes back when it is in step.
+func TestRecipeGalera(t *testing.T) {
+	t.Parallel()
+	all := recipes(t)
+	first, second := servertest.Galera(t, all["galera's user"].text)
+	one := startHosts(t, 1, strings.Replace(all["galera's hacheck"].text, "cache_time: 1", "cache_time: 0", 1))[0]
+	front := freePort(t)
+	text := strings.NewReplacer("10.0.0.5:3306", first.Addr(), "10.0.0.6:3306", second.Addr(), "3333", strconv.Itoa(one.port), "inter 2s", "inter 200ms").Replace(all["galera"].text)
+	lb := startHAProxy(t, fmt.Sprintf(`
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 90s
+    timeout server 90s
+frontend front
+    bind 127.0.0.1:%d
+    default_backend galera
+%s`, front, text))
+	lb.waitForStates(map[string]string{"galera/db1": "UP", "galera/db2": "UP"})
+	wantGaleraPort(t, front, first.Port)
+	first.SQL(t, "SET GLOBAL wsrep_desync=ON")
+	lb.waitForStates(map[string]string{"galera/db1": "DOWN", "galera/db2": "UP"})
+	wantGaleraPort(t, front, second.Port)
+	first.SQL(t, "SET GLOBAL wsrep_desync=OFF")
+	lb.waitForStates(map[string]string{"galera/db1": "UP", "galera/db2": "UP"})
+	wantGaleraPort(t, front, first.Port)
+
+	first.Kill() // one node of two has no quorum
+	lb.waitForStates(map[string]string{"galera/db1": "DOWN", "galera/db2": "DOWN"})
+}
+
+// wantGaleraPort connects to a node through HAProxy, and fails the test unless it is the one with this port.
+func wantGaleraPort(t *testing.T, front int, port uint16) {
+	t.Helper()
+	cmd := exec.Command("mariadb", "--no-defaults", "-h127.0.0.1", "-P"+strconv.Itoa(front), "-uhacheck", "-psecret", "-BNe", "SELECT @@port")
+	out, err := cmd.CombinedOutput()
+	if got := strings.TrimSpace(string(out)); err != nil || got != fmt.Sprint(port) {
+		t.Errorf("HAProxy leads to the node with port %s (%v), want %d", got, err, port)
+	}
+}

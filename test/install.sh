@@ -24,6 +24,7 @@ wrk                 wrk
 redis-server        redis-server
 redis-sentinel      redis-sentinel
 mariadb-server      mariadbd
+mariadb-backup      mariabackup
 exim4-daemon-light  exim4
 slapd               slapd
 postgresql          pg_ctlcluster

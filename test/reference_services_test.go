@@ -127,8 +127,9 @@ var refDialogues = map[string][]string{
 	"smtp-byte":  {"220 toy\r\n", "\xff\xfe\r\n", "..."},
 	"smtp-mute":  {"220 toy\r\n", "..."},
 	"tls":        {".", "\x15\x03\x01\x00\x02\x02\x46"}, // an alert: not HTTP
-	// A handshake of MySQL 5.7 with mysql_native_password; then OK, or access denied; then QUIT comes.
-	"mysql-ok":     {packet(0, mysqlGreeting), packet(2, "\x00\x00\x00\x02\x00\x00\x00"), "..."},
+	// A handshake of MySQL 5.7 with mysql_native_password; then OK, or access denied; then an answer to SHOW VARIABLES; then
+	// QUIT comes.
+	"mysql-ok":     {packet(0, mysqlGreeting), packet(2, "\x00\x00\x00\x02\x00\x00\x00"), mysqlVariables, "..."},
 	"mysql-denied": {packet(0, mysqlGreeting), packet(2, "\xff\x15\x04#28000Access denied"), "..."},
 	"mysql-err":    {packet(0, "\xff\x10\x04Too many connections"), "..."},
 }
@@ -136,6 +137,16 @@ var refDialogues = map[string][]string{
 const mysqlGreeting = "\x0a5.7.0\x00\x01\x00\x00\x00abcdefgh\x00\xff\xf7\x21\x02\x00\xff\x81\x15" +
 
 	"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00ijklmnopqrst\x00mysql_native_password\x00"
+
+// mysqlVariables is an answer with the variable read_only. Without an EOF packet after the columns, as mysqlGreeting has it.
+var mysqlVariables = packet(1, "\x02") + packet(2, mysqlColumn("Variable_name")) + packet(3, mysqlColumn("Value")) +
+	packet(4, "\x09read_only\x03OFF") + packet(5, "\xfe\x00\x00\x02\x00\x00\x00")
+
+// mysqlColumn returns the definition of a column of text.
+func mysqlColumn(name string) string {
+	text := string([]byte{byte(len(name))}) + name
+	return "\x03def\x00\x00\x00" + text + text + "\x0c\x21\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00"
+}
 
 // packet returns a packet of the MySQL protocol.
 func packet(sequence byte, payload string) string {

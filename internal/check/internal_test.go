@@ -1,7 +1,6 @@
 package check
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 	"unicode"
@@ -69,24 +68,4 @@ func FuzzOneLine(f *testing.F) {
 			t.Errorf("bytes of %q become %q, the string %q", s, again, got)
 		}
 	})
-}
-
-// A nonce may end in 0: one login with Ed25519 in 256 failed when that was cut off.
-func TestSwitchNonce(t *testing.T) {
-	t.Parallel()
-	ends := func(n int, last byte) []byte { return append(bytes.Repeat([]byte{7}, n-1), last) }
-	for _, c := range []struct{ data, want []byte }{
-		{ends(20, 7), ends(20, 7)},
-		{append(ends(20, 7), 0), ends(20, 7)},
-		{ends(32, 7), ends(32, 7)},
-		{ends(32, 0), ends(32, 0)},
-		{append(ends(32, 0), 0), ends(32, 0)},
-	} {
-		if got := switchNonce(c.data); !bytes.Equal(got, c.want) {
-			t.Errorf("%x: %x, want %x", c.data, got, c.want)
-		}
-	}
-	if got := switchNonce(nil); len(got) != 0 {
-		t.Errorf("of nothing: %x", got)
-	}
 }

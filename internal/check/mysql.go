@@ -1,283 +1,218 @@
 package check
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/binary"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"hacheck/internal/check/conn"
 )
 
-// The parts of the client/server protocol of MySQL and MariaDB that a login uses, see
-// https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html.
-const (
-	mysqlOK           = 0x00
-	mysqlAuthMoreData = 0x01 // more authentication data
-	mysqlAuthSwitch   = 0xfe
-	mysqlError        = 0xff
-
-	mysqlQuit = 0x01 // COM_QUIT
-
-	sha2RequestKey = 0x02
-	sha2Fast       = 0x03
-	sha2Full       = 0x04
-
-	sha256RequestKey = 0x01
-
-	// The client's capabilities: protocol 4.1, long passwords, flags and scrambles, named authentication methods.
-	// Neither TLS nor LOCAL INFILE, by which a server could ask for files.
-	mysqlPluginAuth   = 1 << 19
-	mysqlWithDatabase = 1 << 3 // only with a database
-	mysqlProtocol41   = 1 << 9
-	mysqlCapabilities = 1<<0 | 1<<2 | mysqlProtocol41 | 1<<13 | 1<<15 | mysqlPluginAuth
-
-	mysqlUTF8 = 45 // utf8mb4_general_ci, known to MySQL since 5.5 and to MariaDB
-
-	// maxMySQLPacket is the longest packet that is read, in bytes. A packet of a login has about a hundred.
-	maxMySQLPacket = 64 << 10
-	// maxMySQLSwitches is how often a server may ask for another method. MariaDB may offer several in turn.
-	maxMySQLSwitches = 5
-)
-
-// newMySQL returns the check of a mysql URL: log in and quit, without a database and without a query. An error of the
-// server (a wrong password, too many connections) is 500 with its text, as in the original.
-//
-// It does not use go-sql-driver/mysql, which trusts the server: it panics on short packets, and allocates 16 MB and
-// waits if a packet claims that length. Any process may listen on a port that is checked.
-func newMySQL(o Options) Func {
-	l := mysqlLogin{login: login{username: o.MySQLUsername, password: o.MySQLPassword}}
-	return func(ctx context.Context, t Target) Result {
-		if l.username == "" {
-			err := errors.New("no mysql_username is configured")
-			return result(500, ReasonConfig, err, "No MySQL username/password in config file (mysql_username, mysql_password)")
-		}
-		return ask(ctx, t, l.check)
-	}
-}
-
-// mysqlType is the configured check, which can log in to a database.
+// mysqlType is the configured check of MySQL and MariaDB.
 var mysqlType = Type{
 	Name: "mysql",
-	Doc:  "a login to a MySQL or MariaDB server works",
-	Options: []Option{
-		hostOption,
-		portOption(3306),
-		usernameOption.required(),
-		passwordOption,
-		{Name: "database", Want: "a database name without control characters", Doc: "the database to log in to; without it none is opened"},
-	},
-	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
-		l := mysqlLogin{o.login(d, 3306, 3306), o.plainText("database", "")}
-		return l.newConfigured("mysql", "", "mysql:"+l.addr(), l.check), nil
-	},
+	Doc:  "a login to a MySQL or MariaDB server and a query work, and the server has the role",
+	Options: slices.Concat(
+		[]Option{
+			socketHostOption,
+			portOption(3306),
+			usernameOption.required(),
+			passwordOption,
+			{Name: "database", Want: "a database name without control characters", Doc: "the database to log in to; without it none is opened"},
+		},
+		tlsOptions("prefer"), roleOptions(mysqlRoles), queryOptions,
+	),
+	Roles: mysqlRoles,
+	build: buildMySQL,
 }
 
-// mysqlLogin is a login to a database, or to none if it is "".
-type mysqlLogin struct {
+// mysqlCheck is a login to a database, or to none if it is "", and what is asked then.
+type mysqlCheck struct {
 	login
 	database string
+	role     wantedRole
+	query    sqlQuery
+	drivers  *conn.Limit
+	sources  *Sources
 }
 
-// check logs in and quits.
-func (l mysqlLogin) check(x *exchange) Result {
-	m := &mysqlConn{x: x, r: bufio.NewReaderSize(x.conn, 1<<10)}
-	if err := m.login(l); err != nil {
-		return x.loginError("MySQL", err, func(text string) string { return excerpt(text, 300) })
+func buildMySQL(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
+	m := mysqlCheck{
+		database: o.plainText("database", ""), role: o.role(), query: o.sqlQuery(),
+		drivers: d.Logins, sources: d.Sources,
 	}
-	// Without COM_QUIT the server counts an aborted client for each check.
-	m.sequence = 0
-	_ = m.write([]byte{mysqlQuit})
-	return x.healthy("Logged in and quit")
+	m.login = o.login(d, 3306, 3306)
+	m.tls = nil // TLS begins after the server's greeting
+	if m.sources == nil {
+		m.sources = NewSources(time.Now())
+	}
+	return m.newConfigured("mysql", "", "mysql:"+m.addr(), m.check), nil
 }
 
-// mysqlConn reads and writes packets: length (3 bytes), sequence number (1), payload.
-type mysqlConn struct {
-	x        *exchange
-	r        *bufio.Reader
-	sequence byte
-}
-
-// read returns the payload of the next packet, at least one byte. It returns an error packet as a serverError.
-func (m *mysqlConn) read() ([]byte, error) {
-	head, err := m.r.Peek(5)
-	if err != nil {
-		return nil, err
-	}
-	size := int(head[0]) | int(head[1])<<8 | int(head[2])<<16
-	switch {
-	case size == 0:
-		return nil, malformed("an empty packet")
-	case size > maxMySQLPacket:
-		return nil, malformed("a packet of %d bytes", size)
-	case head[3] != m.sequence && head[4] != mysqlError:
-		// A server may send an error packet out of sequence, before the greeting for example.
-		return nil, malformed("a packet out of turn")
-	}
-	m.sequence = head[3] + 1
-	_, _ = m.r.Discard(4)
-	payload := make([]byte, size)
-	if _, err := io.ReadFull(m.r, payload); err != nil {
-		return nil, err
-	}
-	if payload[0] != mysqlError {
-		return payload, nil
-	}
-	// code (2), and since 4.1 '#' and an SQL state (5), message
-	if size < 3 {
-		return nil, malformed("an error without a number")
-	}
-	code, message := binary.LittleEndian.Uint16(payload[1:]), payload[3:]
-	if len(message) >= 6 && message[0] == '#' {
-		message = message[6:]
-	}
-	return nil, serverError{fmt.Sprintf("MySQL error %d", code), string(message)}
-}
-
-func (m *mysqlConn) write(payload []byte) error {
-	n := len(payload)
-	packet := append([]byte{byte(n), byte(n >> 8), byte(n >> 16), m.sequence}, payload...)
-	m.sequence++
-	_, err := m.x.conn.Write(packet)
-	return err
-}
-
-// login logs in: it reads the server's greeting and answers until the server's OK.
-func (m *mysqlConn) login(l mysqlLogin) error {
-	m.x.phase = "waiting for the greeting of"
-	packet, err := m.read()
-	if err != nil {
-		return err
-	}
-	method, nonce, err := parseMySQLGreeting(packet)
-	if err != nil {
-		return err
-	}
-	m.x.phase = phaseLogin
-	response, err := l.authResponse(method, nonce)
-	if err != nil {
-		// The greeting names the server's default method. The server asks for the user's method if that is another.
-		method, response = "mysql_native_password", scrambleNative(l.password, nonce)
-	}
-	if err := m.write(l.handshakeResponse(method, response)); err != nil {
-		return err
-	}
-	for range maxMySQLSwitches {
-		method, nonce, err = m.readAuthReply(l, method, nonce)
-		if err != nil || method == "" {
-			return err
-		}
-		if response, err = l.authResponse(method, nonce); err != nil {
-			return err
-		}
-		if err := m.write(response); err != nil {
-			return err
+// mysqlProtocol returns the protocol mysql. For services without a check of this type it logs in with mysql_username and
+// mysql_password. An error of the server (a wrong password, too many connections) is 500 with its text, as in the
+// original.
+func mysqlProtocol(o Options) entry {
+	fallback := mysqlType
+	fallback.Options = slices.Clone(mysqlType.Options)
+	for i := range fallback.Options {
+		if fallback.Options[i].Name == usernameOption.Name {
+			fallback.Options[i].Required = false
 		}
 	}
-	return malformed("more than %d authentication methods one after the other", maxMySQLSwitches)
+	fallback.build = func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
+		if d.MySQLUsername == "" {
+			return &ConfiguredCheck{Steps: []Step{StepOf("mysql", withoutMySQLUsername)}}, nil
+		}
+		o.spec = o.spec.with(map[string]any{"username": d.MySQLUsername, "password": string(d.MySQLPassword)})
+		return buildMySQL(o, d)
+	}
+	return configuredOr(o, "mysql", &mysqlType, &fallback)
 }
 
-// parseMySQLGreeting parses a handshake packet of version 10. It returns the server's default method and its nonce.
-func parseMySQLGreeting(p []byte) (method string, nonce []byte, err error) {
-	short := malformed("a greeting that is too short")
-	if p[0] != 10 {
-		return "", nil, malformed("a greeting of version %d", p[0])
-	}
-	_, p, ok := bytes.Cut(p[1:], []byte{0}) // the server's version
-	// connection (4), nonce (8), filler (1), capabilities (2)
-	if !ok || len(p) < 4+8+1+2 {
-		return "", nil, short
-	}
-	nonce = slices.Clone(p[4:12])
-	capabilities := uint32(binary.LittleEndian.Uint16(p[13:]))
-	p = p[15:]
-	// character set (1), status (2), capabilities (2), length of the whole nonce (1), reserved (10)
-	if len(p) < 1+2+2+1+10 {
-		return "", nil, short
-	}
-	capabilities |= uint32(binary.LittleEndian.Uint16(p[3:])) << 16
-	size := int(p[5])
-	p = p[16:]
-	if capabilities&mysqlProtocol41 == 0 {
-		return "", nil, malformed("a server older than 4.1")
-	}
-	// The rest of the nonce has at least 13 bytes. The last one is 0 and not part of the nonce.
-	rest := max(13, size-8)
-	if len(p) < rest {
-		return "", nil, short
-	}
-	nonce = append(nonce, bytes.TrimSuffix(p[:rest], []byte{0})...)
-	if capabilities&mysqlPluginAuth == 0 {
-		return "mysql_native_password", nonce, nil
-	}
-	name, _, _ := bytes.Cut(p[rest:], []byte{0}) // some old versions omit the 0 at its end
-	return string(name), nonce, nil
+func withoutMySQLUsername(context.Context, Target) Result {
+	err := errors.New("no mysql_username is configured")
+	return result(500, ReasonConfig, err, "No MySQL username/password in config file (mysql_username, mysql_password)")
 }
 
-// handshakeResponse returns the handshake response packet.
-func (l mysqlLogin) handshakeResponse(method string, response []byte) []byte {
-	capabilities := uint32(mysqlCapabilities)
-	if l.database != "" {
-		capabilities |= mysqlWithDatabase
+// check logs in, asks and quits. With use_tls: prefer and nothing verified it connects once more, without TLS, if the
+// handshake fails: an old server whose TLS Go cannot speak is as healthy as it was. A login sends no password in clear.
+func (m mysqlCheck) check(x *exchange) Result {
+	if !m.drivers.Acquire(x.ctx) {
+		if x.ctx.Err() == context.Canceled {
+			return x.networkError(x.ctx.Err())
+		}
+		return result(503, ReasonBusy, x.ctx.Err(), "hacheck runs too many checks with logins, %s was not asked", x.addr())
 	}
-	p := binary.LittleEndian.AppendUint32(nil, capabilities)
-	p = binary.LittleEndian.AppendUint32(p, maxMySQLPacket)
-	p = append(p, mysqlUTF8)
-	p = append(p, make([]byte, 23)...)
-	p = append(p, l.username...)
-	p = append(p, 0, byte(len(response))) // no response has more than 64 bytes
-	p = append(p, response...)
-	if l.database != "" {
-		p = append(append(p, l.database...), 0)
+	defer m.drivers.Release()
+	settings := m.settings
+	if m.socket != "" {
+		settings.mode = tlsOff
 	}
-	p = append(p, method...)
-	return append(p, 0)
+	w := newMySQLWire(x, settings)
+	r := m.ask(w)
+	if w.handshakeError == nil || settings.mode != tlsPrefer || settings.verify || x.ctx.Err() != nil || r.Reason == ReasonConfig {
+		return r
+	}
+	x.close(r)
+	if r, ok := x.connect(); !ok {
+		return r
+	}
+	settings.mode = tlsOff
+	again := newMySQLWire(x, settings)
+	again.handshakeError = w.handshakeError // for hint
+	return m.ask(again)
 }
 
-// readAuthReply reads the server's replies to a response. It returns the method and nonce that the server asks for
-// next, or ("", nil, nil) after its OK.
-func (m *mysqlConn) readAuthReply(l mysqlLogin, method string, nonce []byte) (string, []byte, error) {
-	// caching_sha2_password needs one packet for its fast path, one for its full path and one for the OK.
-	for range 3 {
-		packet, err := m.read()
+// ask logs in over w, asks and quits.
+func (m mysqlCheck) ask(w *mysqlWire) Result {
+	w.x.phase = "waiting for the greeting of"
+	db, err := w.connect(m.config())
+	if err != nil {
+		return m.failure(w, err)
+	}
+	s := &mysqlSession{mysqlCheck: m, w: w, db: db}
+	r, err := s.examine()
+	// Without COM_QUIT the server counts an aborted client for each check. Close also ends the driver's goroutine.
+	_ = db.Close()
+	if err != nil {
+		return m.failure(w, err)
+	}
+	return r
+}
+
+// config returns the driver's configuration. Nothing in it is global.
+func (m mysqlCheck) config() *mysql.Config {
+	c := mysql.NewConfig()
+	c.User, c.Passwd, c.DBName = m.username, string(m.password), m.database
+	c.Net, c.Addr = "tcp", "127.0.0.1:3306" // not used: the driver gets its connection from mysqlWire
+	c.Logger = silentMySQL{}
+	c.MaxAllowedPacket = maxMySQLPacket // without it the driver asks the server
+	c.ConnectionAttributes = "program_name:hacheck"
+	return c
+}
+
+// silentMySQL is a logger that drops all lines.
+type silentMySQL struct{}
+
+func (silentMySQL) Print(...any) {}
+
+// mysqlSession is the part of a check after the login.
+type mysqlSession struct {
+	mysqlCheck
+	w  *mysqlWire
+	db driver.Conn
+}
+
+// mysqlRow is a row by the names of its columns, in lower case. It has no NULL.
+type mysqlRow map[string]string
+
+// maxMySQLRows is how many rows of an answer are read.
+const maxMySQLRows = 1000
+
+// rows runs a statement and returns the rows of its answer.
+func (s *mysqlSession) rows(statement string) (found []mysqlRow, err error) {
+	err = s.each(statement, func(columns []string, values []driver.Value) {
+		row := mysqlRow{}
+		for i, v := range values {
+			if v != nil {
+				row[strings.ToLower(columns[i])] = mysqlText(v)
+			}
+		}
+		found = append(found, row)
+	})
+	return found, err
+}
+
+// each runs a statement and calls f with each row of its answer. The values are valid during the call.
+func (s *mysqlSession) each(statement string, f func(columns []string, values []driver.Value)) error {
+	s.w.x.phase = phaseWait
+	err := recovered(func() error {
+		rows, err := s.db.(driver.QueryerContext).QueryContext(context.Background(), statement, nil)
 		if err != nil {
-			return "", nil, err
+			return err
 		}
-		switch packet[0] {
-		case mysqlOK:
-			return "", nil, nil
-		case mysqlAuthSwitch:
-			name, data, _ := bytes.Cut(packet[1:], []byte{0})
-			if len(packet) == 1 {
-				name = []byte("mysql_old_password") // from before methods had names
+		values := make([]driver.Value, len(rows.Columns()))
+		for range maxMySQLRows {
+			if err = rows.Next(values); err != nil {
+				break
 			}
-			return string(name), switchNonce(data), nil
-		case mysqlAuthMoreData:
-			reply, err := l.moreData(method, nonce, packet[1:])
-			if err != nil {
-				return "", nil, err
-			}
-			if reply == nil {
-				continue
-			}
-			if err := m.write(reply); err != nil {
-				return "", nil, err
-			}
-		default:
-			// This includes 0xfb, by which a server asks for a file.
-			return "", nil, malformed("a packet of type %#02x in a login", packet[0])
+			f(rows.Columns(), values)
 		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		return rows.Close()
+	})
+	if err != nil {
+		return s.w.cause(err)
 	}
-	return "", nil, malformed("a login without an end")
+	return nil
 }
 
-// switchNonce returns the nonce in the data of an auth switch request: 20 or 32 bytes, usually followed by a 0.
-// Without that 0 a last byte of 0 is part of the nonce. MariaDB sends such a nonce in 1 of 256 logins with Ed25519.
-func switchNonce(data []byte) []byte {
-	if n := len(data) - 1; (n == 20 || n == 32) && data[n] == 0 {
-		data = data[:n]
+// mysqlText returns a value as text.
+func mysqlText(v driver.Value) string {
+	if b, ok := v.([]byte); ok {
+		return string(b)
 	}
-	return slices.Clone(data)
+	return fmt.Sprint(v)
+}
+
+// runQuery runs the query of the configuration. It returns how its answer differs from what is expected, "" if it does
+// not.
+func (s *mysqlSession) runQuery() (string, error) {
+	n, found, null := 0, "", true
+	err := s.each(s.query.text, func(_ []string, values []driver.Value) {
+		if n++; n == 1 && len(values) > 0 && values[0] != nil {
+			found, null = mysqlText(values[0]), false
+		}
+	})
+	return s.query.mismatch(n, found, null), err
 }

@@ -83,7 +83,7 @@ func protocols(o Options) []entry {
 		{Protocol{}, &scriptType},
 		configuredOnly(o, "amqp", &amqpType),
 		configuredOnly(o, "postgres", &postgresType),
-		{Protocol{Name: "mysql", Check: newMySQL(o)}, &mysqlType},
+		mysqlProtocol(o),
 		redisProtocol(o, &redisType),
 		redisProtocol(o, &sentinelType),
 		{Protocol{Name: "redis-info", Check: newRedisInfo(o), URI: true, Canonical: canonicalRedisInfo}, nil},

@@ -47,13 +47,8 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 		Binary: "mariadbd", Package: "mariadb-server",
 		Args: func(port uint16, dir string) ([]string, error) {
 			data, script := filepath.Join(dir, "data"), filepath.Join(dir, "init.sql")
-			cmd := exec.Command(install, append([]string{ //nolint:gosec // found by name
-				"--no-defaults", "--datadir=" + data, "--auth-root-authentication-method=normal", "--skip-test-db",
-			}, asRoot...)...)
-			cmd.Env = environment(dir)
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				return nil, fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
+			if err := installMariaDB(install, dir, asRoot); err != nil {
+				return nil, err
 			}
 			args := append([]string{
 				"--no-defaults", "--datadir=" + data, "--socket=" + filepath.Join(dir, "sock"), "--bind-address=" + Host,
@@ -69,6 +64,18 @@ func MariaDB(t testing.TB, sql string, options ...string) *Server {
 			return err
 		},
 	})
+}
+
+// installMariaDB makes the system tables of a MariaDB server in dir/data.
+func installMariaDB(install, dir string, asRoot []string) error {
+	cmd := exec.Command(install, append([]string{ //nolint:gosec // found by name
+		"--no-defaults", "--datadir=" + filepath.Join(dir, "data"), "--auth-root-authentication-method=normal", "--skip-test-db",
+	}, asRoot...)...)
+	cmd.Env = environment(dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // SQL executes a statement as root of MariaDB and returns its rows, columns separated by tabs.

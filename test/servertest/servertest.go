@@ -208,6 +208,12 @@ func acceptsConnections(s *Server) error {
 // Stop stops the server before the test ends.
 func (s *Server) Stop() { s.stop() }
 
+// Kill ends the server at once, as a crash does.
+func (s *Server) Kill() {
+	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	<-s.done
+}
+
 func (s *Server) stop() {
 	_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGTERM)
 	timeout := time.NewTimer(stopTimeout)
