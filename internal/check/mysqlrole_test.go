@@ -54,16 +54,6 @@ func (a mysqlAsker) wantSoon(port uint16, role string, code int, text string) {
 	}
 }
 
-// field returns a field of a result.
-func field(r check.Result, name string) any {
-	for _, f := range r.Fields {
-		if f.Name == name {
-			return f.Value
-		}
-	}
-	return nil
-}
-
 const mariadbOperator = "CREATE USER operator@'%' IDENTIFIED BY 's3cret';\n"
 
 // TestMariaDBReplication asks a primary and its replica for every role: in step, behind, broken, and without the source.

@@ -306,7 +306,7 @@ func TestRedisCommand(t *testing.T) {
 		}
 	}
 	wantOptionErrors(t, "redis", map[string][]any{
-		"expect: needs command":            {"host", "cache", "expect", "x"},
+		"expect: needs command":              {"host", "cache", "expect", "x"},
 		"command: expected a command and it": {"host", "cache", "command", []any{""}},
 		"role: no such role":                 {"host", "cache", "role", "master"},
 		"role: lag of the role replica":      {"host", "cache", "role", "replica", "lag", "9s"},
