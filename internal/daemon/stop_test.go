@@ -201,6 +201,14 @@ func TestStopAnswersHTTP2(t *testing.T) {
 	if err := framer.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
+	for served := false; !served; { // until the daemon has read the preface: then it is a connection of HTTP/2
+		f, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings, ok := f.(*http2.SettingsFrame)
+		served = ok && settings.IsAck()
+	}
 	p.signal(syscall.SIGTERM)
 	p.waitForLog(regexp.MustCompile(`msg="stopping; `))
 	close(release)
