@@ -27,8 +27,8 @@ func TestMariaDBOverTLS(t *testing.T) {
 	caFile := writeClientCertificate(t, tls.Certificate{Certificate: [][]byte{ca.cert.Raw}, PrivateKey: ca.key})[1].(string)
 	s := servertest.MariaDB(t, mariadbOperator+`
 INSTALL SONAME 'auth_ed25519';
-CREATE USER ssl@'%' IDENTIFIED BY 's3cret' REQUIRE SSL;
-CREATE USER x509@'%' IDENTIFIED BY 's3cret' REQUIRE X509;
+CREATE USER encrypted@'%' IDENTIFIED BY 's3cret' REQUIRE SSL;
+CREATE USER certified@'%' IDENTIFIED BY 's3cret' REQUIRE X509;
 CREATE USER modern@'%' IDENTIFIED VIA ed25519 USING PASSWORD('s3cret') REQUIRE SSL;
 CREATE USER either@'%' IDENTIFIED VIA ed25519 USING PASSWORD('other') OR mysql_native_password USING PASSWORD('s3cret') REQUIRE SSL;
 CREATE USER expired@'%' IDENTIFIED BY 's3cret' PASSWORD EXPIRE;
@@ -39,17 +39,17 @@ CREATE USER expired@'%' IDENTIFIED BY 's3cret' PASSWORD EXPIRE;
 	}
 	const in = "Logged in and quit in "
 	tryLogins(t, check.Defaults{}, "mysql", s, map[string]loginCase{
-		"prefer":                     {as("ssl"), 200, 0, in},
-		"required":                   {as("ssl", "use_tls", true), 200, 0, in},
+		"prefer":                     {as("encrypted"), 200, 0, in},
+		"required":                   {as("encrypted", "use_tls", true), 200, 0, in},
 		"ed25519":                    {as("modern"), 200, 0, in},
 		"one method after the other": {as("either"), 200, 0, in},
-		"verified":                   {as("ssl", "ca_file", caFile), 200, 0, in},
-		"not verified":               {as("ssl", "ca_file", root[1]), 503, failed, "The certificate of " + s.Addr() + " was not accepted: "},
-		"another name":               {as("ssl", "ca_file", caFile, "server_name", "db.example"), 503, failed, "The certificate of "},
-		"without":                    {as("ssl", "use_tls", false), 500, failed, "MySQL error 1045: Access denied for user 'ssl'@'127.0.0.1' (using password: YES); if the server or the user requires TLS, set use_tls: prefer"},
-		"wrong password":             {[]any{"username", "ssl", "password", "wr0ng"}, 500, failed, "MySQL error 1045: Access denied for user 'ssl'@'127.0.0.1' (using password: YES); if the user has REQUIRE X509, set cert_file and key_file"},
-		"client certificate":         {append(as("x509"), identity...), 200, 0, in},
-		"no client certificate":      {as("x509"), 500, failed, "MySQL error 1045: Access denied for user 'x509'@'127.0.0.1' (using password: YES); if the user has REQUIRE X509"},
+		"verified":                   {as("encrypted", "ca_file", caFile), 200, 0, in},
+		"not verified":               {as("encrypted", "ca_file", root[1]), 503, failed, "The certificate of " + s.Addr() + " was not accepted: "},
+		"another name":               {as("encrypted", "ca_file", caFile, "server_name", "db.example"), 503, failed, "The certificate of "},
+		"without":                    {as("encrypted", "use_tls", false), 500, failed, "MySQL error 1045: Access denied for user 'encrypted'@'127.0.0.1' (using password: YES); if the server or the user requires TLS, set use_tls: prefer"},
+		"wrong password":             {[]any{"username", "encrypted", "password", "wr0ng"}, 500, failed, "MySQL error 1045: Access denied for user 'encrypted'@'127.0.0.1' (using password: YES); if the user has REQUIRE X509, set cert_file and key_file"},
+		"client certificate":         {append(as("certified"), identity...), 200, 0, in},
+		"no client certificate":      {as("certified"), 500, failed, "MySQL error 1045: Access denied for user 'certified'@'127.0.0.1' (using password: YES); if the user has REQUIRE X509"},
 		"expired":                    {as("expired"), 500, failed, "MySQL error 1820: You must SET PASSWORD before executing this statement; the password of expired has expired"},
 		"query":                      {as("operator", "query", "SELECT 1+1", "expect", "2"), 200, 0, in},
 		"query of another value":     {as("operator", "query", "SELECT NULL", "expect", "2"), 503, failed, "the query returns NULL; 2 wanted"},
