@@ -152,7 +152,9 @@ func TestCompletions(t *testing.T) {
 	t.Parallel()
 	dir := documentedText(t)
 	root := filepath.Join(t.TempDir(), "spool")
+	other := filepath.Join(t.TempDir(), "other")
 	mustOutput(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
+	mustOutput(t, bin(t, "hadown"), "--spool-root", other, "-r", "why", "other.example")
 	// Wrappers in the PATH that use this spool.
 	path := t.TempDir()
 	for _, name := range []string{"hashowdowned", "halist"} {
@@ -181,7 +183,7 @@ func TestCompletions(t *testing.T) {
 	complete := map[string]func(words ...string) []string{
 		"bash": func(words ...string) []string {
 			return shell("bash", append([]string{
-				"-c", `source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _hacheck; [ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"`,
+				"-c", `source "$0"; COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _hacheck; [ ${#COMPREPLY[@]} = 0 ] || printf '%s\n' "${COMPREPLY[@]}"`,
 				filepath.Join(dir, "completions/bash/hacheck"),
 			}, words...)...)
 		},
@@ -206,6 +208,10 @@ func TestCompletions(t *testing.T) {
 				{[]string{"haup", ""}, []string{"all", "web.example"}},
 				{[]string{"hadown", "w"}, []string{"web.example"}},
 				{[]string{"hastatus", "--action", "status"}, []string{"status", "status_downed"}},
+				{[]string{"haup", "--spool-root", other, ""}, []string{"all", "other.example"}},
+				{[]string{"haup", "--spool-root=" + other, "-p", "127.0.0.1:2", ""}, []string{"all", "other.example"}},
+				{[]string{"hadown", "-p1", "--drain", "--spool-root", other, "o"}, []string{"other.example"}},
+				{[]string{"hacheck", "firewall", "convert", "-t", "n"}, []string{"neutron", "nftables", "nova"}},
 				{[]string{"hacheck", "fire"}, []string{"firewall"}},
 				{[]string{"hacheck", "firewall", "c"}, []string{"convert"}},
 				{[]string{"hacheck", "run", "--output", "j"}, []string{"json", "junit"}},

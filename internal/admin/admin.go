@@ -141,14 +141,23 @@ func (c *command) run(args []string) int {
 	case actList:
 		return c.listRecent()
 	default: // actStatus
-		if c.opt.fleet.hasScope() {
-			return c.showFleet(fleetFilter{c.opt.names, c.opt.fleet.groups, c.opt.fleet.hosts})
+		show := func(c *command) int { return c.showStatus(targets) }
+		if c.opt.watch != 0 {
+			return c.watch(show)
 		}
-		if len(targets) == 0 {
-			return c.overview()
-		}
-		return c.status(targets)
+		return show(c)
 	}
+}
+
+// showStatus is hastatus: the fleet, named services or the overview.
+func (c *command) showStatus(targets []target) int {
+	if c.opt.fleet.hasScope() {
+		return c.showFleet(fleetFilter{c.opt.names, c.opt.fleet.groups, c.opt.fleet.hosts})
+	}
+	if len(targets) == 0 {
+		return c.overview()
+	}
+	return c.status(targets)
 }
 
 // usage prints what is wrong with the command line and returns ExitUsage.

@@ -36,6 +36,7 @@ func optionsHelp(a action) string {
 		"connections":                {actDown},
 		"service-port service-host":  {actDown, actUp, actStatus},
 		"group host fleet":           {actDown, actUp, actStatus},
+		"watch":                      {actStatus},
 		"control-socket":             {actDown, actUp, actStatus, actDowned},
 	} {
 		for name := range strings.FieldsSeq(names) {
@@ -44,6 +45,9 @@ func optionsHelp(a action) string {
 	}
 	if a != actDown && a != actUp {
 		fs.Lookup("json").Usage = "print one JSON document"
+	}
+	if a == actStatus {
+		fs.Lookup("json").Usage = "print one JSON document; with --watch one a line"
 	}
 	return fs.FlagUsages()
 }
@@ -123,14 +127,18 @@ lately, and the state that each balancer has for them.
 With --fleet: the overrides for many hosts, the services with members, budgets, permits and queue, the
 members that are out, and the hosts that are absent. --group, --host and SERVICE show a part of it.
 
+With --watch it shows all this every two seconds. A daemon that does not answer does not end it.
+
 ` + aboutNames,
 		examples: `  @
   @ web
   @ --json all web
+  @ --watch
   @ --fleet
   @ --group rack7 web
 `,
-		status: `  0  every SERVICE is up; without a SERVICE, the overrides were shown; with --fleet, the fleet was shown
+		status: `  0  every SERVICE is up; without a SERVICE, the overrides were shown; with --fleet, the fleet was shown;
+     with --watch, q or a signal has ended it
   1  a SERVICE is down, or the overrides cannot be read; with --fleet, there is no fleet
   2  wrong command line
   4  --fleet: the daemon or etcd cannot be asked; what the daemon knew last is shown

@@ -35,10 +35,11 @@ type options struct {
 	fall         int           // answers after which a balancer that sends no state has the service out
 	allowUnknown bool          // --wait succeeds for a service that no balancer asks about
 	connections  bool          // --wait also waits for the connections that the kernel knows
+	watch        time.Duration // between two frames of hastatus; 0 without --watch
 	fleet        fleetOptions
 
 	hasReason, hasExpiration, hasDuration, hasFall, hasDaemon bool
-	isWaitBare                                                bool // --wait without "=DURATION"
+	isWaitBare, isWatchBare                                   bool // --wait, --watch without "=DURATION"
 }
 
 // The defaults of --wait and --fall, and the largest --fall.
@@ -107,6 +108,8 @@ func flagSet(o *options) *pflag.FlagSet {
 		o.daemon, err = parseDaemon(s)
 		return err
 	})
+	fs.Var((*watchValue)(o), "watch", "show it every DURATION (default 2s), on a terminal in place,\nwith a star before lines that have changed in the last 5s; q\nor ^C ends it")
+	fs.Lookup("watch").NoOptDefVal = noDuration
 	fs.BoolVar(&o.json, "json", false, "print one JSON document; with --wait one event per line")
 	fs.BoolVarP(&o.help, "help", "h", false, "print this help")
 	fs.BoolVar(&o.version, "version", false, "print the version")

@@ -88,6 +88,7 @@ func (o *options) validateModes() error {
 		{o.allowUnknown, "--allow-unknown", "hadown and haup", []action{actDown, actUp}},
 		{o.connections, "--connections", "hadown", []action{actDown}},
 		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
+		{o.watch != 0, "--watch", "hastatus", []action{actStatus}},
 	} {
 		if option.isSet && !slices.Contains(option.actions, o.action) {
 			return fmt.Errorf("option %s is for %s, it means nothing for action %s", option.name, option.command, o.action)
@@ -109,6 +110,9 @@ func (o *options) validateModes() error {
 	}
 	if name, long := findDuration(o.names); o.isWaitBare && name != "" {
 		return fmt.Errorf("%q would be a service; write the duration as --wait=%s", name, long)
+	}
+	if name, long := findDuration(o.names); o.isWatchBare && name != "" {
+		return fmt.Errorf("%q would be a service; write the duration as --watch=%s", name, long)
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ is printed.
 func (c *command) convert(args []string) int {
 	var typ, group string
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)
-	f.StringVarP(&typ, "type", "t", "", "print commands for `TYPE`")
+	f.StringVarP(&typ, "type", "t", "", "print commands for `TYPE`: aws, neutron, nova, iptables, nftables or ufw")
 	f.StringVar(&group, "group", "", "the security group of aws (its id), neutron or nova (its name) that gets\nthe rules; `GROUP` is $SECGROUP by default, for the shell to fill in")
 	if code, done := c.parse(f, args, usage{convertSynopsis, convertAbout, convertExit}); done {
 		return code

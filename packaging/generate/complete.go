@@ -51,16 +51,21 @@ func (o option) isFile() bool {
 	return o.value == "FILE" || o.value == "PATH" || o.value == "DIR"
 }
 
-// services is the shell command that names services, one a line; who may not look sees none.
+// services is a command of sh that names services, one a line; a user who may not look sees none. Its arguments are the
+// words before the cursor. Of these it passes on the options that say where the overrides and the daemon are.
 func (p *page) services() string {
 	const (
-		downed = `hashowdowned 2>/dev/null | cut -f3 | cut -d: -f1`
-		asked  = `halist 2>/dev/null | cut -d" " -f1`
+		options = `n=$#; while [ $n -gt 0 ]; do o=$1; shift; n=$((n-1)); case $o in ` +
+			`-p|--port|--spool-root|--control-socket) if [ $n -gt 0 ]; then v=$1; shift; n=$((n-1)); ` +
+			`case $v in "~/"*) v=$HOME/${v#"~/"};; esac; set -- "$@" "$o" "$v"; fi;; ` +
+			`-p?*|--port=*|--spool-root=*|--control-socket=*) set -- "$@" "$o";; esac; done; `
+		downed = `hashowdowned "$@" 2>/dev/null | cut -f3 | cut -d: -f1`
+		asked  = `halist "$@" 2>/dev/null | cut -d" " -f1`
 	)
 	if p.name == "haup" {
-		return `{ echo all; ` + downed + `; } | sort -u`
+		return options + `{ echo all; ` + downed + `; } | sort -u`
 	}
-	return `{ echo all; ` + downed + `; ` + asked + `; } | sort -u`
+	return options + `{ echo all; ` + downed + `; ` + asked + `; } | sort -u`
 }
 
 // byCommand groups the pages of one command; the first is its own.
@@ -86,6 +91,7 @@ _hacheck_reply() {
 
 _hacheck() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[0]##*/} i
+	local -a typed
 	COMPREPLY=()
 	# --option=VALUE arrives as three words.
 	if [[ $cur == = ]]; then
@@ -137,7 +143,7 @@ _hacheck() {
 	for _, p := range pages {
 		switch {
 		case p.takesServices():
-			fmt.Fprintf(&b, "\t%q) _hacheck_reply \"$(%s)\" ;;\n", p.name, p.services())
+			fmt.Fprintf(&b, "\t%q)\n\t\tread -ra typed <<<\"${COMP_LINE:0:COMP_POINT}\"\n\t\t_hacheck_reply \"$(sh -c %s sh \"${typed[@]}\")\"\n\t\t;;\n", p.name, single(p.services()))
 		case len(p.subcommands) > 0:
 			fmt.Fprintf(&b, "\t%q) _hacheck_reply %q ;;\n", p.name, strings.Join(p.subcommands, " "))
 		case p.takesFiles():
@@ -204,7 +210,7 @@ func zsh(pages []*page) string {
 	for _, p := range pages {
 		fmt.Fprintf(&b, "\n_hacheck_%s() {\n", strings.ReplaceAll(p.dashed(), "-", "_"))
 		if p.takesServices() {
-			fmt.Fprintf(&b, "\tlocal -a services=(${(f)\"$(%s)\"})\n", p.services())
+			fmt.Fprintf(&b, "\tlocal -a services=(${(f)\"$(sh -c %s sh ${(Q)words[1,CURRENT-1]})\"})\n", single(p.services()))
 		}
 		b.WriteString("\t_arguments -s")
 		for _, o := range p.options {
@@ -278,7 +284,7 @@ func fish(group []*page) string {
 		}
 		switch {
 		case p.takesServices():
-			b.WriteString(line + " -a " + fishQuoted("(sh -c "+fishQuoted(p.services())+")") + "\n")
+			b.WriteString(line + " -a " + fishQuoted("(sh -c "+fishQuoted(p.services())+" sh (commandline -opc))") + "\n")
 		case len(p.subcommands) > 0:
 			b.WriteString(line + " -a " + fishQuoted(strings.Join(p.subcommands, " ")) + "\n")
 		}
