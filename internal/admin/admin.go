@@ -35,6 +35,7 @@ type Env struct {
 	UID            int              // effective user id
 	LoginUID       int              // of the user who has logged in, also under sudo; the real user id without a login
 	Passwd         string           // path of the user database in passwd(5) format
+	Defaults       string           // path of the file with the options of the daemon; "" is none
 	Nonhumans      string           // path of the list of shared accounts, one a line, # for comments
 	daemon         daemonAddr       // without -p, --port
 	controlSocket  string           // without --control-socket
@@ -54,6 +55,7 @@ func System(version string) Env {
 		Passwd:        "/etc/passwd",
 		daemon:        defaultDaemon,
 		controlSocket: control.DefaultSocket,
+		Defaults:      "/etc/default/hacheck",
 		Nonhumans:     "/etc/nonhumans",
 		Now:           time.Now,
 	}
@@ -111,12 +113,6 @@ func (c *command) run(args []string) int {
 	if err != nil {
 		return c.usage(err)
 	}
-	if !opt.hasDaemon {
-		opt.daemon = c.daemon
-	}
-	if !opt.fleet.hasSocket {
-		opt.fleet.socket = c.controlSocket
-	}
 	c.opt = opt
 	switch {
 	case opt.help:
@@ -126,7 +122,10 @@ func (c *command) run(args []string) int {
 		c.printf("%s %s\n", c.name, c.Version)
 		return ExitOK
 	}
-	targets, err := c.opt.validate(c.Now())
+	var targets []target
+	if err = c.applyDefaults(&c.opt); err == nil {
+		targets, err = c.opt.validate(c.Now())
+	}
 	if err != nil {
 		return c.usage(err)
 	}

@@ -35,10 +35,21 @@ func (c *command) change(targets []target) int {
 	if c.opt.writesOverride() && len(entry.Reason) > spool.MaxReason {
 		c.errorf("warning: the reason is longer than %d bytes, the rest of it is not kept", spool.MaxReason)
 	}
+	toWrite := targets
+	if c.opt.untilBoot {
+		var err error
+		if entry.Boot, err = spool.BootID(); err == nil {
+			toWrite, err = c.withoutOverride(targets, entry.State)
+		}
+		if err != nil {
+			c.errorf("nothing was changed: %s", c.explainSpoolError(err))
+			return ExitFailed
+		}
+	}
 	byDaemon := false
-	if c.opt.safe {
+	if c.opt.safe && len(toWrite) > 0 {
 		var code int
-		if byDaemon, code = c.decideSafe(targets); code != ExitOK {
+		if byDaemon, code = c.decideSafe(toWrite); code != ExitOK {
 			return code
 		}
 	}
@@ -54,15 +65,41 @@ func (c *command) change(targets []target) int {
 	defer o.close()
 	switch {
 	case c.opt.wait != 0:
-		return c.changeAndWait(o, targets, entry, byDaemon)
+		return c.changeAndWait(o, targets, toWrite, entry, byDaemon)
 	case byDaemon:
-		return c.takeDownNow(o, targets, entry)
+		return c.takeDownNow(o, toWrite, entry)
 	}
-	done, code := c.apply(o, targets, entry)
+	done, code := c.apply(o, toWrite, entry)
 	if c.opt.json {
 		c.printJSON(changeDocument{c.opt.action, done})
 	}
 	return code
+}
+
+// withoutOverride returns the targets that --until-boot may take out: those without an override of an operator. One that was
+// set with --until-boot and is weaker than state is replaced. It returns an error if a target is forced up, because then
+// the host would not go out.
+func (c *command) withoutOverride(targets []target, state spool.State) ([]target, error) {
+	o, err := c.openToRead()
+	if err != nil {
+		return nil, err
+	}
+	defer o.close()
+	var free []target
+	for _, t := range targets {
+		e, err := o.read(t)
+		switch {
+		case err != nil:
+			return nil, err
+		case e.State == spool.ForceUp:
+			return nil, fmt.Errorf("%s is forced up, and --until-boot replaces no override; lift it with haup %s", t.label, t.label)
+		case e.State == spool.Ready, e.Boot != "" && e.State < state:
+			free = append(free, t)
+		default:
+			c.errorf("%s is %s already, and stays so: %s", t.label, e.State.Word(), e.ReasonText())
+		}
+	}
+	return free, nil
 }
 
 // changeDocument is the JSON document of haup and hadown.
@@ -74,7 +111,7 @@ type changeDocument struct {
 // apply writes entry for each target, or lifts the override of each. It prints errors and, for --json, returns the results.
 func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]serviceResult, int) {
 	code, failed := ExitOK, 0
-	var done []serviceResult
+	done := []serviceResult{}
 	errs := make([]error, len(targets))
 	batchErr := o.inBatch(func(o overrides) {
 		for i, t := range targets {
@@ -100,7 +137,7 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]ser
 			}
 		}
 	})
-	if failed == len(targets) {
+	if failed == len(targets) { // also without targets
 		return done, code
 	}
 	if !c.opt.writesOverride() {

@@ -193,8 +193,10 @@ func (c *command) runVerb(v fleetVerb, args []string) int {
 		c.printf("%s %s\n", c.name, c.Version)
 		return ExitOK
 	}
-	if !fs.Changed("control-socket") {
-		c.opt.fleet.socket = c.controlSocket
+	c.opt.fleet.hasSocket = fs.Changed("control-socket")
+	c.opt.hasDaemon, c.opt.hasSpoolRoot = true, true // not used here
+	if err := c.applyDefaults(&c.opt); err != nil {
+		return c.fleetUsage(err)
 	}
 	return v.run(c, f, fs.Args())
 }

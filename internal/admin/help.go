@@ -30,7 +30,7 @@ func optionsHelp(a action) string {
 	var o options
 	fs := flagSet(&o)
 	for names, actions := range map[string][]action{
-		"reason expiration for drain maint safe fall wait-turn replace yes": {actDown},
+		"reason expiration for until-boot drain maint safe fall wait-turn replace yes": {actDown},
 		"force-up":                   {actUp},
 		"wait timeout allow-unknown": {actDown, actUp},
 		"connections":                {actDown},
@@ -111,6 +111,7 @@ than the budget of the SERVICE allows; --wait-turn waits for it.
 		examples: `  @ web -r 'kernel upgrade'
   @ all --for 30m -r 'new memory'
   @ web -P 8080
+  @ all --until-boot --drain --wait -r 'new kernel' && reboot
   @ web --safe --drain --wait=10m -r 'version 2' && @ web -r 'version 2'
   @ all --safe --wait-turn --drain --wait -r 'new kernel'
   @ --group rack7 all --drain -r 'new switch'

@@ -47,6 +47,7 @@ func scriptEnv() Env {
 	env.Passwd = os.Getenv("TEST_PASSWD")
 	env.daemon = daemonAddr{} // the machine may have a daemon on 3333
 	env.controlSocket = ""
+	env.Defaults = ""
 	env.Nonhumans = os.Getenv("TEST_NONHUMANS")
 	if uid, err := strconv.Atoi(os.Getenv("TEST_UID")); err == nil {
 		env.UID = uid

@@ -28,6 +28,7 @@ type options struct {
 	version    bool
 	names      []string
 
+	untilBoot    bool // hadown: the override ends with the next start of the machine
 	drain, maint bool // how hadown takes the service out
 	forceUp      bool // haup: up whatever the check finds
 	safe         bool
@@ -38,8 +39,8 @@ type options struct {
 	watch        time.Duration // between two frames of hastatus; 0 without --watch
 	fleet        fleetOptions
 
-	hasReason, hasExpiration, hasDuration, hasFall, hasDaemon bool
-	isWaitBare, isWatchBare                                   bool // --wait, --watch without "=DURATION"
+	hasReason, hasExpiration, hasDuration, hasFall, hasDaemon, hasSpoolRoot bool
+	isWaitBare, isWatchBare                                                 bool // --wait, --watch without "=DURATION"
 }
 
 // The defaults of --wait and --fall, and the largest --fall.
@@ -66,6 +67,7 @@ func flagSet(o *options) *pflag.FlagSet {
 		o.hasDuration = true
 		return err
 	})
+	fs.BoolVar(&o.untilBoot, "until-boot", false, "end with the next start of this machine; an override that is\nalready there stays instead")
 	fs.FuncP("service-port", "P", "only the instance on port `N`", func(s string) (err error) {
 		o.port, err = parsePort(s)
 		return err
@@ -125,6 +127,7 @@ func parse(name string, args []string) (options, error) {
 	}
 	o.names = fs.Args()
 	o.hasReason = fs.Changed("reason")
+	o.hasSpoolRoot = fs.Changed("spool-root")
 	o.fleet.hasSocket = fs.Changed("control-socket")
 	return o, nil
 }

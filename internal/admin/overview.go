@@ -218,6 +218,9 @@ func (c *command) printOverrides(list []spool.Entry) {
 		if !e.Created.IsZero() {
 			row[2] = textfmt.Duration(now.Sub(e.Created)) + " ago"
 		}
+		if e.Boot != "" {
+			row[3] = "next start"
+		}
 		if !e.Expires.IsZero() {
 			row[3] = fmt.Sprintf("%s (in %s)", localTime(e.Expires, now), textfmt.Duration(e.Expires.Sub(now)))
 		}

@@ -21,10 +21,11 @@ type override struct {
 	Scope      string   `json:"scope,omitempty"`      // of an override of the fleet: all, group:NAME or host:NAME
 	Creation   *float64 `json:"creation,omitempty"`   // unix seconds; absent if not known
 	Expiration *float64 `json:"expiration,omitempty"` // unix seconds; absent if it does not end by itself
+	UntilBoot  bool     `json:"until_boot,omitempty"` // it ends with the next start of the machine
 }
 
 func newOverride(e spool.Entry) override {
-	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: e.State.Word(), Reason: e.Reason, By: e.By, Scope: e.Scope}
+	d := override{Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port, State: e.State.Word(), Reason: e.Reason, By: e.By, Scope: e.Scope, UntilBoot: e.Boot != ""}
 	if !e.Created.IsZero() {
 		at := spool.UnixSeconds(e.Created)
 		d.Creation = &at

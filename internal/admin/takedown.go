@@ -41,7 +41,7 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 	start := time.Now()
 	r := control.Request{
 		Op: control.OpTakeDown, Services: names(targets), State: entry.State.String(), Reason: entry.Reason,
-		Expires: expiresOf(entry), WaitTurn: c.opt.fleet.waitTurn.Seconds(),
+		Expires: expiresOf(entry), UntilBoot: entry.Boot != "", WaitTurn: c.opt.fleet.waitTurn.Seconds(),
 	}
 	e, err := c.askUntilSignal(signals, r, c.opt.fleet.waitTurn+takedownTime, note)
 	f := c.newFailure(e, err)

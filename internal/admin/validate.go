@@ -80,6 +80,7 @@ func (o *options) validateModes() error {
 		command string
 		actions []action
 	}{
+		{o.untilBoot, "--until-boot", "hadown", []action{actDown}},
 		{o.drain, "--drain", "hadown", []action{actDown}},
 		{o.maint, "--maint", "hadown", []action{actDown}},
 		{o.safe, "--safe", "hadown", []action{actDown}},
@@ -95,6 +96,10 @@ func (o *options) validateModes() error {
 		}
 	}
 	switch {
+	case o.untilBoot && (o.hasExpiration || o.hasDuration):
+		return errors.New("--until-boot says when it ends, and so do -e and --for; give one of them")
+	case o.untilBoot && o.fleet.hasScope():
+		return errors.New("--until-boot is about this machine, so it excludes --group, --host and --fleet")
 	case o.drain && o.maint:
 		return errors.New("--drain and --maint exclude each other; --maint --wait drains first")
 	case o.hasFall && o.wait == 0:

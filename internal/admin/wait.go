@@ -87,18 +87,17 @@ func (w *waitRun) setWritten() {
 }
 
 // changeAndWait takes targets down or up and returns when the balancers have followed. byDaemon is for --safe: the daemon
-// makes the change.
-func (c *command) changeAndWait(o overrides, targets []target, entry spool.Entry, byDaemon bool) int {
+// makes the change. It writes only toWrite; the other targets are out already.
+func (c *command) changeAndWait(o overrides, targets, toWrite []target, entry spool.Entry, byDaemon bool) int {
 	w, stop := c.newWaitRun(o, targets)
 	defer stop()
 	w.observeBefore()
-	toWrite := targets
 	if entry.State == spool.Maint {
 		maint := entry
 		w.finalEntry = &maint
 		entry.State = spool.Drain
 		// A drain would let new sessions in where the target is down or in maintenance already.
-		toWrite = slices.DeleteFunc(slices.Clone(targets), func(t target) bool {
+		toWrite = slices.DeleteFunc(slices.Clone(toWrite), func(t target) bool {
 			e, err := o.read(t)
 			return err == nil && e.State >= spool.Down
 		})

@@ -36,6 +36,8 @@ type Request struct {
 	Reason   string     `json:"reason,omitempty"`
 	Expires  *time.Time `json:"expires,omitempty"`
 	Replace  bool       `json:"replace,omitempty"`
+	// UntilBoot of OpTakeDown: the override ends with the next start of the machine.
+	UntilBoot bool `json:"until_boot,omitempty"`
 	// WaitTurn and Timeout are in seconds; 0: not given.
 	WaitTurn float64 `json:"wait_turn,omitempty"`
 	Timeout  float64 `json:"timeout,omitempty"`

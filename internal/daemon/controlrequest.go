@@ -54,6 +54,9 @@ func parseRequest(r control.Request, caller control.Caller, now time.Time) (*con
 	switch r.Op {
 	case control.OpTakeDown:
 		err = errors.Join(p.parseKeys(), p.parseState(false))
+		if r.UntilBoot && err == nil {
+			p.override.Boot, err = spool.BootID()
+		}
 	case control.OpImpact, control.OpSet:
 		err = errors.Join(p.checkScopes(), p.parseKeys(), p.parseState(true))
 	case control.OpLift:

@@ -36,7 +36,10 @@ func (d *daemon) overrideChanged(c spool.Change) {
 	if !override.Created.IsZero() {
 		args = append(args, "since", override.Created.Format(time.RFC3339))
 	}
-	if !override.Expires.IsZero() {
+	switch {
+	case override.Boot != "":
+		args = append(args, "until", "next start")
+	case !override.Expires.IsZero():
 		args = append(args, "until", override.Expires.Format(time.RFC3339))
 	}
 	if override.By != "" {

@@ -63,6 +63,7 @@ type Entry struct {
 	Scope   string    // "" for a file; all, group:NAME or host:NAME for an override of the fleet
 	Created time.Time // zero when not known
 	Expires time.Time // zero: never
+	Boot    string    // BootID when it was set; it ends with the next start of the machine. "": it does not
 	Lost    bool      // of an override of the fleet: its key is gone from etcd, and the host keeps the override
 }
 
@@ -170,7 +171,7 @@ func UnixSeconds(t time.Time) float64 {
 }
 
 // Marshal returns the content of e's spool file: one line of JSON as Python's json.dumps would write it. The original
-// tools read it too. They do not know the fields "state" and "by", so that for them every override is down. Scope and
+// tools read it too. They do not know the fields "state", "by" and "boot", so that for them every override is down until it is lifted or expires. Scope and
 // Lost are not in it.
 func (e Entry) Marshal() []byte {
 	out := append(make([]byte, 0, 96+len(e.Reason)), `{"reason": `...)
@@ -187,6 +188,11 @@ func (e Entry) Marshal() []byte {
 	if e.By != "" && isValidBy(e.By) {
 		out = append(out, `, "by": `...)
 		out = textfmt.AppendPythonString(out, e.By)
+	}
+	if isBootID(e.Boot) {
+		out = append(out, `, "boot": "`...)
+		out = append(out, e.Boot...)
+		out = append(out, '"')
 	}
 	return append(out, '}')
 }

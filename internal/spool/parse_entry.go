@@ -51,7 +51,10 @@ func ParseEntry(k Key, content []byte) Entry {
 	}
 	e.Created = unixTime(fields["creation"])
 	e.Expires = unixTime(fields["expiration"])
-	if e.State == ForceUp && !isTimeOrNull(fields["expiration"]) {
+	if boot, _ := jsonString(fields["boot"]); isBootID(boot) {
+		e.Boot = boot
+	}
+	if e.State == ForceUp && (e.Boot == "" && len(fields["boot"]) > 0 || !isTimeOrNull(fields["expiration"])) {
 		e.State = Down // its end is not known, and a malformed file forces nothing up
 	}
 	return e

@@ -43,7 +43,9 @@ type readResult struct {
 func (r *readResult) entry(k Key) (Entry, bool) {
 	switch r.status {
 	case readOK:
-		return ParseEntry(k, r.content), true
+		e := ParseEntry(k, r.content)
+		e.endAtBoot(BootID)
+		return e, true
 	case readDenied, readFailed:
 		return Entry{Key: k, State: Down, Reason: "spool file cannot be read: " + r.err.Error()}, true
 	default:

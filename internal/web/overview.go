@@ -47,12 +47,13 @@ type overviewRow struct {
 	State    string `json:"state"`
 	Covering string `json:"by,omitempty"` // the name of an override in another row that decides State
 
-	Reason string   `json:"reason,omitempty"`
-	SetBy  string   `json:"set_by,omitempty"` // who has set the override
-	Scope  string   `json:"scope,omitempty"`  // of an override of the fleet: all, group:NAME or host:NAME
-	Lost   bool     `json:"lost,omitempty"`   // its key is gone from etcd, and this host keeps the override
-	Since  *float64 `json:"since,omitempty"`  // unix seconds; absent if it is not known
-	Until  *float64 `json:"until,omitempty"`  // unix seconds; absent if the override does not end by itself
+	Reason    string   `json:"reason,omitempty"`
+	SetBy     string   `json:"set_by,omitempty"`     // who has set the override
+	Scope     string   `json:"scope,omitempty"`      // of an override of the fleet: all, group:NAME or host:NAME
+	Lost      bool     `json:"lost,omitempty"`       // its key is gone from etcd, and this host keeps the override
+	Since     *float64 `json:"since,omitempty"`      // unix seconds; absent if it is not known
+	Until     *float64 `json:"until,omitempty"`      // unix seconds; absent if the override does not end by itself
+	UntilBoot bool     `json:"until_boot,omitempty"` // the override ends with the next start of the machine
 
 	Last    *overviewAnswer `json:"last"`              // nil without a request lately
 	Answers string          `json:"answers,omitempty"` // see marksText
@@ -232,7 +233,7 @@ func (b *overviewBuilder) services() []overviewRow {
 func (b *overviewBuilder) override(e *spool.Entry, decides bool) overviewRow {
 	r := overviewRow{
 		Service: e.Key.Service, Host: e.Key.Host, Port: e.Key.Port,
-		State: e.State.Word(), Reason: oneLine(e.Reason), SetBy: oneLine(e.By), Scope: oneLine(e.Scope), Lost: e.Lost,
+		State: e.State.Word(), Reason: oneLine(e.Reason), SetBy: oneLine(e.By), Scope: oneLine(e.Scope), Lost: e.Lost, UntilBoot: e.Boot != "",
 	}
 	if !e.Created.IsZero() {
 		at := unixSeconds(e.Created)

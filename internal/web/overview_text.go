@@ -70,6 +70,9 @@ func (o *overview) overrideTable() string {
 		if r.Since != nil {
 			cells[2] = textfmt.Seconds(o.Now-*r.Since) + " ago"
 		}
+		if r.UntilBoot {
+			cells[3] = "next start"
+		}
 		if r.Until != nil {
 			cells[3] = "in " + textfmt.Seconds(*r.Until-o.Now)
 		}
