@@ -266,6 +266,7 @@ func packageContents(t *testing.T, dist string) {
 	}
 	for _, path := range []string{
 		"/etc/default/hacheck", "/etc/logrotate.d/hacheck", "/usr/lib/systemd/system/hacheck.service", "/usr/lib/systemd/system/hacheck.socket", "/usr/lib/systemd/system/hacheck-control.socket",
+		"/usr/lib/systemd/system/hacheck-drain.service",
 		"/usr/lib/sysusers.d/hacheck.conf", "/usr/share/man/man5/hacheck.yaml.5.gz",
 		"/usr/share/man/man8/hacheck.8.gz", "/usr/share/man/man8/hacheck-run.8.gz", "/usr/share/doc/hacheck/examples/haproxy.cfg",
 		"/usr/share/doc/hacheck/examples/prometheus/hacheck.rules.yml", "/usr/share/doc/hacheck/examples/grafana/hacheck.json",

@@ -47,7 +47,7 @@ installed() {
 	is "/etc/hacheck.yaml: ok" as_daemon hacheck --check-config -c /etc/hacheck.yaml
 	# The manual is not there in a container, which leaves pages away; the files it names are.
 	# systemd prints its complaints about every unit that ours are started with; only those about ours make it fail.
-	systemd-analyze verify --man=no --recursive-errors=no hacheck.service hacheck.socket >/tmp/verify 2>&1 || fail "$(cat /tmp/verify)"
+	systemd-analyze verify --man=no --recursive-errors=no hacheck.service hacheck.socket hacheck-drain.service >/tmp/verify 2>&1 || fail "$(cat /tmp/verify)"
 	logrotate --debug /etc/logrotate.d/hacheck >/tmp/logrotate 2>&1 || fail "$(cat /tmp/logrotate)"
 }
 

@@ -94,6 +94,39 @@ chmod 0440 /etc/hacheck.yaml
 quiet dpkg --install v2.deb
 at_once "upgrade of a configuration with another mode"
 [ "$(owner)" = 'root:hacheck 440' ] || fail "an upgrade makes the configuration $(owner)"
+
+# The drain unit is not enabled. A stop that is no shutdown takes nothing out.
+[ "$(systemctl is-enabled hacheck-drain.service)" = disabled ] || fail "the drain unit is enabled"
+systemctl enable --now hacheck-drain.service 2>/dev/null
+systemctl stop hacheck-drain.service
+[ ! -e /var/spool/hacheck/all ] || fail "a stop of the drain unit takes the host out"
+# At a shutdown it takes the host out while the services and the daemon still run. The commands find the daemon's port.
+cat >/etc/systemd/system/multi-user.target <<END
+[Unit]
+Description=The services
+END
+cat >/etc/systemd/system/web.service <<END
+[Unit]
+Description=A service
+After=hacheck.service hacheck.socket
+[Service]
+ExecStart=sleep 1234
+ExecStop=/bin/sh -c 'curl --silent --output /dev/null --write-out "%%{http_code}" --max-time 5 http://127.0.0.1:3334/spool/web/0/ >/out/order'
+[Install]
+WantedBy=multi-user.target
+END
+mkdir -p /etc/systemd/system/hacheck.socket.d
+printf '[Socket]\nListenStream=\nListenStream=0.0.0.0:3334\n' >/etc/systemd/system/hacheck.socket.d/port.conf
+printf 'HACHECK_PORT=3334\nHACHECK_DRAIN_WAIT=3s\n' >>/etc/default/hacheck
+systemctl daemon-reload
+systemctl enable web.service 2>/dev/null
+systemctl restart hacheck.socket
+systemctl start multi-user.target hacheck-drain.service
+systemctl start --no-block shutdown.target
+soon test -s /out/order
+[ "$(cat /out/order)" = 404 ] || fail "when the services stop, the answer is $(cat /out/order)"
+grep -q '"reason": "this machine stops".*"boot": ' /var/spool/hacheck/all || fail "the override is $(cat /var/spool/hacheck/all)"
+echo "$SECONDS ok: drain at a shutdown"
 trap - EXIT
 echo DONE
 systemctl --force --force poweroff >/dev/null 2>&1
