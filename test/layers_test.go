@@ -30,7 +30,7 @@ import (
 //     the endpoints, so that the pages show a report and do not know etcd.
 //   - fleetlock asks the fleet for a permit, and balancers by wait.
 var layers = [][]string{
-	{"internal/textfmt", "internal/clients", "internal/share", "internal/loglimit", "internal/fleet/report", "internal/check/conn", "internal/sockdiag"},
+	{"internal/textfmt", "internal/clients", "internal/share", "internal/loglimit", "internal/certificate", "internal/fleet/report", "internal/check/conn", "internal/sockdiag"},
 	{"internal/spool", "internal/cache", "internal/check", "internal/cmdline", "internal/terminal", "internal/systemd", "internal/control"},
 	{"internal/health", "internal/config"},
 	{"internal/balancer"},

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"hacheck/test/servertest"
 )
 
 const (
@@ -27,7 +29,9 @@ const (
 // startBusyDaemon starts a daemon and causes one event of every kind.
 func startBusyDaemon(t *testing.T) *daemon {
 	t.Helper()
-	d := startDaemon(t, "metrics_per_service: true\nhealthcheck_timeout: 1\ncache_max_entries: 1\n")
+	cert, key := servertest.NewAuthority(t).Issue(t, "hacheck")
+	d := startDaemon(t, fmt.Sprintf("metrics_per_service: true\nhealthcheck_timeout: 1\ncache_max_entries: 1\n"+
+		"tls_listen: 127.0.0.1:0\ntls_cert_file: %s\ntls_key_file: %s\n", cert, key))
 	web := startService(t, "127.0.0.1", 0, serveOK)
 	sick := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	d.mustRun("hadown", "down-now", "-r", "why")

@@ -42,6 +42,11 @@ type Config struct {
 	ProxyProtocolFrom []netip.Prefix // proxy_protocol_from, default none
 	MetricsPerService bool           // metrics_per_service, default false
 
+	TLSListen       string // tls_listen, an address and a port; default "" (none)
+	TLSCertFile     string // tls_cert_file, an absolute path; required with tls_listen
+	TLSKeyFile      string // tls_key_file, an absolute path; required with tls_listen
+	TLSClientCAFile string // tls_client_ca_file, an absolute path; default "" (clients need no certificate)
+
 	Services []Service // services, in the file's order; default none
 	Fleet    *Fleet    // fleet, default nil: this host is in no fleet
 

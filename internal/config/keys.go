@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -143,6 +144,26 @@ var keys = []Key{
 		Doc:        "balancers whose PROXY line (v1, v2) names the client; from others it gets 400",
 		mayBeEmpty: true,
 		set:        list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.ProxyProtocolFrom }),
+	},
+	{
+		Name: "tls_listen", Want: "an IP address and a port, such as 0.0.0.0:3443 or \"[::]:3443\"", mayBeEmpty: true,
+		Doc: "where the same is answered by TLS; needs tls_cert_file and tls_key_file",
+		set: value(textValue(isListen), func(c *Config) *string { return &c.TLSListen }),
+	},
+	{
+		Name: "tls_cert_file", Want: wantFile, mayBeEmpty: true,
+		Doc: "the certificate of tls_listen in PEM, with its intermediates; read again when it changes",
+		set: value(textValue(filepath.IsAbs), func(c *Config) *string { return &c.TLSCertFile }),
+	},
+	{
+		Name: "tls_key_file", Want: wantFile, mayBeEmpty: true,
+		Doc: "the private key of that certificate in PEM, without a passphrase",
+		set: value(textValue(filepath.IsAbs), func(c *Config) *string { return &c.TLSKeyFile }),
+	},
+	{
+		Name: "tls_client_ca_file", Want: wantFile, mayBeEmpty: true,
+		Doc: "authorities in PEM; a client of tls_listen then needs a certificate of one of them",
+		set: value(textValue(filepath.IsAbs), func(c *Config) *string { return &c.TLSClientCAFile }),
 	},
 	{
 		Name: "metrics_per_service", Default: "false", Want: "true or false",

@@ -65,6 +65,7 @@ func (l *loader) readKeys(c *Config, root *yaml.Node) {
 	if c.CacheTimeDown < 0 {
 		c.CacheTimeDown = c.CacheTime
 	}
+	l.checkTLS(c, seen)
 	l.countWarnings()
 }
 
@@ -72,6 +73,30 @@ func (l *loader) readKeys(c *Config, root *yaml.Node) {
 func (l *loader) countWarnings() {
 	if l.moreWarn > 0 {
 		l.warnings = append(l.warnings, Warning{File: l.file, Text: fmt.Sprintf("and %d more unknown keys", l.moreWarn)})
+	}
+}
+
+// checkTLS reports keys of tls_listen of which others are missing. lines has the line of each key in the file.
+func (l *loader) checkTLS(c *Config, lines map[string]int) {
+	taken := "" // the service that has the address
+	for _, s := range c.Services {
+		if l := c.TLSListen; l != "" && !strings.HasSuffix(l, ":0") && (l == s.HTTPListen || l == s.BeaconListen || l == s.AgentListen) {
+			taken = s.Name
+		}
+	}
+	if taken != "" {
+		l.errorf(lines["tls_listen"], "tls_listen", "expected an address of its own, got %s, which %s has", c.TLSListen, taken)
+	}
+	files := []struct{ key, value string }{{"tls_cert_file", c.TLSCertFile}, {"tls_key_file", c.TLSKeyFile}}
+	for _, f := range files {
+		if c.TLSListen != "" && f.value == "" {
+			l.errorf(lines["tls_listen"], "tls_listen", "expected %s too", f.key)
+		}
+	}
+	for _, f := range append(files, struct{ key, value string }{"tls_client_ca_file", c.TLSClientCAFile}) {
+		if c.TLSListen == "" && f.value != "" {
+			l.errorf(lines[f.key], f.key, "expected tls_listen too")
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"hacheck/internal/check"
 	"hacheck/internal/config"
@@ -29,6 +30,10 @@ func (d *daemon) proxyFrom() []netip.Prefix { return d.config.Load().ProxyProtoc
 func (d *daemon) newWeb(s web.Settings) *web.Server {
 	return web.New(web.Options{
 		Log: d.log, LogLimit: d.logLimit, Balancers: d.balancers, Overrides: d.index, Metrics: d.metrics(), Fleet: d.fleet,
+		Certificate: func() (time.Time, bool) {
+			status := d.certificate.Status()
+			return status.Expires, status.Err != nil
+		},
 	}, s)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"hacheck/internal/agent"
 	"hacheck/internal/balancer"
+	"hacheck/internal/certificate"
 	"hacheck/internal/check"
 	"hacheck/internal/check/conn"
 	"hacheck/internal/clients"
@@ -55,6 +56,7 @@ type daemon struct {
 	web            *web.Server
 	http           mainServer
 	successes      agent.PassedChecks
+	certificate    certificate.Store // of tls_listen
 	agent          *agent.Agent
 	fleet          *reloadableFleet // open if isInFleet
 	control        controlServer
@@ -156,6 +158,12 @@ func (d *daemon) open(c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	pair, err := readCertificate(d.opts.configFile, c)
+	if err != nil {
+		return err
+	}
+	d.certificate.Use(pair)
+	d.sockets.tls = c.TLSListen
 	if d.http.listeners, err = d.sockets.listenHTTP(d.opts.bind, d.opts.ports); err != nil {
 		return err
 	}
@@ -180,10 +188,10 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.proxy = d.newProxy(settings)
 	services := &serviceEndpoints{
 		log: d.log, logLimit: d.logLimit, web: d.web, agent: d.agent, conns: d.conns, sockets: d.sockets, evaluators: &d.evaluators,
-		proxyFrom: d.proxyFrom, onRefused: d.proxy.LogRefused,
+		proxy: d.proxy, certificate: &d.certificate, proxyFrom: d.proxyFrom, onRefused: d.proxy.LogRefused,
 	}
 	d.services.Store(services)
-	reload, err := services.prepare(c.Services)
+	reload, err := services.prepare(c)
 	if err != nil {
 		return err
 	}
@@ -214,6 +222,7 @@ func (d *daemon) run(sig signals) error {
 	}
 	d.serveAgents()
 	d.serveControl()
+	go d.certificate.Watch(nil, certificatePoll, d.certificateChanged) // until the process ends
 	d.log.Info("hacheck answers", "version", d.version, "listen", addrs, "spool", d.dir.Root(),
 		"config", d.opts.configFile, "pid", os.Getpid())
 	d.logNotifyError(d.manager.Ready("Answering on " + strings.Join(addrs, ", ")))

@@ -20,10 +20,10 @@ type endpointReload struct {
 
 // prepare opens the ports of new endpoints. If one cannot be opened, prepare restores the endpoints as they were and
 // returns an error.
-func (s *serviceEndpoints) prepare(services []config.Service) (*endpointReload, error) {
+func (s *serviceEndpoints) prepare(c *config.Config) (*endpointReload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &endpointReload{s: s, want: configuredEndpoints(services), opened: map[endpointKey]net.Listener{}, closed: map[endpointKey]openEndpoint{}}
+	r := &endpointReload{s: s, want: configuredEndpoints(c), opened: map[endpointKey]net.Listener{}, closed: map[endpointKey]openEndpoint{}}
 	var errs []error
 	for k, settings := range r.want {
 		if _, stays := s.open[k]; stays || k.kind == beaconListen { // a beacon opens its own port, and retries
@@ -34,7 +34,7 @@ func (s *serviceEndpoints) prepare(services []config.Service) (*endpointReload, 
 			ln, err = s.sockets.listenConfigured(k.addr)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("service %s: %s: %w", settings.service, k.kind, err))
+			errs = append(errs, fmt.Errorf("%s: %w", k.name(settings.service), err))
 			continue
 		}
 		r.opened[k] = ln

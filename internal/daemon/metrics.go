@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/http"
+	"time"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/fleet/report"
@@ -31,6 +32,10 @@ func (d *daemon) metrics() http.Handler {
 				Done: d.reloads.done.Load(), Failed: d.reloads.failed.Load(),
 				Last: float64(d.reloads.last.Load()) / 1e3,
 			}
+		},
+		Certificate: func() (time.Time, bool) {
+			status := d.certificate.Status()
+			return status.Expires, status.Err != nil
 		},
 		Services: func() []metrics.Service {
 			if !d.config.Load().MetricsPerService {

@@ -31,9 +31,12 @@ func checkConfig(o *options, stdout io.Writer) error {
 	if o.configFile == "" {
 		return &usageError{errors.New("option --check-config needs a configuration file: -c FILE")}
 	}
-	_, warnings, err := config.Load(o.configFile)
+	c, warnings, err := config.Load(o.configFile)
 	if err != nil || len(warnings) > 0 {
 		return joinConfigErrors(warnings, err)
+	}
+	if _, err := readCertificate(o.configFile, c); err != nil {
+		return err
 	}
 	_, err = fmt.Fprintf(stdout, "%s: ok\n", o.configFile)
 	return err
@@ -141,7 +144,11 @@ func (d *daemon) reloadConfig() ([]config.Warning, error) {
 
 // apply puts c in force. The steps that can fail come first; apply undoes them if one of them fails.
 func (d *daemon) apply(c *config.Config) error {
-	endpoints, err := d.services.Load().prepare(c.Services)
+	pair, err := d.reloadCertificate(c)
+	if err != nil {
+		return err
+	}
+	endpoints, err := d.services.Load().prepare(c)
 	if err != nil {
 		return err
 	}
@@ -168,6 +175,7 @@ func (d *daemon) apply(c *config.Config) error {
 	d.evaluators.replace(settings.Evaluator)
 	d.proxy.SetSettings(settings)
 	d.web.SetSettings(d.webSettings(c, settings.Evaluator))
+	d.certificate.Use(pair)
 	endpoints.commit()
 	d.config.Store(c)
 	return nil

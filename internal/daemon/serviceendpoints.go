@@ -12,26 +12,31 @@ import (
 	"time"
 
 	"hacheck/internal/agent"
+	"hacheck/internal/certificate"
 	"hacheck/internal/check"
 	"hacheck/internal/clients"
 	"hacheck/internal/config"
 	"hacheck/internal/health"
 	"hacheck/internal/loglimit"
+	"hacheck/internal/proxy"
 	"hacheck/internal/web"
 )
 
-// serviceEndpoints are the listeners of services: http_listen, beacon_listen and agent_listen. A reload keeps the
+// serviceEndpoints are the listeners of the configuration: http_listen, beacon_listen and agent_listen of services, and
+// tls_listen. A reload keeps the
 // endpoints whose address stays, opens new ones and closes the others.
 type serviceEndpoints struct {
-	log        *slog.Logger
-	logLimit   *loglimit.Limiter
-	web        *web.Server // records the answers of http_listen
-	agent      *agent.Agent
-	conns      *clients.ConnLimiter
-	sockets    *inheritedSockets
-	evaluators *evaluators
-	proxyFrom  func() []netip.Prefix
-	onRefused  func(client, why string)
+	log         *slog.Logger
+	logLimit    *loglimit.Limiter
+	web         *web.Server // records the answers of http_listen
+	agent       *agent.Agent
+	conns       *clients.ConnLimiter
+	sockets     *inheritedSockets
+	evaluators  *evaluators
+	proxy       *proxy.Server      // answers tls_listen
+	certificate *certificate.Store // of tls_listen
+	proxyFrom   func() []netip.Prefix
+	onRefused   func(client, why string)
 
 	mu       sync.Mutex
 	open     map[endpointKey]openEndpoint
@@ -44,6 +49,7 @@ const (
 	httpListen   = "http_listen"
 	beaconListen = "beacon_listen"
 	agentListen  = "agent_listen"
+	tlsListen    = "tls_listen" // of no service
 )
 
 // endpointKey identifies an endpoint across reloads.
@@ -53,13 +59,21 @@ type endpointKey struct {
 	interval   time.Duration // of a beacon
 }
 
+// name returns what messages call the endpoint of a service.
+func (k endpointKey) name(service string) string {
+	if k.kind == tlsListen {
+		return k.kind
+	}
+	return "service " + service + ": " + k.kind
+}
+
 // endpointSettings is what a reload may change of an endpoint that stays.
 type endpointSettings struct {
 	service     string
 	failureCode int // of http_listen
 }
 
-// endpoint is an open listener of a service.
+// endpoint is an open listener of the configuration.
 type endpoint interface {
 	// apply puts new settings in force.
 	apply(endpointSettings)
@@ -74,10 +88,14 @@ type openEndpoint struct {
 	settings endpointSettings
 }
 
-// configuredEndpoints returns the endpoints of all services. Their keys differ: config refuses an address twice.
-func configuredEndpoints(services []config.Service) map[endpointKey]endpointSettings {
+// configuredEndpoints returns the endpoints of all services, and tls_listen. Their keys differ: config refuses an address
+// twice.
+func configuredEndpoints(c *config.Config) map[endpointKey]endpointSettings {
 	all := map[endpointKey]endpointSettings{}
-	for _, s := range services {
+	if c.TLSListen != "" {
+		all[endpointKey{kind: tlsListen, addr: c.TLSListen}] = endpointSettings{}
+	}
+	for _, s := range c.Services {
 		for _, k := range []endpointKey{
 			{kind: httpListen, addr: s.HTTPListen},
 			{kind: beaconListen, addr: s.BeaconListen, interval: s.Interval},
@@ -105,6 +123,8 @@ func (s *serviceEndpoints) serve(k endpointKey, settings endpointSettings, ln ne
 		e.endpoint = s.serveBeacon(k.addr, k.interval, settings)
 	case agentListen:
 		e.endpoint = s.serveAgent(settings, ln)
+	case tlsListen:
+		e.endpoint = s.serveTLS(k.addr, ln)
 	}
 	if s.open == nil {
 		s.open = map[endpointKey]openEndpoint{}

@@ -16,6 +16,7 @@ import (
 type inheritedSockets struct {
 	sockets []*systemd.Socket
 	bind    string // the address of -B if the command line has one, otherwise ""
+	tls     string // tls_listen: a socket with its port speaks TLS whatever its name is
 
 	mu   sync.Mutex
 	used []*systemd.Socket
@@ -33,7 +34,7 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 	have := map[uint16]bool{}
 	for _, s := range in.sockets {
 		port := socketPort(s)
-		if port == 0 { // a Unix socket, which answers no checks
+		if port == 0 || in.isTLS(port) { // a Unix socket, which answers no checks, or the one of tls_listen
 			continue
 		}
 		if !slices.Contains(ports, port) && !slices.Contains(httpNames, s.Name) {
@@ -63,6 +64,12 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 		listeners = append(listeners, ln)
 	}
 	return listeners, nil
+}
+
+// isTLS reports whether port is that of tls_listen.
+func (in *inheritedSockets) isTLS(port uint16) bool {
+	_, of, err := splitPort(in.tls)
+	return err == nil && of == port
 }
 
 // listen uses the socket on the port, or opens the port at bind.

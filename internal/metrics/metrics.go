@@ -31,6 +31,9 @@ type Sources struct {
 	Reloads   func() Reloads
 	// Fleet returns the state of the fleet, nil without one. It may be nil.
 	Fleet func() *report.Status
+	// Certificate returns when the certificate of tls_listen expires, the zero time without one, and whether its files have
+	// changed and cannot be used. It may be nil.
+	Certificate func() (expires time.Time, broken bool)
 	// Services lists the services with recent requests, for one metric each (metrics_per_service). It limits their
 	// number. nil, or a nil list, exports none.
 	Services func() []Service
@@ -103,6 +106,16 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(reloads, rl.Failed, "failed")
 	gauge(desc("config_last_reload_timestamp_seconds", "When the configuration in force was read."), rl.Last)
 
+	if c.s.Certificate != nil {
+		if expires, broken := c.s.Certificate(); !expires.IsZero() {
+			gauge(desc("tls_certificate_expiry_timestamp_seconds", "When the certificate of tls_listen expires."), float64(expires.Unix()))
+			failed := 0.0
+			if broken {
+				failed = 1
+			}
+			gauge(desc("tls_certificate_files_failed", "1 while the files of the certificate have changed and cannot be used."), failed)
+		}
+	}
 	if c.s.Fleet != nil {
 		if status := c.s.Fleet(); status != nil {
 			fleet(*status, counter, gauge)

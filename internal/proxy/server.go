@@ -5,6 +5,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -153,6 +154,13 @@ func (s *Server) NewRequest() fastpath.Request { return &checkRequest{server: s}
 // requests without a Host line reach net/http with one. The returned listener closes ln.
 func (s *Server) Listener(ln net.Listener) net.Listener {
 	return fastpath.Listen(ln, s.listenOptions())
+}
+
+// TLSListener is Listener for connections by TLS.
+func (s *Server) TLSListener(ln net.Listener, c *tls.Config) net.Listener {
+	o := s.listenOptions()
+	o.TLS = c
+	return fastpath.ListenPlain(ln, o)
 }
 
 func (s *Server) listenOptions() fastpath.Options {

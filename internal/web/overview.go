@@ -36,6 +36,7 @@ type overviewHead struct {
 
 	Fleet         *report.Status `json:"fleet,omitempty"`          // nil without a fleet
 	FleetWarnings []string       `json:"fleet_warnings,omitempty"` // what is wrong with it, one sentence each
+	Certificate   string         `json:"certificate,omitempty"`    // of tls_listen: when it expires, and what is wrong
 }
 
 // overviewRow is one override, or one service.
@@ -109,6 +110,20 @@ const (
 	maxShown = 500
 )
 
+// certificateLine returns what the page says about the certificate of tls_listen.
+func certificateLine(expires time.Time, broken bool, now time.Time) string {
+	line := "The TLS certificate expires on " + expires.UTC().Format(time.DateTime) + " UTC"
+	if left := expires.Sub(now); left < 0 {
+		line = "The TLS certificate has expired on " + expires.UTC().Format(time.DateTime) + " UTC"
+	} else {
+		line += ", in " + textfmt.Seconds(left.Seconds())
+	}
+	if broken {
+		line += ". Its files have changed and cannot be used: see the log of hacheck"
+	}
+	return line + "."
+}
+
 // buildOverview returns the document as of now.
 func (s *Server) buildOverview() *overview {
 	balancers := s.balancers("")
@@ -128,6 +143,11 @@ func (s *Server) buildOverview() *overview {
 	if p := s.fleet(); p != nil {
 		status := p.fleet.Status()
 		doc.Fleet, doc.FleetWarnings = &status, fleetWarnings(status, now)
+	}
+	if s.cert != nil {
+		if expires, broken := s.cert(); !expires.IsZero() {
+			doc.Certificate = certificateLine(expires, broken, now)
+		}
 	}
 	for i := range overrides {
 		// Of several overrides of a key the first one decides; balancers and answers are shown there.

@@ -53,6 +53,9 @@ func (o *overview) appendText(b []byte) []byte {
 	if o.Fleet != nil {
 		b = append(b, fleetLine(o.Fleet, o.FleetWarnings)+"\n"...)
 	}
+	if o.Certificate != "" {
+		b = append(b, o.Certificate+"\n"...)
+	}
 	if len(o.Overrides) > 0 {
 		b = append(append(b, '\n'), o.overrideTable()...)
 	}

@@ -49,6 +49,9 @@ type Options struct {
 	Overrides Overrides
 	Metrics   http.Handler // the page at /metrics; nil for none
 	Fleet     Fleet        // for the page at /fleet; nil for none
+	// Certificate returns when the certificate of tls_listen expires, the zero time without one, and whether its files have
+	// changed and cannot be used. It may be nil.
+	Certificate func() (expires time.Time, broken bool)
 	// LogLimit limits the lines that a client can cause; nil: they are not limited.
 	LogLimit *loglimit.Limiter
 }
@@ -60,6 +63,7 @@ type Server struct {
 	metrics   http.Handler
 	overrides Overrides
 	started   time.Time
+	cert      func() (expires time.Time, broken bool) // Options.Certificate
 	settings  atomic.Pointer[Settings]
 	recent    *recentTable
 	local     clients.LocalAddrs
@@ -75,7 +79,7 @@ type Server struct {
 // New returns a Server with these settings.
 func New(o Options, s Settings) *Server {
 	srv := &Server{
-		log: o.Log, limit: o.LogLimit, metrics: o.Metrics, overrides: o.Overrides, started: time.Now(),
+		log: o.Log, limit: o.LogLimit, metrics: o.Metrics, cert: o.Certificate, overrides: o.Overrides, started: time.Now(),
 		recent: newRecentTable(o.Balancers),
 	}
 	srv.pages = srv.newPages()
