@@ -245,6 +245,42 @@ func TestFleetIsLeftWithoutSection(t *testing.T) {
 	h.mustGet("/fleet", 404)
 }
 
+// A daemon that was stopped for longer than its lease, as on a suspended machine, is absent meanwhile. Afterwards it grants
+// nothing before it is registered again, and obeys what was set meanwhile.
+func TestFleetDaemonIsStoppedForLongerThanItsLease(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	one := startFleetHost(t, etcd.URLs()[0], "web1", "  member: {web: true}\n")
+	two := startFleetHost(t, etcd.URLs()[0], "web2", "  member: {web: true}\n")
+	states := func() string { return etcd.Ctl("get", "--prefix", "/hacheck/state/web/") }
+	waitUntil(t, "both are members", func() bool { return strings.Count(states(), `"state":"up"`) == 2 })
+	one.signal(syscall.SIGSTOP)
+	waitUntil(t, "web1 is absent", func() bool {
+		return !strings.Contains(etcd.Ctl("get", "--prefix", "--keys-only", "/hacheck/present/"), "web1")
+	})
+	r := control.Request{Op: control.OpSet, Scopes: []string{"all"}, Services: []string{"db"}, State: "down", Reason: "disk", Timeout: 20}
+	if e := ask(t, two.socket, r); e.Code != 0 || e.Outcome == nil || !reflect.DeepEqual(e.Outcome.Absent, []string{"web1"}) {
+		t.Errorf("set while web1 is stopped: %+v", e)
+	}
+	safe := control.Request{Op: control.OpTakeDown, Services: []string{"web"}, State: "down", Reason: "new kernel"}
+	if e := ask(t, two.socket, safe); e.Code != control.CodeRefused || !strings.Contains(e.Error, "web1 (absent") {
+		t.Errorf("web2 has a permit while web1 is absent: %+v", e)
+	}
+	one.signal(syscall.SIGCONT)
+	e := ask(t, one.socket, safe) // its clock says that the lease is over, or etcd does
+	switch {
+	case e.Code == 0 && strings.Contains(etcd.Ctl("get", "--prefix", "/hacheck/present/"), "web1"):
+	case e.Code == control.CodeUnavailable:
+	default:
+		t.Errorf("right after it was stopped: %+v", e)
+	}
+	waitUntil(t, "web1 obeys what was set meanwhile", func() bool { code, _, err := one.get("/spool/db/0/"); return err == nil && code == 503 })
+	waitUntil(t, "web1 acknowledges", func() bool {
+		e := ask(t, two.socket, r)
+		return e.Code == 0 && e.Outcome != nil && len(e.Outcome.Absent) == 0
+	})
+}
+
 // Without etcd the daemon starts with what it knows, answers, and says what it cannot do.
 func TestFleetWithoutEtcd(t *testing.T) {
 	t.Parallel()
