@@ -24,6 +24,31 @@ func memcachedServer(answer string) func(net.Conn) {
 	}
 }
 
+// memcachedLogin is a server with a password file.
+func memcachedLogin(conn net.Conn) {
+	r := bufio.NewReader(conn)
+	for answer := errMemcachedLogin; ; {
+		line, err := r.ReadString('\n')
+		switch {
+		case err != nil || line == "quit\r\n":
+			return
+		case line == "set hacheck 0 0 15\r\n":
+			if data, err := r.ReadString('\n'); err != nil || data != "operator s3cret\r\n" {
+				return
+			}
+			answer = "VERSION 1.6.18\r\n"
+			_, err = io.WriteString(conn, "STORED\r\n")
+		case line == "version\r\n":
+			_, err = io.WriteString(conn, answer)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+const errMemcachedLogin = "CLIENT_ERROR unauthenticated\r\n"
+
 func TestMemcachedAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer string

@@ -67,7 +67,10 @@ func bulk(s string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(s), s) }
 const redisInfo = "# Server\r\nredis_version:7.0.15\r\nexecutable:/usr/bin/redis-server\r\n\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n"
 
 // healthyRedis is a server that requires a password, so that the suite sees every command of the check.
-func healthyRedis(conn net.Conn) {
+func healthyRedis(conn net.Conn) { serveRedis(conn, redisInfo) }
+
+// serveRedis is healthyRedis with another INFO.
+func serveRedis(conn net.Conn, info string) {
 	loggedIn := false
 	redisServer(func(command []string) string {
 		switch {
@@ -82,7 +85,7 @@ func healthyRedis(conn net.Conn) {
 		case command[0] == "PING":
 			return "+PONG\r\n"
 		case command[0] == "INFO":
-			return bulk(redisInfo)
+			return bulk(info)
 		}
 		return "-ERR unknown command\r\n"
 	})(conn)

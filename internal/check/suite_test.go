@@ -182,27 +182,33 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 		row.Wrap = func(conn net.Conn) net.Conn { return tls.Server(conn, secure) }
 		return row
 	}
-	use := func(tls bool) map[string]any {
+	with := func(name string, value any) map[string]any {
 		options := maps.Clone(login)
-		options["use_tls"] = tls
+		options[name] = value
 		return options
 	}
+	use := func(tls bool) map[string]any { return with("use_tls", tls) }
 	rows := map[string]checktest.Row{
-		"tcp":            {Check: configuredAt(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
-		"redis":          row("redis", login, healthyRedis),
-		"sentinel":       row("sentinel", login, healthyRedis),
-		"redis over TLS": overTLS(row("redis", use(true), healthyRedis)),
-		"memcache":       row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
-		"amqp":           row("amqp", use(false), amqpServer),
-		"amqp over TLS":  overTLS(row("amqp", use(true), amqpServer)),
-		"ldap":           row("ldap", login, ldapServer),
-		"ldap over TLS":  overTLS(row("ldap", use(true), ldapServer)),
-		"smtp mail":      row("smtp", mailOptions, smtpScript(mailServer(), nil)),
-		"smtp":           overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
-		"mysql":          row("mysql", login, (&mysqlServer{defaultMethod: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
-		"haproxy":        row("haproxy", map[string]any{"backend": "web"}, statsServer(statsPage("web/BACKEND/UP"))),
-		"mongodb":        row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
-		"postgres":       row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
+		"tcp":               {Check: configuredAt(t, "tcp", map[string]any{}), Healthy: func(net.Conn) {}, ConnectOnly: true},
+		"redis":             row("redis", login, healthyRedis),
+		"sentinel":          row("sentinel", login, healthyRedis),
+		"redis over TLS":    overTLS(row("redis", use(true), healthyRedis)),
+		"memcache":          row("memcache", nil, memcachedServer("VERSION 1.6.18\r\n")),
+		"memcache login":    row("memcache", login, memcachedLogin),
+		"memcache over TLS": overTLS(row("memcache", use(true), memcachedLogin)),
+		"redis role":        row("redis", with("role", "primary"), func(conn net.Conn) { serveRedis(conn, "role:master\r\nloading:0\r\n") }),
+		"mongodb role":      row("mongodb", with("role", "primary"), (&mongoServer{mechanism: "SCRAM-SHA-256", hello: mongoPrimary}).serve),
+		"mongodb over TLS":  overTLS(row("mongodb", use(true), (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve)),
+		"amqp":              row("amqp", use(false), amqpServer),
+		"amqp over TLS":     overTLS(row("amqp", use(true), amqpServer)),
+		"ldap":              row("ldap", login, ldapServer),
+		"ldap over TLS":     overTLS(row("ldap", use(true), ldapServer)),
+		"smtp mail":         row("smtp", mailOptions, smtpScript(mailServer(), nil)),
+		"smtp":              overTLS(row("smtp", use(true), smtpScript(mailServer(), nil))),
+		"mysql":             row("mysql", login, (&mysqlServer{defaultMethod: "caching_sha2_password", method: "mysql_native_password", user: "operator", password: "s3cret"}).serve),
+		"haproxy":           row("haproxy", map[string]any{"backend": "web"}, statsServer(statsPage("web/BACKEND/UP"))),
+		"mongodb":           row("mongodb", login, (&mongoServer{mechanism: "SCRAM-SHA-256"}).serve),
+		"postgres":          row("postgres", login, (&postgresServer{method: "scram", password: "s3cret"}).serve),
 	}
 	for name, claim := range claims {
 		row := rows[name]
@@ -217,6 +223,8 @@ func loginRows(t *testing.T) map[string]checktest.Row {
 var claims = map[string]string{
 	"mysql":         "\xff\xff\xff\x00\x0a", // with the first byte of the greeting
 	"mongodb":       "\x00\x00\x00\x01",
+	"mongodb role":  "\x00\x00\x00\x01",
+	"redis role":    "+OK\r\n$16777216\r\n",
 	"postgres":      "NR\x01\x00\x00\x00",
 	"amqp":          "\x01\x00\x00\x01\x00\x00\x00",
 	"amqp over TLS": "\x01\x00\x00\x01\x00\x00\x00",

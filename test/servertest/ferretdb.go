@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -19,8 +20,21 @@ const ferretVersion = "v1.24.0"
 func FerretDB(t testing.TB, options ...string) *Server {
 	t.Helper()
 	return startFerretDB(t, func(port uint16, _ string) ([]string, error) {
-		return append([]string{fmt.Sprintf("--listen-addr=%s:%d", Host, port)}, options...), nil
+		return slices.Concat([]string{fmt.Sprintf("--listen-addr=%s:%d", Host, port)}, ferretLogin(), options), nil
 	})
+}
+
+// FerretDBOpen starts a FerretDB without logins.
+func FerretDBOpen(t testing.TB) *Server {
+	t.Helper()
+	return startFerretDB(t, func(port uint16, _ string) ([]string, error) {
+		return []string{fmt.Sprintf("--listen-addr=%s:%d", Host, port)}, nil
+	})
+}
+
+// ferretLogin returns the options of a server with the user operator.
+func ferretLogin() []string {
+	return []string{"--test-enable-new-auth", "--setup-database=admin", "--setup-username=operator", "--setup-password=s3cret"}
 }
 
 // FerretDBTLS starts a FerretDB that speaks only TLS and requires a client certificate of the authority whose certificate
@@ -29,10 +43,8 @@ func FerretDBTLS(t testing.TB, certificate tls.Certificate, ca string) *Server {
 	t.Helper()
 	return startFerretDB(t, func(port uint16, dir string) ([]string, error) {
 		cert, key, err := writeCertificate(dir, certificate)
-		return []string{
-			"--listen-addr=", fmt.Sprintf("--listen-tls=%s:%d", Host, port),
-			"--listen-tls-cert-file=" + cert, "--listen-tls-key-file=" + key, "--listen-tls-ca-file=" + ca,
-		}, err
+		return append(ferretLogin(), "--listen-addr=", fmt.Sprintf("--listen-tls=%s:%d", Host, port),
+			"--listen-tls-cert-file="+cert, "--listen-tls-key-file="+key, "--listen-tls-ca-file="+ca), err
 	})
 }
 
@@ -43,8 +55,8 @@ func startFerretDB(t testing.TB, options func(port uint16, dir string) ([]string
 		Args: func(port uint16, dir string) ([]string, error) {
 			more, err := options(port, dir)
 			return append([]string{
-				"--handler=sqlite", "--sqlite-url=file:" + dir + "/", "--state-dir=" + dir, "--debug-addr=-", "--telemetry=disable", "--log-level=warn",
-				"--test-enable-new-auth", "--setup-database=admin", "--setup-username=operator", "--setup-password=s3cret",
+				"--handler=sqlite", "--sqlite-url=file:" + dir + "/", "--state-dir=" + dir, "--debug-addr=-", "--telemetry=disable",
+				"--log-level=error", // it warns now and then when it closes a connection that the client has closed
 			}, more...), err
 		},
 	})
