@@ -65,7 +65,7 @@ func readDefaults(path string) map[string]string {
 	if err != nil {
 		return nil
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	values := map[string]string{}
 	for lines := bufio.NewScanner(io.LimitReader(f, maxDefaults)); lines.Scan(); {
 		name, value, ok := strings.Cut(strings.TrimSpace(lines.Text()), "=")

@@ -50,6 +50,7 @@ func (w *mysqlWire) accept(p []byte) ([]byte, error) {
 		return w.acceptLogin(p)
 	case mysqlAnswer:
 		return p, w.acceptAnswer(p)
+	case mysqlHello, mysqlRows:
 	}
 	return p, nil
 }

@@ -176,6 +176,7 @@ func (w *mysqlWire) send(packet []byte) error {
 		}
 	case mysqlRows, mysqlAnswer:
 		w.state, w.ours = mysqlAnswer, 0
+	case mysqlGreeting, mysqlLogin:
 	}
 	packet[3] = w.ours
 	w.ours++

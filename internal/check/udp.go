@@ -123,7 +123,7 @@ func (x *exchange) askUDPAt(addr string, q datagrams) Result {
 	if err != nil {
 		return x.networkError(err)
 	}
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	x.phase = phaseWait
 	answer := make([]byte, max(len(q.expect)+1, 512)) // a longer answer is not the expected one, or only its beginning counts
 	_, err = socket.Write(q.send)

@@ -1,6 +1,7 @@
 package httpserver
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -131,7 +132,7 @@ func (r *rawHTTP2) readUntilClosed(t *testing.T) {
 	t.Helper()
 	for {
 		if _, err := r.ReadFrame(); err != nil {
-			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 				t.Error("the server has not closed the connection")
 			}
 			return
@@ -172,7 +173,7 @@ func TestHTTP2FloodIsClosed(t *testing.T) {
 	raw := dialHTTP2(t, addr)
 	for range 10_000_000 {
 		if err := raw.WritePing(false, [8]byte{}); err != nil {
-			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 				t.Error("the server has not closed the connection")
 			}
 			return

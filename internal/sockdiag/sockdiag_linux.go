@@ -47,7 +47,7 @@ func (c *counter) ask(family uint8) error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(s)
+	defer func() { _ = unix.Close(s) }()
 	wait := unix.NsecToTimeval(int64(answerTimeout))
 	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 		return os.NewSyscallError("setsockopt", err)

@@ -3,6 +3,7 @@ package servertest
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,7 @@ func Galera(t testing.TB, sql string) (first, second *Server) {
 			first.SQL(t, statement)
 		}
 	}
-	return first, galeraNode(t, 0, fmt.Sprintf("gcomm://%s:%d", Host, own))
+	return first, galeraNode(t, 0, "gcomm://"+net.JoinHostPort(Host, fmt.Sprint(own)))
 }
 
 // galeraNode starts a node that joins a cluster, and waits until it is synced. own is its port for the other nodes, 0 for
