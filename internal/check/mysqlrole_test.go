@@ -86,6 +86,7 @@ func TestMariaDBReplication(t *testing.T) {
 	if field(r, "role") != "replica" || field(r, "wanted") != "replica" || field(r, "lag_seconds") != int64(0) {
 		t.Errorf("fields: %v", r.Fields)
 	}
+	primary.SQL(t, "CREATE DATABASE test")
 	primary.SQL(t, "CREATE TABLE test.log (at INT PRIMARY KEY)")
 
 	sql("STOP SLAVE SQL_THREAD")
