@@ -26,6 +26,8 @@ redis-sentinel      redis-sentinel
 mariadb-server      mariadbd
 mariadb-backup      mariabackup
 exim4-daemon-light  exim4
+apache2-bin         apache2
+openssl             openssl
 slapd               slapd
 postgresql          pg_ctlcluster
 pgbouncer           pgbouncer
