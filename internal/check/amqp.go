@@ -53,6 +53,8 @@ func (a amqpLogin) check(x *exchange) Result {
 	switch {
 	case err == nil:
 		return x.healthy("Logged in and closed")
+	case x.ctx.Err() != nil:
+		return x.networkError(x.ctx.Err()) // whatever the driver makes of it
 	case errors.As(err, &refused) && refused.Server:
 		err = serverError{fmt.Sprintf("AMQP error %d", refused.Code), refused.Reason}
 	case errors.Is(err, amqp.ErrSASL):

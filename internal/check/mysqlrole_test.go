@@ -79,11 +79,12 @@ func TestMariaDBReplication(t *testing.T) {
 	a.want(primary.Port, "replica", 503, "primary: it has no replication channel; replica wanted")
 	a.want(replica.Port, "replica", 503, "read-only: it has no replication channel; replica wanted")
 
+	primary.SQL(t, "RESET MASTER") // the users, which the replica has too
 	sql(fmt.Sprintf("CHANGE MASTER TO master_host='127.0.0.1', master_port=%d, master_user='repl', master_password='repl', master_connect_retry=1", primary.Port))
 	sql("START SLAVE")
 	a.wantSoon(replica.Port, "replica?lag=10s", 200, "replica, 0 s behind; logged in and quit in ")
 	r := a.ask(replica.Port, "replica")
-	if field(r, "role") != "replica" || field(r, "wanted") != "replica" || field(r, "lag_seconds") != int64(0) {
+	if _, ok := field(r, "lag_seconds").(int64); field(r, "role") != "replica" || field(r, "wanted") != "replica" || !ok {
 		t.Errorf("fields: %v", r.Fields)
 	}
 	primary.SQL(t, "CREATE DATABASE test")
@@ -118,14 +119,19 @@ func TestMariaDBReplication(t *testing.T) {
 // A replay error takes the replica out at once.
 func TestMariaDBReplayError(t *testing.T) {
 	primary := servertest.MariaDB(t, "GRANT REPLICATION SLAVE ON *.* TO repl@'%' IDENTIFIED BY 'repl';\n", "--server-id=1", "--log-bin=bin")
-	replica := servertest.MariaDB(t, mariadbOperator+"GRANT SLAVE MONITOR ON *.* TO operator@'%';\nCREATE DATABASE test;\nCREATE TABLE test.log (at INT PRIMARY KEY);\n", "--server-id=2")
+	replica := servertest.MariaDB(t, mariadbOperator+"GRANT SLAVE MONITOR ON *.* TO operator@'%';\n", "--server-id=2")
 	replica.SQL(t, fmt.Sprintf("CHANGE MASTER 'far' TO master_host='127.0.0.1', master_port=%d, master_user='repl', master_password='repl', master_connect_retry=1", primary.Port))
 	a := newMySQLAsker(t, time.Now())
 	a.want(replica.Port, "replica", 503, "channel far: replay has stopped; replica wanted")
 	replica.SQL(t, "START ALL SLAVES")
 	a.wantSoon(replica.Port, "replica", 200, "replica, 0 s behind")
-	primary.SQL(t, "CREATE DATABASE test")
-	a.wantSoon(replica.Port, "replica", 503, "channel far: replay has stopped: Error 'Can't create database 'test'; database exists'")
+	// MariaDB repeats a CREATE that has been done before, and stops at a row that is there already.
+	replica.SQL(t, "CREATE DATABASE test")
+	replica.SQL(t, "CREATE TABLE test.log (at INT PRIMARY KEY)")
+	replica.SQL(t, "INSERT INTO test.log VALUES (1)")
+	primary.SQL(t, "SET sql_log_bin=0; CREATE DATABASE test; CREATE TABLE test.log (at INT PRIMARY KEY); SET sql_log_bin=1; INSERT INTO test.log VALUES (1)")
+	a.wantSoon(replica.Port, "replica", 503, "channel far: replay has stopped: ")
+	a.want(replica.Port, "replica", 503, "Duplicate entry '1' for key 'PRIMARY'")
 }
 
 // TestGalera asks two nodes: synced, donor, rejecting queries, and without quorum.

@@ -17,7 +17,7 @@ func TestProtocols(t *testing.T) {
 		"https":         {Check: true, URI: true},
 		"tcp":           {Check: true},
 		"smtp":          {Check: true},
-		"mysql":         {Check: true},
+		"mysql":         {Check: true, PerService: true},
 		"redis":         {Check: true, PerService: true},
 		"sentinel":      {Check: true, PerService: true},
 		"redis-info":    {Check: true, URI: true},

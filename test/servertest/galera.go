@@ -24,6 +24,11 @@ func Galera(t testing.TB, sql string) (first, second *Server) {
 		t.Fatal(err)
 	}
 	first = galeraNode(t, own, "gcomm://", "--wsrep-new-cluster")
+	t.Cleanup(func() {
+		if log := first.Log(); t.Failed() { // why it has sent no state to the second
+			t.Logf("the first node:\n%s", log[max(0, len(log)-8000):])
+		}
+	})
 	for statement := range strings.Lines(sql) {
 		if strings.TrimSpace(statement) != "" {
 			first.SQL(t, statement)
