@@ -62,11 +62,16 @@ func galeraNode(t testing.TB, own uint16, cluster string, options ...string) *Se
 			if err := installMariaDB(install, dir, asRoot); err != nil {
 				return nil, err
 			}
+			config := filepath.Join(dir, "my.cnf")
+			// The transfer of the state says on stderr, and not to syslog, why it fails.
+			if err := os.WriteFile(config, []byte("[sst]\nsst-syslog=-1\n"), 0o600); err != nil {
+				return nil, err
+			}
 			provider := fmt.Sprintf("gmcast.listen_addr=tcp://%s:%d;ist.recv_addr=%s:%d;base_port=%d;gcache.size=8M", Host, ports[0], Host, ports[1], ports[0])
 			args := append([]string{
-				"--no-defaults", "--datadir=" + filepath.Join(dir, "data"), "--socket=" + filepath.Join(dir, "sock"), "--bind-address=" + Host,
-				fmt.Sprintf("--port=%d", port), "--pid-file=" + filepath.Join(dir, "pid"), "--skip-name-resolve", "--binlog-format=ROW",
-				"--innodb-autoinc-lock-mode=2", "--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M", "--innodb-flush-log-at-trx-commit=0",
+				"--defaults-file=" + config, "--datadir=" + filepath.Join(dir, "data"), "--socket=" + filepath.Join(dir, "sock"), "--bind-address=" + Host,
+				fmt.Sprintf("--port=%d", port), "--pid-file=" + filepath.Join(dir, "pid"), "--binlog-format=ROW",
+				"--innodb-autoinc-lock-mode=2", // and no further options of a usual server, some of which mariabackup does not know
 				"--wsrep-on=1", "--wsrep-provider=" + galeraProvider, "--wsrep-provider-options=" + provider, "--wsrep-cluster-address=" + cluster,
 				"--wsrep-node-address=" + Host, "--wsrep-sst-method=mariabackup", "--wsrep-sst-auth=root:",
 				fmt.Sprintf("--wsrep-sst-receive-address=%s:%d", Host, ports[2]),
