@@ -27,6 +27,9 @@ mariadb-server      mariadbd
 mariadb-backup      mariabackup
 exim4-daemon-light  exim4
 apache2-bin         apache2
+caddy               caddy
+keepalived          keepalived
+varnish             varnishd
 openssl             openssl
 slapd               slapd
 postgresql          pg_ctlcluster
