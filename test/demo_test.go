@@ -223,6 +223,7 @@ func withoutNumbers(text string) []string {
 			{`127\.0\.0\.1:\d+`, "ADDRESS"},
 			{`\d+ requests`, "N requests"},
 			{`\d+\w* ago`, "N ago"},
+			{`(: out with .*); \d+ connections? to port.*$`, "$1"}, // idle ones in HAProxy's pool
 			{`after \d+\w*$`, "after N"},
 			{`^(web2 .*) \d+ sessions? `, "$1 N sessions "},   // in hastatus
 			{`^(  web\d +UP) +\d+ `, "$1 N "},                 // open

@@ -57,6 +57,7 @@ type daemon struct {
 	http           mainServer
 	successes      agent.PassedChecks
 	certificate    certificate.Store // of tls_listen
+	certWatch      sync.Once         // starts the watch of its files
 	agent          *agent.Agent
 	fleet          *reloadableFleet // open if isInFleet
 	control        controlServer
@@ -162,7 +163,7 @@ func (d *daemon) open(c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	d.certificate.Use(pair)
+	d.useCertificate(pair)
 	d.sockets.tls = c.TLSListen
 	if d.http.listeners, err = d.sockets.listenHTTP(d.opts.bind, d.opts.ports); err != nil {
 		return err
@@ -222,7 +223,6 @@ func (d *daemon) run(sig signals) error {
 	}
 	d.serveAgents()
 	d.serveControl()
-	go d.certificate.Watch(nil, certificatePoll, d.certificateChanged) // until the process ends
 	d.log.Info("hacheck answers", "version", d.version, "listen", addrs, "spool", d.dir.Root(),
 		"config", d.opts.configFile, "pid", os.Getpid())
 	d.logNotifyError(d.manager.Ready("Answering on " + strings.Join(addrs, ", ")))

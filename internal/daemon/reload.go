@@ -175,7 +175,7 @@ func (d *daemon) apply(c *config.Config) error {
 	d.evaluators.replace(settings.Evaluator)
 	d.proxy.SetSettings(settings)
 	d.web.SetSettings(d.webSettings(c, settings.Evaluator))
-	d.certificate.Use(pair)
+	d.useCertificate(pair)
 	endpoints.commit()
 	d.config.Store(c)
 	return nil

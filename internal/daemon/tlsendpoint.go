@@ -65,6 +65,17 @@ func (d *daemon) reloadCertificate(c *config.Config) (*certificate.Pair, error) 
 	return p, err
 }
 
+// useCertificate puts a certificate in force, nil for none. Its files are watched from the first one on: a daemon without
+// one wakes up for nothing.
+func (d *daemon) useCertificate(p *certificate.Pair) {
+	d.certificate.Use(p)
+	if p != nil {
+		d.certWatch.Do(func() {
+			go d.certificate.Watch(nil, certificatePoll, d.certificateChanged) // until the process ends
+		})
+	}
+}
+
 // certificateChanged logs that the files of the certificate were read again.
 func (d *daemon) certificateChanged(err error) {
 	expires := d.certificate.Status().Expires
