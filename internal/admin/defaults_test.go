@@ -27,8 +27,10 @@ func TestDefaults(t *testing.T) {
 		{"variables of the file", "HACHECK_OPTIONS=\"-p 3334\"\nHACHECK_PORT=3335\nHACHECK_SPOOL_ROOT=/srv/spool\n", nil, nil, "127.0.0.1:3335 /srv/spool /run/sock"},
 		{"environment", "HACHECK_PORT=3335\n", map[string]string{envPort: "10.0.0.5:3336", envControlSocket: "/tmp/c"}, nil, "10.0.0.5:3336 /var/spool/hacheck /tmp/c"},
 		{
-			"command line", "HACHECK_PORT=3335\n", map[string]string{envSpoolRoot: "/srv/spool", envControlSocket: "/tmp/c"},
-			[]string{"-p", "3337", "--spool-root", "/here", "--control-socket", "/tmp/d"}, "127.0.0.1:3337 /here /tmp/d",
+			"command line", "HACHECK_PORT=3335\n",
+			map[string]string{envSpoolRoot: "/srv/spool", envControlSocket: "/tmp/c"},
+			[]string{"-p", "3337", "--spool-root", "/here", "--control-socket", "/tmp/d"},
+			"127.0.0.1:3337 /here /tmp/d",
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "default")

@@ -124,7 +124,8 @@ func TestAggregateURLs(t *testing.T) {
 	host := strings.TrimPrefix(moved.URL, "http://")
 	addr := freeAddr(t)
 	start := func(args ...string) *process {
-		p := launchSubcommand(t, append([]string{"aggregate", "--listener", addr, "--spool-root", filepath.Join(t.TempDir(), "none"),
+		p := launchSubcommand(t, append([]string{
+			"aggregate", "--listener", addr, "--spool-root", filepath.Join(t.TempDir(), "none"),
 			"--port", host + "," + port(t, secure.Listener.Addr().String()), "--http", secure.URL, "--http", moved.URL,
 			"--verify-payload", `"status":\s*"READY"`, "--verify-payload", "READY|BUSY",
 			"--tcp-dial-timeout", "3", "--http-dial-timeout", "3", "--http-read-timeout", "4", "--http-write-timeout", "9", "--http-idle-timeout", "15",

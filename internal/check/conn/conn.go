@@ -41,7 +41,6 @@ type Conn struct {
 
 	mu    sync.Mutex
 	ended bool // the context has ended: deadlines stay in the past
-
 }
 
 // Dial opens a connection ("tcp" or "unix") that ctx bounds: when ctx ends, every read and write fails at once, now and
