@@ -7,9 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"hacheck/internal/clients"
-	"hacheck/internal/health"
 )
 
 // TestDirectIsUsed: on Linux the listener is a direct one, and owns the port.
@@ -74,17 +71,4 @@ func TestDirectReset(t *testing.T) {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); !errors.Is(err, unix.EBADF) {
 		t.Errorf("the descriptor is still open: %v", err)
 	}
-}
-
-// testOptions are those of a listener whose heads all go to net/http.
-func testOptions() Options {
-	return Options{NewRequest: func() Request { return netHTTPOnly{} }, Conns: clients.NewConnLimiter(clients.ConnLimits{})}
-}
-
-type netHTTPOnly struct{}
-
-func (netHTTPOnly) Parse(*Head) bool { return false }
-
-func (netHTTPOnly) Answer(string, bool) (v health.Verdict, at time.Time, ok bool) {
-	return v, at, false
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"hacheck/internal/clients"
+	"hacheck/internal/health"
 )
 
 // addrServer is a net/http server that answers with the address of the client, behind the listener that listen makes.
@@ -171,4 +172,17 @@ func TestPROXYNamesLoopback(t *testing.T) {
 			t.Errorf("from %s: %v", peer, got)
 		}
 	}
+}
+
+// testOptions are those of a listener whose heads all go to net/http.
+func testOptions() Options {
+	return Options{NewRequest: func() Request { return netHTTPOnly{} }, Conns: clients.NewConnLimiter(clients.ConnLimits{})}
+}
+
+type netHTTPOnly struct{}
+
+func (netHTTPOnly) Parse(*Head) bool { return false }
+
+func (netHTTPOnly) Answer(string, bool) (v health.Verdict, at time.Time, ok bool) {
+	return v, at, false
 }
