@@ -176,7 +176,7 @@ var setups = map[string]struct {
 	"several":    {"agent's hacheck", "api", "api/api1"},
 }
 
-// testedAlone are HAProxy recipes with a test of their own: what they need besides two services differs.
+// testedAlone are HAProxy recipes with a test of their own: they need more than two services.
 var testedAlone = map[string]bool{"grpc": true, "check-send-proxy": true, "check-ssl": true, "databases": true, "galera": true}
 
 // TestRecipes: HAProxy does what the page says, with each recipe.

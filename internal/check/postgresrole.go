@@ -61,7 +61,7 @@ const (
 // readState asks for the state, and for how far a replica is behind.
 //
 // Its lag is 0 if it has replayed all that its source has reported, else the age of the last commit that it replayed.
-// After a pause in which nobody wrote, that commit is as old as the pause although the replica is milliseconds behind. So
+// After a pause without a write, that commit is as old as the pause although the replica is milliseconds behind. So
 // if it seems too far behind, readState looks again: once the replica has replayed what the source had reported at the
 // first look, it is no further behind than the time between the two.
 func (p postgresLogin) readState(x *exchange, c *postgresConn) (postgresState, error) {
