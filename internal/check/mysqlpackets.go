@@ -75,8 +75,8 @@ func (w *mysqlWire) acceptAnswer(p []byte) error {
 	return nil
 }
 
-// acceptGreeting accepts a handshake packet of version 10. Of the server's default method the driver is told only if it
-// knows it: a server asks for the user's method in any case.
+// acceptGreeting accepts a handshake packet of version 10. It passes the server's default method on only if the driver
+// knows that method: a server asks for the user's method in any case.
 func (w *mysqlWire) acceptGreeting(p []byte) ([]byte, error) {
 	short := malformed("a greeting that is too short")
 	if p[0] != 10 {
