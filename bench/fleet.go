@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,9 +20,13 @@ const (
 	fleetTimeout = 2 * time.Minute
 )
 
-// fleetOverride measures how long an override for all hosts takes until it is applied everywhere. The hosts are in this
-// process, etcd has three members, and all share the processors of this machine.
-func (b *bench) fleetOverride() error {
+// fleetOverride measures how long an override for all of n hosts takes until it is applied everywhere, and compares it
+// with floor, in seconds. The hosts are in this process, etcd has three members, and all share the processors of this
+// machine. A quick run has 100 hosts.
+func (b *bench) fleetOverride(n int, floor float64) error {
+	if b.divisor > 1 {
+		n = 100
+	}
 	members, err := b.startEtcd(3)
 	if err != nil {
 		return err
@@ -31,13 +36,14 @@ func (b *bench) fleetOverride() error {
 	for _, m := range members {
 		endpoints = append(endpoints, "http://"+m.addr)
 	}
-	n := 1000
-	if b.divisor > 1 {
-		n = 100
+	stateDir, err := os.MkdirTemp(memoryDir, "hacheck-bench-")
+	if err != nil {
+		return err
 	}
+	defer func() { _ = os.RemoveAll(stateDir) }()
 	round := &atomic.Pointer[string]{}
 	round.Store(new(string))
-	hosts, err := b.openHosts(n, endpoints, round)
+	hosts, err := b.openHosts(n, stateDir, endpoints, round)
 	defer closeHosts(hosts)
 	if err != nil {
 		return err
@@ -53,7 +59,7 @@ func (b *bench) fleetOverride() error {
 		}
 		p50, p99, acknowledged = append(p50, quantile(applied, 0.5)), append(p99, quantile(applied, 0.99)), append(acknowledged, all)
 	}
-	b.addAtMost(fmt.Sprintf("fleet of %s hosts: an override is applied, p99 of the hosts", thousands(n)), p99, 0.5, "s",
+	b.addAtMost(fmt.Sprintf("fleet of %s hosts: an override is applied, p99 of the hosts", thousands(n)), p99, floor, "s",
 		fmt.Sprintf("p50 %.3f s, all acknowledged after %.3f s (%s)", median(p50), median(acknowledged), spread(acknowledged, "%.3f")))
 	return nil
 }
@@ -113,8 +119,12 @@ func (h *fleetHost) SetFleet(list []spool.Entry) {
 // List returns no overrides: the hosts publish no state.
 func (h *fleetHost) List() []spool.Entry { return nil }
 
-// openHosts opens n hosts, 50 at the same time.
-func (b *bench) openHosts(n int, endpoints []string, round *atomic.Pointer[string]) ([]*fleetHost, error) {
+// memoryDir is where the hosts have their state directories. Each host of a fleet has a disk of its own: a thousand hosts
+// that synchronize their copies to one disk measure that disk.
+const memoryDir = "/dev/shm"
+
+// openHosts opens n hosts, 50 at the same time, with their state directories below stateDir.
+func (b *bench) openHosts(n int, stateDir string, endpoints []string, round *atomic.Pointer[string]) ([]*fleetHost, error) {
 	hosts := make([]*fleetHost, n)
 	errs := make([]error, n)
 	slots := make(chan struct{}, 50)
@@ -127,7 +137,7 @@ func (b *bench) openHosts(n int, endpoints []string, round *atomic.Pointer[strin
 			defer func() { <-slots }()
 			h.Fleet, errs[i] = fleet.Open(fleet.Options{
 				Endpoints: endpoints, Prefix: "/bench/", Host: h.name, Lease: fleetLease, StartWait: fleetTimeout,
-				StateDir: filepath.Join(b.tmp, h.name), Version: "bench", Overrides: h,
+				StateDir: filepath.Join(stateDir, h.name), Version: "bench", Overrides: h,
 				Credentials: func() (fleet.Credentials, error) { return fleet.Credentials{}, nil },
 			})
 		})

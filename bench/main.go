@@ -57,7 +57,8 @@ var rows = []struct {
 	{"hadown", (*bench).hadown},
 	{"memory", (*bench).memory},
 	{"start", (*bench).startTime},
-	{"fleet", (*bench).fleetOverride},
+	{"fleet of 1,000", func(b *bench) error { return b.fleetOverride(1_000, 0.5) }},
+	{"fleet of 5,000", func(b *bench) error { return b.fleetOverride(5_000, 1.5) }},
 }
 
 func main() {
