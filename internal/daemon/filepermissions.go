@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +18,8 @@ const (
 	// server that hangs.
 	permissionsTimeout = time.Second
 	maxScriptWarnings  = 20
-	maxSecretsNamed    = 5 // in the warning about passwords
+	maxFileWarnings    = 20 // about files of TLS
+	maxSecretsNamed    = 5  // in the warning about passwords
 )
 
 // warnAboutPermissions logs what other users of this machine may do: take services out, run programs as this user, read
@@ -34,6 +37,7 @@ func (d *daemon) warnAboutPermissions(c *config.Config) {
 		warnAboutLog(d.log, c.LogPath)
 		warnAboutScripts(d.log, scriptsOf(c.Services))
 		warnAboutFleetFiles(d.log, c.Fleet)
+		warnAboutTLSFiles(d.log, c)
 	}()
 	timeout := time.NewTimer(permissionsTimeout)
 	defer timeout.Stop()
@@ -99,6 +103,14 @@ func warnAboutFleetFiles(log *slog.Logger, f *config.Fleet) {
 				"key", file.key, "file", file.path, "mode", info.Mode().String())
 		}
 	}
+	if info, err := os.Stat(f.StateDir); err == nil && info.Mode().Perm()&othersWrite != 0 {
+		log.Warn("every user of this machine may change the overrides of the fleet on this host: state_dir is writable by others, chmod o-w it",
+			"state_dir", f.StateDir, "mode", info.Mode().String())
+	}
+	if e, ok := findUntrustedWriter(f.StateDir); ok {
+		log.Warn("another user of this machine may replace state_dir, and so the overrides of the fleet on this host: make what is writable there root's, with mode 0755",
+			append([]any{"state_dir", f.StateDir}, e.attrs()...)...)
+	}
 	for _, file := range []struct{ key, path string }{
 		{"ca_file", f.CAFile}, {"cert_file", f.CertFile}, {"key_file", f.KeyFile}, {"password_file", f.PasswordFile},
 	} {
@@ -108,6 +120,34 @@ func warnAboutFleetFiles(log *slog.Logger, f *config.Fleet) {
 		if e, ok := findUntrustedWriter(file.path); ok {
 			log.Warn("another user of this machine may change or replace a file of the login to etcd: make what is writable there root's, without o+w",
 				append([]any{"key", file.key, "file", file.path}, e.attrs()...)...)
+		}
+	}
+}
+
+// warnAboutTLSFiles warns about the files of tls_listen, and about those of the checks' certificates.
+func warnAboutTLSFiles(log *slog.Logger, c *config.Config) {
+	files := []config.FileOption{{Key: "tls_key_file", Path: c.TLSKeyFile}, {Key: "tls_cert_file", Path: c.TLSCertFile}, {Key: "tls_client_ca_file", Path: c.TLSClientCAFile}}
+	for _, s := range c.Services {
+		files = append(files, s.Files()...)
+	}
+	slices.SortFunc(files, func(a, b config.FileOption) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Key, b.Key))
+	})
+	warnings := 0
+	for _, f := range slices.Compact(files) {
+		if f.Path == "" || warnings == maxFileWarnings {
+			continue
+		}
+		attrs := []any{"key", f.Key, "file", f.Path}
+		isKey := strings.HasSuffix(f.Key, "key_file")
+		if info, err := os.Stat(f.Path); isKey && err == nil && info.Mode().Perm()&othersRead != 0 {
+			warnings++
+			log.Warn("every user of this machine may read the private key: chmod o-r the file", append(attrs, "mode", info.Mode().String())...)
+		}
+		if e, ok := findUntrustedWriter(f.Path); ok {
+			warnings++
+			log.Warn("another user of this machine may change or replace a file of TLS: make what is writable there root's, without o+w",
+				append(attrs, e.attrs()...)...)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"hacheck/test/servertest"
 )
 
 // makeFiles creates directories and files below a new directory from lines of "name mode" or "name mode uid". A name that
@@ -118,6 +120,9 @@ const (
 	saysConfig  = "may change or replace the configuration"
 	saysLog     = "may change or replace the log file"
 	saysScript  = "may change or replace what a script check runs"
+	saysKey     = "may read the private key"
+	saysTLS     = "may change or replace a file of TLS"
+	saysState   = "may change the overrides of the fleet on this host"
 	saysSecrets = "may read the passwords"
 )
 
@@ -218,6 +223,62 @@ func TestModeWarnings(t *testing.T) {
 			all := log()
 			if n := strings.Count(all, "of this machine may"); c.says == "" && n != 0 || strings.Contains(all, "s3cret") {
 				t.Errorf("%d warnings, or a password:\n%s", n, all)
+			}
+		})
+	}
+}
+
+// TestTLSFileWarnings: the daemon warns about private keys that every user may read, and about files of TLS that others may
+// replace, be they those of tls_listen or of a check.
+func TestTLSFileWarnings(t *testing.T) {
+	for name, c := range map[string]struct {
+		config string
+		mode   os.FileMode // of the key
+		dir    os.FileMode
+		says   string // "" for no warning
+	}{
+		"all well":                {"tls_cert_file: DIR/tls/cert\ntls_key_file: DIR/tls/key\n", 0o640, 0o755, ""},
+		"key of tls_listen":       {"tls_cert_file: DIR/tls/cert\ntls_key_file: DIR/tls/key\n", 0o644, 0o755, saysKey},
+		"directory of tls_listen": {"tls_cert_file: DIR/tls/cert\ntls_key_file: DIR/key\n", 0o640, 0o777, saysTLS},
+		"authorities of clients": {
+			"tls_cert_file: DIR/cert\ntls_key_file: DIR/key\ntls_client_ca_file: DIR/tls/cert\n", 0o640, 0o777, saysTLS,
+		},
+		"key of a check": {
+			"tls_cert_file: DIR/cert\ntls_key_file: DIR/key\n" +
+				"services: {web: {checks: [{type: http, url: \"https://127.0.0.1/\", cert_file: DIR/tls/cert, key_file: DIR/tls/key}]}}\n", 0o644, 0o755, saysKey,
+		},
+		"authorities of a check": {
+			"tls_cert_file: DIR/cert\ntls_key_file: DIR/key\n" +
+				"services: {web: {checks: [{type: http, url: \"https://127.0.0.1/\", ca_file: DIR/tls/cert}]}}\n", 0o640, 0o777, saysTLS,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := makeFiles(t, "spool/ 750", "tls/ 755")
+			cert, key := servertest.NewAuthority(t).Issue(t, "one")
+			for _, f := range []struct{ from, to string }{{cert, "cert"}, {cert, "tls/cert"}, {key, "key"}, {key, "tls/key"}} {
+				content, err := os.ReadFile(f.from)
+				if err != nil {
+					t.Fatal(err)
+				}
+				writeFile(t, filepath.Join(dir, f.to), string(content))
+			}
+			for name, mode := range map[string]os.FileMode{"key": 0o640, "tls/key": c.mode, "cert": 0o644, "tls/cert": 0o644, "tls": c.dir} {
+				if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			conf := filepath.Join(dir, "hacheck.yaml")
+			writeFile(t, conf, "tls_listen: 127.0.0.1:0\n"+strings.ReplaceAll(c.config, "DIR", dir))
+			if err := os.Chmod(conf, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			p := launch(t, nil, "-B", "127.0.0.1", "-p", "0", "-c", conf, "--spool-root", filepath.Join(dir, "spool"))
+			p.waitReady()
+			p.signal(syscall.SIGTERM)
+			p.wantExit(0)
+			if n := strings.Count(p.log(), "of this machine may"); c.says == "" && n != 0 || c.says != "" && (n != 1 || !strings.Contains(p.log(), c.says)) {
+				t.Errorf("%d warnings, want %q:\n%s", n, c.says, p.log())
 			}
 		})
 	}

@@ -354,6 +354,14 @@ func TestFleetFileWarnings(t *testing.T) {
 		t.Errorf("the log has %q", log.String())
 	}
 	log.Reset()
+	state := makeFiles(t, "state/ 777", "open/ 777", "open/state/ 750")
+	for _, name := range []string{"state", "open/state"} {
+		warnAboutFleetFiles(slog.New(slog.NewTextHandler(&log, nil)), &config.Fleet{StateDir: filepath.Join(state, name)})
+	}
+	if strings.Count(log.String(), saysState) != 1 || strings.Count(log.String(), "may replace state_dir") != 1 {
+		t.Errorf("about state_dir, the log has %q", log.String())
+	}
+	log.Reset()
 	warnAboutFleetFiles(slog.New(slog.NewTextHandler(&log, nil)), nil)
 	if log.Len() > 0 {
 		t.Errorf("without a fleet: %q", log.String())
