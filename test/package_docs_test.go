@@ -58,7 +58,7 @@ func helpPages(t *testing.T) map[string]string {
 		if len(words) > 2 {
 			return
 		}
-		for _, sub := range []string{"aggregate", "beacon", "run", "firewall", "export", "convert", "fleet", "status", "budget", "forget", "release", "leave", "join"} {
+		for _, sub := range []string{"aggregate", "balancer", "beacon", "run", "firewall", "export", "convert", "fleet", "status", "budget", "forget", "release", "leave", "join"} {
 			if m, _ := regexp.MatchString(`(?m)^(Usage:| +) *`+strings.Join(words, " ")+` (\w+\|)*`+sub+`\b`, string(out)); m {
 				ask(append(slices.Clone(words), sub)...)
 			}
@@ -67,7 +67,7 @@ func helpPages(t *testing.T) map[string]string {
 	for _, name := range commandNames {
 		ask(name)
 	}
-	if len(pages) != len(commandNames)+13 {
+	if len(pages) != len(commandNames)+15 {
 		t.Errorf("there are pages for %d commands", len(pages))
 	}
 	return pages

@@ -26,10 +26,11 @@ var update = flag.Bool("update", false, "write the golden parts of testdata/scri
 // TestMain makes the test binary act as a command if it is called by its name. So scripts run real processes.
 func TestMain(m *testing.M) {
 	mains := map[string]func(){
-		"renamed": func() { os.Exit(Main("hadown", os.Args, scriptEnv())) },
-		"as":      runAs,
-		"ontmpfs": runOnTmpfs,
-		"hafleet": func() { os.Exit(Fleet(os.Args[1:], scriptEnv())) },
+		"renamed":    func() { os.Exit(Main("hadown", os.Args, scriptEnv())) },
+		"as":         runAs,
+		"ontmpfs":    runOnTmpfs,
+		"hafleet":    func() { os.Exit(Fleet(os.Args[1:], scriptEnv())) },
+		"habalancer": func() { os.Exit(Balancer(os.Args[1:], scriptEnv())) },
 	}
 	for name := range commands {
 		// The fallback name is wrong on purpose: args[0] must win.

@@ -25,6 +25,8 @@ const (
 	OpRelease  = "release"
 	OpLeave    = "leave"
 	OpJoin     = "join"
+
+	OpForgetBalancer = "forget_balancer" // needs no fleet
 )
 
 // Request is the line that a command sends. Fields that an operation does not use are empty.
@@ -41,8 +43,9 @@ type Request struct {
 	// WaitTurn and Timeout are in seconds; 0: not given.
 	WaitTurn float64 `json:"wait_turn,omitempty"`
 	Timeout  float64 `json:"timeout,omitempty"`
-	Host     string  `json:"host,omitempty"`   // of OpForget and OpRelease
-	Budget   string  `json:"budget,omitempty"` // of OpBudget: "2", "25%", or "" to remove it
+	Host     string  `json:"host,omitempty"`     // of OpForget and OpRelease
+	Balancer string  `json:"balancer,omitempty"` // of OpForgetBalancer: an address or a node name
+	Budget   string  `json:"budget,omitempty"`   // of OpBudget: "2", "25%", or "" to remove it
 }
 
 // Event is one line of the answer. The last one has Done.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/config"
 	"hacheck/internal/control"
 	"hacheck/internal/fleet"
@@ -30,12 +31,14 @@ type controlHandler struct {
 	overrides func() []spool.Entry // in force on this host
 	section   func() *config.Fleet // in force; nil: this host is in no fleet
 	fleet     func() fleet.Service // used only with a section
+	balancers *balancer.Table
 }
 
 // operation does one kind of request. parseRequest has read and validated r.
 type operation struct {
 	run          func(*controlHandler, context.Context, *controlRequest) (control.Event, error)
 	operatorOnly bool
+	withoutFleet bool // works without a section fleet too
 }
 
 func operationOf(op string) (operation, bool) {
@@ -51,6 +54,8 @@ func operationOf(op string) (operation, bool) {
 		control.OpRelease:  {run: (*controlHandler).release, operatorOnly: true},
 		control.OpLeave:    {run: (*controlHandler).leave, operatorOnly: true},
 		control.OpJoin:     {run: (*controlHandler).join, operatorOnly: true},
+
+		control.OpForgetBalancer: {run: (*controlHandler).forgetBalancer, withoutFleet: true},
 	}[op]
 	return o, ok
 }
@@ -62,7 +67,7 @@ func (h *controlHandler) handle(ctx context.Context, caller control.Caller, r co
 		return control.Event{Code: control.CodeUsage, Error: fmt.Sprintf("the daemon does not know the operation %q", textfmt.Truncate(r.Op, 40))}
 	}
 	section := h.section()
-	if section == nil {
+	if section == nil && !o.withoutFleet {
 		return control.Event{Code: control.CodeUsage, NoFleet: true, Error: "this host is in no fleet: the daemon's configuration has no key fleet"}
 	}
 	if o.operatorOnly && !caller.IsOperator(section.Operators) {
@@ -74,7 +79,9 @@ func (h *controlHandler) handle(ctx context.Context, caller control.Caller, r co
 	if err != nil {
 		return control.Event{Code: control.CodeUsage, Error: err.Error()}
 	}
-	parsed.self = section.Host
+	if section != nil {
+		parsed.self = section.Host
+	}
 	parsed.progress = func(text string) { _ = send(control.Event{Text: text}) } // an error: ctx ends as well
 	e, err := o.run(h, ctx, parsed)
 	if err != nil {
@@ -221,4 +228,15 @@ func (h *controlHandler) leave(_ context.Context, r *controlRequest) (control.Ev
 
 func (h *controlHandler) join(_ context.Context, r *controlRequest) (control.Event, error) {
 	return control.Event{}, h.fleet().Join(r.override.By)
+}
+
+// forgetBalancer removes a balancer that is gone. Every user of the control socket may do it, because the next request of
+// a balancer brings it back.
+func (h *controlHandler) forgetBalancer(_ context.Context, r *controlRequest) (control.Event, error) {
+	rows, err := h.balancers.Forget(r.Balancer)
+	if err != nil {
+		return control.Event{Code: control.CodeRefused, Error: textfmt.OneLine(r.Balancer) + ": " + err.Error()}, nil
+	}
+	h.log.Info("a balancer was forgotten", "balancer", textfmt.OneLine(r.Balancer), "rows", rows, "by", r.override.By)
+	return control.Event{}, nil
 }

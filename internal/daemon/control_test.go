@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"hacheck/internal/balancer"
 	"hacheck/internal/config"
 	"hacheck/internal/control"
 	"hacheck/internal/fleet"
@@ -215,6 +216,7 @@ func newTestHandler(a *answers, overrides ...spool.Entry) (*controlHandler, *str
 		overrides: func() []spool.Entry { return overrides },
 		section:   func() *config.Fleet { return &config.Fleet{Host: "web17"} },
 		fleet:     func() fleet.Service { return a },
+		balancers: balancer.New(),
 	}, &log
 }
 
@@ -347,5 +349,38 @@ func TestHeldDown(t *testing.T) {
 		if e.Code != 0 || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%v: %v, want %v", test.services, got, test.want)
 		}
+	}
+}
+
+// TestForgetBalancerRequest: it needs no fleet and no operator. Wrong names are refused.
+func TestForgetBalancerRequest(t *testing.T) {
+	h, log := newTestHandler(&answers{})
+	h.section = func() *config.Fleet { return nil }
+	r := balancer.AnsweredRequest{Peer: "10.0.0.7", HasState: true, State: "UP; node=lb1; name=be/web", Node: "lb1", Name: "be/web", Code: 200, Answered: time.Now()}
+	h.balancers.Service("web").Record(&r)
+	for name, want := range map[string]struct {
+		code int
+		text string
+	}{
+		"10.0.0.7":               {control.CodeRefused, "10.0.0.7: the balancer still asks, its last request came "},
+		"lb1":                    {control.CodeRefused, "lb1: the balancer still asks"},
+		"lb\x1b2":                {control.CodeRefused, "lb 2: no balancer has that address or node name"},
+		"":                       {control.CodeUsage, "want the address or the node name"},
+		strings.Repeat("x", 300): {control.CodeUsage, "at most 256 bytes"},
+	} {
+		e := h.handle(t.Context(), control.Caller{UID: 1000, By: "deploy"}, control.Request{Op: control.OpForgetBalancer, Balancer: name}, nil)
+		if e.Code != want.code || !strings.Contains(e.Error, want.text) || e.NoFleet {
+			t.Errorf("%.20q: %+v, want code %d and %q", name, e, want.code, want.text)
+		}
+	}
+	if log.Len() != 0 {
+		t.Errorf("the log says %s", log)
+	}
+	r.Answered = time.Now().Add(-time.Minute)
+	h.balancers = balancer.New()
+	h.balancers.Service("web").Record(&r)
+	e := h.handle(t.Context(), control.Caller{UID: 1000, By: "deploy"}, control.Request{Op: control.OpForgetBalancer, Balancer: "lb1"}, nil)
+	if e.Code != 0 || !strings.Contains(log.String(), `msg="a balancer was forgotten" balancer=lb1 rows=1 by=deploy`) {
+		t.Errorf("%+v, and the log says %s", e, log)
 	}
 }

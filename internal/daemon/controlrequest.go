@@ -69,6 +69,10 @@ func parseRequest(r control.Request, caller control.Caller, now time.Time) (*con
 		err = errors.Join(p.checkOneService("*"), checkBudget(r.Budget))
 	case control.OpForget:
 		err = checkHost(r.Host)
+	case control.OpForgetBalancer:
+		if r.Balancer == "" || len(r.Balancer) > maxBalancerName {
+			err = fmt.Errorf("want the address or the node name of a balancer, of at most %d bytes", maxBalancerName)
+		}
 	case control.OpRelease:
 		if err = p.checkOneService(""); err == nil && r.Host != "" {
 			err = checkHost(r.Host)
@@ -149,6 +153,9 @@ func (r *controlRequest) checkOneService(wildcard string) error {
 	}
 	return nil
 }
+
+// maxBalancerName is the longest name of a balancer in bytes, as in the table of balancers.
+const maxBalancerName = 256
 
 func checkHost(name string) error {
 	if !spool.ValidService(name) {

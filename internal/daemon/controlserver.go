@@ -48,7 +48,7 @@ func (d *daemon) serveControl() {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.control.stop, d.control.ended = cancel, make(chan struct{})
 	h := &controlHandler{
-		log: d.log, overrides: d.index.List, fleet: d.fleet.service,
+		log: d.log, overrides: d.index.List, fleet: d.fleet.service, balancers: d.balancers,
 		section: func() *config.Fleet { return d.config.Load().Fleet },
 	}
 	go func() {

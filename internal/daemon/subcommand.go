@@ -20,6 +20,7 @@ import (
 // gets the arguments after its name and returns the exit code.
 var subcommands = map[string]func(args []string, env Env) int{
 	"aggregate": runAggregate,
+	"balancer":  runBalancer,
 	"beacon":    runBeacon,
 	"fleet":     runFleet,
 	"run":       func(args []string, env Env) int { return runner.Run(args, runner.System(env.Version)) },
@@ -50,6 +51,13 @@ func runFleet(args []string, env Env) int {
 	e := admin.System(env.Version)
 	e.Stdout, e.Stderr = env.Stdout, env.Stderr
 	return admin.Fleet(args, e)
+}
+
+// runBalancer is hacheck balancer, which asks the daemon like hacheck fleet.
+func runBalancer(args []string, env Env) int {
+	e := admin.System(env.Version)
+	e.Stdout, e.Stderr = env.Stdout, env.Stderr
+	return admin.Balancer(args, e)
 }
 
 // parseSubcommand parses the command line of a subcommand. done means that the subcommand ends with code: the command

@@ -27,7 +27,7 @@ func TestSubcommands(t *testing.T) {
 func TestMisspelledSubcommand(t *testing.T) {
 	for arg, want := range map[string]string{
 		"aggregat": "aggregate", "aggregates": "aggregate", "flet": "fleet", "Fleet": "fleet", "beecon": "beacon",
-		"firewal": "firewall", "fire-wall": "firewall", "rum": "run", "runn": "run",
+		"balancr": "balancer", "balancers": "balancer", "firewal": "firewall", "fire-wall": "firewall", "rum": "run", "runn": "run",
 	} {
 		var stderr strings.Builder
 		code := Main([]string{arg, "--check-config"}, Env{Version: "1.2.3-test", Stdout: io.Discard, Stderr: &stderr})
