@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -87,7 +88,7 @@ func Read(f Files) (*Pair, error) {
 // readFile reads a regular file of at most maxFile bytes.
 func readFile(key, path string) ([]byte, error) {
 	data, err := func() ([]byte, error) {
-		f, err := os.Open(path)
+		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // the open of a pipe would wait for its writer
 		if err != nil {
 			return nil, err
 		}
