@@ -115,31 +115,34 @@ func TestHTTPConfiguredDigest(t *testing.T) {
 			hash = func(text string) string { return fmt.Sprintf("%x", sha512.Sum512_256([]byte(text))) }
 		}
 		s := checktest.Serve(t, func(conn net.Conn) {
-			req, err := http.ReadRequest(bufio.NewReader(conn))
-			if err != nil {
-				return
-			}
-			body, _ := io.ReadAll(req.Body)
-			given := check.Challenges(req.Header.Get("Authorization"))
-			ok := false
-			if len(given) == 1 && string(body) == "x" {
-				_, cnonce, _ := strings.Cut(given[0], "cnonce:")
-				cnonce, _, _ = strings.Cut(cnonce, " ")
-				key, request, qop := hash("operator:my realm:s3cret"), "POST:/in?x=1", "auth"
-				if strings.HasSuffix(algorithm, "-sess") {
-					key = hash(key + ":n0nce:" + cnonce)
+			reader := bufio.NewReader(conn)
+			for {
+				req, err := http.ReadRequest(reader)
+				if err != nil {
+					return
 				}
-				if c.qop == "auth-int" {
-					qop, request = c.qop, request+":"+hash("x")
+				body, _ := io.ReadAll(req.Body)
+				given := check.Challenges(req.Header.Get("Authorization"))
+				ok := false
+				if len(given) == 1 && string(body) == "x" {
+					_, cnonce, _ := strings.Cut(given[0], "cnonce:")
+					cnonce, _, _ = strings.Cut(cnonce, " ")
+					key, request, qop := hash("operator:my realm:s3cret"), "POST:/in?x=1", "auth"
+					if strings.HasSuffix(algorithm, "-sess") {
+						key = hash(key + ":n0nce:" + cnonce)
+					}
+					if c.qop == "auth-int" {
+						qop, request = c.qop, request+":"+hash("x")
+					}
+					response := hash(key + ":n0nce:00000001:" + cnonce + ":" + qop + ":" + hash(request))
+					ok = cnonce != "" && strings.Contains(given[0], "response:"+response+" ") && strings.Contains(given[0], "username:operator")
 				}
-				response := hash(key + ":n0nce:00000001:" + cnonce + ":" + qop + ":" + hash(request))
-				ok = cnonce != "" && strings.Contains(given[0], "response:"+response+" ") && strings.Contains(given[0], "username:operator")
+				if !ok {
+					_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Digest realm=\"my realm\", nonce=\"n0nce\", qop=\""+c.qop+"\", algorithm="+algorithm+"\r\nContent-Length: 3\r\n\r\nno\n")
+					continue
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			}
-			if !ok {
-				_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Digest realm=\"my realm\", nonce=\"n0nce\", qop=\""+c.qop+"\", algorithm="+algorithm+"\r\nContent-Length: 3\r\n\r\nno\n")
-				return
-			}
-			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})
 		for password, code := range map[string]int{"s3cret": 200, "wr0ng": 503} {
 			options := map[string]any{"digest_auth": []any{"operator", password}, "method": "POST", "body": "x"}

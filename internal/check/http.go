@@ -77,6 +77,9 @@ func (b *httpBuffers) free() {
 	}
 }
 
+// unread returns how many bytes were received after the answer that was read.
+func (b *httpBuffers) unread() int { return b.reader.Buffered() + b.answer.Buffered() }
+
 // get sends the request and returns the answer.
 func (c *httpClient) get(x *exchange) Result {
 	b := newHTTPBuffers()

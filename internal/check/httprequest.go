@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 )
 
@@ -122,7 +123,8 @@ func (r *httpRequest) newRequest(x *exchange, method string, at *url.URL, author
 	if err != nil {
 		return nil, err
 	}
-	req.Close = true
+	// The second request of a digest login uses the connection of the first.
+	req.Close = r.digest == nil || authorization != ""
 	req.Header = r.header.Clone()
 	if host := req.Header.Get("Host"); host != "" {
 		req.Host = host
@@ -147,6 +149,9 @@ type transport struct {
 	request *httpRequest
 	x       *exchange
 	buffers *httpBuffers
+	// reusable reports whether the service keeps the connection open for another request: the last answer of do was
+	// read to its end, nothing came after it, and it does not announce a close.
+	reusable bool
 }
 
 // resultError carries a Result through http.Client.
@@ -191,14 +196,17 @@ func (t *transport) do(method string, at *url.URL, authorization string) (*http.
 	if t.request.expectBody != nil {
 		to = &body
 	}
-	if _, err := io.CopyN(to, resp.Body, MaxBody); err != nil && !errors.Is(err, io.EOF) {
+	_, err = io.CopyN(to, resp.Body, MaxBody)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, t.x.failBody(err), false
 	}
+	t.reusable = err != nil && !req.Close && !resp.Close && t.buffers.unread() == 0
 	return resp, body.Bytes(), Result{}, true
 }
 
 // RoundTrip makes one request over a connection of its own, which stays open until the next request. The first request
-// uses the connection that the tcp step has opened.
+// uses the connection that the tcp step has opened. The second request of a digest login uses the connection of the
+// first if the service keeps it open.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, r, ok := t.roundTrip(req)
 	if !ok {
@@ -212,6 +220,17 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) {
 	x, proxy := t.x, t.request.proxy
+	if t.reusable {
+		t.reusable = false // a redirect leads elsewhere
+		resp, r, ok := t.send(req)
+		// A service may close an idle connection at any time. Only then is there no answer and no byte of one.
+		if ok || x.ctx.Err() != nil || !isClosed(r.Err) || t.buffers.limited.N < maxHead {
+			return resp, r, ok
+		}
+		if req.GetBody != nil {
+			req.Body, _ = req.GetBody() // never fails for a text
+		}
+	}
 	if t.buffers != nil { // not the first request
 		t.free()
 		x.close(Result{})
@@ -250,21 +269,29 @@ func (t *transport) roundTrip(req *http.Request) (*http.Response, Result, bool) 
 		if r, ok := x.handshake(config); !ok {
 			return nil, r, false
 		}
-		proxy = nil // the tunnel leads to the service
 	}
-
-	write := req.Write
-	if proxy != nil {
-		// A clone: http.Client copies the header of its own request to the targets of redirects.
-		req = req.Clone(x.ctx)
-		setProxyAuth(req, proxy)
-		write = req.WriteProxy
-	}
-	return t.send(req, write)
+	return t.send(req)
 }
 
-// send writes a request and reads the head of the answer.
-func (t *transport) send(req *http.Request, write func(io.Writer) error) (*http.Response, Result, bool) {
+// isClosed reports whether err says that the other side has closed the connection.
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// send writes a request over the open connection, in the form for a proxy if one forwards it, and reads the head of the
+// answer. A tunnel of a proxy leads to the service.
+func (t *transport) send(req *http.Request) (*http.Response, Result, bool) {
+	if t.request.proxy == nil || req.URL.Scheme == "https" {
+		return t.write(req, req.Write)
+	}
+	// A clone: http.Client copies the header of its own request to the targets of redirects.
+	req = req.Clone(t.x.ctx)
+	setProxyAuth(req, t.request.proxy)
+	return t.write(req, req.WriteProxy)
+}
+
+// write writes a request with the given method of it and reads the head of the answer.
+func (t *transport) write(req *http.Request, write func(io.Writer) error) (*http.Response, Result, bool) {
 	var request bytes.Buffer
 	if err := write(&request); err != nil {
 		return nil, result(500, ReasonConfig, err, "The request to %s cannot be made: %s", t.x.addr(), excerpt(err.Error(), 200)), false
@@ -280,13 +307,13 @@ func (t *transport) connect(target Endpoint) (Result, bool) {
 		"User-Agent": {t.request.userAgent}, HopsHeader: {nextHops(&x.t)},
 	}}
 	setProxyAuth(req, t.request.proxy)
-	resp, r, ok := t.send(req, req.Write) //nolint:bodyclose // there is none
+	resp, r, ok := t.write(req, req.Write) //nolint:bodyclose // there is none
 	switch {
 	case !ok:
 		return r, false
 	case resp.StatusCode != http.StatusOK:
 		return x.serviceError(503, "The proxy %s answers CONNECT with %d %s", x.addr(), resp.StatusCode, http.StatusText(resp.StatusCode)), false
-	case t.buffers.reader.Buffered()+t.buffers.answer.Buffered() > 0:
+	case t.buffers.unread() > 0:
 		return x.protocolError("The proxy %s speaks before it is spoken to", x.addr()), false
 	}
 	x.t.Host, x.t.Port = target.Host, target.Port // messages name the service from here on

@@ -85,13 +85,11 @@ func withoutMySQLUsername(context.Context, Target) Result {
 // check logs in, asks and quits. With use_tls: prefer and nothing verified it connects once more, without TLS, if the
 // handshake fails: an old server whose TLS Go cannot speak is as healthy as it was. A login sends no password in clear.
 func (m mysqlCheck) check(x *exchange) Result {
-	if !m.drivers.Acquire(x.ctx) {
-		if x.ctx.Err() == context.Canceled {
-			return x.networkError(x.ctx.Err())
-		}
-		return result(503, ReasonBusy, x.ctx.Err(), "hacheck runs too many checks with logins, %s was not asked", x.addr())
-	}
-	defer m.drivers.Release()
+	return x.withDriver(m.drivers, func() Result { return m.run(x) })
+}
+
+// run is check with a place of the driver limit.
+func (m mysqlCheck) run(x *exchange) Result {
 	settings := m.settings
 	if m.socket != "" {
 		settings.mode = tlsOff

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"context"
 	"encoding/binary"
 	"io"
 	"path/filepath"
@@ -76,13 +75,11 @@ type postgresLogin struct {
 // check logs in, asks and quits. With use_tls: prefer it does what libpq does: if the handshake fails, or the rules of the
 // server (pg_hba.conf) refuse the login over TLS, it connects once more without TLS.
 func (p postgresLogin) check(x *exchange) Result {
-	if !p.drivers.Acquire(x.ctx) {
-		if x.ctx.Err() == context.Canceled {
-			return x.networkError(x.ctx.Err())
-		}
-		return result(503, ReasonBusy, x.ctx.Err(), "hacheck runs too many checks with logins, %s was not asked", x.addr())
-	}
-	defer p.drivers.Release()
+	return x.withDriver(p.drivers, func() Result { return p.run(x) })
+}
+
+// run is check with a place of the driver limit.
+func (p postgresLogin) run(x *exchange) Result {
 	if p.socket != "" || p.settings.mode == tlsOff {
 		r, _ := p.attempt(x, false)
 		return r
