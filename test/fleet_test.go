@@ -117,8 +117,8 @@ func testWithoutEtcd(t *testing.T, f *fleetFarm) {
 	})
 	took := time.Since(back)
 	t.Logf("web3 obeyed %v after etcd was back", took)
-	if took > 3*time.Second {
-		t.Error("want at most 2s, in which the daemon tries to connect again, and 1s")
+	if took > 2*time.Second { // etcd elects a leader meanwhile; TestBackAfterCut measures the time without that
+		t.Error("want 1s, and 1s for the election and for a machine that runs other tests")
 	}
 	eventually(t, func() error {
 		out, exit := web1.runCommand("hadown", "--safe", "web", "-r", "new memory")

@@ -120,10 +120,9 @@ func newRelay(t *testing.T, to string) *relay {
 		t.Fatal(err)
 	}
 	r := &relay{listener: l, to: to}
-	r.wg.Go(r.accept)
+	r.wg.Go(func() { r.accept(l) })
 	t.Cleanup(func() {
-		_ = l.Close()
-		r.cut()
+		r.close()
 		r.wg.Wait()
 	})
 	return r
@@ -131,9 +130,9 @@ func newRelay(t *testing.T, to string) *relay {
 
 func (r *relay) addr() string { return r.listener.Addr().String() }
 
-func (r *relay) accept() {
+func (r *relay) accept(l net.Listener) {
 	for {
-		in, err := r.listener.Accept()
+		in, err := l.Accept()
 		if err != nil {
 			return
 		}

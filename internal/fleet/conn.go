@@ -16,7 +16,9 @@ const (
 	callTimeout = 3 * time.Second // of one call to etcd
 	keepAlive   = 10 * time.Second
 	minBackoff  = 100 * time.Millisecond // between two rounds over the endpoints
-	maxBackoff  = 2 * time.Second        // so that overrides arrive soon after etcd is back
+	maxBackoff  = 2 * time.Second        // when a member was reached and refused this host
+	awayBackoff = 300 * time.Millisecond // when no member answered: a host obeys within 1 s when etcd is back
+	dialTimeout = 500 * time.Millisecond // of one TCP connection, without the resolution of a name
 	busyBackoff = 15 * time.Second       // when etcd answers that it has too many requests
 	// confirmEvery is the number of keep-alives per lease. Half a lease without one ends the connection: the next
 	// keep-alive is a third of a lease later, and it may take a sixth.

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 )
 
@@ -28,9 +26,11 @@ func (c *conn) run(ctx context.Context) {
 	endpoints := append([]string(nil), c.o.Endpoints...)
 	rand.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
 	backoff, failures := minBackoff, 0
+	limit := awayBackoff // of backoff, in this round over the endpoints
 	for i := 0; ctx.Err() == nil; i++ {
 		began := bootTime()
-		established, err := c.connection(ctx, endpoints[i%len(endpoints)])
+		var accepted atomic.Bool
+		established, err := c.connection(ctx, endpoints[i%len(endpoints)], &accepted)
 		if ctx.Err() != nil {
 			return
 		}
@@ -40,19 +40,30 @@ func (c *conn) run(ctx context.Context) {
 		} else {
 			failures++
 		}
-		limit := maxBackoff
-		if errors.Is(err, rpctypes.ErrTooManyRequests) {
-			limit = busyBackoff
-		}
+		limit = max(limit, backoffLimit(err, accepted.Load()))
 		switch {
 		case isTokenExpired(err) && bootTime()-began > time.Second:
 			continue // a new login is all that is missing
 		case failures%len(endpoints) != 0:
 			pause(ctx, minBackoff)
 		default:
+			backoff = min(backoff, limit)
 			pause(ctx, backoff)
-			backoff = min(2*backoff, limit)
+			backoff, limit = 2*backoff, awayBackoff
 		}
+	}
+}
+
+// backoffLimit returns the longest pause after a connection that has ended with err. An endpoint that accepted no TCP
+// connection, or that did not answer in time, costs etcd next to nothing, so it is tried again soon.
+func backoffLimit(err error, accepted bool) time.Duration {
+	switch {
+	case errors.Is(err, rpctypes.ErrTooManyRequests):
+		return busyBackoff
+	case accepted && !isLate(err):
+		return maxBackoff
+	default:
+		return awayBackoff
 	}
 }
 
@@ -67,7 +78,8 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // connection makes a client of one endpoint and serves it until it fails. established reports whether etcd has answered.
-func (c *conn) connection(parent context.Context, endpoint string) (established bool, err error) {
+// It sets accepted when the endpoint, or another one that it probes, has accepted a TCP connection.
+func (c *conn) connection(parent context.Context, endpoint string, accepted *atomic.Bool) (established bool, err error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	credentials, err := c.o.Credentials()
@@ -75,7 +87,7 @@ func (c *conn) connection(parent context.Context, endpoint string) (established 
 		return false, err
 	}
 	defer func() { err = noteExpiry(err, credentials.TLS) }()
-	client, err := dial(ctx, endpoint, credentials)
+	client, err := dial(ctx, endpoint, credentials, accepted)
 	if err != nil {
 		return false, err
 	}
@@ -121,43 +133,6 @@ func watchConnection(ctx context.Context, cancel context.CancelCauseFunc, client
 		if !tcp.WaitForStateChange(ctx, state) {
 			return
 		}
-	}
-}
-
-// dial returns a client of one endpoint. With a password it logs in, once: the client then forgets the password, because
-// the library would log in again for each stream, which costs etcd 50 ms of CPU each.
-func dial(ctx context.Context, endpoint string, credentials Credentials) (*clientv3.Client, error) {
-	client, err := clientv3.New(clientv3.Config{
-		Context:              ctx,
-		Endpoints:            []string{endpoint},
-		DialTimeout:          callTimeout,
-		DialKeepAliveTime:    keepAlive,
-		DialKeepAliveTimeout: callTimeout,
-		PermitWithoutStream:  true,
-		TLS:                  credentials.TLS,
-		Username:             credentials.Username,
-		Password:             credentials.Password,
-		Logger:               zap.NewNop(),
-		MaxUnaryRetries:      1,
-		DialOptions:          failFast(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	client.Password = ""
-	return client, nil
-}
-
-// failFast makes every call fail when the endpoint cannot be reached, with the reason. The library would wait until the
-// end of the call's time, and another endpoint would be tried that much later.
-func failFast() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			return invoke(ctx, method, req, reply, cc, append(slices.Clip(opts), grpc.WaitForReady(false))...)
-		}),
-		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-			return stream(ctx, desc, cc, method, append(slices.Clip(opts), grpc.WaitForReady(false))...)
-		}),
 	}
 }
 

@@ -36,6 +36,17 @@ func isDefinite(err error) bool {
 	}
 }
 
+// isLate reports whether etcd has not answered in time, or has no leader.
+func isLate(err error) bool {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded,
+		errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrTimeout):
+		return true
+	default:
+		return false
+	}
+}
+
 // explain returns err in the words of etcd's own message, with what to do where that is known.
 func explain(err error) error {
 	if expired, ok := errors.AsType[*expiredCertificateError](err); ok {
