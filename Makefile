@@ -30,7 +30,7 @@ package: export SOURCE_DATE_EPOCH ?= $(shell git -c safe.directory='*' log -1 --
 package: export ARCHES  ?= amd64 arm64
 package: export FORMATS ?= deb rpm root
 
-.PHONY: help build run demo demo-fleet test broken-rules fleet-simulation lint vulncheck fuzz bench package golden clean
+.PHONY: help build run demo demo-fleet test broken-rules fleet-simulation fleet-kills lint vulncheck fuzz bench package golden clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ broken-rules: ## break one rule of the fleet after the other, and fail unless it
 
 fleet-simulation: ## simulate a fleet of HOSTS (1000) hosts that get PERMITS (5000) while connections, processes and etcd fail; SEED=number repeats the faults of a run; needs etcd
 	go test -count=1 -v -timeout 60m -run '^TestSimulation$$' ./internal/fleet -hosts $(or $(HOSTS),1000) -permits $(or $(PERMITS),5000) -seed $(or $(SEED),0)
+
+fleet-kills: ## kill daemons with SIGKILL in the moment of an acknowledgement, KILLS (200) times, and start them again without etcd; needs etcd
+	go test -count=1 -v -timeout 60m -run '^TestFleetKilledAtAcknowledgement$$' ./test -kills $(or $(KILLS),200)
 
 lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and FreeBSD
 	$(TOOL) golangci-lint run ./...

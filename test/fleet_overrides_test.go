@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"slices"
@@ -154,11 +155,15 @@ func TestFleetNoStaleAnswer(t *testing.T) {
 	}
 }
 
+// fleetKills is set by `make fleet-kills`.
+var fleetKills = flag.Int("kills", 16, "daemons that TestFleetKilledAtAcknowledgement kills")
+
 // TestFleetKilledAtAcknowledgement: a daemon that is killed in the moment in which it acknowledges an override, or its
 // end, and that starts again without etcd, gives no answer from before.
 func TestFleetKilledAtAcknowledgement(t *testing.T) {
 	t.Parallel()
-	const rounds, hosts = 5, 5
+	const hosts = 5
+	rounds := max(*fleetKills/(2*(hosts-1)), 1) // each kills all hosts but one, twice
 	web := startService(t, "127.0.0.1", 0, serveOK)
 	etcd := startEtcd(t)
 	relay := startRelay(t, etcd.Addr())
