@@ -8,6 +8,7 @@
 package agent
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -22,6 +23,7 @@ import (
 type Overrides interface {
 	Lookup(service, host string, port uint16, local bool) spool.View
 	LastMaintEnd(service, host string, port uint16, local bool) time.Time
+	Weight(service, host string, port uint16, local bool) int
 }
 
 // Options are the options of New. Overrides, Successes and Log must be set.
@@ -74,7 +76,7 @@ func (a *Agent) line(k spool.Key) string {
 			// HAProxy sends no checks during maint. With "up" it would send traffic before the first check.
 			return "ready down #coming back"
 		}
-		return "up ready"
+		return a.up(k, local)
 	}
 	switch o.State {
 	case spool.Drain:
@@ -85,8 +87,17 @@ func (a *Agent) line(k spool.Key) string {
 		a.o.PassedChecks.recordFor(maintRecordTime)
 		return withReason("maint down", o.ReasonText())
 	default: // ForceUp; an override is never Ready
-		return "up ready"
+		return a.up(k, local)
 	}
+}
+
+// up returns the line about k while it is up. It has the weight, which HAProxy keeps until it reads another one: see
+// spool.Weight.
+func (a *Agent) up(k spool.Key, local bool) string {
+	if percent := a.o.Overrides.Weight(k.Service, k.Host, k.Port, local); percent > 0 {
+		return fmt.Sprintf("up ready %d%%", percent)
+	}
+	return "up ready"
 }
 
 // withReason returns words and the reason, if there is one. HAProxy reads the reason from the first '#' behind a

@@ -37,6 +37,7 @@ type fakeOverrides struct {
 	mu        sync.Mutex
 	overrides map[string]*spool.Entry
 	ended     map[string]time.Time
+	weights   map[string]int
 	lookups   []lookup
 }
 
@@ -51,6 +52,12 @@ func (s *fakeOverrides) LastMaintEnd(service, _ string, _ uint16, _ bool) time.T
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ended[service]
+}
+
+func (s *fakeOverrides) Weight(service, _ string, _ uint16, _ bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.weights[service]
 }
 
 func (s *fakeOverrides) set(service string, state spool.State, reason string) {

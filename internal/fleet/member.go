@@ -213,7 +213,7 @@ func isService(name string) bool { return spool.ValidService(name) && name != sp
 
 func isAgentUp(a balancer.Agent) bool {
 	words, _, _ := strings.Cut(a.Answer, " #")
-	return words == "up ready"
+	return words == "up ready" || strings.HasPrefix(words, "up ready ") // with a weight
 }
 
 // observe takes in what the balancers report now.

@@ -56,6 +56,10 @@ func (u *update) applyEvent(name string) {
 		u.liftCarried(lifted)
 		return
 	}
+	if k, ok := weightKey(name); ok {
+		u.loadWeight(k, true)
+		return
+	}
 	before := u.files.byName[name]
 	u.load(name, true)
 	if f := u.files.byName[name]; f != nil && f.removeFailed && before != nil && before.removeFailed {

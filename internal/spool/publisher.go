@@ -33,6 +33,14 @@ func (p *publisher) slot(k Key) keyRecord {
 	return p.snapshot.Load().slot(k)
 }
 
+// weights returns the weights of the next snapshot. Read-only.
+func (p *publisher) weights() map[Key]*heldWeight {
+	if p.next != nil {
+		return p.next.weights
+	}
+	return p.snapshot.Load().weights
+}
+
 // set puts s into the next snapshot as k's slot and reports whether that is a change. s.endedAt is ignored.
 func (p *publisher) set(k Key, s keyRecord, now time.Time) bool {
 	old := p.slot(k)

@@ -37,6 +37,7 @@ func (u *update) scanIfNeeded() bool {
 func (u *update) scan(onlyNew bool) bool {
 	u.files.listing++
 	var chunk []loadedFile
+	weights := map[Key]bool{}
 	err := u.handle.eachFile(func(name string, typ fs.FileMode) {
 		if f := u.files.byName[name]; f != nil {
 			f.listing = u.files.listing
@@ -46,6 +47,11 @@ func (u *update) scan(onlyNew bool) bool {
 		}
 		if _, ok := originalName(name); ok {
 			u.trackAside(name)
+			return
+		}
+		if k, ok := weightKey(name); ok {
+			weights[k] = true
+			u.loadWeight(k, false)
 			return
 		}
 		k, err := ParseKey(name)
@@ -78,6 +84,7 @@ func (u *update) scan(onlyNew bool) bool {
 	for _, name := range missing {
 		u.load(name, false)
 	}
+	u.reloadWeights(weights)
 	return true
 }
 

@@ -58,9 +58,10 @@ type snapshot struct {
 	generation    uint64
 	minGeneration uint64 // of every key: its endedAt is at least this
 	all           keyRecord
-	slots         int // in shards
-	instances     int // in shards, of keys with a port
-	endedOnly     int // in shards, with nothing but ended
+	slots         int                 // in shards
+	instances     int                 // in shards, of keys with a port
+	endedOnly     int                 // in shards, with nothing but ended
+	weights       map[Key]*heldWeight // in force, or ended within WeightEndTime; nil without
 	shards        [shardCount]shard
 }
 

@@ -1,0 +1,120 @@
+//go:build unix
+
+package spool
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestWeightIsNeverStale: what WriteWeight and EndWeight have done is in the next answer, with and without inotify.
+func TestWeightIsNeverStale(t *testing.T) {
+	t.Parallel()
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
+		web, instance := Key{Service: "web"}, Key{Service: "web", Port: 80}
+		want := func(when string, want int) {
+			t.Helper()
+			if got := r.x.Weight("web", "", 80, true); got != want {
+				t.Errorf("%s: %d %%, want %d", when, got, want)
+			}
+		}
+		write := func(k Key, percent int, expires time.Time) {
+			t.Helper()
+			if err := r.d.WriteWeight(Weight{Key: k, Percent: percent, Expires: expires}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want("without a weight", 0)
+		write(Key{Service: All}, 50, time.Time{})
+		want("all", 50)
+		write(instance, 25, time.Time{})
+		want("the narrowest", 25)
+		for percent := 1; percent <= 50; percent++ {
+			write(web, percent, time.Time{})
+			if got := r.x.Weight("web", "", 81, true); got != percent {
+				t.Fatalf("%d %%, want %d", got, percent)
+			}
+		}
+		for _, k := range []Key{instance, web, {Service: All}} {
+			if err := r.d.EndWeight(k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want("after the end", MaxWeight)
+		write(web, 10, r.clock.in(time.Minute))
+		want("until it expires", 10)
+		r.clock.set(2 * time.Minute)
+		want("once it has expired", MaxWeight)
+		r.clock.set(WeightEndTime + 2*time.Minute)
+		want("long after", 0)
+	})
+}
+
+// TestWeightSurvivesRestart: a canary does not get all traffic because the daemon starts again.
+func TestWeightSurvivesRestart(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	if err := r.d.WriteWeight(Weight{Key: Key{Service: "web"}, Percent: 1, By: "root"}); err != nil {
+		t.Fatal(err)
+	}
+	again := openSpoolOn(t, r.d)
+	if got := again.x.Weight("web", "", 80, true); got != 1 {
+		t.Errorf("%d %%, want 1", got)
+	}
+}
+
+// TestWeightIsNoFile: a program that opens every file of the directory finds none of that name, as the original tools
+// need it, and no override is made of it.
+func TestWeightIsNoFile(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	if err := r.d.WriteWeight(Weight{Key: Key{Service: "web"}, Percent: 25, By: "remote 192.0.2.1/a/b"}); err != nil {
+		t.Fatal(err)
+	}
+	names, err := os.ReadDir(r.d.Root())
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%d files, %v; want one", len(names), err)
+	}
+	if _, err := os.Open(filepath.Join(r.d.Root(), names[0].Name())); !os.IsNotExist(err) {
+		t.Errorf("open: %v, want that it does not exist", err)
+	}
+	if list := r.x.List(); len(list) > 0 {
+		t.Errorf("overrides: %v", list)
+	}
+	if list, err := r.d.List(); err != nil || len(list) > 0 {
+		t.Errorf("overrides of the directory: %v, %v", list, err)
+	}
+}
+
+// TestGarbageIsNoWeight: no up, no down, and no weight.
+func TestGarbageIsNoWeight(t *testing.T) {
+	t.Parallel()
+	for _, target := range []string{
+		"x", weightMark, weightMark + "{}", weightMark + `{"weight":0}`, weightMark + `{"weight":101}`,
+		weightMark + `{"weight":-1}`, weightMark + `{"weight":"25"}`, weightMark + `{"weight":25`,
+	} {
+		r := openSpool(t)
+		if err := os.Symlink(target, filepath.Join(r.d.Root(), weightPrefix+"web")); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.x.Weight("web", "", 80, true); got != 0 {
+			t.Errorf("%s: %d %%, want none", target, got)
+		}
+		if o := r.x.Lookup("web", "", 80, true).Override; o != nil {
+			t.Errorf("%s: override %v", target, o)
+		}
+		r.waitFor("the line in the log", func(_ []Change, log string) bool {
+			return strings.Contains(log, "file in the spool directory is ignored")
+		})
+	}
+	r := openSpool(t)
+	if err := os.WriteFile(filepath.Join(r.d.Root(), weightPrefix+"web"), []byte("25"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.x.Weight("web", "", 80, true); got != 0 {
+		t.Errorf("a plain file: %d %%, want none", got)
+	}
+}
