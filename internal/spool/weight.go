@@ -3,8 +3,11 @@ package spool
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
+
+	"hacheck/internal/textfmt"
 )
 
 // The bounds of a weight.
@@ -62,6 +65,16 @@ func (w *Weight) At(now time.Time) int {
 
 // HasEnded reports whether w is not in force any more at now.
 func (w *Weight) HasEnded(now time.Time) bool { return !w.Expires.IsZero() && !now.Before(w.Expires) }
+
+// ParsePercent reads a weight as operators write it: 25 or 25%, from 1 to MaxWeight.
+func ParsePercent(text string) (int, error) {
+	digits := strings.TrimSuffix(text, "%")
+	percent, err := strconv.ParseUint(digits, 10, 8)
+	if err != nil || percent < 1 || percent > MaxWeight {
+		return 0, fmt.Errorf("weight %s: want 1%% to %d%%, as in 25%%", strconv.Quote(textfmt.Truncate(text, 40)), MaxWeight)
+	}
+	return int(percent), nil
+}
 
 // weightName returns the file name of the weight of k.
 func weightName(k Key) string { return weightPrefix + k.canonical().Name() }

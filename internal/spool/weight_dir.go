@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,4 +106,47 @@ func (h *dirHandle) readWeight(k Key) (*Weight, error) {
 		return nil, err
 	}
 	return parseWeight(k.canonical(), string(buf[:n]))
+}
+
+// ListWeights returns the weights in force, sorted by name. It leaves out what is no weight.
+func (d *Dir) ListWeights() ([]Weight, error) {
+	h, err := openHandle(d.root)
+	if err != nil {
+		return nil, dirError(err)
+	}
+	defer h.close()
+	now := d.now()
+	list := []Weight{}
+	var readErr error
+	err = h.eachFile(func(name string, _ fs.FileMode) {
+		k, ok := weightKey(name)
+		if !ok || readErr != nil || len(list) >= maxWeights {
+			return
+		}
+		w, err := h.readWeight(k)
+		switch {
+		case err == nil && !w.HasEnded(now):
+			list = append(list, *w)
+		case err != nil && isErrno(err) && !errors.Is(err, fs.ErrNotExist):
+			readErr = fmt.Errorf("read weight %s: %w", name, err)
+		}
+	})
+	if err == nil {
+		err = readErr
+	}
+	if err != nil {
+		return nil, dirError(err)
+	}
+	sortWeights(list)
+	return list, nil
+}
+
+func sortWeights(list []Weight) {
+	slices.SortFunc(list, func(a, b Weight) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
+}
+
+// isErrno reports whether err is one of the operating system.
+func isErrno(err error) bool {
+	var errno unix.Errno
+	return errors.As(err, &errno)
 }

@@ -7,10 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // heldWeight is a weight in a snapshot.
@@ -57,7 +54,7 @@ func (x *Index) Weights() []Weight {
 			list = append(list, w.Weight)
 		}
 	}
-	slices.SortFunc(list, func(a, b Weight) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
+	sortWeights(list)
 	return list
 }
 
@@ -107,10 +104,4 @@ func (u *update) reloadWeights(listed map[Key]bool) {
 			u.loadWeight(k, false)
 		}
 	}
-}
-
-// isErrno reports whether err is one of the operating system.
-func isErrno(err error) bool {
-	var errno unix.Errno
-	return errors.As(err, &errno)
 }

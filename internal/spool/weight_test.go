@@ -89,6 +89,48 @@ func TestWeightIsNoFile(t *testing.T) {
 	}
 }
 
+// TestListWeights: only what is in force, and no garbage.
+func TestListWeights(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	if err := os.Symlink("garbage", filepath.Join(r.d.Root(), weightPrefix+"other")); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []Weight{
+		{Key: Key{Service: "web", Port: 80}, Percent: 5},
+		{Key: Key{Service: "db"}, Percent: 50, By: "root"},
+		{Key: Key{Service: "web"}, Percent: 10, Expires: time.Unix(1, 0)},
+	} {
+		if err := r.d.WriteWeight(w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fromDisk, err := r.d.ListWeights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, list := range map[string][]Weight{"directory": fromDisk, "index": r.x.Weights()} {
+		if len(list) != 2 || list[0].Key.Name() != "db" || list[0].By != "root" || list[1].Percent != 5 {
+			t.Errorf("%s: %v", from, list)
+		}
+	}
+}
+
+// TestParsePercent: what operators write, and nothing that could be read in two ways.
+func TestParsePercent(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"1": 1, "25": 25, "25%": 25, "100%": 100} {
+		if got, err := ParsePercent(text); got != want || err != nil {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "%", "0", "0%", "101", "101%", "-1", "+25", "25%%", "25 %", "0.5", "2.5e1", "0x10", "300"} {
+		if got, err := ParsePercent(text); err == nil {
+			t.Errorf("%q: %d, want an error", text, got)
+		}
+	}
+}
+
 // TestGarbageIsNoWeight: no up, no down, and no weight.
 func TestGarbageIsNoWeight(t *testing.T) {
 	t.Parallel()
