@@ -24,6 +24,7 @@ type Overrides interface {
 	Lookup(service, host string, port uint16, local bool) spool.View
 	LastMaintEnd(service, host string, port uint16, local bool) time.Time
 	Weight(service, host string, port uint16, local bool) int
+	WeightEnd(service, host string, port uint16, local bool) time.Time
 }
 
 // Options are the options of New. Overrides, Successes and Log must be set.
@@ -38,6 +39,9 @@ type Options struct {
 	// OnAnswer is called after each answer with the client's address, the key, and the line without its newline.
 	// It is called from many goroutines and must not block. nil: no call.
 	OnAnswer func(peer string, key spool.Key, answer string)
+	// TellsWeightEnd reports whether the client at the address peer still has to be told that a weight of key ended at
+	// ended. It is called from many goroutines and must not block. nil: every client is told each time.
+	TellsWeightEnd func(peer string, key spool.Key, ended time.Time) bool
 }
 
 // Agent answers on any number of Servers, which share its bounds. It is safe for concurrent use.
@@ -62,8 +66,8 @@ const (
 	recheckTimeout = 10 * time.Second
 )
 
-// line returns the line about k, without its newline.
-func (a *Agent) line(k spool.Key) string {
+// line returns the line about k for the client at peer, without its newline.
+func (a *Agent) line(k spool.Key, peer netip.Addr) string {
 	local := k.Host == ""
 	if !local {
 		addr, err := netip.ParseAddr(k.Host)
@@ -76,7 +80,7 @@ func (a *Agent) line(k spool.Key) string {
 			// HAProxy sends no checks during maint. With "up" it would send traffic before the first check.
 			return "ready down #coming back"
 		}
-		return a.up(k, local)
+		return a.up(k, local, peer)
 	}
 	switch o.State {
 	case spool.Drain:
@@ -87,17 +91,25 @@ func (a *Agent) line(k spool.Key) string {
 		a.o.PassedChecks.recordFor(maintRecordTime)
 		return withReason("maint down", o.ReasonText())
 	default: // ForceUp; an override is never Ready
-		return a.up(k, local)
+		return a.up(k, local, peer)
 	}
 }
 
-// up returns the line about k while it is up. It has the weight, which HAProxy keeps until it reads another one: see
-// spool.Weight.
-func (a *Agent) up(k spool.Key, local bool) string {
-	if percent := a.o.Overrides.Weight(k.Service, k.Host, k.Port, local); percent > 0 {
-		return fmt.Sprintf("up ready %d%%", percent)
+// up returns the line about k for the client at peer while k is up. It has the weight, which HAProxy keeps until it reads
+// another one: see spool.Weight. Once the client has been told of the end of a weight there is none in the line, so that
+// the weight that an administrator sets in HAProxy stays.
+func (a *Agent) up(k spool.Key, local bool, peer netip.Addr) string {
+	percent := a.o.Overrides.Weight(k.Service, k.Host, k.Port, local)
+	if percent == spool.MaxWeight && a.o.TellsWeightEnd != nil {
+		ended := a.o.Overrides.WeightEnd(k.Service, k.Host, k.Port, local)
+		if !ended.IsZero() && !a.o.TellsWeightEnd(peer.String(), k, ended) {
+			percent = 0
+		}
 	}
-	return "up ready"
+	if percent == 0 {
+		return "up ready"
+	}
+	return fmt.Sprintf("up ready %d%%", percent)
 }
 
 // withReason returns words and the reason, if there is one. HAProxy reads the reason from the first '#' behind a

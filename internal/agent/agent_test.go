@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -97,7 +98,7 @@ func TestComingBack(t *testing.T) {
 				}
 				want := func(when, want string) {
 					t.Helper()
-					if got := a.line(k); got != want {
+					if got := a.line(k, netip.Addr{}); got != want {
 						t.Errorf("%s: %q, want %q", when, got, want)
 					}
 				}
@@ -135,11 +136,11 @@ func TestComingBackNeedsNoOverride(t *testing.T) {
 		spool.ForceUp: "up ready", spool.Drain: "up drain", spool.Down: "ready down #why", spool.Maint: "maint down #why",
 	} {
 		s.set("web", state, "why")
-		if got := a.line(spool.Key{Service: "web"}); got != want {
+		if got := a.line(spool.Key{Service: "web"}, netip.Addr{}); got != want {
 			t.Errorf("%v: %q, want %q", state, got, want)
 		}
 	}
-	if got := a.line(spool.Key{Service: "db"}); got != "up ready" {
+	if got := a.line(spool.Key{Service: "db"}, netip.Addr{}); got != "up ready" {
 		t.Errorf("another service: %q", got)
 	}
 }
@@ -155,7 +156,7 @@ func TestSuccessBeforeFirstRequest(t *testing.T) {
 			web := spool.Key{Service: "web"}
 			if told {
 				s.set("web", spool.Maint, "disk")
-				a.line(web)
+				a.line(web, netip.Addr{})
 			}
 			s.endMaint("web")
 			time.Sleep(time.Nanosecond)
@@ -164,7 +165,7 @@ func TestSuccessBeforeFirstRequest(t *testing.T) {
 			}
 			pass(a.o.PassedChecks, "web", "127.0.0.1", 80, 200, time.Now())
 			time.Sleep(time.Second)
-			if got := a.line(web); got != "up ready" {
+			if got := a.line(web, netip.Addr{}); got != "up ready" {
 				t.Errorf("told %v: %q, want up ready", told, got)
 			}
 		})
@@ -217,7 +218,7 @@ func FuzzLine(f *testing.F) {
 		s := &fakeOverrides{}
 		s.set("web", spool.Maint, reason)
 		a := New(Options{Overrides: s, PassedChecks: new(PassedChecks)})
-		line := a.line(spool.Key{Service: "web"})
+		line := a.line(spool.Key{Service: "web"}, netip.Addr{})
 		rest, ok := strings.CutPrefix(line, "maint down")
 		if !ok || rest != "" && !strings.HasPrefix(rest, " #") {
 			t.Fatalf("%q does not begin with its words", line)

@@ -38,6 +38,7 @@ type fakeOverrides struct {
 	overrides map[string]*spool.Entry
 	ended     map[string]time.Time
 	weights   map[string]int
+	weightEnd time.Time // of every service
 	lookups   []lookup
 }
 
@@ -58,6 +59,12 @@ func (s *fakeOverrides) Weight(service, _ string, _ uint16, _ bool) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.weights[service]
+}
+
+func (s *fakeOverrides) WeightEnd(string, string, uint16, bool) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.weightEnd
 }
 
 func (s *fakeOverrides) set(service string, state spool.State, reason string) {

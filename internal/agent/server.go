@@ -184,7 +184,8 @@ func (s *Server) reply(c *net.TCPConn, request []byte) {
 		a.logInvalidRequest(c, text)
 		return
 	}
-	answer := a.line(k)
+	peer := peerAddr(c)
+	answer := a.line(k, peer)
 	if s.closed.Load() {
 		return
 	}
@@ -193,10 +194,10 @@ func (s *Server) reply(c *net.TCPConn, request []byte) {
 		return
 	}
 	if a.o.OnAnswer != nil {
-		a.o.OnAnswer(peerAddr(c).String(), k, answer)
+		a.o.OnAnswer(peer.String(), k, answer)
 	}
 	if log := a.o.Log; log.Enabled(context.Background(), slog.LevelDebug) {
-		log.Debug("agent answered", "peer", peerAddr(c).String(), "service", k.Name(), "answer", answer)
+		log.Debug("agent answered", "peer", peer.String(), "service", k.Name(), "answer", answer)
 	}
 }
 

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"testing"
+	"time"
 
 	"hacheck/internal/spool"
 )
@@ -26,5 +27,30 @@ func TestWeights(t *testing.T) {
 		if got := h.ask("web\n"); got != want {
 			t.Errorf("%v: answered %q, want %q", state, got, want)
 		}
+	}
+}
+
+// TestWeightEnd: each client is told of the end of a weight until it knows, and of no end of a weight of 100% in force.
+func TestWeightEnd(t *testing.T) {
+	t.Parallel()
+	h := newTestAgent(t, spool.All)
+	told := false
+	h.agent.o.TellsWeightEnd = func(peer string, k spool.Key, ended time.Time) bool {
+		if peer != "127.0.0.1" || k.Name() != "web" || ended != time.Unix(5, 0) {
+			t.Errorf("asked about %s, %s, %v", peer, k.Name(), ended)
+		}
+		return !told
+	}
+	h.overrides.weights, h.overrides.weightEnd = map[string]int{"web": spool.MaxWeight}, time.Unix(5, 0)
+	if got := h.ask("web\n"); got != "up ready 100%\n" {
+		t.Errorf("at first: answered %q", got)
+	}
+	told = true
+	if got := h.ask("web\n"); got != "up ready\n" {
+		t.Errorf("once it knows: answered %q", got)
+	}
+	h.overrides.weightEnd = time.Time{}
+	if got := h.ask("web\n"); got != "up ready 100%\n" {
+		t.Errorf("a weight of 100%% in force: answered %q", got)
 	}
 }

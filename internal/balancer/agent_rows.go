@@ -24,6 +24,8 @@ type agentRow struct {
 	sameAnswers         int // answers in a row, the last included, with the same answerWords
 	intervals           intervals
 	requests            uint
+	weightEnd           time.Time // the end of a weight that the client was told of last, by the record of the weight
+	weightEndTold       time.Time // when it was told of it first
 }
 
 // silentAfter returns after how long without a request the client is silent.
@@ -58,6 +60,23 @@ func (t *Table) RecordAgent(peer, service, answer string) {
 	a.sameAnswers++
 }
 
+// TellsWeightEnd reports whether peer has to be told that a weight of service ended at ended: for weightEndTime from the
+// first time that it could be told, because several agent connections may share the row. A client without a row is always
+// told.
+func (t *Table) TellsWeightEnd(peer, service string, ended time.Time) bool {
+	now := t.now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := t.agents[agentKey{peer, service}]
+	if a == nil {
+		return true
+	}
+	if !a.weightEnd.Equal(ended) {
+		a.weightEnd, a.weightEndTold = ended, now
+	}
+	return now.Sub(a.weightEndTold) < weightEndTime
+}
+
 // addAgent makes a row. It returns nil if there is no room. t.mu is held.
 func (t *Table) addAgent(peer, service string, now time.Time) *agentRow {
 	client := clients.NetworkOf(peer)
@@ -88,9 +107,13 @@ func (t *Table) recordUnrecordedAgent(service string, client netip.Prefix, at, n
 	t.unrecordedAgents.add(name, client, at, now)
 }
 
-// answerWords returns the two words of an answer, without the reason.
+// answerWords returns the first two words of an answer, without a weight and without the reason.
 func answerWords(answer string) string {
 	w, _, _ := strings.Cut(answer, " #")
+	if first, rest, ok := strings.Cut(w, " "); ok {
+		second, _, _ := strings.Cut(rest, " ")
+		w = w[:len(first)+1+len(second)]
+	}
 	return w
 }
 

@@ -458,6 +458,45 @@ func TestAgents(t *testing.T) {
 	}
 }
 
+// TestWeightEnd: every agent client is told of the end for a minute from its first request after it, also when it comes
+// late, and of each end anew.
+func TestWeightEnd(t *testing.T) {
+	t.Parallel()
+	w := newTableOnTestClock()
+	const first, second = 1_000, 2_000
+	asks := func(peer string, ended int64, want bool) {
+		t.Helper()
+		if got := w.TellsWeightEnd(peer, "web", time.Unix(ended, 0)); got != want {
+			t.Errorf("%s is told: %v, want %v", peer, got, want)
+		}
+		w.RecordAgent(peer, "web", "up ready")
+	}
+	asks("10.0.0.1", first, true) // it has no row
+	asks("10.0.0.1", first, true)
+	w.at = w.at.Add(weightEndTime - time.Second)
+	asks("10.0.0.1", first, true)
+	w.at = w.at.Add(time.Second)
+	asks("10.0.0.1", first, false)
+	asks("10.0.0.2", first, true) // it was away until now
+	asks("10.0.0.2", first, true)
+	asks("10.0.0.1", second, true)
+	w.at = w.at.Add(weightEndTime)
+	asks("10.0.0.1", second, false)
+	asks("10.0.0.2", first, false)
+}
+
+// TestSameAnswersWithWeights: another weight is the same answer: the server is up.
+func TestSameAnswersWithWeights(t *testing.T) {
+	t.Parallel()
+	w := newTableOnTestClock()
+	for _, answer := range []string{"up drain", "up ready 25%", "up ready 100%", "up ready"} {
+		w.RecordAgent("10.0.0.1", "web", answer)
+	}
+	if got := w.Report("web").Agents[0].SameAnswers; got != 3 {
+		t.Errorf("%d answers alike, want 3", got)
+	}
+}
+
 // BenchmarkRecord measures what Record adds to every check.
 func BenchmarkRecord(b *testing.B) {
 	for name, r := range map[string]AnsweredRequest{

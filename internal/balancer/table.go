@@ -46,6 +46,9 @@ const (
 	// may be a person.
 	unconfirmedAgentSilence = 10 * time.Second
 	confirmedAgentRequests  = 3
+	// weightEndTime is how long an agent client is told that a weight has ended. Each of the client's connections asks in
+	// that time: HAProxy's agent-inter is 2 s by default.
+	weightEndTime = time.Minute
 	// minSteadyInterval is the shortest interval at which a client without a state is taken for a balancer.
 	minSteadyInterval = 100 * time.Millisecond
 	// maxSteadyRatio is the largest ratio of two intervals that count as steady. HAProxy's spread-checks causes 1.5.

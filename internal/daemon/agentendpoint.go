@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net"
+	"time"
 
 	"hacheck/internal/agent"
 	"hacheck/internal/spool"
@@ -13,6 +14,9 @@ func (d *daemon) openAgents() error {
 	d.agent = agent.New(agent.Options{
 		Overrides: d.index, PassedChecks: &d.successes, Log: d.log, LogLimit: d.logLimit, Conns: d.conns,
 		OnAnswer: func(peer string, k spool.Key, answer string) { d.balancers.RecordAgent(peer, k.Name(), answer) },
+		TellsWeightEnd: func(peer string, k spool.Key, ended time.Time) bool {
+			return d.balancers.TellsWeightEnd(peer, k.Name(), ended)
+		},
 	})
 	for _, port := range d.opts.agentPorts {
 		ln, err := d.sockets.listen(d.opts.bind, port)

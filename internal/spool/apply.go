@@ -33,7 +33,7 @@ func (u *update) applyEvents(b *eventBatch) {
 			if deleted == deletions {
 				u.applyEvent(name)
 				if !deleted {
-					u.dir.deleted = nil
+					u.dir.deleted = deletedFiles{}
 				}
 			}
 		}
@@ -139,7 +139,7 @@ func (u *update) applyMissing(l *loadedFile, old *spoolFile) {
 		u.files.postpone(old)
 	default:
 		if l.result.status == notFound && old.isInForce() {
-			u.recordDeletion(old)
+			u.recordDeletion(old, nil)
 		}
 		u.files.remove(old)
 		u.resolve(l.key)
@@ -154,7 +154,7 @@ func (u *update) applyFile(l *loadedFile, old *spoolFile) {
 	f := u.newFile(l, old)
 	switch {
 	case old == nil:
-		u.dir.deleted = nil // `rm -r` creates no files
+		u.dir.deleted = deletedFiles{} // `rm -r` creates no files
 		if len(u.files.byName) >= u.files.limit {
 			u.logTooMany()
 			return
@@ -164,7 +164,7 @@ func (u *update) applyFile(l *loadedFile, old *spoolFile) {
 		return
 	default:
 		if f.entry == nil && old.isInForce() { // the file behind the link is gone
-			u.recordDeletion(old)
+			u.recordDeletion(old, nil)
 		}
 		u.files.remove(old)
 	}

@@ -153,16 +153,16 @@ func (h *dirHandle) remove(k Key) (removed bool, err error) {
 	}
 	removed, err = h.removeAll(k, "")
 	if err == nil && !removed {
-		h.announceLift(k)
+		h.announceEnd(k.Name())
 	}
 	return removed, err
 }
 
-// announceLift tells the daemon that k is lifted although there was no file to remove: the daemon may carry an override
-// from a file system that is no longer mounted. It creates and removes a file, because only the events count. It
-// ignores errors: a caller that may not write here has lifted nothing.
-func (h *dirHandle) announceLift(k Key) {
-	name := liftPrefix + k.Name()
+// announceEnd tells the daemon that the override or weight of the file name ends although there was no file to remove:
+// the daemon may carry it from a file system that is no longer mounted. It creates and removes a file, because only the
+// events count. It ignores errors: a caller that may not write here has ended nothing.
+func (h *dirHandle) announceEnd(name string) {
+	name = liftPrefix + name
 	fd, err := unix.Openat(h.fd, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,7 @@ func (u *update) expire(q *query, todo uint32) {
 		for k := range u.fleet.byKey {
 			u.expireFleet(k)
 		}
+		u.expireWeights()
 	}
 	for _, f := range changed {
 		u.files.remove(f)
@@ -198,13 +200,20 @@ func (u *update) removeExpired(name string, k Key) bool {
 	return err == nil || errors.Is(err, unix.ENOENT)
 }
 
-// removeIfAbandoned removes the temporary file name if its writer was killed.
+// removeIfAbandoned removes the temporary file or link name if its writer was killed.
 func (h *dirHandle) removeIfAbandoned(name string) {
 	var st unix.Stat_t
-	if unix.Fstatat(h.fd, h.path(name), &st, unix.AT_SYMLINK_NOFOLLOW) != nil || fileType(&st) != fs.FileMode(0) {
+	if unix.Fstatat(h.fd, h.path(name), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return
 	}
 	if age := time.Since(time.Unix(st.Mtim.Unix())); age.Abs() < abandonedAfter {
+		return
+	}
+	if fileType(&st) == fs.ModeSymlink && strings.HasPrefix(name, tempPrefix) { // of a weight; its writer needs microseconds
+		_ = unix.Unlinkat(h.fd, h.path(name), 0) // the next start tries again
+		return
+	}
+	if fileType(&st) != fs.FileMode(0) {
 		return
 	}
 	fd, err := h.openFile(name)

@@ -55,6 +55,8 @@ type IndexOptions struct {
 	// lookups. It may call the Index, except for Close. A change that is undone before the Index has seen it is left
 	// out. nil: no call.
 	OnChange func(Change)
+	// OnWeight is called for every change of a weight, under the same conditions. nil: no call.
+	OnWeight func(WeightChange)
 }
 
 // Change is a change of the override of a key.
@@ -131,6 +133,7 @@ func openIndex(d *Dir, o IndexOptions, sys system) (*Index, error) {
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	notify := &x.pub.notify
+	notify.onWeight = o.OnWeight
 	notify.onChange, notify.logger, notify.logLimit, notify.wake = o.OnChange, o.Log, o.LogLimit, make(chan struct{}, 1)
 	if notify.logger == nil {
 		notify.logger = slog.New(slog.DiscardHandler)
@@ -276,15 +279,7 @@ func (x *Index) addUnloaded(q query, v *View, now time.Time) {
 // List returns every override in force now, sorted by name: of each key the file and one override for each scope of the
 // fleet. The first one of a key decides for that key.
 func (x *Index) List() []Entry {
-	locked := x.mu.TryLock()
-	if fd := x.fd.Load(); !locked && (fd < 0 || hasUnreadEvents(fd) || x.attention.Load() != 0) {
-		x.mu.Lock()
-		locked = true
-	}
-	if locked { // otherwise the holder of the lock may be stuck on a dead file server: see Lookup
-		x.update(nil, attVerify|attExpiry)
-		x.mu.Unlock()
-	}
+	x.refresh()
 	s, now := x.pub.snapshot.Load(), x.system.now()
 	var list []Entry
 	add := func(sl *keyRecord) {
@@ -300,6 +295,19 @@ func (x *Index) List() []Entry {
 	}
 	SortByName(list)
 	return list
+}
+
+// refresh brings the snapshot up to date as a whole.
+func (x *Index) refresh() {
+	locked := x.mu.TryLock()
+	if fd := x.fd.Load(); !locked && (fd < 0 || hasUnreadEvents(fd) || x.attention.Load() != 0) {
+		x.mu.Lock()
+		locked = true
+	}
+	if locked { // otherwise the holder of the lock may be stuck on a dead file server: see Lookup
+		x.update(nil, attVerify|attExpiry)
+		x.mu.Unlock()
+	}
 }
 
 // Close delivers the changes so far, ends the goroutines of x and closes its descriptors. Later lookups answer from the

@@ -50,11 +50,13 @@ func (u *update) setDir(id dirID) {
 			// At the old mount point there is nothing now, or id: below the old mount, or mounted in its place.
 			d.underMount = d.mount != (mount{}) && !isMounted(d.mount) && m.point != d.mount.point
 			u.files.carry(old)
+			u.carryWeights(old)
 		} else if id.same(old) {
 			d.underMount = false
 		}
 		d.mount = m
 	}
+	u.endCarryingWeights(id)
 	if u.files.endCarrying(id) {
 		d.underMount = false // id was only mounted over
 	}
@@ -87,8 +89,15 @@ func (t *fileTable) endCarrying(id dirID) (ended bool) {
 	return ended
 }
 
-// liftCarried ends the carried overrides of the key that the file name has: a command has announced that it is lifted.
+// liftCarried ends the carried overrides, or the carried weight, of the key that the file name has: a command has announced
+// the end.
 func (u *update) liftCarried(name string) {
+	if k, ok := weightKey(name); ok {
+		if w := u.pub.weights()[k]; w.isInForce() && w.carriedFrom != nil {
+			u.endWeight(w)
+		}
+		return
+	}
 	k, err := ParseKey(name)
 	if err != nil {
 		return

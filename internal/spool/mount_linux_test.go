@@ -325,6 +325,27 @@ func TestMounts(t *testing.T) {
 			s.want("web", "down b")
 			s.lost(false)
 		}},
+		{"with a weight", func(s *mountTest) {
+			spool := s.dir("spool")
+			s.tmpfs(spool)
+			s.follow(spool)
+			percent := func(want int) {
+				s.t.Helper()
+				if got := s.x.Weight("web", "", 80, true); got != want {
+					s.t.Fatalf("weight %d, want %d", got, want)
+				}
+			}
+			must(s.t, s.d.WriteWeight(Weight{Key: web, Percent: 25}))
+			percent(25)
+			s.unmount(spool, 0)
+			s.lost(true)
+			percent(25)
+			s.tmpfs(spool)
+			s.lost(false)
+			percent(25)
+			must(s.t, s.d.EndWeight(web)) // which announces it
+			percent(MaxWeight)
+		}},
 		{"without inotify", func(s *mountTest) {
 			spool := s.dir("spool")
 			s.tmpfs(spool)

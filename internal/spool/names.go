@@ -10,7 +10,7 @@ import (
 const (
 	ownPrefix   = "#hacheck-"
 	tempPrefix  = ownPrefix + "new." // being written, not yet an override
-	liftPrefix  = ownPrefix + "end." // followed by a file name; its override is lifted: see announceLift
+	liftPrefix  = ownPrefix + "end." // followed by a file name; its override or weight ends: see announceEnd
 	asidePrefix = ownPrefix + "old." // set aside: followed by 16 hex digits, "#" and the file's name
 )
 

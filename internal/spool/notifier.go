@@ -13,16 +13,18 @@ import (
 // maxQueued is how many notifications are queued before those about one key are merged.
 const maxQueued = 16 << 10
 
-// notification is a change or a log line.
+// notification is a change of an override, a change of a weight or a log line.
 type notification struct {
 	change Change
-	log    func() // nil: change is to be delivered
+	weight *WeightChange // nil: none
+	log    func()        // nil: change or weight is to be delivered
 }
 
 // notifier delivers changes and log lines from a goroutine of its own, outside Index.mu: OnChange may call the Index,
 // and the log may be a pipe without a reader.
 type notifier struct {
-	onChange func(Change) // may be nil
+	onChange func(Change)       // may be nil
+	onWeight func(WeightChange) // may be nil
 	logger   *slog.Logger
 	logLimit *loglimit.Limiter
 	wake     chan struct{}
@@ -52,6 +54,12 @@ func (n *notifier) change(c Change) {
 	}
 }
 
+func (n *notifier) weightChange(c WeightChange) {
+	if n.onWeight != nil {
+		n.enqueue(notification{weight: &c})
+	}
+}
+
 func (n *notifier) enqueue(next notification) {
 	n.mu.Lock()
 	n.queue = append(n.queue, next)
@@ -68,13 +76,22 @@ func (n *notifier) enqueue(next notification) {
 // merge joins all queued changes of a key into one and keeps the first maxIgnored log lines, so that the number of keys
 // bounds the queue. n.mu is held.
 func (n *notifier) merge() {
-	at := map[Key]int{}
+	at, weightAt := map[Key]int{}, map[Key]int{}
 	kept, lines := n.queue[:0], 0
 	for _, next := range n.queue {
 		if next.log != nil {
 			if lines++; lines <= maxIgnored {
 				kept = append(kept, next)
 			}
+			continue
+		}
+		if w := next.weight; w != nil {
+			if i, ok := weightAt[w.Key]; ok {
+				kept[i].weight.New, kept[i].weight.Expired = w.New, w.Expired
+				continue
+			}
+			weightAt[w.Key] = len(kept)
+			kept = append(kept, next)
 			continue
 		}
 		if i, ok := at[next.change.Key]; ok {
@@ -102,11 +119,14 @@ func (n *notifier) run(done <-chan struct{}) {
 		n.queue, n.mergeAbove = nil, 0
 		n.mu.Unlock()
 		for _, next := range queue {
-			if next.log != nil {
+			switch {
+			case next.log != nil:
 				next.log()
-				continue
+			case next.weight != nil:
+				n.onWeight(*next.weight)
+			default:
+				n.onChange(next.change)
 			}
-			n.onChange(next.change)
 		}
 	}
 }

@@ -15,6 +15,9 @@ type publisher struct {
 	loading  bool     // OpenIndex is reading the directory: nothing is a change yet
 	maints   maintEnds
 	notify   notifier
+
+	weightChanges []WeightChange // as changes
+	weightExpiry  time.Time      // not later than the next time at which a weight changes by itself; zero: none does
 }
 
 // nextBuilder returns the builder of the next snapshot.
@@ -31,14 +34,6 @@ func (p *publisher) slot(k Key) keyRecord {
 		return p.next.slot(k)
 	}
 	return p.snapshot.Load().slot(k)
-}
-
-// weights returns the weights of the next snapshot. Read-only.
-func (p *publisher) weights() map[Key]*heldWeight {
-	if p.next != nil {
-		return p.next.weights
-	}
-	return p.snapshot.Load().weights
 }
 
 // set puts s into the next snapshot as k's slot and reports whether that is a change. s.endedAt is ignored.
@@ -78,4 +73,8 @@ func (p *publisher) notifyChanges() {
 		p.notify.change(c)
 	}
 	p.changes = nil
+	for _, c := range p.weightChanges {
+		p.notify.weightChange(c)
+	}
+	p.weightChanges = nil
 }

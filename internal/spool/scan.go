@@ -51,7 +51,9 @@ func (u *update) scan(onlyNew bool) bool {
 		}
 		if k, ok := weightKey(name); ok {
 			weights[k] = true
-			u.loadWeight(k, false)
+			if !onlyNew || u.pub.weights()[k] == nil {
+				u.loadWeight(k, false)
+			}
 			return
 		}
 		k, err := ParseKey(name)
@@ -138,6 +140,10 @@ func (u *update) reloadUnwatched(q *query, todo uint32) {
 			if u.index.watch == nil || f.retry || f.unwatched {
 				u.reload(f.name)
 			}
+		}
+		known := u.pub.weights()[k] != nil
+		if (cannotList || known && u.index.watch == nil) && u.openDir() {
+			u.loadWeight(k, false)
 		}
 	}
 }

@@ -228,7 +228,8 @@ const maxEndedSlots = 4096
 // builder makes the next snapshot. It copies each shard once, before the first change.
 type builder struct {
 	snapshot
-	copied [shardCount]bool
+	copied        [shardCount]bool
+	copiedWeights bool
 }
 
 func newBuilder(from *snapshot) *builder { return &builder{snapshot: *from} }

@@ -162,7 +162,7 @@ func (u *update) setAttention() {
 
 // setTimer starts expiryTimer for the next override that expires and the next file or directory that is to be checked.
 func (u *update) setTimer() {
-	wait, expiry := maxTimer, earlier(u.files.nextExpiry, u.fleet.nextExpiry)
+	wait, expiry := maxTimer, earlier(earlier(u.files.nextExpiry, u.fleet.nextExpiry), u.pub.weightExpiry)
 	if !expiry.IsZero() {
 		wait = min(wait, expiry.Sub(u.now))
 	}

@@ -30,9 +30,15 @@ type watchedDir struct {
 	stamp         dirStamp // without inotify: at the last listing
 	stampReliable bool     // every change after that listing shows in the stamp
 
-	deleted       []*spoolFile // files deleted in a row just now; they are restored if their directory is removed too
+	deleted       deletedFiles // in a row just now; they are restored if their directory is removed too
 	deletedAt     time.Time    // the last of them
 	deletionCheck time.Time    // when to check whether the directory was removed too; zero: no check
+}
+
+// deletedFiles are overrides and weights that have ended because their files were deleted.
+type deletedFiles struct {
+	overrides []*spoolFile
+	weights   []*heldWeight
 }
 
 // isCurrent reports whether the path leads to the directory that was opened last.
@@ -135,27 +141,37 @@ func (u *update) markLost(err error) {
 	u.index.stats.Errors++
 	if errors.Is(err, unix.ENOENT) && u.mono.Sub(d.deletedAt) <= deletionWindow {
 		// `rm -r` deletes the files before their directory: restore them.
-		for _, f := range d.deleted {
+		for _, f := range d.deleted.overrides {
 			if u.files.byName[f.name] == nil {
 				u.files.add(f)
 				u.resolve(f.key)
 			}
 		}
+		for _, w := range d.deleted.weights {
+			u.setWeight(w.Key, w)
+		}
 	}
-	d.deleted = nil
+	d.deleted = deletedFiles{}
 	u.index.publishStats()
 	u.pub.notify.log(slog.LevelError, "spool directory is lost: the last known overrides stand until it is back; mount it or make it again, readable for hacheck's user",
 		slog.String("directory", d.root), slog.String("error", err.Error()), slog.Int("overrides", u.files.inForce))
 	u.index.wakeBackground()
 }
 
-// recordDeletion records that the override of f ends because its file was deleted: its directory may be removed next.
-func (u *update) recordDeletion(f *spoolFile) {
+// recordDeletion records that the override of f, or the weight w, ends because its file was deleted: its directory may be
+// removed next. One of f and w is nil.
+func (u *update) recordDeletion(f *spoolFile, w *heldWeight) {
 	d := u.dir
 	if u.mono.Sub(d.deletedAt) > deletionGap {
-		d.deleted = nil
+		d.deleted = deletedFiles{}
 	}
-	d.deleted, d.deletedAt = append(d.deleted, f), u.mono
+	if f != nil {
+		d.deleted.overrides = append(d.deleted.overrides, f)
+	}
+	if w != nil {
+		d.deleted.weights = append(d.deleted.weights, w)
+	}
+	d.deletedAt = u.mono
 	if d.deletionCheck.IsZero() {
 		d.deletionCheck = u.mono.Add(deletionCheckDelay)
 	}
@@ -181,7 +197,7 @@ func (u *update) confirmDeletions() bool {
 func (u *update) verify(todo uint32) {
 	x, d := u.index, u.dir
 	if u.mono.Sub(d.deletedAt) > deletionWindow {
-		d.deleted = nil
+		d.deleted = deletedFiles{}
 	}
 	if x.watch == nil {
 		if x.openWatch(); x.watch != nil {

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,7 @@ func (d *Dir) WriteWeight(w Weight) error {
 	}
 	err := w.check()
 	if err == nil {
-		err = d.withHandle(func(h *dirHandle) error { return h.replaceWeight(&w) })
+		err = d.changeWeight(func(h *dirHandle) (bool, error) { return true, h.replaceWeight(&w) })
 	}
 	if err != nil {
 		return fmt.Errorf("write weight of %s: %w", w.Key.canonical().Name(), err)
@@ -34,20 +35,23 @@ func (d *Dir) WriteWeight(w Weight) error {
 	return nil
 }
 
-// EndWeight ends the weight of exactly k. It returns nil if there is none. See ErrNotDurable for the error.
+// EndWeight ends the weight of exactly k. It returns nil if there is none, and leaves alone what is no weight. See
+// ErrNotDurable for the error.
 func (d *Dir) EndWeight(k Key) error {
-	err := d.withHandle(func(h *dirHandle) error {
+	k = k.canonical()
+	err := d.changeWeight(func(h *dirHandle) (bool, error) {
 		w, err := h.readWeight(k)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil
-		case err != nil: // garbage: it is no weight, and it is not ours to remove
-			return nil //nolint:nilerror // as the comment says
-		case w.HasEnded(d.now()):
-			return nil
+			h.announceEnd(weightName(k)) // the daemon may carry one from a file system that is no longer mounted
+			return false, nil
+		case isErrno(err):
+			return false, err
+		case err != nil || w.HasEnded(d.now()):
+			return false, nil
 		}
 		w.Expires = d.now()
-		return h.replaceWeight(w)
+		return true, h.replaceWeight(w)
 	})
 	if err != nil {
 		return fmt.Errorf("end weight of %s: %w", k.canonical().Name(), err)
@@ -65,14 +69,15 @@ func (d *Dir) ReadWeight(k Key) (*Weight, error) {
 	return h.readWeight(k)
 }
 
-// withHandle calls change with the open directory and syncs it.
-func (d *Dir) withHandle(change func(h *dirHandle) error) error {
+// changeWeight calls change with the open directory, and syncs the directory if change returns true.
+func (d *Dir) changeWeight(change func(h *dirHandle) (bool, error)) error {
 	h, err := openHandle(d.root)
 	if err != nil {
 		return err
 	}
 	defer h.close()
-	if err := change(h); err != nil {
+	changed, err := change(h)
+	if err != nil || !changed {
 		return err
 	}
 	return h.sync()
@@ -96,9 +101,12 @@ func (h *dirHandle) replaceWeight(w *Weight) error {
 }
 
 // readWeight reads the weight of k. The error is fs.ErrNotExist without one.
-func (h *dirHandle) readWeight(k Key) (*Weight, error) {
+func (h *dirHandle) readWeight(k Key) (*Weight, error) { return h.readWeightLink(weightName(k), k) }
+
+// readWeightLink reads the weight of k from the link name.
+func (h *dirHandle) readWeightLink(name string, k Key) (*Weight, error) {
 	buf := make([]byte, maxWeightLink+1)
-	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, h.path(weightName(k)), buf) })
+	n, err := retryInterrupted(func() (int, error) { return unix.Readlinkat(h.fd, h.path(name), buf) })
 	switch {
 	case errors.Is(err, unix.EINVAL):
 		return nil, errNoLink
@@ -139,6 +147,19 @@ func (d *Dir) ListWeights() ([]Weight, error) {
 	}
 	sortWeights(list)
 	return list, nil
+}
+
+// removeOldWeight removes the record of k if it means nothing any more at now. It sets the link aside before: a weight that
+// was set since it was read gets its name back, unless a newer one has it.
+func (h *dirHandle) removeOldWeight(k Key, now time.Time) {
+	name, aside := weightName(k), fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
+	if unix.Renameat(h.fd, h.path(name), h.fd, h.path(aside)) != nil {
+		return // the directory does not allow it, or the record is gone
+	}
+	if w, err := h.readWeightLink(aside, k); err == nil && w.At(now) != 0 && h.renameNoReplace(aside, name) == nil {
+		return
+	}
+	_ = unix.Unlinkat(h.fd, h.path(aside), 0) // the next start removes it
 }
 
 func sortWeights(list []Weight) {

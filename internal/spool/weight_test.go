@@ -5,9 +5,12 @@ package spool
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestWeightIsNeverStale: what WriteWeight and EndWeight have done is in the next answer, with and without inotify.
@@ -159,4 +162,121 @@ func TestGarbageIsNoWeight(t *testing.T) {
 	if got := r.x.Weight("web", "", 80, true); got != 0 {
 		t.Errorf("a plain file: %d %%, want none", got)
 	}
+}
+
+// TestDeletedWeightEnds: to remove the link by hand ends the weight, and balancers are told.
+func TestDeletedWeightEnds(t *testing.T) {
+	t.Parallel()
+	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
+		if err := r.d.WriteWeight(Weight{Key: Key{Service: "web"}, Percent: 25}); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.x.Weight("web", "", 80, true); got != 25 {
+			t.Fatalf("%d %%, want 25", got)
+		}
+		if err := os.Remove(filepath.Join(r.d.Root(), weightPrefix+"web")); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.x.Weight("web", "", 80, true); got != MaxWeight {
+			t.Errorf("%d %%, want %d", got, MaxWeight)
+		}
+	})
+}
+
+// TestRemovedDirectoryEndsNoWeight: `rm -r` removes the links before the directory.
+func TestRemovedDirectoryEndsNoWeight(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	must(t, r.d.WriteWeight(Weight{Key: Key{Service: "web"}, Percent: 25}))
+	r.down("db", "x")
+	r.want("db", "down x")
+	must(t, os.RemoveAll(r.d.Root()))
+	for range 3 {
+		if got := r.x.Weight("web", "", 80, true); got != 25 {
+			t.Fatalf("%d %%, want 25; log:\n%s", got, r.log())
+		}
+	}
+	must(t, os.Mkdir(r.d.Root(), 0o750))
+	r.waitFor("the new directory", func([]Change, string) bool {
+		r.signal() // keep asking
+		return r.x.Weight("web", "", 80, true) == MaxWeight
+	})
+}
+
+// TestWeightRecords: what is left of ended weights and of killed writers goes, and nothing else.
+func TestWeightRecords(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	must(t, r.d.WriteWeight(Weight{Key: Key{Service: "old"}, Percent: 25}))
+	must(t, r.d.EndWeight(Key{Service: "old"}))
+	r.clock.set(WeightEndTime / 2)
+	must(t, r.d.WriteWeight(Weight{Key: Key{Service: "recent"}, Percent: 25}))
+	must(t, r.d.EndWeight(Key{Service: "recent"}))
+	must(t, r.d.WriteWeight(Weight{Key: Key{Service: "web"}, Percent: 25}))
+	stale, fresh := tempPrefix+"0000000000000001", tempPrefix+"0000000000000002"
+	for _, name := range []string{stale, fresh} {
+		must(t, os.Symlink(weightMark+"{}", r.path(name)))
+	}
+	long := unix.NsecToTimespec(time.Now().Add(-time.Hour).UnixNano())
+	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, r.path(stale), []unix.Timespec{long, long}, unix.AT_SYMLINK_NOFOLLOW))
+	r.clock.set(WeightEndTime + time.Minute)
+	if got := r.x.Weights(); len(got) != 1 {
+		t.Errorf("in force: %v", got)
+	}
+	again := openSpoolOn(t, r.d)
+	want := []string{fresh, weightPrefix + "recent", weightPrefix + "web"}
+	if got := again.names(); !slices.Equal(got, want) {
+		t.Errorf("files are %q, want %q", got, want)
+	}
+}
+
+// TestOldRecordIsRenewed: a weight that is set while its old record is removed stays.
+func TestOldRecordIsRenewed(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	must(t, r.d.WriteWeight(Weight{Key: web, Percent: 25}))
+	h, err := openHandle(r.d.Root())
+	must(t, err)
+	defer h.close()
+	h.removeOldWeight(web, r.clock.now()) // it was old when it was read
+	if got := r.x.Weight("web", "", 80, true); got != 25 {
+		t.Errorf("%d %%, want 25", got)
+	}
+}
+
+// TestWeightChanges: each beginning, change and end is reported once, without a request.
+func TestWeightChanges(t *testing.T) {
+	t.Parallel()
+	changes := make(chan WeightChange, 10)
+	d, err := OpenDir(t.TempDir())
+	must(t, err)
+	x, err := OpenIndex(d, IndexOptions{OnWeight: func(c WeightChange) { changes <- c }})
+	must(t, err)
+	defer func() { must(t, x.Close()) }()
+	next := func(oldPercent, newPercent int, expired bool) {
+		t.Helper()
+		percent := func(w *Weight) int {
+			if w == nil {
+				return 0
+			}
+			return w.Percent
+		}
+		select {
+		case c := <-changes:
+			if c.Key != web || percent(c.Old) != oldPercent || percent(c.New) != newPercent || c.Expired != expired {
+				t.Errorf("%v -> %v, expired %v; want %d -> %d", c.Old, c.New, c.Expired, oldPercent, newPercent)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d -> %d: waited in vain", oldPercent, newPercent)
+		}
+	}
+	must(t, d.WriteWeight(Weight{Key: web, Percent: 25, By: "root"}))
+	next(0, 25, false)
+	must(t, d.WriteWeight(Weight{Key: web, Percent: 50}))
+	next(25, 50, false)
+	must(t, d.EndWeight(web))
+	next(50, 0, false)
+	must(t, d.WriteWeight(Weight{Key: web, Percent: 10, Expires: time.Now().Add(2 * time.Second)}))
+	next(0, 10, false)
+	next(10, 0, true)
 }
