@@ -3,9 +3,11 @@ package daemon
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"hacheck/internal/agent"
+	"hacheck/internal/balancer"
 	"hacheck/internal/spool"
 )
 
@@ -26,6 +28,18 @@ func (d *daemon) openAgents() error {
 		d.agentListeners = append(d.agentListeners, ln)
 	}
 	return nil
+}
+
+// asksAgent reports whether a client asks the agent about something that k covers, so that it learns of a weight of k.
+func (d *daemon) asksAgent(k spool.Key) bool {
+	service := k.Service
+	if service == spool.All {
+		service = "" // every service
+	}
+	return slices.ContainsFunc(d.balancers.Report(service).Agents, func(a balancer.Agent) bool {
+		asked, err := spool.ParseKey(a.Service)
+		return err == nil && !a.Silent && k.Covers(asked, true)
+	})
 }
 
 // serveAgents serves the ports of -A.

@@ -313,3 +313,55 @@ func TestAgentClosesFirst(t *testing.T) {
 	}
 	p.wantExit(0)
 }
+
+// TestWeights: a weight is in the answers of the agent, on the pages and in the log. It is set by HTTP as by command, where
+// a balancer asks the agent.
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	spoolRoot := filepath.Join(t.TempDir(), "spool")
+	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
+	writeFile(t, conf, "allow_remote_spool_changes: true\n")
+	p := startDaemon(t, "-A", "0", "--spool-root", spoolRoot, "-c", conf)
+	addr := p.agentPorts(1)[0]
+	want := func(service, want string) {
+		t.Helper()
+		if got := askAgent(addr, service+"\n"); got != want {
+			t.Errorf("%s: %q, want %q", service, got, want)
+		}
+	}
+	post := func(path, form string, want int) {
+		t.Helper()
+		r, err := client.Post("http://"+p.addrs[0]+path, "application/x-www-form-urlencoded", strings.NewReader(form))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if body, _ := io.ReadAll(r.Body); r.StatusCode != want {
+			t.Errorf("%s: %d %s, want %d", form, r.StatusCode, body, want)
+		}
+	}
+	post("/spool/web/0/", "status=up&weight=25", 409)
+	want("web", "up ready")
+	want("web:81", "up ready")
+	waitUntil(t, "the agent's answers are recorded", func() bool {
+		return strings.Count(p.mustGet("/balancers?service=web", 200), `"answer":"up ready"`) == 2
+	})
+	post("/spool/web/80/", "status=up&weight=25", 409) // the agent was asked about another instance
+	post("/spool/web/81/", "status=up&weight=5", 200)
+	post("/spool/web/0/", "status=up&weight=25%25", 200)
+	want("web", "up ready 25%")
+	want("web:80", "up ready 25%")
+	want("web:81", "up ready 5%")
+	want("db", "up ready")
+	p.waitForLog(regexp.MustCompile(`msg="weight set" service=web weight=25 since=\S+ by="remote 127.0.0.1"`))
+	if page := p.mustGet("/metrics", 200); !strings.Contains(page, "\nhacheck_weights 2\n") {
+		t.Errorf("two weights are not in the metrics:\n%s", page)
+	}
+	if page := p.mustGet("/overview", 200); !strings.Contains(page, `"weights":[{"service":"web","weight":25,"set_by":"remote 127.0.0.1",`) {
+		t.Errorf("the weights are not on the page: %s", page)
+	}
+	post("/spool/web/0/", "status=up", 200)
+	want("web", "up ready 100%")
+	want("web:81", "up ready 5%")
+	p.waitForLog(regexp.MustCompile(`msg="weight ended" service=web weight=25`))
+}

@@ -56,6 +56,8 @@ func (d *daemon) proxySettings(c *config.Config) proxy.Settings {
 			Allowed: c.RemoteSpoolAllowed,
 			Token:   c.RemoteSpoolToken.Reveal(),
 			Spool:   d.dir,
+
+			AsksAgent: d.asksAgent,
 		},
 	}
 }

@@ -155,7 +155,7 @@ func (d *daemon) open(c *config.Config) (err error) {
 	if d.dir, err = spool.OpenDir(d.opts.spoolRoot); err != nil {
 		return err
 	}
-	d.index, err = spool.OpenIndex(d.dir, spool.IndexOptions{Log: d.log, LogLimit: d.logLimit, OnChange: d.overrideChanged})
+	d.index, err = spool.OpenIndex(d.dir, spool.IndexOptions{Log: d.log, LogLimit: d.logLimit, OnChange: d.overrideChanged, OnWeight: d.weightChanged})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ func (d *daemon) metrics() http.Handler {
 		Counters:  d.counters,
 		Spool:     d.index.Stats,
 		Overrides: d.index.List,
+		Weights:   d.index.Weights,
 		Balancers: func() balancer.Report { return d.balancers.Report("") },
 		Refused:   func() uint64 { return d.proxy.RefusedSpoolChanges() },
 		Fleet: func() *report.Status {

@@ -53,3 +53,27 @@ func (d *daemon) overrideChanged(c spool.Change) {
 	}
 	d.log.Info(message, args...)
 }
+
+// weightChanged logs a change of a weight. by is of the weight that the line is about: who has ended it is not known here.
+func (d *daemon) weightChanged(c spool.WeightChange) {
+	message, w := "weight set", c.New
+	switch {
+	case c.New == nil && c.Expired:
+		message, w = "weight expired", c.Old
+	case c.New == nil:
+		message, w = "weight ended", c.Old
+	case c.Old != nil:
+		message = "weight changed"
+	}
+	if !d.logLimit.Allow(loglimit.Override, c.Key.Service, message) {
+		return
+	}
+	args := []any{"service", c.Key.Name(), "weight", w.Percent, "since", w.Created.Format(time.RFC3339)}
+	if !w.Expires.IsZero() {
+		args = append(args, "until", w.Expires.Format(time.RFC3339))
+	}
+	if w.By != "" {
+		args = append(args, "by", w.By)
+	}
+	d.log.Info(message, args...)
+}

@@ -26,6 +26,7 @@ type Sources struct {
 	Counters  *health.Counters
 	Spool     func() spool.Stats
 	Overrides func() []spool.Entry
+	Weights   func() []spool.Weight // in force
 	Balancers func() balancer.Report
 	Refused   func() uint64 // refused requests POST /spool
 	Reloads   func() Reloads
@@ -176,6 +177,7 @@ func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 			gauge(since, float64(at.UnixMilli())/1e3, s.String())
 		}
 	}
+	c.weights(gauge)
 	counter(desc("spool_events_total", "Events the kernel told of the spool directory."), st.Events)
 	counter(desc("spool_reloads_total", "Spool files read."), st.Reloads)
 	counter(desc("spool_rescans_total", "Readings of the whole spool directory."), st.Rescans)
@@ -183,6 +185,21 @@ func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 	counter(desc("spool_errors_total", "Spool files or directories that could not be read."), st.Errors)
 	gauge(desc("spool_watching", "1 when the kernel tells of changes in the spool directory, 0 when each request looks for itself."), boolValue(st.Watching))
 	gauge(desc("spool_lost", "1 when the spool directory is not where it was, and the last known overrides stand."), boolValue(st.Lost))
+}
+
+// weights sends two metrics of all weights together: each weight is in the log, on the page and in hastatus.
+func (c *collector) weights(gauge gaugeFunc) {
+	list := c.s.Weights()
+	gauge(desc("weights", "Weights in force (haup --weight)."), float64(len(list)))
+	var oldest time.Time // of those that do not end by themselves
+	for _, w := range list {
+		if w.Expires.IsZero() && (oldest.IsZero() || w.Created.Before(oldest)) {
+			oldest = w.Created
+		}
+	}
+	if !oldest.IsZero() {
+		gauge(desc("weight_oldest_timestamp_seconds", "When the oldest of the weights in force that do not end by themselves was set."), float64(oldest.Unix()))
+	}
 }
 
 func (c *collector) balancers(counter countFunc, gauge gaugeFunc) {

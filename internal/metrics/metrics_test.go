@@ -61,6 +61,9 @@ func scrape(t *testing.T, services func() []Service, fleet func() *report.Status
 				{Key: spool.Key{Service: "old"}, State: spool.Maint},
 			}
 		},
+		Weights: func() []spool.Weight {
+			return []spool.Weight{{Percent: 5, Created: time.Unix(1700000200, 0)}, {Percent: 5, Created: time.Unix(1700000100, 0)}, {Percent: 5, Created: time.Unix(1700000000, 0), Expires: time.Unix(4000000000, 0)}}
+		},
 		Balancers: func() balancer.Report {
 			return balancer.Report{Balancers: []balancer.ServerView{{Silent: true}, {}, {}}, UnrecordedRequests: 9}
 		},
@@ -102,6 +105,8 @@ func TestFigures(t *testing.T) {
 		`hacheck_override_of_all{state="down"} 1`,
 		`hacheck_override_of_all{state="maint"} 0`,
 		`hacheck_override_oldest_timestamp_seconds{state="down"} 1.7000001e+09`,
+		`hacheck_weights 3`,
+		`hacheck_weight_oldest_timestamp_seconds 1.7000001e+09`,
 		`hacheck_balancer_requests_not_kept_total 9`,
 		`hacheck_spool_events_total 7`,
 		`hacheck_spool_watching 1`,

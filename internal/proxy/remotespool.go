@@ -26,12 +26,16 @@ type Remote struct {
 	Allowed []netip.Prefix // remote_spool_allowed: clients that need no token
 	Token   string         // remote_spool_token: for all other clients; "" is no token
 	Spool   Spool
+	// AsksAgent reports whether a balancer asks the agent about k now: it alone learns of a weight. nil: yes.
+	AsksAgent func(k spool.Key) bool
 }
 
 // Spool is where overrides are written; *spool.Dir is one.
 type Spool interface {
 	Write(e spool.Entry) error
 	Remove(k spool.Key) error
+	WriteWeight(w spool.Weight) error
+	EndWeight(k spool.Key) error
 }
 
 // authorize returns nil if the caller may change overrides, else the answer that says which setting is missing.
@@ -83,17 +87,13 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 		writeText(w, herr.code, herr.text)
 		return
 	}
-	e, up, herr := s.spoolChange(w, r)
+	c, herr := s.spoolChange(w, r, remote)
 	if herr != nil {
 		writeText(w, herr.code, herr.text)
 		return
 	}
-	var err error
-	if up {
-		err = remote.Spool.Remove(e.Key)
-	} else {
-		err = remote.Spool.Write(e)
-	}
+	e := &c.entry
+	err := c.apply(remote.Spool)
 	switch {
 	case errors.Is(err, spool.ErrNotDurable):
 		const notDurable = "remote spool change may not survive a power cut"
@@ -108,31 +108,74 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 		writeText(w, http.StatusInternalServerError, "the change failed: "+err.Error())
 		return
 	}
-	status := "up"
-	if !up {
-		status = e.State.String()
-	}
 	const changed = "remote spool change"
 	if s.limit.Allow(loglimit.Override, network, changed) {
-		s.log.Info(changed, "service", e.Key.Name(), "status", status, "peer", r.RemoteAddr,
-			"user_agent", excerpt(r.UserAgent()), "reason", excerpt(e.Reason))
+		args := []any{
+			"service", e.Key.Name(), "status", c.status, "peer", r.RemoteAddr,
+			"user_agent", excerpt(r.UserAgent()), "reason", excerpt(e.Reason),
+		}
+		if c.percent > 0 {
+			args = append(args, "weight", c.percent)
+		}
+		s.log.Info(changed, args...)
 	}
 	w.Header()["Content-Type"] = textType
 	w.WriteHeader(http.StatusOK)
 }
 
-// spoolChange returns the override that a request sets, or lifts if up is true.
-func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.Entry, up bool, herr *httpError) {
+// spoolChange is what a request changes.
+type spoolChange struct {
+	status  string
+	entry   spool.Entry // for up only the times, By and the key that is lifted
+	percent int         // the weight that status up sets; 0: it ends the weight
+}
+
+// apply makes the change. up lifts the override before it sets or ends the weight, as haup does.
+func (c *spoolChange) apply(s Spool) error {
+	if c.status != "up" {
+		return s.Write(c.entry)
+	}
+	var err error
+	if c.percent > 0 {
+		// First, so that the service does not get all of its traffic in between.
+		err = s.WriteWeight(spool.Weight{
+			Key: c.entry.Key, Percent: c.percent, By: c.entry.By, Created: c.entry.Created, Expires: c.entry.Expires,
+		})
+	} else {
+		err = s.EndWeight(c.entry.Key)
+	}
+	if err != nil && !errors.Is(err, spool.ErrNotDurable) {
+		return err
+	}
+	return errors.Join(s.Remove(c.entry.Key), err)
+}
+
+// spoolChange returns the change that a request asks for.
+func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request, remote *Remote) (c spoolChange, herr *httpError) {
+	e := &c.entry
 	if e.Key, herr = s.spoolKey(r); herr != nil {
-		return e, false, herr
+		return c, herr
 	}
 	args, err := formOf(w, r)
 	if err != nil {
-		return e, false, badRequest("cannot read the arguments: %v", err)
+		return c, badRequest("cannot read the arguments: %v", err)
 	}
-	switch args["status"] {
+	e.By = "remote " + clients.HostPart(r.RemoteAddr)
+	weight, hasWeight := args["weight"]
+	c.status = args["status"]
+	switch c.status {
 	case "up":
-		return e, true, nil
+		if !hasWeight {
+			return c, nil
+		}
+		if c.percent, err = spool.ParsePercent(weight); err != nil {
+			return c, badRequest("%v", err)
+		}
+		if remote.AsksAgent != nil && !remote.AsksAgent(e.Key) {
+			return c, &httpError{http.StatusConflict, "no balancer asks the agent about " + e.Key.Name() + ", so that a weight would reach none: " +
+				`give hacheck -A PORT, and the server in HAProxy agent-check agent-port PORT agent-send "` + e.Key.Service + `\n"`}
+		}
+		return c, readTimes(e, args)
 	case "down":
 		e.State = spool.Down
 	case "drain":
@@ -140,13 +183,20 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 	case "maint":
 		e.State = spool.Maint
 	default:
-		return e, false, badRequest("status must be up, down, drain or maint")
+		return c, badRequest("status must be up, down, drain or maint")
 	}
-	e.By = "remote " + clients.HostPart(r.RemoteAddr)
+	if hasWeight {
+		return c, badRequest("weight is for status up alone")
+	}
 	var ok bool
 	if e.Reason, ok = args["reason"]; !ok {
-		return e, false, badRequest("reason is required when status is %s", e.State)
+		return c, badRequest("reason is required when status is %s", e.State)
 	}
+	return c, readTimes(e, args)
+}
+
+// readTimes reads the times of e from the arguments.
+func readTimes(e *spool.Entry, args map[string]string) *httpError {
 	for name, t := range map[string]*time.Time{"expiration": &e.Expires, "creation": &e.Created} {
 		v, ok := args[name]
 		if !ok {
@@ -155,12 +205,12 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request) (e spool.En
 		const year10000 = 253_402_300_800 // the limit of hadown too: a larger number is in milliseconds
 		f, err := strconv.ParseFloat(v, 64)
 		if err != nil || math.IsNaN(f) || f < 0 || f >= year10000 {
-			return e, false, badRequest("%s must be a time in unix seconds, as in %s=%d", name, name, time.Now().Unix())
+			return badRequest("%s must be a time in unix seconds, as in %s=%d", name, name, time.Now().Unix())
 		}
 		whole, frac := math.Modf(f)
 		*t = time.Unix(int64(whole), int64(frac*1e9))
 	}
-	return e, false, nil
+	return nil
 }
 
 func badRequest(format string, args ...any) *httpError {

@@ -198,3 +198,67 @@ func TestManyRemoteChangesAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestRemoteWeights: weight goes with status up, in the two ways to write a percentage, and ends with the next status up.
+func TestRemoteWeights(t *testing.T) {
+	for _, c := range []struct {
+		name, body string
+		asks       bool // a balancer asks the agent
+		code       int
+		says       string
+		want       int // the weight in force afterwards
+		expires    bool
+		stays      bool // the override that was there before
+	}{
+		{"a number", "status=up&weight=25", true, 200, "", 25, false, false},
+		{"percent", "status=up&weight=25%25", true, 200, "", 25, false, false},
+		{"with an end", "status=up&weight=1&expiration=4000000000", true, 200, "", 1, true, false},
+		{"the end of it", "status=up", true, 200, "", 0, false, false},
+		{"not asked", "status=up&weight=25", false, 409, "agent-check", 50, false, true},
+		{"zero", "status=up&weight=0", true, 400, "want 1% to 100%", 50, false, true},
+		{"too much", "status=up&weight=101", true, 400, "want 1% to 100%", 50, false, true},
+		{"empty", "status=up&weight=", true, 400, "want 1% to 100%", 50, false, true},
+		{"with another status", "status=drain&reason=r&weight=25", true, 400, "weight is for status up alone", 50, false, true},
+		{"a broken end", "status=up&weight=25&expiration=soon", true, 400, "expiration must be", 50, false, true},
+		{"another status", "status=drain&reason=r", true, 200, "", 50, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := proxytest.Start(t, slog.LevelInfo)
+			key := spool.Key{Service: "foo", Port: 80}
+			root := allowRemote(t, d, func(m *proxy.Remote) {
+				m.AsksAgent = func(k spool.Key) bool { return c.asks && k == key }
+			})
+			dir, err := spool.OpenDir(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{
+				dir.Write(spool.Entry{Key: key, State: spool.Drain}), dir.WriteWeight(spool.Weight{Key: key, Percent: 50, By: "root"}),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := post(t, d, "/spool/foo/80/", c.body, formType)
+			if r.Code != c.code || !strings.Contains(r.Body, c.says) {
+				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, c.says)
+			}
+			list, err := dir.ListWeights()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := spool.Weight{}
+			for _, got = range list {
+				if by := "remote 127.0.0.1"; c.want != 50 && got.By != by || got.Expires.IsZero() == c.expires {
+					t.Errorf("%+v", got)
+				}
+			}
+			if len(list) > 1 || got.Percent != c.want {
+				t.Errorf("weights %+v, want %d %%", list, c.want)
+			}
+			if _, err := dir.Read(key); (err == nil) != c.stays {
+				t.Errorf("the override: %v", err)
+			}
+		})
+	}
+}

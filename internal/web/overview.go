@@ -37,6 +37,36 @@ type overviewHead struct {
 	Fleet         *report.Status `json:"fleet,omitempty"`          // nil without a fleet
 	FleetWarnings []string       `json:"fleet_warnings,omitempty"` // what is wrong with it, one sentence each
 	Certificate   string         `json:"certificate,omitempty"`    // of tls_listen: when it expires, and what is wrong
+
+	Weights []overviewWeight `json:"weights,omitempty"` // in force, by name
+}
+
+// overviewWeight is a weight in force.
+type overviewWeight struct {
+	Service string   `json:"service"`
+	Host    string   `json:"host,omitempty"`
+	Port    uint16   `json:"port,omitempty"`
+	Weight  int      `json:"weight"`           // percent
+	SetBy   string   `json:"set_by,omitempty"` // who has set it
+	Since   float64  `json:"since"`            // unix seconds
+	Until   *float64 `json:"until,omitempty"`  // unix seconds; absent if it does not end by itself
+}
+
+// overviewWeights returns the rows of list.
+func overviewWeights(list []spool.Weight) []overviewWeight {
+	var rows []overviewWeight
+	for _, w := range list {
+		r := overviewWeight{
+			Service: w.Key.Service, Host: w.Key.Host, Port: w.Key.Port,
+			Weight: w.Percent, SetBy: oneLine(w.By), Since: unixSeconds(w.Created),
+		}
+		if !w.Expires.IsZero() {
+			until := unixSeconds(w.Expires)
+			r.Until = &until
+		}
+		rows = append(rows, r)
+	}
+	return rows
 }
 
 // overviewRow is one override, or one service.
@@ -134,7 +164,7 @@ func (s *Server) buildOverview() *overview {
 	doc := &overview{
 		overviewHead: overviewHead{
 			Now: unixSeconds(now), Uptime: now.Sub(s.started).Seconds(), AgentOnly: balancers.AgentOnly,
-			SpoolLost: s.overrides.Stats().Lost, Slot: historySlot,
+			SpoolLost: s.overrides.Stats().Lost, Slot: historySlot, Weights: overviewWeights(s.overrides.Weights()),
 		},
 		Overrides: make([]overviewRow, len(overrides)),
 		Services:  b.services(),

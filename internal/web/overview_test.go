@@ -119,7 +119,10 @@ func TestOverviewText(t *testing.T) {
 	for name, o := range map[string]*overview{
 		"empty": {overviewHead: overviewHead{Host: "app1", Now: 1e9, Uptime: 3}},
 		"full": {
-			overviewHead: overviewHead{Host: "app1\x1b", Now: 1e9, Uptime: 100_000, AgentOnly: true, SpoolLost: true},
+			overviewHead: overviewHead{Host: "app1\x1b", Now: 1e9, Uptime: 100_000, AgentOnly: true, SpoolLost: true, Weights: []overviewWeight{
+				{Service: "canary", Weight: 5, Since: 1e9 - 60},
+				{Service: "web", Host: "10.0.0.1", Port: 80, Weight: 25, SetBy: "alice", Since: 1e9 - 60, Until: f(1e9 + 3600)},
+			}},
 			Overrides: []overviewRow{
 				{Service: "all", State: "drain", Since: f(1e9 - 4), Until: f(1e9 + 3599.6), Reason: "kernel", SetBy: "alice", Scope: "group:rack7"},
 				{Service: "all", State: "drain", Reason: "alice", Scope: "all", Lost: true},

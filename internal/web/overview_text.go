@@ -17,7 +17,7 @@ type overviewText struct {
 }
 
 // empty reports whether there is no override and no service to show.
-func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services) == 0 }
+func (o *overview) empty() bool { return len(o.Overrides)+len(o.Services)+len(o.Weights) == 0 }
 
 // appendFirstSteps appends the first steps with a new daemon. host is its host and port.
 func appendFirstSteps(b []byte, host string) []byte {
@@ -56,6 +56,9 @@ func (o *overview) appendText(b []byte) []byte {
 	if o.Certificate != "" {
 		b = append(b, o.Certificate+"\n"...)
 	}
+	if len(o.Weights) > 0 {
+		b = append(append(b, '\n'), o.weightTable()...)
+	}
 	if len(o.Overrides) > 0 {
 		b = append(append(b, '\n'), o.overrideTable()...)
 	}
@@ -85,6 +88,24 @@ func (o *overview) overrideTable() string {
 		rows, below = append(rows, cells), append(below, r.clientLines())
 	}
 	return textfmt.Table(rows, below...)
+}
+
+func (o *overview) weightTable() string {
+	rows := [][]string{{"WEIGHT", "SERVICE", "SINCE", "UNTIL", "BY"}}
+	for _, w := range o.Weights {
+		cells := []string{
+			strconv.Itoa(w.Weight) + "%", spool.Key{Service: w.Service, Host: w.Host, Port: w.Port}.Name(),
+			textfmt.Seconds(o.Now-w.Since) + " ago", "ended", "-",
+		}
+		if w.Until != nil {
+			cells[3] = "in " + textfmt.Seconds(*w.Until-o.Now)
+		}
+		if w.SetBy != "" {
+			cells[4] = w.SetBy
+		}
+		rows = append(rows, cells)
+	}
+	return textfmt.Table(rows)
 }
 
 func (o *overview) serviceTable() string {

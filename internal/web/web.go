@@ -26,7 +26,8 @@ import (
 
 // Overrides returns the overrides in force. *spool.Index implements it.
 type Overrides interface {
-	List() []spool.Entry // in force now, by name
+	List() []spool.Entry     // in force now, by name
+	Weights() []spool.Weight // in force now, by name
 	Stats() spool.Stats
 	DirectoryStatus() spool.DirectoryStatus
 }

@@ -20,6 +20,7 @@ import (
 type Overrides struct {
 	mu      sync.Mutex
 	entries map[string]spool.Entry // by name
+	weights []spool.Weight
 }
 
 // NewOverrides returns a spool without overrides.
@@ -44,6 +45,20 @@ func (o *Overrides) List() []spool.Entry {
 	list := slices.Collect(maps.Values(o.entries))
 	slices.SortFunc(list, func(a, b spool.Entry) int { return strings.Compare(a.Key.Name(), b.Key.Name()) })
 	return list
+}
+
+// Weights implements web.Overrides.
+func (o *Overrides) Weights() []spool.Weight {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.weights)
+}
+
+// SetWeights sets the weights in force.
+func (o *Overrides) SetWeights(list ...spool.Weight) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.weights = list
 }
 
 // DirectoryStatus implements web.Overrides.
