@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"hacheck/internal/spool"
 	"hacheck/test/servertest"
 )
 
@@ -36,6 +37,13 @@ func startBusyDaemon(t *testing.T) *daemon {
 	sick := startService(t, "127.0.0.1", 0, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
 	d.mustRun("hadown", "down-now", "-r", "why")
 	d.mustRun("hadown", "ends", "--for", "1h", "-r", "why")
+	dir, err := spool.OpenDir(d.spool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.WriteWeight(spool.Weight{Key: spool.Key{Service: "canary"}, Percent: 5}); err != nil {
+		t.Fatal(err)
+	}
 	for _, path := range []string{
 		"/spool/web/0/", "/spool/down-now/0/", "/http/web/%d/", "/http/web/%d/", "/http/web/%d/other", "/http/sick/%[2]d/",
 		"/tcp/web/%d/", fmt.Sprintf("/tcp/web/%d/", freePort(t)), "/tcp/web/0/", "/smtp/web/%d/", "/redis/web/%d/", "/mysql/web/%d/", "/checks/web/0/",

@@ -30,7 +30,8 @@ func (d *daemon) openAgents() error {
 	return nil
 }
 
-// asksAgent reports whether a client asks the agent about something that k covers, so that it learns of a weight of k.
+// asksAgent reports whether a balancer asks the agent about a target that k covers, so that it learns of a weight of k. A
+// client that has asked fewer than three times may be a person.
 func (d *daemon) asksAgent(k spool.Key) bool {
 	service := k.Service
 	if service == spool.All {
@@ -38,7 +39,7 @@ func (d *daemon) asksAgent(k spool.Key) bool {
 	}
 	return slices.ContainsFunc(d.balancers.Report(service).Agents, func(a balancer.Agent) bool {
 		asked, err := spool.ParseKey(a.Service)
-		return err == nil && !a.Silent && k.Covers(asked, true)
+		return err == nil && a.Confirmed && !a.Silent && k.Covers(asked, true)
 	})
 }
 

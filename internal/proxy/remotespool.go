@@ -26,7 +26,7 @@ type Remote struct {
 	Allowed []netip.Prefix // remote_spool_allowed: clients that need no token
 	Token   string         // remote_spool_token: for all other clients; "" is no token
 	Spool   Spool
-	// AsksAgent reports whether a balancer asks the agent about k now: it alone learns of a weight. nil: yes.
+	// AsksAgent reports whether a balancer asks the agent about k now. No other balancer learns of a weight. nil: yes.
 	AsksAgent func(k spool.Key) bool
 }
 
@@ -127,10 +127,10 @@ func (s *Server) changeSpool(w http.ResponseWriter, r *http.Request) {
 type spoolChange struct {
 	status  string
 	entry   spool.Entry // for up only the times, By and the key that is lifted
-	percent int         // the weight that status up sets; 0: it ends the weight
+	percent int         // the weight that status up sets; 0: status up ends the weight
 }
 
-// apply makes the change. up lifts the override before it sets or ends the weight, as haup does.
+// apply makes the change. Status up sets or ends the weight too, as haup does.
 func (c *spoolChange) apply(s Spool) error {
 	if c.status != "up" {
 		return s.Write(c.entry)
@@ -171,8 +171,15 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request, remote *Rem
 		if c.percent, err = spool.ParsePercent(weight); err != nil {
 			return c, badRequest("%v", err)
 		}
+		if c.percent == spool.MaxWeight {
+			if _, ok := args["expiration"]; ok {
+				return c, badRequest("weight=%d%% ends the weight at once, so it excludes expiration", spool.MaxWeight)
+			}
+			c.percent = 0 // as haup --weight 100%
+			return c, nil
+		}
 		if remote.AsksAgent != nil && !remote.AsksAgent(e.Key) {
-			return c, &httpError{http.StatusConflict, "no balancer asks the agent about " + e.Key.Name() + ", so that a weight would reach none: " +
+			return c, &httpError{http.StatusConflict, "no balancer asks the agent about " + e.Key.Name() + ", so no balancer would read the weight: " +
 				`give hacheck -A PORT, and the server in HAProxy agent-check agent-port PORT agent-send "` + e.Key.Service + `\n"`}
 		}
 		return c, readTimes(e, args)

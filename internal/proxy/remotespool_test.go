@@ -214,6 +214,8 @@ func TestRemoteWeights(t *testing.T) {
 		{"percent", "status=up&weight=25%25", true, 200, "", 25, false, false},
 		{"with an end", "status=up&weight=1&expiration=4000000000", true, 200, "", 1, true, false},
 		{"the end of it", "status=up", true, 200, "", 0, false, false},
+		{"full weight", "status=up&weight=100%25", false, 200, "", 0, false, false},
+		{"full weight with an end", "status=up&weight=100&expiration=4000000000", true, 400, "excludes expiration", 50, false, true},
 		{"not asked", "status=up&weight=25", false, 409, "agent-check", 50, false, true},
 		{"zero", "status=up&weight=0", true, 400, "want 1% to 100%", 50, false, true},
 		{"too much", "status=up&weight=101", true, 400, "want 1% to 100%", 50, false, true},

@@ -139,5 +139,8 @@ func parseWeight(k Key, target string) (*Weight, error) {
 	if r.Expiration != 0 {
 		w.Expires = time.Unix(r.Expiration, 0)
 	}
-	return w, w.check()
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	return w, nil
 }

@@ -47,7 +47,7 @@ func (d *Dir) EndWeight(k Key) error {
 			return false, nil
 		case isErrno(err):
 			return false, err
-		case err != nil || w.HasEnded(d.now()):
+		case w == nil || w.HasEnded(d.now()):
 			return false, nil
 		}
 		w.Expires = d.now()
