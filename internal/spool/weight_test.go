@@ -190,6 +190,10 @@ func TestRemovedDirectoryEndsNoWeight(t *testing.T) {
 	must(t, r.d.WriteWeight(Weight{Key: Key{Service: "web"}, Percent: 25}))
 	r.down("db", "x")
 	r.want("db", "down x")
+	must(t, os.Remove(r.path(weightPrefix+"web")))
+	if got := r.x.Weight("web", "", 80, true); got != MaxWeight {
+		t.Fatalf("%d %%, want %d while the directory is there", got, MaxWeight)
+	}
 	must(t, os.RemoveAll(r.d.Root()))
 	for range 3 {
 		if got := r.x.Weight("web", "", 80, true); got != 25 {
