@@ -177,7 +177,7 @@ var setups = map[string]struct {
 }
 
 // testedAlone are HAProxy recipes with a test of their own: they need more than two services.
-var testedAlone = map[string]bool{"grpc": true, "check-send-proxy": true, "check-ssl": true, "databases": true, "galera": true}
+var testedAlone = map[string]bool{"grpc": true, "check-send-proxy": true, "check-ssl": true, "databases": true, "galera": true, "weight": true}
 
 // TestRecipes: HAProxy does what the page says, with each recipe.
 func TestRecipes(t *testing.T) {

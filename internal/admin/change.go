@@ -13,7 +13,9 @@ import (
 // serviceResult is the state of one target after a change, for --json.
 type serviceResult struct {
 	override
-	Error string `json:"error,omitempty"`
+	Weight      int    `json:"weight,omitempty"`       // that haup --weight has set, in percent
+	EndedWeight int    `json:"ended_weight,omitempty"` // that haup has ended, in percent
+	Error       string `json:"error,omitempty"`
 }
 
 // change takes targets down or up. With --wait it then waits for the balancers. It tries all targets even if one fails,
@@ -53,8 +55,13 @@ func (c *command) change(targets []target) int {
 			return code
 		}
 	}
+	if c.opt.setsWeight() {
+		if code := c.checkAgents(targets); code != ExitOK {
+			return code
+		}
+	}
 	open := c.openToRead
-	if c.opt.writesOverride() {
+	if c.opt.writesOverride() || c.opt.setsWeight() {
 		open = c.openToWrite
 	}
 	o, err := open()
@@ -113,13 +120,17 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]ser
 	code, failed := ExitOK, 0
 	done := []serviceResult{}
 	errs := make([]error, len(targets))
+	weights, weightsErr := c.weightsToEnd(o)
 	batchErr := o.inBatch(func(o overrides) {
 		for i, t := range targets {
-			if c.opt.writesOverride() {
+			switch {
+			case c.opt.writesOverride():
 				entry.Key = t.key
 				errs[i] = o.write(t, entry)
-			} else {
-				errs[i] = o.lift(t)
+			case c.opt.setsWeight():
+				errs[i] = o.weigh(t, c.newWeight())
+			default:
+				errs[i] = cmp.Or(o.liftFully(t, weights), weightsErr)
 			}
 		}
 	})
@@ -132,8 +143,17 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]ser
 				why = c.explainSpoolError(err)
 				c.errorf("%s: %s; %s", t.label, why, o.stateText(t))
 			}
+			result := serviceResult{Error: why}
+			if w, ok := weights[t.key]; ok && why == "" {
+				c.printEnded(t, w)
+				result.EndedWeight = w.Percent
+			}
+			if c.opt.setsWeight() && why == "" {
+				result.Weight = c.opt.weight
+			}
 			if c.opt.json {
-				done = append(done, serviceResult{o.overrideOf(t), why})
+				result.override = o.overrideOf(t)
+				done = append(done, result)
 			}
 		}
 	})

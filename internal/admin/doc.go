@@ -13,9 +13,11 @@
 // fleet), "creation" and "expiration" (unix seconds). A field without a value is left out.
 //
 //	haup, hadown  {"action": "down", "services": [O...]}            O of a failed one also has "error";
-//	              if --safe refuses, "services" is empty and "error" has the reason
+//	              "weight" (percent) after haup --weight; "ended_weight" that haup has ended;
+//	              if --safe or --weight refuses, "services" is empty and "error" has the reason
 //	hastatus SVC  {"services": [O...], "covering": [O...]}          covering: wider overrides that take SVC out
-//	hastatus      {"spool_root", "overrides": [O...], "daemon", "services": [S...],
+//	              and "weights": [W...], W: "service", "host", "port", "weight" (percent), "by", "creation", "expiration"
+//	hastatus      {"spool_root", "overrides": [O...], "weights": [W...], "daemon", "services": [S...],
 //	              "balancers", "agents" as in /balancers}
 //	              and "spool_error", "daemon_error" or "balancers_error" for what could not be asked
 //	haup, hadown  with --group, --host or --fleet: {"action", "scopes", "services": [O...], "impact": [...],

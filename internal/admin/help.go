@@ -30,10 +30,11 @@ func optionsHelp(a action) string {
 	var o options
 	fs := flagSet(&o)
 	for names, actions := range map[string][]action{
-		"reason expiration for until-boot drain maint safe fall wait-turn replace yes": {actDown},
-		"force-up":                   {actUp},
+		"reason until-boot drain maint safe fall wait-turn replace yes": {actDown},
+		"force-up weight":            {actUp},
 		"wait timeout allow-unknown": {actDown, actUp},
 		"connections":                {actDown},
+		"expiration for":             {actDown, actUp},
 		"service-port service-host":  {actDown, actUp, actStatus},
 		"group host fleet":           {actDown, actUp, actStatus},
 		"watch":                      {actStatus},
@@ -64,10 +65,10 @@ now. It returns when every host that is present has applied the change. The daem
 
 // waitStatus are the exit codes of the commands with --wait.
 const waitStatus = `  0      done; with --wait, every balancer has followed
-  1      refused or failed; with --safe, nothing was changed; haup: something else keeps it down
+  1      refused or failed; with --safe or --weight, nothing was changed; haup: something else keeps it down
   2      wrong command line; nothing was changed
   3      done, but not every balancer (--wait) or present host (--group, --host, --fleet) has followed in time
-  4      --wait: done, but the daemon cannot be asked about balancers; --safe and many hosts: the daemon or
+  4      --wait: done, but the daemon cannot be asked about balancers; --safe, --weight, many hosts: the daemon or
          etcd cannot be asked, and nothing was changed unless the message says that it is not known
   5      --wait: done, but no balancer asks about a SERVICE: is its name right? See --allow-unknown
   128+N  --wait: done, but signal N has ended the wait; --safe: signal N has withdrawn the claim
@@ -78,6 +79,9 @@ var helpTexts = map[action]helpText{
 		synopsis: "[options] SERVICE...",
 		about: `Lift the override of each SERVICE that hadown or --force-up has set, so that its own check decides
 again. A SERVICE that is not down stays as it is. "haup web" does not lift "hadown all".
+
+With --weight it gives the SERVICE a part of its traffic, for a canary or a slow return. The next haup
+without --weight ends that. It changes nothing unless an agent check of a balancer asks about the SERVICE.
 
 With --wait it returns when every balancer that asks has the SERVICE up again. A balancer has it up
 if it reports the state UP or, if it reports none, after two healthy answers.
@@ -90,6 +94,7 @@ else keeps down.
   @ all
   @ web -P 8080
   @ web --wait=1m
+  @ --weight 25% web --for 30m
   @ --group rack7 web
 `,
 		status: waitStatus,
@@ -122,7 +127,8 @@ than the budget of the SERVICE allows; --wait-turn waits for it.
 		synopsis: "[options] [SERVICE...]",
 		about: `Show for each SERVICE whether an operator has taken it down: UP and the name, or DOWN, the unix time
 at which that ends by itself (or inf), the name and the reason, with tabs between. The results of
-checks are not shown. Without a SERVICE: every override, the services that hacheck was asked about
+checks are not shown. A weight that haup --weight has set is a line on standard error, and the SERVICE is
+up. Without a SERVICE: every override and weight, the services that hacheck was asked about
 lately, and the state that each balancer has for them.
 
 With --fleet: the overrides for many hosts, the services with members, budgets, permits and queue, the

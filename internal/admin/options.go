@@ -31,6 +31,7 @@ type options struct {
 	untilBoot    bool // hadown: the override ends with the next start of the machine
 	drain, maint bool // how hadown takes the service out
 	forceUp      bool // haup: up whatever the check finds
+	weight       int  // haup: the part of its traffic in percent; 0 without --weight
 	safe         bool
 	wait         time.Duration // for the balancers; 0 without --wait
 	fall         int           // answers after which a balancer that sends no state has the service out
@@ -76,6 +77,10 @@ func flagSet(o *options) *pflag.FlagSet {
 	fs.BoolVar(&o.drain, "drain", false, "let open sessions end, but send no new ones")
 	fs.BoolVar(&o.maint, "maint", false, "down, and MAINT by HAProxy's agent check; with --wait it\ndrains first")
 	fs.BoolVar(&o.forceUp, "force-up", false, "up whatever the service's own check finds, until the next\nhaup")
+	fs.Func("weight", "up with this `PERCENT` of the weight that HAProxy has\nconfigured: 1% to 100%; its agent check reads it; with --for\nit ends by itself", func(s string) (err error) {
+		o.weight, err = parseWeight(s)
+		return err
+	})
 	fs.Var((*waitValue)(o), "wait", "return when every balancer that asks has taken the service\nout, or has it back up, or after DURATION\n(default 5m)")
 	fs.Lookup("wait").NoOptDefVal = noDuration
 	fs.BoolVar(&o.connections, "connections", false, "with --wait, wait also for the connections to the service's\nports on this host that the kernel knows")

@@ -20,13 +20,13 @@ var errNoDaemon = errors.New("-p '' asks no daemon")
 // only if the spool directory cannot be read. A daemon that does not answer is part of the overview.
 func (c *command) overview() int {
 	code := ExitOK
-	list, spoolErr := c.overviewOverrides()
+	list, weights, spoolErr := c.overviewOverrides()
 	if spoolErr != nil {
 		code = ExitFailed
 	}
 	d := c.askDaemon()
 	if c.opt.json {
-		c.printJSON(c.overviewDocument(list, spoolErr, d))
+		c.printJSON(c.overviewDocument(list, weights, spoolErr, d))
 	} else {
 		c.printDaemonView(d)
 	}
@@ -36,14 +36,16 @@ func (c *command) overview() int {
 	return code
 }
 
-// overviewOverrides reads all overrides and prints them, unless --json is set. It prints them before the daemon is
+// overviewOverrides reads all overrides and weights and prints them, unless --json is set. It prints them before the daemon is
 // asked, because that may take three seconds.
-func (c *command) overviewOverrides() ([]spool.Entry, error) {
-	var list []spool.Entry
+func (c *command) overviewOverrides() (list []spool.Entry, weights []spool.Weight, _ error) {
 	o, err := c.openToRead()
 	if err == nil {
 		defer o.close()
 		list, err = o.list()
+	}
+	if err == nil && o.dir != nil {
+		weights, err = o.dir.ListWeights()
 	}
 	if err != nil {
 		c.errorf("%s", c.explainSpoolError(err))
@@ -56,10 +58,11 @@ func (c *command) overviewOverrides() ([]spool.Entry, error) {
 		if err == nil {
 			c.warnMissing(o)
 			c.printOverrides(list)
+			c.printWeightTable(weights)
 		}
 		_ = c.out.Flush() // the writer keeps an error, see printf
 	}
-	return list, err
+	return list, weights, err
 }
 
 // daemonView is what the daemon knows.
@@ -87,20 +90,21 @@ func (c *command) askDaemon() (d daemonView) {
 
 // overviewDocument is the overview in JSON.
 type overviewDocument struct {
-	SpoolRoot  string          `json:"spool_root"`
-	SpoolError string          `json:"spool_error,omitempty"`
-	Overrides  []override      `json:"overrides"`
-	Daemon     string          `json:"daemon"`
-	DaemonErr  string          `json:"daemon_error,omitempty"`
-	Services   []recentService `json:"services"`
+	SpoolRoot  string           `json:"spool_root"`
+	SpoolError string           `json:"spool_error,omitempty"`
+	Overrides  []override       `json:"overrides"`
+	Weights    []weightDocument `json:"weights,omitempty"`
+	Daemon     string           `json:"daemon"`
+	DaemonErr  string           `json:"daemon_error,omitempty"`
+	Services   []recentService  `json:"services"`
 	// As the daemon sent them; absent if it did not.
 	Balancers    []balancer.ServerView `json:"balancers,omitzero"`
 	Agents       []balancer.Agent      `json:"agents,omitzero"`
 	BalancersErr string                `json:"balancers_error,omitempty"`
 }
 
-func (c *command) overviewDocument(list []spool.Entry, spoolErr error, d daemonView) overviewDocument {
-	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: newOverrides(list), Services: append([]recentService{}, d.services...)}
+func (c *command) overviewDocument(list []spool.Entry, weights []spool.Weight, spoolErr error, d daemonView) overviewDocument {
+	doc := overviewDocument{SpoolRoot: c.opt.spoolRoot, Overrides: newOverrides(list), Weights: newWeightDocuments(weights), Services: append([]recentService{}, d.services...)}
 	if d.report != nil {
 		doc.Balancers, doc.Agents = d.report.Balancers, append([]balancer.Agent{}, d.report.Agents...)
 	}

@@ -108,11 +108,13 @@ func (c *command) status(targets []target) int {
 		}
 		covering = c.printCovering(o, targets)
 	})
+	weights := c.printWeights(o, targets)
 	if c.opt.json {
 		c.printJSON(struct {
-			Services []serviceResult `json:"services"`
-			Covering []override      `json:"covering"` // wider overrides that take a listed service out
-		}{results, covering})
+			Services []serviceResult  `json:"services"`
+			Covering []override       `json:"covering"` // wider overrides that take a listed service out
+			Weights  []weightDocument `json:"weights,omitempty"`
+		}{results, covering, newWeightDocuments(weights)})
 	}
 	_ = c.out.Flush() // the writer keeps an error, see printf
 	c.warnWrongDirectory()

@@ -36,8 +36,8 @@ func (o *options) validate(now time.Time) ([]target, error) {
 	if o.host != "" && o.port == 0 {
 		return nil, fmt.Errorf("service port required if service host specified for action %s: add -P", o.action)
 	}
-	if o.hasDuration && o.action != actDown { // "haup web --for 30m" does not take web down again
-		return nil, fmt.Errorf("option --for is for hadown, it means nothing for action %s", o.action)
+	if o.hasDuration && o.action != actDown && (o.action != actUp || o.weight == 0) { // "haup web --for 30m" does not take web down again
+		return nil, fmt.Errorf("option --for is for hadown and haup --weight, it means nothing for action %s", o.action)
 	}
 	if err := o.validateModes(); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (o *options) validate(now time.Time) ([]target, error) {
 	if o.daemon.isNone() && (o.wait != 0 || o.safe || o.action == actList) {
 		return nil, errors.New("option -p, --port: -p '' asks no daemon, but --wait, --safe and halist need one")
 	}
-	if o.action == actDown {
+	if o.action == actDown || o.setsWeight() {
 		if o.hasExpiration && o.hasDuration {
 			return nil, errors.New("-e and --for both say when it ends, give one of them")
 		}
@@ -59,7 +59,7 @@ func (o *options) validate(now time.Time) ([]target, error) {
 	}
 	targets, listed := make([]target, 0, len(o.names)), map[spool.Key]bool{}
 	for _, name := range o.names {
-		t, err := newTarget(o.writesOverride(), name, o.host, o.port)
+		t, err := newTarget(o.writesOverride() || o.setsWeight(), name, o.host, o.port)
 		if err != nil {
 			return nil, err
 		}
@@ -86,6 +86,7 @@ func (o *options) validateModes() error {
 		{o.safe, "--safe", "hadown", []action{actDown}},
 		{o.hasFall, "--fall", "hadown", []action{actDown}},
 		{o.forceUp, "--force-up", "haup", []action{actUp}},
+		{o.weight != 0, "--weight", "haup", []action{actUp}},
 		{o.allowUnknown, "--allow-unknown", "hadown and haup", []action{actDown, actUp}},
 		{o.connections, "--connections", "hadown", []action{actDown}},
 		{o.wait != 0, "--wait", "hadown and haup", []action{actDown, actUp}},
@@ -112,6 +113,9 @@ func (o *options) validateModes() error {
 		return errors.New("option -r, --reason is for hadown; --force-up records the user by itself")
 	case o.forceUp && o.hasExpiration:
 		return errors.New("option -e, --expiration is for hadown; --force-up ends with haup")
+	}
+	if err := o.validateWeight(); err != nil {
+		return err
 	}
 	if name, long := findDuration(o.names); o.isWaitBare && name != "" {
 		return fmt.Errorf("%q would be a service; write the duration as --wait=%s", name, long)
