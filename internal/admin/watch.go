@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hacheck/internal/terminal"
 )
 
@@ -162,10 +164,21 @@ func (w *watcher) draw() {
 	_ = w.screen.Draw(lines) // the terminal has gone: SIGHUP follows
 }
 
-// suspend is ^Z: it gives the terminal back, stops the process, and draws again when the operator continues it.
+// suspend is ^Z: it gives the terminal back, stops the process, and draws again when the operator continues it. It ignores
+// ^Z if the parent is in another session, as with "ssh -t": then no shell would continue the process.
 func (w *watcher) suspend() {
+	if session, err := unix.Getsid(os.Getppid()); err == nil {
+		if own, err := unix.Getsid(0); err == nil && own != session {
+			return
+		}
+	}
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
 	w.screen.Leave()
 	_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP) // it cannot fail
+	// The process may run on for a moment before it stops. It must not take the terminal back in that time.
+	<-continued
 	w.screen.Enter()
 	w.draw()
 }

@@ -97,7 +97,7 @@ func resize(t *testing.T, keyboard *os.File, columns, rows uint16) {
 }
 
 // TestWatchTerminal: the overview is drawn in place, follows changes and the size of the window, and the terminal is as
-// before at the end, by q and by ^C.
+// before at the end, by q and by ^C. No shell could continue it, as with "ssh -t", so it ignores ^Z.
 func TestWatchTerminal(t *testing.T) {
 	t.Parallel()
 	for end, key := range map[string]string{"q": "q", "^C": "\x03"} {
@@ -120,6 +120,10 @@ func TestWatchTerminal(t *testing.T) {
 			out.await(t, "\x1b[?1049h\x1b[?25l\x1b[Hhastatus every 200ms, ")
 			out.await(t, "\r\n  No overrides in "+root)
 			out.await(t, "\r\n  Cannot read which services were requested lately: ")
+			if _, err := keyboard.WriteString("\x1a"); err != nil {
+				t.Fatal(err)
+			}
+			out.await(t, "\x1b[Hhastatus every ")
 			if err := os.WriteFile(filepath.Join(root, "web"), []byte("kernel upgrade"), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -144,6 +148,50 @@ func TestWatchTerminal(t *testing.T) {
 				t.Errorf("the terminal is %+v afterwards, it was %+v", after, before)
 			}
 		})
+	}
+}
+
+// TestWatchSuspend: after ^Z the shell has the terminal as it was before, and after fg hastatus has the screen and the keys.
+func TestWatchSuspend(t *testing.T) {
+	t.Parallel()
+	keyboard, tty := openPTY(t)
+	before, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := hastatusCommand(t, t.TempDir(), "--watch=0.2s")
+	const script = `set -m; (exec -a hastatus "$0" "$@"); for i in {1..10}; do echo; read -r; fg %1; done`
+	args := append([]string{"bash", "-c", script, cmd.Path}, cmd.Args[1:]...)
+	if cmd.Path, err = exec.LookPath("bash"); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = args
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out := &ptyOutput{}
+	go out.read(keyboard)
+	for range 10 {
+		out.await(t, "No overrides in ")
+		if _, err := keyboard.WriteString("\x1a"); err != nil {
+			t.Fatal(err)
+		}
+		out.await(t, "\x1b[?25h\x1b[?1049l\r\n[1]+  Stopped")
+		if now, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS); err != nil || *now != *before {
+			t.Fatalf("the shell gets the terminal as %+v, %v; it was %+v", now, err, before)
+		}
+		if _, err := keyboard.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+		out.await(t, "\x1b[?1049h\x1b[?25l\x1b[Hhastatus every 200ms, ")
+	}
+	if _, err := keyboard.WriteString("q"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("q after fg: %v", err)
 	}
 }
 
