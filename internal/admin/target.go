@@ -65,6 +65,9 @@ func (t target) line() string {
 	return t.label
 }
 
+// anyInstanceHint is the hint for a name whose port or address cannot be read.
+const anyInstanceHint = "; one instance is written SERVICE -P PORT, or SERVICE -P PORT -H IP"
+
 // instanceHint says how to name the instance that name stands for. The operator has typed what hashowdowned prints, or
 // the name of a spool file.
 func instanceHint(name string, writes bool) string {
@@ -74,13 +77,17 @@ func instanceHint(name string, writes bool) string {
 		k.Port, err = parsePort(text)
 	}
 	if err != nil {
-		return ""
+		return anyInstanceHint
 	}
-	if k.Service == spool.All && writes {
-		return fmt.Sprintf("; all has no instances: name all, or one service with -P %d", k.Port)
+	if k.Service == spool.All {
+		hint := fmt.Sprintf("; all has no instances: name all, or one service with -P %d", k.Port)
+		if !writes { // the original tools may have written one
+			hint += fmt.Sprintf("; all -P %d is only for a file %s of another tool", k.Port, k.Name())
+		}
+		return hint
 	}
 	if _, err := newTarget(writes, k.Service, k.Host, k.Port); err != nil {
-		return "" // such as a host name, which only other tools write
+		return anyInstanceHint // such as a host name, which only other tools write
 	}
 	hint := fmt.Sprintf("; one instance is written %s -P %d", k.Service, k.Port)
 	if k.Host != "" {

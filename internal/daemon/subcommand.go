@@ -16,7 +16,7 @@ import (
 )
 
 // subcommands are the other tools of the command hacheck, by the exact first argument. Any other first argument belongs
-// to the daemon, which ignores positional arguments as the original did, except a misspelled subcommand. A subcommand
+// to the daemon, which ignores positional arguments as the original did, except those of checkSubcommand. A subcommand
 // gets the arguments after its name and returns the exit code.
 var subcommands = map[string]func(args []string, env Env) int{
 	"aggregate": runAggregate,
@@ -27,9 +27,20 @@ var subcommands = map[string]func(args []string, env Env) int{
 	"firewall":  func(args []string, env Env) int { return runner.Firewall(args, runner.System(env.Version)) },
 }
 
-// checkSubcommand returns an error if arg, the first argument, is a misspelled subcommand. The daemon must not start
-// instead of the tool that was meant. Short names are similar to many words, so they allow fewer errors.
+// otherCommands are words that an operator types after hacheck, by the command that does it.
+var otherCommands = map[string]string{
+	"help": "hacheck --help", "version": "hacheck --version",
+	"haup": "haup", "up": "haup", "hadown": "hadown", "down": "hadown", "hastatus": "hastatus", "status": "hastatus",
+	"halist": "halist", "list": "halist", "hashowdowned": "hashowdowned",
+}
+
+// checkSubcommand returns an error if arg, the first argument, is a misspelled subcommand or the word for another command.
+// The daemon must not start instead of the tool that was meant. Short names are similar to many words, so they allow fewer
+// errors.
 func checkSubcommand(arg string) error {
+	if command, ok := otherCommands[arg]; ok {
+		return fmt.Errorf("no such subcommand: %q, did you mean the command %s?", arg, command)
+	}
 	isLetter := func(c rune) bool { return 'a' <= c && c <= 'z' || c == '-' || c == '_' }
 	word := strings.ToLower(arg)
 	if len(word) > maxSubcommand || strings.HasPrefix(word, "-") || strings.ContainsFunc(word, func(c rune) bool { return !isLetter(c) }) {

@@ -28,6 +28,8 @@ func TestMisspelledSubcommand(t *testing.T) {
 	for arg, want := range map[string]string{
 		"aggregat": "aggregate", "aggregates": "aggregate", "flet": "fleet", "Fleet": "fleet", "beecon": "beacon",
 		"balancr": "balancer", "balancers": "balancer", "firewal": "firewall", "fire-wall": "firewall", "rum": "run", "runn": "run",
+		"help": "the command hacheck --help", "version": "the command hacheck --version", "status": "the command hastatus",
+		"down": "the command hadown", "up": "the command haup", "hadown": "the command hadown",
 	} {
 		var stderr strings.Builder
 		code := Main([]string{arg, "--check-config"}, Env{Version: "1.2.3-test", Stdout: io.Discard, Stderr: &stderr})
