@@ -90,9 +90,11 @@ func (h *controlHandler) handle(ctx context.Context, caller control.Caller, r co
 	return e
 }
 
-// codeOf returns the exit code for an error of the fleet.
+// codeOf returns the exit code for an error of an operation.
 func codeOf(err error) int {
-	if _, ok := errors.AsType[*fleet.RefusedError](err); ok {
+	_, isRefused := errors.AsType[*fleet.RefusedError](err)
+	_, isAsking := errors.AsType[*balancer.AskingError](err)
+	if isRefused || isAsking || errors.Is(err, balancer.ErrUnknownBalancer) {
 		return control.CodeRefused
 	}
 	return control.CodeUnavailable
@@ -235,7 +237,7 @@ func (h *controlHandler) join(_ context.Context, r *controlRequest) (control.Eve
 func (h *controlHandler) forgetBalancer(_ context.Context, r *controlRequest) (control.Event, error) {
 	rows, err := h.balancers.Forget(r.Balancer)
 	if err != nil {
-		return control.Event{Code: control.CodeRefused, Error: textfmt.OneLine(r.Balancer) + ": " + err.Error()}, nil
+		return control.Event{}, fmt.Errorf("%s: %w", textfmt.OneLine(r.Balancer), err)
 	}
 	h.log.Info("a balancer was forgotten", "balancer", textfmt.OneLine(r.Balancer), "rows", rows, "by", r.override.By)
 	return control.Event{}, nil
