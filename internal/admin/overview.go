@@ -36,8 +36,8 @@ func (c *command) overview() int {
 	return code
 }
 
-// overviewOverrides reads all overrides and weights and prints them, unless --json is set. It prints them before the daemon is
-// asked, because that may take three seconds.
+// overviewOverrides reads all overrides and weights and prints them, unless --json is set. It prints them before the
+// daemon is asked, because that may take three seconds.
 func (c *command) overviewOverrides() (list []spool.Entry, weights []spool.Weight, _ error) {
 	o, err := c.openToRead()
 	if err == nil {

@@ -151,7 +151,8 @@ func TestWatchTerminal(t *testing.T) {
 	}
 }
 
-// TestWatchSuspend: after ^Z the shell has the terminal as it was before, and after fg hastatus has the screen and the keys.
+// TestWatchSuspend: after ^Z the shell has the terminal as it was before, and after fg hastatus has the screen and the
+// keys.
 func TestWatchSuspend(t *testing.T) {
 	t.Parallel()
 	keyboard, tty := openPTY(t)

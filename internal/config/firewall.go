@@ -108,7 +108,7 @@ func (d *decoder) ports(e entry, n *yaml.Node) []uint16 {
 	return ports
 }
 
-// WriteFirewallRules writes rules in the format of conn-check-export-fw, which LoadRules reads.
+// WriteFirewallRules writes rules in the format of conn-check-export-fw, which LoadFirewallRules reads.
 func WriteFirewallRules(w io.Writer, rules []FirewallRule) error {
 	list := &yaml.Node{Kind: yaml.SequenceNode}
 	if len(rules) == 0 {

@@ -55,7 +55,7 @@ func New(o Options) *http.Server {
 		DisableGeneralOptionsHandler: true, // OPTIONS * must not look healthy
 		ReadHeaderTimeout:            HeadTimeout,
 		ReadTimeout:                  HeadTimeout,
-		WriteTimeout:                 o.AnswerTimeout + 2*HeadTimeout,
+		WriteTimeout:                 o.AnswerTimeout + 2*HeadTimeout, // the body may arrive for one, and be written for the other
 		IdleTimeout:                  IdleTimeout,
 		MaxHeaderBytes:               maxHeadBytes,
 		HTTP2: &http.HTTP2Config{

@@ -29,8 +29,8 @@ const (
 // answerTimeout bounds the wait for the kernel, which answers at once.
 const answerTimeout = 2 * time.Second
 
-// Established returns the established connections whose local port is one of ports, by port, local address and peer. Its error is that
-// of the kernel, or of a sandbox that forbids netlink.
+// Established returns the established connections whose local port is one of ports, by port, local address and peer. Its
+// error is that of the kernel, or of a sandbox that forbids netlink.
 func Established(ports []uint16) ([]Connections, error) {
 	c := &counter{ports: ports, counts: map[peer]int{}}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {

@@ -144,10 +144,13 @@ func Once(c net.Conn) func() (net.Conn, error) {
 	}
 }
 
-// FrameError is the error of a read of a message that is longer than Frames allows.
+// FrameError is the error of a read of a message that is longer than Frames allows, or has a negative length.
 type FrameError struct{ Size, Max int64 }
 
 func (e *FrameError) Error() string {
+	if e.Size < 0 {
+		return fmt.Sprintf("a message of %d bytes", e.Size)
+	}
 	return fmt.Sprintf("a message of %d bytes, more than %d", e.Size, e.Max)
 }
 
