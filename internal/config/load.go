@@ -11,36 +11,19 @@ import (
 // Load reads the configuration file at path. Keys that are not in the file have their defaults, and an empty file is
 // valid. An error is of type Errors; Load returns the warnings also with an error.
 func Load(path string) (*Config, []Warning, error) {
-	c, _, warnings, err := load(path)
-	return c, warnings, err
-}
-
-// LoadSettings is Load, and returns an error if the file has no setting. A file that was emptied or cut off has none, and
-// the defaults may permit more than the operator has set, such as the clients of status_allowed.
-func LoadSettings(path string) (*Config, []Warning, error) {
-	c, settings, warnings, err := load(path)
-	if err == nil && settings == 0 {
-		return nil, warnings, Errors{{File: path, Text: "the file has no setting; it may be cut off. To use the defaults, restart hacheck"}}
-	}
-	return c, warnings, err
-}
-
-// load also returns the number of keys in the file.
-func load(path string) (c *Config, settings int, _ []Warning, _ error) {
 	l := loader{file: path}
 	data, err := readFile(path)
 	if err != nil {
-		return nil, 0, nil, Errors{{File: path, Text: err.Error()}}
+		return nil, nil, Errors{{File: path, Text: err.Error()}}
 	}
-	c = Default()
+	c := Default()
 	if root := l.parse(data); root != nil {
 		l.readKeys(c, root)
-		settings = len(root.Content) / 2
 	}
 	if err := l.finish(); err != nil {
-		return nil, settings, l.warnings, err
+		return nil, l.warnings, err
 	}
-	return c, settings, l.warnings, nil
+	return c, l.warnings, nil
 }
 
 // readKeys reads the keys of the file into c.

@@ -138,7 +138,7 @@ func TestFleetSectionIsRemovedAndAdded(t *testing.T) {
 		t.Fatalf("leave: %+v", e)
 	}
 	one.mustGet("/spool/web/0/", 200)
-	writeFile(t, one.conf, "cache_time: 15\n")
+	writeFile(t, one.conf, "")
 	one.reload(`level=WARN msg="the section fleet was removed from the configuration.* host=web1`)
 	waitUntil(t, "the reload is done", func() bool { return ask(t, one.socket, control.Request{Op: control.OpReport}).NoFleet })
 	wantNone()
@@ -180,7 +180,7 @@ func TestFleetSectionIsCutOff(t *testing.T) {
 	}
 	wantDown()
 
-	writeFile(t, h.conf, "cache_time: 15\n") // the whole section
+	writeFile(t, h.conf, "") // the whole section
 	h.reload(`level=ERROR msg="the configuration was not reloaded, the old one stays in force".*db for host:web1 \(down by .*new switch\), web for group:rack7`)
 	wantDown()
 

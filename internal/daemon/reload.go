@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -135,25 +134,12 @@ func (d *daemon) reload() {
 	}
 }
 
-// reloadConfig rejects a file without a setting, unless the configuration in force has no other value than the defaults.
 func (d *daemon) reloadConfig() ([]config.Warning, error) {
-	load := config.LoadSettings
-	if hasDefaults(*d.config.Load()) {
-		load = config.Load
-	}
-	c, warnings, err := load(d.opts.configFile)
+	c, warnings, err := config.Load(d.opts.configFile)
 	if err == nil {
 		err = d.apply(c)
 	}
 	return warnings, err
-}
-
-// hasDefaults reports whether every value of c is its default. A section of keepFleet is none of the file.
-func hasDefaults(c config.Config) bool {
-	if c.Fleet != nil && isWithoutEtcd(c.Fleet) {
-		c.Fleet = nil
-	}
-	return reflect.DeepEqual(&c, config.Default())
 }
 
 // apply puts c in force. The steps that can fail come first; apply undoes them if one of them fails.

@@ -15,28 +15,6 @@ import (
 	"time"
 )
 
-// A reload of a file without a setting leaves the old configuration in force: the file may be cut off, and the defaults
-// would permit more. A start with such a file has the defaults, and so has a reload afterwards.
-func TestReloadOfFileWithoutSetting(t *testing.T) {
-	t.Parallel()
-	conf := filepath.Join(t.TempDir(), "hacheck.yaml")
-	writeFile(t, conf, "check_hosts_allowed: [192.0.2.0/24]\n")
-	p := startDaemon(t, "-c", conf)
-	for i, text := range []string{"", "# status_allowed: []\n", "---\n", "{}\n"} {
-		writeFile(t, conf, text)
-		p.signal(syscall.SIGHUP)
-		waitUntil(t, "the reload is refused", func() bool {
-			return strings.Count(p.log(), "hacheck.yaml: the file has no setting; it may be cut off. To use the defaults, restart hacheck") == i+1
-		})
-	}
-	if strings.Contains(p.log(), `msg="reloaded the configuration"`) {
-		t.Errorf("a file without a setting was taken:\n%s", p.log())
-	}
-	p = startDaemon(t, "-c", conf)
-	p.signal(syscall.SIGHUP)
-	p.waitForLog(regexp.MustCompile(`msg="reloaded the configuration"`))
-}
-
 func TestReload(t *testing.T) {
 	seen := make(chan string, 100)
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
