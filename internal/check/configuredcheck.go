@@ -53,11 +53,16 @@ type Spec struct {
 // Format writes the type alone, whatever the verb, because the options contain passwords.
 func (s Spec) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "check of type "+s.Type) }
 
-// with returns a copy of s with these options added or replaced.
+// with returns a copy of s with these options added or replaced, and without those that are nil.
 func (s Spec) with(options map[string]any) Spec {
 	all := make(map[string]any, len(s.Options)+len(options))
 	maps.Copy(all, s.Options)
 	maps.Copy(all, options)
+	for name, value := range options {
+		if value == nil {
+			delete(all, name)
+		}
+	}
 	s.Options = all
 	return s
 }

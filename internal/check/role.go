@@ -171,7 +171,7 @@ func withRoles(e entry) entry {
 func canonicalRole(uri string) string { return strings.Trim(uri, "/") }
 
 // roleInURL returns the options that the last part of a URL sets: the role and its parameters replace those of the
-// configured check altogether. It returns an empty map if the URL names no role.
+// configured check altogether, those that it does not set are nil. It returns an empty map if the URL names no role.
 func roleInURL(typ *Type, uri string) (map[string]any, error) {
 	name, query, _ := strings.Cut(canonicalRole(uri), "?")
 	name = strings.Trim(name, "/")

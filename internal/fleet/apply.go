@@ -116,9 +116,13 @@ func (b *obeyed) apply() {
 		return
 	}
 	refused := b.conn.isRefused()
+	_, unregistered := b.conn.registration()
 
 	b.mu.Lock()
 	r := b.rules
+	if unregistered == nil {
+		r.own()
+	}
 	list := r.entries(refused)
 	hasLeft := b.left != nil
 	if hasLeft {

@@ -27,8 +27,10 @@ type record struct {
 	Override override `json:"override"`
 	// Mod is the revision up to which this host has judged the key. A different value of the key with no larger revision
 	// comes from an etcd that was restored.
-	Mod  int64      `json:"mod"`
-	Lost bool       `json:"lost,omitempty"` // the key is gone without a lift record
+	Mod  int64 `json:"mod"`
+	Lost bool  `json:"lost,omitempty"` // the key is gone without a lift record
+	// Own: this host has obeyed it while it had its name in etcd. A daemon that has taken the name since ends nothing.
+	Own  bool       `json:"own,omitempty"`
 	Ends *time.Time `json:"ends,omitempty"` // by the clock of this host; nil: never
 }
 
@@ -289,15 +291,23 @@ func (s *rules) problem() string {
 	return fmt.Sprintf("%s (and %d more)", s.blocked[first], len(s.blocked)-1)
 }
 
-// entries returns the overrides in force as entries of a spool index. refused leaves out those of the host's name, which
-// another daemon has.
+// own marks every override as one that this host obeys while it has its name in etcd.
+func (s *rules) own() {
+	for _, r := range s.records {
+		s.changed = s.changed || !r.Own
+		r.Own = true
+	}
+}
+
+// entries returns the overrides in force as entries of a spool index. refused says that another daemon has the name of
+// this host: then it leaves out those for the name, which are meant for the other, unless this host obeys them already.
 func (s *rules) entries(refused bool) []spool.Entry {
 	now := s.now()
 	list := make([]spool.Entry, 0, len(s.records))
 	for _, key := range slices.Sorted(maps.Keys(s.records)) {
 		r := s.records[key]
 		scope, k, err := splitOverrideKey(key)
-		if err != nil || r.expired(now) || refused && scope == hostPrefix+s.host {
+		if err != nil || r.expired(now) || refused && !r.Own && scope == hostPrefix+s.host {
 			continue
 		}
 		e := spool.Entry{
