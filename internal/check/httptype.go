@@ -21,9 +21,9 @@ var httpType = Type{
 	Options: append([]Option{
 		{Name: "url", Want: "a URL that begins with http:// or https://", Required: true, Secret: true, Doc: "what to ask for; a user and password in it are used as auth and never shown"},
 		{Name: "method", Want: "an HTTP method", Default: "GET", Doc: "the method"},
-		{Name: "expected_code", Want: "a whole number from 100 to 599", Default: "200", Condition: true, Doc: "the healthy status code"},
-		{Name: "expected_codes", Want: "a list of whole numbers from 100 to 599", Condition: true, Doc: "the healthy status codes, instead of expected_code"},
-		{Name: "expect_body", Want: "a regular expression (RE2)", Condition: true, Doc: "what the first 64 KiB of the body have to match somewhere"},
+		{Name: "expected_code", Want: "a whole number from 100 to 599", Default: "200", Doc: "the healthy status code"},
+		{Name: "expected_codes", Want: "a list of whole numbers from 100 to 599", Doc: "the healthy status codes, instead of expected_code"},
+		{Name: "expect_body", Want: "a regular expression (RE2)", Doc: "what the first 64 KiB of the body have to match somewhere"},
 		{Name: "headers", Want: "a mapping of names to a text or a list of texts, or a list of pairs", Secret: true, Doc: "headers to send"},
 		{Name: "params", Want: "a mapping of names to a text or a list of texts", Secret: true, Doc: "what to add to the query"},
 		{Name: "cookies", Want: "a mapping of names to texts", Secret: true, Doc: "cookies to send"},
@@ -124,9 +124,6 @@ func (o *optionReader) expectedCodes() []int {
 func (o *optionReader) pattern(name string) *regexp.Regexp {
 	text := o.text(name, "")
 	if text == "" {
-		if o.isSet(name) { // it would match every text
-			o.addNothing(name)
-		}
 		return nil
 	}
 	re, err := regexp.Compile(text)

@@ -29,12 +29,8 @@ func (o *optionReader) checkNames() {
 		if !slices.Contains(known, opt.Name) {
 			known = append(known, opt.Name)
 		}
-		value, given := o.spec.Options[opt.Name]
-		switch {
-		case opt.Required && value == nil:
+		if opt.Required && !o.isSet(opt.Name) {
 			o.addError(opt.Name, "is required: "+opt.Want)
-		case opt.Condition && given && value == nil:
-			o.addNothing(opt.Name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.spec.Options)) {
@@ -60,11 +56,6 @@ func (o *optionReader) isSet(name string) bool { return o.spec.Options[name] != 
 
 func (o *optionReader) addError(name, what string) {
 	o.errs = append(o.errs, &OptionError{name, errors.New(what)})
-}
-
-// addNothing adds the error for an option that has to have a value where it is given.
-func (o *optionReader) addNothing(name string) {
-	o.addError(name, "expected "+o.option(name).Want+", got nothing")
 }
 
 // addValueError adds the error for a value v that the option does not take. It does not show the value of a secret.

@@ -9,10 +9,7 @@ type Option struct {
 	Default  string // as a user would write it; "" is none
 	Required bool
 	Secret   bool // no message may show the value
-	// Condition: the option says what is healthy. "name:" without a value is an error, because without it the check would
-	// pass more services.
-	Condition bool
-	Doc       string
+	Doc      string
 }
 
 // required returns o as a required option.

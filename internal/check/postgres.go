@@ -29,14 +29,14 @@ var postgresType = Type{
 		passwordOption,
 		{Name: "database", Want: "a database name without control characters", Default: "the user's name", Doc: "the database to log in to"},
 	}, tlsOptions("prefer"), roleOptions(postgresRoles), queryOptions, []Option{
-		{Name: "lag_query", Want: "an SQL query", Condition: true, Doc: "returns the lag of a replica in seconds, from a heartbeat table for example"},
+		{Name: "lag_query", Want: "an SQL query", Doc: "returns the lag of a replica in seconds, from a heartbeat table for example"},
 	}),
 	build: buildPostgres,
 }
 
 func buildPostgres(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	p := postgresLogin{
-		database: o.plainText("database", ""), role: o.role(), query: o.sqlQuery(), lagQuery: o.queryText("lag_query"),
+		database: o.plainText("database", ""), role: o.role(), query: o.sqlQuery(), lagQuery: o.text("lag_query", ""),
 		drivers: d.Logins, sources: d.Sources,
 	}
 	if p.sources == nil {

@@ -44,8 +44,8 @@ var (
 
 func newRedisType(name, server string, port uint16, roles []Role) Type {
 	options := slices.Concat([]Option{socketHostOption, portOption(port), usernameOption, passwordOption}, tlsOptions("false"), []Option{
-		{Name: "command", Want: "a command and its arguments, as a list of words or one text", Condition: true, Doc: "a command that is sent after PING, whose reply must be no error"},
-		{Name: "expect", Want: "a text", Condition: true, Doc: "the reply to command, or one line of it"},
+		{Name: "command", Want: "a command and its arguments, as a list of words or one text", Doc: "a command that is sent after PING, whose reply must be no error"},
+		{Name: "expect", Want: "a text", Doc: "the reply to command, or one line of it"},
 	})
 	if roles != nil {
 		options = append(options, roleOptions(roles)...)

@@ -24,7 +24,7 @@ type Role struct {
 
 // roleParams are the parameters of roles, in a URL ("replica?lag=10s") or as options of a configured check.
 var roleParams = []Option{
-	{Name: "lag", Want: "a duration like 10s, or for postgres also a size like 16MB", Condition: true, Doc: "how far a replica may be behind"},
+	{Name: "lag", Want: "a duration like 10s, or for postgres also a size like 16MB", Doc: "how far a replica may be behind"},
 	{Name: "alone", Want: "a duration like 5m", Default: "5m", Doc: "for how long a replica whose source is away is healthy"},
 	{Name: "donor", Want: "ok", Doc: "a node that feeds another one is healthy too"},
 	{Name: "writable", Want: "true or false", Default: "false", Doc: "and it takes writes"},
@@ -51,7 +51,7 @@ func roleOptions(roles []Role) []Option {
 	for i, r := range roles {
 		names[i] = r.Name
 	}
-	options := []Option{{Name: "role", Want: "one of " + strings.Join(names, ", "), Default: roles[0].Name, Condition: true, Doc: "what the server has to be"}}
+	options := []Option{{Name: "role", Want: "one of " + strings.Join(names, ", "), Default: roles[0].Name, Doc: "what the server has to be"}}
 	for _, p := range roleParams {
 		if slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(r.Params, p.Name) }) {
 			options = append(options, p)

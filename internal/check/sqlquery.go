@@ -2,8 +2,8 @@ package check
 
 // queryOptions are the options of databases that take a query. They are for the configuration alone: no URL names one.
 var queryOptions = []Option{
-	{Name: "query", Want: "an SQL query", Condition: true, Doc: "what is asked after the login; the check fails if the query does"},
-	{Name: "expect", Want: "a text", Condition: true, Doc: "what the first column of the first row has to be; needs query"},
+	{Name: "query", Want: "an SQL query", Doc: "what is asked after the login; the check fails if the query does"},
+	{Name: "expect", Want: "a text", Doc: "what the first column of the first row has to be; needs query"},
 }
 
 // sqlQuery is the query of a check, and what it has to find.
@@ -15,7 +15,7 @@ type sqlQuery struct {
 
 // sqlQuery reads queryOptions.
 func (o *optionReader) sqlQuery() sqlQuery {
-	q := sqlQuery{text: o.queryText("query")}
+	q := sqlQuery{text: o.text("query", "")}
 	if !o.isSet("expect") {
 		return q
 	}
@@ -27,15 +27,6 @@ func (o *optionReader) sqlQuery() sqlQuery {
 		o.addError("expect", "needs query")
 	}
 	return q
-}
-
-// queryText returns a query, "" if there is none.
-func (o *optionReader) queryText(name string) string {
-	text := o.text(name, "")
-	if text == "" && o.isSet(name) {
-		o.addNothing(name)
-	}
-	return text
 }
 
 // mismatch says how the first column of the first row differs from what is expected; "" if it does not. rows is the

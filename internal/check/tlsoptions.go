@@ -48,7 +48,7 @@ func startTLSOptions() []Option {
 
 // certificateOptions are the options of all types over TLS.
 var certificateOptions = []Option{
-	{Name: "ca_file", Want: "a file or directory with certificates in PEM form", Condition: true, Doc: "the authorities that are trusted instead of the system's; with it certificates are verified"},
+	{Name: "ca_file", Want: "a file or directory with certificates in PEM form", Doc: "the authorities that are trusted instead of the system's; with it certificates are verified"},
 	{Name: "cert_file", Want: "a file with a certificate in PEM form", Doc: "the client's certificate; read again for each check"},
 	{Name: "key_file", Want: "a file with a private key in PEM form", Doc: "its key; required with cert_file"},
 	{Name: "server_name", Want: "a host name or an IP address", Doc: "the name that is sent to the server and that its certificate must have, instead of the host"},
@@ -93,8 +93,6 @@ func (o *optionReader) tls(d Defaults, verify bool) tlsSettings {
 				o.addError("ca_file", err.Error())
 			}
 			roots, verify = pool, true
-		} else if o.isSet("ca_file") { // certificates would not be verified
-			o.addNothing("ca_file")
 		}
 	}
 	if o.isSet(noVerifyOption.Name) {

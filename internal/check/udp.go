@@ -27,9 +27,9 @@ var udpType = Type{
 		portOption(0),
 		{Name: "send", Want: "a text", Doc: "the datagram to send; this option or send_hex is required"},
 		{Name: "send_hex", Want: "bytes in hexadecimal, with or without spaces", Doc: "the datagram to send, for protocols that are no text"},
-		{Name: "expect", Want: "a text", Condition: true, Doc: "the datagram that is the answer, from its first byte to its last; one of the three is required"},
-		{Name: "expect_hex", Want: "bytes in hexadecimal, with or without spaces", Condition: true, Doc: "the answer, for protocols that are no text"},
-		{Name: "expect_prefix", Want: "a text, or true", Condition: true, Doc: "what the answer begins with; true: the answer may go on after expect or expect_hex"},
+		{Name: "expect", Want: "a text", Doc: "the datagram that is the answer, from its first byte to its last; one of the three is required"},
+		{Name: "expect_hex", Want: "bytes in hexadecimal, with or without spaces", Doc: "the answer, for protocols that are no text"},
+		{Name: "expect_prefix", Want: "a text, or true", Doc: "what the answer begins with; true: the answer may go on after expect or expect_hex"},
 	},
 	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)

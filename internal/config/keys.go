@@ -161,7 +161,7 @@ var keys = []Key{
 		set: value(textValue(filepath.IsAbs), func(c *Config) *string { return &c.TLSKeyFile }),
 	},
 	{
-		Name: "tls_client_ca_file", Want: wantFile, // without it every client is answered
+		Name: "tls_client_ca_file", Want: wantFile, mayBeEmpty: true,
 		Doc: "authorities in PEM; a client of tls_listen then needs a certificate of one of them",
 		set: value(textValue(filepath.IsAbs), func(c *Config) *string { return &c.TLSClientCAFile }),
 	},
