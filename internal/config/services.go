@@ -147,6 +147,21 @@ func (s Service) Scripts() (commands [][]string) {
 	return commands
 }
 
+// FileOption is an option of a check, or a key of the configuration, whose value is a file.
+type FileOption struct{ Key, Path string }
+
+// Files returns the files of certificates, keys and authorities that the checks of the service read.
+func (s Service) Files() (files []FileOption) {
+	for _, c := range s.Checks {
+		for _, key := range []string{"ca_file", "cert_file", "key_file"} {
+			if path, ok := c.Spec.Options[key].(string); ok && path != "" {
+				files = append(files, FileOption{key, path})
+			}
+		}
+	}
+	return files
+}
+
 // scriptWords returns the command line of a script check, nil for a check of another type.
 func (c Check) scriptWords() (argv []string) {
 	if c.Spec.Type != "script" {
