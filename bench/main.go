@@ -57,7 +57,7 @@ var rows = []struct {
 	{"hadown", (*bench).hadown},
 	{"memory", (*bench).memory},
 	{"start", (*bench).startTime},
-	{"fleet", func(b *bench) error { return b.fleetOverride(1_000, 0.5) }},
+	{"fleet", (*bench).fleetOverride},
 }
 
 func main() {

@@ -39,8 +39,8 @@ type Options struct {
 	// OnAnswer is called after each answer with the client's address, the key, and the line without its newline.
 	// It is called from many goroutines and must not block. nil: no call.
 	OnAnswer func(peer string, key spool.Key, answer string)
-	// TellsWeightEnd reports whether the client at the address peer still has to be told that a weight of key ended at
-	// ended. It is called from many goroutines and must not block. nil: every client is told each time.
+	// TellsWeightEnd reports whether the next answer to the client at the address peer has to say 100% because a weight
+	// of key ended at ended. It is called from many goroutines and must not block. nil: each answer does.
 	TellsWeightEnd func(peer string, key spool.Key, ended time.Time) bool
 }
 
@@ -96,7 +96,7 @@ func (a *Agent) line(k spool.Key, peer netip.Addr) string {
 }
 
 // up returns the line about k for the client at peer while k is up. It has the weight, which HAProxy keeps until it reads
-// another one: see spool.Weight. Once the client has been told of the end of a weight there is none in the line, so that
+// another one: see spool.Weight. Once the client has read the end of a weight there is none in the line, so that
 // the weight that an administrator sets in HAProxy stays.
 func (a *Agent) up(k spool.Key, local bool, peer netip.Addr) string {
 	percent := a.o.Overrides.Weight(k.Service, k.Host, k.Port, local)

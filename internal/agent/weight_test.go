@@ -30,7 +30,8 @@ func TestWeights(t *testing.T) {
 	}
 }
 
-// TestWeightEnd: each client is told of the end of a weight until it knows, and of no end of a weight of 100% in force.
+// TestWeightEnd: the answers to a client say 100% after the end of a weight until the client has read that. A weight of
+// 100% in force has no end.
 func TestWeightEnd(t *testing.T) {
 	t.Parallel()
 	h := newTestAgent(t, spool.All)

@@ -24,8 +24,8 @@ type agentRow struct {
 	sameAnswers         int // answers in a row, the last included, with the same answerWords
 	intervals           intervals
 	requests            uint
-	weightEnd           time.Time // the end of a weight that the client was told of last, by the record of the weight
-	weightEndTold       time.Time // when it was told of it first
+	weightEnd           time.Time // the end of a weight that the client has read last, by the record of the weight
+	weightEndTold       time.Time // when it could read it first
 }
 
 // silentAfter returns after how long without a request the client is silent.
@@ -60,9 +60,9 @@ func (t *Table) RecordAgent(peer, service, answer string) {
 	a.sameAnswers++
 }
 
-// TellsWeightEnd reports whether peer has to be told that a weight of service ended at ended: for weightEndTime from the
-// first time that it could be told, because several agent connections may share the row. A client without a row is always
-// told.
+// TellsWeightEnd reports whether the next answer to peer has to say that a weight of service ended at ended. It does for
+// weightEndTime after the first call, because several agent connections may share the row, and always for a client
+// without a row.
 func (t *Table) TellsWeightEnd(peer, service string, ended time.Time) bool {
 	now := t.now()
 	t.mu.Lock()

@@ -458,7 +458,7 @@ func TestAgents(t *testing.T) {
 	}
 }
 
-// TestWeightEnd: every agent client is told of the end for a minute from its first request after it, also when it comes
+// TestWeightEnd: answers to a client say the end for a minute from its first request after it, also when that comes
 // late, and of each end anew.
 func TestWeightEnd(t *testing.T) {
 	t.Parallel()
@@ -467,7 +467,7 @@ func TestWeightEnd(t *testing.T) {
 	asks := func(peer string, ended int64, want bool) {
 		t.Helper()
 		if got := w.TellsWeightEnd(peer, "web", time.Unix(ended, 0)); got != want {
-			t.Errorf("%s is told: %v, want %v", peer, got, want)
+			t.Errorf("the answer to %s says the end: %v, want %v", peer, got, want)
 		}
 		w.RecordAgent(peer, "web", "up ready")
 	}

@@ -46,7 +46,7 @@ const (
 	// may be a person.
 	unconfirmedAgentSilence = 10 * time.Second
 	confirmedAgentRequests  = 3
-	// weightEndTime is how long an agent client is told that a weight has ended. Each of the client's connections asks in
+	// weightEndTime is how long answers to an agent client say that a weight has ended. Each of its connections asks in
 	// that time: HAProxy's agent-inter is 2 s by default.
 	weightEndTime = time.Minute
 	// minSteadyInterval is the shortest interval at which a client without a state is taken for a balancer.

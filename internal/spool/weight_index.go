@@ -27,7 +27,7 @@ type WeightChange struct {
 	Expired  bool    // Old has reached its end; New is nil
 }
 
-// Weight returns the percentage that balancers must be told of a target without an override: that of the narrowest
+// Weight returns the percentage that the agent has to say of a target without an override: that of the narrowest
 // weight in force; else MaxWeight if one has ended within WeightEndTime; else 0, for nothing. The parameters are those
 // of Lookup. A call that begins after WriteWeight or EndWeight has returned sees that change.
 func (x *Index) Weight(service, host string, port uint16, local bool) int {
@@ -120,7 +120,7 @@ func (u *update) loadWeight(k Key, fromEvent bool) {
 	}
 }
 
-// endWeight ends w, which has no file any more. Balancers are still told of the end.
+// endWeight ends w, which has no file any more. The agent still says that it has ended.
 func (u *update) endWeight(w *heldWeight) {
 	next := &heldWeight{Weight: w.Weight, ended: true}
 	next.Percent, next.Expires = MaxWeight, u.now

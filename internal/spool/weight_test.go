@@ -164,7 +164,7 @@ func TestGarbageIsNoWeight(t *testing.T) {
 	}
 }
 
-// TestDeletedWeightEnds: to remove the link by hand ends the weight, and balancers are told.
+// TestDeletedWeightEnds: a weight ends when its link is removed by hand, and the agent says 100%.
 func TestDeletedWeightEnds(t *testing.T) {
 	t.Parallel()
 	withAndWithoutInotify(t, func(t *testing.T, r *testSpool) {
