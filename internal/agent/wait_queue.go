@@ -15,7 +15,7 @@ import (
 type pendingConn struct {
 	*net.TCPConn
 	server  *Server
-	client  netip.Prefix // as clients.Network
+	client  netip.Prefix // as clients.NetworkOfAddr
 	text    [maxRequest]byte
 	evicted atomic.Bool // only a request that has arrived by now is answered
 

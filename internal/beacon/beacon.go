@@ -1,5 +1,5 @@
-// Package beacon is the endpoint of udp_healther: a TCP port that is open only while something is healthy, for load
-// balancers that can only connect. A client that connects gets "OK" and a newline.
+// Package beacon keeps a TCP port open only while a service is healthy, as udp_healther does, for load balancers that can
+// only connect. A client that connects gets "OK" and a newline.
 package beacon
 
 import (
@@ -14,7 +14,7 @@ import (
 	"hacheck/internal/clients"
 )
 
-// Options are what a Beacon needs. Addr and Healthy must be set.
+// Options are the options of Run. Addr and Healthy must be set.
 type Options struct {
 	Addr     string        // host:port to listen on; host "" is every address
 	Interval time.Duration // from the end of a check to the next one; 0 means DefaultInterval
@@ -40,12 +40,12 @@ type Event uint8
 
 // The events.
 const (
-	Unhealthy    Event = iota // the first check has failed, or the first one since the state was healthy
-	Healthy                   // the same for a check that has passed; the beacon opens the port
+	Unhealthy    Event = iota // the state is unhealthy now; at the start, or because it was healthy before
+	Healthy                   // the same for healthy; Run opens the port
 	Opened                    // the port is open
 	Closed                    // the port is closed, because the state is no longer healthy
 	Connection                // a client has connected; the address is the client's
-	BindFailed                // the port could not be opened; the next check tries again
+	BindFailed                // the port could not be opened; Run tries again after the next check
 	AcceptFailed              // a connection could not be accepted, for example without a free descriptor
 )
 

@@ -52,7 +52,7 @@ type entry[V any] struct {
 // noRenewal is an age that no result reaches.
 const noRenewal = math.MaxInt64
 
-// Options say how long results are stored and how many.
+// Options are the options of New. TTL and Size are required.
 type Options[V any] struct {
 	// TTL returns how long v is stored, from now. 0 stores nothing and deletes the stored result, because v is newer.
 	// A negative TTL means that v says nothing about the key: the stored result stays.
@@ -100,8 +100,8 @@ func New[V any](o Options[V]) *Cache[V] {
 type CachedResult[V any] struct {
 	Value *V // read-only
 	Age   time.Duration
-	// Renew says that the result is in the last part of its life and that the caller must call Cache.Renew, on another
-	// goroutine. Get sets it for one caller at a time.
+	// Renew says that the result expires soon and that the caller must call Cache.Renew, on another goroutine. Get sets
+	// it for one caller at a time.
 	Renew bool
 }
 
@@ -182,8 +182,8 @@ func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration,
 	}
 }
 
-// runCall gets the result for all callers that wait for x: from run, from the cache if a call has ended since the caller's
-// Get, or from a call that another caller began while a fresh one waited for its turn.
+// runCall gets the result for all callers that wait for x. It calls run, unless the cache has a result of a call that has
+// ended since the caller's Get, or unless another call has begun while a fresh call waited for its delay.
 func (c *Cache[V]) runCall(x *call[V], key string, at Generation, fresh bool, began time.Duration, run func() V) (e *entry[V], s Status) {
 	defer func() { c.group.finish(x, e) }()
 	if fresh {
@@ -251,7 +251,7 @@ func (c *Cache[V]) put(key string, e *entry[V]) bool {
 		c.items.Delete(key) // Set would overwrite an expired entry without a call of OnEvicted
 	}
 	if c.items.ItemCount()+entries > c.o.MaxEntries || c.bytes+bytes > c.o.MaxBytes {
-		c.items.Delete(key) // the stored result is older than e
+		c.items.Delete(key) // a stored result is older than e, which does not fit
 		return false
 	}
 	c.items.Set(key, e, e.ttl)

@@ -18,7 +18,7 @@ type group[V any] struct {
 	mu      sync.Mutex
 	running map[string]*call[V]
 	waiting map[string]*call[V]  // fresh calls that wait for freshInterval to pass
-	began   map[string]time.Time // the beginning of the last fresh call, for freshInterval
+	began   map[string]time.Time // when the last fresh call began; older entries than freshInterval are swept
 	swept   time.Time            // the last sweep of began
 }
 

@@ -1,13 +1,13 @@
 package cache
 
-// Renew replaces the stored result of key before it expires. The caller is the one that Get has told to, and at is the
-// generation of that Get.
+// Renew replaces the stored result of key before it expires. The caller must have got CachedResult.Renew from Get; at is
+// the generation of that Get.
 //
-// Renew calls run and blocks until it returns. It calls nothing if a call for key is in flight or if another call has
-// replaced the result since. Callers of Do that come meanwhile wait for the renewal instead of calling their own run.
+// Renew calls run and blocks until it returns. It does not call run if a call for key is in flight, or if another call has
+// replaced the result since Get. Callers of Do that come during the renewal wait for it and do not call their own run.
 //
-// A result that says nothing about the key (a negative Options.TTL) replaces no other, and answers no caller of Do: one
-// of them then calls its own run. Get asks for the next renewal after freshInterval.
+// A result that says nothing about the key (a negative Options.TTL) is not stored and is not returned by Do: one of the
+// waiting callers then calls its own run. Get asks for the next renewal after freshInterval.
 func (c *Cache[V]) Renew(key string, at Generation, run func() V) {
 	stored, _, ok := c.get(key, at)
 	if !ok || stored.renewAfter.Load() != noRenewal {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// NetworkOfAddr returns what addr counts as: an IPv4 address or the loopback address by itself, any other IPv6 address
-// as its network of 64 bits, because one host may use all of them. It returns the zero Prefix for the zero Addr.
-// Network drops zones and counts an IPv4-mapped address as IPv4.
+// NetworkOfAddr returns the network that counts as one client: an IPv4 address or a loopback address by itself, and the
+// network of 64 bits of any other IPv6 address, because one host may use all of its addresses. It drops zones and counts
+// an IPv4-mapped address as IPv4. It returns the zero Prefix for the zero Addr.
 func NetworkOfAddr(addr netip.Addr) netip.Prefix {
 	addr = addr.WithZone("").Unmap()
 	bits := addr.BitLen()
@@ -21,7 +21,7 @@ func NetworkOfAddr(addr netip.Addr) netip.Prefix {
 	return p
 }
 
-// NetworkOf is Network of an address in text, without a port. It returns the zero Prefix for text that is no
+// NetworkOf is NetworkOfAddr for an address in text, without a port. It returns the zero Prefix for text that is no
 // address, so that all clients without one share one limit.
 func NetworkOf(addr string) netip.Prefix { return NetworkOfAddr(AddrOrZero(addr)) }
 

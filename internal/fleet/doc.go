@@ -3,7 +3,7 @@
 //
 // A Fleet is the daemon's part. It applies fleet overrides to the spool index, so that a lookup finds them like files
 // of the spool; it publishes the state of this host; and it does the whole of `hadown --safe`. Everything that other
-// packages show is a report.Report. No other package knows etcd.
+// packages show is a report.Fleet. No other package knows etcd.
 //
 // # Keys
 //

@@ -44,9 +44,9 @@ type Options struct {
 	// every request.
 	IgnoreOverrides bool
 
-	// OnResult is called after each check with its target and the time at which it began to wait for a slot. t has
-	// only what reached the check: no port if the check does not use it. OnResult may be nil. It is called from many
-	// goroutines, must not block and must not keep t.
+	// OnResult is called after each check with its target and the time at which it began to wait for a slot. t has only
+	// what reached the check: no port if the check does not use it. OnResult may be nil. It must be safe for concurrent
+	// use, must not block and must not keep t.
 	OnResult func(t *check.Target, r check.Result, began time.Time)
 
 	// Counters count answers and checks; nil counts nothing that outlives the Evaluator.
@@ -334,7 +334,7 @@ type Stats struct {
 	Cache    cache.Stats               // since New
 	Answers  [cache.NumStatuses]uint64 // by where they came from, for the life of Options.Counters
 	InFlight int                       // checks that run or wait for a slot, without renewals
-	Renewals Renewals                  // for the life of Options.Counters, but for InFlight
+	Renewals Renewals                  // for the life of Options.Counters; its InFlight is the number now
 	Waiting  int                       // checks that wait for a slot
 	Busy     uint64                    // answers without a result: no slot was free, or the check did not finish in time
 }

@@ -51,7 +51,7 @@ func (v *Verdict) JSON() []byte {
 		})
 	}
 	b, err := json.Marshal(doc)
-	if err != nil { // of strings and numbers: cannot happen
+	if err != nil { // cannot happen: the document has only strings, numbers and booleans
 		return []byte(`{"healthy":false}`)
 	}
 	return textfmt.EscapeJSON(b)

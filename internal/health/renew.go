@@ -6,19 +6,19 @@ import (
 	"hacheck/internal/check"
 )
 
-// A result that is asked for in the last part of its life is renewed in the background, so that a client that asks
-// steadily never waits for the service. An answer is never older for that: a renewal begins earlier and expires nothing
-// later.
+// A request that gets a cached result shortly before it expires causes a renewal: a check in the background. So a client
+// that asks regularly never waits for the service. Renewals make no answer older, because each result still expires at
+// its time.
 //
-// A renewal belongs to the generation of overrides of the request that caused it. If an override of the target ends
-// meanwhile, no later request uses the result.
+// A renewal has the generation of overrides of the request that caused it. If an override of the target ends during the
+// renewal, no later request uses its result.
 
-// renewalPart is the part of its life, at the end, in which a result is renewed: a fifth.
+// renewalPart says in which part of its time in the cache a result is renewed: the last fifth.
 const renewalPart = 5
 
-// renewAfter returns the age from which r is renewed if it is cached for ttl: in the last fifth of its life, or for twice
-// as long as its check took if that is longer, but not in the first half. Twice, because the client's next request may
-// come nearly one duration of the check later.
+// renewAfter returns the age from which r is renewed if it is cached for ttl. The rest of ttl is a fifth of it, or twice
+// the duration of the check if that is longer, but at most half. Twice, because the next request may come nearly one
+// duration of the check after that age.
 func renewAfter(r check.Result, ttl time.Duration) time.Duration {
 	return ttl - min(max(ttl/renewalPart, 2*r.Took), ttl/2)
 }

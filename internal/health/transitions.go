@@ -80,8 +80,8 @@ func (l *transitionLog) record(key string, t *check.Target, r check.Result) {
 	l.log.Warn(notUp, args...)
 }
 
-// update remembers now for a target. It returns the last transition of the target, whether there was one, and whether
-// now is another one.
+// update compares next with the last transition of a target and stores it if it differs. It returns the last transition,
+// whether there was one, and whether next differs. The first result of a target counts as different.
 func (l *transitionLog) update(target uint64, next transition) (last transition, known, changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -82,7 +82,7 @@ func (c *conn) acquireSlot() bool {
 	return slot != nil
 }
 
-// SetWaiting says whether the connection waits for a request; see clients.Slot.
+// SetWaiting says whether the connection waits for a request; see clients.ConnSlot.
 func (c *conn) SetWaiting(waiting bool) { c.slot.SetWaiting(waiting) }
 
 // IsHTTP2 reports whether the client has begun to speak HTTP/2. Only the goroutine that reads may call it, and what
