@@ -1,5 +1,5 @@
-// Package aggregate is the endpoint of gruntwork's health-checker: each URL of a listener answers with the state of all
-// checks of one service. The answer is 200 and "OK" while all of them pass, else a configured code and what failed.
+// Package aggregate answers every URL of a listener with the state of all checks of one service, as gruntwork's
+// health-checker does. The answer is 200 and "OK" while all of them pass, else a configured code and the failed checks.
 package aggregate
 
 import (
@@ -21,8 +21,8 @@ import (
 // DefaultFailureCode is the code of health-checker for a failure.
 const DefaultFailureCode = http.StatusGatewayTimeout
 
-// failed is the first line of a failure's body, as health-checker writes it.
-const failed = "At least one health check failed"
+// failedLine is the first line of a failure's body, as health-checker writes it.
+const failedLine = "At least one health check failed"
 
 // Handler answers every request with the state of one service. Evaluate must be set.
 type Handler struct {
@@ -54,7 +54,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.Detailed {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(code)
-		_, _ = w.Write(detailed(v, healthy, time.Since(began)))
+		_, _ = w.Write(detailedBody(v, healthy, time.Since(began)))
 	} else if strings.Contains(strings.Join(r.Header["Accept"], ","), "application/json") {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(code)
@@ -62,53 +62,53 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(code)
-		_, _ = w.Write(text(v, healthy))
+		_, _ = w.Write(textBody(v, healthy))
 	}
 	if h.Log != nil {
 		h.Log.Debug("answered", "peer", r.RemoteAddr, "uri", r.URL.Path, "code", code, "took", time.Since(began))
 	}
 }
 
-func text(v health.Verdict, healthy bool) []byte {
+func textBody(v health.Verdict, healthy bool) []byte {
 	switch {
 	case healthy:
 		return []byte("OK")
 	case v.Override != nil:
 		return v.Result.Body
 	}
-	return append([]byte(failed+"\n"), v.Result.Body...)
+	return append([]byte(failedLine+"\n"), v.Result.Body...)
 }
 
 // detailedJSON is the answer of health-checker's --detailed-status.
 type detailedJSON struct {
 	Status  string   `json:"status"`       // OK, or the first line of the answer in text
-	Elapsed string   `json:"elapsed_time"` // of the checks, "0.012s"
+	Elapsed string   `json:"elapsed_time"` // from the request to the result of the checks, "0.012s"
 	Errors  []string `json:"errors,omitempty"`
 }
 
-func detailed(v health.Verdict, healthy bool, elapsed time.Duration) []byte {
-	status, rest, _ := strings.Cut(string(text(v, healthy)), "\n")
+func detailedBody(v health.Verdict, healthy bool, elapsed time.Duration) []byte {
+	status, rest, _ := strings.Cut(string(textBody(v, healthy)), "\n")
 	doc := detailedJSON{Status: status, Elapsed: fmt.Sprintf("%.3fs", elapsed.Seconds())}
 	if rest != "" {
 		doc.Errors = strings.Split(rest, "\n")
 	}
 	b, err := json.MarshalIndent(doc, "", "  ")
-	if err != nil { // of strings: cannot happen
+	if err != nil { // cannot happen: the document has only strings
 		return []byte("{}")
 	}
 	return append(textfmt.EscapeJSON(b), '\n')
 }
 
-// Timeouts are those of a server. The zero value has the defaults.
+// Timeouts are the timeouts of a server. The zero value has the defaults.
 type Timeouts struct {
 	Read  time.Duration // for a request to arrive; 0: httpserver.HeadTimeout
-	Write time.Duration // for an answer, the checks included; 0: 20 s longer than they take
+	Write time.Duration // for the checks and the answer; 0: the check timeout and 20 s
 	Idle  time.Duration // between two requests of a connection; 0: httpserver.IdleTimeout
 }
 
-// Server returns a server for h with every limit set. checkTimeout is how long an answer may take to be found. conns is
-// the limiter of the listener.
-func Server(h *Handler, checkTimeout time.Duration, conns *clients.ConnLimiter, t Timeouts) *http.Server {
+// NewServer returns a server for h with every limit set. checkTimeout is how long h.Evaluate may take. conns limits the
+// connections.
+func NewServer(h *Handler, checkTimeout time.Duration, conns *clients.ConnLimiter, t Timeouts) *http.Server {
 	s := httpserver.New(httpserver.Options{
 		Handler: h, AnswerTimeout: checkTimeout, Log: slog.New(slog.DiscardHandler), Conns: conns,
 	})

@@ -41,7 +41,7 @@ type ConnLimiter struct {
 	mu           sync.Mutex
 	open         int
 	clients      map[netip.Prefix]*connsOfClient
-	waiting      *list.List // of *Slot, the longest waiting first
+	waiting      *list.List // of *ConnSlot, the longest waiting first
 	reported     time.Time  // when OnLimit was last called for a client
 	reportedFull time.Time  // when OnLimit was last called for the total
 }
@@ -66,32 +66,33 @@ func NewConnLimiter(limits ConnLimits) *ConnLimiter {
 }
 
 // ConnSlot is one open connection of a ConnLimiter. It waits for a request until SetWaiting(false). Its methods are safe
-// for concurrent use, and do nothing on a nil Slot.
+// for concurrent use, and do nothing on a nil ConnSlot.
 type ConnSlot struct {
 	l      *ConnLimiter
 	client netip.Prefix
 	close  func()
 	used   atomic.Bool // since the limiter last read it
 
-	released      bool
-	inAll, inSame *list.Element // in the two lists of waiting connections; nil while it does not wait
+	released bool
+	// all and ofClient are its elements in the two lists of waiting connections. They are nil while it does not wait.
+	all, ofClient *list.Element
 }
 
-// Acquire counts one connection from addr until its Slot is released. It returns nil if the connection is refused;
+// Acquire counts one connection from addr until its ConnSlot is released. It returns nil if the connection is refused;
 // the caller then closes it. The limiter calls closeConn, once at most and from another goroutine, to make room for
-// another connection; the Slot is released by then.
+// another connection; the ConnSlot is released by then.
 func (l *ConnLimiter) Acquire(addr netip.Addr, closeConn func()) *ConnSlot {
 	network := NetworkOfAddr(addr)
 	l.mu.Lock()
-	among, total := l.bound(network)
-	report, held := among != nil && l.mayReport(total), l.held(network)
+	waiting, total := l.reachedBound(network)
+	report, held := waiting != nil && l.mayReport(total), l.held(network)
 	var victim, s *ConnSlot
-	if among != nil {
-		if victim = l.longestWaiting(among); victim != nil {
+	if waiting != nil {
+		if victim = l.longestWaiting(waiting); victim != nil {
 			l.remove(victim)
 		}
 	}
-	if among == nil || victim != nil {
+	if waiting == nil || victim != nil {
 		s = &ConnSlot{l: l, client: network, close: closeConn}
 		l.add(s)
 	}
@@ -105,9 +106,9 @@ func (l *ConnLimiter) Acquire(addr netip.Addr, closeConn func()) *ConnSlot {
 	return s
 }
 
-// bound returns the waiting connections of which one must be closed before client may have another. It returns nil if no
-// bound is reached. total says that it is the bound of all clients and not that of client. l.mu is held.
-func (l *ConnLimiter) bound(client netip.Prefix) (among *list.List, total bool) {
+// reachedBound returns the waiting connections of which one must be closed before client may have another. It returns nil
+// if no bound is reached. total says that it is the bound of all clients and not that of client. l.mu is held.
+func (l *ConnLimiter) reachedBound(client netip.Prefix) (waiting *list.List, total bool) {
 	switch {
 	case l.held(client) >= l.limits.PerClient:
 		return l.clients[client].waiting, false
@@ -133,8 +134,8 @@ func (l *ConnLimiter) longestWaiting(slots *list.List) *ConnSlot {
 		if !s.used.Swap(false) {
 			return s
 		}
-		l.waiting.MoveToBack(s.inAll)
-		l.clients[s.client].waiting.MoveToBack(s.inSame)
+		l.waiting.MoveToBack(s.all)
+		l.clients[s.client].waiting.MoveToBack(s.ofClient)
 	}
 	if e := slots.Front(); e != nil {
 		return e.Value.(*ConnSlot)
@@ -164,7 +165,7 @@ func (l *ConnLimiter) add(s *ConnSlot) {
 	}
 	c.open++
 	l.open++
-	s.inAll, s.inSame = l.waiting.PushBack(s), c.waiting.PushBack(s)
+	s.all, s.ofClient = l.waiting.PushBack(s), c.waiting.PushBack(s)
 }
 
 func (l *ConnLimiter) remove(s *ConnSlot) {
@@ -178,10 +179,10 @@ func (l *ConnLimiter) remove(s *ConnSlot) {
 }
 
 func (l *ConnLimiter) stopWaiting(s *ConnSlot) {
-	if s.inAll != nil {
-		l.waiting.Remove(s.inAll)
-		l.clients[s.client].waiting.Remove(s.inSame)
-		s.inAll, s.inSame = nil, nil
+	if s.all != nil {
+		l.waiting.Remove(s.all)
+		l.clients[s.client].waiting.Remove(s.ofClient)
+		s.all, s.ofClient = nil, nil
 	}
 }
 
@@ -197,7 +198,7 @@ func (s *ConnSlot) SetWaiting(waiting bool) {
 	}
 	s.l.stopWaiting(s)
 	if waiting {
-		s.inAll, s.inSame = s.l.waiting.PushBack(s), s.l.clients[s.client].waiting.PushBack(s)
+		s.all, s.ofClient = s.l.waiting.PushBack(s), s.l.clients[s.client].waiting.PushBack(s)
 	}
 }
 

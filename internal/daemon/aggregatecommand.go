@@ -121,7 +121,7 @@ func (o *aggregateOptions) serve(configured []*check.ConfiguredCheck, version st
 	})
 	template := health.Request{Target: check.Target{Protocol: "checks", Service: service, Host: "127.0.0.1"}, Local: true, NoCache: true, NoShare: !o.singleflight}
 	conns := newConnLimiter(log)
-	srv := newServer(aggregate.Server(&aggregate.Handler{
+	srv := newServer(aggregate.NewServer(&aggregate.Handler{
 		Evaluate: func(hops uint8) health.Verdict {
 			request := template
 			request.Target.Hops = hops

@@ -34,7 +34,7 @@ func (s *serviceEndpoints) serveHTTP(addr string, settings endpointSettings, ln 
 		},
 		Log: s.log,
 	}
-	e.server = newServer(aggregate.Server(handler, time.Hour, s.conns, aggregate.Timeouts{})) // the evaluator's timeout is shorter, and a reload changes it
+	e.server = newServer(aggregate.NewServer(handler, time.Hour, s.conns, aggregate.Timeouts{})) // the evaluator's timeout is shorter, and a reload changes it
 	go func() {
 		if err := e.server.Serve(fastpath.ListenPlain(ln, fastpath.Options{Conns: s.conns, ProxyFrom: s.proxyFrom, OnRefused: s.onRefused})); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("a service's listener ended", "service", e.settings.Load().service, "listen", addr, "err", err)

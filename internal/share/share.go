@@ -1,6 +1,6 @@
-// Package share divides the rows of a bounded table among the clients whose requests fill it: when the table is full, the
-// client with the most rows loses one to a client with fewer, and a client never loses a row to one that has more. It
-// does not store the rows; the table does.
+// Package share divides the rows of a bounded table among the clients whose requests fill it. When the table is full, the
+// client with the most rows loses one to a client with fewer. A client never loses a row to one that has more. The table
+// stores the rows; this package only counts them.
 package share
 
 import (
@@ -9,8 +9,8 @@ import (
 	"net/netip"
 )
 
-// Shares counts the places of one table by client (see clients.Network). It is not safe for concurrent use: the
-// table's lock guards it.
+// Shares counts the rows of one table by client, which is a network (see clients.NetworkOf). It is not safe for concurrent
+// use: the table's lock guards it.
 type Shares[R any] struct {
 	count   func(row R) uint64
 	n       int
@@ -18,41 +18,41 @@ type Shares[R any] struct {
 	largest clientHeap
 }
 
-// Entry is the place of one row.
+// Entry is one row of the table, as the table's shares count it.
 type Entry[R any] struct {
 	Row     R
 	owner   *client
 	element *list.Element
-	count   uint64 // of the row's requests when the place came to the back
+	count   uint64 // of the row's requests when the entry came to the back
 }
 
-// client is one client with its places. They are in the order in which they were added or last moved to the back.
+// client is one client with its entries. They are in the order in which they were added or last moved to the back.
 type client struct {
 	network netip.Prefix
-	places  list.List
-	index   int // in the heap
+	entries list.List // of *Entry
+	index   int       // in the heap
 }
 
-// secondChances is how many places Displace moves to the back because their rows had requests meanwhile.
+// secondChances is how many entries Evict moves to the back because their rows had requests meanwhile.
 const secondChances = 16
 
-// New returns shares of an empty table. count returns the number of requests for a row so far; Displace calls it.
+// New returns the shares of an empty table. count returns the number of requests for a row so far; Evict calls it.
 func New[R any](count func(row R) uint64) *Shares[R] {
 	return &Shares[R]{count: count, clients: map[netip.Prefix]*client{}}
 }
 
-// Len returns how many places are taken.
+// Len returns how many rows the table has.
 func (s *Shares[R]) Len() int { return s.n }
 
-// Of returns how many places a client holds.
-func (s *Shares[R]) Of(network netip.Prefix) int {
+// RowsOf returns how many rows a client has.
+func (s *Shares[R]) RowsOf(network netip.Prefix) int {
 	if c := s.clients[network]; c != nil {
-		return c.places.Len()
+		return c.entries.Len()
 	}
 	return 0
 }
 
-// Largest returns the client that holds the most places. It returns the zero Prefix for an empty table.
+// Largest returns the client with the most rows. It returns the zero Prefix for an empty table.
 func (s *Shares[R]) Largest() netip.Prefix {
 	if len(s.largest) == 0 {
 		return netip.Prefix{}
@@ -60,7 +60,7 @@ func (s *Shares[R]) Largest() netip.Prefix {
 	return s.largest[0].network
 }
 
-// Add takes a place for a row that a request of network causes. The caller makes room first.
+// Add counts a row that a request of network causes. The caller makes room first.
 func (s *Shares[R]) Add(network netip.Prefix, row R) *Entry[R] {
 	c := s.clients[network]
 	if c == nil {
@@ -68,19 +68,19 @@ func (s *Shares[R]) Add(network netip.Prefix, row R) *Entry[R] {
 		s.clients[network] = c
 		heap.Push(&s.largest, c)
 	}
-	p := &Entry[R]{Row: row, owner: c, count: 1} // the request that causes the row
-	p.element = c.places.PushBack(p)
+	e := &Entry[R]{Row: row, owner: c, count: 1} // the request that causes the row
+	e.element = c.entries.PushBack(e)
 	heap.Fix(&s.largest, c.index)
 	s.n++
-	return p
+	return e
 }
 
-// Remove gives a place back. The caller removes the row.
-func (s *Shares[R]) Remove(p *Entry[R]) {
-	c := p.owner
-	c.places.Remove(p.element)
+// Remove ends the count of a row, which the caller removes from the table.
+func (s *Shares[R]) Remove(e *Entry[R]) {
+	c := e.owner
+	c.entries.Remove(e.element)
 	s.n--
-	if c.places.Len() > 0 {
+	if c.entries.Len() > 0 {
 		heap.Fix(&s.largest, c.index)
 		return
 	}
@@ -88,33 +88,33 @@ func (s *Shares[R]) Remove(p *Entry[R]) {
 	delete(s.clients, c.network)
 }
 
-// Evict gives back a place of the client that holds the most, so that network can have one more. The caller removes
-// the returned row, which is the one without a request for the longest time, or nearly so. Displace returns false if
-// network would then hold more than that client.
+// Evict ends the count of a row of the client with the most rows, so that network can have one more. The caller removes
+// the returned row from the table. It is about the one that has had no request for the longest time. Evict returns false
+// if network would then have more rows than that client.
 func (s *Shares[R]) Evict(network netip.Prefix) (row R, ok bool) {
-	if len(s.largest) == 0 || s.Of(network)+1 >= s.largest[0].places.Len() {
+	if len(s.largest) == 0 || s.RowsOf(network)+1 >= s.largest[0].entries.Len() {
 		return row, false
 	}
-	places := &s.largest[0].places
+	entries := &s.largest[0].entries
 	for range secondChances {
-		p := places.Front().Value.(*Entry[R])
-		count := s.count(p.Row)
-		if count == p.count {
+		e := entries.Front().Value.(*Entry[R])
+		count := s.count(e.Row)
+		if count == e.count {
 			break
 		}
-		p.count = count
-		places.MoveToBack(p.element)
+		e.count = count
+		entries.MoveToBack(e.element)
 	}
-	p := places.Front().Value.(*Entry[R])
-	s.Remove(p)
-	return p.Row, true
+	e := entries.Front().Value.(*Entry[R])
+	s.Remove(e)
+	return e.Row, true
 }
 
-// clientHeap is a heap with the client that has the most places on top.
+// clientHeap is a heap with the client that has the most rows on top.
 type clientHeap []*client
 
 func (h clientHeap) Len() int           { return len(h) }
-func (h clientHeap) Less(i, j int) bool { return h[i].places.Len() > h[j].places.Len() }
+func (h clientHeap) Less(i, j int) bool { return h[i].entries.Len() > h[j].entries.Len() }
 func (h clientHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j

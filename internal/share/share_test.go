@@ -38,8 +38,8 @@ func TestDisplace(t *testing.T) {
 	for i := range 9 {
 		rows = append(rows, add(s, 6, i))
 	}
-	if s.Largest() != network(6) || s.Len() != 10 || s.Of(network(6)) != 9 {
-		t.Fatalf("largest %v, %d of %d", s.Largest(), s.Of(network(6)), s.Len())
+	if s.Largest() != network(6) || s.Len() != 10 || s.RowsOf(network(6)) != 9 {
+		t.Fatalf("largest %v, %d of %d", s.Largest(), s.RowsOf(network(6)), s.Len())
 	}
 	if r, ok := s.Evict(network(6)); ok {
 		t.Errorf("the largest client displaced row %d of its own", r.name)
@@ -58,8 +58,8 @@ func TestDisplace(t *testing.T) {
 	if want := [4]int{1, 3, 4, 5}; [4]int(gone) != want {
 		t.Errorf("displaced %v, want %v", gone, want)
 	}
-	if _, ok := s.Evict(network(1)); ok || s.Of(network(1)) != 5 || s.Of(network(6)) != 5 {
-		t.Errorf("a client with as many rows as the largest displaced one: %d and %d", s.Of(network(1)), s.Of(network(6)))
+	if _, ok := s.Evict(network(1)); ok || s.RowsOf(network(1)) != 5 || s.RowsOf(network(6)) != 5 {
+		t.Errorf("a client with as many rows as the largest displaced one: %d and %d", s.RowsOf(network(1)), s.RowsOf(network(6)))
 	}
 }
 
@@ -71,7 +71,7 @@ func TestEmpty(t *testing.T) {
 		t.Error("an empty table has a row to displace")
 	}
 	s.Remove(add(s, 1, 1).place)
-	if s.Len() != 0 || s.Of(network(1)) != 0 || s.Largest().IsValid() {
+	if s.Len() != 0 || s.RowsOf(network(1)) != 0 || s.Largest().IsValid() {
 		t.Error("a row is left")
 	}
 }
@@ -112,8 +112,8 @@ func TestSharesAgree(t *testing.T) {
 				delete(rows, r)
 			}
 		}
-		if s.Len() != len(rows) || s.Of(network(client)) != owner[client] {
-			t.Fatalf("%d rows, %d of client %d; want %d and %d", s.Len(), s.Of(network(client)), client, len(rows), owner[client])
+		if s.Len() != len(rows) || s.RowsOf(network(client)) != owner[client] {
+			t.Fatalf("%d rows, %d of client %d; want %d and %d", s.Len(), s.RowsOf(network(client)), client, len(rows), owner[client])
 		}
 	}
 }
