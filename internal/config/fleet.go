@@ -71,7 +71,7 @@ func (l *loader) fleet(c *Config, at, n *yaml.Node) {
 			l.errorf(e.line, "fleet: "+e.name, "expected %s, got %s", fleetKeys[i].Want, describeFleetValue(e.name, wrong))
 		}
 	}
-	if len(l.errs)+l.moreErrs == errs { // of right values alone it can be said whether they fit together
+	if len(l.errs)+l.moreErrs == errs { // every value is valid, so they can be compared
 		l.checkFleet(f, at.Line, lines)
 	}
 	c.Fleet = f
@@ -92,7 +92,8 @@ func describeFleetValue(key string, n *yaml.Node) string {
 	return describe(n)
 }
 
-// checkFleet reports settings that exclude each other, or need each other. line is that of the section.
+// checkFleet reports settings that exclude each other or need each other. line is the line of the section, lines has the
+// line of each key.
 func (l *loader) checkFleet(f *Fleet, line int, lines map[string]int) {
 	wrong := func(key, format string, args ...any) {
 		at, ok := lines[key]

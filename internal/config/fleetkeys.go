@@ -189,10 +189,11 @@ func wrongUnless(ok bool, n, wrong *yaml.Node) *yaml.Node {
 	return wrong
 }
 
-// fleetList stores the elements of a list without those that are there twice. It returns the first wrong one, or n.
-func fleetList(n *yaml.Node, most int, isValid func(string) bool, field *[]string) *yaml.Node {
+// fleetList stores the elements of a list of up to limit elements, each once. It returns the first wrong element, or n if
+// n is no such list.
+func fleetList(n *yaml.Node, limit int, isValid func(string) bool, field *[]string) *yaml.Node {
 	elements, ok := listElements(n)
-	if !ok || len(elements) > most {
+	if !ok || len(elements) > limit {
 		return n
 	}
 	for _, e := range elements {
@@ -222,7 +223,7 @@ func fleetBoolean(field func(*Fleet) *bool) func(*Fleet, *yaml.Node) *yaml.Node 
 	}
 }
 
-// fleetMember stores the mapping of services. A merge or a name that is there twice is wrong.
+// fleetMember stores the mapping of services. A merge or a repeated name is wrong.
 func fleetMember(f *Fleet, n *yaml.Node) *yaml.Node {
 	if n.Kind != yaml.MappingNode || len(n.Content) > 2*maxServices {
 		return n

@@ -131,21 +131,6 @@ func (e *Evaluator) recoverPanic(f check.Func) check.Func {
 	}
 }
 
-// ttl returns how long r is cached.
-func (o *Options) ttl(r check.Result) time.Duration {
-	switch {
-	case r.Reason == check.ReasonBusy || r.Reason == check.ReasonCancelled:
-		return -1
-	case r.Code == http.StatusOK:
-		return o.CacheTime
-	}
-	return o.CacheTimeDown
-}
-
-// size returns what a result counts against cache_max_bytes: its body, and the key beyond 256 bytes. The limit is one
-// of bodies; a longer key is a client's attempt to fill the memory.
-func size(key string, r check.Result) int { return len(r.Body) + max(0, len(key)-256) }
-
 // Evaluate returns the verdict on r and counts it. It blocks until the check has finished or Options.Timeout has
 // passed. It does not return earlier when the client disconnects, because other clients may share the check.
 func (e *Evaluator) Evaluate(r *Request) Verdict {
@@ -298,35 +283,6 @@ func (e *Evaluator) run(ctx context.Context, t check.Target, p *PendingCheck, f 
 		e.o.OnResult(&reached, r, began)
 	}
 	return r
-}
-
-// appendKey appends the cache key of a check: everything that reaches the service. Two requests with the same key share
-// a check. The parts of the key are separated by bytes that no part can contain.
-func appendKey(b []byte, p *protocol, t *check.Target) []byte {
-	if p.Canonical != nil {
-		reached := p.Canonical(*t)
-		t = &reached
-	}
-	hops := t.Hops
-	if !p.ForwardsHops {
-		hops = 0
-	}
-	b = append(b, t.Protocol...)
-	b = append(b, 0, hops, byte(t.Port>>8), byte(t.Port))
-	b = append(b, t.Host...)
-	b = append(b, 0)
-	b = append(b, t.URI...)
-	if p.PerService {
-		b = append(b, 0)
-		b = append(b, t.Service...)
-	}
-	for i := range t.Header {
-		b = append(b, 0)
-		b = append(b, t.Header[i].Name...)
-		b = append(b, ':')
-		b = append(b, t.Header[i].Value...)
-	}
-	return b
 }
 
 // Stats are counters and the load now.

@@ -22,12 +22,13 @@ type Fleet interface {
 
 const (
 	fleetReadTime = 10 * time.Second // for one Report
-	// fleetPolicy allows the style of the page and its form. The page has no script.
+	// The two parts of the Content-Security-Policy, before and after the hash of the page's style. The policy allows the
+	// style and the form. The page has no script.
 	fleetPolicyStart = "default-src 'none'; style-src "
 	fleetPolicyEnd   = "; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
-// fleetPage answers /fleet. All clients share one reading of the fleet a second, and the two documents without a filter.
+// fleetPage makes the page /fleet. All clients share one report a second, and the two documents without a filter.
 type fleetPage struct {
 	server   *Server
 	fleet    Fleet
@@ -35,7 +36,7 @@ type fleetPage struct {
 	policy   string
 	reading  *sharedPage[*fleetDoc]
 
-	// Pages with a filter are made for one client each. All of them together take at most 1/pageShare of the time.
+	// A page with a filter is made for one client. All of these pages together take at most 1/pageShare of the time.
 	filterLock chanMutex
 	notBefore  time.Time // when the next one may be begun; guarded by filterLock
 }
@@ -51,7 +52,7 @@ func newFleetPage(s *Server, f Fleet) *fleetPage {
 	return p
 }
 
-// fleetDoc is one reading of the fleet.
+// fleetDoc is one report of the fleet, and what is made of it.
 type fleetDoc struct {
 	report *report.Fleet
 	err    error // why there is no report
@@ -61,7 +62,7 @@ type fleetDoc struct {
 	page, json func() ([]byte, error) // made once, without a filter
 }
 
-// read reads the fleet. Its error is in the document, because the page answers it with a code of its own.
+// read reads the fleet. An error of Report is in the document, because the page answers it with 503 and not with 500.
 func (p *fleetPage) read() (*fleetDoc, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), fleetReadTime)
 	defer cancel()

@@ -65,7 +65,7 @@ func (b *fleetBuilder) hostIf(is func(*report.Host) bool) func(*report.Host) (fl
 	}
 }
 
-// member returns the row of a member that is out.
+// member returns the row of m, a member that is out.
 func (b *fleetBuilder) member(m *report.Member) fleetRow {
 	r := fleetRow{
 		Host: fleetText(m.Host), Since: b.ago(m.Since), Until: b.until(m.Until), By: fleetText(m.By), Scope: fleetText(m.Scope),

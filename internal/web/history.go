@@ -9,15 +9,15 @@ import (
 	"hacheck/internal/spool"
 )
 
-// The time that a history covers: as long as a service is remembered, in slots so long that even a single balancer that
-// asks every few seconds leaves a mark in each.
+// A history covers recentFor, in slots of historySlot. A slot is long enough for a request of a balancer that asks every few
+// seconds.
 const (
 	historySlot  = 10 // seconds
 	historySlots = int(recentFor/time.Second) / historySlot
 )
 
-// history is what was answered about one service lately: the worst answer of each slot of time, and details of the last
-// answer. The history of a service that was asked about in one slot only takes 24 bytes; past adds historySlots bytes.
+// history has the answers about one service in the last recentFor: the worst answer of each slot of time, and details of
+// the last answer. It takes 24 bytes while it has requests in one slot only; past adds historySlots bytes.
 type history struct {
 	past *[historySlots]mark // by slot; a mark older than historySlots slots before slot means nothing
 	slot uint32              // of mark: unix seconds / historySlot

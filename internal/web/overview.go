@@ -399,7 +399,7 @@ func (b *overviewBuilder) agentsOf(name string) []overviewAgent {
 	return list
 }
 
-// unixSeconds returns t in microseconds, which is enough for a page and short.
+// unixSeconds returns t in seconds since 1970, to the microsecond.
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
 // oneLine returns what a page shows of a text from elsewhere.

@@ -14,8 +14,8 @@ import (
 	"hacheck/internal/share"
 )
 
-// Clients fill the tables behind /recent and /status/count with whatever they ask for, so the tables are bounded. A full
-// table drops rows without a request for recentFor, then rows of the client that fills it; see package share.
+// Clients fill the tables behind /recent and /status/count with any names that they ask about, so the tables are bounded. A
+// full table drops rows without a request for recentFor, then rows of the client that fills it; see package share.
 const (
 	maxServices = 10_000
 	maxCallers  = 50_000 // pairs of service and client address
@@ -249,8 +249,8 @@ func (t *recentTable) record(service string, r *balancer.AnsweredRequest, v *hea
 	row.balancers.Record(r)
 }
 
-// count counts an answer in the row s and returns s. If s was removed from the table, it uses the new row of the
-// service. It returns nil if there is no room for a new row.
+// count counts an answer in the row s and returns s. If s was removed from the table, count adds a new row of the service
+// and returns that one. It returns nil if there is no room for a new row.
 func (t *recentTable) count(s *serviceRow, r *balancer.AnsweredRequest, v *health.Verdict) *serviceRow {
 	s.mu.Lock()
 	if s.removed || s.caller == nil || s.addr != r.Peer {

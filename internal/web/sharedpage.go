@@ -40,7 +40,7 @@ type sharedPage[T any] struct {
 	mu   sync.Mutex
 	next *pageCall[T] // not begun yet; nil if no client waits
 
-	runLock   chanMutex // held from the wait for the interval to the end of the making
+	runLock   chanMutex // held from the wait for the interval until the document is made
 	notBefore time.Time // when a document may be begun; guarded by runLock
 }
 
@@ -101,10 +101,11 @@ func (p *sharedPage[T]) run(call *pageCall[T]) {
 	p.notBefore = begun.Add(rest)
 }
 
-// errInternal is the error of a page whose making has panicked.
+// errInternal is the error of a page whose build function has panicked.
 var errInternal = errors.New("internal error; the log says where")
 
-// recoverPanics returns build with its panics logged and returned as errInternal. path is that of the page.
+// recoverPanics returns build with a recover around it: it logs a panic and returns errInternal. path is the path of the
+// page.
 func recoverPanics[T any](s *Server, path string, build func() (T, error)) func() (T, error) {
 	return func() (doc T, err error) {
 		defer func() {
@@ -120,7 +121,8 @@ func recoverPanics[T any](s *Server, path string, build func() (T, error)) func(
 	}
 }
 
-// servePage answers with the document of p, by write, to which the time limit for reading applies.
+// servePage gets a document of p and calls write, which answers with it. The client must read the answer within
+// pageReadTime.
 func servePage[T any](s *Server, w http.ResponseWriter, r *http.Request, p *sharedPage[T], write func(doc T)) {
 	s.readers.serve(w, r, func() {
 		doc, err := p.get(r.Context())

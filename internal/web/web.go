@@ -1,6 +1,5 @@
-// Package web answers everything that people read about the daemon: the page at /, /overview, /status, /recent,
-// /balancers, /fleet and /metrics. It records the answers of the endpoints for that, and the balancers among their clients. It
-// answers no check.
+// Package web serves the pages about the daemon: /, /overview, /status, /recent, /balancers, /fleet and /metrics. For these
+// pages it records the answers of the endpoints, and which of the clients are balancers. It answers no check.
 package web
 
 import (
