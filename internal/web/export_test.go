@@ -5,7 +5,7 @@ type (
 	Overview       = overview
 	OverviewRow    = overviewRow
 	OverviewAnswer = overviewAnswer
-	OverviewView   = overviewView
+	OverviewBalancer   = overviewBalancer
 )
 
 // HistorySlots is the length of Answers and Took in an OverviewRow.

@@ -79,7 +79,7 @@ func (s *Server) fleet() *fleetPage {
 	if s.settings.Load().NoFleet {
 		return nil
 	}
-	return s.fleetOrNil
+	return s.configuredFleet
 }
 
 // fleetPage answers /fleet: the page for a browser, and the report as JSON for other clients.

@@ -10,12 +10,7 @@ import (
 )
 
 // fleetText returns what the page shows of a text from elsewhere.
-func fleetText(s string) string {
-	if len(s) <= maxFleetText {
-		return textfmt.OneLine(s)
-	}
-	return textfmt.Truncate(s, maxFleetText) + "…"
-}
+func fleetText(s string) string { return shorten(s, maxFleetText) }
 
 // fleetRow is one line of any table. Texts that a table does not have are empty.
 type fleetRow struct {
@@ -55,13 +50,13 @@ func (b *fleetBuilder) claim(c *report.Claim) (fleetRow, bool) {
 	}, b.showsHost(c.Host) && b.showsServices(c.Services...)
 }
 
-// hostIf returns the rows of the hosts for which is returns true.
-func (b *fleetBuilder) hostIf(is func(*report.Host) bool) func(*report.Host) (fleetRow, bool) {
+// hostsWith returns the rows of the hosts for which is returns true.
+func (b *fleetBuilder) hostsWith(is func(*report.Host) bool) func(*report.Host) (fleetRow, bool) {
 	return func(h *report.Host) (fleetRow, bool) {
 		return fleetRow{
 			Host: fleetText(h.Name), Since: b.ago(h.Since), Groups: joinTexts(h.Groups), Version: fleetText(h.Version),
 			Reason: fleetText(h.Error), Revision: h.Revision, IsSelf: h.Name == b.Self,
-		}, is(h) && b.showsHost(h.Name) && (b.ofs == nil || b.ofs[h.Name])
+		}, is(h) && b.showsHost(h.Name) && (b.serviceHosts == nil || b.serviceHosts[h.Name])
 	}
 }
 

@@ -97,25 +97,25 @@ func (p *fleetPage) render(d *fleetDoc, f fleetFilter) ([]byte, error) {
 // fleetBuilder makes a view of one report.
 type fleetBuilder struct {
 	*report.Fleet
-	filter fleetFilter
-	now    time.Time
-	hosts  map[string]*report.Host
-	ofs    map[string]bool // hosts that are members of the service of the filter
-	names  int             // that may still be shown
-	rows   int
+	filter       fleetFilter
+	now          time.Time
+	hosts        map[string]*report.Host
+	serviceHosts map[string]bool // the hosts that are members of the filter's service; nil without one
+	namesLeft    int             // of members that are in, which the page has room for
+	rowsLeft     int             // of members that are out
 }
 
 // newFleetView returns the view of d with a filter.
 func newFleetView(d *fleetDoc, f fleetFilter, now time.Time) *fleetView {
-	b := &fleetBuilder{Fleet: d.report, filter: f, now: now, hosts: map[string]*report.Host{}, names: maxAllNames, rows: maxFleetRows}
+	b := &fleetBuilder{Fleet: d.report, filter: f, now: now, hosts: map[string]*report.Host{}, namesLeft: maxAllNames, rowsLeft: maxFleetRows}
 	for i := range b.Hosts {
 		b.hosts[b.Hosts[i].Name] = &b.Hosts[i]
 	}
 	if f.Service != "" {
-		b.ofs = map[string]bool{}
+		b.serviceHosts = map[string]bool{}
 		for _, s := range b.Services {
 			for _, m := range s.Members {
-				b.ofs[m.Host] = b.ofs[m.Host] || s.Name == f.Service
+				b.serviceHosts[m.Host] = b.serviceHosts[m.Host] || s.Name == f.Service
 			}
 		}
 	}
@@ -123,15 +123,15 @@ func newFleetView(d *fleetDoc, f fleetFilter, now time.Time) *fleetView {
 		Self: fleetText(b.Self), Revision: b.Revision, Stale: !b.Connected,
 		Warnings: fleetWarnings(d.status, now), Filter: f, HasFilter: f != fleetFilter{}, Summary: b.summary(),
 		Overrides: table(b.Overrides, b.override), Permits: table(b.Permits, b.permit), Queue: table(b.Queue, b.claim),
-		Absent:   table(b.Hosts, b.hostIf(func(h *report.Host) bool { return !h.Present })),
-		Left:     table(b.Hosts, b.hostIf(func(h *report.Host) bool { return h.Left })),
-		Troubled: table(b.Hosts, b.hostIf(func(h *report.Host) bool { return h.Present && h.Error != "" })),
+		Absent:   table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return !h.Present })),
+		Left:     table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Left })),
+		Troubled: table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Present && h.Error != "" })),
 	}
 	if !b.ReadAt.IsZero() {
 		v.ReadAt = b.ReadAt.UTC().Format("2006-01-02 15:04:05 UTC")
 	}
 	if !f.Out {
-		v.Hosts = table(b.Hosts, b.hostIf(func(h *report.Host) bool { return h.Present && !h.Left && h.Error == "" }))
+		v.Hosts = table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Present && !h.Left && h.Error == "" }))
 	}
 	b.addServices(v)
 	v.IsEmpty = v.HasFilter && len(v.Out)+len(v.In) == 0 && v.HiddenOut+v.HiddenIn == 0
@@ -233,8 +233,8 @@ func (b *fleetBuilder) service(s *report.Service) (view fleetService, hidden int
 		switch {
 		case !m.Out:
 			b.addIn(&view, m, limit)
-		case b.rows > 0:
-			b.rows--
+		case b.rowsLeft > 0:
+			b.rowsLeft--
 			view.Rows = append(view.Rows, b.member(m))
 		default:
 			hidden++
@@ -252,10 +252,10 @@ func (b *fleetBuilder) addIn(view *fleetService, m *report.Member, limit int) {
 	}
 	g := &view.In[i]
 	g.Count++
-	if len(g.Hosts) >= limit || b.names == 0 {
+	if len(g.Hosts) >= limit || b.namesLeft == 0 {
 		g.Hidden++
 		return
 	}
-	b.names--
+	b.namesLeft--
 	g.Hosts = append(g.Hosts, fleetText(m.Host))
 }

@@ -200,7 +200,7 @@ func TestOverview(t *testing.T) {
 			{Service: "typo", State: "drain", Reason: strings.Repeat("ä", 250) + "…"},
 			{
 				Service: "up", Port: 8080, State: "maint", Reason: "instance",
-				Balancers: []web.OverviewView{
+				Balancers: []web.OverviewBalancer{
 					{Name: "lb1", Server: "be/up1", State: "UP", Sessions: n(1), Queued: 3, Code: 200},
 					{Name: "lb2", Server: "be/up1", State: "UP 2/3", Sessions: n(14), Code: 200},
 				},
@@ -208,25 +208,25 @@ func TestOverview(t *testing.T) {
 			{
 				Service: "web", State: "down", Reason: "<script>alert(1)</script> [2J rm  ", Since: f(1_500_000_000.25), Until: f(1 << 40),
 				Last: &web.OverviewAnswer{Code: 503, Override: "down"}, Answers: "o",
-				Balancers: []web.OverviewView{{Name: "lb1", Server: "be/web1", State: "UP", Sessions: n(7), Code: 503}},
+				Balancers: []web.OverviewBalancer{{Name: "lb1", Server: "be/web1", State: "UP", Sessions: n(7), Code: 503}},
 			},
 		},
 		Services: []web.OverviewRow{
 			{Service: "failing", State: "failing", Last: &web.OverviewAnswer{Code: 500, Took: took}, Answers: "x"},
 			{
 				Service: "half", State: "failing", Last: &web.OverviewAnswer{Code: 503, Took: took}, Answers: "x",
-				Balancers: []web.OverviewView{
+				Balancers: []web.OverviewBalancer{
 					{Name: "lb1", Server: "be/half1", State: "UP", Code: 200}, {Name: "lb1", Server: "be/half2", State: "UP", Code: 503},
 				},
 			},
 			{
 				Service: "refused", State: "failing", Last: &web.OverviewAnswer{Code: 503, Why: "refused", Took: took}, Answers: "x",
-				Balancers: []web.OverviewView{{Name: "<b>lb</b>", Server: "be/<script>", State: "DOWN", Sessions: n(0), Code: 503}},
+				Balancers: []web.OverviewBalancer{{Name: "<b>lb</b>", Server: "be/<script>", State: "DOWN", Sessions: n(0), Code: 503}},
 			},
 			{Service: "lifted", State: "unasked", Last: &web.OverviewAnswer{Code: 503, Override: "down"}, Answers: "o"},
 			{
 				Service: "up", State: "up", Last: &web.OverviewAnswer{Code: 200, Took: took}, Answers: "u",
-				Balancers: []web.OverviewView{
+				Balancers: []web.OverviewBalancer{
 					{Name: "lb1", Server: "be/up1", State: "UP", Sessions: n(1), Queued: 3, Code: 200},
 					{Name: "lb2", Server: "be/up1", State: "UP 2/3", Sessions: n(14), Code: 200},
 				},
@@ -234,7 +234,7 @@ func TestOverview(t *testing.T) {
 		},
 	}
 	options := []cmp.Option{
-		cmpopts.IgnoreUnexported(web.Overview{}), cmpopts.IgnoreUnexported(web.OverviewView{}),
+		cmpopts.IgnoreUnexported(web.Overview{}), cmpopts.IgnoreUnexported(web.OverviewBalancer{}),
 		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Took" && p.Index(-2).Type() == reflectAnswer }, cmp.Comparer(func(a, b *float64) bool { return (a == nil) == (b == nil) })),
 	}
 	if diff := cmp.Diff(want, doc, options...); diff != "" {

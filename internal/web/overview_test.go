@@ -80,7 +80,7 @@ func TestInstanceViews(t *testing.T) {
 		{spool.Key{Service: "other"}, nil},
 	} {
 		var got []string
-		for _, v := range b.viewsOf(c.key) {
+		for _, v := range b.balancersOf(c.key) {
 			got = append(got, v.Name)
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
@@ -126,15 +126,15 @@ func TestOverviewText(t *testing.T) {
 			Overrides: []overviewRow{
 				{Service: "all", State: "drain", Since: f(1e9 - 4), Until: f(1e9 + 3599.6), Reason: "kernel", SetBy: "alice", Scope: "group:rack7"},
 				{Service: "all", State: "drain", Reason: "alice", Scope: "all", Lost: true},
-				{Service: "web", Host: "2001:db8::1", Port: 80, State: "down", Reason: "<script>", Balancers: []overviewView{
+				{Service: "web", Host: "2001:db8::1", Port: 80, State: "down", Reason: "<script>", Balancers: []overviewBalancer{
 					{Name: "lb1", Server: "be/web1", State: "UP", Sessions: n(14), Queued: 2}, {Name: "lb2\x07", Silent: true, Ago: 12},
 				}},
 			},
 			Services: []overviewRow{
-				{Service: "api", State: "failing", Last: &overviewAnswer{Code: 503, Why: "refused", Ago: 1, Took: f(0.000_061_4)}, Balancers: []overviewView{{Name: "10.0.0.1", Server: "/tcp/api/80", Code: 503}}},
+				{Service: "api", State: "failing", Last: &overviewAnswer{Code: 503, Why: "refused", Ago: 1, Took: f(0.000_061_4)}, Balancers: []overviewBalancer{{Name: "10.0.0.1", Server: "/tcp/api/80", Code: 503}}},
 				{Service: strings.Repeat("long-", 10), State: "drain", Covering: "all", Last: &overviewAnswer{Code: 404, Override: "drain"}},
 				{Service: "mail", State: "ready", Agents: []overviewAgent{{"10.0.0.1", "up ready", 1}}},
-				{Service: "ok", State: "up", Last: &overviewAnswer{Code: 200, Ago: 1, Took: f(1.25)}, Balancers: []overviewView{{Name: "lb1", State: "UP", Sessions: n(1)}}},
+				{Service: "ok", State: "up", Last: &overviewAnswer{Code: 200, Ago: 1, Took: f(1.25)}, Balancers: []overviewBalancer{{Name: "lb1", State: "UP", Sessions: n(1)}}},
 			},
 		},
 	} {

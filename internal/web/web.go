@@ -69,7 +69,7 @@ type Server struct {
 	local     clients.LocalAddrs
 	routes    *chi.Mux
 
-	fleetOrNil    *fleetPage // nil without Options.Fleet; see fleet
+	configuredFleet *fleetPage // nil without Options.Fleet; see fleet
 	pages         pages
 	readers       pageLimiter // of pages
 	reportReaders pageLimiter // of the report about one service
@@ -84,7 +84,7 @@ func New(o Options, s Settings) *Server {
 	}
 	srv.pages = srv.newPages()
 	if o.Fleet != nil {
-		srv.fleetOrNil = newFleetPage(srv, o.Fleet)
+		srv.configuredFleet = newFleetPage(srv, o.Fleet)
 	}
 	srv.routes = srv.newRoutes()
 	srv.SetSettings(s)
