@@ -121,7 +121,7 @@ func TestPage(t *testing.T) {
 				t.Errorf("override %d: %q, want %q", i, got, want)
 			}
 		}
-		if got := cut(b.rows("overrides"), 2); !strings.HasPrefix(got[0], "nobody asks about it") || !strings.HasPrefix(got[1], "404 drain") || !strings.HasPrefix(got[2], "503 down") {
+		if got := cut(b.rows("overrides"), 2); !strings.HasPrefix(got[0], "no client asks about it") || !strings.HasPrefix(got[1], "404 drain") || !strings.HasPrefix(got[2], "503 down") {
 			t.Errorf("%q", got)
 		}
 		if diff := cmp.Diff([]string{

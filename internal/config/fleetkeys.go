@@ -100,7 +100,7 @@ var fleetKeys = []fleetKey{
 	{
 		Key{
 			Name: "operators", Default: "[]", Want: "a list of groups of users",
-			Doc: "members of these groups may do what else only root may: scopes, budgets, forget, release, leave and join",
+			Doc: "members of these groups may do what otherwise only root may do: scopes, budgets, forget, release, leave and join",
 		},
 		func(f *Fleet, n *yaml.Node) *yaml.Node { return fleetList(n, maxListed, isGroup, &f.Operators) },
 	},

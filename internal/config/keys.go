@@ -119,7 +119,7 @@ var keys = []Key{
 	},
 	{
 		Name: "remote_spool_allowed", Default: "[127.0.0.0/8, \"::1\"]",
-		Want: "a list of networks and addresses ([] for nobody)",
+		Want: "a list of networks and addresses ([] for no client)",
 		Each: network,
 		Doc:  "the clients that may POST /spool/... without the token",
 		set:  list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.RemoteSpoolAllowed }),
@@ -134,7 +134,7 @@ var keys = []Key{
 		Name: "status_allowed", Default: "[0.0.0.0/0, \"::/0\"]",
 		Want: "a list of networks and addresses ([] for this machine alone)",
 		Each: network,
-		Doc:  "the clients that may read the pages that are not checks: /, /status, /recent, /balancers, /metrics; by default every client",
+		Doc:  "the clients that may read the pages: /, /overview, /status, /recent, /balancers, /fleet, /metrics; by default every client",
 		set:  list(parseNetwork, nil, func(c *Config) *[]netip.Prefix { return &c.StatusAllowed }),
 	},
 	{
@@ -147,7 +147,7 @@ var keys = []Key{
 	},
 	{
 		Name: "tls_listen", Want: "an IP address and a port, such as 0.0.0.0:3443 or \"[::]:3443\"", mayBeEmpty: true,
-		Doc: "where the same is answered by TLS; needs tls_cert_file and tls_key_file",
+		Doc: "the address on which the daemon answers the same by TLS; needs tls_cert_file and tls_key_file",
 		set: value(textValue(isListen), func(c *Config) *string { return &c.TLSListen }),
 	},
 	{

@@ -151,7 +151,7 @@ func (r *overviewRow) clientLines() []string {
 		case v.Silent:
 			line += ": silent for " + textfmt.Seconds(v.Ago)
 		case v.State == "":
-			line += ": sends no state, was told " + strconv.Itoa(v.Code)
+			line += ": sends no state, last answer " + strconv.Itoa(v.Code)
 		default:
 			line += ": " + v.State
 			if v.Sessions != nil {
@@ -164,7 +164,7 @@ func (r *overviewRow) clientLines() []string {
 		lines = append(lines, oneLine(line))
 	}
 	for _, a := range r.Agents {
-		lines = append(lines, a.Address+": agent check, was told "+a.Answer)
+		lines = append(lines, a.Address+": agent check, last answer "+a.Answer)
 	}
 	return lines
 }
