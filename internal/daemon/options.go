@@ -41,8 +41,8 @@ type options struct {
 	ignored            []string // positional arguments; the original ignored them too
 }
 
-const about = `hacheck answers the health checks of load balancers, by default on port 3333: what operators say with
-hadown and haup comes first, then what the service itself says.`
+const about = `hacheck answers the health checks of load balancers, by default on port 3333. An override that
+an operator has set with hadown or haup decides. Without one, a check of the service decides.`
 
 const signalsAndExitStatus = `Signals:
   SIGTERM, SIGINT, SIGQUIT   accept no more, answer the requests in flight, exit with 0;
@@ -63,11 +63,11 @@ func parseOptions(args []string, env Env) (*options, error) {
 	f.Usage = func() {}
 	f.SortFlags = false
 	f.StringVarP(&o.configFile, "config-file", "c", "", "read the configuration from `FILE` (YAML, keys see below)")
-	f.VarP((*portList)(&o.ports), "port", "p", "answer on port `N`, for more of them again (default 3333)")
-	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`, for more of them again; a\nbalancer that sends no service gets the answer for all")
+	f.VarP((*portList)(&o.ports), "port", "p", "answer on port `N`; repeat for more ports (default 3333)")
+	f.VarP((*portList)(&o.agentPorts), "agent-port", "A", "answer HAProxy's agent-check on port `N`; repeat for more ports; a\nbalancer that sends no service gets the answer for all")
 	f.StringVarP(&o.bind, "bind-address", "B", defaultBind, "answer on this `ADDRESS`; :: is IPv6 and IPv4")
 	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` with the overrides, made with mode 0750 if missing")
-	f.StringVar(&o.controlSocket, "control-socket", control.DefaultSocket, "commands of this host ask the daemon at `PATH`; '' is none")
+	f.StringVar(&o.controlSocket, "control-socket", control.DefaultSocket, "answer the commands of this host on the socket `PATH`; '' is none")
 	f.IntVarP(&o.procs, "num-procs", "n", 0, "use at most `N` processors; the original needed a process for\neach; hacheck is one process that uses all of them (0, the default)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log every request")
 	f.BoolVarP(&o.agentOnly, "no-check-spool-on-http", "S", false, "answer HTTP checks as the service does, whatever overrides say;\nthe agent (-A), /spool/... and force-up still obey them")
