@@ -182,8 +182,8 @@ func (c *Cache[V]) do(key string, at Generation, fresh bool, wait time.Duration,
 	}
 }
 
-// runCall gets the result for all callers that wait for x. It calls run, unless the cache has a result of a call that has
-// ended since the caller's Get, or unless another call has begun while a fresh call waited for its delay.
+// runCall gets the result for all callers that wait for x: from the cache, if a call has ended since the caller's Get; from
+// another call, if one has begun while a fresh call waited for its delay; else from run.
 func (c *Cache[V]) runCall(x *call[V], key string, at Generation, fresh bool, began time.Duration, run func() V) (e *entry[V], s Status) {
 	defer func() { c.group.finish(x, e) }()
 	if fresh {

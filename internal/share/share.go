@@ -88,9 +88,9 @@ func (s *Shares[R]) Remove(e *Entry[R]) {
 	delete(s.clients, c.network)
 }
 
-// Evict ends the count of a row of the client with the most rows, so that network can have one more. The caller removes
-// the returned row from the table. It is about the one that has had no request for the longest time. Evict returns false
-// if network would then have more rows than that client.
+// Evict ends the count of a row of the client with the most rows, so that network can have one more. It chooses a row that
+// has had no request for long. The caller removes the returned row from the table. Evict returns false if network would
+// then have more rows than that client.
 func (s *Shares[R]) Evict(network netip.Prefix) (row R, ok bool) {
 	if len(s.largest) == 0 || s.RowsOf(network)+1 >= s.largest[0].entries.Len() {
 		return row, false
