@@ -99,7 +99,7 @@ func open(t *testing.T, failureCode int) *door {
 		FailureCode: func() int { return failureCode },
 		Log:         slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	srv, ln := Server(h, 10*time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{}), listen(t)
+	srv, ln := NewServer(h, 10*time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{}), listen(t)
 	d.addr = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -279,7 +279,7 @@ func TestAnyRequest(t *testing.T) {
 func TestJudgeIsAskedForEachRequest(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
-	srv := Server(&Handler{Evaluate: func(hops uint8) health.Verdict {
+	srv := NewServer(&Handler{Evaluate: func(hops uint8) health.Verdict {
 		n := asked.Add(1)
 		return health.Verdict{Result: check.Result{Code: 503, Body: fmt.Append(nil, n)}}
 	}}, time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{})
@@ -311,7 +311,7 @@ func TestLog(t *testing.T) {
 // TestLimits: nothing a client does lasts longer than a number of seconds.
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	s := Server(&Handler{}, 30*time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{})
+	s := NewServer(&Handler{}, 30*time.Second, clients.NewConnLimiter(clients.ConnLimits{}), Timeouts{})
 	if s.ReadTimeout <= 0 || s.IdleTimeout <= 0 || s.MaxHeaderBytes <= 0 {
 		t.Errorf("no limit on what is read: %+v", s)
 	}

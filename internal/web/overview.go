@@ -84,8 +84,8 @@ type overviewRow struct {
 	Answers string          `json:"answers,omitempty"` // see marksText
 	Took    string          `json:"took,omitempty"`
 
-	Balancers []overviewBalancer  `json:"balancers,omitempty"`
-	Agents    []overviewAgent `json:"agents,omitempty"`
+	Balancers []overviewBalancer `json:"balancers,omitempty"`
+	Agents    []overviewAgent    `json:"agents,omitempty"`
 }
 
 // The states of a row without an override. The states of overrides have the words of the commands.

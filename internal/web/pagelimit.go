@@ -16,7 +16,7 @@ const (
 	reservedReaders = maxReadersPerClient
 )
 
-// pageLimiter bounds how many requests wait for a page or read one, for each client (see clients.Network) and in total.
+// pageLimiter bounds how many requests wait for a page or read one, for each client (see clients.NetworkOf) and in total.
 type pageLimiter struct {
 	mu       sync.Mutex
 	n        int

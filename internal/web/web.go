@@ -70,10 +70,10 @@ type Server struct {
 	routes    *chi.Mux
 
 	configuredFleet *fleetPage // nil without Options.Fleet; see fleet
-	pages         pages
-	readers       pageLimiter // of pages
-	reportReaders pageLimiter // of the report about one service
-	reportLock    sync.Mutex  // held while a report about one service is made
+	pages           pages
+	readers         pageLimiter // of pages
+	reportReaders   pageLimiter // of the report about one service
+	reportLock      sync.Mutex  // held while a report about one service is made
 }
 
 // New returns a Server with these settings.
