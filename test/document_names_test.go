@@ -80,8 +80,8 @@ func (s *sourceNames) addFile(name string) error {
 	return nil
 }
 
-// missing returns the part of a name such as cache.Do, Evaluator.Evaluate or evaluator.go that does not exist, "" if the name
-// exists.
+// missing returns the part of a name such as cache.Do, Evaluator.Evaluate or evaluator.go that does not exist, "" if the
+// name exists.
 func (s *sourceNames) missing(name string) string {
 	parts := strings.Split(name, ".")
 	if path.Ext(name) == ".go" {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// SecretLocations returns the places in the configuration that hold a password or a token, or what may be one: the key, or the
-// service, the type of the check and its option. It returns each place once, and no values.
+// SecretLocations returns the places in the configuration that hold a password or a token, or what may be one: the key,
+// or the service, the type of the check and its option. It returns each place once, and no values.
 func (c *Config) SecretLocations() (places []string) {
 	for _, s := range []struct {
 		key    string

@@ -9,8 +9,8 @@ import (
 	"hacheck/internal/spool"
 )
 
-// A history covers recentFor, in slots of historySlot. A slot is long enough for a request of a balancer that asks every few
-// seconds.
+// A history covers recentFor, in slots of historySlot. A slot is long enough for a request of a balancer that asks every
+// few seconds.
 const (
 	historySlot  = 10 // seconds
 	historySlots = int(recentFor/time.Second) / historySlot
