@@ -65,6 +65,23 @@ func (k *keepAliveConn) get(path string) answer {
 	return k.receive()
 }
 
+// askAgent returns the answer of the agent on a port of 127.0.0.1 about a service.
+func askAgent(t *testing.T, port int, service string) string {
+	t.Helper()
+	c, err := dial(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer c.Close()
+	fmt.Fprintln(c, service)
+	line, err := io.ReadAll(c)
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.TrimSpace(string(line))
+}
+
 // TestLaterRequestDoesNotRenamePassedCheck: after maint, the agent waits until a check of the service has passed. The
 // next request on the same connection must not change the service of that check.
 func TestLaterRequestDoesNotRenamePassedCheck(t *testing.T) {
@@ -72,19 +89,7 @@ func TestLaterRequestDoesNotRenamePassedCheck(t *testing.T) {
 	s := startService(t, "127.0.0.1", 0, serveOK)
 	agent := freePort(t)
 	d := startDaemon(t, fmt.Sprintf("services: {web: {agent_listen: '127.0.0.1:%d'}}\n", agent))
-	askAgent := func() string {
-		c, err := dial(net.JoinHostPort("127.0.0.1", strconv.Itoa(agent)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		fmt.Fprint(c, "web\n")
-		line, err := io.ReadAll(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(line))
-	}
+	askAgent := func() string { return askAgent(t, agent, "web") }
 	k := dialDaemon(t, d)
 	d.mustRun("hadown", "--maint", "-r", "disk", "web")
 	if got, want := askAgent(), "maint down #disk"; got != want {

@@ -90,8 +90,45 @@ func unmountSpool(t *testing.T) {
 	}
 }
 
-// startDaemonOn starts hacheck on a spool directory. With as, it runs as that user.
-func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
+// TestUnmountedWeight: a weight stays when its file system is unmounted, and haup ends it although the directory that it
+// sees has none.
+func TestUnmountedWeight(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNS, unmountWeight) }
+
+func unmountWeight(t *testing.T) {
+	spool, agent := t.TempDir(), freePort(t)
+	mount := func(source, fstype, target string, flags uintptr) {
+		t.Helper()
+		if err := syscall.Mount(source, target, fstype, flags, ""); err != nil {
+			t.Fatalf("mount %s: %v", target, err)
+		}
+	}
+	mount("", "", "/", syscall.MS_REC|syscall.MS_PRIVATE)
+	mount("tmpfs", "tmpfs", spool, 0)
+	d := startDaemonOn(t, spool, nil, "-A", strconv.Itoa(agent))
+	says := func(when, want string) {
+		t.Helper()
+		if got := askAgent(t, agent, "web"); got != want {
+			t.Fatalf("%s: the agent says %q, want %q", when, got, want)
+		}
+	}
+	for range 3 { // before that the client may be a person
+		says("without a weight", "up ready")
+	}
+	d.mustRun("haup", "web", "--weight", "25%")
+	says("with a weight", "up ready 25%")
+	eventually(t, func() error { return syscall.Unmount(spool, 0) }) // EBUSY while the daemon reads it
+	mount("tmpfs", "tmpfs", spool, 0)
+	says("without its file system", "up ready 25%")
+	d.mustRun("haup", "web")
+	says("after haup", "up ready 100%")
+	if err := d.stop(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, func() error { return syscall.Unmount(spool, 0) })
+}
+
+// startDaemonOn starts hacheck on a spool directory, with more args. With as, it runs as that user.
+func startDaemonOn(t *testing.T, spool string, as *syscall.Credential, args ...string) *daemon {
 	t.Helper()
 	d := newDaemon(t, "127.0.0.1", freePort(t), spool)
 	command := bin(t, "hacheck")
@@ -102,7 +139,7 @@ func startDaemonOn(t *testing.T, spool string, as *syscall.Credential) *daemon {
 			t.Fatal(err)
 		}
 	}
-	p.cmd = exec.Command(command, "-B", "127.0.0.1", "-p", strconv.Itoa(d.port), "--spool-root", spool)
+	p.cmd = exec.Command(command, append(args, "-B", "127.0.0.1", "-p", strconv.Itoa(d.port), "--spool-root", spool)...)
 	p.cmd.Dir = "/"
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: as}

@@ -130,7 +130,7 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]ser
 			case c.opt.setsWeight():
 				errs[i] = o.weigh(t, c.newWeight())
 			default:
-				errs[i] = cmp.Or(o.liftFully(t, weights), weightsErr)
+				errs[i] = cmp.Or(o.liftFully(t), weightsErr)
 			}
 		}
 	})

@@ -76,6 +76,7 @@ type spoolFiles interface {
 	Read(k spool.Key) (spool.Entry, error)
 	Write(e spool.Entry) error
 	Remove(k spool.Key) error
+	EndWeight(k spool.Key) error
 }
 
 // files returns the batch, or the directory outside of inBatch.

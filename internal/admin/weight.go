@@ -157,13 +157,13 @@ func (o overrides) weigh(t target, w spool.Weight) error {
 	return cmp.Or(err, o.lift(t))
 }
 
-// liftFully lifts the override of t and ends its weight, if it is in weights.
-func (o overrides) liftFully(t target, weights map[spool.Key]spool.Weight) error {
-	err := o.lift(t)
-	if _, ok := weights[t.key]; ok {
-		err = cmp.Or(err, o.dir.EndWeight(t.key))
+// liftFully lifts the override of t and ends its weight. It does so without a weight in the directory too: the daemon may
+// carry one from a file system that is no longer mounted.
+func (o overrides) liftFully(t target) error {
+	if o.dir == nil {
+		return nil
 	}
-	return err
+	return cmp.Or(o.lift(t), o.files().EndWeight(t.key))
 }
 
 // weightsToEnd returns the weights in force that the command ends for its targets: those of a haup without a weight.

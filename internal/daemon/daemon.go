@@ -164,8 +164,7 @@ func (d *daemon) open(c *config.Config) (err error) {
 		return err
 	}
 	d.useCertificate(pair)
-	d.sockets.tls = c.TLSListen
-	if d.http.listeners, err = d.sockets.listenHTTP(d.opts.bind, d.opts.ports); err != nil {
+	if d.http.listeners, err = d.sockets.listenHTTP(d.opts.bind, d.opts.ports, d.opts.agentPorts, configuredListeners(c)); err != nil {
 		return err
 	}
 	if err := d.openAgents(); err != nil {
@@ -203,10 +202,15 @@ func (d *daemon) open(c *config.Config) (err error) {
 	d.http.deadline = &writeDeadlineHandler{Handler: d.http.Handler}
 	d.http.Handler = d.http.deadline
 	d.openControl()
-	if unused := d.sockets.unused(); len(unused) > 0 {
+	d.warnAboutSockets(c)
+	return nil
+}
+
+// warnAboutSockets logs the sockets of systemd that nothing uses with c, at the start and when a reload changes them.
+func (d *daemon) warnAboutSockets(c *config.Config) {
+	if unused := d.sockets.newlyUnused(configuredListeners(c)); len(unused) > 0 {
 		d.log.Warn("systemd handed over sockets that nothing uses: clients that connect to them wait without end", "sockets", unused)
 	}
-	return nil
 }
 
 // run answers requests until a signal or an error ends it.

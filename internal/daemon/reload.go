@@ -178,5 +178,6 @@ func (d *daemon) apply(c *config.Config) error {
 	d.useCertificate(pair)
 	endpoints.commit()
 	d.config.Store(c)
+	d.warnAboutSockets(c)
 	return nil
 }

@@ -113,6 +113,17 @@ func configuredEndpoints(c *config.Config) map[endpointKey]endpointSettings {
 	return all
 }
 
+// configuredListeners returns the addresses of configuredEndpoints that a socket of systemd can have. A beacon opens its
+// own port.
+func configuredListeners(c *config.Config) (addrs []string) {
+	for k := range configuredEndpoints(c) {
+		if k.kind != beaconListen {
+			addrs = append(addrs, k.addr)
+		}
+	}
+	return addrs
+}
+
 // serve starts an endpoint; ln is nil for a beacon. s.mu is held.
 func (s *serviceEndpoints) serve(k endpointKey, settings endpointSettings, ln net.Listener) {
 	e := openEndpoint{settings: settings}

@@ -12,14 +12,15 @@ import (
 
 // inheritedSockets are the sockets that systemd handed over. An endpoint uses the socket on its port instead of
 // opening its own: connections wait in it while no daemon runs, so that a restart refuses no check. A socket is never
-// used for fewer addresses than it listens on.
+// used for fewer addresses than it listens on, and never by two endpoints at once: each of them would get a part of the
+// connections.
 type inheritedSockets struct {
 	sockets []*systemd.Socket
 	bind    string // the address of -B if the command line has one, otherwise ""
-	tls     string // tls_listen: a socket with its port speaks TLS whatever its name is
 
-	mu   sync.Mutex
-	used []*systemd.Socket
+	mu     sync.Mutex
+	kept   []*systemd.Socket // in use until the process ends: by -p, -A and --control-socket
+	unused []string          // as newlyUnused has last found them
 }
 
 // httpNames are the names of sockets that belong to the HTTP server of -p whatever their port is: of hacheck.socket,
@@ -29,12 +30,14 @@ var httpNames = []string{"http", "hacheck.socket", "unknown"}
 // listenHTTP opens the ports of -p. It uses every socket with one of these ports or with a name in httpNames; a socket
 // that listens on other addresses than -B names is an error. It opens the ports that no socket has. It does not open
 // the default port beside sockets: a socket unit that was changed to another port means that port.
-func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Listener, error) {
+//
+// It leaves to other endpoints, whatever its name is, a socket on an address of configured or on a port of agentPorts.
+func (in *inheritedSockets) listenHTTP(bind string, ports, agentPorts []uint16, configured []string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	have := map[uint16]bool{}
 	for _, s := range in.sockets {
 		port := socketPort(s)
-		if port == 0 || in.isTLS(port) { // a Unix socket, which answers no checks, or the one of tls_listen
+		if port == 0 || isOn(s, configured) || slices.Contains(agentPorts, port) { // port 0: a Unix socket, which answers no checks
 			continue
 		}
 		if !slices.Contains(ports, port) && !slices.Contains(httpNames, s.Name) {
@@ -43,7 +46,7 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 		if !includes(in.bind, s) {
 			return nil, mismatch(s, "-B", in.bind)
 		}
-		ln, err := in.use(s)
+		ln, err := in.keep(s)
 		if err != nil {
 			return nil, err
 		}
@@ -66,16 +69,22 @@ func (in *inheritedSockets) listenHTTP(bind string, ports []uint16) ([]net.Liste
 	return listeners, nil
 }
 
-// isTLS reports whether port is that of tls_listen.
-func (in *inheritedSockets) isTLS(port uint16) bool {
-	_, of, err := splitPort(in.tls)
-	return err == nil && of == port
+// isOn reports whether s listens on one of the addresses, which are of the configuration.
+func isOn(s *systemd.Socket, addrs []string) bool {
+	return slices.ContainsFunc(addrs, func(addr string) bool {
+		host, port, err := splitPort(addr)
+		return err == nil && port != 0 && port == socketPort(s) && includes(host, s)
+	})
 }
 
-// listen uses the socket on the port, or opens the port at bind.
+// listen uses the socket on the port until the process ends, or opens the port at bind.
 func (in *inheritedSockets) listen(bind string, port uint16) (net.Listener, error) {
-	if ln, err := in.takeSocket(in.bind, port, "-B", in.bind); ln != nil || err != nil {
-		return ln, err
+	s, err := in.find(in.bind, port, "-B", in.bind)
+	switch {
+	case err != nil:
+		return nil, err
+	case s != nil:
+		return in.keep(s)
 	}
 	return openPort(bind, port)
 }
@@ -86,21 +95,29 @@ func (in *inheritedSockets) listenConfigured(addr string) (net.Listener, error) 
 	if err != nil {
 		return nil, err
 	}
-	if ln, err := in.takeSocket(host, port, "the configuration", addr); ln != nil || err != nil {
-		return ln, err
+	s, err := in.find(host, port, "the configuration", addr)
+	switch {
+	case err != nil:
+		return nil, err
+	case s != nil:
+		return s.Listen()
 	}
 	return openConfigured(addr)
 }
 
-// takeSocket uses the socket on that port whose addresses host includes. Without one it returns nil. A socket that listens on
-// every address is an error, because host cannot be opened beside it; setting and addr are for its text.
-func (in *inheritedSockets) takeSocket(host string, port uint16, setting, addr string) (net.Listener, error) {
+// find returns the socket on that port whose addresses host includes, nil without one. A socket that listens on every
+// address is an error, because host cannot be opened beside it, and so is one that is in use already; setting and addr
+// are for the text of the errors.
+func (in *inheritedSockets) find(host string, port uint16, setting, addr string) (*systemd.Socket, error) {
 	var err error
 	for _, s := range in.sockets {
 		switch {
 		case socketPort(s) != port || port == 0:
 		case includes(host, s):
-			return in.use(s)
+			if in.isKept(s) {
+				return nil, fmt.Errorf("socket %s on %s answers for -p or -A since the start: restart hacheck to use it for another setting", s.Name, s.Addr)
+			}
+			return s, nil
 		case s.Addr.(*net.TCPAddr).IP.IsUnspecified(): // it has a port, so it is a TCP address
 			err = mismatch(s, setting, addr)
 		}
@@ -112,7 +129,7 @@ func (in *inheritedSockets) takeSocket(host string, port uint16, setting, addr s
 func (in *inheritedSockets) takeUnixSocket(path string) (*net.UnixListener, error) {
 	for _, s := range in.sockets {
 		if a, ok := s.Addr.(*net.UnixAddr); ok && a.Name == path {
-			ln, err := in.use(s)
+			ln, err := in.keep(s)
 			if err != nil {
 				return nil, err
 			}
@@ -144,23 +161,36 @@ func mismatch(s *systemd.Socket, setting, addr string) error {
 	return fmt.Errorf("socket %s listens on %s, but %s says %s: change ListenStream= in the socket unit, or %s", s.Name, s.Addr, setting, addr, setting)
 }
 
-func (in *inheritedSockets) use(s *systemd.Socket) (net.Listener, error) {
+// keep uses a socket until the process ends.
+func (in *inheritedSockets) keep(s *systemd.Socket) (net.Listener, error) {
 	in.mu.Lock()
-	in.used = append(in.used, s)
+	in.kept = append(in.kept, s)
 	in.mu.Unlock()
 	return s.Listen()
 }
 
-// unused returns the name and address of each socket that no endpoint uses.
-func (in *inheritedSockets) unused() (addrs []string) {
+func (in *inheritedSockets) isKept(s *systemd.Socket) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	return slices.Contains(in.kept, s)
+}
+
+// newlyUnused returns the name and address of each socket that no endpoint uses while configured are the addresses of
+// the configuration. It returns nothing if the last call has found the same sockets.
+func (in *inheritedSockets) newlyUnused(configured []string) []string {
+	var unused []string
 	for _, s := range in.sockets {
-		if !slices.Contains(in.used, s) {
-			addrs = append(addrs, s.Name+" "+s.Addr.String())
+		if !in.isKept(s) && !isOn(s, configured) {
+			unused = append(unused, s.Name+" "+s.Addr.String())
 		}
 	}
-	return addrs
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if slices.Equal(unused, in.unused) {
+		return nil
+	}
+	in.unused = unused
+	return unused
 }
 
 // socketPort returns the port of a TCP socket, 0 for a Unix socket.

@@ -182,7 +182,11 @@ func (s *Server) spoolChange(w http.ResponseWriter, r *http.Request, remote *Rem
 			return c, &httpError{http.StatusConflict, "no balancer asks the agent about " + e.Key.Name() + ", so no balancer would read the weight: " +
 				`give hacheck -A PORT, and the server in HAProxy agent-check agent-port PORT agent-send "` + e.Key.Service + `\n"`}
 		}
-		return c, readTimes(e, args)
+		herr = readTimes(e, args)
+		if herr == nil && !e.Expires.IsZero() && !e.Expires.After(time.Now()) {
+			herr = badRequest("expiration is in the past, so the weight would end at once")
+		}
+		return c, herr
 	case "down":
 		e.State = spool.Down
 	case "drain":

@@ -222,6 +222,8 @@ func TestRemoteWeights(t *testing.T) {
 		{"empty", "status=up&weight=", true, 400, "want 1% to 100%", 50, false, true},
 		{"with another status", "status=drain&reason=r&weight=25", true, 400, "weight is for status up alone", 50, false, true},
 		{"a broken end", "status=up&weight=25&expiration=soon", true, 400, "expiration must be", 50, false, true},
+		{"an end in the past", "status=up&weight=25&expiration=1", true, 400, "expiration is in the past", 50, false, true},
+		{"an end at zero", "status=up&weight=25&expiration=0", true, 400, "expiration is in the past", 50, false, true},
 		{"another status", "status=drain&reason=r", true, 200, "", 50, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {

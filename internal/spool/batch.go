@@ -47,6 +47,13 @@ func (b *Batch) Remove(k Key) error {
 	return removeError(k, err)
 }
 
+// EndWeight is Dir.EndWeight, but only Close makes the change survive a power cut.
+func (b *Batch) EndWeight(k Key) error {
+	ended, err := b.handle.endWeight(k, b.dir.now())
+	b.changed = b.changed || ended
+	return endWeightError(k, err)
+}
+
 // Close syncs the directory if the batch has changed it. The error wraps ErrNotDurable if the changes are done but a
 // power cut may undo them. It does not if the path now leads to another directory, which has none of the changes.
 func (b *Batch) Close() error {

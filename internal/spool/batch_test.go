@@ -25,6 +25,9 @@ func TestBatch(t *testing.T) {
 		}
 	}
 	db, set := Key{Service: "db", Host: "2001:db8::1", Port: 80}, Key{Service: "set", Host: "::2", Port: 1}
+	if err := dir.WriteWeight(Weight{Key: set, Percent: 25}); err != nil {
+		t.Fatal(err)
+	}
 	b, err := dir.NewBatch()
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +48,14 @@ func TestBatch(t *testing.T) {
 	}
 	if e, err := b.Read(set); err != nil || e.State != Drain || e.Reason != "new" {
 		t.Errorf("%+v, %v; want the new override", e, err)
+	}
+	for _, k := range []Key{set, db} { // db has none
+		if err := b.EndWeight(k); err != nil {
+			t.Error(err)
+		}
+	}
+	if w, err := dir.ReadWeight(set); err != nil || !w.HasEnded(time.Now()) {
+		t.Errorf("%+v, %v; want a weight that has ended", w, err)
 	}
 	if err := b.Write(Entry{Key: Key{Service: "no/name"}, State: Down}); err == nil {
 		t.Error("wrote a wrong key")

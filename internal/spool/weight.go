@@ -43,7 +43,8 @@ const (
 //
 // A weight does not disappear when it ends. Its record then has an end in the past, and for WeightEndTime the agent says
 // 100% because of it. Thus a restart of the daemon in between leaves no balancer with the old weight, and the end by
-// time and the end by a command are the same.
+// time and the end by a command are the same. The record of a command has the percentage MaxWeight too: it stays that of
+// an end if the clock is set back.
 type Weight struct {
 	Key     Key
 	Percent int    // 1 to MaxWeight
@@ -64,7 +65,9 @@ func (w *Weight) At(now time.Time) int {
 }
 
 // HasEnded reports whether w is not in force any more at now.
-func (w *Weight) HasEnded(now time.Time) bool { return !w.Expires.IsZero() && !now.Before(w.Expires) }
+func (w *Weight) HasEnded(now time.Time) bool {
+	return !w.Expires.IsZero() && (w.Percent == MaxWeight || !now.Before(w.Expires))
+}
 
 // ParsePercent reads a weight as operators write it: 25 or 25%, from 1 to MaxWeight.
 func ParsePercent(text string) (int, error) {

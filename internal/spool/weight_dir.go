@@ -19,11 +19,15 @@ import (
 // errNoLink says why a file with the name of a weight is ignored.
 var errNoLink = errors.New("a weight is a symbolic link; remove this file")
 
-// WriteWeight puts w into force. It is atomic, and a zero w.Created becomes the time now. It changes no override. See
-// ErrNotDurable for the error.
+// WriteWeight puts w into force. It is atomic, and a zero w.Created becomes the time now. w.Expires is rounded up to a
+// second, so that a weight is never in force for less than its time. It changes no override. See ErrNotDurable for the
+// error.
 func (d *Dir) WriteWeight(w Weight) error {
 	if w.Created.IsZero() {
 		w.Created = d.now()
+	}
+	if whole := w.Expires.Truncate(time.Second); !whole.Equal(w.Expires) {
+		w.Expires = whole.Add(time.Second)
 	}
 	err := w.check()
 	if err == nil {
@@ -38,25 +42,31 @@ func (d *Dir) WriteWeight(w Weight) error {
 // EndWeight ends the weight of exactly k. It returns nil if there is none, and leaves alone what is no weight. See
 // ErrNotDurable for the error.
 func (d *Dir) EndWeight(k Key) error {
-	k = k.canonical()
-	err := d.changeWeight(func(h *dirHandle) (bool, error) {
-		w, err := h.readWeight(k)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			h.announceEnd(weightName(k)) // the daemon may carry one from a file system that is no longer mounted
-			return false, nil
-		case isErrno(err):
-			return false, err
-		case w == nil || w.HasEnded(d.now()):
-			return false, nil
-		}
-		w.Expires = d.now()
-		return true, h.replaceWeight(w)
-	})
+	return endWeightError(k, d.changeWeight(func(h *dirHandle) (bool, error) { return h.endWeight(k, d.now()) }))
+}
+
+func endWeightError(k Key, err error) error {
 	if err != nil {
 		return fmt.Errorf("end weight of %s: %w", k.canonical().Name(), err)
 	}
 	return nil
+}
+
+// endWeight ends the weight of k at now and reports whether there was one. The caller syncs the directory.
+func (h *dirHandle) endWeight(k Key, now time.Time) (ended bool, err error) {
+	k = k.canonical()
+	w, err := h.readWeight(k)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		h.announceEnd(weightName(k)) // the daemon may carry one from a file system that is no longer mounted
+		return false, nil
+	case isErrno(err):
+		return false, err
+	case w == nil || w.HasEnded(now):
+		return false, nil
+	}
+	w.Percent, w.Expires = MaxWeight, now
+	return true, h.replaceWeight(w)
 }
 
 // ReadWeight returns the weight of exactly k, also one that has ended. The error is fs.ErrNotExist without one.

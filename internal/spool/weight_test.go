@@ -164,6 +164,41 @@ func TestGarbageIsNoWeight(t *testing.T) {
 	}
 }
 
+// TestEndOfWeightIsFinal: a weight that a command has ended does not begin again when the clock is set back.
+func TestEndOfWeightIsFinal(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	must(t, r.d.WriteWeight(Weight{Key: web, Percent: 25}))
+	must(t, r.d.EndWeight(web))
+	if got := r.x.Weight("web", "", 80, true); got != MaxWeight {
+		t.Fatalf("%d %%, want %d", got, MaxWeight)
+	}
+	r.clock.set(-time.Hour)
+	for which, x := range map[string]*Index{"the same daemon": r.x, "a new one": openSpoolOn(t, r.d).x} {
+		if got := x.Weight("web", "", 80, true); got != MaxWeight {
+			t.Errorf("%s: %d %% an hour before its end, want %d", which, got, MaxWeight)
+		}
+		if list := x.Weights(); len(list) > 0 {
+			t.Errorf("%s: in force: %v", which, list)
+		}
+	}
+	if list, err := r.d.ListWeights(); err != nil || len(list) > 0 {
+		t.Errorf("in force: %v, %v", list, err)
+	}
+}
+
+// TestWeightIsNeverTooShort: a record has whole seconds, and a weight is in force for its time at least.
+func TestWeightIsNeverTooShort(t *testing.T) {
+	t.Parallel()
+	r := openSpool(t)
+	for _, end := range []time.Time{time.Unix(4e9, 1), time.Unix(4e9+1, 0)} {
+		must(t, r.d.WriteWeight(Weight{Key: web, Percent: 25, Expires: end}))
+		if w, err := r.d.ReadWeight(web); err != nil || !w.Expires.Equal(time.Unix(4e9+1, 0)) {
+			t.Errorf("%v: %+v, %v", end, w, err)
+		}
+	}
+}
+
 // TestDeletedWeightEnds: a weight ends when its link is removed by hand, and the agent says 100%.
 func TestDeletedWeightEnds(t *testing.T) {
 	t.Parallel()
