@@ -30,8 +30,9 @@
 // Invariants:
 //
 //   - O1. A host that obeys id stops only when it reads a lift record of id, another id in the same key, or when the
-//     time of id is over. A key that is gone changes nothing: the host keeps the override and marks it Lost. Nor does another
-//     daemon that has taken the name of the host, or a configuration with another name, other groups, another state_dir or no section fleet: the file may be cut off.
+//     time of id is over. A key that is gone changes nothing: the host keeps the override and marks it Lost. Nor does
+//     another daemon that has taken the name of the host, or a configuration with another name, other groups, another
+//     state_dir or no section fleet: the file may be cut off.
 //   - O2. A lifted id is never obeyed again. Hosts remember lifted ids for 30 days.
 //   - O3. A host writes applied/<host> with revision r only after every override up to r is visible to every lookup and
 //     is in the copy on disk. So a command that has seen r in all present hosts' keys can say that none of them answers

@@ -161,6 +161,9 @@ func (s *rules) judge(key string, kv *mvccpb.KeyValue, revision int64, live bool
 		s.end(r.Override.ID)
 		s.drop(key)
 		s.begin(key, v, kv.ModRevision, live)
+		if next := s.records[key]; next != nil {
+			next.Own = r.Own // the operator changes what keeps this host down, and does not end it
+		}
 	default:
 		s.begin(key, v, kv.ModRevision, live)
 	}

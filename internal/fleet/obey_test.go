@@ -73,8 +73,14 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// apply applies one step of TestRules.
+// apply applies one step of TestRules to all/web.
 func apply(t *testing.T, s *rules, step string) {
+	t.Helper()
+	applyTo(t, s, "all/web", step)
+}
+
+// applyTo applies one step of TestRules to a key.
+func applyTo(t *testing.T, s *rules, key, step string) {
 	t.Helper()
 	text, read := strings.CutPrefix(step, "read ")
 	var revision int64
@@ -95,11 +101,11 @@ func apply(t *testing.T, s *rules, step string) {
 	case read && id == "":
 		s.load(nil, revision)
 	case read:
-		s.load(map[string]*mvccpb.KeyValue{"all/web": kv}, revision)
+		s.load(map[string]*mvccpb.KeyValue{key: kv}, revision)
 	case id == "gone":
-		s.deleted("all/web", revision)
+		s.deleted(key, revision)
 	default:
-		s.put("all/web", kv)
+		s.put(key, kv)
 	}
 }
 
