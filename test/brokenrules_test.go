@@ -58,6 +58,9 @@ var brokenRules = []brokenRule{
 		"a replaced override of a taken name stays in force", "obey.go", "next.Own = r.Own", "_ = next.Own", "TestOverridesOfATakenName",
 	},
 	{
+		"a copy that was removed is written again", "statedir.go", "err := b.dir.check()", "var err error", "TestStateDirFaults",
+	},
+	{
 		"a permit without a command is returned", "cleanup.go",
 		"own.Phase != phaseAsked || p.isAlive(own.Claim)", "true", "TestUnknownOutcome$|TestRestartWithPermit",
 	},

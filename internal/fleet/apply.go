@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,16 +8,11 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // The times of obeyed.
 const (
-	reloadEvery  = 5 * time.Minute // between two complete reads of overrides/
-	retryEvery   = 5 * time.Second // of a state directory that failed
-	ackRetry     = 200 * time.Millisecond
-	maxAckRetry  = 5 * time.Second
+	reloadEvery  = 5 * time.Minute  // between two complete reads of overrides/
 	noCopyWait   = 30 * time.Second // StartWait without a copy
 	permitsAfter = 2                // leases after a loss, until permits are granted again
 )
@@ -37,6 +30,7 @@ type obeyed struct {
 
 	applying sync.Mutex // held while a change is applied; before mu
 	quit     bool       // nothing is applied any more; guarded by applying
+	leaving  sync.Mutex // held while the mark of Leave changes, in memory and on disk; before applying
 
 	mu      sync.Mutex
 	rules   *rules
@@ -50,9 +44,12 @@ type obeyed struct {
 	ackErr  error // why applied/<host> cannot be written
 	want    applied
 	recheck bool          // whether etcd still has want
+	shared  bool          // want changes on many hosts at once
 	lossAt  time.Duration // bootTime of the last loss; 0: none
 	lossWhy string
-	present int // hosts, when last counted
+	present int // hosts, at countedAt
+
+	countedAt time.Time
 }
 
 func newObeyed(o *Options, c *conn, dir *stateDir) *obeyed {
@@ -74,7 +71,7 @@ func (b *obeyed) start(dirErr error, before *localCopy) time.Duration {
 			dirErr = b.dir.save(c) // state_dir may be another one
 		}
 	}
-	if err != nil {
+	if c == nil {
 		b.noCopy, wait = true, max(wait, noCopyWait)
 		if errors.Is(err, errNoCopy) {
 			b.o.Log.Info("fleet: there is no copy of the overrides yet; until etcd is read, the spool alone counts")
@@ -83,6 +80,10 @@ func (b *obeyed) start(dirErr error, before *localCopy) time.Duration {
 				slog.String("error", err.Error()))
 		}
 	} else {
+		if err != nil {
+			b.o.Log.Warn("fleet: one of the two copies of the overrides is damaged, and the other one may be older; until etcd is read, it counts",
+				slog.String("error", err.Error()))
+		}
 		b.conn.cluster.id.Store(c.Cluster)
 		r := b.rules
 		r.header, r.revision, b.acked = c.Header, c.Revision, c.Acked
@@ -133,11 +134,15 @@ func (b *obeyed) apply() {
 		acked = r.revision
 	}
 	isRead := b.isRead
+	if !isRead {
+		acked = b.acked
+	}
 	var c *localCopy // nil: the copy on disk has everything, or is at least as good because etcd was not read yet
-	if isRead && (r.changed || !b.saved || acked != b.acked) {
+	if b.maySave() && (!b.saved || isRead && (r.changed || acked != b.acked)) {
 		c = b.snapshot(acked)
 		r.changed, b.saved = false, false
 	}
+	b.shared, r.shared = b.shared || r.shared, false
 	if r.loss != "" {
 		b.lossAt, b.lossWhy, r.loss = bootTime(), r.loss, ""
 	}
@@ -156,9 +161,7 @@ func (b *obeyed) apply() {
 		b.setDirError(err)
 		b.saved = err == nil
 	}
-	if isRead {
-		b.acked = acked
-	}
+	b.acked = acked
 	b.want = applied{V: version, Revision: b.acked, Left: hasLeft, Error: b.ackProblem(), Instance: b.conn.identity.Instance}
 	b.mu.Unlock()
 	notify(b.acks)
@@ -242,83 +245,4 @@ func (b *obeyed) permitsHeld() (reason string, held bool) {
 	}
 	left := permitsAfter*b.o.Lease - (bootTime() - b.lossAt)
 	return fmt.Sprintf("keys were lost in etcd (%s); permits are granted again in %v", b.lossWhy, left.Round(time.Second)), true
-}
-
-// acknowledge writes applied/<host> on change until ctx ends.
-func (b *obeyed) acknowledge(ctx context.Context) {
-	var written applied
-	var in session // in which written was written or read
-	delay := ackRetry
-	for {
-		changed := b.conn.wait()
-		b.mu.Lock()
-		want, recheck := b.want, b.recheck
-		b.recheck = false
-		b.mu.Unlock()
-		var retry <-chan time.Time
-		var failed error
-		if s, err := b.conn.registration(); err == nil && (s != in || want != written || recheck) {
-			if failed = b.writeApplied(ctx, s, want, s != in || recheck); failed == nil {
-				written, in, delay = want, s, ackRetry
-			} else {
-				in = session{} // the outcome may be unknown
-				retry, delay = time.After(delay), min(2*delay, maxAckRetry)
-			}
-		}
-		b.mu.Lock()
-		b.ackErr = failed
-		b.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return
-		case <-b.acks:
-		case <-changed:
-		case <-retry:
-		}
-	}
-}
-
-// writeApplied writes value to applied/<host> as long as this session has the present key. With compare it leaves an
-// equal value alone.
-func (b *obeyed) writeApplied(ctx context.Context, s session, value applied, compare bool) error {
-	key := b.o.Prefix + "applied/" + b.o.Host
-	text, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	if compare {
-		r, err := b.conn.get(ctx, key)
-		if err != nil {
-			return err
-		}
-		if len(r.Kvs) > 0 && string(r.Kvs[0].Value) == string(text) {
-			return nil
-		}
-	}
-	r, err := b.conn.commit(ctx,
-		[]clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(b.conn.presentKey()), "=", s.lease)},
-		[]clientv3.Op{clientv3.OpPut(key, string(text))}, nil)
-	if err == nil && !r.Succeeded {
-		err = errNotPresent
-	}
-	return err
-}
-
-// retryDir saves the copy again while it is not on disk, until ctx ends.
-func (b *obeyed) retryDir(ctx context.Context) {
-	tick := time.NewTicker(retryEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			b.mu.Lock()
-			again := b.isRead && !b.saved
-			b.mu.Unlock()
-			if again {
-				b.apply()
-			}
-		}
-	}
 }

@@ -199,7 +199,7 @@ func (p *permits) finish(ctx context.Context, c *claim) {
 			p.f.o.Log.Warn("an override was written and is not in force; see the spool directory in /status", "services", c.services)
 			break
 		}
-		p.pause(ctx, obeyEvery)
+		sleep(ctx, obeyEvery)
 	}
 	wake(p.publishNow)
 	ctx, cancel := context.WithTimeout(ctx, cleanupTime)

@@ -59,7 +59,7 @@ func TestTooManyRequests(t *testing.T) {
 	writeCopyFor(t, h.o.StateDir)
 	h.open()
 	waitFor(t, "the status says why", func() bool { return strings.Contains(h.Status().Error, "etcd has too many requests") })
-	h.permits.pause(t.Context(), 5*time.Second)
+	sleep(t.Context(), 5*time.Second)
 	if n := busy.reads.Load(); n < 3 || n > 10 { // 100 ms, 200 ms and so on between two reads
 		t.Errorf("%d reads in 5s", n)
 	}

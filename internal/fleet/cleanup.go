@@ -18,7 +18,7 @@ func (p *permits) watchOwn(ctx context.Context) {
 		revision := p.ownRevision
 		p.mu.Unlock()
 		if revision == 0 || revision == last { // cleanUp has not read since
-			p.pause(ctx, overridesEvery)
+			sleep(ctx, overridesEvery)
 			continue
 		}
 		last = revision
@@ -45,7 +45,7 @@ func (p *permits) cleanUpLoop(ctx context.Context) {
 		}
 		if err := p.cleanUp(ctx); err != nil {
 			failures++
-			retryAt = now.Add(min(minBackoff<<min(failures, 10), busyBackoff))
+			retryAt = now.Add(retryDelay(failures))
 			continue
 		}
 		failures = 0

@@ -59,6 +59,8 @@ type conn struct {
 	errors atomic.Uint64 // failed calls
 	verify chan struct{} // asks run to verify the connection at once
 
+	probedAt time.Time // when the endpoints were last compared; only run uses it
+
 	mu        sync.Mutex
 	changed   chan struct{}    // closed and replaced when client or session changes
 	client    *clientv3.Client // nil: not connected

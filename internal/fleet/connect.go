@@ -18,6 +18,10 @@ import (
 // long is left out.
 const probeLimit = 500 * time.Millisecond
 
+// probeEvery is how often the endpoints are compared. Between that the cluster id in every answer of the endpoint in use
+// is enough.
+const probeEvery = time.Minute
+
 // errCut is why a connection ends whose TCP connection has ended.
 var errCut = errors.New("the connection to etcd was cut")
 
@@ -45,10 +49,10 @@ func (c *conn) run(ctx context.Context) {
 		case isTokenExpired(err) && bootTime()-began > time.Second:
 			continue // a new login is all that is missing
 		case failures%len(endpoints) != 0:
-			pause(ctx, minBackoff)
+			sleepJittered(ctx, minBackoff)
 		default:
 			backoff = min(backoff, limit)
-			pause(ctx, backoff)
+			sleepJittered(ctx, backoff)
 			backoff, limit = 2*backoff, awayBackoff
 		}
 	}
@@ -67,9 +71,19 @@ func backoffLimit(err error, accepted bool) time.Duration {
 	}
 }
 
-// pause waits for a random time between a half and the whole of d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d/2 + rand.N(d/2+1))
+// sleepJittered waits for a random time between a half and the whole of d, or until ctx ends.
+func sleepJittered(ctx context.Context, d time.Duration) { sleep(ctx, d/2+rand.N(d/2+1)) }
+
+// retryDelay returns after what time to try again that has failed a number of times: longer and longer, and not all hosts
+// in the same moment.
+func retryDelay(failures int) time.Duration {
+	d := min(minBackoff<<min(failures, 10), busyBackoff)
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep waits for d, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -93,10 +107,7 @@ func (c *conn) connection(parent context.Context, endpoint string, accepted *ato
 	}
 	defer func() { _ = client.Close() }()
 
-	if err := c.checkEndpoints(ctx, client, endpoint); err != nil {
-		return false, err
-	}
-	if _, err := c.readPresent(ctx, client); err != nil { // a linearizable read: the member has a leader and may answer
+	if err := c.accept(ctx, client, endpoint); err != nil {
 		return false, err
 	}
 	watched := make(chan struct{})
@@ -119,6 +130,30 @@ func (c *conn) connection(parent context.Context, endpoint string, accepted *ato
 		err = cause
 	}
 	return true, err
+}
+
+// accept returns nil if the member that client is connected to belongs to the cluster of this host, has a leader and
+// answers, and if no other endpoint belongs to another cluster. If the cluster id is known, it compares the
+// endpoints last and not each time: a host that connects again because etcd is slow opens one connection, not one more to
+// each member.
+func (c *conn) accept(ctx context.Context, client *clientv3.Client, endpoint string) error {
+	isKnown := c.cluster.id.Load() != 0
+	if isKnown {
+		if _, err := c.readPresent(ctx, client); err != nil { // a linearizable read, whose answer has the cluster id
+			return err
+		}
+	}
+	if !isKnown || c.probedAt.IsZero() || time.Since(c.probedAt) >= probeEvery {
+		if err := c.checkEndpoints(ctx, client, endpoint); err != nil {
+			return err
+		}
+		c.probedAt = time.Now()
+	}
+	if isKnown {
+		return nil
+	}
+	_, err := c.readPresent(ctx, client)
+	return err
 }
 
 // watchConnection cancels ctx with errCut when the TCP connection of client has ended.

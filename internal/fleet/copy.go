@@ -1,8 +1,6 @@
 package fleet
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +42,8 @@ type localCopy struct {
 	Acked      int64                `json:"acked"`    // largest revision that may stand in applied/<host>
 	Records    map[string]*record   `json:"records"`  // by key below overrides/
 	Ended      map[string]time.Time `json:"ended"`    // ids that are never obeyed again, and when this host learned it
+
+	sum string // checksum of the file that this was read from
 }
 
 // merge adds what other knows, nil for nothing: an override that either has, unless it has ended for one of them.
@@ -81,6 +79,8 @@ type stateDir struct {
 	lock       *os.File // nil: not open
 	instance   string
 	generation uint64
+	current    fs.FileInfo // of the file with generation, when it was read or written; nil: none
+	sum        string      // checksum of that file
 }
 
 // open locks the directory and reads or makes the instance id. After an error other than errLocked the directory is
@@ -162,81 +162,6 @@ func (d *stateDir) unlock() {
 	_ = unix.Flock(int(d.lock.Fd()), unix.LOCK_UN) // Close does it too
 	_ = d.lock.Close()
 	d.lock = nil
-}
-
-// load returns the newest whole generation of the copy. The error is errNoCopy if none was ever written.
-func (d *stateDir) load() (*localCopy, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var best *localCopy
-	var errs []error
-	missing := 0
-	for i := range 2 {
-		c, err := readCopy(filepath.Join(d.path, copyPrefix+strconv.Itoa(i)))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			missing++
-		case err != nil:
-			errs = append(errs, err)
-		case best == nil || c.Generation > best.Generation:
-			best = c
-		}
-	}
-	switch {
-	case best != nil:
-		d.generation = best.Generation
-		return best, nil
-	case missing == 2:
-		return nil, errNoCopy
-	}
-	return nil, errors.Join(errs...)
-}
-
-// readCopy reads one generation and verifies its checksum.
-func readCopy(path string) (*localCopy, error) {
-	b, err := readFile(path, maxCopy)
-	if err != nil {
-		return nil, err
-	}
-	head, body, _ := bytes.Cut(b, []byte("\n"))
-	if want := copyHeader + checksum(body); string(head) != want {
-		return nil, fmt.Errorf("%s is not whole: its checksum is wrong", path)
-	}
-	c := &localCopy{}
-	if err := json.Unmarshal(body, c); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	for key, r := range c.Records {
-		if r == nil {
-			return nil, fmt.Errorf("%s: %s has no value", path, key)
-		}
-		if err := r.Override.check(); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", path, key, err)
-		}
-	}
-	return c, nil
-}
-
-func checksum(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }
-
-// save writes the next generation of the copy, and returns when it is on disk. The other generation is left alone.
-func (d *stateDir) save(c *localCopy) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.acquire(); err != nil {
-		return err
-	}
-	c.Generation = d.generation + 1
-	body, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	content := slices.Concat([]byte(copyHeader+checksum(body)+"\n"), body)
-	if err := d.write(copyPrefix+strconv.FormatUint(c.Generation%2, 10), content); err != nil {
-		return fmt.Errorf("write the local copy: %w", err)
-	}
-	d.generation = c.Generation
-	return nil
 }
 
 // readLeft returns the mark of `hacheck fleet leave`, nil without. A mark that cannot be read counts as one: an operator

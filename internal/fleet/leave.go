@@ -9,14 +9,16 @@ import (
 )
 
 // Leave makes this host ignore fleet overrides until Join, also over restarts. It needs no etcd. An error says that it
-// has left, but not over restarts.
+// has left, but that the mark for restarts is not on disk yet; the daemon tries again.
 func (f *Fleet) Leave(by string) error {
 	l := &left{At: time.Now(), By: by}
+	f.obeyed.leaving.Lock()
+	defer f.obeyed.leaving.Unlock()
 	err := f.dir.writeLeft(l)
 	f.obeyed.setLeft(l)
 	f.o.Log.Warn("fleet: this host ignores fleet overrides from now on", slog.String("by", by))
 	if err != nil {
-		return fmt.Errorf("this host ignores fleet overrides, but only until the daemon is restarted: %w", err)
+		return fmt.Errorf("this host ignores fleet overrides, but after a restart only if state_dir can be written by then: %w", err)
 	}
 	return nil
 }
@@ -24,11 +26,9 @@ func (f *Fleet) Leave(by string) error {
 // Join ends Leave: this host obeys what it knows at once. The error is an UnavailableError if etcd does not know of it
 // yet.
 func (f *Fleet) Join(by string) error {
-	err := f.dir.writeLeft(nil)
-	if err != nil {
+	if err := f.obeyed.join(); err != nil {
 		return fmt.Errorf("this host still ignores fleet overrides: %w", err)
 	}
-	f.obeyed.setLeft(nil)
 	f.o.Log.Info("fleet: this host obeys fleet overrides again", slog.String("by", by))
 
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
@@ -45,6 +45,17 @@ func (f *Fleet) Join(by string) error {
 		err = unavailable.Err
 	}
 	return &UnavailableError{Err: fmt.Errorf("this host obeys fleet overrides again, but that is not published: %w", err)}
+}
+
+// join removes the mark of Leave.
+func (b *obeyed) join() error {
+	b.leaving.Lock()
+	defer b.leaving.Unlock()
+	err := b.dir.writeLeft(nil)
+	if err == nil {
+		b.setLeft(nil)
+	}
+	return err
 }
 
 func (b *obeyed) setLeft(l *left) {

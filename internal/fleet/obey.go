@@ -52,6 +52,7 @@ type rules struct {
 	warned   map[string]int64  // revisions of the keys in blocked that are in the log
 	loss     string            // why permits have to wait; "" when there was no loss since takeLoss
 	changed  bool              // since takeChanged: the copy on disk is outdated
+	shared   bool              // a value has arrived on a watch that many hosts have received at the same moment
 }
 
 func newRules(host string, groups []string, log *slog.Logger) *rules {
@@ -101,6 +102,7 @@ func (s *rules) put(key string, kv *mvccpb.KeyValue) {
 	s.header = max(s.header, kv.ModRevision)
 	if s.isOurs(key) {
 		delete(s.blocked, key)
+		s.shared = s.shared || !strings.HasPrefix(key, hostPrefix)
 		s.judge(key, kv, kv.ModRevision, true)
 	}
 }

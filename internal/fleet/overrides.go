@@ -186,10 +186,19 @@ func (b *obeyed) known(key string) *override {
 
 // write writes each change and waits for the hosts. value returns what a key gets, or an error that ends the command.
 func (f *Fleet) write(ctx context.Context, changes []*change, p Progress, value func(*change) (*override, error)) (report.Outcome, error) {
+	// What the hosts have applied is read before the change. etcd has nothing else to do then; after it, all hosts write.
+	before, err := f.conn.get(ctx, f.o.Prefix+"applied/", clientv3.WithPrefix())
+	if err != nil {
+		return report.Outcome{}, err
+	}
 	revisions := map[string]int64{} // of the last change of each scope
 	var hosts []*mvccpb.KeyValue    // present keys, read with the first change
 	for i, c := range changes {
-		r, err := f.writeKey(ctx, c, value)
+		var with []clientv3.Op
+		if i == 0 {
+			with = append(with, clientv3.OpGet(f.o.Prefix+"present/", clientv3.WithPrefix()))
+		}
+		r, err := f.writeKey(ctx, c, value, with...)
 		if err != nil {
 			return report.Outcome{}, partly(err, changes[:i])
 		}
@@ -200,6 +209,7 @@ func (f *Fleet) write(ctx context.Context, changes []*change, p Progress, value 
 		}
 	}
 	w := newWaiter(f, revisions, hosts)
+	w.start(before)
 	return w.wait(ctx, p)
 }
 
@@ -220,9 +230,9 @@ func partly(err error, written []*change) error {
 	return fmt.Errorf("%w (%s)", err, text)
 }
 
-// writeKey writes one key in a transaction that compares its revision, and reads all present keys in it. If the key has
-// changed meanwhile, it decides again.
-func (f *Fleet) writeKey(ctx context.Context, c *change, value func(*change) (*override, error)) (*clientv3.TxnResponse, error) {
+// writeKey writes one key in a transaction that compares its revision. The operations of with are part of it. If the key
+// has changed meanwhile, it decides again.
+func (f *Fleet) writeKey(ctx context.Context, c *change, value func(*change) (*override, error), with ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	key := f.overrideKey(c.key)
 	for {
 		v, err := value(c)
@@ -238,7 +248,7 @@ func (f *Fleet) writeKey(ctx context.Context, c *change, value func(*change) (*o
 			mod = c.old.ModRevision
 		}
 		r, err := f.conn.commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", mod)},
-			[]clientv3.Op{clientv3.OpPut(key, string(text)), clientv3.OpGet(f.o.Prefix+"present/", clientv3.WithPrefix())},
+			append([]clientv3.Op{clientv3.OpPut(key, string(text))}, with...),
 			[]clientv3.Op{clientv3.OpGet(key)})
 		if err != nil {
 			return nil, err

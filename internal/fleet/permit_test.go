@@ -113,7 +113,7 @@ func TestRollingRestart(t *testing.T) {
 				return
 			}
 			waitFor(t, h.name+" is down", func() bool { return !h.hasUp() })
-			h.permits.pause(t.Context(), time.Second) // the service restarts
+			sleep(t.Context(), time.Second) // the service restarts
 			h.lift()
 		})
 		waitFor(t, "queued", func() bool {

@@ -3,8 +3,6 @@ package fleet
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -38,8 +36,10 @@ type publisher struct {
 	reportAt     time.Time
 	failures     int
 	retryAt      time.Time
-	remembered   []string // the services in the file
-	isRemembered bool     // the file was read or written
+	remembered   []string  // the services in the file
+	isRemembered bool      // the file was read or written
+	rememberErr  error     // why the file could not be written
+	rememberAt   time.Time // then, not before this
 }
 
 // run publishes until ctx ends.
@@ -92,7 +92,7 @@ func (u *publisher) publish(ctx context.Context) {
 	}
 	if err != nil {
 		u.failures++
-		u.retryAt = now.Add(min(minBackoff<<min(u.failures, 10), busyBackoff))
+		u.retryAt = now.Add(retryDelay(u.failures))
 		return
 	}
 	u.failures = 0
@@ -250,10 +250,11 @@ func (u *publisher) restoreFromEtcd(ctx context.Context) error {
 	return nil
 }
 
-// remember writes the services with a state key to the file.
+// remember writes the services with a state key to the file. After a failure it tries again every dirEvery.
 func (u *publisher) remember() {
-	names := slices.Sorted(maps.Keys(u.published))
-	if slices.Equal(names, u.remembered) && u.isRemembered {
+	names, now := slices.Sorted(maps.Keys(u.published)), u.p.now()
+	isSame := slices.Equal(names, u.remembered) && u.isRemembered && u.rememberErr == nil
+	if isSame || u.rememberErr != nil && now.Before(u.rememberAt) {
 		return
 	}
 	path := filepath.Join(u.p.f.o.StateDir, membersFile)
@@ -262,10 +263,13 @@ func (u *publisher) remember() {
 	if err == nil {
 		err = os.Rename(path+".new", path)
 	}
-	u.remembered = names
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case err == nil && u.rememberErr != nil:
+		u.p.f.o.Log.Info("the services of this host are remembered again", "file", path)
+	case err != nil && u.rememberErr == nil:
 		u.p.f.o.Log.Warn("the services of this host cannot be remembered; mend state_dir", "file", path, "error", err.Error())
 	}
+	u.remembered, u.rememberErr, u.rememberAt = names, err, now.Add(dirEvery)
 }
 
 // overridden returns the services, of those given, that an override takes out.

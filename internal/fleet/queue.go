@@ -64,17 +64,7 @@ func (p *permits) waitChange(ctx context.Context, revision int64, limit time.Dur
 	case <-session:
 	case <-changed:
 	case <-failed:
-		p.pause(ctx, watchPause)
-	}
-}
-
-// pause returns after d, or when ctx ends.
-func (p *permits) pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
+		sleep(ctx, watchPause)
 	}
 }
 

@@ -72,7 +72,7 @@ func OpenCopy(o Options) (*Fleet, error) {
 		return nil, nil // the copy belongs to the daemon that has locked it
 	}
 	c, err := dir.load()
-	if err != nil || dir.readLeft() != nil || !c.hasInForce() {
+	if c == nil || dir.readLeft() != nil || !c.hasInForce() {
 		dir.close()
 		return nil, err
 	}

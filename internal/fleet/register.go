@@ -170,7 +170,7 @@ func (c *conn) renewLease(ctx context.Context, client *clientv3.Client, renewals
 		return err
 	}
 	sent := bootTime()
-	alive, err := renewals.renew(ctx, lease, min(callTimeout, c.o.Lease/confirmLimit))
+	alive, err := renewals.renew(ctx, lease, min(keepAlive, c.o.Lease/confirmLimit))
 	if err != nil {
 		return err
 	}

@@ -183,11 +183,11 @@ func (w *simWorker) claim(ctx context.Context, h *simHost, random *rand.Rand) {
 	err := h.TakeDown(command, takedown, nil)
 	w.event(workerEvent{What: eventAnswer, Host: h.name, Service: h.service, Claim: claim, Answer: answerOf(err)})
 	if err != nil {
-		h.permits.pause(ctx, 100*time.Millisecond+time.Duration(random.Int64N(int64(200*time.Millisecond))))
+		sleep(ctx, 100*time.Millisecond+time.Duration(random.Int64N(int64(200*time.Millisecond))))
 		return
 	}
 	w.await(h.name+" is down", func() bool { return !h.hasUp() })
-	h.permits.pause(w.t.Context(), time.Duration(random.Int64N(int64(w.c.MaxOut))))
+	sleep(w.t.Context(), time.Duration(random.Int64N(int64(w.c.MaxOut))))
 	h.lift()
 	w.await(h.name+" is up", func() bool {
 		w.farm.mu.Lock()

@@ -49,7 +49,7 @@ func open(o Options, before *localCopy) (*Fleet, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := newFleet(o, dir, cancel)
 	wait := f.obeyed.start(dirErr, before)
-	for _, run := range []func(context.Context){f.conn.run, f.obeyed.run, f.obeyed.acknowledge, f.obeyed.retryDir, f.permits.run} {
+	for _, run := range []func(context.Context){f.conn.run, f.obeyed.run, f.obeyed.acknowledge, f.obeyed.followDir, f.permits.run} {
 		f.wg.Go(func() { run(ctx) })
 	}
 

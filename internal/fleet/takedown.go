@@ -183,12 +183,12 @@ func (p *permits) waitTurn(ctx context.Context, w *waitError, deadline <-chan ti
 			limit = watchLimit
 		}
 		if len(w.keys) == 0 {
-			p.pause(ctx, limit)
+			sleep(ctx, limit)
 			return
 		}
 		p.waitChange(ctx, w.revision, limit, w.keys...)
 		if !w.isQueue {
-			p.pause(ctx, coalesceTime)
+			sleep(ctx, coalesceTime)
 		}
 	}()
 	select {

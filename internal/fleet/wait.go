@@ -30,6 +30,7 @@ type waiter struct {
 	present   map[string]presence // all hosts
 	left      map[string]bool     // hosts of the scopes that ignore fleet overrides
 	known     map[string]bool     // hosts that have ever written applied/<host>
+	from      int64               // revision from which applied/ has to be watched; 0: it has to be read first
 }
 
 // newWaiter returns a waiter for the hosts among present whose scopes have changed. A host applies only the revisions
@@ -64,11 +65,17 @@ func (w *waiter) revisionOf(host string, groups []string) (revision int64) {
 
 func (w *waiter) covers(host string, groups []string) bool { return w.revisionOf(host, groups) > 0 }
 
+// start takes over what the hosts had applied before the change.
+func (w *waiter) start(before *clientv3.GetResponse) {
+	w.observe(before.Kvs)
+	w.from = before.Header.Revision + 1
+}
+
 // wait returns when every host has applied the change, or ctx has ended.
 func (w *waiter) wait(ctx context.Context, p Progress) (report.Outcome, error) {
 	err := w.follow(ctx, p)
-	for err != nil && ctx.Err() == nil {
-		pause(ctx, reloadRetry)
+	for delay := reloadRetry; err != nil && ctx.Err() == nil; delay = min(2*delay, maxBackoff) {
+		sleepJittered(ctx, delay)
 		err = w.follow(ctx, p)
 	}
 	// The lists of absent hosts need etcd a last time. ctx may have ended.
@@ -81,24 +88,29 @@ func (w *waiter) wait(ctx context.Context, p Progress) (report.Outcome, error) {
 	return o, nil
 }
 
-// follow reads applied/ and watches it. It returns nil when every host has applied the change.
+// follow watches applied/. It reads it before, unless start has. It returns nil when every host has applied the change.
 func (w *waiter) follow(ctx context.Context, p Progress) error {
 	client, err := w.f.conn.etcd()
 	if err != nil {
 		return err
 	}
 	prefix := w.f.o.Prefix + "applied/"
-	r, err := w.f.conn.get(ctx, prefix, clientv3.WithPrefix())
-	if err != nil {
-		return err
+	from := w.from
+	w.from = 0 // a watch that has failed may have missed something
+	if from == 0 {
+		r, err := w.f.conn.get(ctx, prefix, clientv3.WithPrefix())
+		if err != nil {
+			return err
+		}
+		w.observe(r.Kvs)
+		from = r.Header.Revision + 1
 	}
-	w.observe(r.Kvs)
 	if len(w.waits) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := client.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithRev(r.Header.Revision+1))
+	events := client.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithRev(from))
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	reported := len(w.waits)

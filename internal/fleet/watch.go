@@ -18,6 +18,7 @@ const (
 	pageSize    = 200               // keys of one read
 	maxKeys     = 10 * maxOverrides // of all scopes
 	reloadRetry = 100 * time.Millisecond
+	countEvery  = time.Minute // between two counts of the hosts
 )
 
 // run reads overrides/ and follows it until ctx ends. It reads everything again after each cut, after each failure of
@@ -44,7 +45,7 @@ func (b *obeyed) run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			b.o.Log.Debug("fleet: overrides are read again", slog.String("because", explain(err).Error()))
 			b.conn.verifyNow()
-			pause(ctx, reloadRetry)
+			sleepJittered(ctx, reloadRetry)
 		}
 	}
 }
@@ -171,13 +172,20 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 	return revision, nil
 }
 
-// countHosts counts the hosts that are present, for Status.
+// countHosts counts the hosts that are present, for Status and ackDelay. It does nothing if it has counted less than
+// countEvery ago: the time that etcd needs grows with the number of hosts, and all of them read again after a cut.
 func (b *obeyed) countHosts(ctx context.Context) {
+	b.mu.Lock()
+	isRecent := !b.countedAt.IsZero() && time.Since(b.countedAt) < countEvery
+	b.mu.Unlock()
+	if isRecent {
+		return
+	}
 	r, err := b.conn.get(ctx, b.o.Prefix+"present/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
 		return
 	}
 	b.mu.Lock()
-	b.present = int(r.Count)
+	b.present, b.countedAt = int(r.Count), time.Now()
 	b.mu.Unlock()
 }
