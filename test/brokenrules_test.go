@@ -55,6 +55,9 @@ var brokenRules = []brokenRule{
 		"if ctx.Err() != nil { // P4", "if false { // P4", "TestClosedClaim",
 	},
 	{
+		"a stopped command writes nothing", "balancers.go", "if c.isStopped() {", "if false {", "TestStoppedCommandHoldsNoPermit",
+	},
+	{
 		"a replaced override of a taken name stays in force", "obey.go", "next.Own = r.Own", "_ = next.Own", "TestOverridesOfATakenName",
 	},
 	{

@@ -76,6 +76,29 @@ func TestSafeThenWait(t *testing.T) {
 	}
 }
 
+// The answer of the daemon is old if the command was stopped meanwhile (SIGSTOP): what was lifted since is no success.
+func TestSafeAndLiftedSince(t *testing.T) {
+	t.Parallel()
+	for _, options := range []string{"", " --wait=20s"} {
+		s, root := simulate(t, "node=lb1 open=3")
+		writes := writesSpool(t, s, nil)
+		f := newFleet(t, func(ctx context.Context, caller control.Caller, r control.Request, send func(control.Event) error) control.Event {
+			e := writes(ctx, caller, r, send)
+			if r.Op == control.OpTakeDown {
+				if err := s.dir.Remove(spool.Key{Service: "web"}); err != nil {
+					t.Error(err)
+				}
+			}
+			return e
+		})
+		out, code := run(s, root, System("1"), "hadown web -r why --safe --control-socket "+f.socket+options)
+		wantExit(t, out, code, ExitFailed)
+		if !strings.Contains(out.String(), "hadown: the override was written, and lifted by another command before this one went on; web is up now") {
+			t.Errorf("it said:\n%s", out)
+		}
+	}
+}
+
 // A signal closes the connection, which withdraws the claim. So does the end of the command without a chance to say so.
 func TestSignalWithdrawsClaim(t *testing.T) {
 	t.Parallel()

@@ -48,6 +48,9 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 	switch {
 	case f == nil:
 		o.removeAliases(targets)
+		if o.anyLifted(targets) {
+			return c.endUnsafe("failed", ExitFailed, "the override was written, and lifted by another command before this one went on; "+o.statesText(targets), start)
+		}
 		return ExitOK
 	case !f.unknown:
 		return c.refuseUnsafe(f.result, f.code, f.text, start)
@@ -57,6 +60,17 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 		why = "it is not known whether the change was made: "
 	}
 	return c.endUnsafe(f.result, f.code, why+f.text+"; "+o.statesText(targets), start)
+}
+
+// anyLifted reports whether a target is not out any more. The answer of the daemon is old if this command was stopped
+// meanwhile (SIGSTOP, ^Z).
+func (o overrides) anyLifted(targets []target) bool {
+	for _, t := range targets {
+		if e, err := o.read(t); err == nil && !e.State.TakesOut() {
+			return true
+		}
+	}
+	return false
 }
 
 // removeAliases removes the overrides of the other keys of targets, because a stronger one would stay in force. An

@@ -45,6 +45,10 @@ func userName(uid int) string {
 	return u.Username
 }
 
+// IsStopped reports whether the process is stopped by a signal (SIGSTOP, ^Z) or by a debugger. It returns false where the
+// kernel does not tell, and when the process has ended.
+func (c Caller) IsStopped() bool { return isStopped(c.PID, c.UID) }
+
 // IsOperator reports whether c is root or a member of one of the groups, by the user database of this machine: the
 // primary group or a supplementary one. A group that does not exist has no members.
 func (c Caller) IsOperator(groups []string) bool {

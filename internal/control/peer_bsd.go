@@ -30,3 +30,6 @@ func peer(conn *net.UnixConn) (uid, pid int, err error) {
 
 // loginUID returns false: these systems do not tell.
 func loginUID(int, int) (int, bool) { return 0, false }
+
+// isStopped returns false: these systems do not tell.
+func isStopped(int, int) bool { return false }

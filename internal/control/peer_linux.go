@@ -59,6 +59,26 @@ func loginUID(pid, uid int) (int, bool) {
 	return int(n), true
 }
 
+// isStopped reports whether the process pid of the effective user uid is stopped. See loginUID for the comparison.
+func isStopped(pid, uid int) bool {
+	if pid <= 0 {
+		return false
+	}
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	return err == nil && effectiveUID(string(status)) == uid && isStoppedStatus(string(status))
+}
+
+// isStoppedStatus reports whether the text of /proc/PID/status says that the process is stopped: "T (stopped)", or
+// "t (tracing stop)".
+func isStoppedStatus(status string) bool {
+	for line := range strings.Lines(status) {
+		if state, ok := strings.CutPrefix(line, "State:"); ok {
+			return strings.HasPrefix(strings.ToUpper(strings.TrimSpace(state)), "T")
+		}
+	}
+	return false
+}
+
 // effectiveUID returns the effective user of a process from /proc/PID/status, or unknownID.
 func effectiveUID(status string) int {
 	for line := range strings.Lines(status) {

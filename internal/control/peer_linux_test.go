@@ -250,3 +250,36 @@ func TestUserName(t *testing.T) {
 		t.Errorf("a user without a name is %q", got)
 	}
 }
+
+// IsStopped follows the process of the caller. The number of a process that has another user says nothing.
+func TestIsStopped(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "sleep", "300")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := Caller{UID: os.Getuid(), PID: cmd.Process.Pid}
+	wait := func(want bool) {
+		t.Helper()
+		deadline := time.Now().Add(10 * time.Second)
+		for tick := time.NewTicker(time.Millisecond); c.IsStopped() != want; <-tick.C {
+			if time.Now().After(deadline) {
+				t.Fatalf("the caller is stopped: %v", !want)
+			}
+		}
+	}
+	for _, signal := range []os.Signal{unix.SIGSTOP, unix.SIGCONT, unix.SIGTSTP} {
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		wait(signal != unix.SIGCONT)
+	}
+	if (Caller{UID: strangerUID + 1, PID: c.PID}).IsStopped() || (Caller{UID: unknownID, PID: unknownID}).IsStopped() {
+		t.Error("the process of another user counts")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	wait(false)
+}

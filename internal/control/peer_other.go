@@ -12,3 +12,6 @@ func peer(*net.UnixConn) (uid, pid int, err error) { return 0, 0, errors.ErrUnsu
 
 // loginUID returns false.
 func loginUID(int, int) (int, bool) { return 0, false }
+
+// isStopped returns false.
+func isStopped(int, int) bool { return false }

@@ -104,7 +104,9 @@ func codeOf(err error) int {
 func (h *controlHandler) takeDown(ctx context.Context, r *controlRequest) (control.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.waitTurn+takedownTime)
 	defer cancel()
-	return control.Event{}, h.fleet().TakeDown(ctx, fleet.Takedown{Keys: r.keys, Override: r.override, WaitTurn: r.waitTurn}, r.progress)
+	return control.Event{}, h.fleet().TakeDown(ctx, fleet.Takedown{
+		Keys: r.keys, Override: r.override, WaitTurn: r.waitTurn, IsStopped: r.caller.IsStopped,
+	}, r.progress)
 }
 
 func (h *controlHandler) impact(ctx context.Context, r *controlRequest) (e control.Event, err error) {

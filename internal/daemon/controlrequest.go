@@ -22,6 +22,7 @@ type controlRequest struct {
 	waitTurn time.Duration
 	timeout  time.Duration
 	progress fleet.Progress
+	caller   control.Caller
 	self     string // name of this host in the fleet
 }
 
@@ -40,7 +41,7 @@ const maxNamed = 1000
 
 // parseRequest validates r. The error says what is wrong in it.
 func parseRequest(r control.Request, caller control.Caller, now time.Time) (*controlRequest, error) {
-	p := &controlRequest{Request: r, override: spool.Entry{By: caller.By, Reason: r.Reason, Created: now}}
+	p := &controlRequest{Request: r, caller: caller, override: spool.Entry{By: caller.By, Reason: r.Reason, Created: now}}
 	var err error
 	if p.waitTurn, err = durationOf(r.WaitTurn, maxWaitTurn); err != nil {
 		return nil, fmt.Errorf("wait_turn: %w", err)

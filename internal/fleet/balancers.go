@@ -29,6 +29,15 @@ func (p *permits) askBalancers(ctx context.Context, c *claim, s session) error {
 	if reason == "" {
 		return nil
 	}
+	if err := p.passOn(ctx, c, s, reason); err != nil {
+		return err
+	}
+	return &waitError{reason: reason, limit: balancersPause}
+}
+
+// passOn gives the permit of a claim back, unless this host had it before. With WaitTurn the entry of the claim keeps its
+// place and lets others pass; reason says why.
+func (p *permits) passOn(ctx context.Context, c *claim, s session, reason string) error {
 	if !c.isHeld {
 		var more []clientv3.Op
 		if c.canWait {
@@ -37,7 +46,11 @@ func (p *permits) askBalancers(ctx context.Context, c *claim, s session) error {
 		if _, err := p.giveBack(ctx, c.granted, "balancers of "+p.f.o.Host, more...); err != nil {
 			return err
 		}
-		p.f.o.Log.Info("permit is returned: the balancers refuse", "services", c.services, "by", c.override.By, "error", reason)
+		message := "permit is returned: the balancers refuse"
+		if reason == reasonStopped {
+			message = "permit is returned: the command is stopped"
+		}
+		p.f.o.Log.Info(message, "services", c.services, "by", c.override.By, "error", reason)
 		c.granted = heldPermit{}
 		p.setOwn(heldPermit{})
 		p.reread()
@@ -47,7 +60,24 @@ func (p *permits) askBalancers(ctx context.Context, c *claim, s session) error {
 		}
 	}
 	c.isPassing = true
-	return &waitError{reason: reason, limit: balancersPause}
+	return nil
+}
+
+// reasonStopped is why a claim lets others pass whose command is stopped.
+const reasonStopped = "its command is stopped; it goes on when the command does (fg, or SIGCONT)"
+
+// passWhileStopped lets others pass as long as the command of a claim is stopped: it could not tell that it has got its
+// turn, and the hosts behind it would wait for an operator who may have gone.
+func (p *permits) passWhileStopped(ctx context.Context, c *claim) error {
+	if s, err := p.conn().registration(); err == nil && s == c.entered && c.canWait && !c.isPassing {
+		r, err := p.conn().commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(p.keys.queue(c.id)), "=", c.created)},
+			[]clientv3.Op{p.putEntry(c, s, reasonStopped)}, nil)
+		if err != nil {
+			return err
+		}
+		c.isPassing = r.Succeeded // else the place is lost, and enter takes a new one
+	}
+	return &waitError{reason: reasonStopped, limit: stoppedPause}
 }
 
 // checkSafe returns why the balancers' view forbids to take the host out, "" if it does not. Only requests of balancers
@@ -136,6 +166,12 @@ func (p *permits) write(ctx context.Context, c *claim, s session) error {
 	}
 	if p.beforeWrite != nil {
 		p.beforeWrite()
+	}
+	if c.isStopped() {
+		if err := p.passOn(ctx, c, s, reasonStopped); err != nil {
+			return err
+		}
+		return &waitError{reason: reasonStopped, limit: stoppedPause}
 	}
 	if ctx.Err() != nil { // P4
 		return ctx.Err()

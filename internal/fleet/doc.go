@@ -57,7 +57,8 @@
 //   - P3. Only the first entry of the queue that wants a service decides about it. An entry that waits for its balancers
 //     lets others pass and keeps its place.
 //   - P4. Nothing is written to the spool once the command has closed its connection. The daemon checks that last,
-//     after the permit is granted and the balancers have agreed.
+//     after the permit is granted and the balancers have agreed. A command that is stopped (SIGSTOP, ^Z) has its
+//     connection open and cannot go on: its claim keeps its place, lets others pass, and holds no permit.
 //   - P5. After any error but a definite refusal the outcome of a transaction is unknown. The claim id in the permit
 //     tells: the daemon reads its own permit key after every reconnect and returns a permit whose claim no command
 //     has. An asked permit without a living command is returned within 60 s.

@@ -57,6 +57,9 @@ type Takedown struct {
 	Override spool.Entry // without its Key
 	// WaitTurn is how long the claim may wait in the queue; 0: it is granted at once or refused.
 	WaitTurn time.Duration
+	// IsStopped reports whether the command is stopped (SIGSTOP, ^Z). Such a claim lets others pass until the command
+	// goes on. Optional: the command always runs.
+	IsStopped func() bool
 }
 
 // ScopedOverride is an override of many hosts.

@@ -20,6 +20,8 @@ const (
 	balancersPause = 5 * time.Second
 	// heldPause is how long a claim waits while this host grants nothing after a loss.
 	heldPause = 5 * time.Second
+	// stoppedPause is how long a claim whose command is stopped waits until it looks again.
+	stoppedPause = time.Second
 	// cleanupTime bounds what a claim does in etcd after its command has ended. cleanUp does the rest.
 	cleanupTime = 2 * callTimeout
 	// verifiedFor is how long the permit counts after it was read, until the override is written.
@@ -38,6 +40,8 @@ type claim struct {
 	at       time.Time
 	progress Progress
 	canWait  bool
+
+	isStopped func() bool // the command is stopped
 
 	entered   session // whose lease the queue entry has; zero: it has to be written
 	created   int64   // create revision of the queue entry
@@ -78,7 +82,10 @@ func (f *Fleet) TakeDown(ctx context.Context, t Takedown, progress Progress) err
 	}
 	c := &claim{
 		id: newClaim(f.o.Host), keys: t.Keys, services: services, override: t.Override, at: p.now(), progress: progress,
-		canWait: t.WaitTurn > 0,
+		canWait: t.WaitTurn > 0, isStopped: t.IsStopped,
+	}
+	if c.isStopped == nil {
+		c.isStopped = func() bool { return false }
 	}
 	if !p.begin(c.id) {
 		return &RefusedError{fmt.Sprintf("%d commands of this host wait for a permit already", maxClaims)}
@@ -203,6 +210,9 @@ func (p *permits) waitTurn(ctx context.Context, w *waitError, deadline <-chan ti
 
 // try decides about the claim once. If it is granted and the balancers agree, it writes the override.
 func (p *permits) try(ctx context.Context, c *claim) error {
+	if c.isStopped() {
+		return p.passWhileStopped(ctx, c)
+	}
 	if c.isPassing {
 		if reason := p.balancersRefuse(c); reason != "" {
 			return &waitError{reason: reason, limit: balancersPause}
