@@ -87,7 +87,7 @@ vulncheck: ## look up all linked packages in Go's vulnerability database; needs 
 fuzz: ## run every fuzz test for FUZZTIME (20s) each
 	test/fuzz.sh $(FUZZTIME)
 
-bench: build ## compare speed and memory with bare net/http, nginx and HAProxy (20 minutes); see bench/RESULTS.md
+bench: build ## compare speed and memory with bare net/http, nginx and HAProxy (25 minutes); see bench/RESULTS.md
 	go run ./bench -bin $(BIN) $(BENCHFLAGS)
 
 package: ## build deb and rpm packages and a container file system for amd64 and arm64 into dist/

@@ -192,8 +192,9 @@ type hacheck struct {
 	spool string
 }
 
-// startHacheck starts the daemon with a configuration and a spool directory. If spool is "", it creates an empty one.
-func (b *bench) startHacheck(spool, config string) (*hacheck, error) {
+// startHacheck starts the daemon with a configuration, a spool directory and further options. If spool is "", it creates an
+// empty one.
+func (b *bench) startHacheck(spool, config string, options ...string) (*hacheck, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, err
@@ -208,7 +209,7 @@ func (b *bench) startHacheck(spool, config string) (*hacheck, error) {
 		return nil, err
 	}
 	s, err := b.start("hacheck", port, filepath.Join(b.bin, "hacheck"),
-		"-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", spool, "-c", file)
+		append([]string{"-B", "127.0.0.1", "-p", strconv.Itoa(port), "--spool-root", spool, "-c", file}, options...)...)
 	if err != nil {
 		return nil, err
 	}
