@@ -128,6 +128,19 @@ func (c *credentials) digestAuthorization(values []string, r digestRequest) (str
 	return "", errors.New("it asks for no digest authentication with MD5, SHA-256 or SHA-512-256")
 }
 
+// isStale reports whether a challenge says that the digest was right, but its nonce too old. The client then answers the
+// new one.
+func isStale(values []string) bool {
+	for _, v := range values {
+		for _, o := range parseChallenges(v) {
+			if o.scheme == "digest" && strings.EqualFold(o.params["stale"], "true") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // digest returns the Authorization header for one challenge. session says that its algorithm has the suffix -sess.
 func (c *credentials) digest(o challenge, hash func(string) string, session bool, r digestRequest) (string, error) {
 	realm, serverNonce := o.params["realm"], o.params["nonce"]
@@ -144,7 +157,8 @@ func (c *credentials) digest(o challenge, hash func(string) string, session bool
 	if algorithm := o.params["algorithm"]; algorithm != "" {
 		text += ", algorithm=" + algorithm
 	}
-	list, offered := o.params["qop"]
+	list := strings.TrimSpace(o.params["qop"])
+	offered := list != ""
 	has := func(qop string) bool {
 		return slices.ContainsFunc(strings.Split(list, ","), func(q string) bool { return strings.EqualFold(strings.TrimSpace(q), qop) })
 	}

@@ -18,6 +18,10 @@ import (
 	"unicode"
 )
 
+// maxDigestLogins is how many challenges of a server are answered: the first, that of a page that the login redirects to,
+// and one that says that its nonce was too old.
+const maxDigestLogins = 3
+
 // maxRedirects is how many redirects are followed if allow_redirects is true.
 const maxRedirects = 10
 
@@ -85,10 +89,16 @@ func (r *httpRequest) run(x *exchange) Result {
 	if !ok {
 		return res
 	}
-	if at := resp.Request.URL; resp.StatusCode == http.StatusUnauthorized && r.digest != nil && at.Host == r.url.Host {
-		method := resp.Request.Method
+	answered := "" // the URL of the last challenge
+	for range maxDigestLogins {
+		method, at, challenges := resp.Request.Method, resp.Request.URL, resp.Header.Values("WWW-Authenticate")
+		if resp.StatusCode != http.StatusUnauthorized || r.digest == nil || at.Host != r.url.Host ||
+			at.String() == answered && !isStale(challenges) { // the server refuses the login
+			break
+		}
+		answered = at.String()
 		request := digestRequest{method, at.RequestURI(), r.bodyFor(method), clientNonce()}
-		authorization, err := r.digest.digestAuthorization(resp.Header.Values("WWW-Authenticate"), request)
+		authorization, err := r.digest.digestAuthorization(challenges, request)
 		if err != nil {
 			return x.serviceError(503, "%s cannot be logged in to: %s", x.addr(), err)
 		}
@@ -123,8 +133,7 @@ func (r *httpRequest) newRequest(x *exchange, method string, at *url.URL, author
 	if err != nil {
 		return nil, err
 	}
-	// The second request of a digest login uses the connection of the first.
-	req.Close = r.digest == nil || authorization != ""
+	req.Close = r.digest == nil // the requests of a digest login use one connection
 	req.Header = r.header.Clone()
 	if host := req.Header.Get("Host"); host != "" {
 		req.Host = host
@@ -162,7 +171,10 @@ func (e *resultError) Error() string { return string(e.result.Body) }
 // do makes a request and reads the final answer to its end, or up to MaxBody bytes. If there is no answer, it returns
 // a Result that says why, and false.
 func (t *transport) do(method string, at *url.URL, authorization string) (*http.Response, []byte, Result, bool) {
-	client := &http.Client{Transport: t, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+	client := &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if authorization != "" {
+			req.Header.Del("Authorization") // a digest is for one URL
+		}
 		switch {
 		case !t.request.redirects:
 			return http.ErrUseLastResponse
