@@ -27,9 +27,8 @@ var amqpType = Type{
 		if len(a.vhost) > 255 {
 			o.addValueError("vhost", a.vhost)
 		}
-		return a.newConfigured("amqp", "", "amqp:"+a.addr(), func(x *exchange) Result {
-			return x.withDriver(d.Logins, func() Result { return a.check(x) })
-		}), nil
+		a.drivers = d.Logins
+		return a.newConfigured("amqp", "", "amqp:"+a.addr(), a.check), nil
 	},
 }
 

@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -54,7 +55,7 @@ var grpcType = Type{
 	}, certificateOptions...),
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		host, port := o.host("host"), o.port("port", 0)
-		g := &grpcCheck{service: o.text("service", ""), userAgent: newHTTPClient(d.Options).userAgent}
+		g := &grpcCheck{service: o.text("service", ""), userAgent: newHTTPClient(d.Options).userAgent, authority: o.host("server_name")}
 		if len(g.service) > 1000 || !utf8.ValidString(g.service) {
 			o.addValueError("service", g.service)
 		}
@@ -76,6 +77,7 @@ var grpcType = Type{
 
 type grpcCheck struct {
 	service, userAgent string
+	authority          string      // the name that is asked for; "": the address
 	tls                *tls.Config // nil for plain TCP
 }
 
@@ -134,7 +136,7 @@ func (g *grpcCheck) request(x *exchange) []byte {
 		{":method", "POST"},
 		{":scheme", scheme},
 		{":path", "/grpc.health.v1.Health/Check"},
-		{":authority", x.addr()},
+		{":authority", cmp.Or(g.authority, x.addr())},
 		{"content-type", "application/grpc"},
 		{"te", "trailers"},
 		{"user-agent", g.userAgent},
@@ -225,7 +227,9 @@ func (x *exchange) readGRPCAnswer(framer *http2.Framer, limited *io.LimitedReade
 				return a, x.protocolError("The answer of %s has headers of more than %d bytes", x.addr(), maxGRPCHeaders), false
 			}
 			a.readHeaders(f.Fields)
-			ended = f.StreamEnded()
+			if ended = f.StreamEnded(); !ended {
+				a.status = "" // it counts in trailers alone
+			}
 		case *http2.DataFrame:
 			if len(a.body)+len(f.Data()) > maxGRPCMessage {
 				return a, x.protocolError("The answer of %s has a message of more than %d bytes", x.addr(), maxGRPCMessage), false

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"hacheck/internal/check"
@@ -131,6 +133,27 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
+// TestGRPCAuthority: a server or proxy that answers by name gets server_name, as from other clients, else the address.
+func TestGRPCAuthority(t *testing.T) {
+	names := make(chan string, 1)
+	certificate := issue(t, loopback(), nil)
+	port := grpcServer(t, func(s *grpc.Server) { grpc_health_v1.RegisterHealthServer(s, health.NewServer()) },
+		grpc.Creds(credentials.NewServerTLSFromCert(&certificate)),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			md, _ := metadata.FromIncomingContext(ctx)
+			names <- strings.Join(md[":authority"], ",")
+			return handler(ctx, req)
+		}))
+	for name, want := range map[string]string{"shop.example": "shop.example", "": fmt.Sprint("127.0.0.1:", port)} {
+		c := buildAt(t, check.Defaults{}, "grpc", "127.0.0.1", port, "use_tls", true, "disable_tls_verification", true, "server_name", name)
+		if r := c.Check(t.Context(), check.Target{}); r.Code != 200 {
+			t.Errorf("%d %s", r.Code, r.Body)
+		} else if got := <-names; got != want {
+			t.Errorf("server_name %q: authority %q, want %q", name, got, want)
+		}
+	}
+}
+
 // grpcFrames returns a server that reads a request and sends the given frames.
 func grpcFrames(write func(f *http2.Framer)) func(net.Conn) {
 	return func(conn net.Conn) {
@@ -180,6 +203,10 @@ func TestGRPCBrokenServers(t *testing.T) {
 		"no settings": {func(f *http2.Framer) { _ = f.WritePing(false, [8]byte{}) }, check.ReasonProtocol, "it begins with a frame PING"},
 		"404":         {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "404")) }, check.ReasonProtocol, `with the HTTP status "404"`},
 		"no status":   {func(f *http2.Framer) { _ = f.WriteHeaders(grpcHead(true, ":status", "200")) }, check.ReasonProtocol, "has no gRPC status"},
+		"status before the end": {func(f *http2.Framer) {
+			_ = f.WriteHeaders(grpcHead(false, ":status", "200", "grpc-status", "0"))
+			_ = f.WriteData(1, true, []byte{0, 0, 0, 0, 2, 8, 1})
+		}, check.ReasonProtocol, "has no gRPC status"},
 		"no protobuf": {func(f *http2.Framer) {
 			_ = f.WriteHeaders(head)
 			_ = f.WriteData(1, false, []byte{0, 0, 0, 0, 2, 0x0b, 1})

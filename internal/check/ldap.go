@@ -35,10 +35,7 @@ var ldapType = Type{
 	}, startTLSOptions()...),
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		l := ldapLogin{login: o.login(d, 389, 636)}
-		if (l.username == "") != (l.password == "") {
-			// A bind with a name and no password succeeds as anonymous on many servers (RFC 4513, 5.1.2).
-			o.addError("username", "a user name and a password need each other")
-		}
+		o.requireBoth(l.login) // a bind with a name alone succeeds as anonymous on many servers (RFC 4513, 5.1.2)
 		return l.newConfigured("ldap", "", "ldap:"+l.addr(), l.check), nil
 	},
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+
+	"hacheck/internal/check/conn"
 )
 
 // login holds the options that all configured checks with a login share.
@@ -16,6 +18,7 @@ type login struct {
 	password Secret
 	tls      *tls.Config // nil unless TLS is spoken from the first byte on
 	settings tlsSettings
+	drivers  *conn.Limit // how many logins with a driver run at once; nil: any number
 }
 
 // addr returns "<host>:<port>", or the path of the Unix socket, for the names of steps.
@@ -37,7 +40,7 @@ func (l login) newConfigured(name, prefix, last string, talk func(x *exchange) R
 		if r, ok := x.open(l.tls); !ok {
 			return r
 		}
-		return talk(x)
+		return x.withDriver(l.drivers, func() Result { return talk(x) })
 	}})
 	for i := range steps {
 		steps[i].Name = prefix + steps[i].Name
@@ -68,6 +71,13 @@ func (x *exchange) loginError(protocol string, err error, redact func(text strin
 		return x.protocolError("The answer of %s is not %s: %s", x.addr(), protocol, wrong)
 	}
 	return x.networkError(err)
+}
+
+// requireBoth adds an error for a user name without a password, or the other way round.
+func (o *optionReader) requireBoth(l login) {
+	if (l.username == "") != (l.password == "") {
+		o.addError("username", "a user name and a password need each other")
+	}
 }
 
 // redact returns a server's text fit to be shown. A server may repeat the password. A text that contains it, as it is

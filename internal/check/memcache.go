@@ -22,9 +22,7 @@ var memcacheType = Type{
 	Options: append([]Option{socketHostOption, portOption(11211), usernameOption, passwordOption}, tlsOptions("false")...),
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		m := memcacheLogin{o.login(d, 11211, 11211)}
-		if (m.username == "") != (m.password == "") {
-			o.addError("username", "a user name and a password need each other")
-		}
+		o.requireBoth(m.login)
 		if strings.Contains(m.username, " ") {
 			o.addError("username", "expected a name without a space, at which memcached ends it")
 		}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/xdg-go/scram"
 	"github.com/xdg-go/stringprep"
@@ -40,18 +39,13 @@ var mongodbType = Type{
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		m := mongoLogin{
 			login: o.login(d, 27017, 27017), database: o.plainText("database", "test"), authDatabase: o.plainText("auth_database", "admin"),
-			role: o.role(), sources: d.Sources,
-		}
-		if m.sources == nil {
-			m.sources = NewSources(time.Now())
+			role: o.role(), sources: d.sources(),
 		}
 		last := "connect"
 		if m.username != "" {
 			last = "connect with auth"
 		}
-		if (m.username == "") != (m.password == "") {
-			o.addError("username", "a user name and a password need each other")
-		}
+		o.requireBoth(m.login)
 		return m.newConfigured("mongodb", "mongodb:"+m.addr()+":", last, m.check), nil
 	},
 }

@@ -8,11 +8,8 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-sql-driver/mysql"
-
-	"hacheck/internal/check/conn"
 )
 
 // mysqlType is the configured check of MySQL and MariaDB.
@@ -39,20 +36,17 @@ type mysqlCheck struct {
 	database string
 	role     wantedRole
 	query    sqlQuery
-	drivers  *conn.Limit
 	sources  *Sources
 }
 
 func buildMySQL(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	m := mysqlCheck{
 		database: o.plainText("database", ""), role: o.role(), query: o.sqlQuery(),
-		drivers: d.Logins, sources: d.Sources,
+		sources: d.sources(),
 	}
 	m.login = o.login(d, 3306, 3306)
+	m.drivers = d.Logins
 	m.tls = nil // TLS begins after the server's greeting
-	if m.sources == nil {
-		m.sources = NewSources(time.Now())
-	}
 	return m.newConfigured("mysql", "", "mysql:"+m.addr(), m.check), nil
 }
 
@@ -85,11 +79,6 @@ func withoutMySQLUsername(context.Context, Target) Result {
 // check logs in, asks and quits. With use_tls: prefer and nothing verified it connects once more, without TLS, if the
 // handshake fails: an old server whose TLS Go cannot speak is as healthy as it was. A login sends no password in clear.
 func (m mysqlCheck) check(x *exchange) Result {
-	return x.withDriver(m.drivers, func() Result { return m.run(x) })
-}
-
-// run is check with a place of the driver limit.
-func (m mysqlCheck) run(x *exchange) Result {
 	settings := m.settings
 	if m.socket != "" {
 		settings.mode = tlsOff

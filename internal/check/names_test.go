@@ -60,6 +60,14 @@ func TestServerNames(t *testing.T) {
 	if r := httpCheck(t, trusting, url, nil).Check(t.Context(), check.Target{}); r.Code == 200 {
 		t.Error("http without a name is healthy")
 	}
+	for host, code := range map[string]int{"www.example": 200, "other.example": 503, "": 503} {
+		target := check.Target{Protocol: "tls", Host: servertest.Host, Port: s.Port, Header: []check.Field{{Name: "Host", Value: host}}}
+		for _, o := range []check.Options{{}, verify} {
+			if r := ask(t, o, target); r.Code != code {
+				t.Errorf("tls, Host %q, verified %v: %d %s", host, o.TLSVerify, r.Code, r.Body)
+			}
+		}
+	}
 	named := build(t, trusting, "tls", map[string]any{"host": servertest.Host, "port": int(s.Port), "server_name": "www.example"})
 	if r := named.Check(t.Context(), check.Target{}); r.Code != 200 {
 		t.Errorf("tls: %d %s", r.Code, r.Body)

@@ -146,6 +146,7 @@ func wholeNumber(v any) (int, bool) {
 	case int:
 		return v, true
 	case string:
+		v = strings.TrimSpace(v) // a template leaves the end of a line
 		n, err := strconv.Atoi(v)
 		return n, err == nil && v[0] != '+'
 	}
@@ -165,8 +166,36 @@ func (o *optionReader) ports(name string) (ports []uint16) {
 	return ports
 }
 
-// boolean returns a boolean. It takes no string, because "false" in quotes must never come out true.
-func (o *optionReader) boolean(name string, def bool) bool { return valueOf(o, name, def) }
+// boolean returns a boolean, also one in quotes, which files that programs write have. "false" in quotes is false. (To
+// conn-check all texts but the empty one are true.)
+func (o *optionReader) boolean(name string, def bool) bool {
+	v := o.spec.Options[name]
+	if v == nil {
+		return def
+	}
+	b, ok := truth(v)
+	if !ok {
+		o.addValueError(name, v)
+		return def
+	}
+	return b
+}
+
+// truth returns a boolean, or one of YAML 1.1 in quotes. It returns false, false for anything else.
+func truth(v any) (value, ok bool) {
+	switch v := v.(type) {
+	case bool:
+		return v, true
+	case string:
+		switch strings.ToLower(strings.TrimSpace(v)) {
+		case "true", "yes", "on":
+			return true, true
+		case "false", "no", "off":
+			return false, true
+		}
+	}
+	return false, false
+}
 
 // seconds returns a duration above 0 and up to an hour.
 func (o *optionReader) seconds(name string, def time.Duration) time.Duration {
@@ -178,7 +207,7 @@ func (o *optionReader) seconds(name string, def time.Duration) time.Duration {
 		f = v
 	case string: // a number in quotes, see wholeNumber
 		var err error
-		if f, err = strconv.ParseFloat(v, 64); err != nil {
+		if f, err = strconv.ParseFloat(strings.TrimSpace(v), 64); err != nil {
 			o.addValueError(name, v)
 			return def
 		}
@@ -232,6 +261,17 @@ func scalar(v any) (string, bool) {
 		return fmt.Sprint(v), true
 	}
 	return "", false
+}
+
+// written returns an option as it is written: a text, a number or a boolean. It returns false if there is none.
+func (o *optionReader) written(name string) (text string, ok bool) {
+	if !o.isSet(name) {
+		return "", false
+	}
+	if text, ok = scalar(o.spec.Options[name]); !ok {
+		o.addValueError(name, o.spec.Options[name])
+	}
+	return text, ok
 }
 
 // address returns a mail address, "" if there is none. It is sent unchanged, so it must not contain characters that end

@@ -7,9 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
-
-	"hacheck/internal/check/conn"
 )
 
 // postgresSSLRequest is the request for TLS, before the startup message, see
@@ -37,11 +34,9 @@ var postgresType = Type{
 func buildPostgres(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	p := postgresLogin{
 		database: o.plainText("database", ""), role: o.role(), query: o.sqlQuery(), lagQuery: o.text("lag_query", ""),
-		drivers: d.Logins, sources: d.Sources,
+		sources: d.sources(),
 	}
-	if p.sources == nil {
-		p.sources = NewSources(time.Now())
-	}
+	p.drivers = d.Logins
 	p.port, p.username, p.password = o.port("port", 5432), o.plainText("username", ""), o.password()
 	p.settings = o.tls(d, d.TLSVerify)
 	if dir := o.text("host", ""); strings.HasPrefix(dir, "/") {
@@ -68,18 +63,12 @@ type postgresLogin struct {
 	role     wantedRole
 	query    sqlQuery
 	lagQuery string
-	drivers  *conn.Limit
 	sources  *Sources
 }
 
 // check logs in, asks and quits. With use_tls: prefer it does what libpq does: if the handshake fails, or the rules of the
 // server (pg_hba.conf) refuse the login over TLS, it connects once more without TLS.
 func (p postgresLogin) check(x *exchange) Result {
-	return x.withDriver(p.drivers, func() Result { return p.run(x) })
-}
-
-// run is check with a place of the driver limit.
-func (p postgresLogin) run(x *exchange) Result {
 	if p.socket != "" || p.settings.mode == tlsOff {
 		r, _ := p.attempt(x, false)
 		return r
@@ -166,7 +155,10 @@ func (p postgresLogin) ask(x *exchange, c *postgresConn) (Result, error) {
 		}
 	} else if p.query.text == "" {
 		// A pooler accepts logins on its own: only a query shows that a server is behind it.
-		_, err := c.query("SELECT 1")
+		rows, err := c.query("SELECT 1")
+		if err == nil && (len(rows) != 1 || len(rows[0]) != 1 || string(rows[0][0]) != "1") {
+			err = malformed("another answer to SELECT 1 than 1")
+		}
 		return r, err
 	}
 	if p.query.text == "" {

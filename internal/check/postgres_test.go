@@ -219,6 +219,34 @@ func TestPostgresAnswers(t *testing.T) {
 	}
 }
 
+// TestPostgresOddAnswer: a server that answers SELECT 1 in another way than with 1 is not healthy.
+func TestPostgresOddAnswer(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer []byte
+		code   int
+	}{
+		"1":           {pgRow("1"), 200},
+		"2":           {pgRow("2"), 503},
+		"two columns": {pgRow("1", "1"), 503},
+		"no row":      {slices.Concat(pgMessage('C', "SELECT 0\x00"), pgMessage('Z', "I")), 503},
+		"nothing":     {slices.Concat(pgMessage('I', ""), pgMessage('Z', "I")), 503},
+	} {
+		s := checktest.Serve(t, func(conn net.Conn) {
+			b := make([]byte, 4<<10)
+			for _, answer := range [][]byte{[]byte("N"), pgReady, c.answer} {
+				if _, err := conn.Read(b); err != nil {
+					return
+				}
+				_, _ = conn.Write(answer)
+			}
+		})
+		r := configuredAt(t, "postgres", map[string]any{"username": "operator"})(t.Context(), check.Target{Host: s.Host, Port: s.Port})
+		if want := "The answer of " + s.Addr() + " is not PostgreSQL: another answer to SELECT 1 than 1"; r.Code != c.code || c.code != 200 && string(r.Body) != want {
+			t.Errorf("%s: %d %q", name, r.Code, r.Body)
+		}
+	}
+}
+
 // TestPostgresUnverifiedServer: a server that does not know the password, a man in the middle, is not healthy.
 func TestPostgresUnverifiedServer(t *testing.T) {
 	p := &postgresServer{method: "scram", password: "another", unverified: true}
@@ -321,7 +349,7 @@ host      all all       127.0.0.1/32 scram-sha-256
 		return fmt.Sprintf("PostgreSQL error 28P01: password authentication failed for user %q", user)
 	}
 	right := []any{"username", "modern", "password", "s3cret", "database", "shop"}
-	checktest.RunQuiet(t, s.Addr(), s.Log, 20, func(host string, port uint16) check.Result {
+	checktest.RunQuiet(t, s.Addr(), s.Log, 500, func(host string, port uint16) check.Result {
 		return buildAt(t, check.Defaults{}, "postgres", host, port, right...).Check(t.Context(), check.Target{})
 	})
 	tryLogins(t, check.Defaults{}, "postgres", s, map[string]loginCase{

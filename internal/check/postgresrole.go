@@ -47,8 +47,8 @@ type postgresState struct {
 	messageAge                 time.Duration // age of the source's last message
 	receiverTimeout            time.Duration
 	received, replayed         int64
-	commitAge                  time.Duration // age of the last commit that was replayed
-	lag                        time.Duration
+	commitAge                  time.Duration // age of the last commit that was replayed; below 0 by clocks that differ
+	lag                        time.Duration // below 0 by clocks that differ, or as lag_query finds it
 	lagProblem                 string // what is wrong with the answer to lag_query
 }
 
@@ -75,7 +75,7 @@ func (p postgresLogin) readState(x *exchange, c *postgresConn) (postgresState, e
 	}
 	first, start := s, time.Now()
 	for range postgresLooks {
-		if s.lag == unknown || p.role.lag == 0 || s.lag <= p.role.lag || !p.connected(s) {
+		if s.lag == unknown || p.role.lag == 0 || p.isWithinLag(s) || !p.connected(s) {
 			break
 		}
 		select {
@@ -86,11 +86,17 @@ func (p postgresLogin) readState(x *exchange, c *postgresConn) (postgresState, e
 		if s, err = p.state(c); err != nil {
 			return s, err
 		}
-		if s.replayed >= first.end && s.recovery {
-			s.lag = min(s.lag, time.Since(start))
+		if since := time.Since(start); s.replayed >= first.end && s.recovery && (s.lag < 0 || s.lag > since) {
+			s.lag = since
 		}
 	}
 	return s, nil
+}
+
+// isWithinLag reports whether a known lag is at most the wanted one. A commit that is further in the future than that is
+// of a clock that differs, and says nothing of the lag.
+func (p postgresLogin) isWithinLag(s postgresState) bool {
+	return s.lag != unknown && -p.role.lag <= s.lag && s.lag <= p.role.lag
 }
 
 // takesReplicas reports whether the role may be that of a replica.
@@ -184,17 +190,17 @@ func (r *rowReader) position(i int) int64 {
 	return n
 }
 
-// age returns a number of seconds. Less than none, by a clock that runs ahead, is none.
+// age returns a number of seconds. It is below 0 by a clock that runs ahead.
 func (r *rowReader) age(i int) time.Duration {
 	if r.row[i] == nil {
 		return unknown
 	}
 	f, err := strconv.ParseFloat(string(r.row[i]), 64)
-	if err != nil || math.IsNaN(f) || f > 1e9 {
+	if err != nil || math.IsNaN(f) || math.Abs(f) > 1e9 {
 		r.bad(i, "a number of seconds")
 		return unknown
 	}
-	return time.Duration(max(0, f) * float64(time.Second))
+	return time.Duration(f*1e6) * time.Microsecond // the server's own precision; never unknown
 }
 
 // bytesBehind returns how many bytes the replica has not replayed of what its source has reported; unknown without a
@@ -255,7 +261,7 @@ func (p postgresLogin) tooFarBehind(x *exchange, s postgresState, fields *[]Resu
 		p.sources.connected(x.addr(), now)
 	}
 	behind := p.bytesBehind(s)
-	if w.lag > 0 && s.lag != unknown && s.lag <= w.lag || w.lagBytes > 0 && behind != unknown && behind <= w.lagBytes ||
+	if w.lag > 0 && p.isWithinLag(s) || w.lagBytes > 0 && behind != unknown && behind <= w.lagBytes ||
 		!limited && (s.streaming || p.connected(s)) {
 		return ""
 	}
@@ -282,10 +288,15 @@ func (p postgresLogin) limitText(s postgresState) string {
 	switch {
 	case w.lag > 0:
 		text = "at most " + w.lag.String() + " wanted"
-		if s.lagProblem != "" {
+		switch {
+		case s.lagProblem != "":
 			text = s.lagProblem + "; " + text
-		} else if s.lag == unknown {
+		case s.lag == unknown:
 			text = "it has replayed no commit since its start; " + text
+		case s.lag < -w.lag && p.lagQuery != "":
+			text = "lag_query returns " + secondsText(s.lag) + "; " + text
+		case s.lag < -w.lag:
+			text = "its last commit is " + secondsText(-s.lag) + " in the future, the clocks of the servers differ; " + text
 		}
 	case w.lagBytes > 0:
 		text = "at most " + sizeText(w.lagBytes) + " wanted"
@@ -308,7 +319,7 @@ func (p postgresLogin) describe(s postgresState) (string, []ResultField) {
 	fields := []ResultField{{"role", "replica"}, {"wanted", p.role.name}, {"read_only", true}}
 	var behind []string
 	if s.lag != unknown && !s.hidden {
-		behind = append(behind, secondsText(s.lag))
+		behind = append(behind, secondsText(max(0, s.lag)))
 		fields = append(fields, ResultField{"lag_seconds", s.lag.Seconds()})
 	}
 	if n := p.bytesBehind(s); n != unknown {

@@ -134,7 +134,7 @@ func TestPostgresRoles(t *testing.T) {
 	if got := fmt.Sprint(fields); got != "map[lag_bytes:0 lag_seconds:0 read_only:true role:replica source:streaming wanted:primary]" {
 		t.Errorf("fields: %s", got)
 	}
-	checktest.RunQuiet(t, p.replica.Addr(), p.replica.Log, 20, func(host string, port uint16) check.Result {
+	checktest.RunQuiet(t, p.replica.Addr(), p.replica.Log, 100, func(host string, port uint16) check.Result {
 		return buildAt(t, check.Defaults{Options: p.options}, "postgres", host, port, "username", "operator", "database", "postgres", "role", "replica?lag=10s").Check(t.Context(), check.Target{})
 	})
 
@@ -167,7 +167,17 @@ func TestPostgresLag(t *testing.T) {
 	p.want(p.replica, "replica?lag=10s", 503, "at most 10s wanted", heartbeat...)
 	p.want(p.replica, "replica?lag=2h", 200, "replica, 36", heartbeat...)
 	p.want(p.replica, "replica?lag=2h", 503, "lag_query returns NULL, and not a number of seconds", "lag_query", "SELECT NULL")
+	p.want(p.replica, "replica?lag=10s", 200, "replica, 0.0 s", "lag_query", "SELECT -1")
+	p.want(p.replica, "replica?lag=10s", 503, "lag_query returns -3600.0 s; at most 10s wanted", "lag_query", "SELECT -3600")
 	p.want(p.primary, "read-only?lag=1s", 200, "primary", "lag_query", "SELECT * FROM none")
+
+	// For this user the clock of the primary is an hour ahead: the age of the last commit says nothing of the lag.
+	p.primary.Psql(t, `CREATE ROLE ahead LOGIN IN ROLE pg_monitor; CREATE SCHEMA ahead; GRANT USAGE ON SCHEMA ahead TO ahead;
+		CREATE FUNCTION ahead.pg_last_xact_replay_timestamp() RETURNS timestamptz LANGUAGE SQL AS $$SELECT now() + interval '1 hour'$$;
+		CREATE FUNCTION ahead.pg_last_wal_replay_lsn() RETURNS pg_lsn LANGUAGE SQL AS $$SELECT pg_lsn '0/1'$$;
+		ALTER ROLE ahead SET search_path = ahead, pg_catalog`)
+	p.wantSoon(p.replica, "replica?lag=10s", 503, "in the future, the clocks of the servers differ; at most 10s wanted", "username", "ahead")
+	p.wantSoon(p.replica, "replica?lag=2h", 200, "replica, 0.0 s", "username", "ahead")
 
 	p.link.Freeze()
 	p.write()

@@ -80,22 +80,16 @@ func redisProtocol(o Options, typ *Type) entry {
 
 // redisCheck returns the check of a client over the connection of l.
 func (l login) redisCheck(o *optionReader, d Defaults, c redisClient) *ConfiguredCheck {
-	c.redact = l.redact
+	c.redact, c.sources = l.redact, d.sources()
 	c.command = o.command("command")
-	if o.isSet("expect") {
-		text, ok := scalar(o.spec.Options["expect"])
-		if c.expect = &text; !ok {
-			o.addValueError("expect", o.spec.Options["expect"])
-		}
+	if text, set := o.written("expect"); set {
+		c.expect = &text
 		if c.command == nil {
 			o.addError("expect", "needs command")
 		}
 	}
 	if o.typ.Roles != nil {
 		c.role = o.role()
-	}
-	if c.sources = d.Sources; c.sources == nil {
-		c.sources = NewSources(time.Now())
 	}
 	last := "connect"
 	if c.always && c.password != "" {
@@ -152,6 +146,8 @@ func (c *redisClient) query(x *exchange, r *bufio.Reader) Result {
 		return res
 	case reply.kind == '-':
 		return x.serviceError(500, "Sent %s, got back -%s", name, got)
+	case reply.hasError:
+		return x.serviceError(500, "Sent %s, got back a list with an error: %s", name, got)
 	case c.expect != nil && !reply.has(*c.expect):
 		return x.serviceError(503, "Sent %s, got back %s; %s wanted", name, excerpt(got, 100), excerpt(*c.expect, 100))
 	case c.expect != nil:

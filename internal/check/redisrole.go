@@ -2,6 +2,7 @@ package check
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,10 +37,10 @@ func (c *redisClient) checkRole(x *exchange, r *bufio.Reader) (Result, bool) {
 	if s.role == "replica" {
 		found, problem = c.judgeReplica(x, &s)
 	}
-	problem = firstOf(s.problem(), problem)
+	problem = cmp.Or(s.problem(), problem)
 	switch {
 	case s.role != c.role.name:
-		res = x.serviceError(503, "%s; %s wanted", firstOf(join(found, problem), found), c.role.name)
+		res = x.serviceError(503, "%s; %s wanted", cmp.Or(join(found, problem), found), c.role.name)
 	case problem != "":
 		res = x.serviceError(503, "%s", join(found, problem))
 	default:
@@ -47,16 +48,6 @@ func (c *redisClient) checkRole(x *exchange, r *bufio.Reader) (Result, bool) {
 	}
 	res.Fields = append([]ResultField{{"role", s.role}, {"wanted", c.role.name}}, s.found...)
 	return res, res.Code == 200
-}
-
-// firstOf returns the first text that is not empty.
-func firstOf(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
 }
 
 // join returns "replica, but problem", "" without a problem.
@@ -76,7 +67,7 @@ func (c *redisClient) info(x *exchange, r *bufio.Reader, command ...string) (red
 	res = x.unexpectedRedisReply(strings.Join(command, " "), reply)
 	if reply.errorKind() == "NOPERM" {
 		rule := "+" + strings.ToLower(strings.Join(command, "|"))
-		res.Body = append(res.Body, " (a role needs it: ACL SETUSER "+firstOf(excerpt(c.username, 60), "default")+" "+rule+")"...)
+		res.Body = append(res.Body, " (a role needs it: ACL SETUSER "+cmp.Or(excerpt(c.username, 60), "default")+" "+rule+")"...)
 	}
 	return reply, res, false
 }

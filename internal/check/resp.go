@@ -35,6 +35,8 @@ type redisReply struct {
 	kind byte
 	text []byte // of an array: one line for each element
 	null bool   // a bulk string or an array that is not there
+	// hasError: one of the elements of an array is an error, as a script or a transaction returns it.
+	hasError bool
 }
 
 // has reports whether the reply, or a whole line of a reply of several lines, is text.
@@ -102,7 +104,7 @@ func (x *exchange) redisCommand(r *bufio.Reader, kinds string, command ...string
 	case err != nil:
 		return redisReply{}, x.networkError(err), false
 	}
-	return redisReply{kind, reply.text.Bytes(), reply.null}, Result{}, true
+	return redisReply{kind, reply.text.Bytes(), reply.null, reply.hasError}, Result{}, true
 }
 
 // respReader reads one reply.
@@ -112,6 +114,8 @@ type respReader struct {
 	nulls bool // a value may be absent
 	null  bool // it is
 	left  int  // bytes and elements that may still come
+
+	hasError bool // an error was read
 }
 
 // read reads a value and returns its kind. Memory is allocated as the bytes arrive, because the server may claim any
@@ -133,6 +137,7 @@ func (p *respReader) read(depth int) (kind byte, err error) {
 		return 0, malformed("is longer than %d bytes", maxRedisBulk)
 	}
 	if kind != '$' && kind != '*' {
+		p.hasError = p.hasError || kind == '-'
 		p.text.Write(line)
 		return kind, nil
 	}

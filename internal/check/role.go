@@ -45,13 +45,18 @@ type wantedRole struct {
 	writable bool
 }
 
-// roleOptions returns the option role of a type with these roles, and the parameters that they take.
-func roleOptions(roles []Role) []Option {
+// roleNames returns the names of roles, separated by commas.
+func roleNames(roles []Role) string {
 	names := make([]string, len(roles))
 	for i, r := range roles {
 		names[i] = r.Name
 	}
-	options := []Option{{Name: "role", Want: "one of " + strings.Join(names, ", "), Default: roles[0].Name, Doc: "what the server has to be"}}
+	return strings.Join(names, ", ")
+}
+
+// roleOptions returns the option role of a type with these roles, and the parameters that they take.
+func roleOptions(roles []Role) []Option {
+	options := []Option{{Name: "role", Want: "one of " + roleNames(roles), Default: roles[0].Name, Doc: "what the server has to be"}}
 	for _, p := range roleParams {
 		if slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(r.Params, p.Name) }) {
 			options = append(options, p)
@@ -65,12 +70,11 @@ func (o *optionReader) role() wantedRole {
 	text := o.text("role", o.typ.Roles[0].Name)
 	params := url.Values{}
 	for _, p := range roleParams {
-		if o.hasOption(p.Name) && o.isSet(p.Name) {
-			if v, ok := scalar(o.spec.Options[p.Name]); ok {
-				params.Set(p.Name, v)
-			} else {
-				o.addValueError(p.Name, o.spec.Options[p.Name])
-			}
+		if !o.hasOption(p.Name) {
+			continue
+		}
+		if v, set := o.written(p.Name); set {
+			params.Set(p.Name, v)
 		}
 	}
 	if name, query, ok := strings.Cut(text, "?"); ok && len(params) == 0 {
@@ -91,11 +95,7 @@ func (o *optionReader) role() wantedRole {
 func newWantedRole(roles []Role, name string, params url.Values) (wantedRole, error) {
 	i := slices.IndexFunc(roles, func(r Role) bool { return r.Name == name || slices.Contains(r.Aliases, name) })
 	if i < 0 {
-		names := make([]string, len(roles))
-		for i, r := range roles {
-			names[i] = r.Name
-		}
-		return wantedRole{}, fmt.Errorf("no such role %q; there are %s", cutTo(name, 60), strings.Join(names, ", "))
+		return wantedRole{}, fmt.Errorf("no such role %q; there are %s", cutTo(name, 60), roleNames(roles))
 	}
 	w := wantedRole{name: roles[i].Name, alone: defaultAlone}
 	for _, p := range slices.Sorted(maps.Keys(params)) {

@@ -51,9 +51,7 @@ var smtpType = Type{
 		if m.to != "" && m.from == "" {
 			o.addError("from_address", "is required with to_address: a mail address")
 		}
-		if (m.username == "") != (m.password == "") {
-			o.addError("username", "a user name and a password need each other")
-		}
+		o.requireBoth(m.login)
 		return m.newConfigured("smtp", "", "smtp:"+m.addr(), m.check), nil
 	},
 }

@@ -21,6 +21,14 @@ func NewSources(start time.Time) *Sources {
 	return &Sources{since: start, seen: map[string]time.Time{}}
 }
 
+// sources returns the memory of the checks with these defaults. Without one each check has its own.
+func (d Defaults) sources() *Sources {
+	if d.Sources == nil {
+		return NewSources(time.Now())
+	}
+	return d.Sources
+}
+
 // connected records that the replica at addr is connected to its source now. When the memory is full, the replica that
 // was seen connected the longest time ago is forgotten.
 func (s *Sources) connected(addr string, now time.Time) {

@@ -16,14 +16,8 @@ type sqlQuery struct {
 // sqlQuery reads queryOptions.
 func (o *optionReader) sqlQuery() sqlQuery {
 	q := sqlQuery{text: o.text("query", "")}
-	if !o.isSet("expect") {
-		return q
-	}
-	v, ok := scalar(o.spec.Options["expect"])
-	if q.expect, q.compare = v, true; !ok {
-		o.addValueError("expect", o.spec.Options["expect"])
-	}
-	if q.text == "" {
+	q.expect, q.compare = o.written("expect")
+	if q.compare && q.text == "" {
 		o.addError("expect", "needs query")
 	}
 	return q

@@ -57,14 +57,15 @@ var certificateOptions = []Option{
 // useTLS reads the option use_tls.
 func (o *optionReader) useTLS() tlsMode {
 	def := o.option("use_tls").Default
-	v, set := o.spec.Options["use_tls"], o.isSet("use_tls")
-	if !set {
+	v := o.spec.Options["use_tls"]
+	if v == nil {
 		v = def
 	}
+	on, ok := truth(v)
 	switch {
-	case v == true || v == "true" && !set:
+	case ok && on:
 		return tlsOn
-	case v == false || v == "false" && !set:
+	case ok:
 		return tlsOff
 	case v == "prefer" && def == "prefer":
 		return tlsPrefer

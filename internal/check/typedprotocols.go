@@ -55,6 +55,9 @@ func typedProtocol(o Options, name string, typ *Type, fallback *ConfiguredCheck)
 			return result(400, ReasonConfig, err, "/%s/%s/%d/: %s", name, excerpt(t.Service, 200), t.Port, excerpt(err.Error(), 300))
 		}
 		options["host"], options["port"] = t.Host, int(t.Port)
+		if host := nameInHost(hostHeader(t.Header)); typ == &tlsType && host != "" && c.spec.Options["server_name"] == nil {
+			options["server_name"] = host // as https: a server that answers by name refuses a handshake without one
+		}
 		at, err := c.withOptions(options)
 		if err != nil {
 			return result(500, ReasonConfig, err, "The check of type %s that is configured for %s cannot be asked here: %s", name, excerpt(t.Service, 200), excerpt(err.Error(), 300))

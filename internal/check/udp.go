@@ -53,17 +53,21 @@ func (q datagrams) matches(answer []byte) bool {
 // datagrams reads the options of udpType that say what is sent and expected.
 func (o *optionReader) datagrams() (q datagrams) {
 	q.send = o.oneOf("send", "send_hex")
-	if whole, ok := o.spec.Options["expect_prefix"].(bool); ok {
-		q.prefix = whole
+	if more, ok := o.spec.Options["expect_prefix"].(bool); ok {
+		q.prefix = more
 		q.expect = o.oneOf("expect", "expect_hex")
-		return q
+	} else {
+		q.prefix = o.isSet("expect_prefix")
+		q.expect = o.oneOf("expect", "expect_hex", "expect_prefix")
 	}
-	q.prefix = o.isSet("expect_prefix")
-	q.expect = o.oneOf("expect", "expect_hex", "expect_prefix")
+	if q.prefix && len(q.expect) == 0 {
+		o.addError("expect_prefix", "expected at least one byte that an answer begins with")
+	}
 	return q
 }
 
-// oneOf returns the bytes of the one option that is given, of several that exclude each other. An empty text is none.
+// oneOf returns the bytes of the one option that is given, of several that exclude each other. An empty text is an empty
+// datagram.
 func (o *optionReader) oneOf(names ...string) (value []byte) {
 	given := 0
 	for _, name := range names {
@@ -77,9 +81,6 @@ func (o *optionReader) oneOf(names ...string) (value []byte) {
 			if value, err = hex.DecodeString(strings.Join(strings.Fields(text), "")); err != nil {
 				o.addValueError(name, text)
 			}
-		}
-		if len(value) == 0 {
-			o.addError(name, "expected at least one byte")
 		}
 	}
 	switch {

@@ -70,8 +70,17 @@ func TestUDPBytes(t *testing.T) {
 		"expect: is required, or expect_hex":                              {"host", "h", "port", 1, "send", "x", "expect_prefix", true},
 		"send_hex: expected bytes in hexadecimal, with or without spaces": {"host", "h", "port", 1, "send_hex", "0", "expect", "x"},
 		"send: expected only one of send, send_hex":                       {"host", "h", "port", 1, "send", "x", "send_hex", "00", "expect", "x"},
-		"send: expected at least one byte":                                {"host", "h", "port", 1, "send", "", "expect", "x"},
+		"expect_prefix: expected at least one byte":                       {"host", "h", "port", 1, "send", "x", "expect_prefix", ""},
+		"expect_prefix: expected at least one byte that":                  {"host", "h", "port", 1, "send", "x", "expect", "", "expect_prefix", true},
 	})
+	// The generator for Django writes "expect: ''" for statsd. It means an empty datagram, and never any answer.
+	for answer, code := range map[string]int{"": 200, "x": 503} {
+		port := checktest.ServeUDP(t, "127.0.0.1", func([]byte) []byte { return []byte(answer) })
+		c := buildAt(t, check.Defaults{}, "udp", "127.0.0.1", port, "send", "conncheck.test:1|c", "expect", "")
+		if r := c.Check(t.Context(), check.Target{}); r.Code != code {
+			t.Errorf("an empty datagram wanted, %q received: %d %s", answer, r.Code, r.Body)
+		}
+	}
 }
 
 func TestUDPLarge(t *testing.T) {

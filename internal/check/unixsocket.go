@@ -17,7 +17,7 @@ func (o *optionReader) hostOrSocket() (host, socket string) {
 	if path = o.plainText("host", ""); len(path) > maxSocketPath {
 		o.addValueError("host", path)
 	}
-	if o.hasOption("use_tls") && o.spec.Options["use_tls"] == true {
+	if on, _ := truth(o.spec.Options["use_tls"]); on && o.hasOption("use_tls") {
 		o.addError("use_tls", "the server speaks no TLS on a Unix socket")
 	}
 	return path, path

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"math"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -139,7 +139,9 @@ func (d *decoder) value(e entry, at *yaml.Node, secret bool, depth int) any {
 }
 
 // decodeScalar converts a scalar to a Go value. YAML 1.1 reads 010 as 8, 1:30 as 90 and 0x10 as 16; here they are
-// strings, because the author of a list of checks rarely means these numbers.
+// strings, because the author of a list of checks rarely means these numbers. A number that would be printed in another
+// way than it is written (1.10, 1e3) is a string too: bytes, names and versions are often such texts. Options that take a
+// number take it from a string.
 func decodeScalar(n *yaml.Node) any {
 	tag := ""
 	if n.Style&yaml.TaggedStyle != 0 {
@@ -160,7 +162,7 @@ func decodeScalar(n *yaml.Node) any {
 		if i, err := strconv.Atoi(n.Value); err == nil && strconv.Itoa(i) == n.Value {
 			return i
 		}
-		if f, ok := parseDecimal(n); ok && strings.ContainsAny(n.Value, ".eE") && !math.IsInf(f, 0) {
+		if f, ok := parseDecimal(n); ok && strings.ContainsAny(n.Value, ".e") && fmt.Sprint(f) == n.Value {
 			return f
 		}
 	}

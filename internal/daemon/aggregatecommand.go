@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -81,7 +82,7 @@ func runAggregate(args []string, env Env) int {
 	level, ok := map[string]slog.Level{
 		"trace": slog.LevelDebug, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn, "warn": slog.LevelWarn,
 		"error": slog.LevelError, "fatal": slog.LevelError, "panic": slog.LevelError,
-	}[o.logLevel]
+	}[strings.ToLower(o.logLevel)]
 	if !ok {
 		return usage(f, env, fmt.Errorf("--log-level must be debug, info, warning or error, got %q", o.logLevel))
 	}

@@ -128,7 +128,7 @@ func TestAggregateURLs(t *testing.T) {
 			"aggregate", "--listener", addr, "--spool-root", filepath.Join(t.TempDir(), "none"),
 			"--port", host + "," + port(t, secure.Listener.Addr().String()), "--http", secure.URL, "--http", moved.URL,
 			"--verify-payload", `"status":\s*"READY"`, "--verify-payload", "READY|BUSY",
-			"--tcp-dial-timeout", "3", "--http-dial-timeout", "3", "--http-read-timeout", "4", "--http-write-timeout", "9", "--http-idle-timeout", "15",
+			"--tcp-dial-timeout", "3", "--http-dial-timeout", "3", "--http-read-timeout", "4", "--http-write-timeout", "9", "--http-idle-timeout", "15", "--log-level", "INFO",
 		}, args...)...)
 		p.waitForLog(regexp.MustCompile(`hacheck aggregate answers`))
 		return p
