@@ -88,12 +88,18 @@ func TestDigestLogins(t *testing.T) {
 			return in
 		}, false, 200, 4, 2},
 	} {
-		for _, layer := range []string{"plain", "TLS", "proxy"} {
+		for _, layer := range []string{"plain", "TLS", "proxy", "tunnel"} {
 			t.Run(name+", "+layer, func(t *testing.T) {
 				var requests atomic.Int32
 				certificate := issue(t, loopback(), nil)
 				s := checktest.Serve(t, func(conn net.Conn) {
-					if layer == "TLS" {
+					if layer == "tunnel" { // of a proxy, which is the service itself here
+						if req, err := http.ReadRequest(bufio.NewReader(conn)); err != nil || req.Method != http.MethodConnect {
+							return
+						}
+						_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+					}
+					if layer == "TLS" || layer == "tunnel" {
 						conn = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate}})
 					}
 					r := bufio.NewReader(conn)
@@ -109,9 +115,11 @@ func TestDigestLogins(t *testing.T) {
 						}
 					}
 				})
-				url := map[string]string{"plain": "http://" + s.Addr() + "/", "TLS": "https://" + s.Addr() + "/", "proxy": "http://app.example/"}[layer]
+				url := map[string]string{
+					"plain": "http://" + s.Addr() + "/", "TLS": "https://" + s.Addr() + "/", "proxy": "http://app.example/", "tunnel": "https://app.example/",
+				}[layer]
 				options := map[string]any{"digest_auth": []any{"operator", "s3cret"}, "disable_tls_verification": true, "allow_redirects": true}
-				if layer == "proxy" {
+				if layer == "proxy" || layer == "tunnel" {
 					options["proxy_url"] = "http://" + s.Addr()
 				}
 				r := httpCheck(t, check.Defaults{}, url, options).Check(t.Context(), check.Target{})

@@ -18,8 +18,8 @@ import (
 	"unicode"
 )
 
-// maxDigestLogins is how many challenges of a server are answered: the first, that of a page that the login redirects to,
-// and one that says that its nonce was too old.
+// maxDigestLogins is how many challenges of a server are answered: the first, that of a page that the login redirects
+// to, and one that says that its nonce was too old.
 const maxDigestLogins = 3
 
 // maxRedirects is how many redirects are followed if allow_redirects is true.

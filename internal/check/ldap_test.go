@@ -180,12 +180,15 @@ func TestSlapd(t *testing.T) {
 		t.Errorf("by URL, configured: %d %s", r.Code, r.Body)
 	}
 	t.Run("unbinds", func(t *testing.T) {
-		const n = 20
+		const n = 500
 		closed := func() int { return strings.Count(s.Log(), " closed") }
 		lost := func() int { return strings.Count(s.Log(), "connection lost") }
 		wasClosed, wasLost := closed(), lost()
+		c := buildAt(t, check.Defaults{}, "ldap", servertest.Host, s.Port, named()...)
 		for range n {
-			tryLogins(t, check.Defaults{}, "ldap", s, map[string]loginCase{"named": {named(), 200, 0, in}})
+			if r := c.Check(t.Context(), check.Target{}); r.Code != 200 {
+				t.Fatalf("%d %s", r.Code, r.Body)
+			}
 		}
 		eventually(t, fmt.Sprintf("%d closed connections", n), func() bool { return closed() >= wasClosed+n })
 		if lost() != wasLost {

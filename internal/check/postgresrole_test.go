@@ -134,7 +134,7 @@ func TestPostgresRoles(t *testing.T) {
 	if got := fmt.Sprint(fields); got != "map[lag_bytes:0 lag_seconds:0 read_only:true role:replica source:streaming wanted:primary]" {
 		t.Errorf("fields: %s", got)
 	}
-	checktest.RunQuiet(t, p.replica.Addr(), p.replica.Log, 100, func(host string, port uint16) check.Result {
+	checktest.RunQuiet(t, p.replica.Addr(), p.replica.Log, 20, func(host string, port uint16) check.Result {
 		return buildAt(t, check.Defaults{Options: p.options}, "postgres", host, port, "username", "operator", "database", "postgres", "role", "replica?lag=10s").Check(t.Context(), check.Target{})
 	})
 

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"mime"
 	"mime/quotedprintable"
@@ -210,6 +211,23 @@ func TestSMTPOptions(t *testing.T) {
 		"username: a user name and a password need each":   {"host", "mail", "username", "operator"},
 		"username: a user name and a password need each o": {"host", "mail", "password", "s3cret"},
 	})
+}
+
+// TestEximQuiet: no check leaves a connection, or a line in exim's log, which has one for each client that disconnects
+// without QUIT.
+func TestEximQuiet(t *testing.T) {
+	s, tlsPort := servertest.EximMail(t, issue(t, loopback(), newAuthority(t)))
+	log := func() string {
+		text, _ := os.ReadFile(filepath.Join(s.Dir, "mainlog"))
+		return string(text)
+	}
+	// The connection by which the test has found it ready is the first such client.
+	eventually(t, "the line of the first client", func() bool { return strings.Contains(log(), "daemon started") && strings.Count(log(), "\n") > 1 })
+	for port, useTLS := range map[uint16]bool{s.Port: false, tlsPort: true} {
+		checktest.RunQuiet(t, net.JoinHostPort(servertest.Host, fmt.Sprint(port)), log, 25, func(host string, port uint16) check.Result {
+			return buildAt(t, check.Defaults{}, "smtp", host, port, "username", "operator", "password", "s3cret", "use_tls", useTLS).Check(t.Context(), check.Target{})
+		})
+	}
 }
 
 // TestEximMail logs in to exim4 over TLS, over STARTTLS and in clear, and sends mail.

@@ -140,8 +140,8 @@ func (d *decoder) value(e entry, at *yaml.Node, secret bool, depth int) any {
 
 // decodeScalar converts a scalar to a Go value. YAML 1.1 reads 010 as 8, 1:30 as 90 and 0x10 as 16; here they are
 // strings, because the author of a list of checks rarely means these numbers. A number that would be printed in another
-// way than it is written (1.10, 1e3) is a string too: bytes, names and versions are often such texts. Options that take a
-// number take it from a string.
+// way than it is written (1.10, 1e3) is a string too: bytes, names and versions are often such texts. Options that take
+// a number take it from a string.
 func decodeScalar(n *yaml.Node) any {
 	tag := ""
 	if n.Style&yaml.TaggedStyle != 0 {

@@ -108,8 +108,8 @@ func resolveAlias(n *yaml.Node) *yaml.Node {
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
 // hasCoreTag reports whether n has no tag or a tag of plain YAML. A value with a tag of another program (!vault) is not
-// what it looks like. The tags of Python's texts, numbers and tuples are plain too: yaml.dump of Python 2 writes them, with
-// which programs make files for conn-check.
+// what it looks like. The tags of Python's texts, numbers and tuples are plain too: yaml.dump of Python 2 writes them,
+// with which programs make files for conn-check.
 func hasCoreTag(n *yaml.Node) bool {
 	if n.Style&yaml.TaggedStyle == 0 {
 		return true

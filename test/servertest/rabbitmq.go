@@ -15,7 +15,8 @@ import (
 )
 
 // RabbitMQ starts a RabbitMQ broker, which takes some seconds. Its user operator has the password s3cret and may use the
-// virtual host "/" but not "private". It speaks TLS on tlsPort, with clients that have a certificate of clients.
+// virtual host "/" but not "private". It speaks TLS on tlsPort, with clients that have a certificate of clients. It
+// logs a connection only if something is wrong with it.
 func RabbitMQ(t testing.TB, certificate tls.Certificate, clients *x509.Certificate) (s *Server, tlsPort uint16) {
 	t.Helper()
 	// epmd is Erlang's port mapper. RabbitMQ itself would start one that outlives it.
@@ -62,6 +63,7 @@ ssl_options.keyfile = %[5]s
 ssl_options.cacertfile = %[6]s/clients.pem
 ssl_options.verify = verify_peer
 ssl_options.fail_if_no_peer_cert = true
+log.connection.level = warning
 load_definitions = %[6]s/definitions.json
 distribution.listener.port_range.min = %[7]d
 distribution.listener.port_range.max = %[7]d
