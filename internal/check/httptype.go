@@ -136,7 +136,7 @@ func (o *optionReader) pattern(name string) *regexp.Regexp {
 // socket returns the path of a Unix socket, "" if there is none.
 func (o *optionReader) socket() string {
 	path := o.plainText("socket", "")
-	if path != "" && !strings.HasPrefix(path, "/") {
+	if path != "" && !strings.HasPrefix(path, "/") || len(path) > maxSocketPath {
 		o.addValueError("socket", path)
 	}
 	return path

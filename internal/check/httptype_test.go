@@ -342,6 +342,7 @@ func TestHTTPExpected(t *testing.T) {
 		"expected_codes: excludes expected_code":        {"url", "http://h/", "expected_codes", []any{200}, "expected_code", 200},
 		"expected_codes: expected at least one code":    {"url", "http://h/", "expected_codes", []any{}},
 		"expected_codes: expected a list of whole":      {"url", "http://h/", "expected_codes", []any{99}},
+		"socket: expected the absolute path":            {"url", "http://h/", "socket", "/" + strings.Repeat("x", 107)},
 		"expect_body: expected a regular expression (R": {"url", "http://h/", "expect_body", "("},
 	})
 }

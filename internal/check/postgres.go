@@ -41,6 +41,9 @@ func buildPostgres(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 	p.settings = o.tls(d, d.TLSVerify)
 	if dir := o.text("host", ""); strings.HasPrefix(dir, "/") {
 		p.host, p.socket = o.plainText("host", ""), filepath.Join(dir, ".s.PGSQL."+strconv.Itoa(int(p.port)))
+		if len(p.socket) > maxSocketPath {
+			o.addValueError("host", dir)
+		}
 	} else {
 		p.host = o.host("host")
 	}

@@ -297,12 +297,13 @@ func TestPostgresOptions(t *testing.T) {
 		"database: expected a database":       {"host", "db", "username", "a", "database", "a\nb"},
 		"password: expected a password":       {"host", "db", "username", "a", "password", "s3cret\x00"},
 		"port: expected a port from 1":        {"host", "db", "username", "a", "port", 0},
-		"use_tls: expected true, false or pr": {"host", "db", "username", "a", "use_tls", "yes"},
+		"use_tls: expected true, false or pr": {"host", "db", "username", "a", "use_tls", "require"},
 		"cert_file: cert_file and key_file n": {"host", "db", "username", "a", "cert_file", "x"},
 		"role: no such role":                  {"host", "db", "username", "a", "role", "leader"},
 		"lag of the role replica: expected":   {"host", "db", "username", "a", "role", "replica", "lag", "10"},
 		"no such parameter":                   {"host", "db", "username", "a", "role", "primary", "lag", "10s"},
 		"expect: needs query":                 {"host", "db", "username", "a", "expect", "x"},
+		"host: expected an IP address, a hos": {"host", "/" + strings.Repeat("x", 95), "username", "a"},
 		"expect: expected a text":             {"host", "db", "username", "a", "query", "SELECT 1", "expect", []any{}},
 		"password: expected a password witho": {"host", "db", "username", "a", "password", []any{"s3cret"}},
 	})
@@ -349,9 +350,13 @@ host      all all       127.0.0.1/32 scram-sha-256
 		return fmt.Sprintf("PostgreSQL error 28P01: password authentication failed for user %q", user)
 	}
 	right := []any{"username", "modern", "password", "s3cret", "database", "shop"}
-	checktest.RunQuiet(t, s.Addr(), s.Log, 500, func(host string, port uint16) check.Result {
-		return buildAt(t, check.Defaults{}, "postgres", host, port, right...).Check(t.Context(), check.Target{})
-	})
+	quiet := func(n int, pairs ...any) {
+		checktest.RunQuiet(t, s.Addr(), s.Log, n, func(host string, port uint16) check.Result {
+			return buildAt(t, check.Defaults{}, "postgres", host, port, pairs...).Check(t.Context(), check.Target{})
+		})
+	}
+	quiet(20, right...)
+	quiet(480, "username", "free", "database", "shop", "use_tls", false)
 	tryLogins(t, check.Defaults{}, "postgres", s, map[string]loginCase{
 		"scram":                {[]any{"username", "modern", "password", "s3cret", "database", "shop"}, 200, 0, in},
 		"normalized":           {[]any{"username", "accents", "password", "pa\u0308sswo\u0308rdIX", "database", "shop"}, 200, 0, in},
