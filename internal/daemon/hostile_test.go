@@ -128,7 +128,7 @@ func TestHTTP2Floods(t *testing.T) {
 	}
 	for name, flood := range floods {
 		for _, by := range []string{"TLS", "TCP"} {
-			var c net.Conn = dialTCP(t, p.addrs[0])
+			c := dialTCP(t, p.addrs[0])
 			if by == "TLS" {
 				c = tls.Client(dialTCP(t, addr), client)
 			}
