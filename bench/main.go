@@ -60,7 +60,6 @@ var rows = []struct {
 	{"start", (*bench).startTime},
 	{"permit", (*bench).safeWithPermit},
 	{"fleet", (*bench).fleetOverride},
-	{"fleet idle", (*bench).fleetIdle},
 }
 
 func main() {
