@@ -49,7 +49,7 @@ type postgresState struct {
 	received, replayed         int64
 	commitAge                  time.Duration // age of the last commit that was replayed; below 0 by clocks that differ
 	lag                        time.Duration // below 0 by clocks that differ, or as lag_query finds it
-	lagProblem                 string // what is wrong with the answer to lag_query
+	lagProblem                 string        // what is wrong with the answer to lag_query
 }
 
 // The second look at a replica that seems too far behind: how often, and after how long.

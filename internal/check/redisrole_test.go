@@ -266,7 +266,7 @@ func TestRedisCommand(t *testing.T) {
 		"missing":          {[]any{"command", "GET none", "expect", "17"}, 503, "Sent GET, got back ; 17 wanted"},
 		"missing, any":     {[]any{"command", "GET none"}, 200, "Sent GET, got back no error"},
 		"error":            {[]any{"command", "CLUSTER INFO"}, 500, "Sent CLUSTER, got back -ERR This instance has cluster support disabled"},
-		"error in an array": {[]any{"command", []any{"EVAL", "return {1, redis.pcall('nosuch')}", 0}, "expect", "1"}, 500, "Sent EVAL, got back a list with an error: "},
+		"error in a list":  {[]any{"command", []any{"EVAL", "return {1, redis.pcall('nosuch')}", 0}, "expect", "1"}, 500, "Sent EVAL, got back a list with an error: "},
 		"hides a password": {[]any{"command", "GET secret", "expect", "x", "username", "limited", "password", "pa55"}, 500, "Sent GET, got back -NOPERM"},
 		"with a role":      {[]any{"role", "primary", "command", "GET beat", "expect", "18"}, 503, "Sent GET, got back 17; 18 wanted"},
 	} {
