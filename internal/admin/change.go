@@ -93,6 +93,11 @@ func (c *command) withoutOverride(targets []target, state spool.State) ([]target
 	}
 	defer o.close()
 	var free []target
+	o.readAll(func(o overrides) { free, err = c.withoutOverrideIn(o, targets, state) })
+	return free, err
+}
+
+func (c *command) withoutOverrideIn(o overrides, targets []target, state spool.State) (free []target, _ error) {
 	for _, t := range targets {
 		e, err := o.read(t)
 		switch {
@@ -122,14 +127,14 @@ func (c *command) apply(o overrides, targets []target, entry spool.Entry) ([]ser
 	errs := make([]error, len(targets))
 	weights, weightsErr := c.weightsToEnd(o)
 	batchErr := o.inBatch(func(o overrides) {
+		if c.opt.writesOverride() {
+			errs = o.write(targets, entry)
+			return
+		}
 		for i, t := range targets {
-			switch {
-			case c.opt.writesOverride():
-				entry.Key = t.key
-				errs[i] = o.write(t, entry)
-			case c.opt.setsWeight():
+			if c.opt.setsWeight() {
 				errs[i] = o.weigh(t, c.newWeight())
-			default:
+			} else {
 				errs[i] = cmp.Or(o.liftFully(t), weightsErr)
 			}
 		}
@@ -199,9 +204,11 @@ func (c *command) refuseNonhuman(err error) int {
 // statesText returns stateText of each target.
 func (o overrides) statesText(targets []target) string {
 	states := make([]string, len(targets))
-	for i, t := range targets {
-		states[i] = o.stateText(t)
-	}
+	o.readAll(func(o overrides) {
+		for i, t := range targets {
+			states[i] = o.stateText(t)
+		}
+	})
 	return strings.Join(states, "; ")
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -74,7 +75,6 @@ func (c *command) openToRead() (overrides, error) {
 // spoolFiles are the calls that a Dir and a Batch have.
 type spoolFiles interface {
 	Read(k spool.Key) (spool.Entry, error)
-	Write(e spool.Entry) error
 	Remove(k spool.Key) error
 	EndWeight(k spool.Key) error
 }
@@ -143,19 +143,30 @@ func (o overrides) read(t target) (spool.Entry, error) {
 	return strongest, nil
 }
 
-// write writes e for a target and removes the overrides of the target's other keys, because a stronger one would stay in
-// force.
-func (o overrides) write(t target, e spool.Entry) error {
-	err := o.files().Write(e)
-	if err != nil && !errors.Is(err, spool.ErrNotDurable) {
-		return err
+// write writes e for each target, in a batch. It removes the overrides of a target's other keys, because a stronger one
+// would stay in force. It returns the error of each target.
+func (o overrides) write(targets []target, e spool.Entry) []error {
+	entries := make([]spool.Entry, len(targets))
+	for i, t := range targets {
+		entries[i] = e
+		entries[i].Key = t.key
 	}
-	for _, k := range t.aliases {
-		if removeErr := o.files().Remove(k); err == nil {
-			err = removeErr
+	errs := o.batch.WriteAll(entries)
+	for i, t := range targets {
+		if errs[i] == nil || errors.Is(errs[i], spool.ErrNotDurable) {
+			errs[i] = cmp.Or(errs[i], o.removeAliases(t))
 		}
 	}
-	return err
+	return errs
+}
+
+// removeAliases removes the overrides of the target's other keys. It tries all of them and returns the first error.
+func (o overrides) removeAliases(t target) error {
+	var first error
+	for _, k := range t.aliases {
+		first = cmp.Or(first, o.files().Remove(k))
+	}
+	return first
 }
 
 // lift removes every override of a target. It tries all keys and returns the first error.

@@ -47,7 +47,7 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 	f := c.newFailure(e, err)
 	switch {
 	case f == nil:
-		o.removeAliases(targets)
+		o.removeAllAliases(targets)
 		if o.anyLifted(targets) {
 			return c.endUnsafe("failed", ExitFailed, "the override was written, and lifted by another command before this one went on; "+o.statesText(targets), start)
 		}
@@ -73,24 +73,27 @@ func (o overrides) anyLifted(targets []target) bool {
 	return false
 }
 
-// removeAliases removes the overrides of the other keys of targets, because a stronger one would stay in force. An
+// removeAllAliases removes the overrides of the other keys of targets, because a stronger one would stay in force. An
 // error leaves the target down.
-func (o overrides) removeAliases(targets []target) {
-	for _, t := range targets {
-		for _, k := range t.aliases {
-			if o.dir != nil {
-				_ = o.dir.Remove(k)
-			}
-		}
+func (o overrides) removeAllAliases(targets []target) {
+	if o.dir == nil {
+		return
 	}
+	_ = o.inBatch(func(o overrides) {
+		for _, t := range targets {
+			_ = o.removeAliases(t)
+		}
+	})
 }
 
 // results returns the override of each target, for --json.
 func (o overrides) results(targets []target) []serviceResult {
 	list := make([]serviceResult, len(targets))
-	for i, t := range targets {
-		list[i] = serviceResult{override: o.overrideOf(t)}
-	}
+	o.readAll(func(o overrides) {
+		for i, t := range targets {
+			list[i] = serviceResult{override: o.overrideOf(t)}
+		}
+	})
 	return list
 }
 

@@ -24,6 +24,9 @@ func TestBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.Mkdir(filepath.Join(dir.Root(), "directory"), 0o700); err != nil { // a file cannot replace it
+		t.Fatal(err)
+	}
 	db, set := Key{Service: "db", Host: "2001:db8::1", Port: 80}, Key{Service: "set", Host: "::2", Port: 1}
 	if err := dir.WriteWeight(Weight{Key: set, Percent: 25}); err != nil {
 		t.Fatal(err)
@@ -43,8 +46,16 @@ func TestBatch(t *testing.T) {
 			t.Errorf("%v after its removal: %+v, %v", k, e, err)
 		}
 	}
-	if err := b.Write(Entry{Key: set, State: Drain, Reason: "new"}); err != nil {
-		t.Error(err)
+	errs := b.WriteAll([]Entry{
+		{Key: set, State: Drain, Reason: "new"},
+		{Key: Key{Service: "no/name"}, State: Down},
+		{Key: Key{Service: "directory"}, State: Down},
+		{Key: Key{Service: "last"}, State: Down},
+	})
+	for i, fails := range []bool{false, true, true, false} {
+		if (errs[i] != nil) != fails {
+			t.Errorf("entry %d: %v", i, errs[i])
+		}
 	}
 	if e, err := b.Read(set); err != nil || e.State != Drain || e.Reason != "new" {
 		t.Errorf("%+v, %v; want the new override", e, err)
@@ -57,18 +68,18 @@ func TestBatch(t *testing.T) {
 	if w, err := dir.ReadWeight(set); err != nil || !w.HasEnded(time.Now()) {
 		t.Errorf("%+v, %v; want a weight that has ended", w, err)
 	}
-	if err := b.Write(Entry{Key: Key{Service: "no/name"}, State: Down}); err == nil {
-		t.Error("wrote a wrong key")
-	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
 	for name, want := range map[string]bool{
-		"web": false, "db:[2001:db8::1]:80": false, "db:2001:DB8::1:80": false, "other": true, "set:[::2]:1": false, "set:::2:1": true,
+		"web": false, "db:[2001:db8::1]:80": false, "db:2001:DB8::1:80": false, "other": true, "set:[::2]:1": false, "set:::2:1": true, "last": true,
 	} {
 		if file(name) != want {
 			t.Errorf("%s exists: %v, want %v", name, !want, want)
 		}
+	}
+	if temps, err := filepath.Glob(filepath.Join(dir.Root(), tempPrefix+"*")); err != nil || len(temps) > 0 {
+		t.Errorf("temporary files are left: %v, %v", temps, err)
 	}
 }
 
@@ -86,47 +97,10 @@ func TestBatchInReplacedDirectory(t *testing.T) {
 	if err := errors.Join(os.Rename(root, root+".old"), os.Mkdir(root, 0o750)); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Write(Entry{Key: Key{Service: "web"}, State: Down}); err != nil {
+	if err := errors.Join(b.WriteAll([]Entry{{Key: Key{Service: "web"}, State: Down}})...); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Close(); err == nil || errors.Is(err, ErrNotDurable) {
 		t.Errorf("%v, want an error that does not say that the change is done", err)
 	}
 }
-
-// TestBatchOfManyKeys: the time of a batch grows with the number of keys, not with its square.
-func TestBatchOfManyKeys(t *testing.T) {
-	dir, err := OpenDir(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 10_000
-	began := time.Now()
-	for i := range n {
-		if err := os.WriteFile(filepath.Join(dir.Root(), manyKey(i).Name()), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	plain := time.Since(began)
-	began = time.Now()
-	b, err := dir.NewBatch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range n {
-		if err := b.Remove(manyKey(i)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.Read(manyKey(i)); !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 20*plain+2*time.Second { // with a listing for each it is hundreds of times as long
-		t.Errorf("removed %d overrides in %v, the files were created in %v", n, took, plain)
-	}
-}
-
-func manyKey(i int) Key { return Key{Service: "web", Port: uint16(1 + i)} }

@@ -45,12 +45,34 @@ func writeError(k Key, err error) error {
 
 // write is Write in an open directory, which the caller syncs.
 func (d *Dir) write(h *dirHandle, e Entry) error {
-	e.Key = e.Key.canonical()
-	if err := e.Key.Check(); err != nil {
+	t, err := d.prepare(h, e)
+	if err != nil {
 		return err
 	}
+	if err := t.file.Sync(); err != nil {
+		t.discard()
+		return err
+	}
+	return t.putInForce()
+}
+
+// preparedWrite is the content of an override in a temporary file. The caller syncs the file, and then calls either
+// putInForce or discard.
+type preparedWrite struct {
+	handle *dirHandle
+	key    Key
+	temp   string // name of the file
+	file   *os.File
+}
+
+// prepare writes the content of e to a temporary file.
+func (d *Dir) prepare(h *dirHandle, e Entry) (*preparedWrite, error) {
+	e.Key = e.Key.canonical()
+	if err := e.Key.Check(); err != nil {
+		return nil, err
+	}
 	if e.State == Ready || e.State > Maint {
-		return fmt.Errorf("state %d is no override", e.State)
+		return nil, fmt.Errorf("state %d is no override", e.State)
 	}
 	if e.Created.IsZero() {
 		e.Created = d.now()
@@ -59,63 +81,62 @@ func (d *Dir) write(h *dirHandle, e Entry) error {
 			e.Created = old.Created
 		}
 	}
-	name := e.Key.Name()
-	if err := h.replace(name, e.Marshal(), true); err != nil {
-		return err
+	t, err := h.createTemp()
+	if err != nil {
+		return nil, err
 	}
-	if !e.Key.hasOneName() {
-		// A stronger override of another file name would decide.
-		if _, err := h.removeAll(e.Key, name); err != nil {
-			return fmt.Errorf("the new override is there, and so is an older one: %w", err)
-		}
+	t.key = e.Key
+	// The lock tells the daemon that this writer lives. On a file system without locks only the age counts.
+	_ = unix.Flock(int(t.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = t.file.Chmod(0o644) // whatever the umask
+	if err == nil {
+		_, err = t.file.Write(e.Marshal())
 	}
-	return nil
+	if err != nil {
+		t.discard()
+		return nil, err
+	}
+	return t, nil
 }
 
-// replace writes content to the file name, atomically. With durable it syncs the content before the rename; the caller
-// syncs the directory.
-func (h *dirHandle) replace(name string, content []byte, durable bool) error {
-	temp, fd := "", -1
+// createTemp creates a temporary file, whose name no override has.
+func (h *dirHandle) createTemp() (*preparedWrite, error) {
 	for {
-		temp = fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
-		var err error
-		fd, err = retryInterrupted(func() (int, error) {
+		temp := fmt.Sprintf("%s%016x", tempPrefix, rand.Uint64())
+		fd, err := retryInterrupted(func() (int, error) {
 			return unix.Openat(h.fd, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		})
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EEXIST) {
-			return &fs.PathError{Op: "create", Path: filepath.Join(h.root, temp), Err: err}
+		switch path := filepath.Join(h.root, temp); {
+		case err == nil:
+			return &preparedWrite{handle: h, temp: temp, file: os.NewFile(uintptr(fd), path)}, nil
+		case !errors.Is(err, unix.EEXIST):
+			return nil, &fs.PathError{Op: "create", Path: path, Err: err}
 		}
 	}
-	f := os.NewFile(uintptr(fd), filepath.Join(h.root, temp))
-	err := func() error {
-		// The lock tells the daemon that this writer lives. On a file system without locks only the age counts.
-		_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if err := f.Chmod(0o644); err != nil { // whatever the umask
-			return err
-		}
-		if _, err := f.Write(content); err != nil {
-			return err
-		}
-		if durable {
-			if err := f.Sync(); err != nil {
-				return err
-			}
-		}
-		if err := unix.Renameat(h.fd, temp, h.fd, name); err != nil {
-			return &os.LinkError{Op: "rename", Old: temp, New: filepath.Join(h.root, name), Err: err}
-		}
-		return nil
-	}()
-	closeErr := f.Close()
-	if err != nil {
-		_ = unix.Unlinkat(h.fd, temp, 0) // err is more important
-		return err
+}
+
+// discard removes the temporary file. It ignores errors, because the error that led here is more important.
+func (t *preparedWrite) discard() {
+	_ = t.file.Close()
+	_ = unix.Unlinkat(t.handle.fd, t.temp, 0)
+}
+
+// putInForce gives the file the name of its override, and removes the other files of the key. A reader sees the old
+// override or the new one. The caller syncs the directory.
+func (t *preparedWrite) putInForce() error {
+	h, name := t.handle, t.key.Name()
+	if err := unix.Renameat(h.fd, t.temp, h.fd, name); err != nil {
+		t.discard()
+		return &os.LinkError{Op: "rename", Old: t.temp, New: filepath.Join(h.root, name), Err: err}
 	}
-	if closeErr != nil { // the file has its name and cannot be undone
-		return fmt.Errorf("%w: %w", ErrNotDurable, closeErr)
+	if err := t.file.Close(); err != nil { // the file has its name and cannot be undone
+		return fmt.Errorf("%w: %w", ErrNotDurable, err)
+	}
+	if !t.key.hasOneName() {
+		// A stronger override of another file name would decide.
+		if _, err := h.removeAll(t.key, name); err != nil {
+			return fmt.Errorf("the new override is there, and so is an older one: %w", err)
+		}
 	}
 	return nil
 }
