@@ -33,7 +33,7 @@ type Env struct {
 	Getenv         func(string) string
 	Version        string           // of the build, for --version
 	UID            int              // effective user id
-	LoginUID       int              // of the user who has logged in, also under sudo; the real user id without a login
+	LoginUID       int              // of the user who has logged in, see loginUID
 	Passwd         string           // path of the user database in passwd(5) format
 	Defaults       string           // path of the file with the options of the daemon; "" is none
 	Nonhumans      string           // path of the list of shared accounts, one a line, # for comments
@@ -51,7 +51,7 @@ func System(version string) Env {
 		Stderr:        os.Stderr,
 		Getenv:        os.Getenv,
 		UID:           os.Geteuid(),
-		LoginUID:      loginUID(loginUIDFile),
+		LoginUID:      loginUID(loginUIDFile, os.Getuid(), os.Getenv("SUDO_UID")),
 		Passwd:        "/etc/passwd",
 		daemon:        defaultDaemon,
 		controlSocket: control.DefaultSocket,

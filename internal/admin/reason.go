@@ -51,20 +51,32 @@ func (c *command) userName() string {
 // loginUIDFile has the user id of the login session to which this process belongs. sudo and su do not change it.
 const loginUIDFile = "/proc/self/loginuid"
 
-// loginUID returns the user id in file, or the real user id if there is none: a service has no login session.
-func loginUID(file string) int {
-	const unset = 1<<32 - 1
-	text, err := os.ReadFile(file)
-	if err == nil {
-		if uid, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil && uid != unset {
-			return int(uid)
+// unsetUID is the user id of no user: -1 in the 32 bits of the kernel.
+const unsetUID = 1<<32 - 1
+
+// loginUID returns the user id in file. If there is none, as for a service or without audit support in the kernel, it
+// returns the real user id. Of root it is sudoUID, the value of $SUDO_UID, if that is a user id: sudo sets it for root, and
+// another user cannot thereby take the name of a third.
+func loginUID(file string, realUID int, sudoUID string) int {
+	if text, err := os.ReadFile(file); err == nil {
+		if uid, ok := parseUID(strings.TrimSpace(string(text))); ok {
+			return uid
 		}
 	}
-	return os.Getuid()
+	if uid, ok := parseUID(sudoUID); ok && realUID == 0 {
+		return uid
+	}
+	return realUID
+}
+
+// parseUID reads a user id. It returns false for text that is none, and for unsetUID.
+func parseUID(s string) (int, bool) {
+	uid, err := strconv.ParseUint(s, 10, 32)
+	return int(uid), err == nil && uid != unsetUID
 }
 
 // by returns who runs the command, for the override that it writes: the name of Env.LoginUID, or "uid N" without one.
-// No environment variable counts, unlike in userName.
+// Unlike in userName, no name in an environment variable counts.
 func (c *command) by() string {
 	uid := strconv.Itoa(c.LoginUID)
 	if user := c.passwdEntry(func(field []string) bool { return field[2] == uid && field[0] != "" }); user != nil {

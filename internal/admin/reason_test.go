@@ -6,26 +6,42 @@ import (
 	"testing"
 )
 
-// TestLoginUID: the user of the login session, and the real user where the kernel has no login session.
+// TestLoginUID: the user of the login session. Where the kernel has none, it is the user of the process, and under sudo
+// the user who has called sudo.
 func TestLoginUID(t *testing.T) {
-	for content, want := range map[string]int{
-		"1000":       1000,
-		"0\n":        0,
-		"4294967295": os.Getuid(), // not set
-		"-1":         os.Getuid(),
-		"4294967296": os.Getuid(),
-		"":           os.Getuid(),
-		"alice":      os.Getuid(),
+	t.Parallel()
+	const none = "no file"
+	for _, c := range []struct {
+		content string // of the file in /proc
+		realUID int
+		sudoUID string
+		want    int
+	}{
+		{"1000", 1001, "", 1000},
+		{"1000", 0, "1002", 1000},
+		{"0\n", 1001, "", 0},
+		{"4294967295", 1001, "", 1001}, // not set
+		{"-1", 1001, "", 1001},
+		{"4294967296", 1001, "", 1001},
+		{"", 1001, "", 1001},
+		{"alice", 1001, "", 1001},
+		{none, 1001, "", 1001},
+		{none, 0, "", 0},
+		{none, 0, "1002", 1002},
+		{"4294967295", 0, "1002", 1002},
+		{none, 1001, "1002", 1001}, // only sudo and root set it for root
+		{none, 0, "-1", 0},
+		{none, 0, "4294967295", 0},
+		{none, 0, "alice", 0},
 	} {
 		file := filepath.Join(t.TempDir(), "loginuid")
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
+		if c.content != none {
+			if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if got := loginUID(file); got != want {
-			t.Errorf("%q is user id %d, want %d", content, got, want)
+		if got := loginUID(file, c.realUID, c.sudoUID); got != c.want {
+			t.Errorf("%+v: user id %d", c, got)
 		}
-	}
-	if got := loginUID(filepath.Join(t.TempDir(), "none")); got != os.Getuid() {
-		t.Errorf("without the file it is user id %d, want %d", got, os.Getuid())
 	}
 }
