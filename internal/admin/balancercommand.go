@@ -65,8 +65,10 @@ func (c *command) balancer(args []string) int {
 	case len(args) != 2 || args[1] == "":
 		return c.fleetUsage(errors.New("forget: name one balancer by its address or node name"))
 	}
-	if !fs.Changed("control-socket") {
-		c.opt.fleet.socket = c.controlSocket
+	c.opt.fleet.hasSocket = fs.Changed("control-socket")
+	c.opt.hasDaemon, c.opt.hasSpoolRoot = true, true // not used here
+	if err := c.applyDefaults(&c.opt); err != nil {
+		return c.fleetUsage(err)
 	}
 	return c.do(control.Request{Op: control.OpForgetBalancer, Balancer: args[1]}, textfmt.OneLine(args[1])+" is forgotten")
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"hacheck/internal/check"
+	"hacheck/internal/cmdline"
 	"hacheck/internal/config"
 )
 
@@ -51,8 +53,19 @@ func Firewall(args []string, env Env) int {
 		_, _ = fmt.Fprintf(c.out, "%s %s\n", name, c.Version)
 		return c.finish(ExitOK)
 	}
-	return c.usageError(errors.New("say what to do, export or convert"), "export|convert [options] FILE...")
+	err := errors.New("say what to do, export or convert")
+	if subcommand != "" && !strings.HasPrefix(subcommand, "-") {
+		text := fmt.Sprintf("no such subcommand: %q", subcommand)
+		if near := cmdline.Closest(subcommand[:min(len(subcommand), maxSubcommand)], []string{"export", "convert"}, 2); near != "" {
+			text += ", did you mean " + near + "?"
+		}
+		err = errors.New(text)
+	}
+	return c.usageError(err, "export|convert [options] FILE...")
 }
+
+// maxSubcommand is how many bytes of a wrong subcommand are compared. No subcommand is as long.
+const maxSubcommand = 20
 
 // export prints the destinations of the selected checks.
 func (c *command) export(args []string) int {
