@@ -32,11 +32,11 @@ var otherCommands = map[string]string{
 	"help": "hacheck --help", "version": "hacheck --version",
 	"haup": "haup", "up": "haup", "hadown": "hadown", "down": "hadown", "hastatus": "hastatus", "status": "hastatus",
 	"halist": "halist", "list": "halist", "hashowdowned": "hashowdowned",
+	"stop": "systemctl stop hacheck.socket", "restart": "systemctl restart hacheck", "reload": "systemctl reload hacheck",
 }
 
 // checkSubcommand returns an error if arg, the first argument, is a misspelled subcommand or the word for another command.
-// The daemon must not start instead of the tool that was meant. Short names are similar to many words, so they allow fewer
-// errors.
+// The daemon must not start instead of the tool that was meant.
 func checkSubcommand(arg string) error {
 	if command, ok := otherCommands[arg]; ok {
 		return fmt.Errorf("no such subcommand: %q, did you mean the command %s?", arg, command)
@@ -47,11 +47,26 @@ func checkSubcommand(arg string) error {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(subcommands)) {
-		if cmdline.Closest(word, []string{name}, min(2, len(name)/3)) != "" {
+		if isMisspelled(word, name) {
 			return fmt.Errorf("no such subcommand: %q, did you mean %s?", arg, name)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(otherCommands)) {
+		// "start" is similar to "restart", and the daemon does start.
+		if len(name) >= minOtherCommand && word != "start" && isMisspelled(word, name) {
+			return fmt.Errorf("no such subcommand: %q, did you mean the command %s?", arg, otherCommands[name])
+		}
+	}
 	return nil
+}
+
+// minOtherCommand is the length of the shortest key of otherCommands that may be misspelled. "list" is similar to many
+// words.
+const minOtherCommand = 6
+
+// isMisspelled reports whether word is similar to name. Short names are similar to many words, so they allow fewer errors.
+func isMisspelled(word, name string) bool {
+	return cmdline.Closest(word, []string{name}, min(2, len(name)/3)) != ""
 }
 
 // maxSubcommand is the length of the longest argument that can be a misspelled subcommand.

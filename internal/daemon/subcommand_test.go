@@ -30,6 +30,9 @@ func TestMisspelledSubcommand(t *testing.T) {
 		"balancr": "balancer", "balancers": "balancer", "firewal": "firewall", "fire-wall": "firewall", "rum": "run", "runn": "run",
 		"help": "the command hacheck --help", "version": "the command hacheck --version", "status": "the command hastatus",
 		"down": "the command hadown", "up": "the command haup", "hadown": "the command hadown",
+		"stop": "the command systemctl stop hacheck.socket", "restart": "the command systemctl restart hacheck",
+		"reload": "the command systemctl reload hacheck", "ststus": "the command hastatus", "hadwon": "the command hadown",
+		"Hastatus": "the command hastatus",
 	} {
 		var stderr strings.Builder
 		code := Main([]string{arg, "--check-config"}, Env{Version: "1.2.3-test", Stdout: io.Discard, Stderr: &stderr})
