@@ -61,8 +61,8 @@ func (b *Batch) writeTogether(entries []Entry, errs []error) {
 		}
 	}
 	syncs.Wait()
-	for i, p := range prepared {
-		switch {
+	for i, e := range entries {
+		switch p := prepared[i]; {
 		case p == nil:
 		case errs[i] != nil:
 			p.discard()
@@ -70,7 +70,7 @@ func (b *Batch) writeTogether(entries []Entry, errs []error) {
 			b.changed = true
 			errs[i] = p.putInForce()
 		}
-		errs[i] = writeError(entries[i].Key, errs[i])
+		errs[i] = writeError(e.Key, errs[i])
 	}
 }
 
