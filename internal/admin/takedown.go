@@ -65,6 +65,9 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 // anyLifted reports whether a target is not out any more. The answer of the daemon is old if this command was stopped
 // meanwhile (SIGSTOP, ^Z).
 func (o overrides) anyLifted(targets []target) bool {
+	if o.dir == nil {
+		return false
+	}
 	for _, t := range targets {
 		if e, err := o.read(t); err == nil && !e.State.TakesOut() {
 			return true
