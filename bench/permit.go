@@ -110,7 +110,7 @@ func (h *permitHost) balance() error {
 // end stops the balancer and the daemon.
 func (h *permitHost) end() {
 	close(h.stop)
-	_ = <-h.failed // a command has failed if the balancer has
+	<-h.failed // a command has failed if the balancer has
 	h.server.stop()
 }
 

@@ -57,10 +57,12 @@ func TestDigestLogins(t *testing.T) {
 		requests    int
 		connections int
 	}{
-		"kept open":     {once, false, 200, 2, 1},
-		"closed idle":   {once, true, 200, 2, 2},
-		"qop is empty":  {func(req *http.Request, n int) string { return strings.Replace(once(req, n), auth, `, qop=""`, 1) }, false, 200, 2, 1},
-		"close is said": {func(req *http.Request, n int) string { return strings.Replace(once(req, n), "Content", "Connection: close\r\nContent", 1) }, true, 200, 2, 2},
+		"kept open":    {once, false, 200, 2, 1},
+		"closed idle":  {once, true, 200, 2, 2},
+		"qop is empty": {func(req *http.Request, n int) string { return strings.Replace(once(req, n), auth, `, qop=""`, 1) }, false, 200, 2, 1},
+		"close is said": {func(req *http.Request, n int) string {
+			return strings.Replace(once(req, n), "Content", "Connection: close\r\nContent", 1)
+		}, true, 200, 2, 2},
 		"stale": {func(req *http.Request, n int) string {
 			switch {
 			case hasDigest(req, "n1"):
