@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -110,7 +111,9 @@ func (h *permitHost) balance() error {
 // end stops the balancer and the daemon.
 func (h *permitHost) end() {
 	close(h.stop)
-	<-h.failed // a command has failed if the balancer has
+	if err := <-h.failed; err != nil {
+		fmt.Fprintln(os.Stderr, "bench: the balancer of hadown --safe:", err)
+	}
 	h.server.stop()
 }
 
