@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
@@ -195,10 +194,11 @@ func (c *command) printWeights(o overrides, targets []target) []spool.Weight {
 		return list
 	}
 	var keys []spool.Key
+	seen := map[spool.Key]bool{}
 	for _, t := range targets {
 		for _, k := range append([]spool.Key{t.key}, t.key.Above()...) {
-			if !slices.Contains(keys, k) {
-				keys = append(keys, k)
+			if !seen[k] {
+				keys, seen[k] = append(keys, k), true
 			}
 		}
 	}
