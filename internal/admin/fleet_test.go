@@ -85,6 +85,7 @@ func TestSafeAndLiftedSince(t *testing.T) {
 		f := newFleet(t, func(ctx context.Context, caller control.Caller, r control.Request, send func(control.Event) error) control.Event {
 			e := writes(ctx, caller, r, send)
 			if r.Op == control.OpTakeDown {
+				e.WrittenAt = time.Now().Add(-time.Minute)
 				if err := s.dir.Remove(spool.Key{Service: "web"}); err != nil {
 					t.Error(err)
 				}

@@ -48,7 +48,7 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 	switch {
 	case f == nil:
 		o.removeAllAliases(targets)
-		if o.anyLifted(targets) {
+		if c.isOld(e) && o.anyLifted(targets) {
 			return c.endUnsafe("failed", ExitFailed, "the override was written, and lifted by another command before this one went on; "+o.statesText(targets), start)
 		}
 		return ExitOK
@@ -62,12 +62,16 @@ func (c *command) takeDown(o overrides, targets []target, entry spool.Entry, sig
 	return c.endUnsafe(f.result, f.code, why+f.text+"; "+o.statesText(targets), start)
 }
 
-// anyLifted reports whether a target is not out any more. The answer of the daemon is old if this command was stopped
-// meanwhile (SIGSTOP, ^Z).
+// oldAnswer is the age from which an answer of the daemon may not be true any more.
+const oldAnswer = 2 * time.Second
+
+// isOld reports whether e has waited for this command, which was stopped (SIGSTOP, ^Z) meanwhile.
+func (c *command) isOld(e control.Event) bool {
+	return !e.WrittenAt.IsZero() && c.Now().Sub(e.WrittenAt) > oldAnswer
+}
+
+// anyLifted reports whether a target is not out any more.
 func (o overrides) anyLifted(targets []target) bool {
-	if o.dir == nil {
-		return false
-	}
 	for _, t := range targets {
 		if e, err := o.read(t); err == nil && !e.State.TakesOut() {
 			return true

@@ -60,4 +60,6 @@ type Event struct {
 	Impact   []report.Impact   `json:"impact,omitempty"`    // of OpImpact
 	HeldDown []report.HeldDown `json:"held_down,omitempty"` // of OpHeldDown
 	Fleet    *report.Fleet     `json:"fleet,omitempty"`     // of OpReport
+	// WrittenAt is when the override of OpTakeDown was in force. A command that was stopped (SIGSTOP, ^Z) reads it late.
+	WrittenAt time.Time `json:"written_at,omitzero"`
 }

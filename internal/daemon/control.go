@@ -104,9 +104,13 @@ func codeOf(err error) int {
 func (h *controlHandler) takeDown(ctx context.Context, r *controlRequest) (control.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.waitTurn+takedownTime)
 	defer cancel()
-	return control.Event{}, h.fleet().TakeDown(ctx, fleet.Takedown{
+	err := h.fleet().TakeDown(ctx, fleet.Takedown{
 		Keys: r.keys, Override: r.override, WaitTurn: r.waitTurn, IsStopped: r.caller.IsStopped,
 	}, r.progress)
+	if err != nil {
+		return control.Event{}, err
+	}
+	return control.Event{WrittenAt: time.Now()}, nil
 }
 
 func (h *controlHandler) impact(ctx context.Context, r *controlRequest) (e control.Event, err error) {
