@@ -155,6 +155,8 @@ func TestCompletions(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
 	mustOutput(t, bin(t, "hadown"), "--spool-root", root, "-r", "why", "web.example")
 	mustOutput(t, bin(t, "hadown"), "--spool-root", other, "-r", "why", "other.example")
+	spaced := filepath.Join(t.TempDir(), "a spool")
+	mustOutput(t, bin(t, "hadown"), "--spool-root", spaced, "-r", "why", "spaced.example")
 	// Wrappers in the PATH that use this spool.
 	path := t.TempDir()
 	for _, name := range []string{"hashowdowned", "halist"} {
@@ -188,7 +190,7 @@ func TestCompletions(t *testing.T) {
 			}, words...)...)
 		},
 		"fish": func(words ...string) []string {
-			return shell("fish", "--no-config", "-c", fmt.Sprintf("source %s; complete -C '%s'", filepath.Join(dir, "completions/fish", words[0]+".fish"), strings.Join(words, " ")))
+			return shell("fish", "--no-config", "-c", fmt.Sprintf("source %s; complete -C '%s'", filepath.Join(dir, "completions/fish", words[0]+".fish"), strings.ReplaceAll(strings.Join(words, " "), "'", `\'`)))
 		},
 	}
 	pages := helpPages(t)
@@ -212,12 +214,27 @@ func TestCompletions(t *testing.T) {
 				{[]string{"haup", "--spool-root=" + other, "-p", "127.0.0.1:2", ""}, []string{"all", "other.example"}},
 				{[]string{"hadown", "-p1", "--drain", "--spool-root", other, "o"}, []string{"other.example"}},
 				{[]string{"hacheck", "firewall", "convert", "-t", "n"}, []string{"neutron", "nftables", "nova"}},
+				{[]string{"hadown", "--wait", "w"}, []string{"web.example"}},
+				{[]string{"hadown", "--spool-root", "'" + spaced + "'", "s"}, []string{"spaced.example"}},
 				{[]string{"hacheck", "fire"}, []string{"firewall"}},
+				{[]string{"hacheck", "balancer", ""}, []string{"forget"}},
+				{[]string{"hacheck", "fleet", "re"}, []string{"release"}},
 				{[]string{"hacheck", "firewall", "c"}, []string{"convert"}},
 				{[]string{"hacheck", "run", "--output", "j"}, []string{"json", "junit"}},
 			} {
 				if diff := cmp.Diff(test.want, complete(test.words...)); diff != "" {
 					t.Errorf("%q (-want +got):\n%s", test.words, diff)
+				}
+			}
+			// In bash, = is a word of its own.
+			if name == "bash" {
+				for _, words := range [][]string{{"hadown", "--wait", "="}, {"hadown", "--wait", "=", "w"}, {"haup", "--weight", "="}, {"hacheck", "balancer", "forget", ""}} {
+					if got := complete(words...); len(got) > 0 {
+						t.Errorf("%q: %q, want nothing", words, got)
+					}
+				}
+				if got := complete("hacheck", "firewall", "convert", "--type", "=", "n"); len(got) != 3 {
+					t.Errorf("the types that begin with n are %q", got)
 				}
 			}
 		})

@@ -89,15 +89,25 @@ _hacheck_reply() {
 	COMPREPLY=($(compgen -W "$1" -- "$cur"))
 }
 
+# _hacheck_typed sets typed to the words before the cursor, without their quotes. xargs knows quotes and runs nothing of what
+# is between them. It refuses a quote that is still open.
+_hacheck_typed() {
+	local word line=${COMP_LINE:0:COMP_POINT}
+	while IFS= read -r word; do
+		typed+=("$word")
+	done < <(xargs printf '%s\n' 2>/dev/null <<<"$line")
+	((${#typed[@]})) || read -ra typed <<<"$line"
+}
+
 _hacheck() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[0]##*/} i
 	local -a typed
 	COMPREPLY=()
 	# --option=VALUE arrives as three words.
 	if [[ $cur == = ]]; then
-		cur=
+		cur= prev=$prev=
 	elif [[ $prev == = ]]; then
-		prev=${COMP_WORDS[COMP_CWORD-2]}
+		prev=${COMP_WORDS[COMP_CWORD-2]}=
 	fi
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case "$cmd ${COMP_WORDS[i]}" in
@@ -111,10 +121,13 @@ _hacheck() {
 	fmt.Fprintf(&b, "\t\t%s) cmd=\"$cmd ${COMP_WORDS[i]}\" ;;\n\t\t*) break ;;\n\t\tesac\n\tdone\n\tcase \"$cmd $prev\" in\n", strings.Join(subs, " | "))
 	for _, p := range pages {
 		for _, o := range p.options {
-			if o.value == "" || o.optional {
+			if o.value == "" {
 				continue
 			}
-			pattern := fmt.Sprintf("%q", p.name+" --"+o.long)
+			pattern := fmt.Sprintf("%q", p.name+" --"+o.long+"=")
+			if !o.optional {
+				pattern = fmt.Sprintf("%q | ", p.name+" --"+o.long) + pattern
+			}
 			if o.short != "" {
 				pattern = fmt.Sprintf("%q | ", p.name+" -"+o.short) + pattern
 			}
@@ -143,9 +156,9 @@ _hacheck() {
 	for _, p := range pages {
 		switch {
 		case p.takesServices():
-			fmt.Fprintf(&b, "\t%q)\n\t\tread -ra typed <<<\"${COMP_LINE:0:COMP_POINT}\"\n\t\t_hacheck_reply \"$(sh -c %s sh \"${typed[@]}\")\"\n\t\t;;\n", p.name, single(p.services()))
+			fmt.Fprintf(&b, "\t%q)\n\t\t_hacheck_typed\n\t\t_hacheck_reply \"$(sh -c %s sh \"${typed[@]}\")\"\n\t\t;;\n", p.name, single(p.services()))
 		case len(p.subcommands) > 0:
-			fmt.Fprintf(&b, "\t%q) _hacheck_reply %q ;;\n", p.name, strings.Join(p.subcommands, " "))
+			fmt.Fprintf(&b, "\t%q) ((i < COMP_CWORD)) || _hacheck_reply %q ;;\n", p.name, strings.Join(p.subcommands, " "))
 		case p.takesFiles():
 			fmt.Fprintf(&b, "\t%q) compopt -o default ;;\n", p.name)
 		}

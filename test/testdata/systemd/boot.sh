@@ -37,7 +37,7 @@ ip link set lo up
 # Only these units exist, so that it does not matter which are installed on this machine.
 units=run/units
 mkdir -p $units/default.target.wants $units/hacheck.service.d
-for target in default sysinit basic sockets multi-user network shutdown umount; do
+for target in default sysinit basic sockets multi-user network shutdown umount final; do
 	printf '[Unit]\nDefaultDependencies=no\n' >"$units/$target.target"
 done
 cp "$2" run/script.sh
@@ -57,7 +57,8 @@ ln -s ../script.service $units/default.target.wants/
 printf '[Service]\nStandardOutput=append:/out/log\nStandardError=append:/out/log\n' >$units/hacheck.service.d/log.conf
 # The administrator's own, which come first.
 mount -t tmpfs tmpfs etc/systemd/system
-# The units of this machine's packages do not matter.
+# "systemctl reboot" is as systemd itself has it. The units of this machine's packages do not matter.
+cp usr/lib/systemd/system/reboot.target usr/lib/systemd/system/systemd-reboot.service $units/
 mount -t tmpfs tmpfs usr/lib/systemd/system
 if [ -n "$4" ]; then
 	cp "$3"/* $units/
