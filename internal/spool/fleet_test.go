@@ -134,11 +134,23 @@ func TestFleetExpires(t *testing.T) {
 		r.wantScoped("down [fleet] x")
 		r.clock.set(2 * time.Hour)
 		r.wantScoped("drain file")
-		r.waitFor("the change", func(changes []Change, _ string) bool {
-			return slices.ContainsFunc(changes, func(c Change) bool {
+		hasEnded := func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return slices.ContainsFunc(r.changes, func(c Change) bool {
 				return c.Expired && c.Old.Scope == "all" && c.New != nil && c.New.Scope == ""
 			})
-		})
+		}
+		tick, deadline := time.NewTicker(time.Millisecond), time.After(20*time.Second)
+		defer tick.Stop()
+		for !hasEnded() { // a lookup that finds the index locked leaves the change to the next one
+			select {
+			case <-tick.C:
+				r.wantScoped("drain file")
+			case <-deadline:
+				t.Fatal("the end was not reported")
+			}
+		}
 		r.clock.set(0)
 		r.x.List()
 		r.wantScoped("down [fleet] x")
