@@ -186,7 +186,7 @@ func (b *bench) waitPresent(h *fleetHost, n int) error {
 	}
 }
 
-// startEtcd starts the members of a cluster.
+// startEtcd starts the members of a new cluster.
 func (b *bench) startEtcd(n int) ([]*server, error) {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		return nil, fmt.Errorf("%w; install etcd-server", err)
@@ -206,9 +206,13 @@ func (b *bench) startEtcd(n int) ([]*server, error) {
 		clients, peers = append(clients, fmt.Sprintf("http://127.0.0.1:%d", client)), append(peers, fmt.Sprintf("http://127.0.0.1:%d", peer))
 		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peers[i]))
 	}
+	data, err := os.MkdirTemp(b.tmp, "etcd-") // with the data of another row, members look for each other on old ports
+	if err != nil {
+		return nil, err
+	}
 	var members []*server
 	for i := range n {
-		s, err := b.launch("etcd", ports[i], "etcd", "--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(b.tmp, fmt.Sprintf("etcd%d", i)),
+		s, err := b.launch("etcd", ports[i], "etcd", "--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(data, fmt.Sprintf("m%d", i)),
 			"--listen-client-urls", clients[i], "--advertise-client-urls", clients[i], "--listen-peer-urls", peers[i],
 			"--initial-advertise-peer-urls", peers[i], "--initial-cluster", strings.Join(cluster, ","), "--logger", "zap", "--log-level", "error")
 		if err != nil {
