@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"unsafe"
 )
 
 // directoryEvents watches a directory. The function that it returns stops that, and returns what was renamed and
@@ -33,14 +33,14 @@ func directoryEvents(t *testing.T, dir string) func() []string {
 			t.Fatal(err)
 		}
 		for buf = buf[:n]; len(buf) > 0; {
-			event := (*syscall.InotifyEvent)(unsafe.Pointer(&buf[0]))
-			name, end := buf[syscall.SizeofInotifyEvent:], syscall.SizeofInotifyEvent+int(event.Len)
-			name, _, _ = bytes.Cut(name[:event.Len], []byte{0})
+			mask, length := binary.NativeEndian.Uint32(buf[4:]), binary.NativeEndian.Uint32(buf[12:]) // see inotify(7)
+			buf = buf[syscall.SizeofInotifyEvent:]
+			name, _, _ := bytes.Cut(buf[:length], []byte{0})
 			sign := "-"
-			if event.Mask&syscall.IN_MOVED_TO != 0 {
+			if mask&syscall.IN_MOVED_TO != 0 {
 				sign = "+"
 			}
-			events, buf = append(events, sign+string(name)), buf[end:]
+			events, buf = append(events, sign+string(name)), buf[length:]
 		}
 		return events
 	}
