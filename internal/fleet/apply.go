@@ -229,8 +229,8 @@ func notify(c chan struct{}) {
 // sessionChanged is called after each registration and each connection without one.
 func (b *obeyed) sessionChanged() { notify(b.wake) }
 
-// noteLoss records that keys of the fleet were deleted.
-func (b *obeyed) noteLoss(why string) {
+// recordLoss records that keys of the fleet were deleted.
+func (b *obeyed) recordLoss(why string) {
 	b.mu.Lock()
 	b.lossAt, b.lossWhy = bootTime(), why
 	b.mu.Unlock()

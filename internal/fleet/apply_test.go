@@ -42,7 +42,7 @@ func TestChangeWhileApplying(t *testing.T) {
 	put(5, "web")
 	index.hook = func() { put(6, "db") }
 	b.apply()
-	if got := b.wanted().Revision; got != 5 {
+	if got := b.wantedApplied().Revision; got != 5 {
 		t.Errorf("acknowledged revision %d, want 5", got)
 	}
 	if c, err := dir.load(); err != nil || c.Acked != 5 || len(c.Records) != 1 {
@@ -50,7 +50,7 @@ func TestChangeWhileApplying(t *testing.T) {
 	}
 	index.hook = func() {}
 	b.apply()
-	if got := b.wanted().Revision; got != 6 || index.has("all", "db") == nil {
+	if got := b.wantedApplied().Revision; got != 6 || index.has("all", "db") == nil {
 		t.Errorf("acknowledged revision %d, want 6", got)
 	}
 	if c, err := dir.load(); err != nil || c.Acked != 6 || len(c.Records) != 2 {

@@ -1,4 +1,4 @@
-// Package fleet coordinates the hosts of a farm through etcd: overrides for many hosts, and permits that bound how many
+// Package fleet coordinates the hosts of a fleet through etcd: overrides for many hosts, and permits that bound how many
 // hosts are out of a service at once. It answers no request and speaks to no balancer.
 //
 // A Fleet is the daemon's part. It applies fleet overrides to the spool index, so that a lookup finds them like files

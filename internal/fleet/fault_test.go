@@ -158,11 +158,11 @@ func TestUnreadableValues(t *testing.T) {
 			for _, key := range []string{"overrides/all/web", "overrides/all/new", "overrides/group:other/web", "overrides/host:a/..%2f"} {
 				put(t, h, key, value)
 			}
-			waitFor(t, "the values were judged", func() bool { return strings.Contains(h.Status().Error, "and 2 more") })
+			waitFor(t, "the values were read", func() bool { return strings.Contains(h.Status().Error, "and 2 more") })
 			h.close()
 			h.open()
 			waitRegistered(t, h)
-			waitFor(t, "the values were judged again", func() bool { return strings.Contains(h.Status().Error, "and 2 more") })
+			waitFor(t, "the values were read again", func() bool { return strings.Contains(h.Status().Error, "and 2 more") })
 			if list := h.index.List(); len(list) != 1 || list[0].Reason != "kept" {
 				t.Fatalf("in force: %+v", list)
 			}

@@ -50,7 +50,7 @@ func (p *permits) grant(ctx context.Context, c *claim, s session, f *farm) error
 func (p *permits) reuse(ctx context.Context, c *claim, own heldPermit) error {
 	key := p.keys.permit(own.Host)
 	next := own.permit
-	next.By, next.Reason = c.override.By, cutReason(c.override.Reason)
+	next.By, next.Reason = c.override.By, cutText(c.override.Reason, spool.MaxReason)
 	r, err := p.conn().commit(ctx, []clientv3.Cmp{isUnchanged(key, own.modified)}, []clientv3.Op{clientv3.OpPut(key, encode(next))}, nil)
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (p *permits) commitGrant(ctx context.Context, c *claim, s session, f *farm,
 		next.Services = slices.Compact(slices.Sorted(slices.Values(slices.Concat(own.Services, c.services))))
 		next.Balancers = own.Balancers
 	}
-	next.Reason = cutReason(next.Reason)
+	next.Reason = cutText(next.Reason, spool.MaxReason)
 	next.Weights = weights(&r, next.Services)
 	next.Balancers = slices.Compact(slices.Sorted(slices.Values(slices.Concat(next.Balancers, reportingBalancers(&r, next.Services)))))
 	next.Balancers = next.Balancers[:min(len(next.Balancers), maxBalancers)]
@@ -122,9 +122,6 @@ func (p *permits) whyNotGranted(ctx context.Context, c *claim, s session) error 
 	}
 	return errChanged
 }
-
-// cutReason bounds the reason in a value of etcd.
-func cutReason(s string) string { return strings.ToValidUTF8(s[:min(len(s), spool.MaxReason)], "") }
 
 // weights returns what this host weighs in the backends of each service, the largest of them.
 func weights(r *balancer.Report, services []string) map[string]int {

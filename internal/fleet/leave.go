@@ -35,7 +35,7 @@ func (f *Fleet) Join(by string) error {
 	defer cancel()
 	s, err := f.conn.registration()
 	if err == nil {
-		err = f.obeyed.writeApplied(ctx, s, f.obeyed.wanted(), true)
+		err = f.obeyed.writeApplied(ctx, s, f.obeyed.wantedApplied(), true)
 	}
 	var unavailable *UnavailableError
 	switch {
@@ -65,7 +65,8 @@ func (b *obeyed) setLeft(l *left) {
 	b.apply()
 }
 
-func (b *obeyed) wanted() applied {
+// wantedApplied returns what applied/<host> should have.
+func (b *obeyed) wantedApplied() applied {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.want

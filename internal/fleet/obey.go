@@ -25,7 +25,7 @@ const (
 // record is an override that this host obeys.
 type record struct {
 	Override override `json:"override"`
-	// Mod is the revision up to which this host has judged the key. A different value of the key with no larger revision
+	// Mod is the revision up to which this host has applied the key. A different value of the key with no larger revision
 	// comes from an etcd that was restored.
 	Mod  int64 `json:"mod"`
 	Lost bool  `json:"lost,omitempty"` // the key is gone without a lift record
@@ -36,7 +36,7 @@ type record struct {
 
 func (r *record) expired(now time.Time) bool { return r.Ends != nil && !now.Before(*r.Ends) }
 
-// rules are the state machine of overrides (see the package comment): what this host obeys, judged value by value. The
+// rules are the state machine of overrides (see the package comment): what this host obeys, applied value by value. The
 // caller locks.
 type rules struct {
 	host   string
@@ -46,7 +46,7 @@ type rules struct {
 
 	records  map[string]*record // by key below overrides/; those of this host's scopes when they began
 	ended    map[string]time.Time
-	header   int64             // largest revision of etcd that was judged
+	header   int64             // largest revision of etcd that was applied
 	revision int64             // largest revision of a key of this host's scopes
 	blocked  map[string]string // keys that this host does not obey as etcd has them, and why
 	warned   map[string]int64  // revisions of the keys in blocked that are in the log
@@ -74,10 +74,10 @@ func (s *rules) coversHost(key string) bool {
 	return covers(scope, s.host, s.groups)
 }
 
-// load judges all keys below overrides/ as they were at revision.
+// load applies all keys below overrides/ as they were at revision.
 func (s *rules) load(kvs map[string]*mvccpb.KeyValue, revision int64) {
 	if revision < s.header {
-		s.noteLoss(fmt.Sprintf("etcd went back from revision %d to %d: it was emptied or restored", s.header, revision))
+		s.recordLoss(fmt.Sprintf("etcd went back from revision %d to %d: it was emptied or restored", s.header, revision))
 		s.revision = 0
 		s.changed = true
 	}
@@ -85,7 +85,7 @@ func (s *rules) load(kvs map[string]*mvccpb.KeyValue, revision int64) {
 	s.blocked = map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(kvs)) {
 		if s.isOurs(key) {
-			s.judge(key, kvs[key], revision, false)
+			s.applyValue(key, kvs[key], revision, false)
 		}
 	}
 	for key := range s.records {
@@ -97,13 +97,13 @@ func (s *rules) load(kvs map[string]*mvccpb.KeyValue, revision int64) {
 	s.forget()
 }
 
-// put judges a value that arrived on a watch.
+// put applies a value that arrived on a watch.
 func (s *rules) put(key string, kv *mvccpb.KeyValue) {
 	s.header = max(s.header, kv.ModRevision)
 	if s.isOurs(key) {
 		delete(s.blocked, key)
 		s.shared = s.shared || !strings.HasPrefix(key, hostPrefix)
-		s.judge(key, kv, kv.ModRevision, true)
+		s.applyValue(key, kv, kv.ModRevision, true)
 	}
 }
 
@@ -120,16 +120,16 @@ func (s *rules) deleted(key string, revision int64) {
 	case r.expired(s.now()):
 		s.drop(key)
 	default:
-		s.lose(key, r, revision, "its key is gone from etcd without a lift record")
+		s.markLost(key, r, revision, "its key is gone from etcd without a lift record")
 	}
 }
 
-// lose marks r: etcd does not have it any more, and this host obeys it until an operator sets or lifts its key.
-func (s *rules) lose(key string, r *record, revision int64, why string) {
+// markLost marks r: etcd does not have it any more, and this host obeys it until an operator sets or lifts its key.
+func (s *rules) markLost(key string, r *record, revision int64, why string) {
 	if !r.Lost {
 		s.log.Warn("fleet: override was lost in etcd and stays in force; resolve it with haup or hadown and its scope",
 			slog.String("override", describe(key)), slog.String("why", why))
-		s.noteLoss(why + ": " + describe(key))
+		s.recordLoss(why + ": " + describe(key))
 	}
 	// What is written from now on has a larger revision, also if etcd begins at a smaller one again.
 	mod := min(r.Mod, revision)
@@ -137,8 +137,8 @@ func (s *rules) lose(key string, r *record, revision int64, why string) {
 	r.Lost, r.Mod = true, mod
 }
 
-// judge applies the value of one key of this host's scopes, as it is at revision.
-func (s *rules) judge(key string, kv *mvccpb.KeyValue, revision int64, live bool) {
+// applyValue applies the value of one key of this host's scopes, as it is at revision.
+func (s *rules) applyValue(key string, kv *mvccpb.KeyValue, revision int64, live bool) {
 	s.revision = max(s.revision, kv.ModRevision)
 	v, err := parseOverride(key, kv.Value)
 	if err != nil { // O4: the record of the key stays
@@ -153,9 +153,9 @@ func (s *rules) judge(key string, kv *mvccpb.KeyValue, revision int64, live bool
 	}
 	switch {
 	case r != nil && v.ID == r.Override.ID:
-		s.same(key, r, v, kv.ModRevision)
+		s.update(key, r, v, kv.ModRevision)
 	case r != nil && kv.ModRevision <= r.Mod: // etcd was restored: this host has seen a later value of the key
-		s.lose(key, r, revision, "etcd has an older value of the key")
+		s.markLost(key, r, revision, "etcd has an older value of the key")
 		if _, known := s.ended[v.ID]; !known {
 			s.block(key, kv.ModRevision, "override "+describe(key)+" was lost in etcd, which has another one in its place")
 		}
@@ -171,8 +171,8 @@ func (s *rules) judge(key string, kv *mvccpb.KeyValue, revision int64, live bool
 	}
 }
 
-// same applies a value with the id that this host obeys: a lift record, or a value that was edited by hand.
-func (s *rules) same(key string, r *record, v *override, mod int64) {
+// update applies a value with the id that this host obeys: a lift record, or a value that was edited by hand.
+func (s *rules) update(key string, r *record, v *override, mod int64) {
 	if v.Lifted != nil {
 		s.end(v.ID)
 		s.drop(key)
@@ -278,7 +278,7 @@ func (s *rules) block(key string, mod int64, why string) {
 	}
 }
 
-func (s *rules) noteLoss(why string) {
+func (s *rules) recordLoss(why string) {
 	if s.loss == "" {
 		s.loss = why
 	}

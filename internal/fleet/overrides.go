@@ -160,7 +160,7 @@ func (c *change) refuseOther(by string, now time.Time) error {
 // knows of it; without that it has a new id, and hosts take any later id of the key as the end of theirs.
 func (f *Fleet) liftRecord(c *change, by string, now time.Time) *override {
 	v := override{V: version, ID: newID(), State: spool.Down.String(), By: by, Created: now.UTC().Round(0)}
-	known := f.obeyed.known(c.key)
+	known := f.obeyed.override(c.key)
 	switch {
 	case c.now != nil && (c.now.inForce(now) || known == nil):
 		v = *c.now
@@ -173,8 +173,8 @@ func (f *Fleet) liftRecord(c *change, by string, now time.Time) *override {
 	return &v
 }
 
-// known returns the override that this host obeys for a key, nil if there is none.
-func (b *obeyed) known(key string) *override {
+// override returns the override that this host obeys for a key, nil if there is none.
+func (b *obeyed) override(key string) *override {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r := b.rules.records[key]; r != nil {

@@ -87,7 +87,7 @@ func TestReopenKeepsOverrides(t *testing.T) {
 	if _, err := other.SetOverride(within(t, 10*time.Second), webDown("group:rack7", "", "jane"), nil); err != nil {
 		t.Fatal(err)
 	}
-	h.set(webDown("all", "again", "jane")) // a later revision: the one before has been judged
+	h.set(webDown("all", "again", "jane")) // a later revision: the one before has been applied
 	if h.index.has("group:rack7", "web") != nil {
 		t.Error("a new override of a group that the host has left is obeyed")
 	}

@@ -73,7 +73,7 @@ func newFleet(o Options, dir *stateDir, cancel context.CancelFunc) *Fleet {
 		f.obeyed.sessionChanged()
 		f.permits.sessionChanged()
 	}
-	f.conn.onLoss = f.obeyed.noteLoss
+	f.conn.onLoss = f.obeyed.recordLoss
 	return f
 }
 

@@ -162,7 +162,7 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 	first := !b.isRead
 	b.isRead, b.noCopy, b.recheck, b.readErr = true, false, true, nil
 	if lost := b.rules.lost(); first && len(lost) > 0 {
-		b.rules.noteLoss("its key is gone from etcd without a lift record: " + describe(lost[0]))
+		b.rules.recordLoss("its key is gone from etcd without a lift record: " + describe(lost[0]))
 	}
 	b.mu.Unlock()
 	b.apply()
