@@ -43,7 +43,7 @@ var brokenRules = []brokenRule{
 	},
 	{
 		"an override does not end with its key", "obey.go",
-		`s.lose(key, r, revision, "its key is gone from etcd without a lift record")`, "s.drop(key)", "TestLostInEtcd|TestRules$",
+		`s.markLost(key, r, revision, "its key is gone from etcd without a lift record")`, "s.drop(key)", "TestLostInEtcd|TestRules$",
 	},
 	{
 		"the weight of hosts that are leaving is subtracted", "balancers.go",

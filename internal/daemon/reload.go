@@ -43,8 +43,9 @@ func checkConfig(o *options, stdout io.Writer) error {
 }
 
 // checkReload is --check-reload. It returns an error if a reload would fail because of the file, its log_path or its
-// rlimit_nofile, and prints warnings, with which a reload succeeds. It cannot know whether the ports of services are in
-// use: the running daemon has some of them.
+// rlimit_nofile, and prints warnings, with which a reload succeeds. A certificate that cannot be read is an error too,
+// although a reload keeps the old one if the configuration names the same files as before. checkReload cannot know
+// whether the ports of services are in use: the running daemon has some of them.
 //
 // The process must exit afterwards, because checkReload changes its limit of open files.
 func checkReload(o *options, stderr io.Writer) error {
@@ -63,6 +64,9 @@ func checkReload(o *options, stderr io.Writer) error {
 		return &configError{fmt.Errorf("%s: %w", o.configFile, err)}
 	}
 	file.close()
+	if _, err := readCertificate(o.configFile, c); err != nil {
+		return err
+	}
 	if err := setNoFile(c.RlimitNoFile); err != nil {
 		return &configError{fmt.Errorf("%s: %w", o.configFile, err)}
 	}

@@ -137,7 +137,11 @@ func TestTLSFilesAtStart(t *testing.T) {
 				text += "tls_key_file: " + c.key + "\n"
 			}
 			writeFile(t, conf, text)
-			for _, args := range [][]string{{"--check-config", "-c", conf}, {"-p", "0", "-B", "127.0.0.1", "-c", conf, "--spool-root", filepath.Join(dir, "spool")}} {
+			for _, args := range [][]string{
+				{"--check-config", "-c", conf},
+				{"--check-reload", "-c", conf},
+				{"-p", "0", "-B", "127.0.0.1", "-c", conf, "--spool-root", filepath.Join(dir, "spool")},
+			} {
 				p := launch(t, nil, args...)
 				p.wantExit(2)
 				if !regexp.MustCompile(regexp.QuoteMeta(conf)+":.*"+c.want).MatchString(p.log()) || strings.Contains(p.log(), "BEGIN") {
