@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unique"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -227,7 +228,7 @@ func contentType(h http.Header) string {
 	if len(ct) > 200 || !validValue(ct) {
 		return ""
 	}
-	return ct
+	return unique.Make(ct).Value() // one copy for all results, and not a part of the whole head
 }
 
 // appendHead appends the head of a GET request to b.

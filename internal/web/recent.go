@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/clients"
@@ -57,10 +58,9 @@ func (c *caller) count() uint64 {
 	return c.n
 }
 
-// serviceRow is the row of one service.
+// serviceRow is the row of one service. What each answer reads or writes comes first: it is in few lines of the processor's
+// cache, which counts with a thousand services.
 type serviceRow struct {
-	name      string
-	since     time.Time // when the row was made
 	balancers *balancer.ServiceRecord
 
 	mu       sync.Mutex
@@ -76,6 +76,9 @@ type serviceRow struct {
 
 	first  *caller // most services have no other
 	others map[string]*caller
+
+	name  string
+	since time.Time // when the row was made
 }
 
 // find returns the caller with that address, or nil. s.mu is held.
@@ -186,7 +189,7 @@ func (t *recentTable) addCaller(service, addr string, now time.Time) *serviceRow
 	row.mu.Lock()
 	defer row.mu.Unlock()
 	if row.find(addr) == nil {
-		c := &caller{row: row, addr: strings.Clone(addr)}
+		c := &caller{row: row, addr: unique.Make(addr).Value()}
 		c.place = t.callers.Add(client, c)
 		row.add(c)
 		t.balancers.ExpireUnrecorded(row.name, client)
@@ -254,7 +257,7 @@ func (t *recentTable) record(service string, r *balancer.AnsweredRequest, v *hea
 func (t *recentTable) count(s *serviceRow, r *balancer.AnsweredRequest, v *health.Verdict) *serviceRow {
 	s.mu.Lock()
 	if s.removed || s.caller == nil || s.addr != r.Peer {
-		if c := s.find(r.Peer); c != nil && !s.removed {
+			if c := s.find(r.Peer); c != nil && !s.removed {
 			s.caller, s.addr = c, c.addr
 		} else {
 			name := s.name
