@@ -257,7 +257,7 @@ func (t *recentTable) record(service string, r *balancer.AnsweredRequest, v *hea
 func (t *recentTable) count(s *serviceRow, r *balancer.AnsweredRequest, v *health.Verdict) *serviceRow {
 	s.mu.Lock()
 	if s.removed || s.caller == nil || s.addr != r.Peer {
-			if c := s.find(r.Peer); c != nil && !s.removed {
+		if c := s.find(r.Peer); c != nil && !s.removed {
 			s.caller, s.addr = c, c.addr
 		} else {
 			name := s.name
