@@ -30,10 +30,10 @@ package: export SOURCE_DATE_EPOCH ?= $(shell git -c safe.directory='*' log -1 --
 package: export ARCHES  ?= amd64 arm64
 package: export FORMATS ?= deb rpm root
 
-.PHONY: help build run demo demo-fleet test broken-rules fleet-simulation fleet-kills lint vulncheck fuzz bench package golden clean
+.PHONY: help build run demo demo-fleet test test-mysql broken-rules fleet-simulation fleet-kills lint vulncheck fuzz bench package golden clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the commands into bin/
 	@mkdir -p $(BIN)
@@ -59,6 +59,9 @@ test: ## install the servers that the tests need (as root), then run all tests u
 	@# on a slow machine a package needs more than the 10 minutes that are the default.
 	PATH="$$PATH:/usr/local/sbin:/usr/sbin:/sbin" CGO_ENABLED=1 go test -race -shuffle=on -tags poison,$(TAGS) -timeout 30m ./...
 
+test-mysql: ## test the check mysql against a real MySQL, MYSQLD=/path/to/mysqld of 8.4 or later; needs mariadb-client
+	CGO_ENABLED=1 go test -race -tags mysql,$(TAGS) -count=1 -timeout 30m -run '^TestMySQL' ./internal/check
+
 broken-rules: ## break one rule of the fleet after the other, and fail unless its tests notice; needs etcd
 	go test -tags brokenrules,$(TAGS) -count=1 -v -timeout 30m -run TestBrokenRules ./test
 
@@ -75,6 +78,7 @@ lint: ## golangci-lint, gofumpt, staticcheck, and go vet for Linux, macOS and Fr
 	$(TOOL) staticcheck ./...
 	@# Without cgo, as the commands are built: there are no C compilers for the other systems.
 	CGO_ENABLED=0 GOOS=linux go vet ./...
+	CGO_ENABLED=0 GOOS=linux go vet -tags mysql,brokenrules ./internal/check ./test
 	CGO_ENABLED=0 GOOS=darwin go vet ./...
 	CGO_ENABLED=0 GOOS=freebsd go vet ./...
 

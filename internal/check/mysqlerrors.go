@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-sql-driver/mysql"
 )
@@ -12,7 +13,11 @@ import (
 func (m mysqlCheck) failure(w *mysqlWire, err error) Result {
 	var answer *mysql.MySQLError
 	if errors.As(err, &answer) {
-		return w.x.serviceError(500, "MySQL error %d: %s%s", answer.Number, m.redact(answer.Message), m.hint(w, answer))
+		text, hint := answer.Message, m.hint(w, answer)
+		if hint != "" {
+			text = strings.TrimSuffix(text, ".")
+		}
+		return w.x.serviceError(500, "MySQL error %d: %s%s", answer.Number, m.redact(text), hint)
 	}
 	if errors.Is(err, errMySQLHandshake) {
 		return *w.handshakeError

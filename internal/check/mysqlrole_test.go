@@ -169,7 +169,7 @@ func TestGalera(t *testing.T) {
 	a.want(second.Port, "primary", 503, "the Galera node is not ready")
 }
 
-// TestMySQLGroup asks a scripted server: no real MySQL was to be had. Its rows are those of the reference manual.
+// TestMySQLGroup asks a scripted server, whose rows are those of the reference manual. mysqlreal_test.go asks a real group.
 func TestMySQLGroup(t *testing.T) {
 	const own, other, third = "uuid-1", "uuid-2", "uuid-3"
 	head := []string{"CHANNEL_NAME", "MEMBER_ID", "MEMBER_HOST", "MEMBER_PORT", "MEMBER_STATE", "MEMBER_ROLE", "MEMBER_VERSION"}
