@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unique"
 
 	"hacheck/internal/share"
 	"hacheck/internal/spool"
@@ -17,9 +16,12 @@ type rowKey struct {
 	url              string // "" if the state header has a name
 }
 
-// row is one balancer's view of one server. What each request reads or writes comes first: it is in few lines of the
-// processor's cache. All rows have one copy of an address or a host.
+// row is one balancer's view of one server.
 type row struct {
+	service *ServiceRecord
+	client  netip.Prefix
+	place   *share.Entry[*row]
+
 	key      rowKey
 	hasState bool
 	header   []byte // the state header, at most maxHeader bytes; only a report parses it
@@ -33,12 +35,8 @@ type row struct {
 	outAnswers     int       // answers in a row, last included, by an override that takes the server out
 	sameAnswers    int       // answers in a row, last included, with the code and override of last
 	sameSince      time.Time // the first of sameAnswers
-	requests       uint
 	intervals      intervals
-
-	service *ServiceRecord
-	client  netip.Prefix
-	place   *share.Entry[*row]
+	requests       uint
 }
 
 type answer struct {
@@ -59,7 +57,7 @@ func (w *row) record(r *AnsweredRequest) {
 		w.url = strings.Clone(url)
 	}
 	if w.host != r.Host {
-		w.host = unique.Make(r.Host).Value()
+		w.host = strings.Clone(r.Host)
 	}
 	w.port, w.local = r.Port, r.Local
 

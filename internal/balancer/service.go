@@ -25,14 +25,8 @@ type AnsweredRequest struct {
 	Answered          time.Time
 }
 
-// ServiceRecord records the requests about one service. It is safe for concurrent use. What each request reads comes
-// first, as in row.
+// ServiceRecord records the requests about one service. It is safe for concurrent use.
 type ServiceRecord struct {
-	mu         sync.Mutex
-	rows       []*row
-	index      map[rowKey]*row // of rows, if there are more than linearRows
-	candidates []candidate
-
 	t    *Table
 	name string
 
@@ -40,6 +34,11 @@ type ServiceRecord struct {
 	// unrecordedAt is the time of the last request that has no row now, and unrecordedClient is its client. Table.mu guards both.
 	unrecordedAt     time.Time
 	unrecordedClient netip.Prefix
+
+	mu         sync.Mutex
+	rows       []*row
+	index      map[rowKey]*row // of rows, if there are more than linearRows
+	candidates []candidate
 }
 
 // linearRows is up to how many rows findRow compares one by one.

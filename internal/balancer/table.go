@@ -15,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unique"
 
 	"hacheck/internal/clients"
 	"hacheck/internal/share"
@@ -157,8 +156,7 @@ func (t *Table) addRow(s *ServiceRecord, key *rowKey, interval time.Duration, r 
 	defer s.mu.Unlock()
 	w := s.findRow(key)
 	if w == nil {
-		w = &row{service: s, client: client, key: rowKey{unique.Make(key.peer).Value(), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
-		w.url = w.key.url
+		w = &row{service: s, client: client, key: rowKey{strings.Clone(key.peer), strings.Clone(key.node), strings.Clone(key.name), strings.Clone(key.url)}}
 		if interval > 0 {
 			w.requests, w.last.at = 1, r.Answered.Add(-interval)
 		}

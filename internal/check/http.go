@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unique"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -228,7 +227,7 @@ func contentType(h http.Header) string {
 	if len(ct) > 200 || !validValue(ct) {
 		return ""
 	}
-	return unique.Make(ct).Value() // one copy for all results, and not a part of the whole head
+	return ct
 }
 
 // appendHead appends the head of a GET request to b.

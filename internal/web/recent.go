@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unique"
 
 	"hacheck/internal/balancer"
 	"hacheck/internal/clients"
@@ -58,9 +57,10 @@ func (c *caller) count() uint64 {
 	return c.n
 }
 
-// serviceRow is the row of one service. What each answer reads or writes comes first: it is in few lines of the processor's
-// cache, which counts with a thousand services.
+// serviceRow is the row of one service.
 type serviceRow struct {
+	name      string
+	since     time.Time // when the row was made
 	balancers *balancer.ServiceRecord
 
 	mu       sync.Mutex
@@ -76,9 +76,6 @@ type serviceRow struct {
 
 	first  *caller // most services have no other
 	others map[string]*caller
-
-	name  string
-	since time.Time // when the row was made
 }
 
 // find returns the caller with that address, or nil. s.mu is held.
@@ -189,7 +186,7 @@ func (t *recentTable) addCaller(service, addr string, now time.Time) *serviceRow
 	row.mu.Lock()
 	defer row.mu.Unlock()
 	if row.find(addr) == nil {
-		c := &caller{row: row, addr: unique.Make(addr).Value()}
+		c := &caller{row: row, addr: strings.Clone(addr)}
 		c.place = t.callers.Add(client, c)
 		row.add(c)
 		t.balancers.ExpireUnrecorded(row.name, client)
