@@ -109,24 +109,7 @@ func TestMySQLReplication(t *testing.T) {
 	a.wantSoon(replica.Port, "replica?lag=10s", 200, "replica, 0 s behind; logged in and quit in ")
 	a.want(replica.Port, "primary", 503, "read_only is ON, super_read_only is ON; primary wanted")
 	a.want(replica.Port, "any", 200, "Logged in and quit in ")
-	primary.SQL(t, "CREATE DATABASE test")
-	primary.SQL(t, "CREATE TABLE test.log (at INT PRIMARY KEY)")
-
-	sql("STOP REPLICA SQL_THREAD")
-	a.want(replica.Port, "replica", 503, "replay has stopped; replica wanted")
-	sql("START REPLICA SQL_THREAD")
-	sql("STOP REPLICA IO_THREAD")
-	a.want(replica.Port, "replica", 503, "it receives nothing (Slave_IO_Running is No)")
-	sql("STOP REPLICA")
-	sql("CHANGE REPLICATION SOURCE TO SOURCE_DELAY=100")
-	sql("START REPLICA")
-	primary.SQL(t, "INSERT INTO test.log VALUES (1)")
-	a.wantSoon(replica.Port, "replica?lag=1s", 503, "s behind: at most 1s wanted; replica wanted")
-	a.want(replica.Port, "replica?lag=1h", 200, "s behind; logged in")
-	sql("STOP REPLICA")
-	sql("CHANGE REPLICATION SOURCE TO SOURCE_DELAY=0")
-	sql("START REPLICA")
-	a.wantSoon(replica.Port, "replica?lag=1s", 200, "replica, 0 s behind")
+	a.wantReplicaStates(primary, replica, "REPLICA", "CHANGE REPLICATION SOURCE TO SOURCE_DELAY")
 
 	// A row that is there already stops the replay.
 	sql("SET GLOBAL super_read_only=OFF")
@@ -137,9 +120,7 @@ func TestMySQLReplication(t *testing.T) {
 	sql("START REPLICA")
 	a.wantSoon(replica.Port, "replica?lag=1s", 200, "replica, 0 s behind")
 
-	primary.Kill()
-	a.wantSoon(replica.Port, "replica?lag=10s", 200, "replica without its source for ")
-	a.wantSoon(replica.Port, "replica?lag=10s&alone=1s", 503, "at most 1s alone; replica wanted")
+	a.wantAlone(primary, replica)
 }
 
 // TestMySQLGroupReplication asks the three members of a group while two of them end.

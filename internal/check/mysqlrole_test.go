@@ -54,6 +54,38 @@ func (a mysqlAsker) wantSoon(port uint16, role string, code int, text string) {
 	}
 }
 
+// wantReplicaStates asks a replica that is in step while its threads are stopped, while it is behind, and in step again. word
+// is what its statements call a replica. delay is the statement that sets a delay, without the seconds.
+func (a mysqlAsker) wantReplicaStates(primary, replica *servertest.Server, word, delay string) {
+	a.t.Helper()
+	sql := func(s string) { a.t.Helper(); replica.SQL(a.t, s) }
+	primary.SQL(a.t, "CREATE DATABASE test")
+	primary.SQL(a.t, "CREATE TABLE test.log (at INT PRIMARY KEY)")
+	sql("STOP " + word + " SQL_THREAD")
+	a.want(replica.Port, "replica", 503, "replay has stopped; replica wanted")
+	sql("START " + word + " SQL_THREAD")
+	sql("STOP " + word + " IO_THREAD")
+	a.want(replica.Port, "replica", 503, "it receives nothing (Slave_IO_Running is No)")
+	sql("STOP " + word)
+	sql(delay + "=100")
+	sql("START " + word)
+	primary.SQL(a.t, "INSERT INTO test.log VALUES (1)")
+	a.wantSoon(replica.Port, "replica?lag=1s", 503, "s behind: at most 1s wanted; replica wanted")
+	a.want(replica.Port, "replica?lag=1h", 200, "s behind; logged in")
+	sql("STOP " + word)
+	sql(delay + "=0")
+	sql("START " + word)
+	a.wantSoon(replica.Port, "replica?lag=1s", 200, "replica, 0 s behind")
+}
+
+// wantAlone kills the primary and asks the replica: it is healthy for as long as alone says.
+func (a mysqlAsker) wantAlone(primary, replica *servertest.Server) {
+	a.t.Helper()
+	primary.Kill()
+	a.wantSoon(replica.Port, "replica?lag=10s", 200, "replica without its source for ")
+	a.wantSoon(replica.Port, "replica?lag=10s&alone=1s", 503, "at most 1s alone; replica wanted")
+}
+
 const mariadbOperator = "CREATE USER operator@'%' IDENTIFIED BY 's3cret';\n"
 
 // TestMariaDBReplication asks a primary and its replica for every role: in step, behind, broken, and without the source.
@@ -87,28 +119,8 @@ func TestMariaDBReplication(t *testing.T) {
 	if _, ok := field(r, "lag_seconds").(int64); field(r, "role") != "replica" || field(r, "wanted") != "replica" || !ok {
 		t.Errorf("fields: %v", r.Fields)
 	}
-	primary.SQL(t, "CREATE DATABASE test")
-	primary.SQL(t, "CREATE TABLE test.log (at INT PRIMARY KEY)")
-
-	sql("STOP SLAVE SQL_THREAD")
-	a.want(replica.Port, "replica", 503, "replay has stopped; replica wanted")
-	sql("START SLAVE SQL_THREAD")
-	sql("STOP SLAVE IO_THREAD")
-	a.want(replica.Port, "replica", 503, "it receives nothing (Slave_IO_Running is No)")
-	sql("STOP SLAVE")
-	sql("CHANGE MASTER TO master_delay=100")
-	sql("START SLAVE")
-	primary.SQL(t, "INSERT INTO test.log VALUES (1)")
-	a.wantSoon(replica.Port, "replica?lag=1s", 503, "s behind: at most 1s wanted; replica wanted")
-	a.want(replica.Port, "replica?lag=1h", 200, "s behind; logged in")
-	sql("STOP SLAVE")
-	sql("CHANGE MASTER TO master_delay=0")
-	sql("START SLAVE")
-	a.wantSoon(replica.Port, "replica?lag=1s", 200, "replica, 0 s behind")
-
-	primary.Kill()
-	a.wantSoon(replica.Port, "replica?lag=10s", 200, "replica without its source for ")
-	a.wantSoon(replica.Port, "replica?lag=10s&alone=1s", 503, "at most 1s alone; replica wanted")
+	a.wantReplicaStates(primary, replica, "SLAVE", "CHANGE MASTER TO master_delay")
+	a.wantAlone(primary, replica)
 	if r := a.ask(replica.Port, "replica"); field(r, "alone_seconds") == nil {
 		t.Errorf("fields: %v", r.Fields)
 	}

@@ -36,7 +36,7 @@ type record struct {
 
 func (r *record) expired(now time.Time) bool { return r.Ends != nil && !now.Before(*r.Ends) }
 
-// rules are the state machine of overrides (see the package comment): what this host obeys, applied value by value. The
+// rules are the state machine of overrides (see the package comment). They decide value by value what this host obeys. The
 // caller locks.
 type rules struct {
 	host   string

@@ -122,9 +122,9 @@ func (u *update) logDirectory() {
 	displaced := u.index.isDisplaced()
 	switch {
 	case displaced && !d.loggedDisplaced:
-		msg := "another file system is mounted where the spool directory was: the overrides known before stand besides those in it; mount the old one again, or lift them with haup"
+		msg := "another file system is mounted where the spool directory was: the overrides known before stay in force, and those in it count too; mount the old one again, or lift them with haup"
 		if d.underMount {
-			msg = "spool directory is unmounted: the overrides known before stand besides those in the directory below; mount it again, or lift them with haup and restart hacheck"
+			msg = "spool directory is unmounted: the overrides known before stay in force, and those in the directory below count too; mount it again, or lift them with haup and restart hacheck"
 		}
 		u.pub.notify.log(slog.LevelError, msg, slog.String("directory", d.root), slog.Int("overrides", u.files.carried))
 	case !displaced && (d.loggedDisplaced || d.loggedLost):

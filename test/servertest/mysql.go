@@ -9,8 +9,8 @@ import (
 )
 
 // MySQL starts a MySQL server after executing the statements of sql, one per line. On its Unix socket Dir/sock root needs
-// no password, see [Server.SQL]. The environment variable MYSQLD is the path of mysqld: Debian's stable releases have
-// MariaDB alone, whose mysqld is no MySQL.
+// no password, see [Server.SQL]. The environment variable MYSQLD is the path of mysqld of MySQL 8.4 or later (tried: 9.7).
+// Debian's stable releases have MariaDB alone, whose mysqld is no MySQL.
 func MySQL(t testing.TB, sql string, options ...string) *Server {
 	t.Helper()
 	path := os.Getenv("MYSQLD")
