@@ -17,11 +17,14 @@ const (
 	maxAckSpread = time.Second
 )
 
-// acknowledge writes applied/<host> on change until ctx ends.
+// acknowledge writes applied/<host> on change until ctx ends. It also counts the hosts a second time: where all hosts of
+// a fleet start together, the first count is too small.
 func (b *obeyed) acknowledge(ctx context.Context) {
 	var written applied
 	var in session // in which written was written or read
 	delay := ackRetry
+	recount := time.NewTimer(countEvery + rand.N(countEvery/10))
+	defer recount.Stop()
 	for {
 		changed := b.conn.wait()
 		sleep(ctx, b.ackDelay())
@@ -48,6 +51,8 @@ func (b *obeyed) acknowledge(ctx context.Context) {
 		case <-b.acks:
 		case <-changed:
 		case <-retry:
+		case <-recount.C:
+			b.countHosts(ctx)
 		}
 	}
 }

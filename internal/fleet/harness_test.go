@@ -146,14 +146,19 @@ func startWait(d time.Duration) func(*Options) { return func(o *Options) { o.Sta
 // waitFor waits up to 20 s until ok returns true.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	waitAtMost(t, 20*time.Second, what, ok)
+}
+
+func waitAtMost(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
 	for !ok() {
 		select {
 		case <-deadline.C:
-			t.Fatalf("not within 20s: %s", what)
+			t.Fatalf("not within %v: %s", limit, what)
 		case <-again.C:
 		}
 	}

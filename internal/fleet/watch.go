@@ -18,7 +18,7 @@ const (
 	pageSize    = 200               // keys of one read
 	maxKeys     = 10 * maxOverrides // of all scopes
 	reloadRetry = 100 * time.Millisecond
-	countEvery  = time.Minute // between two counts of the hosts
+	countEvery  = time.Minute // from the first count of the hosts to the second, and at least between others
 )
 
 // run reads overrides/ and follows it until ctx ends. It reads everything again after each cut, after each failure of
@@ -155,7 +155,9 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 			from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 		}
 	}
-	b.countHosts(ctx)
+	if b.countIsOld() {
+		b.countHosts(ctx)
+	}
 
 	b.mu.Lock()
 	b.rules.load(kvs, revision)
@@ -172,15 +174,16 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 	return revision, nil
 }
 
-// countHosts counts the hosts that are present, for Status and ackDelay. It does nothing if it has counted less than
-// countEvery ago: the time that etcd needs grows with the number of hosts, and all of them read again after a cut.
-func (b *obeyed) countHosts(ctx context.Context) {
+// countIsOld reports whether the hosts have to be counted with the next read. All hosts read again after a cut, and the
+// time that etcd needs for a count grows with the number of hosts.
+func (b *obeyed) countIsOld() bool {
 	b.mu.Lock()
-	isRecent := !b.countedAt.IsZero() && time.Since(b.countedAt) < countEvery
-	b.mu.Unlock()
-	if isRecent {
-		return
-	}
+	defer b.mu.Unlock()
+	return b.countedAt.IsZero() || time.Since(b.countedAt) >= countEvery
+}
+
+// countHosts counts the hosts that are present, for Status and ackDelay.
+func (b *obeyed) countHosts(ctx context.Context) {
 	r, err := b.conn.get(ctx, b.o.Prefix+"present/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
 		return
