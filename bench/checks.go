@@ -65,7 +65,7 @@ func (b *bench) uncached() error {
 		return err
 	}
 	defer h.stop()
-	script, err := b.writeScript("uncached", 100000, fmt.Sprintf(`    return format("/http/web/%s/%%d", i)`, port))
+	script, err := b.writeScript("uncached", 100000, fmt.Sprintf(`    return format(head("/http/web/%s/%%d"), i, i)`, port))
 	if err != nil {
 		return err
 	}

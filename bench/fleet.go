@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,8 @@ func (b *bench) fleetOverride() error {
 	for _, m := range members {
 		endpoints = append(endpoints, "http://"+m.addr)
 	}
+	// The garbage of all hosts is in one heap, which is collected as often as the heap of a single daemon.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	stateDir, err := os.MkdirTemp(memoryDir, "hacheck-bench-")
 	if err != nil {
 		return err
@@ -48,7 +51,7 @@ func (b *bench) fleetOverride() error {
 	if err != nil {
 		return err
 	}
-	if err := b.waitPresent(hosts[0], n); err != nil {
+	if err := b.waitCounted(hosts); err != nil {
 		return err
 	}
 	var p50, p99, acknowledged []float64
@@ -161,29 +164,20 @@ func closeHosts(hosts []*fleetHost) {
 	wg.Wait()
 }
 
-// waitPresent waits until n hosts are present and have acknowledged what they have read.
-func (b *bench) waitPresent(h *fleetHost, n int) error {
-	ctx, cancel := context.WithTimeout(b.ctx, fleetTimeout)
+// waitCounted waits until each host knows how many hosts are present, as it does a minute after the last one has started.
+func (b *bench) waitCounted(hosts []*fleetHost) error {
+	ctx, cancel := context.WithTimeout(b.ctx, 2*fleetTimeout)
 	defer cancel()
-	for {
-		r, err := h.Report(ctx)
-		present := 0
-		if err == nil {
-			for _, host := range r.Hosts {
-				if host.Present {
-					present++
-				}
+	for _, h := range hosts {
+		for h.Status().Hosts != len(hosts) {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s counts %d of %d hosts: %w", h.name, h.Status().Hosts, len(hosts), ctx.Err())
+			case <-time.After(100 * time.Millisecond):
 			}
 		}
-		if present == n {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d of %d hosts are present: %w", present, n, ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
 	}
+	return nil
 }
 
 // startEtcd starts the members of a new cluster.

@@ -94,13 +94,14 @@ func (b *bench) interleave(contestants int, turn func(i int) (float64, error)) (
 }
 
 // writeScript writes a wrk script that sends n different requests again and again. Each thread begins at another one.
-// path is the body of a Lua function that returns the path of request i, from 0 to n-1.
+// text is the body of a Lua function that returns request i, from 0 to n-1: format(head(PATH), values of PATH..., i).
 //
 // The script formats each request when it is sent, for two reasons. wrk starts a thread before it has read the script
 // of the next one, and counts the requests of that time but not the time itself. And 100,000 requests in memory would
 // compete with the contestant for the processor's cache. Every request is a different string, even for a repeated path:
-// Lua reuses equal strings, and the saved time would count for the contestant.
-func (b *bench) writeScript(name string, n int, path string) (string, error) {
+// Lua reuses equal strings, and the saved time would count for the contestant. One call of format makes the whole
+// request for the same reason: a path would be a string of its own.
+func (b *bench) writeScript(name string, n int, text string) (string, error) {
 	file := filepath.Join(b.tmp, name+".lua")
 	return file, os.WriteFile(file, fmt.Appendf(nil, `
 local threads = 0
@@ -110,7 +111,10 @@ function setup(thread)
 end
 
 local format, floor = string.format, math.floor
-local function path(i)
+local function head(path)
+    return "GET " .. path .. " HTTP/1.1\r\nHost: x\r\nX-Number: %%07d\r\n\r\n"
+end
+local function text(i)
 %s
 end
 
@@ -118,10 +122,9 @@ local asked = 0
 function request()
     -- A prime step, so that neighbouring requests are not sent one after the other.
     asked = asked + 7919
-    local i = (first + asked) %% %d
-    return format("GET %%s HTTP/1.1\r\nHost: x\r\nX-Number: %%07d\r\n\r\n", path(i), i)
+    return text((first + asked) %% %d)
 end
-`, path, n), 0o600)
+`, text, n), 0o600)
 }
 
 // latencies sends requests at a constant rate, each on a new connection as HAProxy does. It returns the latency of each

@@ -54,14 +54,14 @@ func (b *bench) manyTargets() error {
 		if err := b.fillCache(daemons[k], size.targets, "Host: x\r\n", target); err != nil {
 			return err
 		}
-		path := fmt.Sprintf(`
+		text := fmt.Sprintf(`
     local n, k = floor(i / %d), i %% %[1]d
     if k == %d then
-        return format("/http/down-%%d/%d/%%06d", n %% %d, n)
+        return format(head("/http/down-%%d/%d/%%06d"), n %% %d, n, i)
     end
     local target = (n * %[2]d + k) %% %[5]d
-    return format("/http/service-%%06d/%[3]d/%%06d", target, target)`, each, each-1, service.port, size.overrides, size.targets)
-		if scripts[k], err = b.writeScript(fmt.Sprintf("targets-%d", size.targets), requests, path); err != nil {
+    return format(head("/http/service-%%06d/%[3]d/%%06d"), target, target, i)`, each, each-1, service.port, size.overrides, size.targets)
+		if scripts[k], err = b.writeScript(fmt.Sprintf("targets-%d", size.targets), requests, text); err != nil {
 			return err
 		}
 	}
