@@ -70,15 +70,24 @@ func (c mysqlChannel) name() string {
 func (c mysqlChannel) problem() string {
 	switch {
 	case c.value("Slave_SQL_Running") != "Yes" || c.number("Last_SQL_Errno") != 0:
-		return strings.TrimSuffix("replay has stopped: "+excerpt(c.value("Last_SQL_Error"), 200), ": ")
+		return strings.TrimSuffix("replay has stopped: "+excerpt(withoutStatement(c.value("Last_SQL_Error")), 200), ": ")
 	case c.value("Slave_IO_Running") != "Yes" && !c.isAway():
 		return strings.TrimSuffix("it receives nothing (Slave_IO_Running is "+excerpt(c.value("Slave_IO_Running"), 20)+"): "+excerpt(c.value("Last_IO_Error"), 200), ": ")
 	}
 	return ""
 }
 
-// isAway reports whether the source cannot be reached: the channel is connecting, or has given up, with no error but those
-// of a connection. One that the operator has stopped, and one that its source refuses, is not away but broken.
+// withoutStatement returns an error of replay without the statement that failed, or the part of it that a syntax error
+// shows. CREATE USER and ALTER USER contain a password.
+func withoutStatement(text string) string {
+	for _, mark := range []string{" on query. Default database: ", " to use near '"} {
+		text, _, _ = strings.Cut(text, mark)
+	}
+	return text
+}
+
+// isAway reports whether the source cannot be reached: the channel is connecting (MariaDB calls it Preparing after the
+// login, until the source has answered), or has given up, with no error but those of a connection. One that the operator has stopped, and one that its source refuses, is not away but broken.
 func (c mysqlChannel) isAway() bool {
 	const (
 		tooManyConnections = 1040
@@ -88,7 +97,7 @@ func (c mysqlChannel) isAway() bool {
 	)
 	state, n := c.value("Slave_IO_Running"), c.number("Last_IO_Errno")
 	ofConnection := n == tooManyConnections || n == shutdown || n >= netErrors && n < netErrors+4 || n >= clientErrors && n < clientErrors+1000
-	return state == "Connecting" && (n == 0 || ofConnection) || state == "No" && ofConnection
+	return (state == "Connecting" || state == "Preparing") && (n == 0 || ofConnection) || state == "No" && ofConnection
 }
 
 // isApplied reports whether the channel has replayed all that it has received.

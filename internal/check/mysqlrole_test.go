@@ -144,6 +144,12 @@ func TestMariaDBReplayError(t *testing.T) {
 	primary.SQL(t, "SET sql_log_bin=0; CREATE DATABASE test; CREATE TABLE test.log (at INT PRIMARY KEY); SET sql_log_bin=1; INSERT INTO test.log VALUES (1)")
 	a.wantSoon(replica.Port, "replica", 503, "channel far: replay has stopped: ")
 	a.want(replica.Port, "replica", 503, "Duplicate entry '1' for key 'PRIMARY'")
+	// The server's text repeats the statement that failed, with the password in it.
+	replica.SQL(t, "CREATE USER app@'%'")
+	replica.SQL(t, "DELETE FROM test.log")
+	replica.SQL(t, "START ALL SLAVES")
+	primary.SQL(t, "CREATE USER app@'%' IDENTIFIED BY 'of the app'")
+	a.wantSoon(replica.Port, "replica", 503, "replay has stopped: Error 'Operation CREATE USER failed for 'app'@'%''; replica wanted")
 }
 
 // TestGalera asks two nodes: synced, donor, rejecting queries, and without quorum.
@@ -239,6 +245,7 @@ func TestMySQLReplicaNames(t *testing.T) {
 		{"8.4.0", "SHOW REPLICA STATUS", row("Yes", "3"), 200, "replica, 3 s behind; logged in"},
 		{"8.0.36-28", "SHOW REPLICA STATUS", row("Yes", "30"), 503, "replica, 30 s behind: at most 10s wanted; replica wanted"},
 		{"5.7.44-log", "SHOW SLAVE STATUS", row("Connecting", ""), 200, "replica without its source for "},
+		{"10.4.32-MariaDB", "SHOW ALL SLAVES STATUS", row("Preparing", ""), 200, "replica without its source for "},
 		{"8.0.21", "SHOW SLAVE STATUS", row("Yes", "x"), 503, "it does not know how far it is behind"},
 	} {
 		m := &mysqlServer{defaultMethod: "caching_sha2_password", method: "caching_sha2_password", cached: true, user: "operator", password: "s3cret", answers: map[string][][]string{
