@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -75,6 +76,8 @@ type Defaults struct {
 	// Scripts runs the scripts; nil: each check has a runner of its own, so checks do not share runs.
 	Scripts *Scripts
 	Options // those of the URL protocols, for types that fall back on them
+
+	roots *x509.CertPool // those of ca_file, if they have been read
 }
 
 // ConfiguredCheck is a check with everything it needs to run. It is safe for concurrent use.
@@ -134,7 +137,7 @@ func buildType(t *Type, s Spec, d Defaults) (*ConfiguredCheck, error) {
 	if host, ok := t.option("host"); ok && host.Required && d.Host != "" && s.Options["host"] == nil {
 		s = s.with(map[string]any{"host": d.Host})
 	}
-	o := &optionReader{spec: s, typ: t}
+	o := &optionReader{spec: s, typ: t, roots: d.roots}
 	o.checkNames()
 	timeout := o.seconds("timeout", 0)
 	c, err := t.build(o, d)
@@ -145,6 +148,7 @@ func buildType(t *Type, s Spec, d Defaults) (*ConfiguredCheck, error) {
 		return nil, errors.Join(o.errs...)
 	}
 	c.Type, c.Tags = t.Name, s.Tags
+	d.roots = o.roots
 	c.typ, c.spec, c.defaults = t, s, d
 	c.Timeout = configuredTimeout(timeout, d.Timeout, c.Timeout)
 	return c, nil

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +21,8 @@ type optionReader struct {
 	spec Spec
 	typ  *Type
 	errs []error
+
+	roots *x509.CertPool // those of ca_file, nil until tls has read them
 }
 
 // checkNames adds an error for each required option that is missing and for each option that the type does not have.

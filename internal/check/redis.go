@@ -141,7 +141,8 @@ func (c *redisClient) ping(x *exchange, r *bufio.Reader) Result {
 func (c *redisClient) query(x *exchange, r *bufio.Reader) Result {
 	name := strings.ToUpper(excerpt(c.command[0], 40))
 	reply, res, ok := x.redisCommand(r, anyRedisReply, c.command...)
-	switch got := c.redact(string(reply.text)); {
+	text, _, _ := strings.Cut(string(reply.text), ", with args beginning with: ") // of an unknown command
+	switch got := c.redact(text); {
 	case !ok:
 		return res
 	case reply.kind == '-':

@@ -174,7 +174,7 @@ func (c *redisClient) judgeReplica(x *exchange, s *redisState) (found, problem s
 // the seconds since 1970.
 func (c *redisClient) linkDown(x *exchange, s *redisState, now time.Time) time.Duration {
 	away := c.sources.alone(x.addr(), now)
-	down, err := strconv.ParseInt(s.fields["master_link_down_since_seconds"], 10, 32)
+	down, err := strconv.ParseInt(s.fields["master_link_down_since_seconds"], 10, 64)
 	uptime, err2 := strconv.ParseInt(s.fields["uptime_in_seconds"], 10, 64)
 	if err == nil && err2 == nil && 0 <= down && down <= uptime {
 		away = max(away, time.Duration(down)*time.Second)

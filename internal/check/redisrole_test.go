@@ -217,7 +217,8 @@ func TestRedisRoleAnswers(t *testing.T) {
 		"full sync":       {"replica", with("progress:0", "progress:1"), 503, "replica, but a full sync is in progress"},
 		"async loading":   {"replica", with("progress:0", "progress:1", "async_loading:0", "async_loading:1"), 200, "replica, link to its source down for 0s"},
 		"down for long":   {"replica", with("cluster_enabled:0", "master_link_down_since_seconds:4000"), 503, "replica, link to its source down for 1h6m40s, but only 5m0s are allowed (alone)"},
-		"never connected": {"replica", with("cluster_enabled:0", "master_link_down_since_seconds:1700000000"), 200, "replica, link to its source down for 0s"},
+		"never connected": {"replica", with("cluster_enabled:0", "master_link_down_since_seconds:-1"), 200, "replica, link to its source down for 0s"},
+		"never, Redis 6":  {"replica", with("cluster_enabled:0", "master_link_down_since_seconds:1700000000"), 200, "replica, link to its source down for 0s"},
 		"unknown link":    {"replica", replica("status:up", "status:odd"), 200, "replica, link to its source down for 0s"},
 		"loading":         {"replica", replica("\nloading:0", "\nloading:1"), 503, "replica, link up, last heard from its source 3 s ago, but it loads its data"},
 		"loading says no": {"replica", replica("\nloading:0", "\nlading:0"), 503, "replica, link up, last heard from its source 3 s ago, but it loads its data"},
@@ -266,13 +267,14 @@ func TestRedisCommand(t *testing.T) {
 		"missing":          {[]any{"command", "GET none", "expect", "17"}, 503, "Sent GET, got back ; 17 wanted"},
 		"missing, any":     {[]any{"command", "GET none"}, 200, "Sent GET, got back no error"},
 		"error":            {[]any{"command", "CLUSTER INFO"}, 500, "Sent CLUSTER, got back -ERR This instance has cluster support disabled"},
+		"hides words":      {[]any{"command", "ATUH ops s3cret"}, 500, "Sent ATUH, got back -ERR unknown command 'ATUH'"},
 		"error in a list":  {[]any{"command", []any{"EVAL", "return {1, redis.pcall('nosuch')}", 0}, "expect", "1"}, 500, "Sent EVAL, got back a list with an error: "},
 		"hides a password": {[]any{"command", "GET secret", "expect", "x", "username", "limited", "password", "pa55"}, 500, "Sent GET, got back -NOPERM"},
 		"with a role":      {[]any{"role", "primary", "command", "GET beat", "expect", "18"}, 503, "Sent GET, got back 17; 18 wanted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := buildAt(t, check.Defaults{}, "redis", servertest.Host, s.Port, c.options...).Check(t.Context(), check.Target{})
-			if r.Code != c.code || !strings.HasPrefix(string(r.Body), c.body) {
+			if r.Code != c.code || !strings.HasPrefix(string(r.Body), c.body) || strings.Contains(string(r.Body), "s3cret") {
 				t.Errorf("%d %q, want %d %q", r.Code, r.Body, c.code, c.body)
 			}
 		})
@@ -375,6 +377,27 @@ func TestRedisClientCertificate(t *testing.T) {
 	})
 }
 
+// The authorities are read with the configuration: a file that is replaced or removed later changes neither the configured
+// check nor the check URL until a reload.
+func TestAuthoritiesAreReadOnce(t *testing.T) {
+	a := newAuthority(t)
+	ca, _, _ := pemFiles(t, a)
+	s := servertest.RedisTLS(t, issue(t, loopback(), a))
+	c := buildAt(t, check.Defaults{}, "redis", servertest.Host, s.Port, "use_tls", true, "ca_file", ca)
+	o := check.Options{Services: map[string][]*check.ConfiguredCheck{"cache": {c}}}
+	if err := os.Remove(ca); err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range map[string]check.Result{
+		"configured": c.Check(t.Context(), check.Target{}),
+		"URL":        ask(t, o, check.Target{Protocol: "redis", Service: "cache", Host: servertest.Host, Port: s.Port}),
+	} {
+		if r.Code != 200 {
+			t.Errorf("%s: %d %q, want 200", name, r.Code, r.Body)
+		}
+	}
+}
+
 // pemFiles writes the certificate of an authority and a client's certificate with its key to files.
 func pemFiles(t *testing.T, a *authority) (ca, cert, key string) {
 	t.Helper()
@@ -431,6 +454,7 @@ func TestRedisURLConfigured(t *testing.T) {
 		"configured":         {"other", "", 500, s.Addr() + " refuses the password: WRONGPASS"},
 		"configured role":    {"beat", "", 503, "primary; replica wanted"},
 		"the URL's role":     {"beat", "primary", 503, "Sent GET, got back ; 17 wanted"},
+		"unknown role":       {"cache", "master", 400, `The role in the URL of redis is wrong: no such role "master"; there are any, primary, replica`},
 		"role that is wrong": {"cache", "replica", 503, "primary; replica wanted"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,8 +24,8 @@ type Role struct {
 
 // roleParams are the parameters of roles, in a URL ("replica?lag=10s") or as options of a configured check.
 var roleParams = []Option{
-	{Name: "lag", Want: "a duration like 10s, or for postgres also a size like 16MB", Doc: "how far a replica may be behind"},
-	{Name: "alone", Want: "a duration like 5m", Default: "5m", Doc: "for how long a replica whose source is away is healthy"},
+	{Name: "lag", Want: "a duration like 10s, of at most 24h, or for postgres also a size like 16MB", Doc: "how far a replica may be behind"},
+	{Name: "alone", Want: "a duration like 5m, of at most 24h", Default: "5m", Doc: "for how long a replica whose source is away is healthy"},
 	{Name: "donor", Want: "ok", Doc: "a node that feeds another one is healthy too"},
 	{Name: "writable", Want: "true or false", Default: "false", Doc: "and it takes writes"},
 }

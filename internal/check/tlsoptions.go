@@ -89,11 +89,13 @@ func (o *optionReader) tls(d Defaults, verify bool) tlsSettings {
 	roots := d.TLSRoots
 	if o.hasOption("ca_file") {
 		if file := o.text("ca_file", ""); file != "" {
-			pool, err := LoadRoots(file)
-			if err != nil {
-				o.addError("ca_file", err.Error())
+			if o.roots == nil {
+				var err error
+				if o.roots, err = LoadRoots(file); err != nil {
+					o.addError("ca_file", err.Error())
+				}
 			}
-			roots, verify = pool, true
+			roots, verify = o.roots, true
 		}
 	}
 	if o.isSet(noVerifyOption.Name) {

@@ -52,7 +52,7 @@ func typedProtocol(o Options, name string, typ *Type, fallback *ConfiguredCheck)
 		}
 		options, err := roleInURL(typ, t.URI)
 		if err != nil {
-			return result(400, ReasonConfig, err, "/%s/%s/%d/: %s", name, excerpt(t.Service, 200), t.Port, excerpt(err.Error(), 300))
+			return result(400, ReasonConfig, err, "The role in the URL of %s is wrong: %s", name, excerpt(err.Error(), 300))
 		}
 		options["host"], options["port"] = t.Host, int(t.Port)
 		if host := nameInHost(hostHeader(t.Header)); typ == &tlsType && host != "" && c.spec.Options["server_name"] == nil {
