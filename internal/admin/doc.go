@@ -21,7 +21,7 @@
 //	              "balancers", "agents" as in /balancers}
 //	              and "spool_error", "daemon_error" or "balancers_error" for what could not be asked
 //	haup, hadown  with --group, --host or --fleet: {"action", "scopes", "services": [O...], "impact": [...],
-//	              "missing", "absent", "left", "still_down", "error"}: report.Impact and report.Outcome;
+//	              "missing", "absent", "left", "unknown", "still_down", "error"}: report.Impact and report.Outcome;
 //	              "services" is empty if nothing was changed
 //	hastatus      with --fleet, --group or --host: report.Fleet
 //	hashowdowned  {"overrides": [O...]}

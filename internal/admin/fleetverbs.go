@@ -68,7 +68,7 @@ type serviceBudget struct {
 	Out     int    `json:"out"`
 }
 
-// listBudgets prints the budgets of services, or of all.
+// listBudgets prints the budgets of services, or of all. Those of services without members, such as *, come last.
 func (c *command) listBudgets(services []string) int {
 	r, f := c.fleetReport()
 	if r == nil {
@@ -86,11 +86,19 @@ func (c *command) listBudgets(services []string) int {
 			textfmt.OneLine(s.Name), cell(s.Rule), strconv.Itoa(s.Budget), strconv.Itoa(s.Out), strconv.Itoa(len(s.Members)),
 		})
 	}
+	for _, b := range r.Budgets {
+		hasMembers := slices.ContainsFunc(r.Services, func(s report.Service) bool { return s.Name == b.Service })
+		if hasMembers || len(services) > 0 && !slices.Contains(services, b.Service) {
+			continue
+		}
+		list = append(list, serviceBudget{Service: b.Service, Rule: b.Rule})
+		rows = append(rows, []string{textfmt.OneLine(b.Service), cell(b.Rule), "-", "-", "0"})
+	}
 	switch {
 	case c.opt.json:
 		c.printJSON(map[string]any{"budgets": list})
 	case len(list) == 0:
-		c.printf("No such service has members.\n")
+		c.printf("No such service has members or a budget.\n")
 	default:
 		c.printf("%s", textfmt.Table(rows))
 	}

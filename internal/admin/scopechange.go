@@ -120,6 +120,9 @@ func (s *scopeChange) readOutcome(f *failure) *failure {
 	if len(o.Left) > 0 {
 		s.note("not obeyed by " + hostsText(o.Left) + ": they have left the fleet until hacheck fleet join is run there")
 	}
+	for _, scope := range o.Unknown {
+		s.note(s.unknownText(scope))
+	}
 	for _, h := range o.StillDown {
 		s.note(stillDownText(h))
 	}
@@ -202,6 +205,21 @@ func stillDownText(h report.HeldDown) string {
 	}
 	return fmt.Sprintf("%s: %s is still %s by %s%s; %s%s", textfmt.OneLine(h.Host), textfmt.OneLine(h.Service), stateWord(h.State), set,
 		causeText(h.By, h.Reason), how, liftCommand(h.Scope, keyOf(h)))
+}
+
+// unknownText says that the fleet has no host of a scope, and how to lift an override that was set for it by mistake.
+func (s *scopeChange) unknownText(scope string) string {
+	text := "the fleet knows no host " + textfmt.OneLine(strings.TrimPrefix(scope, hostPrefix))
+	if name, isGroup := strings.CutPrefix(scope, groupPrefix); isGroup {
+		text = "the fleet knows no host in group " + textfmt.OneLine(name)
+	}
+	if s.opt.action == actDown {
+		text += "; if the name is wrong, lift it with: " + liftCommand(scope, s.targets[0].key.Name())
+		for _, t := range s.targets[1:] {
+			text += " " + t.key.Service
+		}
+	}
+	return text
 }
 
 // countHosts returns the number of different hosts.

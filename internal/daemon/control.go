@@ -167,7 +167,7 @@ func outcomeEvent(o report.Outcome) control.Event {
 
 // outcomeOrNil returns nil for an outcome that says nothing.
 func outcomeOrNil(o report.Outcome) *report.Outcome {
-	if len(o.Missing)+len(o.Absent)+len(o.Left)+len(o.StillDown) == 0 {
+	if len(o.Missing)+len(o.Absent)+len(o.Left)+len(o.Unknown)+len(o.StillDown) == 0 {
 		return nil
 	}
 	return &o

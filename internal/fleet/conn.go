@@ -56,8 +56,9 @@ type conn struct {
 	// onLoss is called when keys of this host were deleted by hand. It must not block.
 	onLoss func(reason string)
 
-	errors atomic.Uint64 // failed calls
-	verify chan struct{} // asks run to verify the connection at once
+	errors  atomic.Uint64 // failed calls
+	written atomic.Int64  // revision of etcd after the last change by this host
+	verify  chan struct{} // asks run to verify the connection at once
 
 	probedAt time.Time // when the endpoints were last compared; only run uses it
 
@@ -182,6 +183,9 @@ func (c *conn) commit(ctx context.Context, cmps []clientv3.Cmp, then, otherwise 
 	var failed *failedCall
 	if errors.As(err, &failed) {
 		return nil, &UnavailableError{Err: failed, Unknown: !isDefinite(failed.err)}
+	}
+	if err == nil && r.Succeeded {
+		c.written.Store(r.Header.Revision)
 	}
 	return r, err
 }

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -207,5 +208,50 @@ func TestStillDown(t *testing.T) {
 	}
 	if want := "a web down group:eu joe racks move, b web maint  bob ssd"; strings.Join(got, ", ") != want {
 		t.Errorf("got %q, want %q", strings.Join(got, ", "), want)
+	}
+}
+
+// TestReportHasOwnChanges: a report is shared for some seconds, but it has what this host has changed, and the budgets of
+// services without members.
+func TestReportHasOwnChanges(t *testing.T) {
+	t.Parallel()
+	a := newHost(t, servertest.Etcd(t), "a")
+	waitRegistered(t, a)
+	wantBudgets := func(want string) {
+		t.Helper()
+		r, err := a.Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(r.Budgets); got != want {
+			t.Errorf("budgets: %s, want %s", got, want)
+		}
+	}
+	wantBudgets("[]")
+	for _, service := range []string{"web", "*"} {
+		if err := a.SetBudget(t.Context(), service, "25%", "op"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantBudgets("[{* 25%} {web 25%}]")
+	if err := a.SetBudget(t.Context(), "web", "", "op"); err != nil {
+		t.Fatal(err)
+	}
+	wantBudgets("[{* 25%}]")
+}
+
+// TestUnknownScopes: a command names the hosts and groups that the fleet does not know, which may be mistyped.
+func TestUnknownScopes(t *testing.T) {
+	t.Parallel()
+	a := newHost(t, servertest.Etcd(t), "a", func(o *Options) { o.Groups = []string{"rack7"} })
+	waitRegistered(t, a)
+	for scope, want := range map[string]string{"all": "", "host:a": "", "group:rack7": "", "host:b": "host:b", "group:rak7": "group:rak7"} {
+		out, err := a.SetOverride(within(t, 10*time.Second), webDown(scope, "why", "op"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(out.Unknown, " "); got != want {
+			t.Errorf("%s: %q, want %q", scope, got, want)
+		}
 	}
 }

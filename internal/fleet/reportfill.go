@@ -14,7 +14,7 @@ import (
 	"hacheck/internal/spool"
 )
 
-// reportFor is how long a report is shared.
+// reportFor is how long a report is shared. A change by this host ends that: a command sees what the one before it did.
 const reportFor = 2 * time.Second
 
 // reportCache has the last report. Callers that come at the same time share one read.
@@ -43,7 +43,8 @@ func (c *reportCache) get(ctx context.Context) (*report.Fleet, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if c.at.IsZero() || time.Since(c.at) >= reportFor {
+	isOld := c.at.IsZero() || time.Since(c.at) >= reportFor
+	if isOld || c.err == nil && c.last.Revision < c.p.conn().written.Load() {
 		c.read(context.WithoutCancel(ctx)) // other callers share it
 	}
 	c.mu.Lock()
@@ -67,6 +68,7 @@ func (c *reportCache) document() (*report.Fleet, error) {
 	p := c.p
 	d := report.Fleet{
 		Overrides: []report.Override{}, Services: []report.Service{}, Hosts: []report.Host{}, Queue: []report.Claim{}, Permits: []report.Permit{},
+		Budgets: []report.Budget{},
 	}
 	if c.last != nil {
 		d = *c.last
@@ -89,7 +91,10 @@ func (p *permits) document(f *farm) *report.Fleet {
 	d := &report.Fleet{
 		Revision: f.revision, ReadAt: now.UTC(),
 		Overrides: f.overrideReports(now), Services: f.serviceReports(), Hosts: f.hostReports(),
-		Queue: []report.Claim{}, Permits: []report.Permit{},
+		Queue: []report.Claim{}, Permits: []report.Permit{}, Budgets: []report.Budget{},
+	}
+	for _, service := range slices.Sorted(maps.Keys(f.budgets)) {
+		d.Budgets = append(d.Budgets, report.Budget{Service: service, Rule: f.budgets[service].rule()})
 	}
 	for _, q := range f.queue {
 		d.Queue = append(d.Queue, report.Claim{Host: q.Host, Services: q.Services, By: q.By, Reason: q.Reason, At: q.At, Waiting: q.Waiting})

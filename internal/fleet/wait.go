@@ -82,7 +82,7 @@ func (w *waiter) wait(ctx context.Context, p Progress) (report.Outcome, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	o := report.Outcome{Missing: slices.Sorted(maps.Keys(w.waits)), Left: slices.Sorted(maps.Keys(w.left))}
-	if o.Absent, err = w.absent(ctx); err != nil && len(o.Missing) == 0 {
+	if o.Absent, o.Unknown, err = w.absent(ctx); err != nil && len(o.Missing) == 0 {
 		return o, err
 	}
 	return o, nil
@@ -182,22 +182,21 @@ func (w *waiter) progress() string {
 }
 
 // absent returns the hosts of the scopes that were absent at the change: those that operators have named, and those
-// that etcd has a state or an applied revision of. A host of a group is known by the groups in its state.
-func (w *waiter) absent(ctx context.Context) ([]string, error) {
-	hosts := map[string]bool{}
+// that etcd has a state or an applied revision of. A host of a group is known by the groups in its state. unknown has the
+// scopes of which etcd knows no host.
+func (w *waiter) absent(ctx context.Context) (hosts, unknown []string, err error) {
+	absent, isKnown := map[string]bool{}, map[string]bool{scopeAll: true}
 	add := func(host string, groups []string) {
 		if _, present := w.present[host]; !present && w.covers(host, groups) {
-			hosts[host] = true
+			absent[host] = true
 		}
-	}
-	for scope := range w.revisions {
-		if name, ok := strings.CutPrefix(scope, hostPrefix); ok {
-			add(name, nil)
+		for scope := range w.revisions {
+			isKnown[scope] = isKnown[scope] || covers(scope, host, groups)
 		}
 	}
 	states, err := w.f.readPrefix(ctx, "state/")
-	if err != nil {
-		return slices.Sorted(maps.Keys(hosts)), err
+	for host, p := range w.present {
+		add(host, p.Groups)
 	}
 	for host := range w.known {
 		add(host, nil)
@@ -208,5 +207,14 @@ func (w *waiter) absent(ctx context.Context) ([]string, error) {
 			add(host, s.Groups)
 		}
 	}
-	return slices.Sorted(maps.Keys(hosts)), nil
+	for scope := range w.revisions {
+		if err == nil && !isKnown[scope] {
+			unknown = append(unknown, scope)
+		}
+		if name, ok := strings.CutPrefix(scope, hostPrefix); ok {
+			add(name, nil)
+		}
+	}
+	slices.Sort(unknown)
+	return slices.Sorted(maps.Keys(absent)), unknown, err
 }

@@ -94,6 +94,7 @@ func smallFleet() *report.Fleet {
 		},
 		Queue:   []report.Claim{{Host: "web1", Services: []string{"web"}, By: "carol", Reason: "disk", At: at, Waiting: "2 of 3 hosts are out"}},
 		Permits: []report.Permit{{Host: "web2", Services: []string{"web"}, Phase: "used", By: "deploy", Reason: "new kernel", At: at, Waiting: "lb1 to report UP"}},
+		Budgets: []report.Budget{{Service: "*", Rule: "1"}, {Service: "web", Rule: "67%"}},
 	}
 }
 

@@ -21,6 +21,13 @@ type Fleet struct {
 	Hosts     []Host     `json:"hosts"`
 	Queue     []Claim    `json:"queue"`
 	Permits   []Permit   `json:"permits"`
+	Budgets   []Budget   `json:"budgets"`
+}
+
+// Budget is a budget that was set. A service without members may have one.
+type Budget struct {
+	Service string `json:"service"` // or *, which is every service without a budget of its own
+	Rule    string `json:"rule"`    // what was set: "2", "25%"
 }
 
 // Override is an override of a scope that is in force.
@@ -113,6 +120,7 @@ type Outcome struct {
 	Missing []string `json:"missing,omitempty"` // hosts that were present at the beginning and have not applied it in time
 	Absent  []string `json:"absent,omitempty"`  // hosts of the scope that are absent; they obey when they are back
 	Left    []string `json:"left,omitempty"`    // hosts of the scope that ignore fleet overrides
+	Unknown []string `json:"unknown,omitempty"` // scopes (host:NAME, group:NAME) that have no host which etcd knows
 	// StillDown are members that something else keeps out after a lift.
 	StillDown []HeldDown `json:"still_down,omitempty"`
 }
