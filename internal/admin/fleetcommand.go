@@ -219,7 +219,7 @@ func (c *command) fleetUsage(err error) int {
 	return ExitUsage
 }
 
-// do sends a request and returns the exit code. It prints done, or why the request failed.
+// do sends a request and returns the exit code. It prints done unless it is empty, or why the request failed.
 func (c *command) do(r control.Request, done string) int {
 	signals, stop := notifySignals()
 	defer stop()
@@ -227,7 +227,9 @@ func (c *command) do(r control.Request, done string) int {
 	f := c.newFailure(e, err)
 	switch {
 	case f == nil:
-		c.printf("%s\n", done)
+		if done != "" {
+			c.printf("%s\n", done)
+		}
 		return ExitOK
 	case f.unknown:
 		c.errorf("it is not known whether the change was made: %s", f.text)

@@ -29,7 +29,7 @@ func (c *command) budget(f *fleetFlags, args []string) int {
 	case f.remove && len(args) != 1:
 		return c.fleetUsage(errors.New("--remove needs one service and no number"))
 	case f.remove:
-		return c.do(control.Request{Op: control.OpBudget, Services: args}, args[0]+": the budget is removed")
+		return c.setBudget(args[0], "", args[0]+": the budget is removed")
 	case len(args) > 2:
 		return c.fleetUsage(errors.New("expected a service and a number"))
 	case len(args) == 2:
@@ -37,9 +37,21 @@ func (c *command) budget(f *fleetFlags, args []string) int {
 		if err != nil {
 			return c.fleetUsage(err)
 		}
-		return c.do(control.Request{Op: control.OpBudget, Services: args[:1], Budget: text}, args[0]+": the budget is "+text)
+		return c.setBudget(args[0], text, args[0]+": the budget is "+text)
 	}
 	return c.listBudgets(args)
+}
+
+// setBudget sets a budget, or removes it if the text is empty. It then prints done, or with --json the budget.
+func (c *command) setBudget(service, text, done string) int {
+	r := control.Request{Op: control.OpBudget, Services: []string{service}, Budget: text}
+	if !c.opt.json {
+		return c.do(r, done)
+	}
+	if code := c.do(r, ""); code != ExitOK {
+		return code
+	}
+	return c.listBudgets(r.Services)
 }
 
 // parseBudget reads a number of hosts or a percentage and returns it in the form of control.Request.
@@ -138,7 +150,9 @@ func (c *command) release(f *fleetFlags, args []string) int {
 		return failed.code
 	}
 	host = cmp.Or(host, r.Self)
-	i := slices.IndexFunc(r.Permits, func(p report.Permit) bool { return p.Host == host && slices.Contains(p.Services, service) })
+	i := slices.IndexFunc(r.Permits, func(p report.Permit) bool {
+		return p.Host == host && (service == spool.All || isAmong(p.Services, service))
+	})
 	if i < 0 {
 		c.errorf("nothing was changed: %s has no permit for %s", textfmt.OneLine(host), service)
 		return ExitFailed

@@ -56,7 +56,9 @@ func (f fleetFilter) apply(r *report.Fleet) {
 			slices.ContainsFunc(groups[host], func(g string) bool { return slices.Contains(f.groups, g) })
 	}
 	hasService := func(name string) bool { return len(f.services) == 0 || slices.Contains(f.services, name) }
-	hasAnyService := func(list []string) bool { return len(f.services) == 0 || slices.ContainsFunc(list, hasService) }
+	hasAnyService := func(list []string) bool {
+		return len(f.services) == 0 || slices.ContainsFunc(f.services, func(name string) bool { return isAmong(list, name) })
+	}
 
 	r.Overrides = keep(r.Overrides, func(o report.Override) bool {
 		service, _, _ := strings.Cut(o.Service, ":")
@@ -69,6 +71,12 @@ func (f fleetFilter) apply(r *report.Fleet) {
 	r.Hosts = keep(r.Hosts, func(h report.Host) bool { return hasHost(h.Name) })
 	r.Queue = keep(r.Queue, func(q report.Claim) bool { return hasHost(q.Host) && hasAnyService(q.Services) })
 	r.Permits = keep(r.Permits, func(p report.Permit) bool { return hasHost(p.Host) && hasAnyService(p.Services) })
+	r.Budgets = keep(r.Budgets, func(b report.Budget) bool { return hasService(b.Service) })
+}
+
+// isAmong reports whether the services of a permit or a claim have this one. A permit that cannot be read is for all.
+func isAmong(list []string, service string) bool {
+	return slices.Contains(list, service) || slices.Contains(list, spool.All)
 }
 
 // hasScope reports whether a scope covers a selected host.
@@ -116,12 +124,15 @@ func (p fleetPrinter) print(r *report.Fleet) {
 		}
 	}
 	p.printf("Fleet %s: %s, %d present; this host is %s.\n", textfmt.OneLine(r.Prefix), textfmt.Count(len(r.Hosts), "host"), present, textfmt.OneLine(r.Self))
-	if !r.Connected {
+	switch {
+	case !r.Connected:
 		since := ""
 		if r.Since != nil {
 			since = " since " + localTime(*r.Since, p.now) + " (" + p.ago(r.Since) + ")"
 		}
 		p.printf("etcd cannot be reached%s: %s\nWhat follows was read %s.\n", since, textfmt.OneLine(r.Error), p.ago(&r.ReadAt))
+	case r.Error != "":
+		p.printf("Trouble with the fleet: %s\n", textfmt.OneLine(r.Error))
 	}
 	if r.Left {
 		p.printf("This host has left the fleet and ignores its overrides; hacheck fleet join ends that.\n")
@@ -202,12 +213,12 @@ func (p fleetPrinter) services(r *report.Fleet) {
 		}
 		permits, claims := 0, 0
 		for _, q := range r.Permits {
-			if slices.Contains(q.Services, s.Name) {
+			if isAmong(q.Services, s.Name) {
 				permits++
 			}
 		}
 		for _, q := range r.Queue {
-			if slices.Contains(q.Services, s.Name) {
+			if isAmong(q.Services, s.Name) {
 				claims++
 			}
 		}

@@ -255,3 +255,20 @@ func TestUnknownScopes(t *testing.T) {
 		}
 	}
 }
+
+// TestReportOfATakenName: a report says what is wrong on this host, also while etcd answers.
+func TestReportOfATakenName(t *testing.T) {
+	t.Parallel()
+	etcd := servertest.Etcd(t)
+	a := newHost(t, etcd, "a")
+	waitRegistered(t, a)
+	second := newHost(t, etcd, "a", startWait(time.Second))
+	waitFor(t, "the second host is refused", second.conn.isRefused)
+	r, err := second.Report(t.Context())
+	if err != nil || !r.Connected || !strings.Contains(r.Error, "another daemon has the name a") {
+		t.Errorf("connected %v, error %q; %v", r.Connected, r.Error, err)
+	}
+	if r, err = a.Report(t.Context()); err != nil || r.Error != "" {
+		t.Errorf("the first host: error %q; %v", r.Error, err)
+	}
+}

@@ -74,7 +74,9 @@ func (c *reportCache) document() (*report.Fleet, error) {
 		d = *c.last
 	}
 	d.Self, d.Prefix, d.Connected = p.f.o.Host, p.f.o.Prefix, c.err == nil
-	d.Left, d.Overrides = p.f.Status().Left, p.addLost(d.Overrides)
+	status := p.f.Status()
+	d.Left, d.Overrides = status.Left, p.addLost(d.Overrides)
+	d.Error = status.Error
 	if c.err != nil {
 		d.Error = cause(c.err).Error()
 		_, since, _ := p.conn().status()

@@ -112,7 +112,7 @@ func (t *returning) observe(now time.Time, h permit, r *balancer.Report, isOut b
 		}
 	}
 	for _, service := range h.Services {
-		if text := t.check(now, service, r, reports[service], local, &step); text != "" {
+		if text := t.check(now, h.Host, service, r, reports[service], local, &step); text != "" {
 			waiting = append(waiting, service+": "+text)
 		}
 	}
@@ -163,7 +163,7 @@ func (t *returning) notUp(now time.Time, row balancer.ServerView) string {
 
 // check returns why the check of a service does not count as passed, "" if it does. Where no balancer reports it has to
 // pass twice.
-func (t *returning) check(now time.Time, service string, r *balancer.Report, reports bool, local func(string) bool, step *returnStep) string {
+func (t *returning) check(now time.Time, host, service string, r *balancer.Report, reports bool, local func(string) bool, step *returnStep) string {
 	asks, failed, at := t.answers(now, service, r, local)
 	if failed {
 		delete(t.passed, service)
@@ -187,7 +187,7 @@ func (t *returning) check(now time.Time, service string, r *balancer.Report, rep
 		return "its check has to pass twice, " + shortAge(passedApart) + " apart"
 	}
 	if now.Sub(t.lifted) < unaskedTime {
-		return "no balancer asks, so its check has not passed; if none will, hacheck fleet release " + service
+		return "no balancer asks, so its check has not passed; if none will, hacheck fleet release " + service + " --host " + host
 	}
 	t.passOver(service+": no balancer", step)
 	return ""

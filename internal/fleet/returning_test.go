@@ -17,7 +17,7 @@ type returnTest struct {
 }
 
 func newReturnTest(t *testing.T, balancers ...string) *returnTest {
-	return &returnTest{t: t, now: time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC), permit: permit{Services: []string{"web"}, Balancers: balancers}}
+	return &returnTest{t: t, now: time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC), permit: permit{Host: "a", Services: []string{"web"}, Balancers: balancers}}
 }
 
 // after lets time pass and takes in a report. want is part of what the permit waits for; "": it is returned.
@@ -116,7 +116,7 @@ func TestNoBalancerReports(t *testing.T) {
 
 	r = newReturnTest(t)
 	r.after(0, "no balancer asks", nil)
-	r.after(10*time.Minute-time.Second, "hacheck fleet release web", nil)
+	r.after(10*time.Minute-time.Second, "hacheck fleet release web --host a", nil)
 	if step := r.after(time.Second, "", nil); len(step.passedOver) != 1 {
 		t.Errorf("passed over: %q", step.passedOver)
 	}

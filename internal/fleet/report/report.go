@@ -7,11 +7,11 @@ import "time"
 // Fleet is the whole fleet at one moment, as /fleet and `hastatus --fleet --json` have it. Lists are sorted and never
 // nil.
 type Fleet struct {
-	Self      string     `json:"self"`      // this host
-	Prefix    string     `json:"prefix"`    // of the keys
-	Connected bool       `json:"connected"` // to etcd; false: the rest is what was known last
-	Error     string     `json:"error,omitempty"`
-	Since     *time.Time `json:"since,omitempty"` // of Error
+	Self      string     `json:"self"`            // this host
+	Prefix    string     `json:"prefix"`          // of the keys
+	Connected bool       `json:"connected"`       // to etcd; false: the rest is what was known last
+	Error     string     `json:"error,omitempty"` // why not, or what else is wrong on this host
+	Since     *time.Time `json:"since,omitempty"` // of Error, while Connected is false
 	Revision  int64      `json:"revision"`        // of etcd, 0 if it was never read
 	ReadAt    time.Time  `json:"read_at"`
 	Left      bool       `json:"left"` // this host ignores fleet overrides (hacheck fleet leave)
