@@ -1,12 +1,12 @@
 package admin
 
 import (
-	"bufio"
 	"fmt"
-	"io"
+	"net"
 	"net/netip"
-	"os"
-	"strings"
+	"strconv"
+
+	"github.com/spf13/pflag"
 )
 
 // The environment variables that replace the defaults of options. The file Env.Defaults may set them too.
@@ -15,10 +15,8 @@ const (
 	envSpoolRoot     = "HACHECK_SPOOL_ROOT"     // --spool-root
 	envControlSocket = "HACHECK_CONTROL_SOCKET" // --control-socket
 	envOptions       = "HACHECK_OPTIONS"        // of the daemon; only in the file
+	envService       = "HACHECK_SERVICE"        // the daemon sets it for scripts of checks
 )
-
-// maxDefaults bounds how much of the file Env.Defaults is read.
-const maxDefaults = 64 << 10
 
 // applyDefaults sets the options that the command line does not set: from the environment, else from the file with the
 // options of the daemon, else to the values of the packages. An odd line of the file counts as none: the daemon may know
@@ -27,7 +25,7 @@ func (c *command) applyDefaults(o *options) error {
 	file := readDefaults(c.Defaults)
 	daemon := daemonOptions(file[envOptions])
 	value := func(name string) string {
-		for _, v := range []string{c.Getenv(name), file[name], daemon[name]} {
+		for _, v := range []string{c.environment(name), file[name], daemon[name]} {
 			if v != "" {
 				return v
 			}
@@ -39,7 +37,11 @@ func (c *command) applyDefaults(o *options) error {
 		if v := value(envPort); v != "" {
 			var err error
 			if o.daemon, err = parseDaemon(v); err != nil {
-				return fmt.Errorf("%s: invalid value %q: %w", envPort, v, err)
+				where := "in the environment"
+				if c.environment(envPort) == "" {
+					where = "in " + c.Defaults
+				}
+				return fmt.Errorf("%s %s: invalid value %q: %w", envPort, where, v, err)
 			}
 		}
 	}
@@ -55,68 +57,39 @@ func (c *command) applyDefaults(o *options) error {
 	return nil
 }
 
-// readDefaults reads lines NAME=VALUE as systemd reads an EnvironmentFile, without lines that go on in the next one. A file
-// that cannot be read has no lines.
-func readDefaults(path string) map[string]string {
-	if path == "" {
-		return nil
+// environment returns a variable of the environment. For a script of a check HACHECK_PORT is the port of the service.
+func (c *command) environment(name string) string {
+	if name == envPort && c.Getenv(envService) != "" {
+		return ""
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = f.Close() }()
-	values := map[string]string{}
-	for lines := bufio.NewScanner(io.LimitReader(f, maxDefaults)); lines.Scan(); {
-		name, value, ok := strings.Cut(strings.TrimSpace(lines.Text()), "=")
-		if !ok || strings.HasPrefix(name, "#") {
-			continue
-		}
-		if n := len(value); n > 1 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
-			value = value[1 : n-1]
-		}
-		values[name] = value
-	}
-	return values
+	return c.Getenv(name)
 }
 
 // daemonOptions returns what the options of the daemon mean for a command, by the name of the variable. Of several ports
 // the first one counts, as the daemon names it first.
 func daemonOptions(line string) map[string]string {
-	long := map[string]string{"-p": "--port", "-B": "--bind-address"}
-	given := map[string]string{}
-	words := strings.Fields(line)
-	for i := 0; i < len(words); i++ {
-		name, value, hasValue := strings.Cut(words[i], "=")
-		if len(name) > 2 && name[1] != '-' && !hasValue { // -p3334
-			name, value, hasValue = name[:2], name[2:], true
-		}
-		if full, ok := long[name]; ok {
-			name = full
-		}
-		switch name {
-		case "--port", "--bind-address", "--spool-root", "--control-socket":
-		default:
-			continue
-		}
-		if !hasValue && i+1 < len(words) {
-			i++
-			value = words[i]
-		}
-		if name != "--port" || given[name] == "" {
-			given[name] = strings.Trim(value, `"'`)
-		}
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	fs.ParseErrorsAllowlist.UnknownFlags = true
+	ports := fs.StringArrayP("port", "p", nil, "")
+	bind := fs.StringP("bind-address", "B", "", "")
+	spoolRoot := fs.String("spool-root", "", "")
+	controlSocket := fs.String("control-socket", "", "")
+	// The other short options, because one may stand before -p in the same word, as in -Sp3334.
+	fs.StringP("config-file", "c", "", "")
+	fs.StringArrayP("agent-port", "A", nil, "")
+	fs.StringP("num-procs", "n", "", "")
+	fs.BoolP("verbose", "v", false, "")
+	fs.BoolP("no-check-spool-on-http", "S", false, "")
+	_ = fs.Parse(splitWords(line)) // with a wrong option the daemon does not start
+
+	options := map[string]string{envSpoolRoot: *spoolRoot, envControlSocket: *controlSocket}
+	port := strconv.Itoa(int(defaultDaemon.port))
+	if len(*ports) > 0 {
+		port = (*ports)[0]
+		options[envPort] = port
 	}
-	options := map[string]string{envPort: given["--port"], envSpoolRoot: given["--spool-root"], envControlSocket: given["--control-socket"]}
-	if ip, err := netip.ParseAddr(given["--bind-address"]); err == nil && !ip.IsUnspecified() {
-		port := options[envPort]
-		if port == "" {
-			port = fmt.Sprint(defaultDaemon.port)
-		}
-		options[envPort] = ip.String() + ":" + port
-		if ip.Is6() {
-			options[envPort] = "[" + ip.String() + "]:" + port
-		}
+	if ip, err := netip.ParseAddr(*bind); *bind != "" && (err != nil || !ip.IsUnspecified()) {
+		options[envPort] = net.JoinHostPort(*bind, port)
 	}
 	if _, err := parseDaemon(options[envPort]); err != nil {
 		options[envPort] = "" // such as 0, for any free port
