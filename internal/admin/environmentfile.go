@@ -3,15 +3,14 @@ package admin
 import (
 	"io"
 	"os"
-	"regexp"
 	"strings"
 )
 
 // maxDefaults bounds how much of the file Env.Defaults is read.
 const maxDefaults = 64 << 10
 
-// variableStart matches the start of a line that sets a variable, up to its value. It matches no comment.
-var variableStart = regexp.MustCompile(`^[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=`)
+// blanks are the blanks of a line.
+const blanks = " \t"
 
 // readDefaults reads lines NAME=VALUE as systemd reads an EnvironmentFile: see systemd.exec(5). A file that cannot be read
 // has no lines.
@@ -30,12 +29,13 @@ func readDefaults(path string) map[string]string {
 	}
 	values := map[string]string{}
 	for text := strings.ReplaceAll(string(data), "\r", "\n"); text != ""; {
-		start := variableStart.FindStringSubmatch(text)
-		if start == nil {
-			_, text, _ = strings.Cut(text, "\n")
+		line, rest, _ := strings.Cut(text, "\n")
+		name, _, ok := strings.Cut(line, "=")
+		if isComment := strings.IndexAny(strings.TrimLeft(name, blanks), "#;") == 0; !ok || isComment {
+			text = rest
 			continue
 		}
-		values[start[1]], text = readValue(text[len(start[0]):])
+		values[strings.Trim(name, blanks)], text = readValue(text[len(name)+1:])
 	}
 	return values
 }
@@ -44,7 +44,6 @@ func readDefaults(path string) map[string]string {
 // after another quoted part. A quoted part may have several lines, and a line that ends with a backslash goes on in the
 // next one.
 func readValue(text string) (value, rest string) {
-	const blanks = " \t"
 	var b strings.Builder
 	for text = strings.TrimLeft(text, blanks); text != "" && (text[0] == '"' || text[0] == '\''); text = strings.TrimLeft(text, blanks) {
 		quote, i := text[0], 1
@@ -91,7 +90,7 @@ func splitWords(text string) []string {
 			quote = 0
 		case quote == 0 && (c == '"' || c == '\''):
 			quote, inWord = c, true
-		case quote == 0 && strings.ContainsRune(" \t\n", rune(c)):
+		case quote == 0 && strings.ContainsRune(blanks+"\n", rune(c)):
 			if inWord {
 				words = append(words, b.String())
 			}

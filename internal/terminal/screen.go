@@ -102,7 +102,7 @@ func screenText(lines []Line, columns, rows int) string {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		text := truncateLine(textfmt.OneLine(line.Text), columns-1) // some terminals begin a new line after the last column
+		text := textfmt.TruncateColumns(textfmt.OneLine(line.Text), columns-1) // some terminals begin a new line after the last column
 		if line.IsMarked {
 			text = "\x1b[7m" + text + "\x1b[0m"
 		}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -81,7 +80,7 @@ func (b *Block) Draw(lines ...string) {
 	lines = lines[:min(len(lines), b.Rows())]
 	cut := make([]string, len(lines))
 	for i, line := range lines {
-		cut[i] = truncateLine(textfmt.OneLine(line), columns-1) // some terminals begin a new line after the last column
+		cut[i] = textfmt.TruncateColumns(textfmt.OneLine(line), columns-1) // some terminals begin a new line after the last column
 	}
 	_, _ = io.WriteString(b.w, b.eraseSequence()+strings.Join(cut, "\r\n"))
 	b.drawn = len(lines)
@@ -101,15 +100,4 @@ func (b *Block) eraseSequence() string {
 		return "\r\x1b[K"
 	}
 	return fmt.Sprintf("\r\x1b[%dA\x1b[J", b.drawn-1)
-}
-
-// truncateLine cuts a line to width characters.
-func truncateLine(line string, width int) string {
-	if utf8.RuneCountInString(line) <= width {
-		return line
-	}
-	if width <= 3 {
-		return string([]rune(line)[:max(width, 0)])
-	}
-	return string([]rune(line)[:width-3]) + "..."
 }

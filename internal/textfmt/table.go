@@ -1,9 +1,6 @@
 package textfmt
 
-import (
-	"strings"
-	"unicode/utf8"
-)
+import "strings"
 
 // maxPadding is the largest width of a column. A longer cell moves only its own row, so a name of 200 letters does not
 // push the other rows off the screen.
@@ -18,7 +15,7 @@ func Table(rows [][]string, below ...[]string) string {
 			if i == len(width) {
 				width = append(width, 0)
 			}
-			if n := utf8.RuneCountInString(cell); n <= maxPadding {
+			if n := Columns(cell); n <= maxPadding {
 				width[i] = max(width[i], n)
 			}
 		}
@@ -29,7 +26,7 @@ func Table(rows [][]string, below ...[]string) string {
 		for i, cell := range row {
 			line += cell
 			if i < len(width) {
-				line += strings.Repeat(" ", max(width[i]-utf8.RuneCountInString(cell), 0)+2)
+				line += strings.Repeat(" ", max(width[i]-Columns(cell), 0)+2)
 			}
 		}
 		b.WriteString(strings.TrimRight(line, " "))
