@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,7 +79,10 @@ func (c *command) change(targets []target) int {
 	}
 	done, code := c.apply(o, toWrite, entry)
 	if c.opt.json {
-		c.printJSON(changeDocument{c.opt.action, done})
+		unchanged := slices.DeleteFunc(slices.Clone(targets), func(t target) bool {
+			return slices.ContainsFunc(toWrite, func(w target) bool { return w.key == t.key })
+		})
+		c.printJSON(changeDocument{c.opt.action, append(done, o.results(unchanged)...)})
 	}
 	return code
 }

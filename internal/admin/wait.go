@@ -28,13 +28,15 @@ const (
 // waitRun is one run of --wait.
 type waitRun struct {
 	*command
-	tracker    *wait.Tracker
-	progress   *progress
-	targets    []target
-	overrides  overrides
-	finalEntry *spool.Entry // to write when all balancers have followed; nil for none
-	start      time.Time
-	signals    chan os.Signal
+	tracker   *wait.Tracker
+	progress  *progress
+	targets   []target
+	overrides overrides
+	start     time.Time
+	signals   chan os.Signal
+
+	finalEntry   *spool.Entry // to write when all balancers have followed; nil for none
+	finalTargets []target     // of finalEntry
 
 	// superseded returns why there is nothing to wait for any more, "" if there is. states says what the targets are.
 	superseded func() string
@@ -94,7 +96,7 @@ func (c *command) changeAndWait(o overrides, targets, toWrite []target, entry sp
 	w.observeBefore()
 	if entry.State == spool.Maint {
 		maint := entry
-		w.finalEntry = &maint
+		w.finalEntry, w.finalTargets = &maint, toWrite
 		entry.State = spool.Drain
 		// A drain would let new sessions in where the target is down or in maintenance already.
 		toWrite = slices.DeleteFunc(slices.Clone(toWrite), func(t target) bool {
@@ -257,11 +259,24 @@ func (w *waitRun) finish() int {
 	}
 	if w.finalEntry != nil {
 		w.progress.clear()
-		if code := w.write(w.targets, *w.finalEntry); code != ExitOK {
+		if code := w.writeFinalEntry(); code != ExitOK {
 			return w.progress.fail("failed", code, "every balancer has taken it out, but maint could not be written")
 		}
 	}
 	return w.progress.succeed(w.targets)
+}
+
+// writeFinalEntry writes the final entry. With --until-boot an override that an operator has set during the wait stays.
+func (w *waitRun) writeFinalEntry() int {
+	targets := w.finalTargets
+	if w.opt.untilBoot {
+		var err error
+		if targets, err = w.withoutOverride(targets, w.finalEntry.State); err != nil {
+			w.errorf("%s", w.explainSpoolError(err))
+			return ExitFailed
+		}
+	}
+	return w.write(targets, *w.finalEntry)
 }
 
 // unknownText says that no balancer asks about targets, with the most similar names that balancers ask about.

@@ -280,3 +280,32 @@ func TestHundredBalancers(t *testing.T) {
 		t.Errorf("the last to follow was not lb70: %q", last)
 	}
 }
+
+// --until-boot --maint --wait writes its override twice. Both times an override of an operator stays.
+func TestMaintUntilBootReplacesNoOverride(t *testing.T) {
+	t.Parallel()
+	if _, err := spool.BootID(); err != nil {
+		t.Logf("%v: --until-boot fails", err)
+		return
+	}
+	s, root := simulate(t, "node=lb1 open=100", "node=lb1 service=db open=100", "node=lb1 service=cache open=100")
+	down := func(service string) {
+		t.Helper()
+		out, code := run(s, root, System("1"), "hadown -r mine "+service)
+		wantExit(t, out, code, ExitOK)
+	}
+	down("web")
+	out, code := run(s, root, System("1"), "hadown web db cache --until-boot --maint -r kernel --wait=1m")
+	out.waitFor(t, "sessions open")
+	down("db")
+	wantExit(t, out, code, ExitOK)
+	for service, want := range map[string]string{"web": `"reason": "mine"`, "db": `"reason": "mine"`, "cache": `"state": "maint"`} {
+		b, err := os.ReadFile(filepath.Join(root, service))
+		if err != nil || !strings.Contains(string(b), want) {
+			t.Errorf("%s is %s, %v; want %s", service, b, err, want)
+		}
+	}
+	if n := strings.Count(out.String(), "web is down already, and stays so: mine"); n != 1 {
+		t.Errorf("%d lines about web in:\n%s", n, out)
+	}
+}
