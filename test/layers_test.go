@@ -76,7 +76,7 @@ var only = []struct {
 var small = []string{"cmd/haup", "cmd/hadown", "cmd/hastatus"}
 
 // smallModules lists the modules that the small commands may link. No driver is among them.
-var smallModules = []string{"hacheck", "github.com/spf13/pflag", "github.com/fsnotify/fsnotify", "golang.org/x/sys"}
+var smallModules = []string{"hacheck", "github.com/spf13/pflag", "github.com/fsnotify/fsnotify", "golang.org/x/sys", "golang.org/x/text"}
 
 // smallNever are packages of the standard library that they do without: asking the daemon for a JSON page
 // takes a connection and a few lines.

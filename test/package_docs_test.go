@@ -324,9 +324,13 @@ func TestSuggestedPackages(t *testing.T) {
 	}
 }
 
-// TestUnits: systemd-analyze rates the exposure of the unit at 3.0 or less.
+// TestUnits: systemd-analyze rates the exposure of the unit at 3.0 or less. In the journal a stack trace, and a command of
+// the unit that prevents the start, is an error.
 func TestUnits(t *testing.T) {
 	t.Parallel()
+	if !strings.Contains(readFile(t, "../packaging/systemd/hacheck.service"), "\nSyslogLevel=err\n") {
+		t.Error("a line without a priority is no error")
+	}
 	mustOutput(t, "systemd-analyze", "security", "--offline=true", "--threshold=30", "../packaging/systemd/hacheck.service")
 }
 

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"hacheck/internal/control"
+	"hacheck/internal/systemd"
 	"hacheck/internal/textfmt"
 )
 
@@ -170,8 +172,21 @@ func (c *command) printf(format string, args ...any) {
 	_, _ = fmt.Fprint(c.out, textfmt.Lines(fmt.Sprintf(format, args...)))
 }
 
-// errorf prints one message to standard error, after the command's name. It ignores a write error, because there is no
-// place left to report it.
+// errorf prints one message to standard error, after the command's name. In the journal it is an error, or a warning if it
+// begins with that word.
 func (c *command) errorf(format string, args ...any) {
-	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
+	text := fmt.Sprintf(format, args...)
+	if strings.HasPrefix(text, "warning: ") {
+		c.printMessage(systemd.Warning, text)
+		return
+	}
+	c.printMessage(systemd.Error, text)
+}
+
+// note is errorf for a message that is no error.
+func (c *command) note(text string) { c.printMessage(systemd.Info, text) }
+
+// printMessage prints one message to standard error. It ignores a write error, because there is no place left to report it.
+func (c *command) printMessage(priority, text string) {
+	_, _ = fmt.Fprintln(c.Stderr, systemd.WithPriority(c.Stderr, priority, textfmt.Lines(c.name+": "+text)))
 }

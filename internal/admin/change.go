@@ -112,7 +112,7 @@ func (c *command) withoutOverrideIn(o overrides, targets []target, state spool.S
 		case e.State == spool.Ready, e.Boot != "" && e.State < state:
 			free = append(free, t)
 		default:
-			c.errorf("%s is %s already, and stays so: %s", t.label, e.State.Word(), e.ReasonText())
+			c.note(fmt.Sprintf("%s is %s already, and stays so: %s", t.label, e.State.Word(), e.ReasonText()))
 		}
 	}
 	return free, nil

@@ -116,6 +116,3 @@ func (c *command) takeDownNow(o overrides, targets []target, entry spool.Entry) 
 	}
 	return ExitOK
 }
-
-// note prints the progress of a request to the daemon to standard error.
-func (c *command) note(text string) { c.errorf("%s", text) }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"hacheck/internal/systemd"
 )
 
 const (
@@ -30,9 +32,9 @@ type logFile struct {
 func openLog(path string) (*logFile, error) {
 	switch path {
 	case "stdout":
-		return &logFile{file: os.Stdout, journal: isJournal(os.Stdout)}, nil
+		return &logFile{file: os.Stdout, journal: systemd.IsJournal(os.Stdout)}, nil
 	case "stderr":
-		return &logFile{file: os.Stderr, journal: isJournal(os.Stderr)}, nil
+		return &logFile{file: os.Stderr, journal: systemd.IsJournal(os.Stderr)}, nil
 	}
 	f, err := openLogFile(path)
 	if err != nil {

@@ -2,44 +2,28 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"syscall"
+
+	"hacheck/internal/systemd"
 )
 
-// isJournal reports whether w is a stream to systemd's journal. systemd describes that stream in $JOURNAL_STREAM; the
-// variable alone says nothing, because stderr may have been redirected since.
-func isJournal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
-}
-
-// journalPriority returns the prefix by which the journal reads the priority of a line, as in sd-daemon(3).
+// journalPriority returns the prefix of a line of that level.
 func journalPriority(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:
-		return "<3>"
+		return systemd.Error
 	case l >= slog.LevelWarn:
-		return "<4>"
+		return systemd.Warning
 	case l >= slog.LevelInfo:
-		return "<6>"
+		return systemd.Info
 	}
-	return "<7>"
+	return systemd.Debug
 }
 
 // newStreamHandler returns the handler for the log of a tool that writes text to w, its stdout or stderr.
 func newStreamHandler(w io.Writer, level slog.Level) slog.Handler {
-	if isJournal(w) {
+	if systemd.IsJournal(w) {
 		return newJournalHandler("text", w, level)
 	}
 	return newHandler("text", w, level)

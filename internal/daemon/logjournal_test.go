@@ -113,16 +113,20 @@ func TestJournalPriorityOfErrors(t *testing.T) {
 	dir := t.TempDir()
 	conf, stderr := filepath.Join(dir, "hacheck.yaml"), filepath.Join(dir, "stderr")
 	writeFile(t, conf, "cache_time: x\ncheck_hosts_allowed: y\n")
-	p := launch(t, inJournal(t, stderr), "-c", conf)
-	p.wantExit(2)
-	b, err := os.ReadFile(stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	for _, line := range lines {
-		if !strings.HasPrefix(line, "<3>") {
-			t.Errorf("want the priority of an error: %s", line)
+	for _, command := range []struct {
+		args []string
+		exit int
+	}{{[]string{"-c", conf}, 2}, {[]string{"run"}, 3}} {
+		p := launch(t, inJournal(t, stderr), command.args...)
+		p.wantExit(command.exit)
+		b, err := os.ReadFile(stderr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.SplitSeq(strings.TrimSpace(string(b)), "\n") {
+			if !strings.HasPrefix(line, "<3>") {
+				t.Errorf("%v: want the priority of an error: %s", command.args, line)
+			}
 		}
 	}
 }

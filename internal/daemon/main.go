@@ -10,9 +10,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
+	"hacheck/internal/systemd"
 	"hacheck/internal/textfmt"
 )
 
@@ -79,12 +79,7 @@ func printError(stderr io.Writer, format string, args ...any) {
 func printWarning(stderr io.Writer, text string) { printAt(slog.LevelWarn, stderr, text) }
 
 func printAt(level slog.Level, stderr io.Writer, text string) {
-	text = textfmt.Lines(text)
-	if isJournal(stderr) {
-		priority := journalPriority(level)
-		text = priority + strings.ReplaceAll(text, "\n", "\n"+priority)
-	}
-	_, _ = fmt.Fprintln(stderr, text)
+	_, _ = fmt.Fprintln(stderr, systemd.WithPriority(stderr, journalPriority(level), textfmt.Lines(text)))
 }
 
 // usageError means that the command line is wrong, configError that the configuration file is wrong.

@@ -17,6 +17,7 @@ import (
 
 	"hacheck/internal/check"
 	"hacheck/internal/config"
+	"hacheck/internal/systemd"
 	"hacheck/internal/textfmt"
 )
 
@@ -95,7 +96,7 @@ func (c *command) finish(code int) int {
 
 // errorf prints one message to standard error. It ignores a write error, which could not be reported anyway.
 func (c *command) errorf(format string, args ...any) {
-	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(c.name+": "+fmt.Sprintf(format, args...)))
+	c.printMessage(systemd.Error, c.name+": "+fmt.Sprintf(format, args...))
 }
 
 // usageError prints err with the synopsis and returns ExitUnknown.
@@ -106,8 +107,13 @@ func (c *command) usageError(err error, synopsis string) int {
 
 // fileError prints err, whose lines begin with the name of the file, and returns ExitUnknown.
 func (c *command) fileError(err error) int {
-	_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(err.Error()))
+	c.printMessage(systemd.Error, err.Error())
 	return ExitUnknown
+}
+
+// printMessage prints text to standard error, and in the journal with that priority.
+func (c *command) printMessage(priority, text string) {
+	_, _ = fmt.Fprintln(c.Stderr, systemd.WithPriority(c.Stderr, priority, textfmt.Lines(text)))
 }
 
 // Run executes "hacheck run" with the given arguments and returns the exit code.
@@ -160,7 +166,7 @@ func (c *command) load(o *options) ([]*check.ConfiguredCheck, error) {
 	case err == nil && o.validate:
 		return nil, errors.New(text)
 	default:
-		_, _ = fmt.Fprintln(c.Stderr, textfmt.Lines(text))
+		c.printMessage(systemd.Warning, text)
 	}
 	return checks, err
 }
