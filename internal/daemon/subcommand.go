@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -91,13 +90,14 @@ func runBalancer(args []string, env Env) int {
 func parseSubcommand(f *pflag.FlagSet, about string, args []string, env Env) (done bool, code int) {
 	f.SetOutput(io.Discard)
 	f.Usage = func() {}
+	showHelp := f.BoolP("help", "h", false, "print this help")
 	showVersion := f.Bool("version", false, "print the version")
 	switch err := cmdline.Parse(f, args); {
-	case errors.Is(err, pflag.ErrHelp):
-		_, _ = fmt.Fprint(env.Stdout, about+"Options:\n"+f.FlagUsages())
-		return true, 0
 	case err != nil:
 		return true, usage(f, env, err)
+	case *showHelp:
+		_, _ = fmt.Fprint(env.Stdout, about+"Options:\n"+f.FlagUsages())
+		return true, 0
 	case *showVersion:
 		_, _ = fmt.Fprintf(env.Stdout, "%s %s\n", f.Name(), env.Version)
 		return true, 0

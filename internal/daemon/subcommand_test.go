@@ -11,8 +11,13 @@ import (
 func TestSubcommands(t *testing.T) {
 	env := Env{Version: "1.2.3-test", Stdout: io.Discard, Stderr: io.Discard}
 	for name, sub := range subcommands {
-		if code := sub([]string{"--help"}, env); code != 0 {
+		var help strings.Builder
+		if code := sub([]string{"--help"}, Env{Version: env.Version, Stdout: &help, Stderr: io.Discard}); code != 0 {
 			t.Errorf("hacheck %s --help exits %d", name, code)
+		}
+		isOwn := name != "run" && name != "firewall" // these write to the standard output of the process
+		if isOwn && (!strings.Contains(help.String(), "\n  -h, --help ") || !strings.Contains(help.String(), "\n      --version ")) {
+			t.Errorf("hacheck %s --help has not --help and --version:\n%s", name, &help)
 		}
 		if code := sub([]string{"--version"}, env); code != 0 {
 			t.Errorf("hacheck %s --version exits %d", name, code)

@@ -19,12 +19,20 @@ const firewallHelp = `Usage: hacheck firewall export [options] FILE [PATTERN...]
 export prints as YAML the destinations of the checks of FILE, which the firewall has to allow. convert turns such
 files, also those of several machines, into commands for a firewall. See "hacheck firewall export --help"
 and "hacheck firewall convert --help".
+
+Options:
+  -h, --help      print this help
+      --version   print the version
 `
 
 const exportAbout = `Print as YAML the destinations of the checks of FILE, which the firewall of this machine has to allow. Nothing
-is checked. The options are those of "hacheck run". Only --validate and the options that select checks have an
-effect.
+is checked. The other options of "hacheck run" have no effect.
 `
+
+// noExportOptions are the options without an effect. conn-check-export-fw takes them.
+var noExportOptions = []string{
+	"verbose", "duration", "tracebacks", "dry-run", "tls-certs-path", "max-timeout", "connect-timeout", "unbuffered-output", "output", "watch",
+}
 
 const exportExit = `Exit status: 0 done, 3 the command line or FILE is wrong and nothing was printed.
 `
@@ -69,7 +77,7 @@ const maxSubcommand = 20
 
 // export prints the destinations of the selected checks.
 func (c *command) export(args []string) int {
-	o, code, done := c.parseOptions(args, exportAbout, exportExit)
+	o, code, done := c.parseOptions(args, exportAbout, exportExit, noExportOptions...)
 	if done {
 		return code
 	}

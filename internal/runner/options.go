@@ -130,9 +130,12 @@ func (c *command) parse(f *pflag.FlagSet, args []string, u usage) (code int, don
 }
 
 // parseOptions reads the command line of run and export. If done is true, code is the exit code.
-func (c *command) parseOptions(args []string, about, exit string) (o *options, code int, done bool) {
+func (c *command) parseOptions(args []string, about, exit string, hidden ...string) (o *options, code int, done bool) {
 	o = &options{}
 	f := o.flags()
+	for _, name := range hidden {
+		f.Lookup(name).Hidden = true
+	}
 	if code, done := c.parse(f, args, usage{runSynopsis, about, exit}); done {
 		return nil, code, true
 	}
