@@ -108,7 +108,7 @@ func (c *command) withoutOverrideIn(o overrides, targets []target, state spool.S
 		case err != nil:
 			return nil, err
 		case e.State == spool.ForceUp:
-			return nil, fmt.Errorf("%s is forced up, and --until-boot replaces no override; lift it with haup %s", t.label, t.label)
+			return nil, fmt.Errorf("%s is forced up, and --until-boot replaces no override; lift it with %s", t.label, liftCommand(e.Scope, t.label))
 		case e.State == spool.Ready, e.Boot != "" && e.State < state:
 			free = append(free, t)
 		default:

@@ -50,7 +50,11 @@ func Explain(f *pflag.FlagSet, err error) error {
 	)
 	switch {
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
-		return fmt.Errorf("no such option: -%s", unknown.GetSpecifiedName())
+		name := unknown.GetSpecifiedName()
+		if name > "~" { // pflag takes the first byte of a character, such as a dash of a word processor, for the name
+			name = unknown.GetSpecifiedShortnames()
+		}
+		return fmt.Errorf("no such option: -%s", name)
 	case errors.As(err, &unknown):
 		return unknownLong(f, unknown.GetSpecifiedName())
 	case errors.As(err, &missing):

@@ -21,6 +21,8 @@ func TestParse(t *testing.T) {
 		{"--nope", "no such option: --nope"},
 		{"--olng x", "no such option: --olng, did you mean --long?"},
 		{"-x", "no such option: -x"},
+		{"-\u2013loud", "no such option: -\u2013loud"},
+		{"-v\u2013loud", "no such option: -\u2013loud"},
 		{"--long", "option --long needs a value"},
 		{"a -n", "option -n, --number needs a value"},
 		{"-n x", `option -n, --number: invalid value "x": want a number`},
