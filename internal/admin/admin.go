@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hacheck/internal/control"
+	"hacheck/internal/spool"
 	"hacheck/internal/systemd"
 	"hacheck/internal/textfmt"
 )
@@ -131,6 +132,7 @@ func (c *command) run(args []string) int {
 	if err != nil {
 		return c.usage(err)
 	}
+	c.warnPorts()
 	switch opt.action {
 	case actUp, actDown:
 		if c.opt.fleet.hasScope() {
@@ -147,6 +149,21 @@ func (c *command) run(args []string) int {
 			return c.watch(show)
 		}
 		return show(c)
+	}
+}
+
+// warnPorts prints a warning about each name that is a number after a service, as in "hadown web 80": the operator
+// probably means an instance, and the command is about the whole service.
+func (c *command) warnPorts() {
+	service := ""
+	for _, name := range c.opt.names {
+		port, err := parsePort(name)
+		switch {
+		case err != nil:
+			service = name
+		case service != "" && service != spool.All && c.opt.port == 0:
+			c.errorf("warning: %s is a service here; one instance is written %s -P %d", name, service, port)
+		}
 	}
 }
 
