@@ -121,6 +121,7 @@ func (w *watcher) frame() frame {
 	message := strings.TrimSpace(errs.String())
 	switch {
 	case message == "":
+		w.warning = ""
 	case !c.opt.json:
 		f.text += "\n" + message + "\n"
 	case f.text != "":

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,5 +36,25 @@ func TestChangeMarks(t *testing.T) {
 		if got != step.want {
 			t.Errorf("%s: got\n%swant\n%s", step.name, got, step.want)
 		}
+	}
+}
+
+// TestWatchWarnings: with --json a warning is printed once, and once more when it comes back.
+func TestWatchWarnings(t *testing.T) {
+	t.Parallel()
+	var stderr strings.Builder
+	w := &watcher{command: &command{Env: Env{Stderr: &stderr, Now: time.Now}, name: "hastatus", opt: options{json: true}}}
+	for _, warning := range []string{"away", "away", "", "", "away"} {
+		w.show = func(c *command) int {
+			c.printf("{}\n")
+			if warning != "" {
+				c.errorf("%s", warning)
+			}
+			return ExitOK
+		}
+		w.frame()
+	}
+	if got, want := stderr.String(), "hastatus: away\nhastatus: away\n"; got != want {
+		t.Errorf("it printed %q, want %q", got, want)
 	}
 }
