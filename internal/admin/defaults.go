@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/spf13/pflag"
+
+	"hacheck/internal/textfmt"
 )
 
 // The environment variables that replace the defaults of options. The file Env.Defaults may set them too.
@@ -22,7 +24,10 @@ const (
 // options of the daemon, else to the values of the packages. An odd line of the file counts as none: the daemon may know
 // more options than the command.
 func (c *command) applyDefaults(o *options) error {
-	file := readDefaults(c.Defaults)
+	file, err := readDefaults(c.Defaults)
+	if err != nil {
+		c.errorf("warning: %s; the options of the daemon are not known, so the defaults count", textfmt.OneLine(err.Error()))
+	}
 	daemon := daemonOptions(file[envOptions])
 	value := func(name string) string {
 		for _, v := range []string{c.environment(name), file[name], daemon[name]} {

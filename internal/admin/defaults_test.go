@@ -74,6 +74,11 @@ func TestDefaults(t *testing.T) {
 	if err := os.WriteFile(path, []byte("HACHECK_PORT=3334 # ours\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	var stderr strings.Builder
+	c.Env = Env{Getenv: func(string) string { return "" }, Stderr: &stderr, Defaults: filepath.Dir(path)}
+	if err := c.applyDefaults(&options{}); err != nil || !strings.Contains(stderr.String(), "warning: read "+c.Defaults+": is a directory; ") {
+		t.Errorf("with a file that cannot be read: %v; it printed %q", err, &stderr)
+	}
 	c.Env = Env{Getenv: func(string) string { return "" }, Defaults: path}
 	if err := c.applyDefaults(&options{}); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("with the port 3334 # ours: %v", err)

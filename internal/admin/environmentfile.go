@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -12,20 +14,23 @@ const maxDefaults = 64 << 10
 // blanks are the blanks of a line.
 const blanks = " \t"
 
-// readDefaults reads lines NAME=VALUE as systemd reads an EnvironmentFile: see systemd.exec(5). A file that cannot be read
-// has no lines.
-func readDefaults(path string) map[string]string {
+// readDefaults reads lines NAME=VALUE as systemd reads an EnvironmentFile: see systemd.exec(5). A file that is missing has
+// no lines.
+func readDefaults(path string) (map[string]string, error) {
 	if path == "" {
-		return nil
+		return nil, nil
 	}
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, maxDefaults))
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	values := map[string]string{}
 	for text := strings.ReplaceAll(string(data), "\r", "\n"); text != ""; {
@@ -37,7 +42,7 @@ func readDefaults(path string) map[string]string {
 		}
 		values[strings.Trim(name, blanks)], text = readValue(text[len(name)+1:])
 	}
-	return values
+	return values, nil
 }
 
 // readValue reads a value at the start of text, and returns the text after it. A quote counts at the start of the value or

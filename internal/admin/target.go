@@ -44,7 +44,7 @@ func newTarget(writes bool, name, host string, port uint16) (target, error) {
 	if port != 0 {
 		t.label = spool.Key{Service: name, Host: host, Port: port}.Name()
 	}
-	if service, _, found := strings.Cut(name, ":"); found && spool.ValidService(service) {
+	if service, _, found := strings.Cut(name, ":"); found && spool.ValidService(service) && !strings.Contains(name, "/") { // no URL
 		return t, fmt.Errorf("%q is no service name, it has a colon%s", textfmt.OneLine(name), instanceHint(name, writes))
 	}
 	err := t.key.Check()
