@@ -3,8 +3,10 @@
 package certificate
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +47,7 @@ func (p *Pair) Expires() time.Time { return p.expires }
 // Read reads the files. Its error names the key of the configuration and the file, and shows no content.
 func Read(f Files) (*Pair, error) {
 	p := &Pair{files: f, stamp: stampOf(f)}
-	cert, err := readFile(certKey, f.Cert)
+	cert, err := readCertificates(certKey, f.Cert)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func Read(f Files) (*Pair, error) {
 		NextProtos:   []string{"h2", "http/1.1"},
 	}
 	if f.ClientCA != "" {
-		ca, err := readFile(caKey, f.ClientCA)
+		ca, err := readCertificates(caKey, f.ClientCA)
 		if err != nil {
 			return nil, err
 		}
@@ -83,6 +85,31 @@ func Read(f Files) (*Pair, error) {
 		p.config.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return p, nil
+}
+
+// readCertificates is readFile for a file of certificates.
+func readCertificates(key, path string) ([]byte, error) {
+	data, err := readFile(key, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckPEM(data); err != nil {
+		return nil, fmt.Errorf("%s: read %s: %w", key, path, err)
+	}
+	return data, nil
+}
+
+// CheckPEM returns an error if a block of text is cut off or damaged, as after a copy that has filled the disk. The
+// standard library ignores such a block, and would use a part of a chain, or of the authorities.
+func CheckPEM(text []byte) error {
+	whole := 0
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		whole++
+	}
+	if begun := bytes.Count(text, []byte("-----BEGIN")); begun > whole {
+		return fmt.Errorf("%d of %d PEM blocks cannot be read; copy the whole file again", begun-whole, begun)
+	}
+	return nil
 }
 
 // readFile reads a regular file of at most maxFile bytes.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -179,6 +180,10 @@ func TestBrokenFiles(t *testing.T) {
 		"key of another certificate": {func(f files) { f.replace(f.Key, otherKey) }, "tls_key_file "},
 		"not PEM":                    {func(f files) { f.replace(f.Cert, []byte("secret")) }, "tls_cert_file "},
 		"empty":                      {func(f files) { f.replace(f.Key, nil) }, "tls_key_file "},
+		"a chain that is cut off": {func(f files) {
+			cert := readFile(f.t, f.Cert)
+			f.replace(f.Cert, slices.Concat(cert, cert[:len(cert)/2]))
+		}, "tls_cert_file: "},
 		"too long":                   {func(f files) { f.replace(f.Cert, make([]byte, 1<<20+1)) }, "larger than 1048576 bytes"},
 		"no file": {func(f files) {
 			if err := os.Remove(f.Cert); err != nil {
@@ -236,6 +241,26 @@ func TestExpires(t *testing.T) {
 	}
 	if left := time.Until(leaf); left < time.Hour || left > 48*time.Hour {
 		t.Errorf("the leaf expires in %v", left)
+	}
+}
+
+// TestPartOfClientCA: authorities of which one is cut off or damaged are an error. Without it, clients of that authority
+// would be refused.
+func TestPartOfClientCA(t *testing.T) {
+	t.Parallel()
+	for name, part := range map[string]func(ca string) string{
+		"cut off":               func(ca string) string { return ca + ca[:len(ca)/2] },
+		"cut off in its header": func(ca string) string { return ca + ca[:15] },
+		"cut off, not the last": func(ca string) string { return ca[:len(ca)/2] + "\n" + ca },
+		"damaged":               func(ca string) string { return ca + strings.ReplaceAll(ca, "M", "!") },
+	} {
+		f := newFiles(t)
+		f.ClientCA = filepath.Join(f.dir, "ca.pem")
+		f.replace(f.ClientCA, []byte(part(string(readFile(t, f.Cert)))))
+		if _, err := certificate.Read(f.Files); err == nil || !strings.Contains(err.Error(), "tls_client_ca_file: ") ||
+			!strings.Contains(err.Error(), f.ClientCA) {
+			t.Errorf("%s: %v, want an error with the file", name, err)
+		}
 	}
 }
 

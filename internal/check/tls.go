@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode"
+
+	"hacheck/internal/certificate"
 )
 
 // tlsType is the check of a TLS handshake. It speaks no protocol over TLS.
@@ -34,7 +36,8 @@ var tlsType = Type{
 
 // LoadRoots returns the authorities to trust instead of the system's, for Options.TLSRoots. As conn-check's
 // --tls-certs-path, path is a file in PEM, or a directory whose files *.pem and *.crt are read. LoadRoots ignores
-// broken links, because /etc/ssl/certs may have some. A path without a certificate is an error.
+// broken links and damaged files in a directory, because /etc/ssl/certs may have some. A path without a certificate, and a
+// file with a part of one, are errors.
 func LoadRoots(path string) (*x509.CertPool, error) {
 	files := []string{path}
 	info, err := os.Stat(path)
@@ -61,6 +64,9 @@ func LoadRoots(path string) (*x509.CertPool, error) {
 			continue
 		case err != nil:
 			return nil, fmt.Errorf("load certificates: %w", err)
+		}
+		if err := certificate.CheckPEM(pem); err != nil && !info.IsDir() {
+			return nil, fmt.Errorf("load certificates: read %s: %w", file, err)
 		}
 		found = pool.AppendCertsFromPEM(pem) || found
 	}

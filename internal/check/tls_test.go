@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -152,6 +153,20 @@ func TestLoadRoots(t *testing.T) {
 	}
 	if _, err := check.LoadRoots(empty); err == nil || !strings.Contains(err.Error(), "in PEM form in "+empty) {
 		t.Errorf("an empty directory: %v", err)
+	}
+	whole, err := os.ReadFile(both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := filepath.Join(dir, "part.pem")
+	if err := os.WriteFile(part, slices.Concat(whole, whole[:len(whole)/2]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := check.LoadRoots(part); err == nil || !strings.Contains(err.Error(), part) {
+		t.Errorf("a file of which the last certificate is cut off: %v", err)
+	}
+	if _, err := check.LoadRoots(dir); err != nil {
+		t.Errorf("a directory with such a file: %v", err)
 	}
 	if _, err := check.LoadRoots(filepath.Join(dir, "gone")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
