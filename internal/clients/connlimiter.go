@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"cmp"
 	"container/list"
 	"net"
 	"net/netip"
@@ -53,16 +54,21 @@ type connsOfClient struct {
 
 // NewConnLimiter returns a ConnLimiter with these bounds.
 func NewConnLimiter(limits ConnLimits) *ConnLimiter {
-	if limits.PerClient <= 0 {
-		limits.PerClient = DefaultConnsPerClient
-	}
-	if limits.Total <= 0 {
-		limits.Total = DefaultConnsTotal
-	}
 	if limits.OnLimit == nil {
 		limits.OnLimit = func(netip.Prefix, int, bool) {}
 	}
-	return &ConnLimiter{limits: limits, clients: map[netip.Prefix]*connsOfClient{}, waiting: list.New()}
+	l := &ConnLimiter{limits: limits, clients: map[netip.Prefix]*connsOfClient{}, waiting: list.New()}
+	l.SetBounds(limits.PerClient, limits.Total)
+	return l
+}
+
+// SetBounds changes PerClient and Total of the ConnLimits; 0 is the default. Connections above a lower bound stay open,
+// and a further one of such a client takes the place of another.
+func (l *ConnLimiter) SetBounds(perClient, total int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits.PerClient = cmp.Or(perClient, DefaultConnsPerClient)
+	l.limits.Total = cmp.Or(total, DefaultConnsTotal)
 }
 
 // ConnSlot is one open connection of a ConnLimiter. It waits for a request until SetWaiting(false). Its methods are safe

@@ -106,7 +106,7 @@ func start(o *options, version string) (*daemon, error) {
 	if err != nil {
 		return nil, joinConfigErrors(warnings, err)
 	}
-	if err := setNoFile(c.RlimitNoFile); err != nil {
+	if _, err := setNoFile(c.RlimitNoFile); err != nil {
 		return nil, err
 	}
 	// The limit is only ever lowered: once it is set, the runtime no longer follows the limits of its container.

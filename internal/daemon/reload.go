@@ -67,7 +67,7 @@ func checkReload(o *options, stderr io.Writer) error {
 	if _, err := readCertificate(o.configFile, c); err != nil {
 		return err
 	}
-	if err := setNoFile(c.RlimitNoFile); err != nil {
+	if _, err := setNoFile(c.RlimitNoFile); err != nil {
 		return &configError{fmt.Errorf("%s: %w", o.configFile, err)}
 	}
 	return nil
@@ -163,16 +163,19 @@ func (d *daemon) apply(c *config.Config) error {
 			return err
 		}
 	}
-	if err := setNoFile(c.RlimitNoFile); err != nil {
+	restoreNoFile, err := setNoFile(c.RlimitNoFile)
+	if err != nil {
 		endpoints.rollback()
 		file.close()
 		return err
 	}
 	if err := d.applyFleet(c); err != nil {
+		restoreNoFile()
 		endpoints.rollback()
 		file.close()
 		return err
 	}
+	d.conns.SetBounds(connBounds())
 	d.logs.apply(file, c.LogFormat)
 	d.http.deadline.setCheckTimeout(c.HealthcheckTimeout, d.http.Server)
 	settings := d.proxySettings(c)
