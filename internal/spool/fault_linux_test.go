@@ -120,6 +120,41 @@ func TestFullDisk(t *testing.T) {
 	r.want("web", "down new")
 }
 
+// TestEndOfWeightOnFullDisk: a weight can be ended without room for two records.
+func TestEndOfWeightOnFullDisk(t *testing.T) {
+	if !inSubprocess(t, namespaces(syscall.CLONE_NEWNS)) {
+		return
+	}
+	dir := t.TempDir()
+	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,nr_inodes=10"))
+	defer func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) }()
+	d, err := OpenDir(filepath.Join(dir, "spool"))
+	must(t, err)
+	r := openSpoolOn(t, d)
+	defer r.close()
+	must(t, d.WriteWeight(Weight{Key: web, Percent: 25, Created: time.Now()}))
+	if got := r.x.Weight("web", "", 80, true); got != 25 {
+		t.Fatalf("the weight is %d%%, want 25%%", got)
+	}
+	for n := 0; err == nil; n++ {
+		err = os.WriteFile(filepath.Join(dir, fmt.Sprint("filler", n)), nil, 0o600)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := d.WriteWeight(Weight{Key: web, Percent: 50, Created: time.Now()}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("another weight on a full disk: %v", err)
+	}
+	must(t, d.EndWeight(web))
+	if got := r.x.Weight("web", "", 80, true); got != MaxWeight {
+		t.Errorf("after its end the weight is %d%%", got)
+	}
+	if got := openSpoolOn(t, d).x.Weight("web", "", 80, true); got != MaxWeight {
+		t.Errorf("after its end and a restart the weight is %d%%", got)
+	}
+}
+
 // TestMountedOver: a directory that is hidden by another mount is noticed, and so is its return.
 func TestMountedOver(t *testing.T) {
 	t.Parallel()

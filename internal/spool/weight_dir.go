@@ -66,7 +66,14 @@ func (h *dirHandle) endWeight(k Key, now time.Time) (ended bool, err error) {
 		return false, nil
 	}
 	w.Percent, w.Expires = MaxWeight, now
-	return true, h.replaceWeight(w)
+	err = h.replaceWeight(w)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		// The removal is an end too, but only until the daemon restarts. It makes room for the record.
+		if err = unix.Unlinkat(h.fd, h.path(weightName(k)), 0); err == nil {
+			_ = h.replaceWeight(w)
+		}
+	}
+	return true, err
 }
 
 // ReadWeight returns the weight of exactly k, also one that has ended. The error is fs.ErrNotExist without one.
