@@ -16,8 +16,9 @@ import (
 
 // Options are the options of Run. Addr and Healthy must be set.
 type Options struct {
-	Addr     string        // host:port to listen on; host "" is every address
-	Interval time.Duration // from the end of a check to the next one; 0 means DefaultInterval
+	Addr string // host:port to listen on; host "" is every address
+	// Interval returns the time from the end of a check to the next one. Nil means DefaultInterval.
+	Interval func() time.Duration
 	// Listen opens Addr. Nil means net.Listen, for which 0.0.0.0 includes IPv6.
 	Listen func(addr string) (net.Listener, error)
 	// Healthy runs the check. It may block: Run does not wait for it after ctx has ended, and begins the next check
@@ -61,8 +62,8 @@ const (
 // first check has passed. Run returns after it has closed the listener and ended its goroutines, except that of a check
 // that is still running.
 func Run(ctx context.Context, o Options) error {
-	if o.Interval <= 0 {
-		o.Interval = DefaultInterval
+	if o.Interval == nil {
+		o.Interval = func() time.Duration { return DefaultInterval }
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event, net.Addr, error) {}
@@ -118,7 +119,7 @@ func (b *beacon) watch(ctx context.Context) error {
 		if known {
 			b.set(healthy, first)
 			first = false
-			timer.Reset(b.o.Interval)
+			timer.Reset(b.o.Interval())
 		}
 		if check && running == nil {
 			result := make(chan bool, 1)

@@ -48,7 +48,7 @@ func start(t *testing.T, interval time.Duration, change func(*Options)) *running
 		t.Fatal(err)
 	}
 	o := Options{
-		Addr: r.addr, Interval: interval, Changed: r.changed,
+		Addr: r.addr, Interval: func() time.Duration { return interval }, Changed: r.changed,
 		Healthy: func(context.Context) bool { r.looks.Add(1); return r.healthy.Load() },
 		Observe: func(e Event, _ net.Addr, _ error) {
 			r.mu.Lock()

@@ -184,7 +184,7 @@ func TestBrokenFiles(t *testing.T) {
 			cert := readFile(f.t, f.Cert)
 			f.replace(f.Cert, slices.Concat(cert, cert[:len(cert)/2]))
 		}, "tls_cert_file: "},
-		"too long":                   {func(f files) { f.replace(f.Cert, make([]byte, 1<<20+1)) }, "larger than 1048576 bytes"},
+		"too long": {func(f files) { f.replace(f.Cert, make([]byte, 1<<20+1)) }, "larger than 1048576 bytes"},
 		"no file": {func(f files) {
 			if err := os.Remove(f.Cert); err != nil {
 				f.t.Fatal(err)

@@ -89,7 +89,7 @@ func (b *udpBeacon) run(tcpPort uint16, sig signals) {
 	}()
 	_ = beacon.Run(ctx, beacon.Options{ // returns when ctx ends
 		Addr:     net.JoinHostPort("", strconv.Itoa(int(tcpPort))),
-		Interval: beaconInterval,
+		Interval: func() time.Duration { return beaconInterval },
 		Conns:    newConnLimiter(b.log),
 		Healthy:  func(context.Context) bool { return b.isHealthy() },
 		Observe:  b.observe,

@@ -13,28 +13,29 @@ import (
 
 // beaconEndpoint is the beacon_listen of a service.
 type beaconEndpoint struct {
-	s       *serviceEndpoints
-	addr    string
-	service atomic.Pointer[string]
-	changed chan struct{} // holds one
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when the beacon has ended
-	failing bool          // the port could not be opened; only observe uses it
+	s        *serviceEndpoints
+	addr     string
+	settings atomic.Pointer[endpointSettings]
+	changed  chan struct{} // holds one
+	cancel   context.CancelFunc
+	done     chan struct{} // closed when the beacon has ended
+	failing  bool          // the port could not be opened; only observe uses it
 }
 
-func (s *serviceEndpoints) serveBeacon(addr string, interval time.Duration, settings endpointSettings) *beaconEndpoint {
+func (s *serviceEndpoints) serveBeacon(addr string, settings endpointSettings) *beaconEndpoint {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &beaconEndpoint{s: s, addr: addr, changed: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
-	e.service.Store(&settings.service)
+	e.settings.Store(&settings)
 	go func() {
 		defer close(e.done)
 		_ = beacon.Run(ctx, beacon.Options{ // returns when ctx ends
-			Addr: addr, Interval: interval, Changed: e.changed, Conns: s.conns, Listen: openConfigured, Observe: e.observe,
+			Addr: addr, Changed: e.changed, Conns: s.conns, Listen: openConfigured, Observe: e.observe,
+			Interval: func() time.Duration { return e.settings.Load().interval },
 			Healthy: func(context.Context) bool {
-				return s.evaluators.current.Load().Evaluate(checksRequest(*e.service.Load())).Result.Code == http.StatusOK
+				return s.evaluators.current.Load().Evaluate(checksRequest(e.settings.Load().service)).Result.Code == http.StatusOK
 			},
 			CachedHealth: func() (healthy, ok bool) {
-				v, pending := s.evaluators.current.Load().Cached(checksRequest(*e.service.Load()))
+				v, pending := s.evaluators.current.Load().Cached(checksRequest(e.settings.Load().service))
 				return v.Result.Code == http.StatusOK, pending == nil
 			},
 		})
@@ -43,7 +44,7 @@ func (s *serviceEndpoints) serveBeacon(addr string, interval time.Duration, sett
 }
 
 func (e *beaconEndpoint) apply(settings endpointSettings) {
-	e.service.Store(&settings.service)
+	e.settings.Store(&settings)
 	e.trigger()
 }
 
@@ -64,7 +65,7 @@ func (e *beaconEndpoint) drain(context.Context) {} // close has closed every con
 
 // observe logs what happens to the port.
 func (e *beaconEndpoint) observe(event beacon.Event, addr net.Addr, err error) {
-	service := *e.service.Load()
+	service := e.settings.Load().service
 	log := e.s.log.With("service", service, "beacon", e.addr)
 	allow := func(message string) bool { return e.s.logLimit.Allow(loglimit.Service, service, message) }
 	switch event {

@@ -171,6 +171,34 @@ services:
 	p.wantExit(0)
 }
 
+// TestReloadOfBeaconInterval: a beacon stays open when its interval changes, although the first check since then has not
+// ended.
+func TestReloadOfBeaconInterval(t *testing.T) {
+	t.Parallel()
+	dir, beacon := t.TempDir(), freeAddr(t)
+	conf, hang := filepath.Join(dir, "hacheck.yaml"), filepath.Join(dir, "hang")
+	config := func(interval int) string {
+		return fmt.Sprintf(`
+healthcheck_timeout: 60
+services:
+  web:
+    checks: [{type: script, command: [sh, -c, "[ ! -e %s ] || exec sleep 60"], timeout: 60}]
+    beacon_listen: %s
+    interval: %d
+`, hang, beacon, interval)
+	}
+	writeFile(t, conf, config(3600))
+	p := startDaemon(t, "-c", conf)
+	waitUntil(t, "the beacon is open", func() bool { return readBeacon(beacon) == "OK\n" })
+	writeFile(t, hang, "")
+	writeFile(t, conf, config(1800))
+	p.signal(syscall.SIGHUP)
+	p.waitForLog(regexp.MustCompile(`reloaded the configuration`))
+	if got := readBeacon(beacon); got != "OK\n" {
+		t.Errorf("after the reload the beacon says %q", got)
+	}
+}
+
 // TestWriteDeadline: an answer may take as long as a reloaded healthcheck_timeout, although the server has the limit of
 // its start.
 func TestWriteDeadline(t *testing.T) {

@@ -55,8 +55,7 @@ const (
 // endpointKey identifies an endpoint across reloads.
 type endpointKey struct {
 	kind, addr string
-	service    string        // for port 0, which several services may have; otherwise ""
-	interval   time.Duration // of a beacon
+	service    string // for port 0, which several services may have; otherwise ""
 }
 
 // name returns what messages call the endpoint of a service.
@@ -70,7 +69,8 @@ func (k endpointKey) name(service string) string {
 // endpointSettings is what a reload may change of an endpoint that stays.
 type endpointSettings struct {
 	service     string
-	failureCode int // of http_listen
+	failureCode int           // of http_listen
+	interval    time.Duration // of beacon_listen
 }
 
 // endpoint is an open listener of the configuration.
@@ -98,7 +98,7 @@ func configuredEndpoints(c *config.Config) map[endpointKey]endpointSettings {
 	for _, s := range c.Services {
 		for _, k := range []endpointKey{
 			{kind: httpListen, addr: s.HTTPListen},
-			{kind: beaconListen, addr: s.BeaconListen, interval: s.Interval},
+			{kind: beaconListen, addr: s.BeaconListen},
 			{kind: agentListen, addr: s.AgentListen},
 		} {
 			if k.addr == "" {
@@ -107,7 +107,7 @@ func configuredEndpoints(c *config.Config) map[endpointKey]endpointSettings {
 			if strings.HasSuffix(k.addr, ":0") {
 				k.service = s.Name
 			}
-			all[k] = endpointSettings{service: s.Name, failureCode: s.FailureCode}
+			all[k] = endpointSettings{service: s.Name, failureCode: s.FailureCode, interval: s.Interval}
 		}
 	}
 	return all
@@ -131,7 +131,7 @@ func (s *serviceEndpoints) serve(k endpointKey, settings endpointSettings, ln ne
 	case httpListen:
 		e.endpoint = s.serveHTTP(k.addr, settings, ln)
 	case beaconListen:
-		e.endpoint = s.serveBeacon(k.addr, k.interval, settings)
+		e.endpoint = s.serveBeacon(k.addr, settings)
 	case agentListen:
 		e.endpoint = s.serveAgent(settings, ln)
 	case tlsListen:
