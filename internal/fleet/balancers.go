@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -176,8 +177,12 @@ func (p *permits) write(ctx context.Context, c *claim, s session) error {
 	if ctx.Err() != nil { // P4
 		return ctx.Err()
 	}
-	var err error
-	for _, k := range c.keys {
+	keys, err := p.keysToWrite(c)
+	if err != nil {
+		return err
+	}
+	c.isWritten = len(keys) < len(c.keys)
+	for _, k := range keys {
 		e := c.override
 		e.Key = k
 		if err = p.f.o.Spool.Write(e); err != nil && !errors.Is(err, spool.ErrNotDurable) {
@@ -193,6 +198,28 @@ func (p *permits) write(ctx context.Context, c *claim, s session) error {
 		return fmt.Errorf("the permit is used, but %w", err)
 	}
 	return nil
+}
+
+// keysToWrite returns the keys that get the override of c: all, but with --until-boot those without an override of an
+// operator, who may have set one while the claim waited.
+func (p *permits) keysToWrite(c *claim) ([]spool.Key, error) {
+	if c.override.Boot == "" {
+		return c.keys, nil
+	}
+	var list []spool.Key
+	overrides := p.f.o.Overrides.List()
+	for _, k := range c.keys {
+		i := slices.IndexFunc(overrides, func(e spool.Entry) bool { return e.Key == k && e.Scope == "" && e.Boot == "" })
+		switch {
+		case i < 0:
+			list = append(list, k)
+		case overrides[i].State == spool.ForceUp:
+			return nil, &RefusedError{fmt.Sprintf("%s was forced up meanwhile, and --until-boot replaces no override", k.Name())}
+		default:
+			c.progress(fmt.Sprintf("%s is %s already, and stays so", k.Name(), overrides[i].State.Word()))
+		}
+	}
+	return list, nil
 }
 
 // verify reads the permit once more. An operator may have released it while this machine was suspended.

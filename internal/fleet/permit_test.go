@@ -201,6 +201,47 @@ func TestClosedClaim(t *testing.T) {
 	f.wantMost(1)
 }
 
+// TestUntilBootKeepsOverride: --until-boot replaces no override that an operator sets while it waits for its permit.
+func TestUntilBootKeepsOverride(t *testing.T) {
+	t.Parallel()
+	f := newSimFarm(t, servertest.Etcd(t))
+	a := f.host("a")
+	f.host("b")
+	f.waitMembers()
+	for _, tt := range []struct {
+		name, boot string
+		state      spool.State
+		refused    bool
+		want       string // the reason of the override
+	}{
+		{"an operator's", "", spool.Drain, false, "mine"},
+		{"forced up", "", spool.ForceUp, true, "mine"},
+		{"another one until boot", "0b7f", spool.Drain, false, "new kernel"},
+	} {
+		down := webTakedown("op", 0)
+		down.Override.Boot = "0b7f"
+		a.permits.beforeWrite = func() {
+			if err := a.Write(spool.Entry{Key: down.Keys[0], State: tt.state, Reason: "mine", By: "other", Boot: tt.boot}); err != nil {
+				t.Error(err)
+			}
+		}
+		var refused *RefusedError
+		if err := a.TakeDown(t.Context(), down, nil); errors.As(err, &refused) != tt.refused || err != nil && !tt.refused {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if list := a.List(); len(list) != 1 || list[0].Reason != tt.want {
+			t.Errorf("%s: the overrides are %v, want the reason %q", tt.name, list, tt.want)
+		}
+		_, held := a.read().permits["a"]
+		if held == tt.refused {
+			t.Errorf("%s: the host has a permit: %v", tt.name, held)
+		}
+		a.lift()
+		a.waitClean()
+		f.waitMembers()
+	}
+}
+
 // TestRestartWithPermit: a daemon that is killed returns an asked permit after its restart, and takes up a used one.
 func TestRestartWithPermit(t *testing.T) {
 	t.Parallel()
