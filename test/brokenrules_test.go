@@ -21,7 +21,7 @@ type brokenRule struct {
 var brokenRules = []brokenRule{
 	{
 		"a grant compares the guard", "grant.go",
-		"isUnchanged(p.keys.guard(), f.guard), ", "", "TestStaleDecision",
+		"isUnchanged(p.keys.guard(), snap.guard), ", "", "TestStaleDecision",
 	},
 	{
 		"a permit has no lease", "grant.go",
@@ -30,19 +30,19 @@ var brokenRules = []brokenRule{
 	},
 	{
 		"lookups see an override before it is acknowledged", "apply.go",
-		"\tb.o.Overrides.SetFleet(list)\n", "\ttime.AfterFunc(100*time.Millisecond, func() { b.o.Overrides.SetFleet(list) })\n",
+		"\ta.o.Overrides.SetFleet(list)\n", "\ttime.AfterFunc(100*time.Millisecond, func() { a.o.Overrides.SetFleet(list) })\n",
 		"TestOverrideReachesHostsOfItsScope",
 	},
 	{
 		"an override is on the disk before it is acknowledged", "apply.go",
-		"acked = min(b.ackedNow(), acked)", "_ = b.ackedNow()", "TestStateDirUnusable",
+		"acked = min(a.ackedNow(), acked)", "_ = a.ackedNow()", "TestStateDirUnusable",
 	},
 	{
-		"a failing check is no ticket", "farm.go",
+		"a failing check is no ticket", "snapshot.go",
 		"case host == except:", "case host == except || s.State == stateFailing:", "TestOut$|TestFailingCheckIsNoTicket",
 	},
 	{
-		"an override does not end with its key", "obey.go",
+		"an override does not end with its key", "rules.go",
 		`s.markLost(key, r, revision, "its key is gone from etcd without a lift record")`, "s.drop(key)", "TestLostInEtcd|TestRules$",
 	},
 	{
@@ -58,10 +58,10 @@ var brokenRules = []brokenRule{
 		"a stopped command writes nothing", "balancers.go", "if c.isStopped() {", "if false {", "TestStoppedCommandHoldsNoPermit",
 	},
 	{
-		"a replaced override of a taken name stays in force", "obey.go", "next.Own = r.Own", "_ = next.Own", "TestOverridesOfATakenName",
+		"a replaced override of a taken name stays in force", "rules.go", "next.Own = r.Own", "_ = next.Own", "TestOverridesOfATakenName",
 	},
 	{
-		"a copy that was removed is written again", "statedir.go", "err := b.dir.check()", "var err error", "TestStateDirFaults",
+		"a copy that was removed is written again", "followdir.go", "err := a.dir.check()", "var err error", "TestStateDirFaults",
 	},
 	{
 		"a permit without a command is returned", "cleanup.go",

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// absenceError is how exactly the beginning of an absence has to be known.
-	absenceError = time.Minute
+	// absencePrecision is how exactly the beginning of an absence has to be known to be shown.
+	absencePrecision = time.Minute
 	// maxAbsences bounds the hosts that are remembered.
 	maxAbsences = 20_000
 )
@@ -22,19 +22,19 @@ type absences struct {
 
 // observe takes in what was read at now. It returns since when hosts are absent. A host is left out if more than
 // absenceError has passed between the last read that had it and the first one that had not.
-func (a *absences) observe(f *farm, now time.Time) map[string]time.Time {
+func (a *absences) observe(snap *snapshot, now time.Time) map[string]time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.since == nil || len(a.since) > maxAbsences {
 		a.since = map[string]time.Time{}
 	}
 	for host, last := range a.present {
-		if !f.isPresent(host) && now.Sub(last) <= absenceError {
+		if !snap.isPresent(host) && now.Sub(last) <= absencePrecision {
 			a.since[host] = now
 		}
 	}
-	a.present = make(map[string]time.Time, len(f.present))
-	for host := range f.present {
+	a.present = make(map[string]time.Time, len(snap.present))
+	for host := range snap.present {
 		a.present[host] = now
 		delete(a.since, host)
 	}

@@ -11,7 +11,7 @@ func TestAbsences(t *testing.T) {
 	var a absences
 	start := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 	read := func(after time.Duration, hosts ...string) map[string]time.Time {
-		f := &farm{present: map[string]presentHost{}}
+		f := &snapshot{present: map[string]presentHost{}}
 		for _, h := range hosts {
 			f.present[h] = presentHost{}
 		}

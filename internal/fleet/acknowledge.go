@@ -19,68 +19,68 @@ const (
 
 // acknowledge writes applied/<host> on change until ctx ends. It also counts the hosts a second time: where all hosts of
 // a fleet start together, the first count is too small.
-func (b *obeyed) acknowledge(ctx context.Context) {
+func (a *applier) acknowledge(ctx context.Context) {
 	var written applied
-	var in session // in which written was written or read
+	var writtenIn session // the session in which written was written or read
 	delay := ackRetry
 	recount := time.NewTimer(countEvery + rand.N(countEvery/10))
 	defer recount.Stop()
 	for {
-		changed := b.conn.wait()
-		sleep(ctx, b.ackDelay())
-		b.mu.Lock()
-		want, recheck := b.want, b.recheck
-		b.recheck = false
-		b.mu.Unlock()
+		changed := a.conn.changeSignal()
+		sleep(ctx, a.ackDelay())
+		a.mu.Lock()
+		want, recheck := a.want, a.recheck
+		a.recheck = false
+		a.mu.Unlock()
 		var retry <-chan time.Time
 		var failed error
-		if s, err := b.conn.registration(); err == nil && (s != in || want != written || recheck) {
-			if failed = b.writeApplied(ctx, s, want, s != in || recheck); failed == nil {
-				written, in, delay = want, s, ackRetry
+		if s, err := a.conn.registration(); err == nil && (s != writtenIn || want != written || recheck) {
+			if failed = a.writeApplied(ctx, s, want, s != writtenIn || recheck); failed == nil {
+				written, writtenIn, delay = want, s, ackRetry
 			} else {
-				in = session{} // the outcome may be unknown
+				writtenIn = session{} // the outcome may be unknown
 				retry, delay = time.After(delay/2+rand.N(delay)), min(2*delay, maxAckRetry)
 			}
 		}
-		b.mu.Lock()
-		b.ackErr = failed
-		b.mu.Unlock()
+		a.mu.Lock()
+		a.ackErr = failed
+		a.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
-		case <-b.acks:
+		case <-a.acks:
 		case <-changed:
 		case <-retry:
 		case <-recount.C:
-			b.countHosts(ctx)
+			a.countHosts(ctx)
 		}
 	}
 }
 
-// ackDelay returns how long an acknowledgement waits. An override of many hosts reaches all of them in the same
-// moment: they acknowledge it spread over a time in proportion to their number. etcd queues what it cannot answer, and
-// hosts whose calls have timed out would call again, and register again.
-func (b *obeyed) ackDelay() time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	shared := b.shared
-	b.shared = false
+// ackDelay returns how long an acknowledgement waits: a random part of a period that grows with the number of hosts. An
+// override of many hosts reaches all of them in the same moment. If they all wrote at once, calls to etcd would time out,
+// and their hosts would call and register again.
+func (a *applier) ackDelay() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	shared := a.shared
+	a.shared = false
 	if !shared {
 		return 0
 	}
-	return rand.N(min(time.Duration(b.present)*ackSpread, maxAckSpread) + 1)
+	return rand.N(min(time.Duration(a.present)*ackSpread, maxAckSpread) + 1)
 }
 
 // writeApplied writes value to applied/<host> as long as this session has the present key. With compare it leaves an
 // equal value alone.
-func (b *obeyed) writeApplied(ctx context.Context, s session, value applied, compare bool) error {
-	key := b.o.Prefix + "applied/" + b.o.Host
+func (a *applier) writeApplied(ctx context.Context, s session, value applied, compare bool) error {
+	key := a.o.Prefix + "applied/" + a.o.Host
 	text, err := json.Marshal(value)
 	if err != nil {
 		return err
 	}
 	if compare {
-		r, err := b.conn.get(ctx, key)
+		r, err := a.conn.get(ctx, key)
 		if err != nil {
 			return err
 		}
@@ -88,8 +88,8 @@ func (b *obeyed) writeApplied(ctx context.Context, s session, value applied, com
 			return nil
 		}
 	}
-	r, err := b.conn.commit(ctx,
-		[]clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(b.conn.presentKey()), "=", s.lease)},
+	r, err := a.conn.commit(ctx,
+		[]clientv3.Cmp{clientv3.Compare(clientv3.LeaseValue(a.conn.presentKey()), "=", s.lease)},
 		[]clientv3.Op{clientv3.OpPut(key, string(text))}, nil)
 	if err == nil && !r.Succeeded {
 		err = errNotPresent

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// The times of obeyed.
+// The times of an applier.
 const (
 	reloadEvery  = 5 * time.Minute  // between two complete reads of overrides/
-	noCopyWait   = 30 * time.Second // StartWait without a copy
+	noCopyWait   = 30 * time.Second // the shortest StartWait without a copy
 	permitsAfter = 2                // leases after a loss, until permits are granted again
 )
 
-// obeyed holds the fleet overrides of this host. It applies each change in the order of the package comment: the index,
-// the copy on disk, then applied/<host>.
-type obeyed struct {
+// applier reads the fleet overrides of this host from etcd and applies each change in the order of O3: the index, the copy
+// on disk, then applied/<host>.
+type applier struct {
 	o    *Options
 	conn *conn
 	dir  *stateDir
@@ -34,7 +34,7 @@ type obeyed struct {
 
 	mu      sync.Mutex
 	rules   *rules
-	left    *left
+	left    *leaveMark
 	acked   int64 // largest revision that applied/<host> may have
 	dirErr  error // why the copy is not on disk
 	saved   bool  // the copy on disk has everything
@@ -46,165 +46,165 @@ type obeyed struct {
 	recheck bool          // whether etcd still has want
 	shared  bool          // want changes on many hosts at once
 	lossAt  time.Duration // bootTime of the last loss; 0: none
-	lossWhy string
-	present int // hosts, at countedAt
+	lossWhy string        // what was lost then
+	present int           // number of present hosts, at countedAt
 
 	countedAt time.Time
 }
 
-func newObeyed(o *Options, c *conn, dir *stateDir) *obeyed {
-	return &obeyed{
+func newApplier(o *Options, c *conn, dir *stateDir) *applier {
+	return &applier{
 		o: o, conn: c, dir: dir, rules: newRules(o.Host, o.Groups, o.Log),
 		wake: make(chan struct{}, 1), acks: make(chan struct{}, 1), loaded: make(chan struct{}),
 	}
 }
 
 // start applies the copy, and what the Fleet before this one knew, nil without. It returns how long Open waits for etcd.
-func (b *obeyed) start(dirErr error, before *localCopy) time.Duration {
-	wait := b.o.StartWait
-	b.left = b.dir.readLeft()
-	c, err := b.dir.load()
+func (a *applier) start(dirErr error, before *localCopy) time.Duration {
+	wait := a.o.StartWait
+	a.left = a.dir.readLeft()
+	c, err := a.dir.load()
 	if before != nil {
 		before.merge(c)
 		c, err = before, nil
 		if dirErr == nil {
-			dirErr = b.dir.save(c) // state_dir may be another one
+			dirErr = a.dir.save(c) // state_dir may be another one
 		}
 	}
 	if c == nil {
-		b.noCopy, wait = true, max(wait, noCopyWait)
+		a.noCopy, wait = true, max(wait, noCopyWait)
 		if errors.Is(err, errNoCopy) {
-			b.o.Log.Info("fleet: there is no copy of the overrides yet; until etcd is read, the spool alone counts")
+			a.o.Log.Info("fleet: there is no copy of the overrides yet; until etcd is read, the spool alone counts")
 		} else {
-			b.o.Log.Warn("fleet: the copy of the overrides cannot be read; until etcd is read, the spool alone counts",
+			a.o.Log.Warn("fleet: the copy of the overrides cannot be read; until etcd is read, the spool alone counts",
 				slog.String("error", err.Error()))
 		}
 	} else {
 		if err != nil {
-			b.o.Log.Warn("fleet: one of the two copies of the overrides is damaged, and the other one may be older; until etcd is read, it counts",
+			a.o.Log.Warn("fleet: one of the two copies of the overrides is damaged, and the other one may be older; until etcd is read, it counts",
 				slog.String("error", err.Error()))
 		}
-		b.conn.cluster.id.Store(c.Cluster)
-		r := b.rules
-		r.header, r.revision, b.acked = c.Header, c.Revision, c.Acked
+		a.conn.cluster.id.Store(c.Cluster)
+		r := a.rules
+		r.header, r.revision, a.acked = c.Header, c.Revision, c.Acked
 		for key, rec := range c.Records {
 			if _, _, err := splitOverrideKey(key); err != nil {
 				continue
 			}
 			if !r.coversHost(key) && !rec.expired(r.now()) {
-				b.o.Log.Warn("fleet: override stays in force although its scope does not cover this host any more; haup with its scope lifts it",
+				a.o.Log.Warn("fleet: override stays in force although its scope does not cover this host any more; haup with its scope lifts it",
 					slog.String("override", describe(key)), slog.String("by", rec.Override.By))
 			}
 			r.records[key] = rec
 		}
 		maps.Copy(r.ended, c.Ended)
-		b.saved = dirErr == nil
+		a.saved = dirErr == nil
 	}
-	b.dirErr = dirErr
-	if b.left != nil {
-		b.o.Log.Warn("fleet: this host ignores fleet overrides; hacheck fleet join ends that", slog.String("by", b.left.By))
+	a.dirErr = dirErr
+	if a.left != nil {
+		a.o.Log.Warn("fleet: this host ignores fleet overrides; hacheck fleet join ends that", slog.String("by", a.left.By))
 	}
-	b.apply()
+	a.apply()
 	return wait
 }
 
 // apply makes what rules say visible to lookups, then saves the copy, then asks for applied/<host> to be written. All
 // three have the state of rules at one moment: a later change is applied by its own call.
-func (b *obeyed) apply() {
-	b.applying.Lock()
-	defer b.applying.Unlock()
-	if b.quit {
+func (a *applier) apply() {
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	if a.quit {
 		return
 	}
-	refused := b.conn.isRefused()
-	_, unregistered := b.conn.registration()
+	refused := a.conn.isRefused()
+	_, unregistered := a.conn.registration()
 
-	b.mu.Lock()
-	r := b.rules
+	a.mu.Lock()
+	r := a.rules
 	if unregistered == nil {
-		r.own()
+		r.markOwn()
 	}
 	list := r.entries(refused)
-	hasLeft := b.left != nil
+	hasLeft := a.left != nil
 	if hasLeft {
 		list = nil
 	}
-	acked := min(b.acked, r.revision) // smaller after etcd went back
-	if len(r.blocked) == 0 && !hasLeft && b.isRead {
+	acked := min(a.acked, r.revision) // smaller after etcd went back
+	if len(r.blocked) == 0 && !hasLeft && a.isRead {
 		acked = r.revision
 	}
-	isRead := b.isRead
+	isRead := a.isRead
 	if !isRead {
-		acked = b.acked
+		acked = a.acked
 	}
 	var c *localCopy // nil: the copy on disk has everything, or is at least as good because etcd was not read yet
-	if b.maySave() && (!b.saved || isRead && (r.changed || acked != b.acked)) {
-		c = b.snapshot(acked)
-		r.changed, b.saved = false, false
+	if a.maySave() && (!a.saved || isRead && (r.changed || acked != a.acked)) {
+		c = a.newCopy(acked)
+		r.changed, a.saved = false, false
 	}
-	b.shared, r.shared = b.shared || r.shared, false
+	a.shared, r.shared = a.shared || r.shared, false
 	if r.loss != "" {
-		b.lossAt, b.lossWhy, r.loss = bootTime(), r.loss, ""
+		a.lossAt, a.lossWhy, r.loss = bootTime(), r.loss, ""
 	}
-	b.mu.Unlock()
+	a.mu.Unlock()
 
-	b.o.Overrides.SetFleet(list)
+	a.o.Overrides.SetFleet(list)
 	var err error
 	if c != nil {
-		if err = b.dir.save(c); err != nil {
-			acked = min(b.ackedNow(), acked)
+		if err = a.dir.save(c); err != nil {
+			acked = min(a.ackedNow(), acked)
 		}
 	}
 
-	b.mu.Lock()
+	a.mu.Lock()
 	if c != nil {
-		b.setDirError(err)
-		b.saved = err == nil
+		a.setDirError(err)
+		a.saved = err == nil
 	}
-	b.acked = acked
-	b.want = applied{V: version, Revision: b.acked, Left: hasLeft, Error: b.ackProblem(), Instance: b.conn.identity.Instance}
-	b.mu.Unlock()
-	notify(b.acks)
+	a.acked = acked
+	a.want = applied{V: version, Revision: a.acked, Left: hasLeft, Error: a.ackProblem(), Instance: a.conn.identity.Instance}
+	a.mu.Unlock()
+	wake(a.acks)
 }
 
-// snapshot returns the copy of rules for the disk. The caller holds b.mu.
-func (b *obeyed) snapshot(acked int64) *localCopy {
+// newCopy returns the copy of rules for the disk. The caller holds a.mu.
+func (a *applier) newCopy(acked int64) *localCopy {
 	c := &localCopy{
-		Cluster: b.conn.cluster.id.Load(), Header: b.rules.header, Revision: b.rules.revision, Acked: acked,
-		Records: map[string]*record{}, Ended: maps.Clone(b.rules.ended),
+		Cluster: a.conn.cluster.id.Load(), Header: a.rules.header, Revision: a.rules.revision, Acked: acked,
+		Records: map[string]*record{}, Ended: maps.Clone(a.rules.ended),
 	}
-	for key, rec := range b.rules.records {
+	for key, rec := range a.rules.records {
 		clone := *rec
 		c.Records[key] = &clone
 	}
 	return c
 }
 
-func (b *obeyed) ackedNow() int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.acked
+func (a *applier) ackedNow() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.acked
 }
 
-// setDirError records and logs whether the copy is on disk. The caller holds b.mu.
-func (b *obeyed) setDirError(err error) {
+// setDirError records and logs whether the copy is on disk. The caller holds a.mu.
+func (a *applier) setDirError(err error) {
 	switch {
-	case err == nil && b.dirErr != nil:
-		b.o.Log.Info("fleet: the copy of the overrides is on disk again", slog.String("state_dir", b.o.StateDir))
-	case err != nil && (b.dirErr == nil || b.dirErr.Error() != err.Error()):
-		b.o.Log.Error("fleet: the copy of the overrides cannot be written; they are obeyed from memory and not acknowledged",
-			slog.String("state_dir", b.o.StateDir), slog.String("error", err.Error()))
+	case err == nil && a.dirErr != nil:
+		a.o.Log.Info("fleet: the copy of the overrides is on disk again", slog.String("state_dir", a.o.StateDir))
+	case err != nil && (a.dirErr == nil || a.dirErr.Error() != err.Error()):
+		a.o.Log.Error("fleet: the copy of the overrides cannot be written; they are obeyed from memory and not acknowledged",
+			slog.String("state_dir", a.o.StateDir), slog.String("error", err.Error()))
 	}
-	b.dirErr = err
+	a.dirErr = err
 }
 
-// ackProblem returns why applied/<host> does not follow the overrides, for applied.Error. The caller holds b.mu.
-func (b *obeyed) ackProblem() string {
+// ackProblem returns why applied/<host> does not follow the overrides, for applied.Error. The caller holds a.mu.
+func (a *applier) ackProblem() string {
 	var problems []string
-	if b.dirErr != nil {
-		problems = append(problems, "the local copy cannot be written: "+b.dirErr.Error())
+	if a.dirErr != nil {
+		problems = append(problems, "the local copy cannot be written: "+a.dirErr.Error())
 	}
-	if p := b.rules.problem(); p != "" {
+	if p := a.rules.problem(); p != "" {
 		problems = append(problems, p)
 	}
 	return cutText(strings.Join(problems, "; "), maxStateSize/2)
@@ -218,31 +218,23 @@ func cutText(s string, n int) string {
 	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
 }
 
-// notify wakes the receiver of a channel with room for one.
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // sessionChanged is called after each registration and each connection without one.
-func (b *obeyed) sessionChanged() { notify(b.wake) }
+func (a *applier) sessionChanged() { wake(a.wake) }
 
 // recordLoss records that keys of the fleet were deleted.
-func (b *obeyed) recordLoss(why string) {
-	b.mu.Lock()
-	b.lossAt, b.lossWhy = bootTime(), why
-	b.mu.Unlock()
+func (a *applier) recordLoss(why string) {
+	a.mu.Lock()
+	a.lossAt, a.lossWhy = bootTime(), why
+	a.mu.Unlock()
 }
 
 // permitsHeld reports whether no permit may be granted yet, because etcd has lost keys less than two leases ago.
-func (b *obeyed) permitsHeld() (reason string, held bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.lossAt == 0 || bootTime()-b.lossAt >= permitsAfter*b.o.Lease {
+func (a *applier) permitsHeld() (reason string, held bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lossAt == 0 || bootTime()-a.lossAt >= permitsAfter*a.o.Lease {
 		return "", false
 	}
-	left := permitsAfter*b.o.Lease - (bootTime() - b.lossAt)
-	return fmt.Sprintf("keys were lost in etcd (%s); permits are granted again in %v", b.lossWhy, left.Round(time.Second)), true
+	left := permitsAfter*a.o.Lease - (bootTime() - a.lossAt)
+	return fmt.Sprintf("keys were lost in etcd (%s); permits are granted again in %v", a.lossWhy, left.Round(time.Second)), true
 }

@@ -32,12 +32,12 @@ func TestChangeWhileApplying(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dir.close()
-	b := newObeyed(&o, newConn(&o, identity{}, &clusterID{}), dir)
+	b := newApplier(&o, newConn(&o, identity{}, &clusterID{}), dir)
 	b.isRead = true
 	put := func(revision int64, id string) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.rules.put("all/"+id, &mvccpb.KeyValue{Value: []byte(raw(id, "")), ModRevision: revision})
+		b.rules.handlePut("all/"+id, &mvccpb.KeyValue{Value: []byte(raw(id, "")), ModRevision: revision})
 	}
 	put(5, "web")
 	index.hook = func() { put(6, "db") }

@@ -14,10 +14,10 @@ import (
 	"hacheck/internal/spool"
 )
 
-// safeEvery is how often the balancers are looked at, and rereadFarmEvery how often the permits of the others are.
+// safeEvery is how often checkSafe asks the balancers, rereadSnapshotEvery how often it reads the permits of other hosts.
 const (
-	safeEvery       = 100 * time.Millisecond
-	rereadFarmEvery = time.Second
+	safeEvery           = 100 * time.Millisecond
+	rereadSnapshotEvery = time.Second
 )
 
 // askBalancers returns nil if every balancer keeps another server. Otherwise it gives the permit back; with WaitTurn the
@@ -30,15 +30,15 @@ func (p *permits) askBalancers(ctx context.Context, c *claim, s session) error {
 	if reason == "" {
 		return nil
 	}
-	if err := p.passOn(ctx, c, s, reason); err != nil {
+	if err := p.letOthersPass(ctx, c, s, reason); err != nil {
 		return err
 	}
 	return &waitError{reason: reason, limit: balancersPause}
 }
 
-// passOn gives the permit of a claim back, unless this host had it before. With WaitTurn the entry of the claim keeps its
+// letOthersPass gives the permit of a claim back, unless this host had it before. With WaitTurn the entry of the claim keeps its
 // place and lets others pass; reason says why.
-func (p *permits) passOn(ctx context.Context, c *claim, s session, reason string) error {
+func (p *permits) letOthersPass(ctx context.Context, c *claim, s session, reason string) error {
 	if !c.isHeld {
 		var more []clientv3.Op
 		if c.canWait {
@@ -76,7 +76,7 @@ func (p *permits) passWhileStopped(ctx context.Context, c *claim) error {
 		if err != nil {
 			return err
 		}
-		c.isPassing = r.Succeeded // else the place is lost, and enter takes a new one
+		c.isPassing = r.Succeeded // else the place is lost, and enqueue takes a new one
 	}
 	return &waitError{reason: reasonStopped, limit: stoppedPause}
 }
@@ -90,14 +90,14 @@ func (p *permits) checkSafe(ctx context.Context, c *claim) (reason string, err e
 	tick := time.NewTicker(safeEvery)
 	defer tick.Stop()
 	var leaving map[string]int
-	var since, readAt time.Time // since when requests count, and when the farm was read
+	var since, readAt time.Time // since when requests count, and when the permits of other hosts were read
 	for isOver := false; ; {
-		if readAt.IsZero() || len(leaving) > 0 && time.Since(readAt) >= rereadFarmEvery {
-			f, err := p.readFarm(ctx, c.granted.Services)
+		if readAt.IsZero() || len(leaving) > 0 && time.Since(readAt) >= rereadSnapshotEvery {
+			snap, err := p.readSnapshot(ctx, c.granted.Services)
 			if err != nil {
 				return "", err
 			}
-			next := f.leaving(c.granted.Services, p.f.o.Host)
+			next := snap.leaving(c.granted.Services, p.f.o.Host)
 			readAt = time.Now()
 			if since.IsZero() || !maps.Equal(leaving, next) {
 				since = readAt
@@ -142,14 +142,14 @@ func (c *claim) targets() []wait.Target {
 
 // leaving returns the weight of the holders of permits, by service, that balancers may still count. The host except is
 // left out.
-func (f *farm) leaving(services []string, except string) map[string]int {
+func (snap *snapshot) leaving(services []string, except string) map[string]int {
 	list := map[string]int{}
-	for host, h := range f.permits {
+	for host, h := range snap.permits {
 		if host == except {
 			continue
 		}
 		for _, s := range services {
-			if h.covers(s) && !f.states[s][host].Out && h.Weights[s] > 0 {
+			if h.covers(s) && !snap.states[s][host].Out && h.Weights[s] > 0 {
 				list[s] += h.Weights[s]
 			}
 		}
@@ -169,7 +169,7 @@ func (p *permits) write(ctx context.Context, c *claim, s session) error {
 		p.beforeWrite()
 	}
 	if c.isStopped() {
-		if err := p.passOn(ctx, c, s, reasonStopped); err != nil {
+		if err := p.letOthersPass(ctx, c, s, reasonStopped); err != nil {
 			return err
 		}
 		return &waitError{reason: reasonStopped, limit: stoppedPause}

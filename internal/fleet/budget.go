@@ -55,15 +55,17 @@ func (b budget) limit(members int) int {
 }
 
 // budget returns the budget of a service, the zero value if there is none.
-func (f *farm) budget(service string) budget {
-	if b, ok := f.budgets[service]; ok {
+func (snap *snapshot) budget(service string) budget {
+	if b, ok := snap.budgets[service]; ok {
 		return b
 	}
-	return f.budgets[otherServices]
+	return snap.budgets[otherServices]
 }
 
 // limit returns how many members of a service may be out now.
-func (f *farm) limit(service string) int { return f.budget(service).limit(len(f.states[service])) }
+func (snap *snapshot) limit(service string) int {
+	return snap.budget(service).limit(len(snap.states[service]))
+}
 
 // SetBudget sets how many members of service may be out. See Service.
 func (f *Fleet) SetBudget(ctx context.Context, service, text, by string) error {

@@ -61,8 +61,8 @@ func TestBudgetOfOtherServices(t *testing.T) {
 }
 
 // testFarm returns a farm whose hosts web1, web2 ... are present members of a service and up.
-func testFarm(service string, n int) *farm {
-	f := &farm{
+func testFarm(service string, n int) *snapshot {
+	f := &snapshot{
 		present: map[string]presentHost{}, states: map[string]map[string]state{service: {}}, budgets: map[string]budget{},
 		permits: map[string]heldPermit{}, applied: map[string]applied{},
 	}
@@ -120,22 +120,22 @@ func TestRefusalTextIsBounded(t *testing.T) {
 func TestOut(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		change func(f *farm)
+		change func(f *snapshot)
 		want   bool
 	}{
-		"up":                   {func(*farm) {}, false},
-		"forced up":            {func(f *farm) { f.states["web"]["web2"] = state{State: "force-up"} }, false},
-		"down":                 {func(f *farm) { f.states["web"]["web2"] = state{State: "down"} }, true},
-		"drain":                {func(f *farm) { f.states["web"]["web2"] = state{State: "drain"} }, true},
-		"failing":              {func(f *farm) { f.states["web"]["web2"] = state{State: stateFailing} }, true},
-		"a word of tomorrow":   {func(f *farm) { f.states["web"]["web2"] = state{State: "sleeping"} }, true},
-		"garbage":              {func(f *farm) { f.addState("web/web2", []byte("{")) }, true},
-		"a newer version":      {func(f *farm) { f.addState("web/web2", []byte(`{"v":2,"state":"up"}`)) }, true},
-		"absent":               {func(f *farm) { delete(f.present, "web2") }, true},
-		"a permit":             {func(f *farm) { f.permits["web2"] = heldPermit{permit: permit{Services: []string{"web"}}} }, true},
-		"a permit for api":     {func(f *farm) { f.permits["web2"] = heldPermit{permit: permit{Services: []string{"api"}}} }, false},
-		"an unreadable permit": {func(f *farm) { f.permits["web2"] = heldPermit{unreadable: true} }, true},
-		"a permit of a host that is no member": {func(f *farm) {
+		"up":                   {func(*snapshot) {}, false},
+		"forced up":            {func(f *snapshot) { f.states["web"]["web2"] = state{State: "force-up"} }, false},
+		"down":                 {func(f *snapshot) { f.states["web"]["web2"] = state{State: "down"} }, true},
+		"drain":                {func(f *snapshot) { f.states["web"]["web2"] = state{State: "drain"} }, true},
+		"failing":              {func(f *snapshot) { f.states["web"]["web2"] = state{State: stateFailing} }, true},
+		"a word of tomorrow":   {func(f *snapshot) { f.states["web"]["web2"] = state{State: "sleeping"} }, true},
+		"garbage":              {func(f *snapshot) { f.addState("web/web2", []byte("{")) }, true},
+		"a newer version":      {func(f *snapshot) { f.addState("web/web2", []byte(`{"v":2,"state":"up"}`)) }, true},
+		"absent":               {func(f *snapshot) { delete(f.present, "web2") }, true},
+		"a permit":             {func(f *snapshot) { f.permits["web2"] = heldPermit{permit: permit{Services: []string{"web"}}} }, true},
+		"a permit for api":     {func(f *snapshot) { f.permits["web2"] = heldPermit{permit: permit{Services: []string{"api"}}} }, false},
+		"an unreadable permit": {func(f *snapshot) { f.permits["web2"] = heldPermit{unreadable: true} }, true},
+		"a permit of a host that is no member": {func(f *snapshot) {
 			delete(f.states["web"], "web2")
 			f.permits["web2"] = heldPermit{permit: permit{Services: []string{"web"}}}
 		}, true},

@@ -11,7 +11,7 @@ import (
 // watchOwn watches the permit and the queue entries of this host. A transaction whose outcome was unknown may be applied
 // much later.
 func (p *permits) watchOwn(ctx context.Context) {
-	keys := []watched{{p.keys.permit(p.f.o.Host), false}, {p.keys.queueOf(p.f.o.Host), true}}
+	keys := []watchedKey{{p.keys.permit(p.f.o.Host), false}, {p.keys.queueOf(p.f.o.Host), true}}
 	last := int64(-1)
 	for ctx.Err() == nil {
 		p.mu.Lock()
@@ -62,13 +62,13 @@ func (p *permits) cleanUp(ctx context.Context) error {
 			return err
 		}
 	}
-	// A claim with the slot changes the permit itself.
+	// A claim that holds claimLock changes the permit itself.
 	select {
-	case p.slot <- struct{}{}:
+	case p.claimLock <- struct{}{}:
 	default:
 		return nil
 	}
-	defer func() { <-p.slot }()
+	defer func() { <-p.claimLock }()
 	err := p.removeDead(ctx)
 	if err == nil {
 		err = p.returnUsed(ctx)
@@ -98,12 +98,12 @@ func (p *permits) readOwn(ctx context.Context) error {
 	if err != nil {
 		return readError(err)
 	}
-	f := p.parse(r)
-	p.setOwn(f.permits[host])
+	snap := p.parse(r)
+	p.setOwn(snap.permits[host])
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.queued, p.lastRead, p.ownRevision = nil, time.Now(), r.Header.Revision
-	for _, q := range f.queue {
+	for _, q := range snap.queue {
 		if q.Host == host {
 			p.queued = append(p.queued, q)
 		}
@@ -190,10 +190,10 @@ func (p *permits) returnUsed(ctx context.Context) error {
 // hosts would count it as out after the return. It stays late for at most stateLimit: a full etcd takes no state. The
 // caller holds p.mu.
 func (p *permits) isStateLate(services []string) bool {
-	if p.returns.back.IsZero() {
-		p.returns.back = p.now()
+	if p.returns.backSince.IsZero() {
+		p.returns.backSince = p.now()
 	}
-	if p.now().Sub(p.returns.back) >= stateLimit {
+	if p.now().Sub(p.returns.backSince) >= stateLimit {
 		return false
 	}
 	return p.published == nil || slices.ContainsFunc(services, func(service string) bool {

@@ -62,20 +62,20 @@ type conn struct {
 
 	probedAt time.Time // when the endpoints were last compared; only run uses it
 
-	mu        sync.Mutex
-	changed   chan struct{}    // closed and replaced when client or session changes
-	client    *clientv3.Client // nil: not connected
-	session   session          // zero: not registered
-	lease     clientv3.LeaseID // of session, kept while the connection is cut
-	registers bool             // this process has been registered
-	refused   bool             // another instance has the name of this host
-	confirmed time.Duration    // bootTime before the last call that renewed lease
-	answered  time.Time        // when etcd last answered
-	problem   error            // why there is no client or no session
-	troubled  bool             // a problem was logged since the last registration
-	since     time.Time        // of problem, or of the session
-	expired   *clientv3.Client // client whose token has expired
-	renewing  bool             // a client with a new token follows
+	mu              sync.Mutex
+	changed         chan struct{}    // closed and replaced when client or session changes
+	client          *clientv3.Client // nil: not connected
+	session         session          // zero: not registered
+	lease           clientv3.LeaseID // of session, kept while the connection is cut
+	wasRegistered   bool             // this process has been registered
+	refused         bool             // another instance has the name of this host
+	confirmed       time.Duration    // bootTime before the last call that renewed lease
+	answered        time.Time        // when etcd last answered
+	problem         error            // why there is no client or no session
+	isProblemLogged bool             // a problem was logged since the last registration
+	since           time.Time        // of problem, or of the session
+	expired         *clientv3.Client // client whose token has expired
+	isRenewingLogin bool             // a client with a new token follows
 }
 
 // session is a registration: the lease and the present key of this host.
@@ -97,12 +97,12 @@ func (c *conn) etcd() (*clientv3.Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client == nil {
-		return nil, &UnavailableError{Err: c.whyNot()}
+		return nil, &UnavailableError{Err: c.noClientError()}
 	}
 	return c.client, nil
 }
 
-func (c *conn) whyNot() error {
+func (c *conn) noClientError() error {
 	if c.problem != nil {
 		return c.problem
 	}
@@ -116,7 +116,7 @@ func (c *conn) registration() (session, error) {
 	defer c.mu.Unlock()
 	switch {
 	case c.client == nil:
-		return session{}, &UnavailableError{Err: c.whyNot()}
+		return session{}, &UnavailableError{Err: c.noClientError()}
 	case c.session.lease == 0 && c.problem != nil:
 		return session{}, &UnavailableError{Err: c.problem}
 	case c.session.lease == 0 || bootTime()-c.confirmed >= c.o.Lease:
@@ -146,8 +146,8 @@ func (c *conn) lastAnswer() time.Time {
 	return c.answered
 }
 
-// wait returns a channel that is closed when the client or the session changes.
-func (c *conn) wait() <-chan struct{} {
+// changeSignal returns a channel that is closed when the client or the session changes.
+func (c *conn) changeSignal() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.changed
@@ -195,16 +195,16 @@ func (c *conn) commit(ctx context.Context, cmps []clientv3.Cmp, then, otherwise 
 func call[T any](parent context.Context, c *conn, f func(context.Context, *clientv3.Client) (T, error)) (T, error) {
 	var none T
 	client, err := c.etcd()
-	if err != nil && c.logsIn() {
-		client, err = c.next(parent, nil)
+	if err != nil && c.isLoggingIn() {
+		client, err = c.nextClient(parent, nil)
 	}
 	if err != nil {
 		return none, err
 	}
 	r, err := limited(parent, client, f)
 	if isTokenExpired(err) {
-		c.renew(client)
-		if client, waitErr := c.next(parent, client); waitErr == nil {
+		c.requestLogin(client)
+		if client, waitErr := c.nextClient(parent, client); waitErr == nil {
 			r, err = limited(parent, client, f)
 		}
 	}
@@ -227,25 +227,25 @@ func limited[T any](ctx context.Context, client *clientv3.Client, f func(context
 	return f(ctx, client)
 }
 
-// renew asks run to replace a client whose token has expired.
-func (c *conn) renew(old *clientv3.Client) {
+// requestLogin asks run to replace a client whose token has expired.
+func (c *conn) requestLogin(old *clientv3.Client) {
 	c.mu.Lock()
 	c.expired = old
 	c.mu.Unlock()
 	c.verifyNow()
 }
 
-// next waits for a client other than old, at most for callTimeout. It fails at once when there is a problem.
-func (c *conn) next(ctx context.Context, old *clientv3.Client) (*clientv3.Client, error) {
+// nextClient waits for a client other than old, at most for callTimeout. It fails at once when there is a problem.
+func (c *conn) nextClient(ctx context.Context, old *clientv3.Client) (*clientv3.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	for {
-		changed := c.wait()
+		changed := c.changeSignal()
 		client, err := c.etcd()
 		switch {
 		case err == nil && client != old:
 			return client, nil
-		case err != nil && !c.logsIn():
+		case err != nil && !c.isLoggingIn():
 			return nil, err
 		}
 		select {
@@ -256,17 +256,12 @@ func (c *conn) next(ctx context.Context, old *clientv3.Client) (*clientv3.Client
 	}
 }
 
-// logsIn reports whether the client is being replaced because its token has expired.
-func (c *conn) logsIn() bool {
+// isLoggingIn reports whether the client is being replaced because its token has expired.
+func (c *conn) isLoggingIn() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.renewing
+	return c.isRenewingLogin
 }
 
 // verifyNow asks run to verify the connection at once.
-func (c *conn) verifyNow() {
-	select {
-	case c.verify <- struct{}{}:
-	default:
-	}
-}
+func (c *conn) verifyNow() { wake(c.verify) }

@@ -219,7 +219,7 @@ func (c *conn) checkEndpoints(ctx context.Context, client *clientv3.Client, endp
 // connected publishes client, which etcd has answered.
 func (c *conn) connected(client *clientv3.Client) {
 	c.mu.Lock()
-	c.client, c.renewing = client, false
+	c.client, c.isRenewingLogin = client, false
 	c.answered = time.Now()
 	if c.problem != nil {
 		c.problem, c.since = nil, time.Now()
@@ -235,8 +235,8 @@ func (c *conn) disconnected(err error) {
 	}
 	c.mu.Lock()
 	c.client, c.session, c.expired = nil, session{}, nil
-	c.renewing = isTokenExpired(err)
-	if !c.renewing { // else a new login follows at once
+	c.isRenewingLogin = isTokenExpired(err)
+	if !c.isRenewingLogin { // else a new login follows at once
 		c.errors.Add(1)
 		c.setProblem(explain(err))
 	}
@@ -253,7 +253,7 @@ func (c *conn) setProblem(err error) {
 	if c.problem == nil {
 		c.since = time.Now()
 	}
-	c.problem, c.troubled = err, true
+	c.problem, c.isProblemLogged = err, true
 }
 
 // confirm records that etcd has renewed the lease in a call that began at sent.

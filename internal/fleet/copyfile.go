@@ -7,11 +7,54 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 )
+
+// The files of the two generations of the copy.
+const (
+	copyPrefix = "overrides." // followed by 0 or 1
+	copyHeader = "hacheck-fleet-copy 1 "
+	maxCopy    = 64 << 20 // bytes
+)
+
+// errNoCopy says that neither generation of the copy exists.
+var errNoCopy = errors.New("there is no copy yet")
+
+// localCopy is what a host needs to obey the fleet without etcd.
+type localCopy struct {
+	Generation uint64               `json:"generation"`
+	Cluster    uint64               `json:"cluster"`  // id; 0: etcd was never read
+	Header     int64                `json:"header"`   // largest revision of etcd that was read
+	Revision   int64                `json:"revision"` // of the overrides of this host
+	Acked      int64                `json:"acked"`    // largest revision that may stand in applied/<host>
+	Records    map[string]*record   `json:"records"`  // by key below overrides/
+	Ended      map[string]time.Time `json:"ended"`    // ids that are never obeyed again, and when this host learned it
+
+	sum string // checksum of the file that this was read from
+}
+
+// merge adds what other knows, nil for nothing: an override that either has, unless it has ended for one of them.
+func (c *localCopy) merge(other *localCopy) {
+	if other == nil {
+		return
+	}
+	for id, at := range other.Ended {
+		if known, ok := c.Ended[id]; !ok || at.Before(known) {
+			c.Ended[id] = at
+		}
+	}
+	for key, r := range other.Records {
+		if mine := c.Records[key]; mine == nil || mine.Mod < r.Mod {
+			c.Records[key] = r
+		}
+	}
+	maps.DeleteFunc(c.Records, func(_ string, r *record) bool { _, ended := c.Ended[r.Override.ID]; return ended })
+}
 
 // load returns the newest whole generation of the copy, nil if there is none. The error is errNoCopy if none was ever
 // written. An error beside a copy says that the other generation is damaged: it may have been the newer one.

@@ -30,9 +30,9 @@
 // Invariants:
 //
 //   - O1. A host that obeys id stops only when it reads a lift record of id, another id in the same key, or when the
-//     time of id is over. A key that is gone changes nothing: the host keeps the override and marks it Lost. Nor does
-//     another daemon that has taken the name of the host, or a configuration with another name, other groups, another
-//     state_dir or no section fleet: the file may be cut off.
+//     time of id is over. A key that is gone changes nothing: the host keeps the override and marks it Lost. Another
+//     daemon that has taken the name of the host changes nothing either, nor does a configuration with another name,
+//     other groups, another state_dir or no section fleet: the file may be cut off.
 //   - O2. A lifted id is never obeyed again. Hosts remember lifted ids for 30 days.
 //   - O3. A host writes applied/<host> with revision r only after every override up to r is visible to every lookup and
 //     is in the copy on disk. So a command that has seen r in all present hosts' keys can say that none of them answers
@@ -63,9 +63,9 @@
 //     tells: the daemon reads its own permit key after every reconnect and returns a permit whose claim no command
 //     has. An asked permit without a living command is returned within 60 s.
 //   - P6. A used permit is returned by the daemon alone: no override takes the host out, its checks have passed, and
-//     every balancer known at the grant has reported UP after that. A silent balancer is waited for 2 minutes. Where no
-//     balancer reports, the check has to pass twice, 10 s apart. The states of the host are published as up before, so
-//     that no other host counts it as out when its permit is gone; a state that etcd does not take delays it by 10 s.
+//     every balancer known at the grant has reported UP after that. The daemon waits 2 minutes for a silent balancer.
+//     Where no balancer reports, the check has to pass twice, 10 s apart. Before the return the host publishes its states
+//     as up, so that no other host counts it as out without a permit; if etcd takes none, the return waits 10 s at most.
 //   - P7. A failing check or an absence grants nothing by itself. An override that takes the host out already, and a
 //     permit that it already holds, is granted without counting.
 //

@@ -313,9 +313,9 @@ func (h *simHost) hasUp() bool {
 }
 
 // read reads the fleet from etcd.
-func (h *simHost) read() *farm {
+func (h *simHost) read() *snapshot {
 	h.farm.t.Helper()
-	f, err := h.permits.readFarm(h.farm.t.Context(), nil)
+	f, err := h.permits.readSnapshot(h.farm.t.Context(), nil)
 	if err != nil {
 		h.farm.t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func (f *simFarm) waitMembers() {
 	hosts := slices.Clone(f.hosts)
 	f.mu.Unlock()
 	waitFor(f.t, "all hosts are members", func() bool {
-		farm, err := hosts[0].permits.readFarm(f.t.Context(), nil)
+		farm, err := hosts[0].permits.readSnapshot(f.t.Context(), nil)
 		if err != nil {
 			return false
 		}

@@ -95,7 +95,7 @@ func TestLostInEtcd(t *testing.T) {
 			if e := h.index.has("all", "web"); e == nil || e.Reason != "kept" {
 				t.Fatalf("after the loss: %+v", e)
 			}
-			if why, held := h.obeyed.permitsHeld(); !held || why == "" {
+			if why, held := h.applier.permitsHeld(); !held || why == "" {
 				t.Error("permits are granted after a loss")
 			}
 			waitRegistered(t, h)

@@ -11,7 +11,7 @@ import (
 	"hacheck/internal/spool"
 )
 
-// Options configure a Fleet. All fields without "optional" are required.
+// Options configure a Fleet. A field is required unless its comment says "optional".
 type Options struct {
 	Endpoints []string        // URLs of etcd's members
 	Prefix    string          // of all keys, with a slash at the end
@@ -28,9 +28,9 @@ type Options struct {
 
 	Overrides Overrides              // of this host
 	Spool     Spool                  // where a permit's override is written
-	Balancers func() balancer.Report // what the balancers have reported to this host
+	Balancers func() balancer.Report // optional: what the balancers have reported to this host
 
-	Log      *slog.Logger
+	Log      *slog.Logger      // optional
 	LogLimit *loglimit.Limiter // optional
 }
 
@@ -109,7 +109,7 @@ type Service interface {
 	SetBudget(ctx context.Context, service, budget, by string) error
 	// Forget removes an absent host: its state, permit and queue entries.
 	Forget(ctx context.Context, host, by string) error
-	// Release gives back the permit of host for service; "" is this host.
+	// Release gives back the permit of host for service. The host "" is this one.
 	Release(ctx context.Context, service, host, by string) error
 	// Leave makes this host ignore fleet overrides until Join. It needs no etcd.
 	Leave(by string) error

@@ -15,14 +15,14 @@ import (
 func (f *Fleet) Forget(ctx context.Context, host, by string) error {
 	p := f.permits
 	name := textfmt.OneLine(host)
-	farm, err := p.readFarm(ctx, nil)
+	snap, err := p.readSnapshot(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if farm.isPresent(host) {
+	if snap.isPresent(host) {
 		return &RefusedError{fmt.Sprintf("%s is present; only a host that is gone can be forgotten", name)}
 	}
-	ops := p.traces(farm, host)
+	ops := p.deleteOps(snap, host)
 	if len(ops) == 0 {
 		return &RefusedError{fmt.Sprintf("nothing is known of a host %s", name)}
 	}
@@ -41,21 +41,21 @@ func (f *Fleet) Forget(ctx context.Context, host, by string) error {
 	return nil
 }
 
-// traces returns the operations that remove what a host has in etcd.
-func (p *permits) traces(f *farm, host string) []clientv3.Op {
+// deleteOps returns the operations that remove what a host has in etcd.
+func (p *permits) deleteOps(snap *snapshot, host string) []clientv3.Op {
 	var ops []clientv3.Op
-	if _, ok := f.permits[host]; ok {
+	if _, ok := snap.permits[host]; ok {
 		ops = append(ops, clientv3.OpDelete(p.keys.permit(host)))
 	}
-	for _, q := range f.queue {
+	for _, q := range snap.queue {
 		if q.Host == host {
 			ops = append(ops, clientv3.OpDelete(q.key))
 		}
 	}
-	if _, ok := f.applied[host]; ok {
+	if _, ok := snap.applied[host]; ok {
 		ops = append(ops, clientv3.OpDelete(p.keys.applied(host)))
 	}
-	for service, hosts := range f.states {
+	for service, hosts := range snap.states {
 		if _, ok := hosts[host]; ok {
 			ops = append(ops, clientv3.OpDelete(p.keys.state(service, host)))
 		}
@@ -70,11 +70,11 @@ func (f *Fleet) Release(ctx context.Context, service, host, by string) error {
 		host = f.o.Host
 	}
 	for {
-		farm, err := p.readFarm(ctx, nil)
+		snap, err := p.readSnapshot(ctx, nil)
 		if err != nil {
 			return err
 		}
-		held, ok := farm.permits[host]
+		held, ok := snap.permits[host]
 		if !ok || service != spool.All && !held.covers(service) {
 			return &RefusedError{fmt.Sprintf("%s holds no permit for %s", textfmt.OneLine(host), textfmt.OneLine(service))}
 		}

@@ -12,15 +12,15 @@ import (
 )
 
 // grant decides with what etcd has, and writes the permit.
-func (p *permits) grant(ctx context.Context, c *claim, s session, f *farm) error {
+func (p *permits) grant(ctx context.Context, c *claim, s session, snap *snapshot) error {
 	host := p.f.o.Host
-	own, hasPermit := f.permits[host]
+	own, hasPermit := snap.permits[host]
 	services := c.services
 	switch {
 	case !hasPermit:
 	case own.unreadable:
 		return &RefusedError{"the permit of this host cannot be read; remove it with hacheck fleet release " + c.services[0]}
-	case own.Phase == phaseAsked: // of a command that has ended: this claim has the slot
+	case own.Phase == phaseAsked: // of a command that has ended: this claim holds claimLock
 		if err := p.cleanUpAsked(ctx, own); err != nil {
 			return err
 		}
@@ -32,17 +32,17 @@ func (p *permits) grant(ctx context.Context, c *claim, s session, f *farm) error
 		return p.reuse(ctx, c, own)
 	}
 	if c.uncounted = coversAll(c.keys, p.f.o.Overrides.List()); !c.uncounted {
-		if err := f.checkTurn(p, c); err != nil {
-			if reason, full := f.overBudget(services, host, p.now()); !c.canWait && len(full) > 0 {
+		if err := snap.checkTurn(p, c); err != nil {
+			if reason, full := snap.overBudget(services, host, p.now()); !c.canWait && len(full) > 0 {
 				return &RefusedError{reason}
 			}
 			return err
 		}
-		if reason, full := f.overBudget(services, host, p.now()); len(full) > 0 {
-			return &waitError{reason: reason, revision: f.revision, keys: p.decisionKeys(full)}
+		if reason, full := snap.overBudget(services, host, p.now()); len(full) > 0 {
+			return &waitError{reason: reason, revision: snap.revision, keys: p.decisionKeys(full)}
 		}
 	}
-	return p.commitGrant(ctx, c, s, f, own)
+	return p.commitGrant(ctx, c, s, snap, own)
 }
 
 // reuse lets c use the permit that this host has. The permit then says who uses it now and why. It is written even if
@@ -64,19 +64,19 @@ func (p *permits) reuse(ctx context.Context, c *claim, own heldPermit) error {
 }
 
 // decisionKeys are the keys whose change may let the first claim of the queue go on.
-func (p *permits) decisionKeys(full []string) []watched {
-	keys := []watched{{p.keys.guard(), false}, {p.keys.presence(""), true}}
+func (p *permits) decisionKeys(full []string) []watchedKey {
+	keys := []watchedKey{{p.keys.guard(), false}, {p.keys.presence(""), true}}
 	if len(full) > maxServiceRanges {
-		return append(keys, watched{string(p.keys) + "state/", true})
+		return append(keys, watchedKey{string(p.keys) + "state/", true})
 	}
 	for _, s := range full {
-		keys = append(keys, watched{p.keys.states(s), true})
+		keys = append(keys, watchedKey{p.keys.states(s), true})
 	}
 	return keys
 }
 
 // commitGrant writes the permit in one transaction, under what the decision was made with.
-func (p *permits) commitGrant(ctx context.Context, c *claim, s session, f *farm, own heldPermit) error {
+func (p *permits) commitGrant(ctx context.Context, c *claim, s session, snap *snapshot, own heldPermit) error {
 	host := p.f.o.Host
 	r := p.balancers()
 	next := permit{
@@ -94,7 +94,7 @@ func (p *permits) commitGrant(ctx context.Context, c *claim, s session, f *farm,
 	next.Balancers = next.Balancers[:min(len(next.Balancers), maxBalancers)]
 	key := p.keys.permit(host)
 	result, err := p.conn().commit(ctx, []clientv3.Cmp{
-		isUnchanged(p.keys.guard(), f.guard), isUnchanged(key, own.modified), p.isRegistered(s), p.hasLease(s),
+		isUnchanged(p.keys.guard(), snap.guard), isUnchanged(key, own.modified), p.isRegistered(s), p.hasLease(s),
 		clientv3.Compare(clientv3.CreateRevision(p.keys.queue(c.id)), "=", c.created),
 	}, []clientv3.Op{
 		clientv3.OpPut(key, encode(next)), p.putEntry(c, s, "has its permit"), p.putGuard("granted to " + host),

@@ -11,22 +11,22 @@ import (
 
 // Impact says what o would do to each service, without doing it. See Service.
 func (f *Fleet) Impact(ctx context.Context, o ScopedOverride) ([]report.Impact, error) {
-	farm, err := f.permits.readFarm(ctx, nil)
+	snap, err := f.permits.readSnapshot(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	list := []report.Impact{}
-	for service, members := range farm.states {
+	for service, members := range snap.states {
 		if !slices.ContainsFunc(o.Keys, func(k spool.Key) bool { return k.Service == spool.All || k.Service == service }) {
 			continue
 		}
 		isOut := map[string]bool{}
-		for _, m := range farm.outOf(service, "") {
+		for _, m := range snap.outOf(service, "") {
 			isOut[m.host] = true
 		}
-		i := report.Impact{Service: service, Members: len(members), Out: len(isOut), Budget: farm.limit(service)}
+		i := report.Impact{Service: service, Members: len(members), Out: len(isOut), Budget: snap.limit(service)}
 		for host := range members {
-			if o.Override.State.TakesOut() && !isOut[host] && !farm.applied[host].Left && farm.isInScopes(host, o.Scopes) {
+			if o.Override.State.TakesOut() && !isOut[host] && !snap.applied[host].Left && snap.isInScopes(host, o.Scopes) {
 				i.GoOut++
 			}
 		}
@@ -37,8 +37,8 @@ func (f *Fleet) Impact(ctx context.Context, o ScopedOverride) ([]report.Impact, 
 }
 
 // isInScopes reports whether one of the scopes has the host.
-func (f *farm) isInScopes(host string, scopes []string) bool {
-	groups := f.groupsOf(host)
+func (snap *snapshot) isInScopes(host string, scopes []string) bool {
+	groups := snap.groupsOf(host)
 	return slices.ContainsFunc(scopes, func(scope string) bool {
 		kind, name, _ := strings.Cut(scope, ":")
 		return kind == "all" || kind == "host" && name == host || kind == "group" && slices.Contains(groups, name)
@@ -46,11 +46,11 @@ func (f *farm) isInScopes(host string, scopes []string) bool {
 }
 
 // groupsOf returns the groups of a host; those of an absent one are in its states.
-func (f *farm) groupsOf(host string) []string {
-	if h, ok := f.present[host]; ok {
+func (snap *snapshot) groupsOf(host string) []string {
+	if h, ok := snap.present[host]; ok {
 		return h.Groups
 	}
-	for _, members := range f.states {
+	for _, members := range snap.states {
 		if s, ok := members[host]; ok {
 			return s.Groups
 		}

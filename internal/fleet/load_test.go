@@ -52,7 +52,7 @@ func TestSpreadOfAcknowledgements(t *testing.T) {
 		{"host:a/web", 5000, 0},
 	} {
 		f := closedFleet(t, func(o *Options) { o.Groups = []string{"rack7"} })
-		b := f.obeyed
+		b := f.applier
 		b.isRead, b.present = true, tt.hosts
 		var delays []time.Duration
 		for i := range 200 {
@@ -153,9 +153,9 @@ func TestConnectsAgainAtSmallCost(t *testing.T) {
 	etcd := servertest.Etcd(t)
 	h := newHost(t, etcd, "a")
 	waitRegistered(t, h)
-	h.obeyed.mu.Lock()
-	h.obeyed.present = 7
-	h.obeyed.mu.Unlock()
+	h.applier.mu.Lock()
+	h.applier.present = 7
+	h.applier.mu.Unlock()
 	etcd.Restart()
 	waitFor(t, "the host has read the overrides again", func() bool {
 		return calls(t, etcd, "Range") > 0 && h.log.count("registered in etcd") == 2
@@ -167,10 +167,10 @@ func TestConnectsAgainAtSmallCost(t *testing.T) {
 	if n := h.Status().Hosts; n != 7 {
 		t.Errorf("the hosts were counted: %d", n)
 	}
-	h.obeyed.mu.Lock()
-	h.obeyed.countedAt = time.Now().Add(-countEvery)
-	h.obeyed.mu.Unlock()
-	if !h.obeyed.countIsOld() {
+	h.applier.mu.Lock()
+	h.applier.countedAt = time.Now().Add(-countEvery)
+	h.applier.mu.Unlock()
+	if !h.applier.countIsOld() {
 		t.Error("after a minute a read does not count the hosts")
 	}
 }

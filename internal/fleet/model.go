@@ -53,18 +53,18 @@ type applied struct {
 
 // override is the value of overrides/<scope>/<service>.
 type override struct {
-	V       int        `json:"v"`
-	ID      string     `json:"id"`    // random, one for each time it is set
-	State   string     `json:"state"` // down, drain, maint or up, as in a spool file
-	Reason  string     `json:"reason,omitempty"`
-	By      string     `json:"by,omitempty"`
-	Created time.Time  `json:"created"`
-	Expires *time.Time `json:"expires,omitempty"`
-	Lifted  *lifted    `json:"lifted,omitempty"` // the override has ended
+	V       int         `json:"v"`
+	ID      string      `json:"id"`    // random, one for each time it is set
+	State   string      `json:"state"` // down, drain, maint or up, as in a spool file
+	Reason  string      `json:"reason,omitempty"`
+	By      string      `json:"by,omitempty"`
+	Created time.Time   `json:"created"`
+	Expires *time.Time  `json:"expires,omitempty"`
+	Lifted  *liftRecord `json:"lifted,omitempty"` // the override has ended
 }
 
-// lifted is the lift record of an override.
-type lifted struct {
+// liftRecord is the lift record of an override.
+type liftRecord struct {
 	At time.Time `json:"at"`
 	By string    `json:"by,omitempty"`
 }

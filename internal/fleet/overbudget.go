@@ -11,12 +11,12 @@ import (
 // maxNamed is how many hosts a text names. It counts the others.
 const maxNamed = 8
 
-// overBudget returns why the host may not go out of services, "" if it may. watch are the services that are full.
-func (f *farm) overBudget(services []string, host string, now time.Time) (reason string, full []string) {
+// overBudget returns why the host may not go out of services, "" if it may. full are the services whose budget is used up.
+func (snap *snapshot) overBudget(services []string, host string, now time.Time) (reason string, full []string) {
 	var texts []string
 	for _, s := range services {
-		list := f.outOf(s, host)
-		limit := f.limit(s)
+		list := snap.outOf(s, host)
+		limit := snap.limit(s)
 		if len(list)+1 <= limit {
 			continue
 		}
@@ -25,19 +25,19 @@ func (f *farm) overBudget(services []string, host string, now time.Time) (reason
 			texts = append(texts, "and more services")
 		}
 		if len(texts) < maxNamed {
-			texts = append(texts, f.overBudgetText(s, list, limit, now))
+			texts = append(texts, snap.overBudgetText(s, list, limit, now))
 		}
 	}
 	return strings.Join(texts, "; "), full
 }
 
-func (f *farm) overBudgetText(service string, list []out, limit int, now time.Time) string {
+func (snap *snapshot) overBudgetText(service string, list []outMember, limit int, now time.Time) string {
 	verb := "are"
 	if len(list) == 1 {
 		verb = "is"
 	}
-	text := fmt.Sprintf("%s: %d of %s %s out and the budget is %d: ", service, len(list), textfmt.Count(len(f.states[service]), "host"), verb, limit)
-	return text + nameList(list, func(o out) string { return o.text(now) })
+	text := fmt.Sprintf("%s: %d of %s %s out and the budget is %d: ", service, len(list), textfmt.Count(len(snap.states[service]), "host"), verb, limit)
+	return text + nameList(list, func(o outMember) string { return o.text(now) })
 }
 
 // nameList joins the texts of the first entries and counts the others.
@@ -54,7 +54,7 @@ func nameList[T any](list []T, text func(T) string) string {
 }
 
 // text names the host, why it is out, by whom and since when, and what to do about a host that is gone.
-func (o out) text(now time.Time) string {
+func (o outMember) text(now time.Time) string {
 	host := textfmt.OneLine(o.host)
 	word, by, reason := o.state.State, o.state.By, o.state.Reason
 	switch o.why {
@@ -79,7 +79,7 @@ func (o out) text(now time.Time) string {
 }
 
 // absenceText says for how long the host is absent, or else when it last changed its state: it may have been up since.
-func (o out) absenceText(now time.Time) string {
+func (o outMember) absenceText(now time.Time) string {
 	if o.absent.IsZero() && !o.state.Since.IsZero() {
 		return ", last change " + shortAge(now.Sub(o.state.Since)) + " ago"
 	}

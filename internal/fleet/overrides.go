@@ -160,7 +160,7 @@ func (c *change) refuseOther(by string, now time.Time) error {
 // knows of it; without that it has a new id, and hosts take any later id of the key as the end of theirs.
 func (f *Fleet) liftRecord(c *change, by string, now time.Time) *override {
 	v := override{V: version, ID: newID(), State: spool.Down.String(), By: by, Created: now.UTC().Round(0)}
-	known := f.obeyed.override(c.key)
+	known := f.applier.override(c.key)
 	switch {
 	case c.now != nil && (c.now.inForce(now) || known == nil):
 		v = *c.now
@@ -168,16 +168,16 @@ func (f *Fleet) liftRecord(c *change, by string, now time.Time) *override {
 		v = *known
 	}
 	if v.Lifted == nil {
-		v.Lifted = &lifted{At: now.UTC().Round(0), By: by}
+		v.Lifted = &liftRecord{At: now.UTC().Round(0), By: by}
 	}
 	return &v
 }
 
 // override returns the override that this host obeys for a key, nil if there is none.
-func (b *obeyed) override(key string) *override {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r := b.rules.records[key]; r != nil {
+func (a *applier) override(key string) *override {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r := a.rules.records[key]; r != nil {
 		v := r.Override
 		return &v
 	}
@@ -200,7 +200,7 @@ func (f *Fleet) write(ctx context.Context, changes []*change, p Progress, value 
 		}
 		r, err := f.writeKey(ctx, c, value, with...)
 		if err != nil {
-			return report.Outcome{}, partly(err, changes[:i])
+			return report.Outcome{}, withWritten(err, changes[:i])
 		}
 		scope, _, _ := strings.Cut(c.key, "/")
 		revisions[scope] = r.Header.Revision
@@ -213,8 +213,8 @@ func (f *Fleet) write(ctx context.Context, changes []*change, p Progress, value 
 	return w.wait(ctx, p)
 }
 
-// partly adds to err which keys were written before it.
-func partly(err error, written []*change) error {
+// withWritten adds to err which keys were written before it.
+func withWritten(err error, written []*change) error {
 	if len(written) == 0 {
 		return err
 	}

@@ -44,16 +44,16 @@ type permits struct {
 	isUnread   atomic.Bool   // cleanUp has to read the keys of this host
 	observeNow atomic.Bool   // the publisher has to look at the balancers at once
 
-	// slot is held from the decision about a claim until its override is in force: one claim of this host at a time.
-	slot chan struct{}
+	// claimLock is held from the decision about a claim until its override is in force: one claim of this host at a time.
+	claimLock chan struct{}
 
 	mu       sync.Mutex
 	members  *members
 	own      heldPermit      // as last read or written; zero: none
-	queued   []queued        // entries of this host, as last read
+	queued   []queuedClaim   // entries of this host, as last read
 	claims   map[string]bool // the claims of living commands
 	sessions chan struct{}   // closed when the session changes
-	returns  returning       // of own
+	returns  returnTracker   // of own
 	// published has the states of this host as the publisher wrote them last, by service; nil: it has written none.
 	published map[string]state
 	lastRead  time.Time // of own and queued
@@ -64,7 +64,7 @@ type permits struct {
 func newPermits(f *Fleet) *permits {
 	p := &permits{
 		f: f, keys: keySpace(f.o.Prefix), now: time.Now, publishNow: make(chan struct{}, 1), cleanUpNow: make(chan struct{}, 1),
-		slot: make(chan struct{}, 1), members: newMembers(f.o.Member), claims: map[string]bool{}, sessions: make(chan struct{}),
+		claimLock: make(chan struct{}, 1), members: newMembers(f.o.Member), claims: map[string]bool{}, sessions: make(chan struct{}),
 	}
 	p.reports.p = p
 	p.isUnread.Store(true)
@@ -98,6 +98,7 @@ func (p *permits) sessionChanged() {
 	wake(p.cleanUpNow)
 }
 
+// wake wakes the receiver of c, which has room for one value. It does not block.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -154,7 +155,7 @@ func (p *permits) setOwn(h heldPermit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if h.Claim != p.own.Claim || h.Phase != p.own.Phase {
-		p.returns = returning{}
+		p.returns = returnTracker{}
 	}
 	p.own = h
 }
@@ -173,8 +174,8 @@ func (p *permits) isAlive(claim string) bool {
 	return p.claims[claim]
 }
 
-// begin records the claim of a command. It returns false if there are too many.
-func (p *permits) begin(claim string) bool {
+// addClaim records the claim of a command. It returns false if there are too many.
+func (p *permits) addClaim(claim string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.claims) >= maxClaims {
@@ -184,8 +185,8 @@ func (p *permits) begin(claim string) bool {
 	return true
 }
 
-// end forgets a claim. From then on cleanUp removes what it finds of it in etcd.
-func (p *permits) end(claim string) {
+// removeClaim forgets a claim. From then on cleanUp removes what it finds of it in etcd.
+func (p *permits) removeClaim(claim string) {
 	p.mu.Lock()
 	delete(p.claims, claim)
 	p.mu.Unlock()
@@ -208,14 +209,14 @@ func (p *permits) giveBack(ctx context.Context, h heldPermit, why string, more .
 	}
 	ops := append(more, clientv3.OpDelete(key))
 	r, err := p.conn().commit(ctx, is, append(slices.Clone(ops), p.putGuard(why)), nil)
-	if isDefiniteError(err) {
+	if isNotApplied(err) {
 		r, err = p.conn().commit(ctx, is, slices.DeleteFunc(ops, clientv3.Op.IsPut), nil)
 	}
 	return err == nil && r.Succeeded, err
 }
 
-// isDefiniteError reports whether etcd has certainly not applied a transaction.
-func isDefiniteError(err error) bool {
+// isNotApplied reports whether etcd has certainly not applied a transaction.
+func isNotApplied(err error) bool {
 	var u *UnavailableError
 	return errors.As(err, &u) && !u.Unknown
 }

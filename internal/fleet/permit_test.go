@@ -118,7 +118,7 @@ func TestRollingRestart(t *testing.T) {
 		})
 		waitFor(t, "queued", func() bool {
 			q := hosts[0].read()
-			return slices.ContainsFunc(q.queue, func(e queued) bool { return e.Host == h.name }) || i < 3
+			return slices.ContainsFunc(q.queue, func(e queuedClaim) bool { return e.Host == h.name }) || i < 3
 		})
 	}
 	wg.Wait()
@@ -149,7 +149,9 @@ func TestClosedClaim(t *testing.T) {
 		return cancel, result
 	}
 	isQueued := func(host string) func() bool {
-		return func() bool { return slices.ContainsFunc(a.read().queue, func(q queued) bool { return q.Host == host }) }
+		return func() bool {
+			return slices.ContainsFunc(a.read().queue, func(q queuedClaim) bool { return q.Host == host })
+		}
 	}
 	wantEnd := func(what string, h *simHost, result chan error) {
 		t.Helper()
@@ -522,8 +524,8 @@ func TestStaleDecision(t *testing.T) {
 				t.Fatal(err)
 			}
 			x := &claim{id: newClaim("a"), keys: webTakedown("op", 0).Keys, services: []string{"web"}, progress: func(string) {}}
-			a.permits.begin(x.id)
-			if err := a.permits.enter(t.Context(), x, s); err != nil {
+			a.permits.addClaim(x.id)
+			if err := a.permits.enqueue(t.Context(), x, s); err != nil {
 				t.Fatal(err)
 			}
 			// The entry lets b pass.
@@ -540,7 +542,7 @@ func TestStaleDecision(t *testing.T) {
 				t.Error("the permit is granted")
 			}
 			a.permits.abandon(x)
-			a.permits.end(x.id)
+			a.permits.removeClaim(x.id)
 			b.lift()
 			_ = c.Release(t.Context(), "api", "a", "op") // there is none in most cases
 			c.waitClean()

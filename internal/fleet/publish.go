@@ -145,18 +145,7 @@ func (u *publisher) reconcile(ctx context.Context) error {
 // write writes the values that differ, each transaction under the present key of this host.
 func (u *publisher) write(ctx context.Context, s session) error {
 	p := u.p
-	overrides := p.f.o.Overrides.List()
-	values, states := map[string]string{}, map[string]state{}
-	p.mu.Lock()
-	for _, service := range p.members.names() {
-		var previous *state
-		if v, err := decode[state]([]byte(u.published[service])); err == nil {
-			previous = &v
-		}
-		states[service] = p.members.stateOf(service, overrides, p.f.o.Groups, previous, p.now())
-		values[service] = encode(states[service])
-	}
-	p.mu.Unlock()
+	states, values := u.currentStates()
 	var changed []string
 	for service, value := range values {
 		if u.published[service] != value {
@@ -170,29 +159,8 @@ func (u *publisher) write(ctx context.Context, s session) error {
 	}
 	slices.Sort(changed)
 	for chunk := range slices.Chunk(changed, maxOps) {
-		var ops []clientv3.Op
-		for _, service := range chunk {
-			key := p.keys.state(service, p.f.o.Host)
-			if value, ok := values[service]; ok {
-				ops = append(ops, clientv3.OpPut(key, value))
-			} else {
-				ops = append(ops, clientv3.OpDelete(key))
-			}
-		}
-		r, err := p.conn().commit(ctx, []clientv3.Cmp{p.isRegistered(s)}, ops, nil)
-		if err == nil && !r.Succeeded {
-			err = errNotPresent
-		}
-		if err != nil {
-			u.reconciled = time.Time{} // the outcome may be unknown
+		if err := u.writeChunk(ctx, s, chunk, values); err != nil {
 			return err
-		}
-		for _, service := range chunk {
-			if value, ok := values[service]; ok {
-				u.published[service] = value
-			} else {
-				delete(u.published, service)
-			}
 		}
 	}
 	p.mu.Lock()
@@ -201,6 +169,55 @@ func (u *publisher) write(ctx context.Context, s session) error {
 	p.mu.Unlock()
 	if isFirst || len(changed) > 0 {
 		wake(p.cleanUpNow) // it may return a permit
+	}
+	return nil
+}
+
+// currentStates returns, by service, the states of this host and the values of their keys.
+func (u *publisher) currentStates() (states map[string]state, values map[string]string) {
+	p := u.p
+	overrides := p.f.o.Overrides.List()
+	states, values = map[string]state{}, map[string]string{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, service := range p.members.names() {
+		var previous *state
+		if v, err := decode[state]([]byte(u.published[service])); err == nil {
+			previous = &v
+		}
+		states[service] = p.members.stateOf(service, overrides, p.f.o.Groups, previous, p.now())
+		values[service] = encode(states[service])
+	}
+	return states, values
+}
+
+// writeChunk writes the values of at most maxOps services in one transaction. It deletes the key of a service that has
+// no value.
+func (u *publisher) writeChunk(ctx context.Context, s session, services []string, values map[string]string) error {
+	p := u.p
+	var ops []clientv3.Op
+	for _, service := range services {
+		key := p.keys.state(service, p.f.o.Host)
+		if value, ok := values[service]; ok {
+			ops = append(ops, clientv3.OpPut(key, value))
+		} else {
+			ops = append(ops, clientv3.OpDelete(key))
+		}
+	}
+	r, err := p.conn().commit(ctx, []clientv3.Cmp{p.isRegistered(s)}, ops, nil)
+	if err == nil && !r.Succeeded {
+		err = errNotPresent
+	}
+	if err != nil {
+		u.reconciled = time.Time{} // the outcome may be unknown
+		return err
+	}
+	for _, service := range services {
+		if value, ok := values[service]; ok {
+			u.published[service] = value
+		} else {
+			delete(u.published, service)
+		}
 	}
 	return nil
 }

@@ -20,15 +20,15 @@ const (
 	watchPause = time.Second
 )
 
-// watched is a key, or the prefix of keys, whose change is waited for.
-type watched struct {
+// watchedKey is a key, or the prefix of keys, for whose change a claim waits.
+type watchedKey struct {
 	key      string
 	isPrefix bool
 }
 
 // waitChange returns when one of keys has changed after revision, when the session changes, when limit is over, or when
 // ctx ends. It also returns when a watch fails, after a pause.
-func (p *permits) waitChange(ctx context.Context, revision int64, limit time.Duration, keys ...watched) {
+func (p *permits) waitChange(ctx context.Context, revision int64, limit time.Duration, keys ...watchedKey) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	p.mu.Lock()
@@ -68,8 +68,8 @@ func (p *permits) waitChange(ctx context.Context, revision int64, limit time.Dur
 	}
 }
 
-// enter puts the claim into the queue, unless it is there with the session's lease. The place is lost with the lease.
-func (p *permits) enter(ctx context.Context, c *claim, s session) error {
+// enqueue puts the claim into the queue, unless it is there with the session's lease. The place is lost with the lease.
+func (p *permits) enqueue(ctx context.Context, c *claim, s session) error {
 	if c.entered == s && !c.isPassing {
 		return nil
 	}
@@ -100,9 +100,9 @@ func (p *permits) putEntry(c *claim, s session, waiting string) clientv3.Op {
 	}), clientv3.WithLease(s.lease))
 }
 
-// queueUp returns the error of a claim that may wait and before which others decide. It reads the queue and the permit of
-// this host alone: of a hundred hosts that wait, one at a time reads the states of all.
-func (p *permits) queueUp(ctx context.Context, c *claim) error {
+// checkQueue returns the error of a claim that may wait while other claims are before it in the queue. It reads only the
+// queue and the permit of this host: of a hundred hosts that wait, only the first reads the states of all.
+func (p *permits) checkQueue(ctx context.Context, c *claim) error {
 	if !c.canWait || coversAll(c.keys, p.f.o.Overrides.List()) {
 		return nil
 	}
@@ -112,17 +112,17 @@ func (p *permits) queueUp(ctx context.Context, c *claim) error {
 	if err != nil {
 		return readError(err)
 	}
-	f := p.parse(r)
-	if own, ok := f.permits[p.f.o.Host]; ok && !slices.ContainsFunc(c.services, func(s string) bool { return !own.covers(s) }) {
+	snap := p.parse(r)
+	if own, ok := snap.permits[p.f.o.Host]; ok && !slices.ContainsFunc(c.services, func(s string) bool { return !own.covers(s) }) {
 		return nil
 	}
-	return f.checkTurn(p, c)
+	return snap.checkTurn(p, c)
 }
 
-// checkTurn returns the error of a claim before which others decide, nil if it is the first that wants any of its services.
-// It waits for the last of the others only, so that one host looks when another leaves.
-func (f *farm) checkTurn(p *permits, c *claim) error {
-	before := f.blockers(c.services, c.id, c.created)
+// checkTurn returns nil if a claim is the first in the queue that wants any of its services. Otherwise it returns an error
+// that waits only for the last of the claims before it, so that one host wakes when another leaves the queue.
+func (snap *snapshot) checkTurn(p *permits, c *claim) error {
+	before := snap.blockers(c.services, c.id, c.created)
 	if len(before) == 0 {
 		return nil
 	}
@@ -131,7 +131,7 @@ func (f *farm) checkTurn(p *permits, c *claim) error {
 	if len(before) > 1 {
 		reason = fmt.Sprintf("%d hosts wait before this one for %s: %s is the first", len(before), nameServices(c.services), textfmt.OneLine(first.Host))
 	}
-	return &waitError{reason: reason, isQueue: true, revision: f.revision, keys: []watched{{last.key, false}, {p.keys.queue(c.id), false}}}
+	return &waitError{reason: reason, isQueue: true, revision: snap.revision, keys: []watchedKey{{last.key, false}, {p.keys.queue(c.id), false}}}
 }
 
 func common(a, b []string) []string {

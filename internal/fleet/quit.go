@@ -45,10 +45,10 @@ func (e *InForceError) Error() string {
 // Quit closes the fleet, unless overrides of it are in force on this host. Then it returns an InForceError and changes
 // nothing: a configuration that was cut off must not bring a service up. `hacheck fleet leave` ends them on purpose.
 func (f *Fleet) Quit() error {
-	f.obeyed.applying.Lock()
+	f.applier.applying.Lock()
 	inForce := slices.DeleteFunc(slices.Clone(f.o.Overrides.List()), func(e spool.Entry) bool { return e.Scope == "" })
-	f.obeyed.quit = len(inForce) == 0
-	f.obeyed.applying.Unlock()
+	f.applier.quit = len(inForce) == 0
+	f.applier.applying.Unlock()
 	if len(inForce) > 0 {
 		return &InForceError{inForce}
 	}
@@ -78,20 +78,20 @@ func OpenCopy(o Options) (*Fleet, error) {
 	}
 	f := newFleet(o, dir, func() {})
 	f.conn.problem = errNoSection
-	f.obeyed.start(dirErr, nil)
+	f.applier.start(dirErr, nil)
 	o.Log.Warn("fleet: the configuration has no section fleet, but overrides stay in force; put it back, or end them with hacheck fleet leave",
 		slog.Any("overrides", slices.Sorted(maps.Keys(c.Records))), slog.String("state_dir", o.StateDir))
 	return f, nil
 }
 
 // lastCopy returns what this host knows of the overrides, nil if it has neither a copy nor read etcd.
-func (b *obeyed) lastCopy() *localCopy {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.noCopy {
+func (a *applier) lastCopy() *localCopy {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.noCopy {
 		return nil
 	}
-	return b.snapshot(b.acked)
+	return a.newCopy(a.acked)
 }
 
 // hasCopy reports whether the directory has a copy that this process may read. Another daemon's copy belongs to another

@@ -191,7 +191,7 @@ func (c *conn) register(ctx context.Context, client *clientv3.Client, renewals *
 		return err
 	}
 	c.mu.Lock()
-	lease, before := c.lease, c.registers
+	lease, before := c.lease, c.wasRegistered
 	c.mu.Unlock()
 	r, err := c.readPresent(ctx, client)
 	if err != nil {
@@ -304,8 +304,8 @@ func (c *conn) registered(s session) {
 	if c.problem != nil {
 		c.since = time.Now()
 	}
-	news := c.troubled || !c.registers
-	c.session, c.registers, c.refused, c.problem, c.troubled = s, true, false, nil, false
+	news := c.isProblemLogged || !c.wasRegistered
+	c.session, c.wasRegistered, c.refused, c.problem, c.isProblemLogged = s, true, false, nil, false
 	c.broadcast()
 	c.mu.Unlock()
 	if news {

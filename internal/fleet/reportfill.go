@@ -53,14 +53,14 @@ func (c *reportCache) get(ctx context.Context) (*report.Fleet, error) {
 }
 
 func (c *reportCache) read(ctx context.Context) {
-	farm, err := c.p.readFarm(ctx, nil)
+	snap, err := c.p.readSnapshot(ctx, nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.at, c.err = time.Now(), err
 	if err != nil {
 		return
 	}
-	c.last = c.p.document(farm)
+	c.last = c.p.document(snap)
 }
 
 // document returns a copy of the last report with what is known without etcd.
@@ -88,21 +88,21 @@ func (c *reportCache) document() (*report.Fleet, error) {
 }
 
 // document describes what etcd has.
-func (p *permits) document(f *farm) *report.Fleet {
+func (p *permits) document(snap *snapshot) *report.Fleet {
 	now := p.now()
 	d := &report.Fleet{
-		Revision: f.revision, ReadAt: now.UTC(),
-		Overrides: f.overrideReports(now), Services: f.serviceReports(), Hosts: f.hostReports(),
+		Revision: snap.revision, ReadAt: now.UTC(),
+		Overrides: snap.overrideReports(now), Services: snap.serviceReports(), Hosts: snap.hostReports(),
 		Queue: []report.Claim{}, Permits: []report.Permit{}, Budgets: []report.Budget{},
 	}
-	for _, service := range slices.Sorted(maps.Keys(f.budgets)) {
-		d.Budgets = append(d.Budgets, report.Budget{Service: service, Rule: f.budgets[service].rule()})
+	for _, service := range slices.Sorted(maps.Keys(snap.budgets)) {
+		d.Budgets = append(d.Budgets, report.Budget{Service: service, Rule: snap.budgets[service].rule()})
 	}
-	for _, q := range f.queue {
+	for _, q := range snap.queue {
 		d.Queue = append(d.Queue, report.Claim{Host: q.Host, Services: q.Services, By: q.By, Reason: q.Reason, At: q.At, Waiting: q.Waiting})
 	}
-	for _, host := range slices.Sorted(maps.Keys(f.permits)) {
-		h := f.permits[host]
+	for _, host := range slices.Sorted(maps.Keys(snap.permits)) {
+		h := snap.permits[host]
 		r := report.Permit{Host: host, Services: h.Services, Phase: h.Phase, By: h.By, Reason: h.Reason, At: h.At, Waiting: h.Waiting}
 		if h.unreadable {
 			r.Services, r.Waiting = []string{spool.All}, "it cannot be read"
@@ -112,9 +112,9 @@ func (p *permits) document(f *farm) *report.Fleet {
 	return d
 }
 
-func (f *farm) overrideReports(now time.Time) []report.Override {
+func (snap *snapshot) overrideReports(now time.Time) []report.Override {
 	list := []report.Override{}
-	for _, o := range f.overrides {
+	for _, o := range snap.overrides {
 		if o.Lifted != nil || o.Expires != nil && !now.Before(*o.Expires) {
 			continue
 		}
@@ -144,16 +144,16 @@ func (p *permits) addLost(list []report.Override) []report.Override {
 	return list
 }
 
-func (f *farm) serviceReports() []report.Service {
+func (snap *snapshot) serviceReports() []report.Service {
 	list := []report.Service{}
-	for _, service := range slices.Sorted(maps.Keys(f.states)) {
-		s := report.Service{Name: service, Budget: f.limit(service), Rule: f.budget(service).rule(), Members: []report.Member{}}
+	for _, service := range slices.Sorted(maps.Keys(snap.states)) {
+		s := report.Service{Name: service, Budget: snap.limit(service), Rule: snap.budget(service).rule(), Members: []report.Member{}}
 		isOut := map[string]bool{}
-		for _, m := range f.outOf(service, "") {
+		for _, m := range snap.outOf(service, "") {
 			isOut[m.host] = true
 		}
-		for _, host := range slices.Sorted(maps.Keys(f.states[service])) {
-			s.Members = append(s.Members, f.memberReport(service, host, isOut[host]))
+		for _, host := range slices.Sorted(maps.Keys(snap.states[service])) {
+			s.Members = append(s.Members, snap.memberReport(service, host, isOut[host]))
 		}
 		s.Out = len(isOut)
 		list = append(list, s)
@@ -161,9 +161,9 @@ func (f *farm) serviceReports() []report.Service {
 	return list
 }
 
-func (f *farm) memberReport(service, host string, isOut bool) report.Member {
-	s := f.states[service][host]
-	h, hasPermit := f.permits[host]
+func (snap *snapshot) memberReport(service, host string, isOut bool) report.Member {
+	s := snap.states[service][host]
+	h, hasPermit := snap.permits[host]
 	m := report.Member{
 		Host: host, State: s.State, Out: isOut, Until: s.Until, Reason: s.Reason, By: s.By, Scope: s.Scope,
 		Permit: hasPermit && h.covers(service), BalancersOut: s.Out,
@@ -171,28 +171,28 @@ func (f *farm) memberReport(service, host string, isOut bool) report.Member {
 	if !s.Since.IsZero() {
 		m.Since = &s.Since
 	}
-	if !f.isPresent(host) {
+	if !snap.isPresent(host) {
 		m.State = "absent"
-		if since, ok := f.absentSince[host]; ok {
+		if since, ok := snap.absentSince[host]; ok {
 			m.Since = &since
 		}
 	}
 	return m
 }
 
-func (f *farm) hostReports() []report.Host {
+func (snap *snapshot) hostReports() []report.Host {
 	names := map[string]bool{}
 	lastChange := map[string]time.Time{}
-	for host := range f.present {
+	for host := range snap.present {
 		names[host] = true
 	}
-	for host := range f.applied {
+	for host := range snap.applied {
 		names[host] = true
 	}
-	for host := range f.permits {
+	for host := range snap.permits {
 		names[host] = true
 	}
-	for _, members := range f.states {
+	for _, members := range snap.states {
 		for host, s := range members {
 			names[host] = true
 			if s.Since.After(lastChange[host]) {
@@ -202,12 +202,12 @@ func (f *farm) hostReports() []report.Host {
 	}
 	list := []report.Host{}
 	for _, host := range slices.Sorted(maps.Keys(names)) {
-		h := report.Host{Name: host, Groups: f.groupsOf(host), Revision: f.applied[host].Revision, Left: f.applied[host].Left, Error: f.applied[host].Error}
-		since, isKnown := f.absentSince[host]
+		h := report.Host{Name: host, Groups: snap.groupsOf(host), Revision: snap.applied[host].Revision, Left: snap.applied[host].Left, Error: snap.applied[host].Error}
+		since, isKnown := snap.absentSince[host]
 		if !isKnown {
 			since = lastChange[host]
 		}
-		if p, ok := f.present[host]; ok {
+		if p, ok := snap.present[host]; ok {
 			h.Present, h.Version = true, p.Version
 			since = p.Started
 		}

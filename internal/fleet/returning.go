@@ -23,20 +23,20 @@ const (
 	waitingEvery = 10 * time.Second
 )
 
-// returning follows the balancers after the override of a used permit has ended.
-type returning struct {
-	lifted    time.Time              // since when no override takes the host out; zero: one does
-	silent    map[string]time.Time   // since when a balancer of the permit is silent
-	passed    map[string]passedCheck // by service
-	over      map[string]bool        // what was passed over, and logged
-	back      time.Time              // when the permit might have been returned first
-	writtenAt time.Time              // when permit.Waiting was written last
+// returnTracker follows the balancers after the override of a used permit has ended.
+type returnTracker struct {
+	lifted     time.Time              // since when no override takes the host out; zero: one does
+	silent     map[string]time.Time   // since when a balancer of the permit is silent
+	passed     map[string]passedCheck // by service
+	passedOver map[string]bool        // silent balancers that are not waited for any longer, once logged
+	backSince  time.Time              // since when the permit may be returned, but for the published state; zero: it may not
+	writtenAt  time.Time              // when permit.Waiting was written last
 }
 
 // passedCheck has the first and the last of the checks of a service that have passed without a failed one between.
 type passedCheck struct{ first, last time.Time }
 
-// returnStep is what returning has found.
+// returnStep is what a returnTracker has found in one report.
 type returnStep struct {
 	isBack     bool
 	waiting    string   // what has to happen, for people; "" if an override takes the host out
@@ -69,13 +69,13 @@ func reportingBalancers(r *balancer.Report, services []string) []string {
 }
 
 // observe takes in a report. isOut says that an override takes the host out.
-func (t *returning) observe(now time.Time, h permit, r *balancer.Report, isOut bool, local func(string) bool) (step returnStep) {
+func (t *returnTracker) observe(now time.Time, h permit, r *balancer.Report, isOut bool, local func(string) bool) (step returnStep) {
 	if isOut {
-		*t = returning{writtenAt: t.writtenAt}
+		*t = returnTracker{writtenAt: t.writtenAt}
 		return step
 	}
 	if t.lifted.IsZero() {
-		t.lifted, t.silent, t.passed, t.over = now, map[string]time.Time{}, map[string]passedCheck{}, map[string]bool{}
+		t.lifted, t.silent, t.passed, t.passedOver = now, map[string]time.Time{}, map[string]passedCheck{}, map[string]bool{}
 	}
 	rows := map[string][]balancer.ServerView{} // by balancer, with the state
 	for _, row := range r.Balancers {
@@ -102,7 +102,7 @@ func (t *returning) observe(now time.Time, h permit, r *balancer.Report, isOut b
 			continue
 		}
 		delete(t.silent, name)
-		delete(t.over, name)
+		delete(t.passedOver, name)
 		reports[service] = true
 		for _, row := range rows[name] {
 			if text := t.notUp(now, row); text != "" {
@@ -117,14 +117,14 @@ func (t *returning) observe(now time.Time, h permit, r *balancer.Report, isOut b
 		}
 	}
 	if step.isBack = len(waiting) == 0; !step.isBack {
-		t.back = time.Time{}
+		t.backSince = time.Time{}
 	}
 	step.waiting = nameList(waiting, func(s string) string { return s })
 	return step
 }
 
 // silence returns the text of a balancer that is silent and waited for, "" if it is passed over.
-func (t *returning) silence(now time.Time, name string, step *returnStep) string {
+func (t *returnTracker) silence(now time.Time, name string, step *returnStep) string {
 	since, ok := t.silent[name]
 	if !ok {
 		since = now
@@ -137,16 +137,16 @@ func (t *returning) silence(now time.Time, name string, step *returnStep) string
 	return ""
 }
 
-func (t *returning) passOver(name string, step *returnStep) {
-	if !t.over[name] {
-		t.over[name] = true
+func (t *returnTracker) passOver(name string, step *returnStep) {
+	if !t.passedOver[name] {
+		t.passedOver[name] = true
 		step.passedOver = append(step.passedOver, name)
 	}
 }
 
 // notUp returns what is missing until a balancer has reported UP after it was answered "up". The header of a request has
 // the state before the answer to it.
-func (t *returning) notUp(now time.Time, row balancer.ServerView) string {
+func (t *returnTracker) notUp(now time.Time, row balancer.ServerView) string {
 	answered := func(a *balancer.Answer) bool {
 		return a != nil && wait.IsHealthy(*a) && now.Add(-balancer.Duration(a.Age)).After(t.lifted)
 	}
@@ -163,7 +163,7 @@ func (t *returning) notUp(now time.Time, row balancer.ServerView) string {
 
 // check returns why the check of a service does not count as passed, "" if it does. Where no balancer reports it has to
 // pass twice.
-func (t *returning) check(now time.Time, host, service string, r *balancer.Report, reports bool, local func(string) bool, step *returnStep) string {
+func (t *returnTracker) check(now time.Time, host, service string, r *balancer.Report, reports bool, local func(string) bool, step *returnStep) string {
 	asks, failed, at := t.answers(now, service, r, local)
 	if failed {
 		delete(t.passed, service)
@@ -195,7 +195,7 @@ func (t *returning) check(now time.Time, host, service string, r *balancer.Repor
 
 // answers returns whether a balancer asks about a service of this host, whether its check fails, and when the last
 // healthy answer was given.
-func (t *returning) answers(now time.Time, service string, r *balancer.Report, local func(string) bool) (asks, failed bool, at time.Time) {
+func (t *returnTracker) answers(now time.Time, service string, r *balancer.Report, local func(string) bool) (asks, failed bool, at time.Time) {
 	newest := func(age float64) {
 		if moment := now.Add(-balancer.Duration(age)); moment.After(at) {
 			at = moment

@@ -10,7 +10,7 @@ import (
 
 // returnTest feeds a returning with reports.
 type returnTest struct {
-	returning
+	returnTracker
 	t      *testing.T
 	now    time.Time
 	permit permit

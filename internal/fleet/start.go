@@ -15,7 +15,7 @@ type Fleet struct {
 	o       Options
 	dir     *stateDir
 	conn    *conn
-	obeyed  *obeyed
+	applier *applier
 	permits *permits
 
 	cancel context.CancelFunc
@@ -30,7 +30,7 @@ func Open(o Options) (*Fleet, error) { return open(o, nil) }
 // changes. After an error f is closed, and the caller may reopen it with other options.
 func (f *Fleet) Reopen(o Options) (*Fleet, error) {
 	_ = f.Close()
-	return open(o, f.obeyed.lastCopy())
+	return open(o, f.applier.lastCopy())
 }
 
 // open opens the fleet of o for a host that knows the overrides of before, nil for none.
@@ -48,15 +48,15 @@ func open(o Options, before *localCopy) (*Fleet, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := newFleet(o, dir, cancel)
-	wait := f.obeyed.start(dirErr, before)
-	for _, run := range []func(context.Context){f.conn.run, f.obeyed.run, f.obeyed.acknowledge, f.obeyed.followDir, f.permits.run} {
+	wait := f.applier.start(dirErr, before)
+	for _, run := range []func(context.Context){f.conn.run, f.applier.run, f.applier.acknowledge, f.applier.followDir, f.permits.run} {
 		f.wg.Go(func() { run(ctx) })
 	}
 
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-f.obeyed.loaded:
+	case <-f.applier.loaded:
 	case <-timer.C:
 		o.Log.Warn("fleet: etcd was not read in time; the daemon goes on with what it knows", slog.Duration("waited", wait))
 	}
@@ -67,13 +67,13 @@ func open(o Options, before *localCopy) (*Fleet, error) {
 func newFleet(o Options, dir *stateDir, cancel context.CancelFunc) *Fleet {
 	f := &Fleet{o: o, dir: dir, cancel: cancel}
 	f.conn = newConn(&f.o, identity{Instance: dir.instance, Boot: bootID()}, &clusterID{})
-	f.obeyed = newObeyed(&f.o, f.conn, dir)
+	f.applier = newApplier(&f.o, f.conn, dir)
 	f.permits = newPermits(f)
 	f.conn.onSession = func() {
-		f.obeyed.sessionChanged()
+		f.applier.sessionChanged()
 		f.permits.sessionChanged()
 	}
-	f.conn.onLoss = f.obeyed.recordLoss
+	f.conn.onLoss = f.applier.recordLoss
 	return f
 }
 

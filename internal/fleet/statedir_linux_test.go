@@ -221,17 +221,17 @@ func TestCopyIsWrittenWithoutEtcd(t *testing.T) {
 func TestCopyOfAnotherCluster(t *testing.T) {
 	t.Parallel()
 	f := closedFleet(t)
-	f.obeyed.isRead = true
-	f.obeyed.checkCopy()
+	f.applier.isRead = true
+	f.applier.checkCopy()
 	path := f.dir.copyPath(f.dir.generation)
 	must(t, os.Remove(path))
 	f.conn.problem = &errOtherCluster{1, 2}
-	f.obeyed.checkCopy()
+	f.applier.checkCopy()
 	if fileExists(path) {
 		t.Error("the copy was written again")
 	}
 	f.conn.problem = nil
-	f.obeyed.checkCopy()
+	f.applier.checkCopy()
 	if !fileExists(f.dir.copyPath(f.dir.generation)) {
 		t.Error("the copy was not written again")
 	}
@@ -253,7 +253,7 @@ func TestLeftIsWrittenAgain(t *testing.T) {
 		return l != nil && l.By == "jane"
 	})
 	must(t, h.Join("jane"))
-	h.obeyed.checkLeft()
+	h.applier.checkLeft()
 	if h.dir.readLeft() != nil {
 		t.Error("the mark is back after Join")
 	}

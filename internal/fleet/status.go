@@ -1,7 +1,7 @@
 package fleet
 
 import (
-	"errors"
+	"strings"
 
 	"hacheck/internal/fleet/report"
 )
@@ -11,53 +11,46 @@ func (f *Fleet) Status() report.Status {
 	connected, since, problem := f.conn.status()
 	answered := f.conn.lastAnswer()
 	refused := f.conn.isRefused()
-	if !connected && problem == nil && !f.conn.logsIn() {
+	if !connected && problem == nil && !f.conn.isLoggingIn() {
 		problem = errNotConnected
 	}
 
-	b := f.obeyed
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	a := f.applier
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	s := report.Status{
-		Connected: connected, Since: since, Revision: b.rules.revision, Left: b.left != nil, Lost: len(b.rules.lost()),
-		Errors: f.conn.errors.Load(), Hosts: b.present,
+		Connected: connected, Since: since, Revision: a.rules.revision, Left: a.left != nil, Lost: len(a.rules.lost()),
+		Errors: f.conn.errors.Load(), Hosts: a.present,
 	}
-	if b.left == nil {
-		s.Overrides = len(b.rules.entries(refused))
+	if a.left == nil {
+		s.Overrides = len(a.rules.entries(refused))
 	}
 	if !answered.IsZero() {
 		s.Confirmed = &answered
 	}
-	s.Error = b.problemText(problem)
+	s.Error = a.problemText(problem)
 	f.permits.fill(&s)
 	return s
 }
 
-// problemText joins what is wrong. The caller holds b.mu.
-func (b *obeyed) problemText(connection error) string {
-	var list []error
+// problemText joins what is wrong. The caller holds a.mu.
+func (a *applier) problemText(connection error) string {
+	var list []string
 	if connection != nil {
-		list = append(list, connection)
+		list = append(list, connection.Error())
 	}
-	if b.noCopy {
-		list = append(list, errors.New("there was no copy of the overrides at the start, and etcd was not read yet: the spool alone counts"))
+	if a.noCopy {
+		list = append(list, "there was no copy of the overrides at the start, and etcd was not read yet: the spool alone counts")
 	}
-	if p := b.ackProblem(); p != "" {
-		list = append(list, errors.New(p))
+	if p := a.ackProblem(); p != "" {
+		list = append(list, p)
 	}
 	if connection == nil {
-		for _, err := range []error{b.readErr, b.ackErr} {
+		for _, err := range []error{a.readErr, a.ackErr} {
 			if err != nil {
-				list = append(list, explain(err))
+				list = append(list, explain(err).Error())
 			}
 		}
 	}
-	text := ""
-	for i, err := range list {
-		if i > 0 {
-			text += "; "
-		}
-		text += err.Error()
-	}
-	return text
+	return strings.Join(list, "; ")
 }

@@ -31,9 +31,9 @@ func (f *simFarm) claim(h *simHost) *stoppableClaim {
 }
 
 // entry returns the queue entry of the claim, nil without one.
-func (c *stoppableClaim) entry() *queued {
+func (c *stoppableClaim) entry() *queuedClaim {
 	list := c.h.read().queue
-	if i := slices.IndexFunc(list, func(q queued) bool { return q.Host == c.h.name }); i >= 0 {
+	if i := slices.IndexFunc(list, func(q queuedClaim) bool { return q.Host == c.h.name }); i >= 0 {
 		return &list[i]
 	}
 	return nil

@@ -58,7 +58,7 @@ type waitError struct {
 	reason   string
 	isQueue  bool // for the claims before it
 	revision int64
-	keys     []watched     // one of them has to change
+	keys     []watchedKey  // one of them has to change
 	limit    time.Duration // look again after it; 0: watchLimit
 }
 
@@ -87,10 +87,10 @@ func (f *Fleet) TakeDown(ctx context.Context, t Takedown, progress Progress) err
 	if c.isStopped == nil {
 		c.isStopped = func() bool { return false }
 	}
-	if !p.begin(c.id) {
+	if !p.addClaim(c.id) {
 		return &RefusedError{fmt.Sprintf("%d commands of this host wait for a permit already", maxClaims)}
 	}
-	defer p.end(c.id)
+	defer p.removeClaim(c.id)
 	limit := decideTime
 	if c.canWait {
 		limit = t.WaitTurn
@@ -219,29 +219,29 @@ func (p *permits) try(ctx context.Context, c *claim) error {
 		}
 	}
 	select {
-	case p.slot <- struct{}{}:
+	case p.claimLock <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-p.slot }()
-	if reason, held := p.f.obeyed.permitsHeld(); held {
+	defer func() { <-p.claimLock }()
+	if reason, held := p.f.applier.permitsHeld(); held {
 		return &waitError{reason: reason, limit: heldPause}
 	}
 	s, err := p.conn().registration()
 	if err != nil {
 		return err
 	}
-	if err := p.enter(ctx, c, s); err != nil {
+	if err := p.enqueue(ctx, c, s); err != nil {
 		return err
 	}
-	if err := p.queueUp(ctx, c); err != nil {
+	if err := p.checkQueue(ctx, c); err != nil {
 		return err
 	}
-	f, err := p.readFarm(ctx, c.services)
+	snap, err := p.readSnapshot(ctx, c.services)
 	if err != nil {
 		return err
 	}
-	if err := p.grant(ctx, c, s, f); err != nil {
+	if err := p.grant(ctx, c, s, snap); err != nil {
 		return err
 	}
 	if err := p.askBalancers(ctx, c, s); err != nil {

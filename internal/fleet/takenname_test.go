@@ -42,7 +42,7 @@ func TestOverridesOfATakenName(t *testing.T) {
 			for step := range strings.SplitSeq(tt.steps, ", ") {
 				switch step {
 				case "registered":
-					s.own()
+					s.markOwn()
 				case "restarted":
 					s = restarted(t, s)
 				default:

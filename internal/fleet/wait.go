@@ -25,8 +25,8 @@ const (
 type waiter struct {
 	f         *Fleet
 	revisions map[string]int64    // of the change in each scope
-	waits     map[string]int64    // hosts that were present at the change and have not applied it; the revision of theirs
-	total     int                 // of waits at the beginning
+	waits     map[string]int64    // by host that was present at the change and has not applied it: the revision to apply
+	total     int                 // number of waits at the beginning
 	present   map[string]presence // all hosts
 	left      map[string]bool     // hosts of the scopes that ignore fleet overrides
 	known     map[string]bool     // hosts that have ever written applied/<host>
@@ -118,7 +118,7 @@ func (w *waiter) follow(ctx context.Context, p Progress) error {
 		p(w.progress())
 	}
 	for {
-		changed := w.f.conn.wait()
+		changed := w.f.conn.changeSignal()
 		if now, err := w.f.conn.etcd(); err != nil || now != client {
 			return errCut
 		}

@@ -23,28 +23,28 @@ const (
 
 // run reads overrides/ and follows it until ctx ends. It reads everything again after each cut, after each failure of
 // the watch, and every 5 minutes.
-func (b *obeyed) run(ctx context.Context) {
+func (a *applier) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		changed := b.conn.wait()
-		client, err := b.conn.etcd()
+		changed := a.conn.changeSignal()
+		client, err := a.conn.etcd()
 		if err != nil {
 			select {
 			case <-changed:
-			case <-b.wake:
+			case <-a.wake:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		err = b.follow(ctx, client)
-		if now, _ := b.conn.etcd(); now != client {
+		err = a.follow(ctx, client)
+		if now, _ := a.conn.etcd(); now != client {
 			err = nil // the connection says what is wrong
 		}
-		b.mu.Lock()
-		b.readErr = err
-		b.mu.Unlock()
+		a.mu.Lock()
+		a.readErr = err
+		a.mu.Unlock()
 		if err != nil && ctx.Err() == nil {
-			b.o.Log.Debug("fleet: overrides are read again", slog.String("because", explain(err).Error()))
-			b.conn.verifyNow()
+			a.o.Log.Debug("fleet: overrides are read again", slog.String("because", explain(err).Error()))
+			a.conn.verifyNow()
 			sleepJittered(ctx, reloadRetry)
 		}
 	}
@@ -52,14 +52,14 @@ func (b *obeyed) run(ctx context.Context) {
 
 // follow reads overrides/ once and watches it until the client fails or a complete read is due. The error is nil when
 // the next read follows at once.
-func (b *obeyed) follow(ctx context.Context, client *clientv3.Client) error {
-	revision, err := b.read(ctx)
+func (a *applier) follow(ctx context.Context, client *clientv3.Client) error {
+	revision, err := a.read(ctx)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	prefix := b.o.Prefix + overridesPrefix
+	prefix := a.o.Prefix + overridesPrefix
 	events := client.Watch(clientv3.WithRequireLeader(ctx), prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1),
 		clientv3.WithCreatedNotify(), clientv3.WithFragment())
 	created := time.NewTimer(callTimeout)
@@ -67,8 +67,8 @@ func (b *obeyed) follow(ctx context.Context, client *clientv3.Client) error {
 	again := time.NewTimer(reloadEvery - rand.N(reloadEvery/10)) // not all hosts at once
 	defer again.Stop()
 	for {
-		changed := b.conn.wait()
-		if now, err := b.conn.etcd(); err != nil || now != client {
+		changed := a.conn.changeSignal()
+		if now, err := a.conn.etcd(); err != nil || now != client {
 			return nil
 		}
 		select {
@@ -79,8 +79,8 @@ func (b *obeyed) follow(ctx context.Context, client *clientv3.Client) error {
 		case <-created.C:
 			return fmt.Errorf("the watch was not created within %v", callTimeout)
 		case <-changed:
-		case <-b.wake:
-			b.apply() // another daemon may have got or lost the name of this host
+		case <-a.wake:
+			a.apply() // another daemon may have got or lost the name of this host
 		case r, open := <-events:
 			switch {
 			case !open:
@@ -90,36 +90,36 @@ func (b *obeyed) follow(ctx context.Context, client *clientv3.Client) error {
 			case r.Err() != nil:
 				return r.Err()
 			}
-			if err := b.conn.cluster.check(r.Header); err != nil {
+			if err := a.conn.cluster.check(r.Header); err != nil {
 				return err
 			}
 			created.Stop()
-			b.handle(r.Events)
+			a.handle(r.Events)
 		}
 	}
 }
 
 // handle applies the events of one watch response.
-func (b *obeyed) handle(events []*clientv3.Event) {
+func (a *applier) handle(events []*clientv3.Event) {
 	if len(events) == 0 {
 		return
 	}
-	b.mu.Lock()
+	a.mu.Lock()
 	for _, e := range events {
-		key := strings.TrimPrefix(string(e.Kv.Key), b.o.Prefix+overridesPrefix)
+		key := strings.TrimPrefix(string(e.Kv.Key), a.o.Prefix+overridesPrefix)
 		if e.Type == clientv3.EventTypePut {
-			b.rules.put(key, e.Kv)
+			a.rules.handlePut(key, e.Kv)
 		} else {
-			b.rules.deleted(key, e.Kv.ModRevision)
+			a.rules.handleDelete(key, e.Kv.ModRevision)
 		}
 	}
-	b.mu.Unlock()
-	b.apply()
+	a.mu.Unlock()
+	a.apply()
 }
 
 // read reads the whole of overrides/ as it is at one revision, which it returns, and applies it.
-func (b *obeyed) read(ctx context.Context) (int64, error) {
-	prefix := b.o.Prefix + overridesPrefix
+func (a *applier) read(ctx context.Context) (int64, error) {
+	prefix := a.o.Prefix + overridesPrefix
 	end := clientv3.GetPrefixRangeEnd(prefix)
 	kvs := map[string]*mvccpb.KeyValue{}
 	var revision int64
@@ -128,7 +128,7 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 		if revision != 0 {
 			options = append(options, clientv3.WithRev(revision))
 		}
-		r, err := b.conn.get(ctx, from, options...)
+		r, err := a.conn.get(ctx, from, options...)
 		if err != nil {
 			return 0, err
 		}
@@ -142,7 +142,7 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 		for _, kv := range r.Kvs {
 			key := strings.TrimPrefix(string(kv.Key), prefix)
 			// Only this goroutine changes which overrides the rules have.
-			if !b.rules.isOurs(key) {
+			if !a.rules.isOurs(key) {
 				kv.Value = nil // its revision alone does not count either
 				continue
 			}
@@ -155,40 +155,40 @@ func (b *obeyed) read(ctx context.Context) (int64, error) {
 			from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 		}
 	}
-	if b.countIsOld() {
-		b.countHosts(ctx)
+	if a.countIsOld() {
+		a.countHosts(ctx)
 	}
 
-	b.mu.Lock()
-	b.rules.load(kvs, revision)
-	first := !b.isRead
-	b.isRead, b.noCopy, b.recheck, b.readErr = true, false, true, nil
-	if lost := b.rules.lost(); first && len(lost) > 0 {
-		b.rules.recordLoss("its key is gone from etcd without a lift record: " + describe(lost[0]))
+	a.mu.Lock()
+	a.rules.load(kvs, revision)
+	first := !a.isRead
+	a.isRead, a.noCopy, a.recheck, a.readErr = true, false, true, nil
+	if lost := a.rules.lost(); first && len(lost) > 0 {
+		a.rules.recordLoss("its key is gone from etcd without a lift record: " + describe(lost[0]))
 	}
-	b.mu.Unlock()
-	b.apply()
+	a.mu.Unlock()
+	a.apply()
 	if first {
-		close(b.loaded)
+		close(a.loaded)
 	}
 	return revision, nil
 }
 
 // countIsOld reports whether the hosts have to be counted with the next read. All hosts read again after a cut, and the
 // time that etcd needs for a count grows with the number of hosts.
-func (b *obeyed) countIsOld() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.countedAt.IsZero() || time.Since(b.countedAt) >= countEvery
+func (a *applier) countIsOld() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.countedAt.IsZero() || time.Since(a.countedAt) >= countEvery
 }
 
 // countHosts counts the hosts that are present, for Status and ackDelay.
-func (b *obeyed) countHosts(ctx context.Context) {
-	r, err := b.conn.get(ctx, b.o.Prefix+"present/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+func (a *applier) countHosts(ctx context.Context) {
+	r, err := a.conn.get(ctx, a.o.Prefix+"present/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
 		return
 	}
-	b.mu.Lock()
-	b.present, b.countedAt = int(r.Count), time.Now()
-	b.mu.Unlock()
+	a.mu.Lock()
+	a.present, a.countedAt = int(r.Count), time.Now()
+	a.mu.Unlock()
 }

@@ -103,9 +103,9 @@ func applyTo(t *testing.T, s *rules, key, step string) {
 	case read:
 		s.load(map[string]*mvccpb.KeyValue{key: kv}, revision)
 	case id == "gone":
-		s.deleted(key, revision)
+		s.handleDelete(key, revision)
 	default:
-		s.put(key, kv)
+		s.handlePut(key, kv)
 	}
 }
 
@@ -145,7 +145,7 @@ func TestRulesExpired(t *testing.T) {
 	s.now = func() time.Time { return now }
 	expires := fmt.Sprintf(`,"expires":%q`, now.Add(time.Minute).UTC().Format(time.RFC3339Nano))
 	kv := &mvccpb.KeyValue{Value: []byte(raw("A", expires)), ModRevision: 5}
-	s.put("all/web", kv)
+	s.handlePut("all/web", kv)
 	if len(s.entries(false)) != 1 {
 		t.Fatal("not in force")
 	}
@@ -167,9 +167,9 @@ func TestRulesExpiredAndGone(t *testing.T) {
 	now := time.Now()
 	s.now = func() time.Time { return now }
 	expires := fmt.Sprintf(`,"expires":%q`, now.Add(time.Minute).UTC().Format(time.RFC3339Nano))
-	s.put("all/web", &mvccpb.KeyValue{Value: []byte(raw("A", expires)), ModRevision: 5})
+	s.handlePut("all/web", &mvccpb.KeyValue{Value: []byte(raw("A", expires)), ModRevision: 5})
 	now = now.Add(time.Minute)
-	s.deleted("all/web", 6)
+	s.handleDelete("all/web", 6)
 	if len(s.records) != 0 || s.loss != "" {
 		t.Errorf("%d records, lost %q", len(s.records), s.loss)
 	}
@@ -181,7 +181,7 @@ func TestEntriesAreEqual(t *testing.T) {
 	s := newRules("a", nil, slog.New(slog.DiscardHandler))
 	value := `{"v":1,"id":"A","state":"down","created":"2026-11-29T12:00:00+01:00","expires":"2026-11-29T13:00:00+01:00"}`
 	s.now = func() time.Time { return time.Date(2026, 11, 29, 11, 30, 0, 0, time.UTC) }
-	s.put("all/web", &mvccpb.KeyValue{Value: []byte(value), ModRevision: 5}) // arrives late: it ends at its arrival plus an hour
+	s.handlePut("all/web", &mvccpb.KeyValue{Value: []byte(value), ModRevision: 5}) // arrives late: it ends at its arrival plus an hour
 	first := s.entries(false)
 	s.load(map[string]*mvccpb.KeyValue{"all/web": {Value: []byte(value), ModRevision: 5}}, 7)
 	if got := s.entries(false); len(first) != 1 || len(got) != 1 || got[0] != first[0] {
@@ -197,7 +197,7 @@ func TestTooManyOverrides(t *testing.T) {
 	t.Parallel()
 	s := newRules("a", nil, slog.New(slog.DiscardHandler))
 	for i := range maxOverrides + 1 {
-		s.put(fmt.Sprintf("all/web%d", i), &mvccpb.KeyValue{Value: []byte(raw(fmt.Sprint(i), "")), ModRevision: int64(i + 1)})
+		s.handlePut(fmt.Sprintf("all/web%d", i), &mvccpb.KeyValue{Value: []byte(raw(fmt.Sprint(i), "")), ModRevision: int64(i + 1)})
 	}
 	if len(s.records) != maxOverrides || !strings.Contains(s.problem(), "more than 20000") {
 		t.Errorf("%d records, problem %q", len(s.records), s.problem())

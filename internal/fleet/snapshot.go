@@ -57,16 +57,16 @@ func encode(v any) string {
 	return string(b)
 }
 
-// farm is what etcd has at one revision.
-type farm struct {
+// snapshot is what etcd has at one revision: of the whole fleet, or what a decision about some services needs.
+type snapshot struct {
 	revision int64
 	guard    int64 // mod revision of the guard; 0: there is none
 	present  map[string]presentHost
 	states   map[string]map[string]state // by service and host: the members
 	budgets  map[string]budget           // by service; "*" for the others
 	permits  map[string]heldPermit       // by host
-	queue    []queued                    // in the order of their creation
-	// absentSince has when absent hosts went absent. Hosts of which this daemon does not know it are left out.
+	queue    []queuedClaim               // in the order of their creation
+	// absentSince is when hosts went absent, as far as this daemon knows it.
 	absentSince map[string]time.Time
 
 	// Only of the whole fleet.
@@ -93,8 +93,8 @@ func (h heldPermit) covers(service string) bool {
 	return h.unreadable || slices.Contains(h.Services, service)
 }
 
-// queued is a queue entry.
-type queued struct {
+// queuedClaim is a queue entry.
+type queuedClaim struct {
 	queueEntry
 	key     string
 	created int64 // create revision: the order of the queue
@@ -112,9 +112,9 @@ const stateUnreadable = "unreadable"
 // maxServiceRanges is how many services are read one by one. For more of them the states of all services are read.
 const maxServiceRanges = 20
 
-// readFarm reads what a decision about services needs, in one linearizable transaction. Without services
+// readSnapshot reads what a decision about services needs, in one linearizable transaction. Without services
 // it reads the whole fleet, with the overrides and the hosts' own reports.
-func (p *permits) readFarm(ctx context.Context, services []string) (*farm, error) {
+func (p *permits) readSnapshot(ctx context.Context, services []string) (*snapshot, error) {
 	prefix := func(key string) clientv3.Op { return clientv3.OpGet(key, clientv3.WithPrefix()) }
 	ops := []clientv3.Op{
 		clientv3.OpGet(p.keys.guard()), prefix(p.keys.presence("")), prefix(p.keys.permit("")),
@@ -134,24 +134,24 @@ func (p *permits) readFarm(ctx context.Context, services []string) (*farm, error
 	if err != nil {
 		return nil, readError(err)
 	}
-	f := p.parse(r)
-	f.absentSince = p.absences.observe(f, p.now())
-	return f, nil
+	snap := p.parse(r)
+	snap.absentSince = p.absences.observe(snap, p.now())
+	return snap, nil
 }
 
-// parse returns the farm of the ranges that a transaction has read.
-func (p *permits) parse(r *clientv3.TxnResponse) *farm {
-	f := &farm{
+// parse returns the snapshot of the ranges that a transaction has read.
+func (p *permits) parse(r *clientv3.TxnResponse) *snapshot {
+	snap := &snapshot{
 		revision: r.Header.Revision, present: map[string]presentHost{}, states: map[string]map[string]state{},
 		budgets: map[string]budget{}, permits: map[string]heldPermit{}, applied: map[string]applied{},
 	}
 	for _, part := range r.Responses {
 		for _, kv := range part.GetResponseRange().GetKvs() {
-			f.add(strings.TrimPrefix(string(kv.Key), string(p.keys)), kv)
+			snap.add(strings.TrimPrefix(string(kv.Key), string(p.keys)), kv)
 		}
 	}
-	slices.SortFunc(f.queue, func(a, b queued) int { return cmp.Compare(a.created, b.created) })
-	return f
+	slices.SortFunc(snap.queue, func(a, b queuedClaim) int { return cmp.Compare(a.created, b.created) })
+	return snap
 }
 
 // readError returns the error of a transaction that changes nothing: its outcome is not unknown.
@@ -164,46 +164,46 @@ func readError(err error) error {
 }
 
 // add takes in one key. name is the key without the prefix.
-func (f *farm) add(name string, kv *mvccpb.KeyValue) {
+func (snap *snapshot) add(name string, kv *mvccpb.KeyValue) {
 	kind, rest, _ := strings.Cut(name, "/")
 	switch kind {
 	case "guard":
-		f.guard = kv.ModRevision
+		snap.guard = kv.ModRevision
 	case "present":
 		v, _ := decode[presence](kv.Value)
-		f.present[rest] = presentHost{v, kv.CreateRevision, clientv3.LeaseID(kv.Lease)}
+		snap.present[rest] = presentHost{v, kv.CreateRevision, clientv3.LeaseID(kv.Lease)}
 	case "permits":
 		v, err := decode[permit](kv.Value)
 		v.Host = rest
-		f.permits[rest] = heldPermit{v, kv.ModRevision, err != nil}
+		snap.permits[rest] = heldPermit{v, kv.ModRevision, err != nil}
 	case "budgets":
 		if v, err := decode[budget](kv.Value); err == nil {
-			f.budgets[rest] = v
+			snap.budgets[rest] = v
 		} else {
-			f.budgets[rest] = budget{Hosts: 1} // as if there were none, and not the budget of the other services
+			snap.budgets[rest] = budget{Hosts: 1} // as if there were none, and not the budget of the other services
 		}
 	case "queue":
 		// An entry that cannot be read is passed over: the order is a courtesy, and the transaction counts anyway.
 		if v, err := decode[queueEntry](kv.Value); err == nil {
-			f.queue = append(f.queue, queued{v, string(kv.Key), kv.CreateRevision})
+			snap.queue = append(snap.queue, queuedClaim{v, string(kv.Key), kv.CreateRevision})
 		}
 	case "state":
-		f.addState(rest, kv.Value)
+		snap.addState(rest, kv.Value)
 	case "applied":
 		v, err := decode[applied](kv.Value)
 		if err != nil {
 			v.Error = "applied/" + rest + " cannot be read: " + err.Error()
 		}
-		f.applied[rest] = v
+		snap.applied[rest] = v
 	case "overrides":
 		scope, service, ok := strings.Cut(rest, "/")
 		if v, err := decode[override](kv.Value); err == nil && ok {
-			f.overrides = append(f.overrides, scopedOverride{scope, service, v})
+			snap.overrides = append(snap.overrides, scopedOverride{scope, service, v})
 		}
 	}
 }
 
-func (f *farm) addState(name string, value []byte) {
+func (snap *snapshot) addState(name string, value []byte) {
 	service, host, ok := strings.Cut(name, "/")
 	if !ok {
 		return
@@ -212,23 +212,23 @@ func (f *farm) addState(name string, value []byte) {
 	if err != nil {
 		v = state{State: stateUnreadable, Reason: err.Error()}
 	}
-	if f.states[service] == nil {
-		f.states[service] = map[string]state{}
+	if snap.states[service] == nil {
+		snap.states[service] = map[string]state{}
 	}
-	f.states[service][host] = v
+	snap.states[service][host] = v
 }
 
 // isOut reports whether a state takes its member out, absence and permits aside.
 func (s *state) isOut() bool { return s.State != stateUp && s.State != "force-up" }
 
 // isPresent reports whether a host is present.
-func (f *farm) isPresent(host string) bool {
-	_, ok := f.present[host]
+func (snap *snapshot) isPresent(host string) bool {
+	_, ok := snap.present[host]
 	return ok
 }
 
-// out is a member that counts as out.
-type out struct {
+// outMember is a member that counts as out.
+type outMember struct {
 	host   string
 	why    outReason
 	state  state
@@ -247,16 +247,16 @@ const (
 
 // outOf returns the members of a service that are out, by host, without the host except. A host with a permit for the
 // service counts even if it is no member.
-func (f *farm) outOf(service, except string) []out {
-	var list []out
-	members := f.states[service]
+func (snap *snapshot) outOf(service, except string) []outMember {
+	var list []outMember
+	members := snap.states[service]
 	for host, s := range members {
-		h, hasPermit := f.permits[host]
-		o := out{host: host, state: s, permit: h.permit, absent: f.absentSince[host]}
+		h, hasPermit := snap.permits[host]
+		o := outMember{host: host, state: s, permit: h.permit, absent: snap.absentSince[host]}
 		switch {
 		case host == except:
 			continue
-		case !f.isPresent(host):
+		case !snap.isPresent(host):
 			o.why = outAbsent
 		case s.isOut():
 			o.why = outByState
@@ -267,19 +267,20 @@ func (f *farm) outOf(service, except string) []out {
 		}
 		list = append(list, o)
 	}
-	for host, h := range f.permits {
+	for host, h := range snap.permits {
 		if _, isMember := members[host]; !isMember && host != except && h.covers(service) && !h.unreadable {
-			list = append(list, out{host: host, why: outByPermit, permit: h.permit})
+			list = append(list, outMember{host: host, why: outByPermit, permit: h.permit})
 		}
 	}
-	slices.SortFunc(list, func(a, b out) int { return strings.Compare(a.host, b.host) })
+	slices.SortFunc(list, func(a, b outMember) int { return strings.Compare(a.host, b.host) })
 	return list
 }
 
-// blockers returns the queue entries of others that decide before created about one of services.
-func (f *farm) blockers(services []string, claim string, created int64) []queued {
-	var list []queued
-	for _, q := range f.queue {
+// blockers returns the queue entries of other claims that were created before that revision, want one of the services and
+// do not let others pass.
+func (snap *snapshot) blockers(services []string, claim string, created int64) []queuedClaim {
+	var list []queuedClaim
+	for _, q := range snap.queue {
 		if q.Claim != claim && q.created < created && q.Waiting == "" && slices.ContainsFunc(q.Services, func(s string) bool { return slices.Contains(services, s) }) {
 			list = append(list, q)
 		}
@@ -288,7 +289,7 @@ func (f *farm) blockers(services []string, claim string, created int64) []queued
 }
 
 // since returns when the member went out as far as etcd knows; zero if it does not.
-func (o out) since() time.Time {
+func (o outMember) since() time.Time {
 	if o.why == outByPermit {
 		return o.permit.At
 	}

@@ -29,7 +29,8 @@ type record struct {
 	// comes from an etcd that was restored.
 	Mod  int64 `json:"mod"`
 	Lost bool  `json:"lost,omitempty"` // the key is gone without a lift record
-	// Own: this host has obeyed it while it had its name in etcd. A daemon that has taken the name since ends nothing.
+	// Own says that this host had its name in etcd while it obeyed the override. It then keeps obeying it when another
+	// daemon has the name.
 	Own  bool       `json:"own,omitempty"`
 	Ends *time.Time `json:"ends,omitempty"` // by the clock of this host; nil: never
 }
@@ -50,9 +51,9 @@ type rules struct {
 	revision int64             // largest revision of a key of this host's scopes
 	blocked  map[string]string // keys that this host does not obey as etcd has them, and why
 	warned   map[string]int64  // revisions of the keys in blocked that are in the log
-	loss     string            // why permits have to wait; "" when there was no loss since takeLoss
-	changed  bool              // since takeChanged: the copy on disk is outdated
-	shared   bool              // a value has arrived on a watch that many hosts have received at the same moment
+	loss     string            // what etcd has lost since the last apply, so that permits have to wait; "" for nothing
+	changed  bool              // since the last apply: the copy on disk is outdated
+	shared   bool              // since the last apply: a value has arrived that many hosts have received at the same moment
 }
 
 func newRules(host string, groups []string, log *slog.Logger) *rules {
@@ -90,15 +91,15 @@ func (s *rules) load(kvs map[string]*mvccpb.KeyValue, revision int64) {
 	}
 	for key := range s.records {
 		if kvs[key] == nil {
-			s.deleted(key, revision)
+			s.handleDelete(key, revision)
 		}
 	}
 	maps.DeleteFunc(s.warned, func(key string, _ int64) bool { _, still := s.blocked[key]; return !still })
 	s.forget()
 }
 
-// put applies a value that arrived on a watch.
-func (s *rules) put(key string, kv *mvccpb.KeyValue) {
+// handlePut applies a value that arrived on a watch.
+func (s *rules) handlePut(key string, kv *mvccpb.KeyValue) {
 	s.header = max(s.header, kv.ModRevision)
 	if s.isOurs(key) {
 		delete(s.blocked, key)
@@ -107,8 +108,8 @@ func (s *rules) put(key string, kv *mvccpb.KeyValue) {
 	}
 }
 
-// deleted handles a key that is gone at revision: the override stays (O1).
-func (s *rules) deleted(key string, revision int64) {
+// handleDelete handles a key that is gone at revision: the override stays (O1).
+func (s *rules) handleDelete(key string, revision int64) {
 	s.header = max(s.header, revision)
 	if !s.isOurs(key) {
 		return
@@ -124,7 +125,7 @@ func (s *rules) deleted(key string, revision int64) {
 	}
 }
 
-// markLost marks r: etcd does not have it any more, and this host obeys it until an operator sets or lifts its key.
+// markLost marks r as lost: etcd does not have it any more, and this host obeys it until an operator sets or lifts its key.
 func (s *rules) markLost(key string, r *record, revision int64, why string) {
 	if !r.Lost {
 		s.log.Warn("fleet: override was lost in etcd and stays in force; resolve it with haup or hadown and its scope",
@@ -296,8 +297,8 @@ func (s *rules) problem() string {
 	return fmt.Sprintf("%s (and %d more)", s.blocked[first], len(s.blocked)-1)
 }
 
-// own marks every override as one that this host obeys while it has its name in etcd.
-func (s *rules) own() {
+// markOwn marks every override as one that this host obeys while it has its name in etcd.
+func (s *rules) markOwn() {
 	for _, r := range s.records {
 		s.changed = s.changed || !r.Own
 		r.Own = true
@@ -305,7 +306,7 @@ func (s *rules) own() {
 }
 
 // entries returns the overrides in force as entries of a spool index. refused says that another daemon has the name of
-// this host: then it leaves out those for the name, which are meant for the other, unless this host obeys them already.
+// this host: overrides for that name are then meant for the other host, and entries leaves them out unless they are Own.
 func (s *rules) entries(refused bool) []spool.Entry {
 	now := s.now()
 	list := make([]spool.Entry, 0, len(s.records))
