@@ -155,7 +155,7 @@ func (d *demo) showRollingRestart(ctx context.Context) error {
 
 // showWithoutEtcd stops etcd and takes a host out without it.
 func (d *demo) showWithoutEtcd(ctx context.Context) error {
-	d.explain("etcd is stopped. The farm does not notice: no answer to a balancer needs etcd.")
+	d.explain("etcd is stopped. The fleet does not notice: no answer to a balancer needs etcd.")
 	d.etcd.stop()
 	if err := d.waitStates(ctx, 4, up, up, up); err != nil {
 		return err

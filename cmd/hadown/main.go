@@ -1,4 +1,4 @@
-// Command hadown takes services out of service, so that load balancers see them down.
+// Command hadown sets an override for each service that it names, so that load balancers see the service down.
 package main
 
 import (

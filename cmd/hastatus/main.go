@@ -1,5 +1,5 @@
-// Command hastatus shows what operators have said about services; linked as halist it shows what hacheck
-// was asked lately, linked as hashowdowned everything that is down.
+// Command hastatus shows the overrides of services. Under the name halist it shows the services that hacheck was asked
+// about lately, under the name hashowdowned all services that are down.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command haup lifts what hadown has said about services.
+// Command haup lifts the overrides that hadown has set, so that load balancers see the services up again.
 package main
 
 import (

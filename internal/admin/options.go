@@ -68,7 +68,7 @@ func flagSet(o *options) *pflag.FlagSet {
 		o.hasDuration = true
 		return err
 	})
-	fs.BoolVar(&o.untilBoot, "until-boot", false, "end with the next start of this machine; an override that is\nalready there stays instead")
+	fs.BoolVar(&o.untilBoot, "until-boot", false, "end with the next start of this machine; an override\nthat is there already is not replaced")
 	fs.FuncP("service-port", "P", "only the instance on port `N`", func(s string) (err error) {
 		o.port, err = parsePort(s)
 		return err

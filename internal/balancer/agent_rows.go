@@ -24,8 +24,8 @@ type agentRow struct {
 	sameAnswers         int // answers in a row, the last included, with the same answerWords
 	intervals           intervals
 	requests            uint
-	weightEnd           time.Time // the end of a weight that the client has read last, by the record of the weight
-	weightEndTold       time.Time // when it could read it first
+	weightEnd           time.Time // when the weight ended whose end the answers have said last
+	weightEndSince      time.Time // when an answer said so first
 }
 
 // silentAfter returns after how long without a request the client is silent.
@@ -33,7 +33,7 @@ func (a *agentRow) silentAfter() time.Duration {
 	if a.requests < confirmedAgentRequests {
 		return unconfirmedAgentSilence
 	}
-	return max(minSilence, silentIntervals*a.intervals.median(a.requests))
+	return SilentAfter(a.intervals.median(a.requests))
 }
 
 // RecordAgent records an answer of the agent endpoint to peer. service names a service or an instance.
@@ -72,9 +72,9 @@ func (t *Table) TellsWeightEnd(peer, service string, ended time.Time) bool {
 		return true
 	}
 	if !a.weightEnd.Equal(ended) {
-		a.weightEnd, a.weightEndTold = ended, now
+		a.weightEnd, a.weightEndSince = ended, now
 	}
-	return now.Sub(a.weightEndTold) < weightEndTime
+	return now.Sub(a.weightEndSince) < weightEndTime
 }
 
 // addAgent makes a row. It returns nil if there is no room. t.mu is held.

@@ -86,7 +86,12 @@ func (w *row) silentAfter() time.Duration {
 	if w.requests < 2 {
 		return silentAfterOneRequest
 	}
-	return max(minSilence, silentIntervals*w.interval())
+	return SilentAfter(w.interval())
+}
+
+// SilentAfter returns after how long without a request a balancer with that interval is silent.
+func SilentAfter(interval time.Duration) time.Duration {
+	return max(minSilence, silentIntervals*interval)
 }
 
 func (w *row) isExpired(now time.Time) bool {

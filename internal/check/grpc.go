@@ -49,7 +49,7 @@ var grpcType = Type{
 	Options: append([]Option{
 		hostOption,
 		portOption(0),
-		{Name: "service", Want: "a text of at most 1000 bytes", Doc: "the service to ask about; without one the server as a whole"},
+		{Name: "service", Want: "a text of at most 1000 bytes", Doc: "the gRPC service; without it, the server as a whole"},
 		{Name: "use_tls", Want: "true or false", Default: "false", Doc: "speak TLS"},
 		noVerifyOption,
 	}, certificateOptions...),

@@ -200,7 +200,7 @@ func (t *transport) do(method string, at *url.URL, authorization string) (*http.
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return nil, nil, t.x.protocolError("%s redirects to where nobody can follow: %s", t.x.addr(), excerpt(err.Error(), 200)), false
+		return nil, nil, t.x.protocolError("%s redirects to a URL that cannot be used: %s", t.x.addr(), excerpt(err.Error(), 200)), false
 	}
 	t.x.phase = phaseRead
 	var body bytes.Buffer

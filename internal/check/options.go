@@ -19,7 +19,7 @@ func (o Option) required() Option {
 }
 
 // hostOption is the option host of nearly all types.
-var hostOption = Option{Name: "host", Want: "an IP address or a host name", Required: true, Doc: "where the service is"}
+var hostOption = Option{Name: "host", Want: "an IP address or a host name", Required: true, Doc: "the host of the service"}
 
 // portOption returns the option port of nearly all types. With def 0 it is required.
 func portOption(def uint16) Option { return portNamed("port", def, "its port") }
@@ -34,8 +34,8 @@ func portNamed(name string, def uint16, doc string) Option {
 
 // The options of types with a login.
 var (
-	usernameOption = Option{Name: "username", Want: "a user name without control characters", Doc: "who logs in"}
-	passwordOption = Option{Name: "password", Want: "a password without a NUL byte", Secret: true, Doc: "their password"}
+	usernameOption = Option{Name: "username", Want: "a user name without control characters", Doc: "the user name to log in with"}
+	passwordOption = Option{Name: "password", Want: "a password without a NUL byte", Secret: true, Doc: "the password of that user"}
 )
 
 // noVerifyOption is an option of all types over TLS.

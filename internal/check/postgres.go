@@ -20,7 +20,7 @@ var postgresType = Type{
 	Doc:     "a login to a PostgreSQL database works, and the server has a role",
 	Roles:   postgresRoles,
 	Options: slices.Concat([]Option{
-		{Name: "host", Want: "an IP address, a host name or the absolute path of a Unix socket's directory", Required: true, Doc: "where the service is"},
+		{Name: "host", Want: "an IP address, a host name or the absolute path of a Unix socket's directory", Required: true, Doc: "the host of the service"},
 		portOption(5432),
 		usernameOption.required(),
 		passwordOption,

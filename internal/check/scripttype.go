@@ -22,11 +22,11 @@ const (
 // scriptType is the check that runs a program.
 var scriptType = Type{
 	Name: "script",
-	Doc:  "a program of this machine exits with 0; it is never run by a shell, and killed with all it has started at the timeout",
+	Doc:  "a program of this machine exits with 0; no shell runs it; the timeout kills it with its process group",
 	Options: []Option{
 		{Name: "command", Want: "a list of words, or a text that is split into words as a shell does", Required: true, Doc: "the program and its arguments"},
-		{Name: "timeout", Want: "a number of seconds above 0 and up to 3600", Default: "5", Doc: "when it is killed"},
-		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request are passed to the script, besides those of the service's other checks"},
+		{Name: "timeout", Want: "a number of seconds above 0 and up to 3600", Default: "5", Doc: "hacheck kills the script after this time"},
+		{Name: "ports", Want: "a list of ports from 1 to 65535", Doc: "which ports of a request are passed to the script, in addition to those of the service's other checks"},
 	},
 	build: func(o *optionReader, d Defaults) (*ConfiguredCheck, error) {
 		argv, ports := o.command("command"), o.ports("ports")

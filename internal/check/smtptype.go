@@ -26,15 +26,15 @@ import (
 // spelling of AUTH, and knows no CRAM-MD5.
 var smtpType = Type{
 	Name: "smtp",
-	Doc:  "an SMTP server greets, takes a login if there is one, and a mail if there is somebody to send it to",
+	Doc:  "an SMTP server greets, takes a login if username is set, and a mail if to_address is set",
 	Options: append([]Option{
 		hostOption,
 		{Name: "port", Want: "a port from 1 to 65535", Default: "465, 25 without use_tls", Doc: "its port"},
 		usernameOption,
 		passwordOption,
-		{Name: "from_address", Want: "a mail address", Doc: "who the mail is from; required with to_address"},
-		{Name: "to_address", Want: "a mail address", Doc: "who gets a mail each time; without it none is sent"},
-		{Name: "message", Want: "a text", Doc: "what the mail says"},
+		{Name: "from_address", Want: "a mail address", Doc: "the sender of the mail; required with to_address"},
+		{Name: "to_address", Want: "a mail address", Doc: "the recipient of the mail that each run sends; without it none is sent"},
+		{Name: "message", Want: "a text", Doc: "the text of the mail"},
 		{Name: "subject", Want: "a text of at most 200 bytes without control characters", Doc: "the mail's subject"},
 		{Name: "helo_fallback", Want: "true or false", Default: "false", Doc: "say HELO to a server that does not take EHLO"},
 	}, tlsOptions("true")...),

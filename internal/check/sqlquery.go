@@ -2,7 +2,7 @@ package check
 
 // queryOptions are the options of databases that take a query. They are for the configuration alone: no URL names one.
 var queryOptions = []Option{
-	{Name: "query", Want: "an SQL query", Doc: "what is asked after the login; the check fails if the query does"},
+	{Name: "query", Want: "an SQL query", Doc: "a query after the login; the check fails if the query does"},
 	{Name: "expect", Want: "a text", Doc: "what the first column of the first row has to be; needs query"},
 }
 

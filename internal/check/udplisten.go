@@ -18,7 +18,7 @@ var udpListenType = Type{
 	Name: "udp-listen",
 	Doc:  "something is bound to this UDP port on this machine; nothing is sent (Linux)",
 	Options: []Option{
-		{Name: "host", Want: "an IP address or localhost", Doc: "the address it must be bound to, or to all; without it any address will do"},
+		{Name: "host", Want: "an IP address or localhost", Doc: "the socket must be bound to this address or to all addresses; without host, to any address"},
 		portOption(0),
 	},
 	build: func(o *optionReader, _ Defaults) (*ConfiguredCheck, error) {

@@ -6,7 +6,7 @@ import "strings"
 const maxSocketPath = 107
 
 // socketHostOption is the option host of types whose server may listen on a Unix socket.
-var socketHostOption = Option{Name: "host", Want: "an IP address, a host name or the absolute path of a Unix socket", Required: true, Doc: "where the service is"}
+var socketHostOption = Option{Name: "host", Want: "an IP address, a host name or the absolute path of a Unix socket", Required: true, Doc: "the host of the service"}
 
 // hostOrSocket returns the option host: a host, or the path of a Unix socket.
 func (o *optionReader) hostOrSocket() (host, socket string) {

@@ -30,8 +30,8 @@ const (
 const aggregateAbout = `Usage: hacheck aggregate [options]
 
 Answer any URL with 200 while every port accepts connections, every URL answers 2xx and every script exits
-with 0, and with 504 and what failed otherwise, as gruntwork's health-checker does. Nothing is kept: each
-request checks.
+with 0, and with 504 and what failed otherwise, as gruntwork's health-checker does. It has no cache: each
+request runs all checks.
 
 `
 
@@ -61,7 +61,7 @@ func runAggregate(args []string, env Env) int {
 	f.BoolVar(&o.detailed, "detailed-status", false, "answer in JSON: status, elapsed_time and the errors")
 	f.BoolVar(&o.singleflight, "singleflight", false, "requests that come while another one checks share its result")
 	f.StringVar(&o.logLevel, "log-level", "info", "log `LEVEL` and above to stdout: debug, info, warning or error")
-	f.StringVar(&o.service, "service", "", "obey the overrides of service `NAME`, besides those of all")
+	f.StringVar(&o.service, "service", "", "obey the overrides of service `NAME` too, not only those of all")
 	f.StringVar(&o.spoolRoot, "spool-root", defaultSpoolRoot, "`DIR` that holds the overrides; when it does not exist there are none")
 	if done, code := parseSubcommand(f, aggregateAbout, args, env); done {
 		return code

@@ -26,7 +26,7 @@ const beaconInterval = time.Second
 const beaconAbout = `Usage: hacheck beacon [options] UDP_PORT TCP_PORT
 
 Keep TCP_PORT open only while something on this machine listens on UDP_PORT, as udp_healther.py does,
-for load balancers that cannot check UDP. Who connects is sent "OK".
+for load balancers that cannot check UDP. A client that connects gets "OK".
 
 `
 
@@ -35,7 +35,7 @@ func runBeacon(args []string, env Env) int {
 	var service, root string
 	f := pflag.NewFlagSet("hacheck beacon", pflag.ContinueOnError)
 	f.SortFlags = false
-	f.StringVar(&service, "service", "", "obey the overrides of service `NAME`, besides those of all")
+	f.StringVar(&service, "service", "", "obey the overrides of service `NAME` too, not only those of all")
 	f.StringVar(&root, "spool-root", defaultSpoolRoot, "`DIR` that holds the overrides; when it does not exist there are none")
 	if done, code := parseSubcommand(f, beaconAbout, args, env); done {
 		return code

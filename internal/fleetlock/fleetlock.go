@@ -1,6 +1,6 @@
 // Package fleetlock serves the FleetLock protocol to programs of this machine that reboot it, such as Zincati: POST
-// /v1/pre-reboot takes the whole host out with a permit of the fleet, and POST /v1/steady-state puts it back. It decides
-// about no permit and speaks to no balancer; package fleet does the first, and package balancer knows the second.
+// /v1/pre-reboot takes the whole host out with a permit of the fleet, and POST /v1/steady-state puts it back. Package
+// fleet decides about the permit, and package balancer knows what the balancers report.
 package fleetlock
 
 import (

@@ -178,7 +178,7 @@ func (c *collector) spool(counter countFunc, gauge gaugeFunc) {
 		}
 	}
 	c.weights(gauge)
-	counter(desc("spool_events_total", "Events the kernel told of the spool directory."), st.Events)
+	counter(desc("spool_events_total", "Kernel events about the spool directory."), st.Events)
 	counter(desc("spool_reloads_total", "Spool files read."), st.Reloads)
 	counter(desc("spool_rescans_total", "Readings of the whole spool directory."), st.Rescans)
 	counter(desc("spool_overflows_total", "Times the kernel dropped events of the spool directory."), st.Overflows)

@@ -38,9 +38,9 @@ type options struct {
 
 const runSynopsis = "[options] FILE [PATTERN...]"
 
-const runAbout = `Run the checks of FILE side by side and print for each part whether it passed. FILE is a YAML list such as
+const runAbout = `Run the checks of FILE side by side and print for each step whether it passed. FILE is a YAML list such as
 conn-check's ("- {type: tcp, host: db, port: 5432}"). It may be a pipe; "-" is standard input. With PATTERNs,
-run only the parts whose whole name matches one of them; "*" matches any text: 'tcp:*', '*:5432'.
+run only the steps whose whole name matches one of them; "*" matches any text: 'tcp:*', '*:5432'.
 Overrides (hadown) are ignored.
 `
 
@@ -51,8 +51,8 @@ nothing was checked, 128 plus the signal number when interrupted.
 // flags returns the options as flags that store into o.
 func (o *options) flags() *pflag.FlagSet {
 	f := pflag.NewFlagSet("", pflag.ContinueOnError)
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "also print which parts were started")
-	f.BoolVarP(&o.duration, "duration", "d", false, "also print the time, in seconds from the start, and how long each part took")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "also print which steps were started")
+	f.BoolVarP(&o.duration, "duration", "d", false, "also print the time, in seconds from the start, and how long each step took")
 	f.BoolVarP(&o.tracebacks, "tracebacks", "t", false, "also print the errors behind each failure")
 	f.BoolVar(&o.validate, "validate", false, "only report errors in FILE; check nothing")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only print what would be checked")

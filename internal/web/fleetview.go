@@ -21,7 +21,7 @@ func newFleetTemplate() *template.Template {
 	return template.Must(template.New("fleet").Parse(fleetHTML))
 }
 
-// The bounds of the page. A farm of 1,000 hosts with 50 services has 50,000 members.
+// The bounds of the page. A fleet of 1,000 hosts with 50 services has 50,000 members.
 const (
 	maxFleetRows   = 1000 // rows of members that are out
 	maxFleetTable  = 500  // rows of each other table
@@ -43,20 +43,20 @@ type fleetView struct {
 	HasFilter    bool
 	Summary      string
 
-	Overrides fleetTable
-	Out       []fleetService // services with a member that is out
-	HiddenOut int            // rows of members that are not shown
-	In        []fleetService // the other services
-	HiddenIn  int
-	InText    string // how many In has
-	OpenIn    bool
-	Permits   fleetTable
-	Queue     fleetTable
-	Absent    fleetTable
-	Left      fleetTable
-	Troubled  fleetTable // present hosts that do not apply overrides
-	Hosts     fleetTable // the others
-	IsEmpty   bool
+	Overrides   fleetTable
+	Out         []fleetService // services with a member that is out
+	HiddenOut   int            // rows of members that are not shown
+	In          []fleetService // the other services
+	HiddenIn    int
+	InText      string // how many In has
+	OpenIn      bool
+	Permits     fleetTable
+	Queue       fleetTable
+	Absent      fleetTable
+	Left        fleetTable
+	NotApplying fleetTable // present hosts that do not apply overrides
+	Hosts       fleetTable // the others
+	IsEmpty     bool
 }
 
 // fleetTable has the shown rows of a table.
@@ -123,9 +123,9 @@ func newFleetView(d *fleetDoc, f fleetFilter, now time.Time) *fleetView {
 		Self: fleetText(b.Self), Revision: b.Revision, Stale: !b.Connected,
 		Warnings: fleetWarnings(d.status, now), Filter: f, HasFilter: f != fleetFilter{}, Summary: b.summary(),
 		Overrides: table(b.Overrides, b.override), Permits: table(b.Permits, b.permit), Queue: table(b.Queue, b.claim),
-		Absent:   table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return !h.Present })),
-		Left:     table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Left })),
-		Troubled: table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Present && h.Error != "" })),
+		Absent:      table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return !h.Present })),
+		Left:        table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Left })),
+		NotApplying: table(b.Hosts, b.hostsWith(func(h *report.Host) bool { return h.Present && h.Error != "" })),
 	}
 	if !b.ReadAt.IsZero() {
 		v.ReadAt = b.ReadAt.UTC().Format("2006-01-02 15:04:05 UTC")
@@ -135,7 +135,7 @@ func newFleetView(d *fleetDoc, f fleetFilter, now time.Time) *fleetView {
 	}
 	b.addServices(v)
 	v.IsEmpty = v.HasFilter && len(v.Out)+len(v.In) == 0 && v.HiddenOut+v.HiddenIn == 0
-	for _, t := range []fleetTable{v.Overrides, v.Permits, v.Queue, v.Absent, v.Left, v.Troubled, v.Hosts} {
+	for _, t := range []fleetTable{v.Overrides, v.Permits, v.Queue, v.Absent, v.Left, v.NotApplying, v.Hosts} {
 		v.IsEmpty = v.IsEmpty && len(t.Rows) == 0
 	}
 	return v

@@ -1,4 +1,4 @@
-// Command generate writes what a package has besides the commands and the units: man pages, completions
+// Command generate writes what a package has in addition to the commands and the units: man pages, completions
 // and the configuration file. All of it comes from what the commands and internal/config say of
 // themselves, so that none of it can be out of date:
 //

@@ -170,7 +170,7 @@ It fails for a wrong file, the journal says why, and the old configuration stays
 		b.WriteString(keyRoff(k))
 	}
 	b.WriteString(text)
-	b.WriteString(".SH CHECKS\nThe types of check and their options, besides\n.BR type .\n")
+	b.WriteString(".SH CHECKS\nThe types of check and their options, in addition to\n.BR type .\n")
 	for _, t := range check.Types() {
 		names := append([]string{t.Name}, t.Aliases...)
 		fmt.Fprintf(&b, ".SS %s\nHealthy when %s.\n", escape(strings.Join(names, ", ")), escape(t.Doc))

@@ -168,7 +168,7 @@ func (t *Tracker) hasAgent(row balancer.ServerView, condition func(balancer.Agen
 
 // silentAfter returns after how long without a request the daemon calls the balancer of a row silent.
 func silentAfter(row balancer.ServerView) time.Duration {
-	return max(minSilence, silentIntervals*balancer.Duration(row.Interval))
+	return balancer.SilentAfter(balancer.Duration(row.Interval))
 }
 
 // agentsOutAt returns when the agent connections of a server had read that it is out, nil if they have not. The

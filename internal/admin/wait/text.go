@@ -144,7 +144,7 @@ func sessionsText(row *balancer.ServerView) string {
 	return text
 }
 
-// maxPending is how many balancers Open lists.
+// maxPending is how many balancers PendingText lists.
 const maxPending = 10
 
 // PendingText returns what the command still waits for, as the end of a sentence that begins with a colon. It returns "" if

@@ -17,9 +17,6 @@ const (
 	// relearnIntervals is how many of its intervals a balancer needs until a restarted daemon knows it again: one that
 	// sends no state is known from its third request.
 	relearnIntervals = 4
-	// A balancer is silent after silentIntervals of its intervals without a request, at least minSilence.
-	silentIntervals = 3
-	minSilence      = 5 * time.Second
 	// agentTTL is how long an agent connection counts after its last request.
 	agentTTL = 30 * time.Second
 	// maxViews bounds the views of a Tracker. The daemon reports fewer, but another program may answer on its port.

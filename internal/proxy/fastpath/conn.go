@@ -29,7 +29,7 @@ type conn struct {
 	slot           *clients.ConnSlot
 	hasHTTPRequest bool  // net/http has read a request, so it knows that the connection is kept alive
 	isPROXY        bool  // it begins with a PROXY line that is not accepted
-	refusal        error // of every read, once the client has been told
+	refusal        error // of every read, after the client has got it as its answer
 
 	heads   headRewriter
 	pending []byte // rewritten bytes that did not fit the last Read
