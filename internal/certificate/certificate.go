@@ -41,7 +41,7 @@ type Pair struct {
 	expires time.Time
 }
 
-// Expires returns when the certificate, or one of those that it is issued by in the file, ends.
+// Expires returns when the first of the certificate and its intermediates in the file expires.
 func (p *Pair) Expires() time.Time { return p.expires }
 
 // Read reads the files. Its error names the key of the configuration and the file, and shows no content.

@@ -19,7 +19,7 @@ const (
 
 // stop answers the requests in flight and returns nil, or an error if a second signal cuts them off.
 func (d *daemon) stop(s os.Signal, sig signals) error {
-	defer d.scripts.Stop() // those that no client waits for any more
+	defer d.scripts.Stop() // by then no client waits for a script
 	limit := d.config.Load().HealthcheckTimeout + stopMargin
 	d.log.Info("stopping; requests in flight are answered first", "signal", s.String(), "limit", limit)
 	d.logNotifyError(d.manager.Stopping(limit+logTimeout, "Answering the requests in flight"))

@@ -181,9 +181,9 @@ func (w *waiter) progress() string {
 	return fmt.Sprintf("%d of %d hosts have applied it; waiting for %s%s", w.total-len(w.waits), w.total, strings.Join(names, ", "), more)
 }
 
-// absent returns the hosts of the scopes that were absent at the change: those that operators have named, and those
-// that etcd has a state or an applied revision of. A host of a group is known by the groups in its state. unknown has the
-// scopes of which etcd knows no host.
+// absent returns the hosts of the scopes that were absent at the change: hosts that the operator has named, and hosts of
+// which etcd has a state or an applied revision. It knows the groups of a host from its state. unknown has the scopes of
+// which etcd knows no host.
 func (w *waiter) absent(ctx context.Context) (hosts, unknown []string, err error) {
 	absent, isKnown := map[string]bool{}, map[string]bool{scopeAll: true}
 	add := func(host string, groups []string) {

@@ -147,8 +147,8 @@ func sessionsText(row *balancer.ServerView) string {
 // maxPending is how many balancers PendingText lists.
 const maxPending = 10
 
-// PendingText returns what the command still waits for, as the end of a sentence that begins with a colon. It returns "" if
-// that is nothing.
+// PendingText returns what the command still waits for, with a colon before it, as the end of a sentence. It returns "" if
+// the command waits for nothing.
 func (t *Tracker) PendingText() string {
 	var list []string
 	for _, v := range t.Views() {

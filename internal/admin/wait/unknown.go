@@ -18,8 +18,8 @@ func (t *Tracker) Unknown() []Target {
 	return slices.DeleteFunc(slices.Clone(t.targets), t.hasBalancer)
 }
 
-// NearestName returns the name, of those that balancers ask about in a report about all services, that is most similar
-// to the label of a target. It returns "" if none is similar, or if a balancer that is silent now has asked about the
+// NearestName returns the name that is most similar to the label of a target, among the names that balancers ask about in
+// a report about all services. It returns "" if none is similar, or if a balancer that is silent now has asked about the
 // target itself.
 func NearestName(target Target, r *balancer.Report) string {
 	label := target.Label

@@ -104,7 +104,7 @@ func (c *conn) readPROXY() error {
 	case err != nil:
 		return c.refuse("The PROXY line cannot be read: " + strings.TrimPrefix(err.Error(), "proxyproto: "))
 	case h.Command.IsLocal():
-		// The peer speaks for itself, as in a health check.
+		// The line names no other client: it precedes a health check of the peer itself.
 	default:
 		source, ok := h.SourceAddr.(*net.TCPAddr)
 		if !ok {
