@@ -171,31 +171,37 @@ services:
 	p.wantExit(0)
 }
 
-// TestReloadOfBeaconInterval: a beacon stays open when its interval changes, although the first check since then has not
-// ended.
-func TestReloadOfBeaconInterval(t *testing.T) {
+// TestReloadOfBeacon: a beacon stays open when its interval changes, although the first check since then has not ended.
+// It closes when its port belongs to another service, which no check has found healthy.
+func TestReloadOfBeacon(t *testing.T) {
 	t.Parallel()
 	dir, beacon := t.TempDir(), freeAddr(t)
 	conf, hang := filepath.Join(dir, "hacheck.yaml"), filepath.Join(dir, "hang")
-	config := func(interval int) string {
+	config := func(service string, interval int) string {
 		return fmt.Sprintf(`
 healthcheck_timeout: 60
 services:
-  web:
+  %s:
     checks: [{type: script, command: [sh, -c, "[ ! -e %s ] || exec sleep 60"], timeout: 60}]
     beacon_listen: %s
     interval: %d
-`, hang, beacon, interval)
+`, service, hang, beacon, interval)
 	}
-	writeFile(t, conf, config(3600))
+	writeFile(t, conf, config("web", 3600))
 	p := startDaemon(t, "-c", conf)
 	waitUntil(t, "the beacon is open", func() bool { return readBeacon(beacon) == "OK\n" })
 	writeFile(t, hang, "")
-	writeFile(t, conf, config(1800))
+	writeFile(t, conf, config("web", 1800))
 	p.signal(syscall.SIGHUP)
 	p.waitForLog(regexp.MustCompile(`reloaded the configuration`))
 	if got := readBeacon(beacon); got != "OK\n" {
 		t.Errorf("after the reload the beacon says %q", got)
+	}
+	writeFile(t, conf, config("api", 1800))
+	p.signal(syscall.SIGHUP)
+	waitUntil(t, "the second reload", func() bool { return strings.Count(p.log(), "reloaded the configuration") == 2 })
+	if got := readBeacon(beacon); got != "" {
+		t.Errorf("the beacon of another service says %q before its first check has ended", got)
 	}
 }
 

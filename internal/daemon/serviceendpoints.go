@@ -55,7 +55,9 @@ const (
 // endpointKey identifies an endpoint across reloads.
 type endpointKey struct {
 	kind, addr string
-	service    string // for port 0, which several services may have; otherwise ""
+	// service is set for a beacon, which must not stay open for another service that has not been checked, and for
+	// port 0, which several services may have. Otherwise it is "".
+	service string
 }
 
 // name returns what messages call the endpoint of a service.
@@ -104,7 +106,7 @@ func configuredEndpoints(c *config.Config) map[endpointKey]endpointSettings {
 			if k.addr == "" {
 				continue
 			}
-			if strings.HasSuffix(k.addr, ":0") {
+			if k.kind == beaconListen || strings.HasSuffix(k.addr, ":0") {
 				k.service = s.Name
 			}
 			all[k] = endpointSettings{service: s.Name, failureCode: s.FailureCode, interval: s.Interval}
