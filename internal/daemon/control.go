@@ -85,9 +85,18 @@ func (h *controlHandler) handle(ctx context.Context, caller control.Caller, r co
 	parsed.progress = func(text string) { _ = send(control.Event{Text: text}) } // an error: ctx ends as well
 	e, err := o.run(h, ctx, parsed)
 	if err != nil {
-		e.Code, e.Error = codeOf(err), err.Error()
+		e.Code, e.Error = codeOf(err), errorText(err)
 	}
 	return e
+}
+
+// errorText returns the text of an error of an operation. An operation is canceled when the daemon stops, or when the
+// command has gone. Then nothing was changed, unless etcd was being asked.
+func errorText(err error) string {
+	if _, isUnavailable := errors.AsType[*fleet.UnavailableError](err); !isUnavailable && errors.Is(err, context.Canceled) {
+		return "the daemon is stopping; run the command again when it is back"
+	}
+	return err.Error()
 }
 
 // codeOf returns the exit code for an error of an operation.

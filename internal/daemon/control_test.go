@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net"
@@ -281,6 +282,25 @@ func TestExitCodes(t *testing.T) {
 			if e.Code != test.want || !strings.Contains(e.Error, test.err.Error()) {
 				t.Errorf("%s: error %v is %+v, want code %d", r.Op, test.err, e, test.want)
 			}
+		}
+	}
+}
+
+// TestStoppingDaemon: a command that waits for its turn learns why its claim has ended.
+func TestStoppingDaemon(t *testing.T) {
+	for _, r := range requests {
+		if r.Op == control.OpHeldDown {
+			continue
+		}
+		h, _ := newTestHandler(&answers{err: fmt.Errorf("wait: %w", context.Canceled)})
+		e := h.handle(t.Context(), control.Caller{By: "deploy"}, r, func(control.Event) error { return nil })
+		if want := "the daemon is stopping; run the command again when it is back"; e.Code != control.CodeUnavailable || e.Error != want {
+			t.Errorf("%s: %+v, want %q", r.Op, e, want)
+		}
+		unknown := &fleet.UnavailableError{Err: context.Canceled, Unknown: true}
+		h, _ = newTestHandler(&answers{err: unknown})
+		if e = h.handle(t.Context(), control.Caller{By: "deploy"}, r, func(control.Event) error { return nil }); e.Error != unknown.Error() {
+			t.Errorf("%s: %+v, want %q", r.Op, e, unknown)
 		}
 	}
 }

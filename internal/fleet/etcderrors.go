@@ -67,6 +67,8 @@ func explain(err error) error {
 		return errors.New("etcd has no leader")
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("etcd did not answer within %v", callTimeout)
+	case status.Code(err) == codes.Canceled:
+		return errors.New("the connection to etcd was closed")
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.OK {
 		return errors.New(s.Message())

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"hacheck/test/servertest"
 )
 
@@ -203,5 +206,13 @@ func TestUnknownOutcomeOfOtherTransactions(t *testing.T) {
 				t.Error("no request was cut")
 			}
 		})
+	}
+}
+
+// TestClosedConnection: the text of an error is etcd's, not the library's.
+func TestClosedConnection(t *testing.T) {
+	err := &UnavailableError{Err: &failedCall{status.Error(codes.Canceled, "grpc: the client connection is closing")}, Unknown: true}
+	if want := "it is not known whether etcd has applied the change: the connection to etcd was closed"; err.Error() != want {
+		t.Errorf("%q, want %q", err, want)
 	}
 }
