@@ -13,8 +13,8 @@ import (
 const (
 	ackRetry     = 200 * time.Millisecond // after the first failure; then longer and longer
 	maxAckRetry  = 5 * time.Second
-	ackSpread    = 200 * time.Microsecond // for each host that is present: 5,000 hosts write 5,000 values in a second
-	maxAckSpread = time.Second
+	ackSpread    = 400 * time.Microsecond // for each host that is present: 5,000 hosts write 5,000 values in two seconds
+	maxAckSpread = 2 * time.Second
 )
 
 // acknowledge writes applied/<host> on change until ctx ends. It also counts the hosts a second time: where all hosts of
