@@ -82,7 +82,7 @@ func TestCrash(t *testing.T) {
 		"nil pointer":           `panic: runtime error: invalid memory address or nil pointer dereference`,
 		"concurrent map writes": `fatal error: concurrent map writes`,
 		"stack overflow":        `exceeds 67108864-byte limit`,
-		"out of memory":         `fatal error: runtime: out of memory`,
+		"out of memory":         `fatal error: (runtime: )?(out of memory|cannot allocate memory)`, // by what did not fit
 	} {
 		for name, args := range map[string][]string{
 			"daemon":    {"-B", "127.0.0.1", "-p", "0"},
