@@ -87,7 +87,8 @@ func withoutStatement(text string) string {
 }
 
 // isAway reports whether the source cannot be reached: the channel is connecting (MariaDB calls it Preparing after the
-// login, until the source has answered), or has given up, with no error but those of a connection. One that the operator has stopped, and one that its source refuses, is not away but broken.
+// login, until the source has answered), or has given up, with no error but those of a connection. One that the operator
+// has stopped, and one that its source refuses, is not away but broken.
 func (c mysqlChannel) isAway() bool {
 	const (
 		tooManyConnections = 1040

@@ -36,8 +36,8 @@ func (p *permits) askBalancers(ctx context.Context, c *claim, s session) error {
 	return &waitError{reason: reason, limit: balancersPause}
 }
 
-// letOthersPass gives the permit of a claim back, unless this host had it before. With WaitTurn the entry of the claim keeps its
-// place and lets others pass; reason says why.
+// letOthersPass gives the permit of a claim back, unless this host had it before. With WaitTurn the entry of the claim
+// keeps its place and lets others pass; reason says why.
 func (p *permits) letOthersPass(ctx context.Context, c *claim, s session, reason string) error {
 	if !c.isHeld {
 		var more []clientv3.Op
@@ -214,7 +214,7 @@ func (p *permits) keysToWrite(c *claim) ([]spool.Key, error) {
 		case i < 0:
 			list = append(list, k)
 		case overrides[i].State == spool.ForceUp:
-			return nil, &RefusedError{fmt.Sprintf("%s was forced up meanwhile, and --until-boot replaces no override", k.Name())}
+			return nil, &RefusedError{fmt.Sprintf("%s was forced up meanwhile, and --until-boot replaces no override; lift that one first", k.Name())}
 		default:
 			c.progress(fmt.Sprintf("%s is %s already, and stays so", k.Name(), overrides[i].State.Word()))
 		}
