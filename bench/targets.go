@@ -24,7 +24,7 @@ func (b *bench) writeOverrides(n int) (string, error) {
 }
 
 // manyTargets compares few, many and very many targets. Of 11 requests 10 are for cached targets and one is for a
-// service with an override.
+// service with an override. Each service has one URL, as with balancers: the daemon has a row for each URL of a client.
 func (b *bench) manyTargets() error {
 	const each = 11
 	sizes := []struct {
@@ -57,7 +57,8 @@ func (b *bench) manyTargets() error {
 		text := fmt.Sprintf(`
     local n, k = floor(i / %d), i %% %[1]d
     if k == %d then
-        return format(head("/http/down-%%d/%d/%%06d"), n %% %d, n, i)
+        local down = n %% %[4]d
+        return format(head("/http/down-%%d/%[3]d/%%06d"), down, down, i)
     end
     local target = (n * %[2]d + k) %% %[5]d
     return format(head("/http/service-%%06d/%[3]d/%%06d"), target, target, i)`, each, each-1, service.port, size.overrides, size.targets)
