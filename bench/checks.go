@@ -148,15 +148,15 @@ func (b *bench) serviceChecks() error {
 		before, began := accepted.Load(), time.Now()
 		var shares, bares []float64
 		for range turns {
-			ours, err := h.cpuShare(mode.load)
+			ours, err := cpuShares(func() error { return mode.load(h.server) }, h.server)
 			if err != nil {
 				return err
 			}
-			theirs, err := bare.cpuShare(mode.load)
+			theirs, err := cpuShares(func() error { return mode.load(bare) }, bare)
 			if err != nil {
 				return err
 			}
-			shares, bares = append(shares, ours), append(bares, theirs)
+			shares, bares = append(shares, ours...), append(bares, theirs...)
 		}
 		// All checks must run once a second during the turns.
 		least, most := int64(checks*turns*int(turn.Seconds()-1)), int64(checks*(time.Since(began).Seconds()+2))
@@ -190,18 +190,27 @@ func countConnections(accepted *atomic.Int64) (port string, stop func(), err err
 	return port, func() { ln.Close() }, err
 }
 
-// cpuShare returns the processor time of the server while load runs, in percent of a core.
-func (s *server) cpuShare(load func(s *server) error) (float64, error) {
-	before, err := s.cpu()
-	if err != nil {
-		return 0, err
+// cpuShares returns the processor time of each server while load runs, in percent of a core.
+func cpuShares(load func() error, servers ...*server) (shares []float64, err error) {
+	before := make([]time.Duration, len(servers))
+	for i, s := range servers {
+		if before[i], err = s.cpu(); err != nil {
+			return nil, err
+		}
 	}
 	began := time.Now()
-	if err := load(s); err != nil {
-		return 0, err
+	if err := load(); err != nil {
+		return nil, err
 	}
-	after, err := s.cpu()
-	return 100 * (after - before).Seconds() / time.Since(began).Seconds(), err
+	took := time.Since(began)
+	for i, s := range servers {
+		after, err := s.cpu()
+		if err != nil {
+			return nil, err
+		}
+		shares = append(shares, 100*(after-before[i]).Seconds()/took.Seconds())
+	}
+	return shares, nil
 }
 
 // keepAliveLoad requests path at a constant rate over kept connections. Every answer must be 200.

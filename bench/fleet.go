@@ -75,7 +75,43 @@ func (b *bench) fleetOf(n int) error {
 	}
 	b.addAtMost(fmt.Sprintf("fleet of %s hosts: an override is applied, p99 of the hosts", thousands(n)), p99, floor, "s",
 		fmt.Sprintf("p50 %.3f s, all acknowledged after %.3f s (%s)", median(p50), median(acknowledged), spread(acknowledged, "%.3f")))
+	return b.fleetAtRest(n, members)
+}
+
+// fleetAtRest measures what n hosts and the members of etcd do when nothing happens.
+func (b *bench) fleetAtRest(n int, members []*server) error {
+	const rest = 10 * time.Second
+	// All hosts are in this process.
+	hosts := &server{name: "the hosts", cmd: &exec.Cmd{Process: &os.Process{Pid: os.Getpid()}}}
+	written, err := members[0].proposals()
+	if err != nil {
+		return err
+	}
+	shares, err := cpuShares(func() error { return b.wait(rest) }, append(members, hosts)...)
+	if err != nil {
+		return err
+	}
+	after, err := members[0].proposals()
+	if err != nil {
+		return err
+	}
+	b.addInformation(fmt.Sprintf("fleet of %s hosts at rest: processor of each member of etcd", thousands(n)), shares[:len(members)], "% of a core",
+		fmt.Sprintf("%.1f writes/s to etcd, all hosts together %.1f %% of a core; lease %v, measured for %v", (after-written)/rest.Seconds(), shares[len(members)], fleetLease, rest))
 	return nil
+}
+
+// proposals returns how many writes a member of etcd has applied: changes of keys and leases, no renewals of leases.
+func (s *server) proposals() (n float64, err error) {
+	const name = "\netcd_server_proposals_applied_total "
+	_, text, err := s.get("/metrics")
+	if err != nil {
+		return 0, err
+	}
+	_, value, found := strings.Cut(text, name)
+	if _, err := fmt.Sscan(value, &n); !found || err != nil {
+		return 0, fmt.Errorf("the metrics of etcd have no number for%s", name)
+	}
+	return n, nil
 }
 
 // setForAll sets an override for all hosts and lifts it. It returns after how many seconds each host had applied it,

@@ -46,9 +46,20 @@ func (b *bench) safeWithPermit() error {
 	}
 	defer alone.end()
 	// Before that a daemon does not know all balancers, and --safe waits.
-	if err := b.wait(11 * time.Second); err != nil {
+	shares, err := cpuShares(func() error { return b.wait(11 * time.Second) }, inFleet.server, alone.server)
+	if err != nil {
 		return err
 	}
+	memory, _, err := inFleet.memory()
+	if err != nil {
+		return err
+	}
+	memoryAlone, _, err := alone.memory()
+	if err != nil {
+		return err
+	}
+	b.addInformation("private memory (RssAnon) of a daemon in a fleet", []float64{memory}, "MB",
+		fmt.Sprintf("without a fleet %.1f MB; processor for 100 checks/s %.1f %% of a core, without a fleet %.1f %%", memoryAlone, shares[0], shares[1]))
 	turns := max(60/b.divisor, 5)
 	with, without := make([]float64, turns), make([]float64, turns)
 	more := make([]float64, turns)
