@@ -223,7 +223,7 @@ func redisCommand(typ string) listKey {
 // TestLists: every key that takes a list has its documented effect when it is absent, empty, null and filled. An
 // empty list never admits a client.
 func TestLists(t *testing.T) {
-	if os.Getenv(insideNamespace) == "" {
+	if os.Getenv(commandsEnv) == "" {
 		keys := keysWithLists(t)
 		for _, key := range keys {
 			if _, ok := listKeys[key]; !ok {
@@ -237,8 +237,8 @@ func TestLists(t *testing.T) {
 		}
 	}
 	runInNamespace(t, syscall.CLONE_NEWNET, func(t *testing.T) {
-		runIP(t, "link set lo up")
-		runIP(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
+		servertest.RunIP(t, "link set lo up")
+		servertest.RunIP(t, "route add local 192.0.2.0/24 dev lo") // reachable, but no address of an interface
 		for key, row := range listKeys {
 			_, name, _ := cutLast(key, ".")
 			t.Run(key, func(t *testing.T) {

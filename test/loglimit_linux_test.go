@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hacheck/test/servertest"
 )
 
 // TestLogUnderFlood: clients of one IPv6 network, a flapping service and rewritten overrides cannot fill the log. They
@@ -27,8 +29,8 @@ import (
 func TestLogUnderFlood(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, floodLog) }
 
 func floodLog(t *testing.T) {
-	runIP(t, "link set lo up")
-	runIP(t, "-6 route add local 2001:db8:1:2::/64 dev lo")
+	servertest.RunIP(t, "link set lo up")
+	servertest.RunIP(t, "-6 route add local 2001:db8:1:2::/64 dev lo")
 	dir := t.TempDir()
 	conf, spool, log := filepath.Join(dir, "hacheck.yaml"), filepath.Join(dir, "spool"), filepath.Join(dir, "log")
 	if err := os.WriteFile(conf, []byte("log_path: "+log+"\nallow_remote_spool_changes: true\nremote_spool_allowed: [127.0.0.1/32]\n"), 0o600); err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,19 +12,12 @@ import (
 	"time"
 
 	"hacheck/internal/check"
+	"hacheck/test/servertest"
 )
 
 // TestNetns proves that a client cannot make the daemon dial a host that is not allowed. The network namespace counts
 // every connection attempt and every datagram, and has addresses that come and go.
 func TestNetns(t *testing.T) { runInNamespace(t, syscall.CLONE_NEWNET, dialNoForeignHost) }
-
-// runIP runs ip of iproute2.
-func runIP(t *testing.T, args string) {
-	t.Helper()
-	if out, err := exec.Command(findTool(t, "ip"), strings.Fields(args)...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v\n%s", args, err, out)
-	}
-}
 
 // countSent returns how many connections this network namespace has opened, and how many other packets it has sent or
 // tried to send.
@@ -69,10 +61,10 @@ func countSent(t *testing.T) (opens, others int) {
 }
 
 func dialNoForeignHost(t *testing.T) {
-	runIP(t, "link set lo up")
+	servertest.RunIP(t, "link set lo up")
 	// Packets to any address leave and get lost. Without routes the kernel would refuse to dial.
-	runIP(t, "route add default dev lo")
-	runIP(t, "-6 route add default dev lo")
+	servertest.RunIP(t, "route add default dev lo")
+	servertest.RunIP(t, "-6 route add default dev lo")
 	const allowed, refused = "10.9.0.7", "10.1.2.3"
 	d := startDaemon(t, "check_hosts_allowed: [10.9.0.0/16]\nhealthcheck_timeout: 0.5\ncache_time: 0\nmysql_username: u\nmysql_password: p\nallow_remote_spool_changes: true\n")
 	d.mustRun("hadown", "-r", "by hand", "downed")
@@ -195,7 +187,7 @@ func dialNoForeignHost(t *testing.T) {
 			if err := expectRefused(own[i]); err != nil {
 				t.Fatal(err)
 			}
-			runIP(t, add)
+			servertest.RunIP(t, add)
 			// For an unknown address the daemon reads its own addresses again, at most five times a second.
 			began := time.Now()
 			eventually(t, func() error {
@@ -209,8 +201,8 @@ func dialNoForeignHost(t *testing.T) {
 				t.Errorf("%s was not a local address for %v after it was added", own[i], took)
 			}
 		}
-		runIP(t, "addr del 192.0.2.10/32 dev lo")
-		runIP(t, "-6 addr del 2001:db8:5::1/128 dev lo")
+		servertest.RunIP(t, "addr del 192.0.2.10/32 dev lo")
+		servertest.RunIP(t, "-6 addr del 2001:db8:5::1/128 dev lo")
 		began := time.Now()
 		for _, address := range own {
 			eventually(t, func() error { return expectRefused(address) })

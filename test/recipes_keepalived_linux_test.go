@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"hacheck/test/servertest"
 )
 
 // TestRecipeKeepalivedVRRP: the address of keepalived leaves the host when the service is out, and comes back.
@@ -19,11 +21,11 @@ func keepalivedObeys(t *testing.T) {
 	if own, err := os.Stat("/"); err != nil || own.Sys().(*syscall.Stat_t).Uid != 0 {
 		t.Fatal("keepalived runs its script as another user: run this test as root")
 	}
-	runIP(t, "link set lo up")
-	runIP(t, "link add eth0 type veth peer name eth1")
-	runIP(t, "addr add 10.0.0.5/24 dev eth0")
-	runIP(t, "link set eth0 up")
-	runIP(t, "link set eth1 up")
+	servertest.RunIP(t, "link set lo up")
+	servertest.RunIP(t, "link add eth0 type veth peer name eth1")
+	servertest.RunIP(t, "addr add 10.0.0.5/24 dev eth0")
+	servertest.RunIP(t, "link set eth0 up")
+	servertest.RunIP(t, "link set eth1 up")
 	one := startHosts(t, 1, "cache_time: 0\n")[0]
 	s := &recipeSetup{t: t, hosts: []*host{one}, service: freePort(t)}
 	startBlockingService(t, one.ip, s.service, "web1")

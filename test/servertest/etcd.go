@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,13 +33,14 @@ type EtcdServer struct {
 	Port   uint16
 	Others []*EtcdServer // the other members of its cluster
 
-	t    testing.TB
-	path string
-	peer string // URL for the other members
-	args []string
-	log  output
-	cmd  *exec.Cmd
-	done chan struct{}
+	t     testing.TB
+	path  string
+	place etcdPlace
+	peer  string // URL for the other members
+	args  []string
+	log   output
+	cmd   *exec.Cmd
+	done  chan struct{}
 }
 
 type etcdOptions struct {
@@ -46,6 +48,13 @@ type etcdOptions struct {
 	members     int
 	certificate *tls.Certificate
 	clientCA    *x509.Certificate
+	place       func(i int) etcdPlace // of member i; nil: this machine
+}
+
+// etcdPlace is where a member runs.
+type etcdPlace struct {
+	host    string   // its IP address
+	command []string // the beginning of a command that runs there; nil for this machine
 }
 
 // EtcdOption is an option of Etcd.
@@ -117,9 +126,13 @@ func newEtcdMembers(t testing.TB, path string, o *etcdOptions) ([]*EtcdServer, e
 		if err != nil {
 			return nil, err
 		}
+		place := etcdPlace{host: Host}
+		if o.place != nil {
+			place = o.place(i)
+		}
 		m := &EtcdServer{
-			Name: fmt.Sprintf("m%d", i+1), Port: port, Dir: tempDir(t), t: t, path: path,
-			peer: "http://" + net.JoinHostPort(Host, fmt.Sprint(peer)),
+			Name: fmt.Sprintf("m%d", i+1), Port: port, Dir: tempDir(t), t: t, path: path, place: place,
+			peer: "http://" + net.JoinHostPort(place.host, fmt.Sprint(peer)),
 		}
 		m.URL = scheme + "://" + m.Addr()
 		members = append(members, m)
@@ -158,7 +171,8 @@ func newEtcdMembers(t testing.TB, path string, o *etcdOptions) ([]*EtcdServer, e
 }
 
 func (s *EtcdServer) start() error {
-	s.cmd = command(s.path, s.args, s.Dir)
+	program := append(slices.Clone(s.place.command), s.path)
+	s.cmd = command(program[0], append(program[1:], s.args...), s.Dir)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.SysProcAttr = processGroup()
 	if err := s.cmd.Start(); err != nil {
@@ -195,8 +209,8 @@ func (s *EtcdServer) waitReady() error {
 	}
 }
 
-// Addr returns "127.0.0.1:<port>" of the client URL.
-func (s *EtcdServer) Addr() string { return net.JoinHostPort(Host, fmt.Sprint(s.Port)) }
+// Addr returns host and port of the client URL.
+func (s *EtcdServer) Addr() string { return net.JoinHostPort(s.place.host, fmt.Sprint(s.Port)) }
 
 // Log returns what the member has written to stdout and stderr so far.
 func (s *EtcdServer) Log() string { return s.log.String() }

@@ -1,0 +1,56 @@
+package servertest
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// insideNamespace is set in the environment of the child process of Namespace.Run.
+const insideNamespace = "HACHECK_TEST_NAMESPACE"
+
+// Namespace is a namespace for one test.
+type Namespace struct {
+	Flag    uintptr       // syscall.CLONE_NEWNET or syscall.CLONE_NEWNS
+	Env     []string      // more of the environment of the test
+	Args    []string      // more arguments of the test binary
+	Timeout time.Duration // of the test; default 5 minutes
+}
+
+// Run runs f, the whole body of the test t, in a child process that has a namespace of its own. It needs no root if
+// users may create user namespaces.
+func (n Namespace) Run(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(insideNamespace) != "" {
+		f(t)
+		return
+	}
+	t.Parallel()
+	timeout := cmp.Or(n.Timeout, 5*time.Minute)
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=" + timeout.String()}, n.Args...)...)
+	cmd.Env = append(append(os.Environ(), insideNamespace+"=1", "GORACE=atexit_sleep_ms=0"), n.Env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: n.Flag, Pdeathsig: syscall.SIGKILL}
+	if uid := os.Geteuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if testing.Verbose() {
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		t.Errorf("in a namespace: %v\n%s", err, out.String())
+	case err != nil:
+		t.Fatalf("create a namespace: %v; run the tests as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)", err)
+	}
+}
