@@ -5,51 +5,68 @@ import (
 	"io"
 	"syscall"
 	"time"
-
-	"hacheck/test/servertest"
 )
 
 // fault is something that goes wrong.
 type fault struct {
 	name  string
-	isFor func(s *simulation) bool // nil: every simulation
+	when  faultTime
 	cause func(s *simulation)
 }
 
-func isNight(s *simulation) bool { return s.isNight }
+// faultTime says in which simulations a fault is caused.
+type faultTime int
 
-// simFaults are the faults, each of which is caused at least once. Then they come at random.
+const (
+	always    faultTime = iota // once in every simulation, and at random in those of the night
+	night                      // once in those of the night, and at random
+	nightOnce                  // once in those of the night
+)
+
 var simFaults = []fault{
-	{"answer dropped", nil, func(s *simulation) { s.cut(0) }},
-	{"request late", nil, func(s *simulation) { s.cut(5 * time.Second) }},
-	{"worker stopped", nil, (*simulation).stopWorker},
-	{"leader stopped", isNight, (*simulation).stopLeader},
-	{"member killed", nil, (*simulation).killMember},
-	{"compacted", nil, (*simulation).compact},
-	{"checks fail", isNight, (*simulation).failChecks},
+	{"answer dropped", always, func(s *simulation) { s.cut(0) }},
+	{"request late", always, func(s *simulation) { s.cut(5 * time.Second) }},
+	{"worker stopped", always, func(s *simulation) { s.stopWorker(s.afterLease()) }},
+	{"worker stopped for a minute", nightOnce, func(s *simulation) { s.stopWorker(time.Minute + s.upTo(time.Second)) }},
+	{"leader stopped", night, func(s *simulation) { s.stopLeader(s.afterLease()) }},
+	{"leader stopped for a minute", nightOnce, func(s *simulation) { s.stopLeader(time.Minute + s.upTo(time.Second)) }},
+	{"member killed", always, (*simulation).killMember},
+	{"member cut off", always, (*simulation).cutOffMember},
+	{"compacted", always, (*simulation).compact},
+	{"checks fail", night, (*simulation).failChecks},
 }
 
-// causeFaults causes every fault once, and in a long simulation then random ones until the permits were granted.
+// causeFaults causes every fault of this simulation once, and at night then random ones until the permits were granted.
 func (s *simulation) causeFaults() {
 	s.t.Helper()
-	var faults []fault
+	var once, random []fault
 	for _, f := range simFaults {
-		if f.isFor == nil || f.isFor(s) {
-			faults = append(faults, f)
+		if f.when == always || s.isNight {
+			once = append(once, f)
+		}
+		if f.when != nightOnce && s.isNight {
+			random = append(random, f)
 		}
 	}
-	order := s.random.Perm(len(faults))
-	for i := 0; i < len(order) || s.isNight && s.granted() < *simPermits; i++ {
-		next := s.random.IntN(len(faults))
-		if i < len(order) {
-			next = order[i]
-		}
-		s.pause(s.upTo(time.Second))
-		s.t.Logf("%d permits: %s", s.granted(), faults[next].name)
-		faults[next].cause(s)
-		s.faults[faults[next].name]++
+	s.random.Shuffle(len(once), func(i, k int) { once[i], once[k] = once[k], once[i] })
+	for _, f := range once {
+		s.causeFault(f)
+	}
+	for len(random) > 0 && s.granted() < *simPermits {
+		s.causeFault(random[s.random.IntN(len(random))])
 	}
 }
+
+func (s *simulation) causeFault(f fault) {
+	s.t.Helper()
+	s.pause(s.upTo(time.Second))
+	s.t.Logf("%d permits: %s", s.granted(), f.name)
+	f.cause(s)
+	s.faults[f.name]++
+}
+
+// afterLease returns a random time after which a lease has ended.
+func (s *simulation) afterLease() time.Duration { return s.lease + time.Second + s.upTo(s.lease/2) }
 
 // upTo returns a random time below d.
 func (s *simulation) upTo(d time.Duration) time.Duration {
@@ -70,11 +87,11 @@ func (s *simulation) cut(late time.Duration) {
 	}
 }
 
-// stopWorker stops a third of the hosts with their commands for longer than the lease.
-func (s *simulation) stopWorker() {
+// stopWorker stops a third of the hosts with their commands.
+func (s *simulation) stopWorker(d time.Duration) {
 	w := s.workers[s.random.IntN(len(s.workers))]
 	s.signal(w, syscall.SIGSTOP)
-	s.pause(s.lease + time.Second + s.upTo(s.lease/2))
+	s.pause(d)
 	s.signal(w, syscall.SIGCONT)
 }
 
@@ -84,24 +101,12 @@ func (s *simulation) signal(w *workerProcess, signal syscall.Signal) {
 	}
 }
 
-// stopLeader stops the leader of etcd for longer than the lease.
-func (s *simulation) stopLeader() {
-	leader := s.leader()
+// stopLeader stops the leader of etcd.
+func (s *simulation) stopLeader(d time.Duration) {
+	leader := leaderOf(s.t.Context(), s.client, s.etcd)
 	leader.Pause()
-	s.pause(s.lease + time.Second + s.upTo(s.lease/2))
+	s.pause(d)
 	leader.Resume()
-}
-
-// leader returns the leader of etcd, another member if none says so.
-func (s *simulation) leader() *servertest.EtcdServer {
-	ctx, cancel := context.WithTimeout(s.t.Context(), callTimeout)
-	defer cancel()
-	for _, m := range s.etcd.Members() {
-		if r, err := s.client.Status(ctx, m.URL); err == nil && r.Leader == r.Header.MemberId {
-			return m
-		}
-	}
-	return s.etcd
 }
 
 // killMember kills a member of etcd and starts it again.
@@ -111,6 +116,15 @@ func (s *simulation) killMember() {
 	m.Kill()
 	s.pause(time.Second + s.upTo(2*time.Second))
 	m.Start()
+}
+
+// cutOffMember separates a member of etcd from the others. Hosts still reach it.
+func (s *simulation) cutOffMember() {
+	members := s.etcd.Members()
+	m := members[s.random.IntN(len(members))]
+	m.CutOff()
+	s.pause(time.Second + s.upTo(s.lease))
+	m.Reconnect()
 }
 
 // compact removes the revisions that the observer has received from etcd.

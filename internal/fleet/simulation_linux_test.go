@@ -29,8 +29,10 @@ var (
 	simSeed    = flag.Uint64("seed", 0, "seed of the random faults of TestSimulation; 0: a random one")
 )
 
-// simProcesses is the number of worker processes.
-const simProcesses = 3
+const (
+	simProcesses = 3 // that run workers
+	simTimeout   = time.Hour
+)
 
 // simulation is the process that starts the workers, causes faults and observes.
 type simulation struct {
@@ -56,14 +58,21 @@ type workerProcess struct {
 	ended    chan struct{} // closed after eventEnded, or when the process has ended
 }
 
-// TestSimulation: hosts in three processes go out and come back while connections are cut, processes stop and members
-// of etcd die. simHistory says what must not happen. `make fleet-simulation` runs it with 1,000 hosts.
+// TestSimulation: hosts in three processes go out and come back while connections are cut, processes stop, and members
+// of etcd die or do not reach each other. simHistory says what must not happen. `make fleet-simulation` runs it with
+// 1,000 hosts.
 func TestSimulation(t *testing.T) {
 	if config := os.Getenv(workerEnv); config != "" {
 		runWorker(t, config)
 		return
 	}
-	t.Parallel()
+	servertest.Namespace{
+		Flag: syscall.CLONE_NEWNET, Timeout: simTimeout,
+		Args: []string{fmt.Sprintf("-hosts=%d", *simHosts), fmt.Sprintf("-permits=%d", *simPermits), fmt.Sprintf("-seed=%d", *simSeed)},
+	}.Run(t, simulate)
+}
+
+func simulate(t *testing.T) {
 	s := newSimulation(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var observers sync.WaitGroup
@@ -119,7 +128,7 @@ func newSimulation(t *testing.T) *simulation {
 	}
 	t.Logf("run again with: make fleet-simulation HOSTS=%d PERMITS=%d SEED=%d", *simHosts, *simPermits, seed)
 	s := &simulation{
-		t: t, etcd: servertest.Etcd(t, servertest.EtcdMembers(3)), history: newSimHistory(simProcesses),
+		t: t, etcd: servertest.Etcd(t, servertest.EtcdMembers(3), servertest.EtcdApart(t)), history: newSimHistory(simProcesses),
 		random: rand.New(rand.NewPCG(seed, 0)), lease: 5 * time.Second, services: []string{"web", "api"}, faults: map[string]int{},
 	}
 	if s.isNight = *simHosts > 100; s.isNight {
@@ -172,7 +181,7 @@ func (s *simulation) startWorker(i int) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	w := &workerProcess{cmd: exec.Command(os.Args[0], "-test.run=^TestSimulation$", "-test.timeout=60m"), ended: make(chan struct{})}
+	w := &workerProcess{cmd: exec.Command(os.Args[0], "-test.run=^TestSimulation$", "-test.timeout="+simTimeout.String()), ended: make(chan struct{})}
 	w.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
 	w.cmd.ExtraFiles = []*os.File{theirs}
 	w.cmd.Stdout, w.cmd.Stderr = &w.output, &w.output
