@@ -3,6 +3,7 @@ package servertest
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,9 +69,8 @@ func (s *EtcdServer) changeRoutes(verb string) {
 // RunIP runs ip with args, in the network namespace of the test. in is the beginning of a command that runs it in another.
 func RunIP(t testing.TB, args string, in ...string) {
 	t.Helper()
-	command := append(append([]string{}, in...), Find(t, "ip", "iproute2"))
-	command = append(command, strings.Fields(args)...)
-	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+	argv := slices.Concat(in, []string{Find(t, "ip", "iproute2")}, strings.Fields(args))
+	if out, err := command(argv[0], argv[1:], "").CombinedOutput(); err != nil {
 		t.Fatalf("ip %s: %v\n%s", args, err, out)
 	}
 }

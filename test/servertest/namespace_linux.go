@@ -32,9 +32,12 @@ func (n Namespace) Run(t *testing.T, f func(t *testing.T)) {
 	}
 	t.Parallel()
 	timeout := cmp.Or(n.Timeout, 5*time.Minute)
-	cmd := exec.Command("/proc/self/exe", append([]string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=" + timeout.String()}, n.Args...)...)
-	cmd.Env = append(append(os.Environ(), insideNamespace+"=1", "GORACE=atexit_sleep_ms=0"), n.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: n.Flag, Pdeathsig: syscall.SIGKILL}
+	cmd := &exec.Cmd{
+		Path:        "/proc/self/exe",
+		Args:        append([]string{os.Args[0], "-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=" + timeout.String()}, n.Args...),
+		Env:         append(append(os.Environ(), insideNamespace+"=1", "GORACE=atexit_sleep_ms=0"), n.Env...),
+		SysProcAttr: &syscall.SysProcAttr{Cloneflags: n.Flag, Pdeathsig: syscall.SIGKILL},
+	}
 	if uid := os.Geteuid(); uid != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
