@@ -14,6 +14,9 @@ import (
 	"hacheck/test/servertest"
 )
 
+// partitionLimit is for an election, the end of a lease and a new registration on a busy machine.
+const partitionLimit = time.Minute
+
 // TestPartition: a member of etcd is cut off from the others, the leader and then another one. A host that reaches only
 // this member keeps what it has, and gets no permit. The other hosts go on, with that host out.
 func TestPartition(t *testing.T) {
@@ -56,7 +59,7 @@ func cutOff(t *testing.T, member *servertest.EtcdServer) {
 	}
 
 	member.CutOff()
-	waitFor(t, "the other hosts apply an override, and a is absent", func() bool {
+	waitAtMost(t, partitionLimit, "the other hosts apply an override, and a is absent", func() bool {
 		out, err := b.SetOverride(within(t, 5*time.Second), webDown("all", "meanwhile", "jane"), nil)
 		return err == nil && len(out.Missing) == 0 && len(out.Absent) == 1
 	})
@@ -67,16 +70,16 @@ func cutOff(t *testing.T, member *servertest.EtcdServer) {
 	if err := x.TakeDown(within(t, 15*time.Second), webTakedown("op", 0), nil); !errors.As(err, &unavailable) {
 		t.Errorf("a permit on the cut off host: %v", err)
 	}
-	waitFor(t, "x is absent", func() bool { return !z.read().isPresent(x.name) })
+	waitAtMost(t, partitionLimit, "x is absent", func() bool { return !z.read().isPresent(x.name) })
 	if reason := waitRefused(t, z); !strings.Contains(reason, "web-cut") {
 		t.Errorf("with a budget of 1 and the absent host web-cut: %s", reason)
 	}
-	waitFor(t, "the budget is written", func() bool { return y.SetBudget(within(t, 5*time.Second), "web", "2", "op") == nil })
-	waitFor(t, "z gets the other permit", func() bool { return z.TakeDown(within(t, 5*time.Second), webTakedown("op", 0), nil) == nil })
+	waitAtMost(t, partitionLimit, "the budget is written", func() bool { return y.SetBudget(within(t, 5*time.Second), "web", "2", "op") == nil })
+	waitAtMost(t, partitionLimit, "z gets the other permit", func() bool { return z.TakeDown(within(t, 5*time.Second), webTakedown("op", 0), nil) == nil })
 
 	member.Reconnect()
-	waitFor(t, "the host that was cut off has the override", func() bool { return reason(a) == "meanwhile" })
-	waitFor(t, "x gets the second permit", func() bool { return x.TakeDown(within(t, 5*time.Second), webTakedown("op", 0), nil) == nil })
+	waitAtMost(t, partitionLimit, "the host that was cut off has the override", func() bool { return reason(a) == "meanwhile" })
+	waitAtMost(t, partitionLimit, "x gets the second permit", func() bool { return x.TakeDown(within(t, 5*time.Second), webTakedown("op", 0), nil) == nil })
 	waitRefused(t, y)
 }
 
@@ -84,7 +87,7 @@ func cutOff(t *testing.T, member *servertest.EtcdServer) {
 func waitRefused(t *testing.T, h *simHost) string {
 	t.Helper()
 	var refused *RefusedError
-	waitFor(t, h.name+" is refused", func() bool {
+	waitAtMost(t, partitionLimit, h.name+" is refused", func() bool {
 		err := h.TakeDown(within(t, 5*time.Second), webTakedown("op", 0), nil)
 		if err == nil {
 			t.Fatalf("%s got a permit", h.name)
