@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hacheck/test/checktest"
 )
 
 // output collects the output of a process while it runs. It is safe for concurrent use.
@@ -136,7 +138,7 @@ func (d *daemon) expectCleanExit(t testing.TB) {
 		if err := d.stop(); err != nil {
 			t.Errorf("hacheck after SIGTERM: %v, want exit 0", err)
 		}
-		if out := d.out.String(); strings.Contains(out, "panic") || strings.Contains(out, "DATA RACE") {
+		if out := d.out.String(); checktest.ShowsBug(out) {
 			t.Errorf("hacheck panicked or has a data race:\n%s", out)
 		}
 	})

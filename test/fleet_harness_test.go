@@ -13,6 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"hacheck/test/checktest"
 	"hacheck/test/servertest"
 )
 
@@ -133,7 +134,7 @@ func (h *fleetHost) launchFleet() {
 	p := h.process
 	h.t.Cleanup(func() {
 		_ = p.stop()
-		if out := p.out.String(); strings.Contains(out, "panic") || strings.Contains(out, "DATA RACE") {
+		if out := p.out.String(); checktest.ShowsBug(out) {
 			h.t.Errorf("hacheck on %s panicked or has a data race:\n%s", h.name, out)
 		}
 	})

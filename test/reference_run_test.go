@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hacheck/test/checktest"
 )
 
 // refRun replays rows. It has a directory, test services and, for some tables, a daemon.
@@ -185,7 +187,7 @@ func (w *refRun) start(c *refCase, args string) error {
 		if d == nil {
 			return
 		}
-		if out := d.out.String(); strings.Contains(out, "panic") || strings.Contains(out, "DATA RACE") {
+		if out := d.out.String(); checktest.ShowsBug(out) {
 			w.t.Errorf("hacheck panicked or has a data race:\n%s", out)
 		}
 	})

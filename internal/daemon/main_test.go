@@ -23,6 +23,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"hacheck/test/checktest"
 	"hacheck/test/servertest"
 )
 
@@ -163,7 +164,7 @@ func launch(t *testing.T, change func(*exec.Cmd), args ...string) *process {
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
-		if said := p.log(); strings.Contains(said, "DATA RACE") || strings.Contains(said, "panic") {
+		if said := p.log(); checktest.ShowsBug(said) {
 			t.Error("the daemon panicked or has a data race")
 		}
 		if t.Failed() {
