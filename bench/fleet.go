@@ -102,14 +102,14 @@ func (b *bench) fleetAtRest(n int, members []*server) error {
 
 // proposals returns how many writes a member of etcd has applied: changes of keys and leases, no renewals of leases.
 func (s *server) proposals() (n float64, err error) {
-	const name = "\netcd_server_proposals_applied_total "
+	const name = "etcd_server_proposals_applied_total"
 	_, text, err := s.get("/metrics")
 	if err != nil {
 		return 0, err
 	}
-	_, value, found := strings.Cut(text, name)
+	_, value, found := strings.Cut(text, "\n"+name+" ")
 	if _, err := fmt.Sscan(value, &n); !found || err != nil {
-		return 0, fmt.Errorf("the metrics of etcd have no number for%s", name)
+		return 0, fmt.Errorf("the metrics of etcd have no number for %s", name)
 	}
 	return n, nil
 }

@@ -12,9 +12,9 @@ import (
 
 // etcdFault is something that goes wrong with etcd.
 type etcdFault struct {
-	name   string
+	name   string // what etcd does or is
 	cause  func(e *etcdServer)
-	repair func(e *etcdServer, h *fleetHost)
+	repair func(e *etcdServer, h *fleetHost) // nil: the next fault comes on top
 }
 
 var etcdFaults = []etcdFault{
@@ -32,8 +32,8 @@ var etcdFaults = []etcdFault{
 	{"is another one", func(e *etcdServer) { e.Replace(); e.Start() }, nil},
 }
 
-// TestFleetAnswersDuringFaults: whatever is wrong with etcd, every answer of the hosts is what it was before, and comes
-// as fast.
+// TestFleetAnswersDuringFaults: during each of etcdFaults every answer of the hosts is what it was before, and comes as
+// fast.
 func TestFleetAnswersDuringFaults(t *testing.T) {
 	t.Parallel()
 	etcd := &etcdServer{EtcdServer: servertest.Etcd(t, servertest.EtcdArgs("--quota-backend-bytes", "1000000")), t: t}

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"syscall"
@@ -45,11 +44,16 @@ func cutOff(t *testing.T, member *servertest.EtcdServer) {
 		return func(o *Options) { o.Prefix, o.Lease, o.Endpoints = "/"+t.Name()+prefix, 5*time.Second, endpoints }
 	}
 	others := []string{member.Others[0].URL, member.Others[1].URL}
-	a, b, c := newHost(t, member, "a", at("/overrides/", member.URL)), newHost(t, member, "b", at("/overrides/", member.URLs()...)), newHost(t, member, "c", at("/overrides/", others...))
+	// a and x reach only the member, b and y all members, c and z only the others.
+	a := newHost(t, member, "a", at("/overrides/", member.URL))
+	b := newHost(t, member, "b", at("/overrides/", member.URLs()...))
+	c := newHost(t, member, "c", at("/overrides/", others...))
 	waitRegistered(t, a, b, c)
 	c.set(webDown("all", "before", "jane"))
 	f := newSimFarm(t, member)
-	x, y, z := f.host("web-cut", at("/permits/", member.URL)), f.host("y", at("/permits/", member.URLs()...)), f.host("z", at("/permits/", others...))
+	x := f.host("web-cut", at("/permits/", member.URL))
+	y := f.host("y", at("/permits/", member.URLs()...))
+	z := f.host("z", at("/permits/", others...))
 	f.waitMembers()
 	reason := func(h *testHost) string {
 		if o := h.index.has("all", "web"); o != nil {
@@ -95,16 +99,4 @@ func waitRefused(t *testing.T, h *simHost) string {
 		return errors.As(err, &refused)
 	})
 	return refused.Reason
-}
-
-// leaderOf returns the leader of a cluster, another member if none says so.
-func leaderOf(ctx context.Context, client *clientv3.Client, etcd *servertest.EtcdServer) *servertest.EtcdServer {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	for _, m := range etcd.Members() {
-		if r, err := client.Status(ctx, m.URL); err == nil && r.Leader == r.Header.MemberId {
-			return m
-		}
-	}
-	return etcd
 }

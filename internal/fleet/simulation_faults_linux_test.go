@@ -5,6 +5,10 @@ import (
 	"io"
 	"syscall"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"hacheck/test/servertest"
 )
 
 // fault is something that goes wrong.
@@ -107,6 +111,18 @@ func (s *simulation) stopLeader(d time.Duration) {
 	leader.Pause()
 	s.pause(d)
 	leader.Resume()
+}
+
+// leaderOf returns the leader of a cluster, another member if none says so.
+func leaderOf(ctx context.Context, client *clientv3.Client, etcd *servertest.EtcdServer) *servertest.EtcdServer {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for _, m := range etcd.Members() {
+		if r, err := client.Status(ctx, m.URL); err == nil && r.Leader == r.Header.MemberId {
+			return m
+		}
+	}
+	return etcd
 }
 
 // killMember kills a member of etcd and starts it again.

@@ -3,8 +3,6 @@ package servertest
 import (
 	"fmt"
 	"os/exec"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -63,14 +61,5 @@ func (s *EtcdServer) changeRoutes(verb string) {
 	for _, m := range s.Others {
 		RunIP(s.t, "route "+verb+" blackhole "+m.place.host, s.place.command...)
 		RunIP(s.t, "route "+verb+" blackhole "+s.place.host, m.place.command...)
-	}
-}
-
-// RunIP runs ip with args, in the network namespace of the test. in is the beginning of a command that runs it in another.
-func RunIP(t testing.TB, args string, in ...string) {
-	t.Helper()
-	argv := slices.Concat(in, []string{Find(t, "ip", "iproute2")}, strings.Fields(args))
-	if out, err := command(argv[0], argv[1:], "").CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v\n%s", args, err, out)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -55,5 +57,14 @@ func (n Namespace) Run(t *testing.T, f func(t *testing.T)) {
 		t.Errorf("in a namespace: %v\n%s", err, out.String())
 	case err != nil:
 		t.Fatalf("create a namespace: %v; run the tests as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone=1)", err)
+	}
+}
+
+// RunIP runs ip with args, in the network namespace of the test. in is the beginning of a command that runs it in another.
+func RunIP(t testing.TB, args string, in ...string) {
+	t.Helper()
+	argv := slices.Concat(in, []string{Find(t, "ip", "iproute2")}, strings.Fields(args))
+	if out, err := command(argv[0], argv[1:], "").CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v\n%s", args, err, out)
 	}
 }
